@@ -1,0 +1,121 @@
+"""Turn results into the table of RESULTS.md: `python benchmarks/table.py out/results.jsonl > RESULTS.md`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+
+Row = dict[str, Any]
+# A criterion this far from the best of the row is another optimum (-2 log-likelihood units).
+WORSE = 1e-3
+# gpboost's criterion is stochastic for crossed terms and that of a smaller model for correlated ones: no yardstick.
+NO_YARDSTICK = {"gpboost"}
+
+
+def read(paths: list[str]) -> dict[str, list[Row]]:
+    """Return the last result of each cell by model."""
+    rows = [json.loads(text) for path in paths for text in Path(path).read_text().splitlines()]
+    last = {(row["model"], row["package"], row["method"]): row for row in rows}
+    return {name: [row for key, row in last.items() if key[0] == name] for name in harness.models()}
+
+
+def seconds(value: float) -> str:
+    """Write a time with three digits."""
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def label(row: Row) -> str:
+    """Name a peer, with its method where that is not the plain one."""
+    variant = row["method"].removeprefix("REML").removeprefix("ML").lstrip("_")
+    return f"{row['package']} ({variant})" if variant else row["package"]
+
+
+def best(rows: list[Row]) -> float:
+    """Return the smallest criterion of a model."""
+    yardsticks = [r for r in rows if r["package"] not in NO_YARDSTICK and r.get("criterion") is not None]
+    return min((r["criterion"] for r in yardsticks), default=float("nan"))
+
+
+def reached(row: Row, optimum: float) -> bool:
+    """Tell whether a fit is at the optimum."""
+    return row.get("criterion") is not None and abs(row["criterion"] - optimum) < WORSE
+
+
+def peers(rows: list[Row]) -> list[Row]:
+    """Return the peers that fitted the model, fastest first."""
+    return sorted((r for r in rows if r["package"] != "ranef" and r["status"] == "ok"), key=lambda r: r["t"])
+
+
+def cell(row: Row, optimum: float) -> str:
+    """Write a peer's time, with what its optimum lacks."""
+    off = (
+        ""
+        if row.get("criterion") is None or reached(row, optimum)
+        else f", criterion {row['criterion'] - optimum:+.2g}"
+    )
+    return f"{label(row)} {seconds(row['t'])}{off}"
+
+
+def speed_line(name: str, rows: list[Row]) -> str | None:
+    """Write a model's line of the first table."""
+    ours = next((r for r in rows if r["package"] == "ranef" and r["status"] == "ok"), None)
+    if ours is None:
+        return None
+    optimum, others = best(rows), peers(rows)
+    exact = [r for r in others if reached(r, optimum)]
+    ratio = f"{exact[0]['t'] / ours['t']:.1f}x" if exact else ""
+    leanest = min((r["memory"] for r in exact), default=float("nan"))
+    gap = ours["criterion"] - optimum
+    fields = [
+        f"{name}: {harness.models()[name]['about']}", seconds(ours["t"]), seconds(ours["t_core"]),
+        "; ".join(cell(r, optimum) for r in others[:3]), ratio, f"{gap:.1e}", f"{ours['memory']:.0f} / {leanest:.0f}",
+        str(ours["evaluations"]), f"{ours['t_core'] / (ours['t_pass'] + ours['t_once']):.1f}",
+    ]  # fmt: skip
+    return "| " + " | ".join(fields) + " |"
+
+
+def failure(name: str, row: Row) -> str:
+    """Write why a cell has no fit: the last line of what the package said."""
+    said = str(row.get("error", "")).strip().splitlines()
+    return f"- {name}, {label(row)}: {row['status']} {said[-1] if said else ''}".rstrip()
+
+
+def failures(results: dict[str, list[Row]]) -> list[str]:
+    """List the cells that ended without a fit."""
+    return [
+        failure(name, row)
+        for name, rows in results.items()
+        for row in rows
+        if row["status"] not in ("ok", "unsupported")
+    ]
+
+
+HEAD = """\
+# Benchmarks
+
+{machine}, Python {python}; medians after the first call; made by `benchmarks/run.py`.
+
+- *ranef*: the call a user makes, formula and data frame included; *core*: the same on arrays that are ready.
+- *ratio*: the fastest peer that reached the optimum, over ranef. *gap*: our criterion minus the best of all.
+- *MiB*: peak memory of the first call above that of the loaded data, ranef / leanest exact peer.
+- *fact.*: factorisations in our fit; *floor*: our core time over that of one pass over the rows and one
+  factorisation with its gradient.
+
+| model | ranef | core | fastest peers | ratio | gap | MiB | fact. | floor |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def report(results: dict[str, list[Row]]) -> str:
+    """Write the whole page."""
+    head = HEAD.format(machine=platform.machine(), python=platform.python_version())
+    lines = [text for name, rows in results.items() if (text := speed_line(name, rows))]
+    return "\n".join([head, *lines, "", "Peers that gave no result:", "", *failures(results), ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(report(read(sys.argv[1:])))

@@ -1,0 +1,13 @@
+//! Block-sparse Cholesky factorisation of the mixed-model equations.
+//!
+//! Nodes are (factor, level) pairs; the diagonal block of a node is small (its number of random columns). `symbolic`
+//! orders the nodes and finds the supernodes once a model; `numeric` factorises, solves and inverts for each theta.
+//! Independent nodes (the levels of the leading factor and all that is nested in it) are eliminated first in one
+//! sweep; where the rest fills in it becomes one dense front, handled by blocked kernels (multifrontal method,
+//! Duff & Reid 1983; selected inverse, Takahashi et al. 1973).
+
+mod numeric;
+mod symbolic;
+
+pub use numeric::{Cross, Numeric, SelectedInverse, Source};
+pub use symbolic::Symbolic;

@@ -1,0 +1,607 @@
+//! Elimination order, elimination tree and supernodes: done once a model, shared by every factorisation.
+
+use crate::design::Moments;
+use crate::CoreError;
+
+pub const NONE: u32 = u32::MAX;
+/// A trailing block is treated as dense when at least this share of it is filled.
+const DENSE_SHARE: f64 = 0.6;
+/// Up to this many trailing nodes the reduced graph is inspected for density before any ordering is computed.
+const INSPECT: usize = 12_000;
+
+/// Where node `q > p` meets node `p`: the entry of a pair that holds their cross-product.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Edge {
+    pub row: u32,
+    pub pair: u32,
+    pub entry: u32,
+}
+
+/// Consecutive nodes of the elimination order with (nearly) the same structure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Super {
+    pub first: u32,
+    pub last: u32,
+    pub parent: u32,
+    /// Scalar columns, and scalar rows below them.
+    pub width: u32,
+    pub below: u32,
+    /// Range in `structure` and `relative`.
+    pub rows: (u32, u32),
+    /// A single node without children: eliminated on the fly while its parent is assembled.
+    pub leaf: bool,
+    /// Offset of its panel (width + below) x width in the factor.
+    pub panel: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Symbolic {
+    pub nodes: usize,
+    pub size: usize,
+    /// Node at each position and position of each node; node = base[factor] + level.
+    pub order: Vec<u32>,
+    pub position: Vec<u32>,
+    pub base: Vec<u32>,
+    pub widths: Vec<u32>,
+    /// Factor of the node at each position, and its first scalar row.
+    pub factor_at: Vec<u16>,
+    pub offset: Vec<u32>,
+    /// Edges to later nodes, by position.
+    pub edge_start: Vec<u32>,
+    pub edges: Vec<Edge>,
+    pub supers: Vec<Super>,
+    /// Positions of the nodes below each supernode, and their scalar offsets in the parent's front.
+    pub structure: Vec<u32>,
+    pub relative: Vec<u32>,
+    pub children_start: Vec<u32>,
+    pub children: Vec<u32>,
+    pub panel_size: usize,
+}
+
+impl Symbolic {
+    pub fn new(m: &Moments) -> Result<Self, CoreError> {
+        let graph = Graph::new(m);
+        let (order, tail) = graph.order()?;
+        Ok(Builder::new(&graph, order).finish(tail))
+    }
+
+    pub fn level(&self, position: usize) -> usize {
+        let node = self.order[position];
+        (node - self.base[self.factor_at[position] as usize]) as usize
+    }
+
+    pub fn width_at(&self, position: usize) -> usize {
+        self.widths[self.factor_at[position] as usize] as usize
+    }
+
+    pub fn children(&self, s: usize) -> &[u32] {
+        &self.children[self.children_start[s] as usize..self.children_start[s + 1] as usize]
+    }
+
+    pub fn rows(&self, s: &Super) -> &[u32] {
+        &self.structure[s.rows.0 as usize..s.rows.1 as usize]
+    }
+
+    pub fn relative(&self, s: &Super) -> &[u32] {
+        &self.relative[s.rows.0 as usize..s.rows.1 as usize]
+    }
+
+    pub fn edges(&self, position: usize) -> &[Edge] {
+        &self.edges[self.edge_start[position] as usize..self.edge_start[position + 1] as usize]
+    }
+
+    /// Multiplications of one factorisation (for the floor that benchmarks report).
+    pub fn flops(&self) -> f64 {
+        self.supers
+            .iter()
+            .map(|s| {
+                let (w, r) = (s.width as f64, s.below as f64);
+                w * w * w / 3.0 + w * w * r + w * r * r
+            })
+            .sum()
+    }
+}
+
+/// The quotient graph: nodes are (factor, level), edges are observed pairs of levels.
+struct Graph<'a> {
+    m: &'a Moments,
+    base: Vec<u32>,
+    nodes: usize,
+}
+
+impl<'a> Graph<'a> {
+    fn new(m: &'a Moments) -> Self {
+        let mut base = vec![];
+        let mut nodes = 0usize;
+        for f in &m.factors {
+            base.push(nodes as u32);
+            nodes += f.levels;
+        }
+        Graph { m, base, nodes }
+    }
+
+    /// Elimination order, and how many of the last nodes are known to form one dense block.
+    fn order(&self) -> Result<(Vec<u32>, usize), CoreError> {
+        let natural = |lead: usize| -> Vec<u32> {
+            let range = |f: usize| self.base[f]..self.base[f] + self.m.factors[f].levels as u32;
+            range(lead).chain((0..self.m.factors.len()).filter(|&f| f != lead).flat_map(range)).collect()
+        };
+        if self.m.factors.len() <= 1 {
+            return Ok(((0..self.nodes as u32).collect(), 0));
+        }
+        let lead = (0..self.m.factors.len()).max_by_key(|&f| (self.m.factors[f].levels, usize::MAX - f)).unwrap_or(0);
+        let rest = self.nodes - self.m.factors[lead].levels;
+        let rest_width: usize = self.width_without(lead);
+        if rest_width <= 16 || (rest <= INSPECT && self.fills_in(lead, rest)) {
+            return Ok((natural(lead), rest));
+        }
+        Ok((self.minimum_degree()?, 0))
+    }
+
+    fn width_without(&self, lead: usize) -> usize {
+        self.m.factors.iter().enumerate().filter(|(f, _)| *f != lead).map(|(_, f)| f.levels * f.cols).sum()
+    }
+
+    /// Whether eliminating the leading factor leaves a graph so full that a dense block is the best that can be done.
+    fn fills_in(&self, lead: usize, rest: usize) -> bool {
+        let rank = |f: usize, l: u32| -> usize {
+            let node = self.base[f] + l;
+            let shift = if self.base[lead] < node { self.m.factors[lead].levels } else { 0 };
+            node as usize - shift
+        };
+        let words = rest.div_ceil(64);
+        let mut bits = vec![0u64; words * rest];
+        let goal = (0.5 * DENSE_SHARE * (rest * rest) as f64) as usize;
+        let levels = self.m.factors[lead].levels;
+        let pairs: Vec<_> = self.m.pairs.iter().filter(|p| p.lead == lead).collect();
+        let mut neighbours = vec![];
+        let mut mask: Vec<u64> = vec![0; words];
+        // A stride that visits levels far apart first, so that the test ends early when the graph is full.
+        let stride = coprime_stride(levels);
+        let mut l = 0usize;
+        for step in 0..levels {
+            neighbours.clear();
+            for p in &pairs {
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    neighbours.push(rank(p.other, p.level[e]));
+                }
+            }
+            for &a in &neighbours {
+                mask[a / 64] |= 1 << (a % 64);
+            }
+            for &a in &neighbours {
+                let row = &mut bits[a * words..(a + 1) * words];
+                if neighbours.len() > words {
+                    row.iter_mut().zip(&mask).for_each(|(r, m)| *r |= m);
+                } else {
+                    for &b in &neighbours {
+                        row[b / 64] |= 1 << (b % 64);
+                    }
+                }
+            }
+            for &a in &neighbours {
+                mask[a / 64] = 0;
+            }
+            l = (l + stride) % levels;
+            if step % 256 == 255 && count(&bits) >= goal {
+                return true;
+            }
+        }
+        count(&bits) >= goal
+    }
+
+    fn minimum_degree(&self) -> Result<Vec<u32>, CoreError> {
+        use faer::sparse::linalg::amd;
+        use faer::sparse::SymbolicSparseColMatRef;
+        let n = self.nodes;
+        let mut start = vec![0u32; n + 1];
+        for p in &self.m.pairs {
+            for (l, w) in p.start.windows(2).enumerate() {
+                start[self.base[p.lead] as usize + l + 1] += (w[1] - w[0]) as u32;
+            }
+        }
+        for j in 0..n {
+            start[j + 1] += start[j];
+        }
+        let mut next: Vec<u32> = start[..n].to_vec();
+        let mut row = vec![0u32; start[n] as usize];
+        for p in &self.m.pairs {
+            for l in 0..self.m.factors[p.lead].levels {
+                let at = &mut next[self.base[p.lead] as usize + l];
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    row[*at as usize] = (self.base[p.other] + p.level[e]) as u32;
+                    *at += 1;
+                }
+            }
+        }
+        for j in 0..n {
+            row[start[j] as usize..start[j + 1] as usize].sort_unstable();
+        }
+        let (mut perm, mut inverse) = (vec![0u32; n], vec![0u32; n]);
+        let req = amd::order_scratch::<u32>(n, row.len());
+        let mut buf = faer::dyn_stack::MemBuffer::new(req);
+        let pattern = SymbolicSparseColMatRef::new_checked(n, n, &start, None, &row);
+        amd::order(&mut perm, &mut inverse, pattern, amd::Control::default(), faer::dyn_stack::MemStack::new(&mut buf))
+            .map_err(|e| CoreError::Shape(format!("minimum-degree ordering failed: {e:?}")))?;
+        Ok(perm)
+    }
+}
+
+fn count(bits: &[u64]) -> usize {
+    bits.iter().map(|b| b.count_ones() as usize).sum()
+}
+
+fn coprime_stride(n: usize) -> usize {
+    fn gcd(a: usize, b: usize) -> usize {
+        if b == 0 {
+            a
+        } else {
+            gcd(b, a % b)
+        }
+    }
+    let mut s = (n as f64 * 0.618) as usize + 1;
+    while gcd(s, n) != 1 {
+        s += 1;
+    }
+    s
+}
+
+struct Builder<'a> {
+    g: &'a Graph<'a>,
+    order: Vec<u32>,
+    position: Vec<u32>,
+    edge_start: Vec<u32>,
+    edges: Vec<Edge>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(g: &'a Graph<'a>, order: Vec<u32>) -> Self {
+        let mut b = Builder { g, order, position: vec![], edge_start: vec![], edges: vec![] };
+        b.relabel();
+        b
+    }
+
+    /// Edges by earlier position, sorted by later position (two stable counting sorts).
+    fn relabel(&mut self) {
+        let n = self.g.nodes;
+        self.position = vec![0; n];
+        for (p, &v) in self.order.iter().enumerate() {
+            self.position[v as usize] = p as u32;
+        }
+        let m = self.g.m;
+        let total: usize = m.pairs.iter().map(|p| p.level.len()).sum();
+        let ends = |p: &crate::design::Pair, l: usize, e: usize| {
+            let a = self.position[self.g.base[p.lead] as usize + l];
+            let b = self.position[(self.g.base[p.other] + p.level[e]) as usize];
+            (a.min(b), a.max(b))
+        };
+        let mut by_later = vec![0u32; n + 1];
+        let mut by_earlier = vec![0u32; n + 1];
+        for p in &m.pairs {
+            for l in 0..m.factors[p.lead].levels {
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    let (a, b) = ends(p, l, e);
+                    by_later[b as usize + 1] += 1;
+                    by_earlier[a as usize + 1] += 1;
+                }
+            }
+        }
+        for j in 0..n {
+            by_later[j + 1] += by_later[j];
+            by_earlier[j + 1] += by_earlier[j];
+        }
+        let blank = Edge { row: 0, pair: 0, entry: 0 };
+        let mut first = vec![(0u32, blank); total];
+        let mut next = by_later;
+        for (k, p) in m.pairs.iter().enumerate() {
+            for l in 0..m.factors[p.lead].levels {
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    let (a, b) = ends(p, l, e);
+                    let at = &mut next[b as usize];
+                    first[*at as usize] = (a, Edge { row: b, pair: k as u32, entry: e as u32 });
+                    *at += 1;
+                }
+            }
+        }
+        self.edges = vec![blank; total];
+        let mut next = by_earlier.clone();
+        for (a, e) in first {
+            let at = &mut next[a as usize];
+            self.edges[*at as usize] = e;
+            *at += 1;
+        }
+        self.edge_start = by_earlier;
+    }
+
+    fn adjacent(&self, p: usize) -> &[Edge] {
+        &self.edges[self.edge_start[p] as usize..self.edge_start[p + 1] as usize]
+    }
+
+    /// Parents in the elimination tree (Liu 1990), from the edges sorted by their later end.
+    fn tree(&self) -> Vec<u32> {
+        let n = self.g.nodes;
+        let (start, earlier) = self.transpose();
+        let (mut parent, mut ancestor) = (vec![NONE; n], vec![NONE; n]);
+        for k in 0..n {
+            for &i in &earlier[start[k] as usize..start[k + 1] as usize] {
+                let mut i = i as usize;
+                while i < k {
+                    let up = ancestor[i];
+                    ancestor[i] = k as u32;
+                    if up == NONE {
+                        parent[i] = k as u32;
+                        break;
+                    }
+                    i = up as usize;
+                }
+            }
+        }
+        parent
+    }
+
+    fn transpose(&self) -> (Vec<u32>, Vec<u32>) {
+        let n = self.g.nodes;
+        let mut start = vec![0u32; n + 1];
+        for e in &self.edges {
+            start[e.row as usize + 1] += 1;
+        }
+        for j in 0..n {
+            start[j + 1] += start[j];
+        }
+        let mut next = start.clone();
+        let mut earlier = vec![0u32; self.edges.len()];
+        for p in 0..n {
+            for e in self.adjacent(p) {
+                let at = &mut next[e.row as usize];
+                earlier[*at as usize] = p as u32;
+                *at += 1;
+            }
+        }
+        (start, earlier)
+    }
+
+    /// Nodes below the diagonal in every column of the factor (row-subtree traversal).
+    fn column_counts(&self, parent: &[u32]) -> Vec<u32> {
+        let n = self.g.nodes;
+        let (start, earlier) = self.transpose();
+        let (mut count, mut mark) = (vec![0u32; n], vec![NONE; n]);
+        for k in 0..n {
+            mark[k] = k as u32;
+            for &i in &earlier[start[k] as usize..start[k + 1] as usize] {
+                let mut i = i as usize;
+                while mark[i] != k as u32 {
+                    mark[i] = k as u32;
+                    count[i] += 1;
+                    i = parent[i] as usize;
+                }
+            }
+        }
+        count
+    }
+
+    fn finish(mut self, tail: usize) -> Symbolic {
+        let n = self.g.nodes;
+        let (mut parent, mut counts) = (vec![NONE; n], vec![0; n]);
+        let mut cut = n - tail;
+        if tail == 0 && !self.edges.is_empty() {
+            let tree = self.tree();
+            self.order = postorder(&tree).iter().map(|&p| self.order[p as usize]).collect();
+            self.relabel();
+            parent = self.tree();
+            counts = self.column_counts(&parent);
+            cut = dense_cut(&counts);
+        } else {
+            for (p, up) in parent.iter_mut().enumerate().take(cut) {
+                *up = self.adjacent(p).first().map_or(NONE, |e| e.row);
+            }
+        }
+        let supers = self.supernodes(&parent, &counts, cut);
+        self.assemble(supers)
+    }
+
+    /// (first, last) of every supernode: fundamental supernodes before the cut, one dense block after it.
+    fn supernodes(&self, parent: &[u32], counts: &[u32], cut: usize) -> Vec<(u32, u32)> {
+        let n = self.g.nodes;
+        let mut has_child = vec![false; n];
+        for &p in parent.iter().filter(|&&p| p != NONE) {
+            has_child[p as usize] = true;
+        }
+        let mut out: Vec<(u32, u32)> = vec![];
+        for j in 0..cut {
+            let chained = j > 0
+                && has_child[j - 1]
+                && parent[j - 1] == j as u32
+                && counts[j - 1] == counts[j] + 1
+                && !self.edges.is_empty();
+            match out.last_mut() {
+                Some(last) if chained => last.1 = j as u32 + 1,
+                _ => out.push((j as u32, j as u32 + 1)),
+            }
+        }
+        if cut < n {
+            out.push((cut as u32, n as u32));
+        }
+        out
+    }
+
+    fn assemble(self, ranges: Vec<(u32, u32)>) -> Symbolic {
+        let n = self.g.nodes;
+        let m = self.g.m;
+        let widths: Vec<u32> = m.factors.iter().map(|f| f.cols as u32).collect();
+        let mut factor_of = vec![0u16; n];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let b = self.g.base[f] as usize;
+            factor_of[b..b + factor.levels].fill(f as u16);
+        }
+        let factor_at: Vec<u16> = self.order.iter().map(|&v| factor_of[v as usize]).collect();
+        let mut offset = Vec::with_capacity(n + 1);
+        let mut size = 0u32;
+        for &f in &factor_at {
+            offset.push(size);
+            size += widths[f as usize];
+        }
+        offset.push(size);
+        let mut super_of = vec![0u32; n];
+        for (s, &(a, b)) in ranges.iter().enumerate() {
+            super_of[a as usize..b as usize].fill(s as u32);
+        }
+        let (supers, structure, panel_size) = self.structures(&ranges, &super_of, &offset);
+        let (children_start, children) = children_of(&supers);
+        let relative = relative_offsets(&supers, &structure, &children_start, &children, &offset);
+        Symbolic {
+            nodes: n,
+            size: size as usize,
+            order: self.order,
+            position: self.position,
+            base: self.g.base.clone(),
+            widths,
+            factor_at,
+            offset,
+            edge_start: self.edge_start,
+            edges: self.edges,
+            supers,
+            structure,
+            relative,
+            children_start,
+            children,
+            panel_size,
+        }
+    }
+
+    /// Union of the edges and of the children's structures, supernode by supernode.
+    fn structures(&self, ranges: &[(u32, u32)], super_of: &[u32], offset: &[u32]) -> (Vec<Super>, Vec<u32>, usize) {
+        let mut supers: Vec<Super> = Vec::with_capacity(ranges.len());
+        let mut structure: Vec<u32> = vec![];
+        let mut mark = vec![NONE; self.g.nodes];
+        let mut kids: Vec<Vec<u32>> = vec![vec![]; ranges.len()];
+        let mut panel = 0usize;
+        for (s, &(first, last)) in ranges.iter().enumerate() {
+            let begin = structure.len();
+            let mut add = |q: u32, structure: &mut Vec<u32>| {
+                if q >= last && mark[q as usize] != s as u32 {
+                    mark[q as usize] = s as u32;
+                    structure.push(q);
+                }
+            };
+            if last as usize != self.g.nodes {
+                for p in first..last {
+                    self.adjacent(p as usize).iter().for_each(|e| add(e.row, &mut structure));
+                }
+                for &c in &kids[s] {
+                    let (a, b) = supers[c as usize].rows;
+                    for t in a..b {
+                        let q = structure[t as usize];
+                        add(q, &mut structure);
+                    }
+                }
+            }
+            let leaf = last - first == 1 && kids[s].is_empty();
+            structure[begin..].sort_unstable();
+            let parent = structure.get(begin).map_or(NONE, |&q| super_of[q as usize]);
+            if parent != NONE {
+                kids[parent as usize].push(s as u32);
+            }
+            let below: u32 = structure[begin..].iter().map(|&q| offset[q as usize + 1] - offset[q as usize]).sum();
+            let width = offset[last as usize] - offset[first as usize];
+            let rows = (begin as u32, structure.len() as u32);
+            supers.push(Super { first, last, parent, width, below, rows, leaf, panel });
+            panel += (width + below) as usize * width as usize;
+        }
+        (supers, structure, panel)
+    }
+}
+
+fn children_of(supers: &[Super]) -> (Vec<u32>, Vec<u32>) {
+    let mut start = vec![0u32; supers.len() + 1];
+    for s in supers.iter().filter(|s| s.parent != NONE) {
+        start[s.parent as usize + 1] += 1;
+    }
+    for j in 0..supers.len() {
+        start[j + 1] += start[j];
+    }
+    let mut next = start.clone();
+    let mut children = vec![0u32; start[supers.len()] as usize];
+    for (c, s) in supers.iter().enumerate().filter(|(_, s)| s.parent != NONE) {
+        let at = &mut next[s.parent as usize];
+        children[*at as usize] = c as u32;
+        *at += 1;
+    }
+    (start, children)
+}
+
+fn relative_offsets(supers: &[Super], structure: &[u32], start: &[u32], children: &[u32], offset: &[u32]) -> Vec<u32> {
+    let mut relative = vec![0u32; structure.len()];
+    let mut local = vec![0u32; offset.len()];
+    for (s, sup) in supers.iter().enumerate() {
+        let kids = &children[start[s] as usize..start[s + 1] as usize];
+        if kids.is_empty() {
+            continue;
+        }
+        for q in sup.first..sup.last {
+            local[q as usize] = offset[q as usize] - offset[sup.first as usize];
+        }
+        let mut at = sup.width;
+        for &q in &structure[sup.rows.0 as usize..sup.rows.1 as usize] {
+            local[q as usize] = at;
+            at += offset[q as usize + 1] - offset[q as usize];
+        }
+        for &c in kids {
+            let (a, b) = supers[c as usize].rows;
+            for t in a..b {
+                relative[t as usize] = local[structure[t as usize] as usize];
+            }
+        }
+    }
+    relative
+}
+
+/// Positions in postorder of the tree, children in their present order.
+fn postorder(parent: &[u32]) -> Vec<u32> {
+    let n = parent.len();
+    let (mut head, mut next) = (vec![NONE; n], vec![NONE; n]);
+    let mut roots = vec![];
+    for j in (0..n).rev() {
+        match parent[j] {
+            NONE => roots.push(j as u32),
+            p => {
+                next[j] = head[p as usize];
+                head[p as usize] = j as u32;
+            }
+        }
+    }
+    let mut out = Vec::with_capacity(n);
+    let mut stack = vec![];
+    for &r in roots.iter().rev() {
+        stack.push(r);
+        while let Some(&top) = stack.last() {
+            let child = head[top as usize];
+            if child == NONE {
+                out.push(top);
+                stack.pop();
+            } else {
+                head[top as usize] = next[child as usize];
+                stack.push(child);
+            }
+        }
+    }
+    out
+}
+
+/// First position from which the factor is dense enough for one dense block.
+fn dense_cut(counts: &[u32]) -> usize {
+    let n = counts.len();
+    let (mut cut, mut filled) = (n, 0.0);
+    for s in (0..n).rev() {
+        filled += counts[s] as f64 + 1.0;
+        let m = (n - s) as f64;
+        if filled >= DENSE_SHARE * m * (m + 1.0) / 2.0 {
+            cut = s;
+        }
+    }
+    // A block of a few nodes is better left to the supernodes.
+    if n - cut < 16 {
+        n
+    } else {
+        cut
+    }
+}

@@ -1,0 +1,529 @@
+//! Dense kernels on column-major blocks: small ones by plain loops, large ones through faer.
+
+use faer::linalg::{cholesky::llt, matmul, triangular_inverse, triangular_solve};
+use faer::{Accum, MatMut, MatRef, Par};
+
+use crate::CoreError;
+
+/// Below this order plain loops beat the set-up of a blocked kernel.
+const SMALL: usize = 12;
+
+/// How many threads a dense kernel may use: parallelism pays only above this number of multiplications.
+pub fn par_for(work: usize) -> Par {
+    if work > 4_000_000 && rayon::current_num_threads() > 1 {
+        Par::rayon(0)
+    } else {
+        Par::Seq
+    }
+}
+
+fn mat(a: &[f64], rows: usize, cols: usize, ld: usize) -> MatRef<'_, f64> {
+    assert!(cols == 0 || a.len() >= ld * (cols - 1) + rows);
+    // SAFETY: the assertion above keeps every addressed element inside the slice.
+    unsafe { MatRef::from_raw_parts(a.as_ptr(), rows, cols, 1, ld as isize) }
+}
+
+fn mat_mut(a: &mut [f64], rows: usize, cols: usize, ld: usize) -> MatMut<'_, f64> {
+    assert!(cols == 0 || a.len() >= ld * (cols - 1) + rows);
+    // SAFETY: as above, and the slice is borrowed mutably.
+    unsafe { MatMut::from_raw_parts_mut(a.as_mut_ptr(), rows, cols, 1, ld as isize) }
+}
+
+/// Cholesky factor L of the leading `n` x `n` block, in place in the lower triangle.
+pub fn cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
+    if n <= SMALL {
+        return small_cholesky(a, n, ld);
+    }
+    let par = par_for(n * n * n / 3);
+    let req = llt::factor::cholesky_in_place_scratch::<f64>(n, par, Default::default());
+    let mut buf = faer::dyn_stack::MemBuffer::new(req);
+    llt::factor::cholesky_in_place(
+        mat_mut(a, n, n, ld),
+        Default::default(),
+        par,
+        faer::dyn_stack::MemStack::new(&mut buf),
+        Default::default(),
+    )
+    .map(|_| ())
+    .map_err(|e| CoreError::NotPositiveDefinite(format!("Cholesky factorisation failed: {e}")))
+}
+
+#[inline]
+pub fn small_cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
+    for j in 0..n {
+        let mut d = a[j + j * ld];
+        for k in 0..j {
+            d -= a[j + k * ld] * a[j + k * ld];
+        }
+        if !(d > 0.0) || !d.is_finite() {
+            return Err(CoreError::NotPositiveDefinite(format!("pivot {j} of {n} is {d:e}")));
+        }
+        let d = d.sqrt();
+        a[j + j * ld] = d;
+        for i in j + 1..n {
+            let mut s = a[i + j * ld];
+            for k in 0..j {
+                s -= a[i + k * ld] * a[j + k * ld];
+            }
+            a[i + j * ld] = s / d;
+        }
+    }
+    Ok(())
+}
+
+/// B <- B L^-T for B (m x n) and lower triangular L (n x n).
+pub fn solve_right_lt(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, ldb: usize) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    if n <= SMALL {
+        for j in 0..n {
+            for k in 0..j {
+                let f = l[j + k * ldl];
+                let (bk, bj) = two_columns(b, k, j, m, ldb);
+                for i in 0..m {
+                    bj[i] -= f * bk[i];
+                }
+            }
+            let inv = 1.0 / l[j + j * ldl];
+            for v in &mut b[j * ldb..j * ldb + m] {
+                *v *= inv;
+            }
+        }
+        return;
+    }
+    triangular_solve::solve_lower_triangular_in_place(
+        mat(l, n, n, ldl),
+        mat_mut(b, m, n, ldb).transpose_mut(),
+        par_for(n * n * m),
+    );
+}
+
+fn two_columns(b: &mut [f64], k: usize, j: usize, m: usize, ld: usize) -> (&[f64], &mut [f64]) {
+    let (left, right) = b.split_at_mut(j * ld);
+    (&left[k * ld..k * ld + m], &mut right[..m])
+}
+
+/// B <- L^-1 B for B (n x m).
+pub fn solve_left_l(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, ldb: usize) {
+    if n <= SMALL || m == 1 {
+        for c in 0..m {
+            let x = &mut b[c * ldb..c * ldb + n];
+            for j in 0..n {
+                let v = x[j] / l[j + j * ldl];
+                x[j] = v;
+                for i in j + 1..n {
+                    x[i] -= l[i + j * ldl] * v;
+                }
+            }
+        }
+        return;
+    }
+    triangular_solve::solve_lower_triangular_in_place(mat(l, n, n, ldl), mat_mut(b, n, m, ldb), par_for(n * n * m));
+}
+
+/// B <- L^-T B for B (n x m).
+pub fn solve_left_lt(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, ldb: usize) {
+    if n <= SMALL || m == 1 {
+        for c in 0..m {
+            let x = &mut b[c * ldb..c * ldb + n];
+            for j in (0..n).rev() {
+                let mut s = x[j];
+                for i in j + 1..n {
+                    s -= l[i + j * ldl] * x[i];
+                }
+                x[j] = s / l[j + j * ldl];
+            }
+        }
+        return;
+    }
+    triangular_solve::solve_upper_triangular_in_place(
+        mat(l, n, n, ldl).transpose(),
+        mat_mut(b, n, m, ldb),
+        par_for(n * n * m),
+    );
+}
+
+/// B <- B L^-1 for B (m x n) and lower triangular L (n x n).
+pub fn solve_right_l(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, ldb: usize) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    if n <= SMALL {
+        for j in (0..n).rev() {
+            for k in j + 1..n {
+                let f = l[k + j * ldl];
+                let (left, right) = b.split_at_mut(k * ldb);
+                for (bj, bk) in left[j * ldb..j * ldb + m].iter_mut().zip(&right[..m]) {
+                    *bj -= f * bk;
+                }
+            }
+            let inv = 1.0 / l[j + j * ldl];
+            b[j * ldb..j * ldb + m].iter_mut().for_each(|v| *v *= inv);
+        }
+        return;
+    }
+    triangular_solve::solve_upper_triangular_in_place(
+        mat(l, n, n, ldl).transpose(),
+        mat_mut(b, m, n, ldb).transpose_mut(),
+        par_for(n * n * m),
+    );
+}
+
+/// Factor a panel (w + r) x w in place: L11 = chol(A11), L21 = A21 L11^-T.
+pub fn panel_factor(panel: &mut [f64], w: usize, r: usize) -> Result<(), CoreError> {
+    let ld = w + r;
+    cholesky(panel, w, ld)?;
+    if r == 0 {
+        return Ok(());
+    }
+    if w <= SMALL {
+        for j in 0..w {
+            for k in 0..j {
+                let f = panel[j + k * ld];
+                let (left, right) = panel.split_at_mut(j * ld);
+                for (bj, bk) in right[w..ld].iter_mut().zip(&left[k * ld + w..(k + 1) * ld]) {
+                    *bj -= f * bk;
+                }
+            }
+            let inv = 1.0 / panel[j + j * ld];
+            panel[j * ld + w..(j + 1) * ld].iter_mut().for_each(|v| *v *= inv);
+        }
+        return Ok(());
+    }
+    let (top, bottom) = mat_mut(panel, ld, w, ld).split_at_row_mut(w);
+    triangular_solve::solve_lower_triangular_in_place(top.as_ref(), bottom.transpose_mut(), par_for(w * w * r));
+    Ok(())
+}
+
+/// C <- C + alpha A B' for column-major A (m x k), B (n x k), C (m x n).
+#[allow(clippy::too_many_arguments)]
+pub fn gemm_nt(
+    c: &mut [f64],
+    ldc: usize,
+    a: &[f64],
+    lda: usize,
+    b: &[f64],
+    ldb: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f64,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    matmul::matmul(
+        mat_mut(c, m, n, ldc),
+        Accum::Add,
+        mat(a, m, k, lda),
+        mat(b, n, k, ldb).transpose(),
+        alpha,
+        par_for(m * n * k),
+    );
+}
+
+/// C <- C + alpha A B for column-major A (m x k), B (k x n), C (m x n).
+#[allow(clippy::too_many_arguments)]
+pub fn gemm(
+    c: &mut [f64],
+    ldc: usize,
+    a: &[f64],
+    lda: usize,
+    b: &[f64],
+    ldb: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f64,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    matmul::matmul(
+        mat_mut(c, m, n, ldc),
+        Accum::Add,
+        mat(a, m, k, lda),
+        mat(b, k, n, ldb),
+        alpha,
+        par_for(m * n * k),
+    );
+}
+
+/// C <- C + alpha A' B for column-major A (k x m), B (k x n), C (m x n).
+#[allow(clippy::too_many_arguments)]
+pub fn gemm_tn(
+    c: &mut [f64],
+    ldc: usize,
+    a: &[f64],
+    lda: usize,
+    b: &[f64],
+    ldb: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f64,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    matmul::matmul(
+        mat_mut(c, m, n, ldc),
+        Accum::Add,
+        mat(a, k, m, lda).transpose(),
+        mat(b, k, n, ldb),
+        alpha,
+        par_for(m * n * k),
+    );
+}
+
+/// Lower triangle of C <- C + alpha A A' for column-major A (n x k).
+pub fn syrk_lower(c: &mut [f64], ldc: usize, a: &[f64], lda: usize, n: usize, k: usize, alpha: f64) {
+    if n == 0 || k == 0 {
+        return;
+    }
+    if n * k <= 64 {
+        for j in 0..n {
+            for t in 0..k {
+                let f = alpha * a[j + t * lda];
+                for i in j..n {
+                    c[i + j * ldc] += f * a[i + t * lda];
+                }
+            }
+        }
+        return;
+    }
+    use matmul::triangular::BlockStructure::{Rectangular, TriangularLower};
+    matmul::triangular::matmul(
+        mat_mut(c, n, n, ldc),
+        TriangularLower,
+        Accum::Add,
+        mat(a, n, k, lda),
+        Rectangular,
+        mat(a, n, k, lda).transpose(),
+        Rectangular,
+        alpha,
+        par_for(n * n * k / 2),
+    );
+}
+
+/// Lower triangle of C <- C + alpha A A' for ROW-major A (n columns, k rows): C <- C + alpha sum_r a_r a_r'.
+pub fn syrk_rows(c: &mut [f64], ldc: usize, a: &[f64], n: usize, k: usize, alpha: f64) {
+    if n == 0 || k == 0 {
+        return;
+    }
+    if n <= 8 {
+        for r in 0..k {
+            let row = &a[r * n..(r + 1) * n];
+            for j in 0..n {
+                let f = alpha * row[j];
+                for i in j..n {
+                    c[i + j * ldc] += f * row[i];
+                }
+            }
+        }
+        return;
+    }
+    syrk_lower(c, ldc, a, n, n, k, alpha);
+}
+
+/// Inverse of L L' (both triangles) for lower triangular L (n x n).
+pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
+    let mut out = vec![0.0; n * n];
+    if n == 0 {
+        return out;
+    }
+    if n <= SMALL {
+        for j in 0..n {
+            out[j + j * n] = 1.0;
+        }
+        solve_left_l(l, n, ldl, &mut out, n, n);
+        solve_left_lt(l, n, ldl, &mut out, n, n);
+        return out;
+    }
+    let par = par_for(n * n * n / 3);
+    let mut inv = vec![0.0; n * n];
+    triangular_inverse::invert_lower_triangular(mat_mut(&mut inv, n, n, n), mat(l, n, n, ldl), par);
+    use matmul::triangular::BlockStructure::{TriangularLower, TriangularUpper};
+    matmul::triangular::matmul(
+        mat_mut(&mut out, n, n, n),
+        TriangularLower,
+        Accum::Replace,
+        mat(&inv, n, n, n).transpose(),
+        TriangularUpper,
+        mat(&inv, n, n, n),
+        TriangularLower,
+        1.0,
+        par,
+    );
+    mirror(&mut out, n);
+    out
+}
+
+/// Copy the lower triangle of a square matrix to the upper one, in blocks that stay in the cache.
+pub fn mirror(a: &mut [f64], n: usize) {
+    const B: usize = 64;
+    for jb in (0..n).step_by(B) {
+        for ib in (jb..n).step_by(B) {
+            for j in jb..(jb + B).min(n) {
+                for i in ib.max(j + 1)..(ib + B).min(n) {
+                    a[j + i * n] = a[i + j * n];
+                }
+            }
+        }
+    }
+}
+
+/// Eigenvalues (ascending) and eigenvectors (columns) of a small symmetric matrix, by cyclic Jacobi rotations.
+pub fn eigen_symmetric(a: &[f64], n: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut a = a.to_vec();
+    let mut v = vec![0.0; n * n];
+    for i in 0..n {
+        v[i + i * n] = 1.0;
+    }
+    for _ in 0..60 {
+        let mut off = 0.0;
+        let mut diag = 0.0;
+        for j in 0..n {
+            diag += a[j + j * n] * a[j + j * n];
+            for i in 0..j {
+                off += a[i + j * n] * a[i + j * n];
+            }
+        }
+        if !(off > 1e-32 * diag) || off == 0.0 {
+            break;
+        }
+        for p in 0..n {
+            for q in p + 1..n {
+                rotate(&mut a, &mut v, n, p, q);
+            }
+        }
+    }
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&i, &j| a[i + i * n].total_cmp(&a[j + j * n]));
+    let values = order.iter().map(|&i| a[i + i * n]).collect();
+    let mut vectors = vec![0.0; n * n];
+    for (c, &i) in order.iter().enumerate() {
+        vectors[c * n..(c + 1) * n].copy_from_slice(&v[i * n..(i + 1) * n]);
+    }
+    (values, vectors)
+}
+
+fn rotate(a: &mut [f64], v: &mut [f64], n: usize, p: usize, q: usize) {
+    let apq = a[p + q * n];
+    if apq == 0.0 {
+        return;
+    }
+    let theta = (a[q + q * n] - a[p + p * n]) / (2.0 * apq);
+    let t = if theta.abs() > 1e150 {
+        0.5 / theta
+    } else {
+        theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt())
+    };
+    let t = if theta == 0.0 { 1.0 } else { t };
+    let c = 1.0 / (t * t + 1.0).sqrt();
+    let s = t * c;
+    for k in 0..n {
+        let (akp, akq) = (a[k + p * n], a[k + q * n]);
+        a[k + p * n] = c * akp - s * akq;
+        a[k + q * n] = s * akp + c * akq;
+    }
+    for k in 0..n {
+        let (apk, aqk) = (a[p + k * n], a[q + k * n]);
+        a[p + k * n] = c * apk - s * aqk;
+        a[q + k * n] = s * apk + c * aqk;
+    }
+    for k in 0..n {
+        let (vkp, vkq) = (v[k + p * n], v[k + q * n]);
+        v[k + p * n] = c * vkp - s * vkq;
+        v[k + q * n] = s * vkp + c * vkq;
+    }
+}
+
+/// Lower triangular R' with non-negative diagonal and R'R = M M', for M (k x k) column-major of any rank.
+pub fn lower_factor(m: &[f64], k: usize) -> Vec<f64> {
+    // Givens rotations from the right annihilate the upper triangle of M: M Q = L, so M M' = L L'.
+    let mut l = m.to_vec();
+    for i in 0..k {
+        for j in i + 1..k {
+            let (a, b) = (l[i + i * k], l[i + j * k]);
+            if b == 0.0 {
+                continue;
+            }
+            let r = a.hypot(b);
+            let (c, s) = (a / r, b / r);
+            for t in i..k {
+                let (x, y) = (l[t + i * k], l[t + j * k]);
+                l[t + i * k] = c * x + s * y;
+                l[t + j * k] = c * y - s * x;
+            }
+            l[i + j * k] = 0.0;
+        }
+        if l[i + i * k] < 0.0 {
+            for t in i..k {
+                l[t + i * k] = -l[t + i * k];
+            }
+        }
+    }
+    l
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spd(n: usize) -> Vec<f64> {
+        let mut a = vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..n {
+                a[i + j * n] = 1.0 / (1.0 + (i as f64 - j as f64).abs()) + if i == j { 1.0 } else { 0.0 };
+            }
+        }
+        a
+    }
+
+    #[test]
+    fn inverse_times_matrix_is_identity_for_small_and_blocked_kernels() {
+        for n in [1, 3, 12, 13, 70, 150] {
+            let a = spd(n);
+            let mut l = a.clone();
+            cholesky(&mut l, n, n).unwrap();
+            let inv = inverse_from_cholesky(&l, n, n);
+            let mut prod = vec![0.0; n * n];
+            gemm(&mut prod, n, &a, n, &inv, n, n, n, n, 1.0);
+            for i in 0..n {
+                for j in 0..n {
+                    let want = if i == j { 1.0 } else { 0.0 };
+                    assert!((prod[i + j * n] - want).abs() < 1e-12 * n as f64);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn jacobi_reproduces_the_matrix() {
+        let n = 6;
+        let a = spd(n);
+        let (w, v) = eigen_symmetric(&a, n);
+        for i in 0..n {
+            for j in 0..n {
+                let s: f64 = (0..n).map(|k| v[i + k * n] * w[k] * v[j + k * n]).sum();
+                assert!((s - a[i + j * n]).abs() < 1e-13);
+            }
+        }
+    }
+
+    #[test]
+    fn lower_factor_keeps_the_product_also_when_singular() {
+        let m = [1.0, 2.0, -1.0, 0.5, 1.0, -0.5, 0.0, 0.0, 0.0];
+        let l = lower_factor(&m, 3);
+        for i in 0..3 {
+            assert!(l[i + i * 3] >= 0.0);
+            for j in 0..3 {
+                let want: f64 = (0..3).map(|t| m[i + t * 3] * m[j + t * 3]).sum();
+                let got: f64 = (0..3).map(|t| l[i + t * 3] * l[j + t * 3]).sum();
+                assert!((want - got).abs() < 1e-14);
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The rows of a model as they lie in memory, and the cross-products that one pass over them leaves.
+
+mod moments;
+mod rows;
+
+pub use moments::{Factor, Moments, Pair, TermSlot};
+pub use rows::{Block, Codes, Numeric, Rows, Structure, Term};
+
+pub use rows::{linear_predictor, NewTerm};

@@ -1,0 +1,703 @@
+//! A linear mixed model in the user's units: shifts are undone here, exactly, and nowhere else.
+
+use rayon::prelude::*;
+
+use crate::dense;
+use crate::design::{Moments, Rows, Structure, TermSlot};
+use crate::error::shape;
+use crate::linear::{dot, Lmm, Solution};
+use crate::optimise::{self, Optimum, Options, Outcome};
+use crate::start;
+use crate::CoreError;
+
+/// What a fit reports, in the user's units and in the order of the user's columns and terms.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub theta: Vec<f64>,
+    pub criterion: f64,
+    /// NaN at dropped columns.
+    pub beta: Vec<f64>,
+    /// p x p, NaN rows and columns at dropped columns.
+    pub vcov: Vec<f64>,
+    pub sigma: f64,
+    pub pwrss: f64,
+    pub logdet_z: f64,
+    pub logdet_x: f64,
+    /// Per term: k x k relative factor, column-major.
+    pub lambda: Vec<Vec<f64>>,
+    /// Per term: levels x k conditional modes, row-major.
+    pub b: Vec<Vec<f64>>,
+    pub outcome: Outcome,
+    pub evaluations: usize,
+    pub iterations: usize,
+    pub gradient: Vec<f64>,
+    pub decrease: f64,
+    pub curvature: f64,
+    pub boundary: Vec<optimise::Boundary>,
+}
+
+/// Criterion and exact gradient at one theta.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    pub criterion: f64,
+    pub gradient: Vec<f64>,
+    pub beta: Vec<f64>,
+    pub sigma: f64,
+    pub pwrss: f64,
+    pub logdet_z: f64,
+    pub logdet_x: f64,
+}
+
+struct State {
+    lambda: Vec<Vec<f64>>,
+    solution: Solution,
+    sigma: f64,
+}
+
+/// A model whose rows have become cross-products; remembers the last theta it was evaluated at.
+pub struct Model {
+    pub lmm: Lmm,
+    state: Option<State>,
+}
+
+impl Model {
+    pub fn new(rows: &Rows<'_>) -> Result<Self, CoreError> {
+        Ok(Model { lmm: Lmm::new(Moments::build(rows)?)?, state: None })
+    }
+
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CoreError> {
+        postcard::to_allocvec(&self.lmm.moments).map_err(|e| CoreError::Shape(format!("cannot save the model: {e}")))
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CoreError> {
+        let moments: Moments =
+            postcard::from_bytes(bytes).map_err(|e| CoreError::Shape(format!("not a saved model: {e}")))?;
+        check_moments(&moments)?;
+        Ok(Model { lmm: Lmm::new(moments)?, state: None })
+    }
+
+    fn m(&self) -> &Moments {
+        &self.lmm.moments
+    }
+
+    pub fn theta_len(&self) -> usize {
+        self.lmm.components.len()
+    }
+
+    fn degrees(&self, reml: bool) -> Result<(), CoreError> {
+        let m = self.m();
+        if m.n <= m.p() {
+            return shape(format!("{} rows cannot determine {} fixed effects and a variance", m.n, m.p()));
+        }
+        let _ = reml;
+        Ok(())
+    }
+
+    /// Fit by maximum likelihood or REML, from `theta` or from moments.
+    pub fn fit(&mut self, reml: bool, theta: Option<&[f64]>, options: &Options) -> Result<Report, CoreError> {
+        self.degrees(reml)?;
+        let first = match theta {
+            Some(t) => self.lambda_from_theta(t)?,
+            None => start::start(self.m()),
+        };
+        let optimum = optimise::minimise(&mut self.lmm, reml, &first, options)?;
+        let report = self.report(reml, &optimum);
+        let sigma = report.sigma;
+        self.state = Some(State { lambda: optimum.lambda, solution: optimum.solution, sigma });
+        Ok(report)
+    }
+
+    fn report(&self, reml: bool, o: &Optimum) -> Report {
+        let m = self.m();
+        let s = &o.solution;
+        let sigma = (s.r2 / self.lmm.nu(reml)).sqrt();
+        let lambda = self.term_lambda(&o.lambda);
+        let u = self.lmm.modes(s);
+        Report {
+            theta: self.theta_of(&lambda),
+            criterion: s.criterion,
+            beta: user_beta(m, &s.beta),
+            vcov: user_vcov(m, &s.lx, sigma),
+            sigma,
+            pwrss: s.r2,
+            logdet_z: s.logdet_z,
+            logdet_x: s.logdet_x,
+            b: self.user_modes(&o.lambda, &u),
+            gradient: self.theta_gradient(&lambda, &o.sigma_gradient),
+            lambda,
+            outcome: o.outcome,
+            evaluations: o.evaluations,
+            iterations: o.iterations,
+            decrease: o.decrease,
+            curvature: o.curvature,
+            boundary: o.boundary.clone(),
+        }
+    }
+
+    /// Criterion and gradient at theta; the model is left at that theta.
+    pub fn evaluate(&mut self, theta: &[f64], reml: bool) -> Result<Evaluation, CoreError> {
+        self.degrees(reml)?;
+        let lambda = self.lambda_from_theta(theta)?;
+        let floored = optimise::floored(self.m(), &lambda);
+        let at_floor = self.lmm.solve(&floored, reml)?;
+        let nu = self.lmm.nu(reml);
+        let n = self.lmm.unprofiled(&at_floor, reml, at_floor.r2 / nu);
+        let g = optimise::sigma_gradient(self.m(), &floored, &n);
+        let solution = if floored == lambda { at_floor } else { self.lmm.solve(&lambda, reml)? };
+        let sigma = (solution.r2 / nu).sqrt();
+        let out = Evaluation {
+            criterion: solution.criterion,
+            gradient: self.theta_gradient(&self.term_lambda_from_theta(theta)?, &g),
+            beta: user_beta(self.m(), &solution.beta),
+            sigma,
+            pwrss: solution.r2,
+            logdet_z: solution.logdet_z,
+            logdet_x: solution.logdet_x,
+        };
+        self.state = Some(State { lambda, solution, sigma });
+        Ok(out)
+    }
+
+    fn state(&self) -> Result<&State, CoreError> {
+        match &self.state {
+            Some(s) => Ok(s),
+            None => shape("the model has not been fitted or evaluated yet"),
+        }
+    }
+
+    fn slots(&self) -> Vec<(usize, &TermSlot)> {
+        let m = self.m();
+        let mut out: Vec<(usize, &TermSlot)> =
+            m.factors.iter().enumerate().flat_map(|(f, x)| x.slots.iter().map(move |s| (f, s))).collect();
+        out.sort_by_key(|(_, s)| s.term);
+        out
+    }
+
+    fn term_lambda_from_theta(&self, theta: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
+        if theta.len() != self.theta_len() {
+            return shape(format!("theta has {} entries, the model needs {}", theta.len(), self.theta_len()));
+        }
+        if theta.iter().any(|t| !t.is_finite()) {
+            return Err(CoreError::NotFinite("theta is not finite".into()));
+        }
+        let mut at = 0;
+        Ok(self
+            .slots()
+            .iter()
+            .map(|(_, s)| {
+                let k = s.cols;
+                let mut l = vec![0.0; k * k];
+                for c in 0..k {
+                    for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                        l[r + c * k] = theta[at];
+                        at += 1;
+                    }
+                }
+                l
+            })
+            .collect())
+    }
+
+    /// Internal relative factors (shifted columns, terms of one grouping side by side).
+    fn lambda_from_theta(&self, theta: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
+        let terms = self.term_lambda_from_theta(theta)?;
+        let m = self.m();
+        let mut out: Vec<Vec<f64>> = m.factors.iter().map(|f| vec![0.0; f.cols * f.cols]).collect();
+        for ((f, s), l) in self.slots().into_iter().zip(&terms) {
+            let k = s.cols;
+            for c in 0..k {
+                let mut column: Vec<f64> = l[c * k..(c + 1) * k].to_vec();
+                to_internal(s, &mut column);
+                for (r, v) in column.iter().enumerate() {
+                    out[f][s.offset + r + (s.offset + c) * m.factors[f].cols] = *v;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Lower triangular relative factor of every term in the user's columns.
+    fn term_lambda(&self, lambda: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let m = self.m();
+        self.slots()
+            .into_iter()
+            .map(|(f, s)| {
+                let (k, ld) = (s.cols, m.factors[f].cols);
+                let mut l = vec![0.0; k * k];
+                for c in 0..k {
+                    for r in 0..k {
+                        l[r + c * k] = lambda[f][s.offset + r + (s.offset + c) * ld];
+                    }
+                    to_user(s, &mut l[c * k..(c + 1) * k]);
+                }
+                dense::lower_factor(&l, k)
+            })
+            .collect()
+    }
+
+    fn theta_of(&self, lambda: &[Vec<f64>]) -> Vec<f64> {
+        let mut out = vec![];
+        for ((_, s), l) in self.slots().iter().zip(lambda) {
+            let k = s.cols;
+            for c in 0..k {
+                for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                    out.push(l[r + c * k]);
+                }
+            }
+        }
+        out
+    }
+
+    /// d criterion / d theta from d criterion / d Sigma: 2 G Lambda, in the user's columns.
+    fn theta_gradient(&self, lambda: &[Vec<f64>], g: &[Vec<f64>]) -> Vec<f64> {
+        let m = self.m();
+        let mut out = vec![];
+        for ((f, s), l) in self.slots().iter().zip(lambda) {
+            let (k, ld) = (s.cols, m.factors[*f].cols);
+            if g.is_empty() {
+                continue;
+            }
+            // G in the user's columns: M' G M with b_internal = M b_user.
+            let mut gu = vec![0.0; k * k];
+            for c in 0..k {
+                for r in 0..k {
+                    gu[r + c * k] = g[*f][s.offset + r + (s.offset + c) * ld];
+                }
+            }
+            if let Some(carrier) = s.carrier {
+                for c in 0..k {
+                    for r in 0..k {
+                        gu[r + c * k] += s.shift[r] * gu[carrier + c * k] * if r == carrier { 0.0 } else { 1.0 };
+                    }
+                }
+                for r in 0..k {
+                    for c in (0..k).filter(|&c| c != carrier) {
+                        gu[r + c * k] += s.shift[c] * gu[r + carrier * k];
+                    }
+                }
+            }
+            for c in 0..k {
+                for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                    out.push(2.0 * (0..k).map(|t| gu[r + t * k] * l[t + c * k]).sum::<f64>());
+                }
+            }
+        }
+        out
+    }
+
+    /// Conditional modes b = Lambda u per term, in the user's columns (levels x k, row-major).
+    fn user_modes(&self, lambda: &[Vec<f64>], u: &[f64]) -> Vec<Vec<f64>> {
+        let (m, sym) = (self.m(), &self.lmm.symbolic);
+        self.slots()
+            .into_iter()
+            .map(|(f, s)| {
+                let factor = &m.factors[f];
+                let mut out = vec![0.0; factor.levels * s.cols];
+                for l in 0..factor.levels {
+                    let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize + s.offset;
+                    let b = &mut out[l * s.cols..(l + 1) * s.cols];
+                    for (r, b) in b.iter_mut().enumerate() {
+                        *b = (0..s.cols)
+                            .map(|c| lambda[f][s.offset + r + (s.offset + c) * factor.cols] * u[at + c])
+                            .sum();
+                    }
+                    to_user(s, b);
+                }
+                out
+            })
+            .collect()
+    }
+
+    /// Conditional covariance sigma^2 Lambda (A_ZZ^-1)_ll Lambda' of the modes of one term (levels x k x k).
+    pub fn conditional_covariance(&self, term: usize) -> Result<Vec<f64>, CoreError> {
+        let state = self.state()?;
+        let slots = self.slots();
+        let Some((f, s)) = slots.get(term) else { return shape(format!("there is no random term {term}")) };
+        let (m, k) = (self.m(), s.cols);
+        let factor = &m.factors[*f];
+        let inv = self.lmm.selected_inverse();
+        let mut out = vec![0.0; factor.levels * k * k];
+        let mut half = vec![0.0; k * k];
+        let lam = |r: usize, c: usize| state.lambda[*f][s.offset + r + (s.offset + c) * factor.cols];
+        for (l, out) in out.chunks_exact_mut(k * k).enumerate() {
+            let z = &inv.diag[*f][l * factor.cols * factor.cols..(l + 1) * factor.cols * factor.cols];
+            for c in 0..k {
+                for r in 0..k {
+                    half[r + c * k] =
+                        (0..k).map(|t| lam(r, t) * z[s.offset + t + (s.offset + c) * factor.cols]).sum();
+                }
+            }
+            for c in 0..k {
+                for r in 0..k {
+                    out[r + c * k] =
+                        state.sigma * state.sigma * (0..k).map(|t| half[r + t * k] * lam(c, t)).sum::<f64>();
+                }
+            }
+            for c in 0..k {
+                to_user(s, &mut out[c * k..(c + 1) * k]);
+            }
+            for r in 0..k {
+                let mut row: Vec<f64> = (0..k).map(|c| out[r + c * k]).collect();
+                to_user(s, &mut row);
+                row.iter().enumerate().for_each(|(c, v)| out[r + c * k] = *v);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Hessian in (theta, sigma) of the deviance with sigma not profiled, by central differences of its exact
+    /// gradient (relative error about 1e-8); column-major (m x m). The model is left where it was.
+    pub fn hessian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
+        let m = theta.len() + 1;
+        if !(sigma > 0.0) || !sigma.is_finite() {
+            return shape("sigma must be positive");
+        }
+        let scale = self.theta_scale();
+        let mut h = vec![0.0; m * m];
+        for j in 0..m {
+            let step = 1e-4 * if j + 1 == m { sigma } else { theta[j].abs().max(scale[j]) };
+            let at = |sign: f64| {
+                let mut t = theta.to_vec();
+                let mut s = sigma;
+                if j + 1 == m {
+                    s += sign * step;
+                } else {
+                    t[j] += sign * step;
+                }
+                (t, s)
+            };
+            let (tp, sp) = at(1.0);
+            let (tm, sm) = at(-1.0);
+            let gp = self.full_gradient(&tp, sp, reml)?;
+            let gm = self.full_gradient(&tm, sm, reml)?;
+            for i in 0..m {
+                h[i + j * m] = (gp[i] - gm[i]) / (2.0 * step);
+            }
+        }
+        for j in 0..m {
+            for i in 0..j {
+                let v = 0.5 * (h[i + j * m] + h[j + i * m]);
+                h[i + j * m] = v;
+                h[j + i * m] = v;
+            }
+        }
+        self.evaluate(theta, reml)?;
+        Ok(h)
+    }
+
+    /// Natural size of each theta: one over the root mean information of its column.
+    fn theta_scale(&self) -> Vec<f64> {
+        let m = self.m();
+        let mut out = vec![];
+        for (f, s) in self.slots() {
+            let factor = &m.factors[f];
+            let k2 = factor.cols * factor.cols;
+            let info: Vec<f64> = (0..s.cols)
+                .map(|a| {
+                    let at = (s.offset + a) * (factor.cols + 1);
+                    factor.gram.chunks_exact(k2).map(|g| g[at]).sum::<f64>() / factor.levels as f64
+                })
+                .collect();
+            for c in 0..s.cols {
+                for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..s.cols } {
+                    out.push(if info[r] > 0.0 { 1.0 / info[r].sqrt() } else { 1.0 });
+                }
+            }
+        }
+        out
+    }
+
+    /// Gradient in (theta, sigma) of log|A| (+ log|X'V^-1X|) + r2 / sigma^2 + nu log(2 pi sigma^2).
+    fn full_gradient(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
+        let lambda = optimise::floored(self.m(), &self.lambda_from_theta(theta)?);
+        let s = self.lmm.solve(&lambda, reml)?;
+        let n = self.lmm.unprofiled(&s, reml, sigma * sigma);
+        let g = optimise::sigma_gradient(self.m(), &lambda, &n);
+        let mut out = self.theta_gradient(&self.term_lambda_from_theta(theta)?, &g);
+        out.push(-2.0 * s.r2 / sigma.powi(3) + 2.0 * self.lmm.nu(reml) / sigma);
+        Ok(out)
+    }
+
+    /// d vcov(beta) / d (theta, sigma): (m x p x p), exact. Dropped columns are NaN.
+    pub fn vcov_jacobian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
+        let exact = self.lambda_from_theta(theta)?;
+        let lambda = optimise::floored(self.m(), &exact);
+        let s = self.lmm.solve(&lambda, reml)?;
+        let h = self.lmm.fixed_sensitivity(&s);
+        let (p, pt) = (self.m().p(), self.m().p_total);
+        let mut out = vec![];
+        let term_lambda = self.term_lambda_from_theta(theta)?;
+        for ((f, slot), l) in self.slots().into_iter().zip(&term_lambda) {
+            let sums = self.sensitivity_products(f, slot, &lambda, &h);
+            let k = slot.cols;
+            for c in 0..k {
+                for r in if slot.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                    // dSigma = E_rc Lambda' + Lambda E_cr, in the user's columns.
+                    let mut d = vec![0.0; p * p];
+                    for (b, &lb) in l[c * k..(c + 1) * k].iter().enumerate() {
+                        if lb != 0.0 {
+                            for (pair, sign) in [((r, b), lb), ((b, r), lb)] {
+                                let block = &sums[(pair.0 * k + pair.1) * p * p..][..p * p];
+                                d.iter_mut().zip(block).for_each(|(o, v)| *o += sign * v);
+                            }
+                        }
+                    }
+                    out.extend(self.unwhiten(&s.lx, &mut d, sigma));
+                }
+            }
+        }
+        let v = user_vcov(self.m(), &s.lx, sigma);
+        out.extend(v.iter().map(|v| 2.0 * v / sigma));
+        debug_assert_eq!(out.len(), (theta.len() + 1) * pt * pt);
+        self.evaluate(theta, reml)?;
+        Ok(out)
+    }
+
+    /// sum_l h_la h_lb' for h = L_X^-1 X'V^-1 Z in the user's columns: (k x k) blocks of p x p.
+    fn sensitivity_products(&self, f: usize, slot: &TermSlot, lambda: &[Vec<f64>], h: &[f64]) -> Vec<f64> {
+        let (m, sym) = (self.m(), &self.lmm.symbolic);
+        let (p, k, kf) = (m.p(), slot.cols, m.factors[f].cols);
+        let inverse = optimise::invert(&lambda[f], kf);
+        let mut sums = vec![0.0; k * k * p * p];
+        let mut g = vec![0.0; k * p];
+        for l in 0..m.factors[f].levels {
+            let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+            // Rows of Z'V^-1X: Lambda^-T times those of Lambda'Z'V^-1X.
+            for a in 0..k {
+                for j in 0..p {
+                    g[a * p + j] =
+                        (0..kf).map(|t| inverse[t + (slot.offset + a) * kf] * h[(at + t) * p + j]).sum();
+                }
+            }
+            if let Some(c) = slot.carrier {
+                for a in (0..k).filter(|&a| a != c) {
+                    for j in 0..p {
+                        g[a * p + j] += slot.shift[a] * g[c * p + j];
+                    }
+                }
+            }
+            for a in 0..k {
+                for b in 0..k {
+                    let s = &mut sums[(a * k + b) * p * p..][..p * p];
+                    for i in 0..p {
+                        for j in 0..p {
+                            s[i + j * p] += g[a * p + i] * g[b * p + j];
+                        }
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    /// sigma^2 L_X^-T D L_X^-1 in the user's columns.
+    fn unwhiten(&self, lx: &[f64], d: &mut [f64], sigma: f64) -> Vec<f64> {
+        let p = self.m().p();
+        dense::solve_left_lt(lx, p, p, d, p, p);
+        dense::solve_right_l(lx, p, p, d, p, p);
+        d.iter_mut().for_each(|v| *v *= sigma * sigma);
+        user_matrix(self.m(), d)
+    }
+
+    /// Variance of x'beta_hat + z'(b_hat - b) of new rows, given theta and sigma. Terms with code -1 contribute nothing.
+    pub fn prediction_variance(
+        &self,
+        n: usize,
+        fixed: &[crate::design::Block<'_>],
+        terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
+    ) -> Result<Vec<f64>, CoreError> {
+        let state = self.state()?;
+        let m = self.m();
+        if fixed.iter().map(|b| b.cols).sum::<usize>() != m.p_total || terms.len() != m.n_terms {
+            return shape("new rows have other columns or terms than the model");
+        }
+        for b in fixed {
+            b.check(n, "fixed block")?;
+        }
+        for (t, term) in terms.iter().enumerate() {
+            if let Some((codes, blocks)) = term {
+                let (f, s) = self.slots()[t];
+                let k: usize = blocks.iter().map(|b| b.cols).sum();
+                if codes.len() != n || codes.range().1 >= m.factors[f].levels as i32 || k != s.cols {
+                    return shape(format!("random term {t}: codes or columns do not fit the model"));
+                }
+                for b in blocks {
+                    b.check(n, "random block")?;
+                }
+            }
+        }
+        let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
+        let parts: Vec<Vec<f64>> =
+            chunks.into_par_iter().map(|r| self.variance_rows(state, r, fixed, terms)).collect();
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    fn variance_rows(
+        &self,
+        state: &State,
+        (from, to): (usize, usize),
+        fixed: &[crate::design::Block<'_>],
+        terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
+    ) -> Vec<f64> {
+        let (m, sym) = (self.m(), &self.lmm.symbolic);
+        let p = m.p();
+        let slots = self.slots();
+        let mut solver = self.lmm.numeric.row_solver(sym);
+        let mut out = Vec::with_capacity(to - from);
+        let mut z = vec![];
+        for i in from..to {
+            let mut x_all: Vec<f64> = Vec::with_capacity(m.p_total);
+            for b in fixed {
+                x_all.extend((0..b.cols).map(|c| b.value(i, c)));
+            }
+            if m.carrier.is_some() {
+                x_all.iter_mut().zip(&m.x_shift).for_each(|(v, s)| *v -= s);
+            }
+            let mut x: Vec<f64> = m.kept.iter().map(|&j| x_all[j]).collect();
+            for (t, term) in terms.iter().enumerate() {
+                let Some((codes, blocks)) = term else { continue };
+                let code = codes.get(i);
+                if code < 0 {
+                    continue;
+                }
+                let (f, s) = slots[t];
+                let kf = m.factors[f].cols;
+                z.clear();
+                for b in blocks {
+                    z.extend((0..b.cols).map(|c| b.value(i, c)));
+                }
+                if let Some(c) = s.carrier {
+                    let one = z[c];
+                    z.iter_mut().zip(&s.shift).for_each(|(v, s)| *v -= s * one);
+                }
+                let pos = sym.position[sym.base[f] as usize + code as usize] as usize;
+                let add: Vec<f64> = (0..s.cols)
+                    .map(|c| {
+                        (0..s.cols).map(|r| state.lambda[f][s.offset + r + (s.offset + c) * kf] * z[r]).sum()
+                    })
+                    .collect();
+                solver.add(pos, s.offset, &add);
+            }
+            let w2 = solver.run(&state.solution.f, p + 1, &mut x);
+            dense::solve_left_l(&state.solution.lx, p, p, &mut x, 1, p);
+            out.push(state.sigma * state.sigma * (w2 + dot(&x, &x)));
+        }
+        out
+    }
+
+    /// Fit the same design to other responses; symbolic work is shared and responses run in parallel.
+    pub fn refit(
+        &self,
+        rows: &Rows<'_>,
+        responses: &[&[f64]],
+        reml: bool,
+        options: &Options,
+    ) -> Result<Vec<Result<Report, CoreError>>, CoreError> {
+        self.degrees(reml)?;
+        let one = |y: &&[f64]| -> Result<Report, CoreError> {
+            let moments = self.m().with_response(rows, y)?;
+            let mut model = Model { lmm: self.lmm.with_moments(moments), state: None };
+            model.fit(reml, None, options)
+        };
+        Ok(if responses.len() == 1 {
+            responses.iter().map(one).collect()
+        } else {
+            responses.par_iter().map(one).collect()
+        })
+    }
+}
+
+/// b_internal = M b_user: the carrier takes up what the shifts took off.
+fn to_internal(s: &TermSlot, b: &mut [f64]) {
+    if let Some(c) = s.carrier {
+        let extra: f64 = (0..b.len()).filter(|&j| j != c).map(|j| s.shift[j] * b[j]).sum();
+        b[c] += extra;
+    }
+}
+
+fn to_user(s: &TermSlot, b: &mut [f64]) {
+    if let Some(c) = s.carrier {
+        let extra: f64 = (0..b.len()).filter(|&j| j != c).map(|j| s.shift[j] * b[j]).sum();
+        b[c] -= extra;
+    }
+}
+
+/// Coefficients of all columns; dropped ones are NaN.
+fn user_beta(m: &Moments, beta: &[f64]) -> Vec<f64> {
+    let mut out = vec![f64::NAN; m.p_total];
+    for (&j, &b) in m.kept.iter().zip(beta) {
+        out[j] = b;
+    }
+    if let Some(c) = &m.carrier {
+        let extra: f64 = m.kept.iter().zip(beta).map(|(&j, b)| m.x_shift[j] * b).sum();
+        for (o, c) in out.iter_mut().zip(c) {
+            if *c != 0.0 {
+                *o += c * (m.y_shift - extra);
+            }
+        }
+    }
+    out
+}
+
+fn user_vcov(m: &Moments, lx: &[f64], sigma: f64) -> Vec<f64> {
+    let p = m.p();
+    let mut v = dense::inverse_from_cholesky(lx, p, p);
+    v.iter_mut().for_each(|v| *v *= sigma * sigma);
+    user_matrix(m, &v)
+}
+
+/// B V B' for a covariance of the kept shifted columns, spread over all columns.
+fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
+    let (p, pt) = (m.p(), m.p_total);
+    let mut v = v.to_vec();
+    if let Some(c) = &m.carrier {
+        let carrier: Vec<f64> = m.kept.iter().map(|&j| c[j]).collect();
+        let shift: Vec<f64> = m.kept.iter().map(|&j| m.x_shift[j]).collect();
+        for col in v.chunks_exact_mut(p) {
+            let t = dot(&shift, col);
+            col.iter_mut().zip(&carrier).for_each(|(o, c)| *o -= c * t);
+        }
+        for i in 0..p {
+            let t: f64 = (0..p).map(|j| shift[j] * v[i + j * p]).sum();
+            for j in 0..p {
+                v[i + j * p] -= carrier[j] * t;
+            }
+        }
+    }
+    let mut out = vec![f64::NAN; pt * pt];
+    for (b, &j) in m.kept.iter().enumerate() {
+        for (a, &i) in m.kept.iter().enumerate() {
+            out[i + j * pt] = v[a + b * p];
+        }
+    }
+    out
+}
+
+/// Sizes that every later step relies on; a damaged file must not panic.
+fn check_moments(m: &Moments) -> Result<(), CoreError> {
+    let p1 = m.p() + 1;
+    let factors = m.factors.iter().all(|f| {
+        f.gram.len() == f.levels * f.cols * f.cols
+            && f.zx.len() == f.levels * f.cols * p1
+            && f.slots.iter().all(|s| s.offset + s.cols <= f.cols && s.shift.len() == s.cols)
+    });
+    let pairs = m.pairs.iter().all(|p| {
+        p.lead < m.factors.len()
+            && p.other < m.factors.len()
+            && p.start.len() == m.factors[p.lead].levels + 1
+            && p.start.windows(2).all(|w| w[0] <= w[1])
+            && p.start.last().copied().unwrap_or(0) as usize == p.level.len()
+            && p.level.iter().all(|&l| (l as usize) < m.factors[p.other].levels)
+            && p.value.len() == p.level.len() * m.factors[p.lead].cols * m.factors[p.other].cols
+    });
+    let sizes = m.xx.len() == p1 * p1
+        && m.x_shift.len() == m.p_total
+        && m.kept.iter().all(|&j| j < m.p_total)
+        && m.carrier.as_ref().map_or(true, |c| c.len() == m.p_total)
+        && m.n_terms == m.factors.iter().map(|f| f.slots.len()).sum::<usize>();
+    if factors && pairs && sizes {
+        Ok(())
+    } else {
+        shape("not a saved model: sizes contradict each other")
+    }
+}

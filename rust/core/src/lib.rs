@@ -1,0 +1,16 @@
+//! Numerical core of ranef: numbers only, no column names, no Python, no printing.
+//!
+//! `design` holds the rows and their cross-products, `cholesky` the block-sparse factorisation of the
+//! mixed-model equations, `linear` the profiled likelihood of the linear mixed model, `optimise` the one optimiser.
+
+pub mod cholesky;
+pub mod dense;
+pub mod design;
+pub mod fit;
+pub mod frame;
+pub mod linear;
+pub mod optimise;
+pub mod start;
+
+mod error;
+pub use error::CoreError;

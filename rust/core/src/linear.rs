@@ -1,0 +1,454 @@
+//! The profiled likelihood of the linear mixed model (Bates, Maechler, Bolker & Walker 2015), with its exact gradient.
+//!
+//! With A = Lambda' Z'WZ Lambda + I and spherical effects u:
+//!     ML    d = log|A| + n (1 + log(2 pi r2 / n)) - sum log w
+//!     REML  d = log|A| + log|X'V^-1X| + (n - p)(1 + log(2 pi r2 / (n - p))) - sum log w
+//! The derivative in Sigma* = Lambda^-1 Sigma Lambda^-T (the variance scale, relative to where we stand) is
+//!     N_f = q I - sum_l (A^-1)_ll - (nu / r2) sum_l u_l u_l',      nu = n or n - p,
+//! so that d(deviance) = tr(N dSigma*); A^-1 is over (u, beta) for REML and over u for ML.
+
+use std::sync::Arc;
+
+use crate::cholesky::{Numeric, SelectedInverse, Source, Symbolic};
+use crate::dense;
+use crate::design::{Moments, Structure};
+use crate::CoreError;
+
+/// A free entry of Sigma*: rows and columns of one factor, `row >= col`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Component {
+    pub factor: usize,
+    pub slot: usize,
+    pub row: usize,
+    pub col: usize,
+}
+
+/// Everything at one Lambda that does not need the inverse.
+#[derive(Clone, Debug)]
+pub struct Solution {
+    pub criterion: f64,
+    pub logdet_z: f64,
+    pub logdet_x: f64,
+    /// Penalised residual sum of squares.
+    pub r2: f64,
+    /// Coefficients of the kept (shifted) columns.
+    pub beta: Vec<f64>,
+    /// Cholesky factor of X'V^-1X (kept columns), column-major.
+    pub lx: Vec<f64>,
+    /// L^-1 Lambda'Z'[X y], row-major (size x (p + 1)) in elimination order.
+    pub f: Vec<f64>,
+}
+
+/// Gradient and curvature in the components of Sigma*.
+#[derive(Clone, Debug)]
+pub struct Slope {
+    /// Spherical effects in elimination order.
+    pub u: Vec<f64>,
+    /// N of every factor, cols x cols.
+    pub n: Vec<Vec<f64>>,
+    pub gradient: Vec<f64>,
+    /// Average information of the profiled deviance.
+    pub average: Vec<f64>,
+    /// (Nearly) expected information of the profiled deviance.
+    pub expected: Vec<f64>,
+    /// (Nearly) exact second derivative of the profiled deviance.
+    pub observed: Vec<f64>,
+}
+
+pub struct Lmm {
+    pub moments: Moments,
+    pub symbolic: Arc<Symbolic>,
+    pub numeric: Numeric,
+    pub components: Vec<Component>,
+    /// Factorisations so far.
+    pub evaluations: usize,
+}
+
+pub fn components(m: &Moments) -> Vec<Component> {
+    let mut out = vec![];
+    for (f, factor) in m.factors.iter().enumerate() {
+        for (s, slot) in factor.slots.iter().enumerate() {
+            for col in 0..slot.cols {
+                let rows = if slot.structure == Structure::Diagonal { col..col + 1 } else { col..slot.cols };
+                for row in rows {
+                    out.push(Component { factor: f, slot: s, row: slot.offset + row, col: slot.offset + col });
+                }
+            }
+        }
+    }
+    out
+}
+
+impl Lmm {
+    pub fn new(moments: Moments) -> Result<Self, CoreError> {
+        let symbolic = Arc::new(Symbolic::new(&moments)?);
+        let numeric = Numeric::new(&symbolic);
+        let components = components(&moments);
+        Ok(Lmm { moments, symbolic, numeric, components, evaluations: 0 })
+    }
+
+    /// The same design and elimination tree with another response.
+    pub fn with_moments(&self, moments: Moments) -> Self {
+        let numeric = Numeric::new(&self.symbolic);
+        Lmm { moments, symbolic: self.symbolic.clone(), numeric, components: self.components.clone(), evaluations: 0 }
+    }
+
+    pub fn nu(&self, reml: bool) -> f64 {
+        let m = &self.moments;
+        (if reml { m.n - m.p() } else { m.n }) as f64
+    }
+
+    /// Lambda'Z'[X y] in elimination order, row-major.
+    fn right_hand_side(&self, lambda: &[Vec<f64>]) -> Vec<f64> {
+        let (m, sym) = (&self.moments, &self.symbolic);
+        let p1 = m.p() + 1;
+        let mut b = vec![0.0; sym.size * p1];
+        for pos in 0..sym.nodes {
+            let f = sym.factor_at[pos] as usize;
+            let k = m.factors[f].cols;
+            let zx = &m.factors[f].zx[sym.level(pos) * k * p1..][..k * p1];
+            let out = &mut b[sym.offset[pos] as usize * p1..][..k * p1];
+            let lam = &lambda[f];
+            if k == 1 {
+                out.iter_mut().zip(zx).for_each(|(o, z)| *o = lam[0] * z);
+                continue;
+            }
+            for c in 0..k {
+                for r in 0..k {
+                    let l = lam[r + c * k];
+                    if l != 0.0 {
+                        let row = &zx[r * p1..(r + 1) * p1];
+                        out[c * p1..(c + 1) * p1].iter_mut().zip(row).for_each(|(o, z)| *o += l * z);
+                    }
+                }
+            }
+        }
+        b
+    }
+
+    /// Factorise at Lambda and profile out beta, u and sigma.
+    pub fn solve(&mut self, lambda: &[Vec<f64>], reml: bool) -> Result<Solution, CoreError> {
+        self.evaluations += 1;
+        self.numeric.factorise(&self.symbolic, Source { moments: &self.moments, lambda })?;
+        let p = self.moments.p();
+        let p1 = p + 1;
+        let mut f = self.right_hand_side(lambda);
+        self.numeric.forward(&self.symbolic, &mut f, p1);
+        let mut s = self.moments.xx.clone();
+        dense::syrk_rows(&mut s, p1, &f, p1, self.symbolic.size, -1.0);
+        let mut lx = vec![0.0; p * p];
+        for j in 0..p {
+            lx[j * p + j..(j + 1) * p].copy_from_slice(&s[j * p1 + j..j * p1 + p]);
+        }
+        dense::cholesky(&mut lx, p, p)?;
+        let mut beta: Vec<f64> = (0..p).map(|j| s[p + j * p1]).collect();
+        dense::solve_left_l(&lx, p, p, &mut beta, 1, p);
+        let r2 = s[p + p * p1] - beta.iter().map(|v| v * v).sum::<f64>();
+        let yy = self.moments.xx[p + p * p1];
+        if !(r2 > 1e-14 * yy) {
+            return Err(CoreError::NotPositiveDefinite(
+                "the model fits the response exactly: no residual variance is left".into(),
+            ));
+        }
+        dense::solve_left_lt(&lx, p, p, &mut beta, 1, p);
+        let logdet_x = 2.0 * (0..p).map(|j| lx[j + j * p].ln()).sum::<f64>();
+        let nu = self.nu(reml);
+        let logdet_z = self.numeric.logdet;
+        let criterion = logdet_z
+            + if reml { logdet_x } else { 0.0 }
+            + nu * (1.0 + (2.0 * std::f64::consts::PI * r2 / nu).ln())
+            - self.moments.sum_log_w;
+        if !criterion.is_finite() {
+            return Err(CoreError::NotFinite("the criterion is not finite".into()));
+        }
+        Ok(Solution { criterion, logdet_z, logdet_x, r2, beta, lx, f })
+    }
+
+    /// Spherical effects u = L^-T (f_y - F_X beta), and H = A^-1 Z'X-part times R_X^-1 (size x p) if asked.
+    fn back(&self, s: &Solution, with_h: bool) -> (Vec<f64>, Vec<f64>) {
+        let p = self.moments.p();
+        let p1 = p + 1;
+        let mut b = s.f.clone();
+        for row in b.chunks_exact_mut(p1) {
+            let fit: f64 = row[..p].iter().zip(&s.beta).map(|(a, b)| a * b).sum();
+            row[p] -= fit;
+        }
+        if !with_h || p == 0 {
+            let mut u: Vec<f64> = b.chunks_exact(p1).map(|r| r[p]).collect();
+            self.numeric.backward(&self.symbolic, &mut u, 1);
+            return (u, vec![]);
+        }
+        dense::solve_left_l(&s.lx, p, p, &mut b, self.symbolic.size, p1);
+        self.numeric.backward(&self.symbolic, &mut b, p1);
+        let u = b.chunks_exact(p1).map(|r| r[p]).collect();
+        let h = b.chunks_exact(p1).flat_map(|r| r[..p].iter().copied()).collect();
+        (u, h)
+    }
+
+    /// Spherical effects at a solution, in elimination order.
+    pub fn modes(&self, s: &Solution) -> Vec<f64> {
+        self.back(s, false).0
+    }
+
+    /// A^-1 A_ZX R_X^-1 (size x p, row-major, elimination order).
+    pub fn fixed_sensitivity(&self, s: &Solution) -> Vec<f64> {
+        self.back(s, true).1
+    }
+
+    pub fn selected_inverse(&self) -> SelectedInverse {
+        self.numeric.selected_inverse(&self.symbolic, &self.moments)
+    }
+
+    /// N of every factor with residual variance r2 / nu replaced by `scale`, and what it was made of.
+    fn gradient_matrices(&self, s: &Solution, reml: bool, scale: f64) -> Parts {
+        let (u, h) = self.back(s, reml);
+        let inv = self.selected_inverse();
+        let (m, sym, p) = (&self.moments, &self.symbolic, self.moments.p());
+        let mut parts = Parts { trace: vec![], uu: vec![], n: vec![], u, h, inv };
+        for factor in &m.factors {
+            let k = factor.cols;
+            parts.trace.push(vec![0.0; k * k]);
+            parts.uu.push(vec![0.0; k * k]);
+        }
+        for pos in 0..sym.nodes {
+            let f = sym.factor_at[pos] as usize;
+            let k = m.factors[f].cols;
+            let at = sym.offset[pos] as usize;
+            let block = &mut parts.inv.diag[f][sym.level(pos) * k * k..][..k * k];
+            if reml && p > 0 {
+                let rows = &parts.h[at * p..(at + k) * p];
+                for b in 0..k {
+                    for a in 0..k {
+                        block[a + b * k] += dot(&rows[a * p..(a + 1) * p], &rows[b * p..(b + 1) * p]);
+                    }
+                }
+            }
+            let ul = &parts.u[at..at + k];
+            for b in 0..k {
+                for a in 0..k {
+                    parts.trace[f][a + b * k] += block[a + b * k];
+                    parts.uu[f][a + b * k] += ul[a] * ul[b];
+                }
+            }
+        }
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            let mut n = vec![0.0; k * k];
+            for b in 0..k {
+                for a in 0..k {
+                    let id = if a == b { factor.levels as f64 } else { 0.0 };
+                    n[a + b * k] = id - parts.trace[f][a + b * k] - parts.uu[f][a + b * k] / scale;
+                }
+            }
+            parts.n.push(n);
+        }
+        parts
+    }
+
+    /// N of every factor for the unprofiled deviance at residual variance `scale`.
+    pub fn unprofiled(&self, s: &Solution, reml: bool, scale: f64) -> Vec<Vec<f64>> {
+        self.gradient_matrices(s, reml, scale).n
+    }
+
+    /// Gradient and curvature of the profiled deviance at a solution (whose factor is the current one).
+    pub fn slope(&self, s: &Solution, reml: bool) -> Slope {
+        let nu = self.nu(reml);
+        let parts = self.gradient_matrices(s, reml, s.r2 / nu);
+        let c = self.components.len();
+        let gradient: Vec<f64> = self.components.iter().map(|i| entry(&parts.n, &self.moments, i)).collect();
+        let a: Vec<f64> = self.components.iter().map(|i| entry(&parts.uu, &self.moments, i)).collect();
+        let t: Vec<f64> = self
+            .components
+            .iter()
+            .map(|i| {
+                let k = self.moments.factors[i.factor].cols;
+                let id = if i.row == i.col { self.moments.factors[i.factor].levels as f64 } else { 0.0 };
+                let v = id - parts.trace[i.factor][i.row + i.col * k];
+                if i.row == i.col {
+                    v
+                } else {
+                    2.0 * v
+                }
+            })
+            .collect();
+        let q = self.quadratic(s, &parts.u);
+        let info = self.information(&parts, reml);
+        let (mut average, mut expected, mut observed) = (vec![0.0; c * c], vec![0.0; c * c], vec![0.0; c * c]);
+        for j in 0..c {
+            for i in 0..c {
+                let at = i + j * c;
+                let aa = nu * a[i] * a[j] / (s.r2 * s.r2);
+                average[at] = nu * q[at] / s.r2 - aa;
+                expected[at] = info[at] - t[i] * t[j] / nu;
+                observed[at] = 2.0 * nu * q[at] / s.r2 - aa - info[at];
+            }
+        }
+        Slope { u: parts.u, n: parts.n, gradient, average, expected, observed }
+    }
+
+    /// Q_ij = (V_i P y)' P (V_j P y) = v_i'(I - A^-1) v_j with v_i = E_i u, A over (u, beta).
+    fn quadratic(&self, s: &Solution, u: &[f64]) -> Vec<f64> {
+        let (m, sym) = (&self.moments, &self.symbolic);
+        let (c, p) = (self.components.len(), m.p());
+        let mut v = vec![0.0; sym.size * c];
+        for pos in 0..sym.nodes {
+            let f = sym.factor_at[pos];
+            let at = sym.offset[pos] as usize;
+            for (i, comp) in self.components.iter().enumerate().filter(|(_, k)| k.factor == f as usize) {
+                v[(at + comp.row) * c + i] += u[at + comp.col];
+                if comp.row != comp.col {
+                    v[(at + comp.col) * c + i] += u[at + comp.row];
+                }
+            }
+        }
+        let mut q = vec![0.0; c * c];
+        dense::syrk_rows(&mut q, c, &v, c, sym.size, 1.0);
+        self.numeric.forward(sym, &mut v, c);
+        dense::syrk_rows(&mut q, c, &v, c, sym.size, -1.0);
+        // The part of beta: w = L_X^-1 F_X' x.
+        if p > 0 {
+            let mut w = vec![0.0; p * c];
+            for (x, f) in v.chunks_exact(c).zip(s.f.chunks_exact(p + 1)) {
+                for (i, &xi) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
+                    w[i * p..(i + 1) * p].iter_mut().zip(f).for_each(|(o, f)| *o += xi * f);
+                }
+            }
+            dense::solve_left_l(&s.lx, p, p, &mut w, c, p);
+            for j in 0..c {
+                for i in j..c {
+                    q[i + j * c] -= dot(&w[i * p..(i + 1) * p], &w[j * p..(j + 1) * p]);
+                }
+            }
+        }
+        for j in 0..c {
+            for i in 0..j {
+                q[i + j * c] = q[j + i * c];
+            }
+        }
+        q
+    }
+
+    /// tr(P V_i P V_j) from the blocks of A^-1 on the pattern of its factor: exact for one grouping factor.
+    fn information(&self, parts: &Parts, reml: bool) -> Vec<f64> {
+        let m = &self.moments;
+        let c = self.components.len();
+        let nf = m.factors.len();
+        let mut info = vec![0.0; c * c];
+        for f in 0..nf {
+            for g in f..nf {
+                let (kf, kg) = (m.factors[f].cols, m.factors[g].cols);
+                let mut w = parts.inv.cross.at(f, g).to_vec();
+                if w.is_empty() {
+                    if f != g {
+                        continue;
+                    }
+                    w = vec![0.0; kf * kf * kf * kf];
+                }
+                if f == g {
+                    self.add_diagonal(parts, f, reml, &mut w);
+                }
+                for (i, ci) in self.components.iter().enumerate().filter(|(_, k)| k.factor == f) {
+                    for (j, cj) in self.components.iter().enumerate().filter(|(_, k)| k.factor == g) {
+                        let mut sum = 0.0;
+                        for (a, cc) in symmetric_pairs(ci) {
+                            for (b, d) in symmetric_pairs(cj) {
+                                sum += w[(a * kf + cc) * kg * kg + b * kg + d];
+                            }
+                        }
+                        info[i + j * c] = sum;
+                        info[j + i * c] = sum;
+                    }
+                }
+            }
+        }
+        info
+    }
+
+    /// Add sum_l M_ll (x) M_ll for M = I - A^-1 and, for REML, the blocks between levels that beta causes.
+    fn add_diagonal(&self, parts: &Parts, f: usize, reml: bool, w: &mut [f64]) {
+        let factor = &self.moments.factors[f];
+        let (k, p) = (factor.cols, self.moments.p());
+        let k2 = k * k;
+        let mut block = vec![0.0; k2];
+        for z in parts.inv.diag[f].chunks_exact(k2) {
+            for b in 0..k {
+                for a in 0..k {
+                    block[a + b * k] = if a == b { 1.0 } else { 0.0 } - z[a + b * k];
+                }
+            }
+            for a in 0..k {
+                for c in 0..k {
+                    for b in 0..k {
+                        for d in 0..k {
+                            w[(a * k + c) * k2 + b * k + d] += block[a + b * k] * block[c + d * k];
+                        }
+                    }
+                }
+            }
+        }
+        if !reml || p == 0 || k2 * p * p > 10_000 {
+            return;
+        }
+        let sym = &self.symbolic;
+        let mut sums = vec![0.0; k2 * p * p];
+        let mut h = vec![0.0; k2];
+        for pos in (0..sym.nodes).filter(|&q| sym.factor_at[q] as usize == f) {
+            let rows = &parts.h[sym.offset[pos] as usize * p..][..k * p];
+            for a in 0..k {
+                for b in 0..k {
+                    h[a + b * k] = dot(&rows[a * p..(a + 1) * p], &rows[b * p..(b + 1) * p]);
+                    let s = &mut sums[(a * k + b) * p * p..][..p * p];
+                    for i in 0..p {
+                        for j in 0..p {
+                            s[i * p + j] += rows[a * p + i] * rows[b * p + j];
+                        }
+                    }
+                }
+            }
+            for a in 0..k {
+                for c in 0..k {
+                    for b in 0..k {
+                        for d in 0..k {
+                            w[(a * k + c) * k2 + b * k + d] -= h[a + b * k] * h[c + d * k];
+                        }
+                    }
+                }
+            }
+        }
+        for ac in 0..k2 {
+            for bd in 0..k2 {
+                w[ac * k2 + bd] += dot(&sums[ac * p * p..(ac + 1) * p * p], &sums[bd * p * p..(bd + 1) * p * p]);
+            }
+        }
+    }
+}
+
+struct Parts {
+    trace: Vec<Vec<f64>>,
+    uu: Vec<Vec<f64>>,
+    n: Vec<Vec<f64>>,
+    u: Vec<f64>,
+    h: Vec<f64>,
+    inv: SelectedInverse,
+}
+
+fn symmetric_pairs(c: &Component) -> impl Iterator<Item = (usize, usize)> {
+    let both = [(c.row, c.col), (c.col, c.row)];
+    both.into_iter().take(if c.row == c.col { 1 } else { 2 })
+}
+
+/// tr(M E_i) for the symmetric matrix of the component's factor.
+fn entry(matrices: &[Vec<f64>], m: &Moments, i: &Component) -> f64 {
+    let k = m.factors[i.factor].cols;
+    let v = matrices[i.factor][i.row + i.col * k];
+    if i.row == i.col {
+        v
+    } else {
+        2.0 * v
+    }
+}
+
+#[inline]
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}

@@ -1,0 +1,16 @@
+//! Python binding of ranef-core: conversions in, dictionaries out, the interpreter lock released in every solve.
+
+mod columns;
+mod errors;
+mod lmm;
+mod tools;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    errors::check_processor()?;
+    m.add_class::<lmm::Lmm>()?;
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    tools::register(m)
+}

@@ -1,0 +1,355 @@
+//! `_core.Lmm`: a linear mixed model whose rows have become cross-products.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use ranef_core::design::{Block, Codes};
+use ranef_core::fit::{Model, Report};
+use ranef_core::optimise::Options;
+use ranef_core::CoreError;
+use rayon::ThreadPool;
+
+use crate::columns::{block_views, blocks, BlockArrays, CodeArray, RowArrays};
+use crate::errors::to_python;
+
+/// Pools by number of threads, made once; None is the default pool (all processors).
+fn pool(threads: usize) -> PyResult<Option<Arc<ThreadPool>>> {
+    static POOLS: OnceLock<Mutex<HashMap<usize, Arc<ThreadPool>>>> = OnceLock::new();
+    if threads == 0 {
+        return Ok(None);
+    }
+    if threads > 1024 {
+        return Err(PyValueError::new_err(format!("threads = {threads}: at most 1024")));
+    }
+    let pools = POOLS.get_or_init(Default::default);
+    let mut pools = pools.lock().map_err(|_| PyRuntimeError::new_err("thread pools are broken"))?;
+    if let Some(p) = pools.get(&threads) {
+        return Ok(Some(p.clone()));
+    }
+    let p = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| PyRuntimeError::new_err(format!("cannot start {threads} threads: {e}")))?;
+    let p = Arc::new(p);
+    pools.insert(threads, p.clone());
+    Ok(Some(p))
+}
+
+/// Run without the interpreter lock, in the model's own pool of threads.
+fn solve<T: Send>(
+    py: Python<'_>,
+    pool: &Option<Arc<ThreadPool>>,
+    work: impl FnOnce() -> Result<T, CoreError> + Send,
+) -> PyResult<T> {
+    let out = py.detach(|| match pool {
+        Some(p) => p.install(work),
+        None => work(),
+    });
+    out.map_err(to_python)
+}
+
+#[pyclass(module = "ranef._core")]
+pub struct Lmm {
+    model: Model,
+    pool: Option<Arc<ThreadPool>>,
+}
+
+fn options(dict: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
+    let mut o = Options::default();
+    for (key, value) in dict.map(|d| d.iter().collect::<Vec<_>>()).unwrap_or_default() {
+        match key.extract::<String>()?.as_str() {
+            "tolerance" => o.tolerance = value.extract()?,
+            "max_evaluations" => o.max_evaluations = value.extract()?,
+            other => return Err(PyValueError::new_err(format!("unknown option '{other}'"))),
+        }
+    }
+    if !(o.tolerance > 0.0) {
+        return Err(PyValueError::new_err("tolerance must be positive"));
+    }
+    Ok(o)
+}
+
+/// Column-major square matrix as a numpy array (it is symmetric, so the order does not matter) or its transpose.
+fn matrix<'py>(py: Python<'py>, a: Vec<f64>, n: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    a.into_pyarray(py).reshape([n, n])
+}
+
+fn rows_by<'py>(py: Python<'py>, a: Vec<f64>, rows: usize, cols: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    a.into_pyarray(py).reshape([rows, cols])
+}
+
+fn vector<'py>(py: Python<'py>, a: &[f64]) -> Bound<'py, PyArray1<f64>> {
+    PyArray1::from_slice(py, a)
+}
+
+fn report<'py>(py: Python<'py>, r: Report) -> PyResult<Bound<'py, PyDict>> {
+    let d = PyDict::new(py);
+    d.set_item("theta", vector(py, &r.theta))?;
+    d.set_item("criterion", r.criterion)?;
+    let p = r.beta.len();
+    d.set_item("beta", vector(py, &r.beta))?;
+    d.set_item("vcov", matrix(py, r.vcov, p)?)?;
+    d.set_item("sigma", r.sigma)?;
+    d.set_item("pwrss", r.pwrss)?;
+    d.set_item("logdet_z", r.logdet_z)?;
+    d.set_item("logdet_x", r.logdet_x)?;
+    let (lambda, b) = (PyList::empty(py), PyList::empty(py));
+    for (l, modes) in r.lambda.into_iter().zip(r.b) {
+        let k = (l.len() as f64).sqrt().round() as usize;
+        let mut row_major = vec![0.0; k * k];
+        for i in 0..k {
+            for j in 0..k {
+                row_major[i * k + j] = l[i + j * k];
+            }
+        }
+        lambda.append(rows_by(py, row_major, k, k)?)?;
+        let levels = modes.len() / k.max(1);
+        b.append(rows_by(py, modes, levels, k)?)?;
+    }
+    d.set_item("lambda", lambda)?;
+    d.set_item("b", b)?;
+    d.set_item("outcome", r.outcome.name())?;
+    d.set_item("evaluations", r.evaluations)?;
+    d.set_item("iterations", r.iterations)?;
+    d.set_item("gradient", vector(py, &r.gradient))?;
+    d.set_item("decrease", r.decrease)?;
+    d.set_item("curvature", r.curvature)?;
+    let (boundary, multipliers) = (PyList::empty(py), PyList::empty(py));
+    for x in r.boundary {
+        let kind = if x.rank == 0 { "variance" } else { "correlation" };
+        boundary.append((x.term, kind, x.rank))?;
+        multipliers.append(x.multipliers)?;
+    }
+    d.set_item("boundary", boundary)?;
+    d.set_item("multipliers", multipliers)?;
+    Ok(d)
+}
+
+fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
+    a.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))
+}
+
+#[pymethods]
+impl Lmm {
+    #[new]
+    #[pyo3(signature = (fixed, terms, y, weights=None, offset=None, threads=0))]
+    fn new<'py>(
+        py: Python<'py>,
+        fixed: &Bound<'py, PyAny>,
+        terms: &Bound<'py, PyAny>,
+        y: PyReadonlyArray1<'py, f64>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        offset: Option<PyReadonlyArray1<'py, f64>>,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let pool = pool(threads)?;
+        let arrays = RowArrays::new(fixed, terms, y, weights, offset)?;
+        let rows = arrays.view()?;
+        let model = solve(py, &pool, || Model::new(&rows))?;
+        Ok(Lmm { model, pool })
+    }
+
+    #[getter]
+    fn n(&self) -> usize {
+        self.model.lmm.moments.n
+    }
+
+    #[getter]
+    fn p(&self) -> usize {
+        self.model.lmm.moments.p_total
+    }
+
+    #[getter]
+    fn rank(&self) -> usize {
+        self.model.lmm.moments.p()
+    }
+
+    #[getter]
+    fn dropped(&self) -> Vec<usize> {
+        self.model.lmm.moments.dropped.clone()
+    }
+
+    #[getter]
+    fn ntheta(&self) -> usize {
+        self.model.theta_len()
+    }
+
+    /// Multiplications of one factorisation, for benchmarks.
+    #[getter]
+    fn flops(&self) -> f64 {
+        self.model.lmm.symbolic.flops()
+    }
+
+    /// Sizes of the elimination, for benchmarks: nodes, supernodes, entries of the factor, largest front.
+    #[getter]
+    fn structure(&self) -> (usize, usize, usize, usize) {
+        let s = &self.model.lmm.symbolic;
+        let widest = s.supers.iter().map(|s| (s.width + s.below) as usize).max().unwrap_or(0);
+        (s.nodes, s.supers.len(), s.panel_size, widest)
+    }
+
+    #[pyo3(signature = (reml, start=None, options=None))]
+    fn fit<'py>(
+        &mut self,
+        py: Python<'py>,
+        reml: bool,
+        start: Option<PyReadonlyArray1<'py, f64>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let opts = self::options(options)?;
+        let start = start.as_ref().map(floats).transpose()?;
+        let model = &mut self.model;
+        let r = solve(py, &self.pool, || model.fit(reml, start, &opts))?;
+        report(py, r)
+    }
+
+    fn evaluate<'py>(
+        &mut self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+        reml: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let theta = floats(&theta)?;
+        let model = &mut self.model;
+        let e = solve(py, &self.pool, || model.evaluate(theta, reml))?;
+        let d = PyDict::new(py);
+        d.set_item("criterion", e.criterion)?;
+        d.set_item("gradient", vector(py, &e.gradient))?;
+        d.set_item("beta", vector(py, &e.beta))?;
+        d.set_item("sigma", e.sigma)?;
+        d.set_item("pwrss", e.pwrss)?;
+        d.set_item("logdet_z", e.logdet_z)?;
+        d.set_item("logdet_x", e.logdet_x)?;
+        Ok(d)
+    }
+
+    fn cond_cov<'py>(&self, py: Python<'py>, term: usize) -> PyResult<Bound<'py, PyArray3<f64>>> {
+        let model = &self.model;
+        let v = solve(py, &self.pool, || model.conditional_covariance(term))?;
+        let k = model.lmm.moments.factors.iter().flat_map(|f| &f.slots).find(|s| s.term == term).map_or(1, |s| s.cols);
+        let levels = v.len() / (k * k);
+        v.into_pyarray(py).reshape([levels, k, k])
+    }
+
+    /// Variance of x'beta_hat + z'(b_hat - b); `which[t]` False leaves term t out (its codes are not read).
+    fn predict_var<'py>(
+        &self,
+        py: Python<'py>,
+        fixed: &Bound<'py, PyAny>,
+        terms: &Bound<'py, PyAny>,
+        n: usize,
+        which: Vec<bool>,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let fixed = blocks(fixed)?;
+        let mut arrays: Vec<Option<(CodeArray<'py>, Vec<BlockArrays<'py>>)>> = vec![];
+        for (t, use_it) in terms.try_iter()?.zip(&which) {
+            let t = t?;
+            arrays.push(if *use_it {
+                let codes = CodeArray::new(&t.get_item(0)?)?;
+                let last = t.len()? - 1;
+                Some((codes, blocks(&t.get_item(last)?)?))
+            } else {
+                None
+            });
+        }
+        let fixed = block_views(&fixed)?;
+        let mut views: Vec<Option<(Codes<'_>, Vec<Block<'_>>)>> = vec![];
+        for a in &arrays {
+            views.push(match a {
+                Some((c, b)) => Some((c.view()?, block_views(b)?)),
+                None => None,
+            });
+        }
+        let model = &self.model;
+        let v = solve(py, &self.pool, || model.prediction_variance(n, &fixed, &views))?;
+        Ok(v.into_pyarray(py))
+    }
+
+    fn hessian<'py>(
+        &mut self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+        sigma: f64,
+        reml: bool,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let theta = floats(&theta)?;
+        let model = &mut self.model;
+        let h = solve(py, &self.pool, || model.hessian(theta, sigma, reml))?;
+        matrix(py, h, theta.len() + 1)
+    }
+
+    fn vcov_jacobian<'py>(
+        &mut self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+        sigma: f64,
+        reml: bool,
+    ) -> PyResult<Bound<'py, PyArray3<f64>>> {
+        let theta = floats(&theta)?;
+        let model = &mut self.model;
+        let p = model.lmm.moments.p_total;
+        let j = solve(py, &self.pool, || model.vcov_jacobian(theta, sigma, reml))?;
+        j.into_pyarray(py).reshape([theta.len() + 1, p, p])
+    }
+
+    /// Fit the same design to the columns of `y` (n x m, Fortran order) in parallel. The rows are handed in again.
+    #[pyo3(signature = (y, fixed, terms, weights=None, offset=None, reml=true, options=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn refit<'py>(
+        &self,
+        py: Python<'py>,
+        y: PyReadonlyArray2<'py, f64>,
+        fixed: &Bound<'py, PyAny>,
+        terms: &Bound<'py, PyAny>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        offset: Option<PyReadonlyArray1<'py, f64>>,
+        reml: bool,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let opts = self::options(options)?;
+        let view = y.as_array();
+        let (n, m) = view.dim();
+        if n != self.model.lmm.moments.n {
+            return Err(PyValueError::new_err(format!(
+                "responses have {n} rows, the model {}",
+                self.model.lmm.moments.n
+            )));
+        }
+        let columns: Vec<Vec<f64>> = (0..m).map(|j| view.column(j).to_vec()).collect();
+        let first = PyArray1::from_vec(py, columns.first().cloned().unwrap_or_else(|| vec![0.0; n])).readonly();
+        let arrays = RowArrays::new(fixed, terms, first, weights, offset)?;
+        let rows = arrays.view()?;
+        let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
+        let model = &self.model;
+        let fits = solve(py, &self.pool, || {
+            rows.check()?;
+            model.refit(&rows, &refs, reml, &opts)
+        })?;
+        let out = PyList::empty(py);
+        for f in fits {
+            match f {
+                Ok(r) => out.append(report(py, r)?)?,
+                Err(e) => out.append(e.to_string())?,
+            }
+        }
+        Ok(out)
+    }
+
+    fn moments_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = self.model.to_bytes().map_err(to_python)?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (state, threads=0))]
+    fn from_state(py: Python<'_>, state: &Bound<'_, PyBytes>, threads: usize) -> PyResult<Self> {
+        let pool = pool(threads)?;
+        let bytes = state.as_bytes();
+        let model = solve(py, &pool, || Model::from_bytes(bytes))?;
+        Ok(Lmm { model, pool })
+    }
+}

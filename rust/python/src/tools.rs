@@ -1,0 +1,127 @@
+//! Passes over columns that the frame and the predictions need.
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use ranef_core::design::{self, NewTerm};
+use ranef_core::frame;
+
+use crate::columns::{block_views, blocks, CodeArray};
+use crate::errors::to_python;
+
+fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
+    a.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))
+}
+
+/// Whether any value is NaN or infinite.
+#[pyfunction]
+fn any_not_finite(py: Python<'_>, x: PyReadonlyArray1<'_, f64>) -> PyResult<bool> {
+    let x = floats(&x)?;
+    Ok(py.detach(|| frame::any_not_finite(x)))
+}
+
+/// Whether all values are equal (an empty column is constant).
+#[pyfunction]
+fn is_constant(py: Python<'_>, x: PyReadonlyArray1<'_, f64>) -> PyResult<bool> {
+    let x = floats(&x)?;
+    Ok(py.detach(|| x.is_empty() || frame::is_constant(x)))
+}
+
+/// Smallest and largest code; (0, -1) for no rows.
+#[pyfunction]
+fn code_range(py: Python<'_>, codes: &Bound<'_, PyAny>) -> PyResult<(i32, i32)> {
+    let array = CodeArray::new(codes)?;
+    let codes = array.view()?;
+    Ok(py.detach(|| codes.range()))
+}
+
+/// Rows of every level 0..levels-1; other codes are not counted.
+#[pyfunction]
+fn level_counts<'py>(py: Python<'py>, codes: &Bound<'py, PyAny>, levels: usize) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    if levels > 1 << 31 {
+        return Err(PyValueError::new_err("too many levels"));
+    }
+    let array = CodeArray::new(codes)?;
+    let codes = array.view()?;
+    Ok(py.detach(|| frame::level_counts(&codes, levels)).into_pyarray(py))
+}
+
+type Factorized<'py> = (Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<i64>>);
+
+/// Codes (int32) and sorted distinct values of an int64 column.
+#[pyfunction]
+fn factorize_int<'py>(py: Python<'py>, x: PyReadonlyArray1<'py, i64>) -> PyResult<Factorized<'py>> {
+    let x = x.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))?;
+    let (codes, uniques) = py.detach(|| frame::factorize_int(x));
+    Ok((codes.into_pyarray(py), uniques.into_pyarray(py)))
+}
+
+/// Codes (int32) of the observed pairs in lexicographic order, and the pairs (m x 2).
+#[pyfunction]
+fn combine_codes<'py>(
+    py: Python<'py>,
+    a: &Bound<'py, PyAny>,
+    la: usize,
+    b: &Bound<'py, PyAny>,
+    lb: usize,
+) -> PyResult<(Bound<'py, PyArray1<i32>>, Bound<'py, PyArray2<i64>>)> {
+    let (a, b) = (CodeArray::new(a)?, CodeArray::new(b)?);
+    let (a, b) = (a.view()?, b.view()?);
+    for (c, l) in [(&a, la), (&b, lb)] {
+        let (lo, hi) = c.range();
+        if lo < 0 || hi as i64 >= l as i64 {
+            return Err(PyValueError::new_err(format!("codes run from {lo} to {hi}, levels are 0..{l}")));
+        }
+    }
+    if a.len() != b.len() {
+        return Err(PyValueError::new_err("codes have different lengths"));
+    }
+    let (codes, pairs) = py.detach(|| frame::combine_codes(&a, la, &b, lb));
+    let m = pairs.len();
+    let flat: Vec<i64> = pairs.into_iter().flat_map(|(x, y)| [x, y]).collect();
+    Ok((codes.into_pyarray(py), flat.into_pyarray(py).reshape([m, 2])?))
+}
+
+/// X beta + sum_t Z_t b_t + offset. `terms`: list of (codes, blocks); a code of -1 contributes nothing.
+#[pyfunction]
+#[pyo3(signature = (fixed, beta, terms, b, offset, n))]
+fn linear_predictor<'py>(
+    py: Python<'py>,
+    fixed: &Bound<'py, PyAny>,
+    beta: PyReadonlyArray1<'py, f64>,
+    terms: &Bound<'py, PyAny>,
+    b: Vec<PyReadonlyArray2<'py, f64>>,
+    offset: Option<PyReadonlyArray1<'py, f64>>,
+    n: usize,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let fixed = blocks(fixed)?;
+    let mut arrays = vec![];
+    for t in terms.try_iter()? {
+        let t = t?;
+        let last = t.len()? - 1;
+        arrays.push((CodeArray::new(&t.get_item(0)?)?, blocks(&t.get_item(last)?)?));
+    }
+    if arrays.len() != b.len() {
+        return Err(PyValueError::new_err("terms and modes have different lengths"));
+    }
+    let fixed = block_views(&fixed)?;
+    let mut views = vec![];
+    for ((codes, inner), modes) in arrays.iter().zip(&b) {
+        let modes = modes.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))?;
+        views.push(NewTerm { codes: codes.view()?, blocks: block_views(inner)?, b: modes });
+    }
+    let beta = floats(&beta)?;
+    let offset = offset.as_ref().map(floats).transpose()?;
+    let eta = py.detach(|| design::linear_predictor(n, &fixed, beta, &views, offset)).map_err(to_python)?;
+    Ok(eta.into_pyarray(py))
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(any_not_finite, m)?)?;
+    m.add_function(wrap_pyfunction!(is_constant, m)?)?;
+    m.add_function(wrap_pyfunction!(code_range, m)?)?;
+    m.add_function(wrap_pyfunction!(level_counts, m)?)?;
+    m.add_function(wrap_pyfunction!(factorize_int, m)?)?;
+    m.add_function(wrap_pyfunction!(combine_codes, m)?)?;
+    m.add_function(wrap_pyfunction!(linear_predictor, m)?)
+}

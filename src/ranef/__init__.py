@@ -1,0 +1,60 @@
+"""ranef: mixed-effects models for Python. `rf.fit("reaction ~ days + (days | subject)", data)` returns a `Fit`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ranef import errors
+from ranef.engines import Certificate, Control, Estimate
+from ranef.errors import ConvergenceWarning, RanefError, RanefWarning
+from ranef.formula import Formula, parse
+from ranef.model import Fit, fit
+
+if TYPE_CHECKING:
+    from ranef import datasets, plot
+    from ranef.inference.many import ManyFits, fit_many
+    from ranef.inference.optimizers import all_fit
+
+LAZY = {
+    "all_fit": "ranef.inference.optimizers",
+    "fit_many": "ranef.inference.many",
+    "ManyFits": "ranef.inference.many",
+    "plot": "",
+    "datasets": "",
+}
+
+__all__ = [
+    "Certificate",
+    "Control",
+    "ConvergenceWarning",
+    "Estimate",
+    "Fit",
+    "Formula",
+    "ManyFits",
+    "RanefError",
+    "RanefWarning",
+    "__version__",
+    "all_fit",
+    "datasets",
+    "errors",
+    "fit",
+    "fit_many",
+    "parse",
+    "plot",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ranef")
+    if name not in LAZY:
+        raise AttributeError(f"module 'ranef' has no attribute {name!r}")
+    module = import_module(LAZY[name] or f"ranef.{name}")
+    return getattr(module, name) if LAZY[name] else module
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

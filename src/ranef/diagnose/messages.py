@@ -1,0 +1,213 @@
+"""Quiet notes on a fit, as data: what was dropped, what lies on the boundary, common pitfalls of such models.
+
+A pitfall is one function `fit -> messages` and one entry of `CHECKS`. It must be sure of what it says: a note that is
+often wrong teaches users not to read notes. Nothing here warns or prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.formula import INTERCEPT
+
+if TYPE_CHECKING:
+    from ranef.frame import Block, GroupTerm
+    from ranef.model import Fit
+
+FEW_LEVELS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One note.
+
+    Attributes
+    ----------
+    code : str
+        Stable name to select by: "rows_dropped", "few_levels", …
+    text : str
+        The sentence.
+    evidence : dict
+        The figures behind it.
+    """
+
+    code: str
+    text: str
+    evidence: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def messages(m: Fit) -> tuple[Message, ...]:
+    """All notes on a fit; of a slim fit those taken before its rows went."""
+    return m.digest.messages if m.digest else tuple(note for check in CHECKS for note in check(m))
+
+
+def rows_dropped(m: Fit) -> Iterator[Message]:
+    """Rows removed for missing values."""
+    gone = m.layout.n_input - m.layout.n
+    if gone:
+        columns = dict(m.layout.dropped)
+        listed = ", ".join(f"{name}: {count}" for name, count in columns.items())
+        text = f"{gone} of {m.layout.n_input} rows dropped for missing values ({listed})"
+        yield Message("rows_dropped", text, {"rows": gone, "columns": columns})
+
+
+def columns_dropped(m: Fit) -> Iterator[Message]:
+    """Return fixed columns removed as linearly dependent."""
+    names = [m.layout.fixed[j] for j in m.estimate.dropped]
+    if names:
+        text = f"fixed effects dropped because they depend linearly on earlier ones: {', '.join(names)}"
+        yield Message("columns_dropped", text, {"columns": names})
+
+
+def on_boundary(m: Fit) -> Iterator[Message]:
+    """Singular covariances."""
+    for b in m.boundary:
+        yield Message("boundary", f"boundary: {b.text}", {"group": b.group, "rank": b.rank, "size": b.size})
+
+
+def not_converged(m: Fit) -> Iterator[Message]:
+    """Return the certificate fails."""
+    if not m.converged:
+        c = m.certificate
+        yield Message("not_converged", c.outcome.value, {"decrease": c.decrease, "curvature": c.curvature})
+
+
+def few_levels(m: Fit) -> Iterator[Message]:
+    """P1: a grouping factor with fewer than 5 levels."""
+    for label, levels in {t.label: len(t.levels) for t in m.layout.terms}.items():
+        if levels < FEW_LEVELS:
+            text = (
+                f"{label!r} has {levels} levels: its variance is barely estimable (biased downwards); consider a fixed "
+                f"effect or a weak prior"
+            )
+            yield Message("few_levels", text, {"group": label, "levels": levels})
+
+
+def constant_slope(m: Fit) -> Iterator[Message]:
+    """P15: a varying predictor that is constant within every group."""
+    for term in m.design.terms if m.design else ():
+        for block in term.blocks:
+            if block.x is not None and block.codes is None and _constant_within(term, np.asarray(block.x)):
+                name = block.names[0]
+                text = f"{name!r} does not vary within {term.label!r}: its slope variance is not identifiable"
+                yield Message("constant_slope", text, {"group": term.label, "column": name})
+
+
+def _constant_within(term: GroupTerm, x: Any) -> bool:
+    first = np.zeros(len(term.levels), dtype=x.dtype)
+    first[term.codes] = x
+    return bool((first[term.codes] == x).all())
+
+
+def reused_labels(m: Fit) -> Iterator[Message]:
+    """P17: a factor whose labels start anew within another one, given as crossed.
+
+    Sure only where the numbers of labels differ between groups and every group uses the first ones: chance or a crossed
+    design would not do that.
+    """
+    terms = {t.label: t for t in (m.design.terms if m.design else ()) if ":" not in t.label}
+    for outer, inner in permutations(terms.values(), 2):
+        if _starts_anew(outer, inner):
+            text = (
+                f"labels of {inner.label!r} start anew within every {outer.label!r}: if it is nested, write "
+                f"(1 | {outer.label}/{inner.label}) or make its labels unique"
+            )
+            yield Message("reused_labels", text, {"outer": outer.label, "inner": inner.label})
+
+
+def _starts_anew(outer: GroupTerm, inner: GroupTerm) -> bool:
+    cells = len(outer.levels) * len(inner.levels)
+    if len(outer.levels) < 3 or len(inner.levels) < 3 or cells > 1_000_000:
+        return False
+    used = np.zeros((len(outer.levels), len(inner.levels)), dtype=bool)
+    used[outer.codes, inner.codes] = True
+    used = used[:, np.argsort(_natural(inner.levels), kind="stable")]
+    counts = used.sum(axis=1)
+    prefix = used == (np.arange(used.shape[1]) < counts[:, None])
+    return bool(prefix.all()) and len(set(counts.tolist())) > 1 and int(counts.min()) >= 2
+
+
+def _natural(levels: Any) -> Any:
+    """Positions that sort labels as numbers where they are numbers."""
+    text = [str(v) for v in levels]
+    order = sorted(range(len(text)), key=lambda i: (len(text[i]), text[i]) if text[i].isdigit() else (0, text[i]))
+    rank = np.empty(len(text), dtype=int)
+    rank[order] = np.arange(len(text))
+    return rank
+
+
+def cell_confounded(m: Fit) -> Iterator[Message]:
+    """P19: an interaction group with (nearly) one observation per cell."""
+    for term in m.layout.terms:
+        levels = len(term.levels)
+        if ":" in term.label and levels > 0.9 * m.nobs:
+            text = f"{term.label!r} has {levels} cells for {m.nobs} observations: nearly confounded with the residual"
+            yield Message("cell_confounded", text, {"group": term.label, "levels": levels, "nobs": m.nobs})
+
+
+def numeric_group(m: Fit) -> Iterator[Message]:
+    """P20: a grouping column that holds measurements rather than labels."""
+    for label, levels in {t.label: t.levels for t in m.layout.terms}.items():
+        if len(levels) and _measured(levels):
+            text = f"{label!r} is numeric with {len(levels)} unique values; treated as categorical"
+            yield Message("numeric_group", text, {"group": label, "levels": len(levels)})
+
+
+def _measured(levels: Any) -> bool:
+    values = np.asarray(levels)
+    return bool(values.dtype.kind == "f" and (values != np.floor(values)).any())
+
+
+def fixed_and_grouping(m: Fit) -> Iterator[Message]:
+    """P71: a factor that is a fixed effect and has its own random intercept."""
+    fixed = {t.factors[0].bare for t in m.formula.fixed if t.degree == 1}
+    design = m.design
+    for bar in m.formula.bars:
+        if bar.label in fixed and INTERCEPT in bar.terms and design and _is_factor(bar.label, design.fixed, m):
+            text = f"{bar.label!r} appears fixed and as grouping: the variance of its intercept is not identifiable"
+            yield Message("fixed_and_grouping", text, {"group": bar.label})
+
+
+def _is_factor(label: str, blocks: tuple[Block, ...], m: Fit) -> bool:
+    levels = next((len(t.levels) for t in m.layout.terms if t.label == label), 0)
+    return any(b.codes is not None and b.x is None and len(b.names) >= levels - 1 for b in blocks)
+
+
+def two_intercepts(m: Fit) -> Iterator[Message]:
+    """P72: (1 | g) + (x | g)."""
+    with_intercept = [bar.label for bar in m.formula.bars if INTERCEPT in bar.terms]
+    for label in dict.fromkeys(g for g in with_intercept if with_intercept.count(g) > 1):
+        text = f"two random intercepts for {label!r}: write (x || {label}) or (0 + x | {label}) for the slope"
+        yield Message("two_intercepts", text, {"group": label})
+
+
+def lone_double_bar(m: Fit) -> Iterator[Message]:
+    """P73: (1 || g)."""
+    for bar in m.formula.bars:
+        if bar.structure == "diag" and bar.terms == (INTERCEPT,):
+            text = f"(1 || {bar.label}) equals (1 | {bar.label})"
+            yield Message("lone_double_bar", text, {"group": bar.label})
+
+
+CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
+    rows_dropped,
+    columns_dropped,
+    on_boundary,
+    not_converged,
+    few_levels,
+    constant_slope,
+    reused_labels,
+    cell_confounded,
+    numeric_group,
+    fixed_and_grouping,
+    two_intercepts,
+    lone_double_bar,
+)

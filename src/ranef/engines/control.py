@@ -1,0 +1,78 @@
+"""The options of an engine: one frozen object that travels as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ranef.errors import ArgumentError, OptionError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """How the criterion is optimised.
+
+    Parameters
+    ----------
+    optimizer : str
+        `"newton"` (the engine's own trust-region Newton), or, for comparison, `"scipy:<method>"` with one of
+        `scipy.optimize.minimize`'s methods (`"scipy:L-BFGS-B"`), or `"nlopt:<algorithm>"` (`"nlopt:LN_BOBYQA"`; needs
+        the package nlopt).
+    tolerance : float
+        Largest predicted change of the deviance, g'H^-1 g, at which Newton stops. Free of the data's units.
+    max_evaluations : int, optional
+        Evaluations of the criterion allowed; None: the optimiser's own default.
+    start : tuple of float, optional
+        Start values of `theta`, the entries of the relative factor Lambda, in the order of `Fit.theta_names`.
+    threads : int
+        Threads of the core; 0: as many as the machine gives. The answer does not depend on it.
+    """
+
+    optimizer: str = "newton"
+    tolerance: float = 1e-9
+    max_evaluations: int | None = None
+    start: tuple[float, ...] | None = None
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        source = self.optimizer.split(":", 1)[0]
+        if source not in ("newton", "scipy", "nlopt") or (source != "newton") == (self.optimizer == source):
+            raise OptionError(
+                f"control: optimizer={self.optimizer!r} is unknown; "
+                f"use 'newton', 'scipy:<method>' or 'nlopt:<algorithm>'"
+            )
+        if not self.tolerance > 0:
+            raise OptionError(f"control: tolerance={self.tolerance!r} must be positive")
+        if self.max_evaluations is not None and self.max_evaluations < 1:
+            raise OptionError(f"control: max_evaluations={self.max_evaluations!r} must be at least 1")
+        if self.threads < 0:
+            raise OptionError(f"threads={self.threads!r} must be 0 (all) or a positive number")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the core's own optimiser is told."""
+        limit = {} if self.max_evaluations is None else {"max_evaluations": self.max_evaluations}
+        return {"tolerance": self.tolerance, **limit}
+
+
+DEFAULT = Control()
+NAMES = tuple(f.name for f in fields(Control))
+
+
+def make_control(value: Control | Mapping[str, Any] | None = None, threads: int | None = None) -> Control:
+    """Build a `Control` from what a user wrote as `control=` and `threads=`."""
+    control = DEFAULT if value is None else value if isinstance(value, Control) else _from_mapping(value)
+    return control if threads is None else replace(control, threads=threads)
+
+
+def _from_mapping(value: Any) -> Control:
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"control= takes a dict or rf.Control, not {type(value).__name__}")
+    given = dict(value)
+    for name in given:
+        if name not in NAMES:
+            raise ArgumentError(f"control: unknown option {name!r}; {nearest(name, NAMES)}")
+    if given.get("start") is not None:
+        given["start"] = tuple(float(v) for v in given["start"])
+    return Control(**given)

@@ -1,0 +1,148 @@
+"""The linear mixed model: a `Design` goes to the core, an `Estimate` comes back.
+
+Model (Bates et al. 2015): y = X beta + Z b + offset + e, b_t ~ N(0, I (x) sigma^2 Lambda_t Lambda_t'),
+e_i ~ N(0, sigma^2 / w_i). A model without random effects takes the same path with no terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef import _core
+from ranef.engines.control import Control
+from ranef.engines.estimate import Array, Estimate, from_core
+from ranef.errors import DataError, NotAvailableError
+from ranef.frame import check_linear
+
+if TYPE_CHECKING:
+    from ranef.frame import Block, Design, GroupTerm
+
+STRUCTURES = ("us", "diag")
+LOOSE = 1e-6  # predicted change of the deviance at which another optimiser's answer counts as an optimum
+
+
+def source(block: Block) -> tuple[Any, Any, Any]:
+    """Return a block of columns as the core takes it."""
+    return block.codes, block.contrast, block.x
+
+
+def sources(blocks: Sequence[Block]) -> list[tuple[Any, Any, Any]]:
+    """Several blocks as the core takes them."""
+    return [(b.codes, b.contrast, b.x) for b in blocks]
+
+
+def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, int, str, list[tuple[Any, Any, Any]]]]:
+    """Random-effects terms as the core takes them."""
+    return [(t.codes, len(t.levels), t.structure, sources(t.blocks)) for t in terms]
+
+
+def make_core(design: Design, y: Array | None = None, threads: int = 0) -> Any:
+    """Hand the arrays of a design to the core, which accumulates its cross-products in one pass."""
+    response = design.y if y is None else y
+    return _core.Lmm(
+        sources(design.fixed), term_sources(design.terms), response, design.weights, design.offset, threads
+    )
+
+
+def restored(state: bytes, estimate: Estimate) -> Any:
+    """Return the core of a fit from its saved cross-products, at the fit's optimum."""
+    core = _core.Lmm.from_state(state)
+    core.evaluate(np.array(estimate.theta), estimate.reml)
+    return core
+
+
+def solve(core: Any, design: Design, reml: bool, control: Control) -> Estimate:
+    """Optimise the profiled criterion."""
+    if control.optimizer == "newton" or not design.terms:
+        start = None if control.start is None else np.array(control.start)
+        return from_core(core.fit(reml, start, control.options), core, reml)
+    from ranef.engines.optimizers import minimise
+
+    found = minimise(core, reml, control, theta_lower(design.terms))
+    at = core.fit(reml, canonical(found.theta, design.terms), {"max_evaluations": 1})
+    estimate = from_core(at, core, reml, control.optimizer)
+    outcome = "converged" if abs(estimate.decrease) < LOOSE else found.outcome
+    return replace(estimate, evaluations=found.evaluations, iterations=found.iterations, outcome=outcome)
+
+
+def estimate(design: Design, reml: bool, control: Control) -> tuple[Any, Estimate]:
+    """Return the core and the estimate of one design.
+
+    Raises
+    ------
+    DataError
+        If the data cannot carry the model: no rows, constant response, more random coefficients than rows.
+    NotAvailableError
+        If a term has a covariance structure that this engine does not know.
+    """
+    check(design, control)
+    core = make_core(design, threads=control.threads)
+    check_rank(core, design)
+    return core, solve(core, design, reml, control)
+
+
+# ---- theta -----------------------------------------------------------------------------------------------------------
+
+
+def cells(k: int, structure: str) -> list[tuple[int, int]]:
+    """Positions (row, column) in Lambda of the entries of theta of one term, in order."""
+    return [(i, j) for j in range(k) for i in range(j, k) if structure == "us" or i == j]
+
+
+def theta_lower(terms: Sequence[GroupTerm]) -> Array:
+    """Lower bounds: 0 for diagonal entries of Lambda, -inf for the others."""
+    return np.array([0.0 if i == j else -np.inf for t in terms for i, j in cells(len(t.names), t.structure)])
+
+
+def canonical(theta: Array, terms: Sequence[GroupTerm]) -> Array:
+    """Flip the signs of columns of Lambda so that its diagonal is not negative: Lambda Lambda' stays the same."""
+    out, first = np.array(theta, dtype=float), 0
+    for term in terms:
+        places = cells(len(term.names), term.structure)
+        part = out[first : first + len(places)]
+        sign = {j: np.sign(v) or 1.0 for v, (i, j) in zip(part, places, strict=True) if i == j}
+        part *= [sign[j] for _, j in places]
+        first += len(places)
+    return out
+
+
+# ---- what a design must satisfy --------------------------------------------------------------------------------------
+
+
+def check(design: Design, control: Control) -> None:
+    """Raise what would otherwise surface as a numerical failure; microseconds."""
+    for term in design.terms:
+        if term.structure not in STRUCTURES:
+            raise structure_error(term)
+    check_linear(design)
+    if control.start is not None:
+        check_start(control.start, design)
+
+
+def structure_error(term: GroupTerm) -> NotAvailableError:
+    """Say that the engine lacks a covariance structure."""
+    inside = f"{' + '.join(term.names)} | {term.label}"
+    return NotAvailableError(
+        f"covariance structure {term.structure!r} of ({inside}) is not available yet; "
+        f"use an unstructured (x | g) or a diagonal (x || g) one"
+    )
+
+
+def check_start(start: tuple[float, ...], design: Design) -> None:
+    """Start values are one per theta."""
+    needed = len(theta_lower(design.terms))
+    if len(start) != needed:
+        raise DataError(f"control: start has {len(start)} values, the model has {needed} theta parameters")
+
+
+def check_rank(core: Any, design: Design) -> None:
+    """There must be more rows than independent fixed effects."""
+    if core.rank >= design.n:
+        raise DataError(
+            f"{core.rank} independent fixed effects, {design.n} observations: nothing is left to estimate the residual "
+            f"variance; simplify the fixed part"
+        )

@@ -1,0 +1,292 @@
+"""From one R (or Python) expression, `poly(x, 2)` or `I(x^2)`, to a `Factor`: rewritten, labelled as R does, and checked.
+
+R's spellings are rewritten token by token into a Python expression over placeholders (`^` -> `**`, `TRUE` -> `True`, names with dots
+and back-quoted names -> `_v0`, functions -> `_f0`). Python's own parser then reads it, and every node must be on the list
+below. Nothing is ever evaluated as text.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from ranef.errors import FormulaError
+from ranef.formula.functions import CODINGS, FUNCTIONS
+from ranef.formula.terms import Factor
+
+TOKEN = re.compile(
+    r"""(?P<space>\s+)
+    |(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?L?)
+    |(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    |(?P<quoted>`[^`]+`)
+    |(?P<name>[^\W0-9][\w.]*|\.[^\W0-9][\w.]*)
+    |(?P<op>%[^%\s]*%|\*\*|<=|>=|==|!=|&&|\|\||[-+*/^<>=!&|(),\[\]])""",
+    re.VERBOSE,
+)
+# R operator -> (Python, as R prints it between its operands)
+BINARY = {
+    "^": ("**", "^"), "**": ("**", "^"), "*": ("*", " * "), "/": ("/", "/"), "+": ("+", " + "), "-": ("-", " - "),
+    "<": ("<", " < "), ">": (">", " > "), "<=": ("<=", " <= "), ">=": (">=", " >= "), "==": ("==", " == "),
+    "!=": ("!=", " != "), "&": ("and", " & "), "&&": ("and", " & "), "|": ("or", " | "), "||": ("or", " | "),
+    "%%": ("%", "%%"), "%/%": ("//", "%/%"), "%in%": ("in", " %in% "),
+}  # fmt: skip
+UNARY = {"-": ("-", "-"), "+": ("+", "+"), "!": ("not", "!")}
+WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None", "True": "True", "False": "False", "None": "None"}
+PYTHON_WORDS = {"and": "&", "or": "|", "in": "%in%"}
+RESERVED = {*WORDS, *PYTHON_WORDS, "not"}
+NODES = (
+    ast.Expression, ast.Call, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Constant, ast.Name, ast.List,
+    ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
+)  # fmt: skip
+MAX_TOKENS = 200
+MAX_EXPONENT = 64
+
+
+@dataclass
+class _Reader:
+    """The state of one left-to-right pass over the tokens of an expression."""
+
+    text: str  # the whole formula, for messages
+    start: int  # where the expression starts in it
+    functions: frozenset[str]  # what may be called
+    code: list[str] = field(default_factory=list)
+    where: list[int] = field(default_factory=list)  # position in `text` of every piece of `code`
+    label: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)
+    operand_next: bool = True
+    calls: list[list] = field(default_factory=list)  # [function or "", arguments so far] of every open parenthesis
+
+    def fail(self, message: str, offset: int) -> FormulaError:
+        return FormulaError(message, self.text, self.start + offset)
+
+    def put(self, code: str, label: str, offset: int, operand_next: bool) -> None:
+        self.code.append(code)
+        self.where.append(self.start + offset)
+        self.label.append(label)
+        self.operand_next = operand_next
+
+    def placeholder(self, name: str, kind: str) -> str:
+        pool = self.names if kind == "_v" else self.called
+        if name not in pool:
+            pool.append(name)
+        return f"{kind}{pool.index(name)}"
+
+    @property
+    def in_coding(self) -> bool:
+        """Whether this is the second argument of C(), where a name means a coding and not a column."""
+        return bool(self.calls) and self.calls[-1][0] == "C" and self.calls[-1][1] > 0
+
+
+def read_expression(source: str, text: str, start: int, extra: frozenset[str] = frozenset()) -> Factor:
+    """Read `source`, which stands at `start` in `text`, into a checked `Factor`.
+
+    Raises
+    ------
+    FormulaError
+        If it is not an expression of the allowed kind; marks the offending character.
+    """
+    reader = _Reader(text, start, FUNCTIONS | extra)
+    tokens = list(_scan(source, reader))
+    if not tokens:
+        raise reader.fail("an expression is missing here", 0)
+    for i, (kind, token, offset) in enumerate(tokens):
+        following = tokens[i + 1][1] if i + 1 < len(tokens) else ""
+        _READ[kind](reader, token, offset, following)
+    code = " ".join(reader.code)
+    _check(code, reader, extra)
+    return Factor("".join(reader.label), code, tuple(reader.names), tuple(reader.called), start)
+
+
+def _scan(source: str, reader: _Reader):
+    """Yield (kind, token, offset) of every token that is not blank."""
+    offset = count = 0
+    while offset < len(source):
+        match = TOKEN.match(source, offset)
+        count += 1
+        if match is None:
+            raise reader.fail(_refusal(source[offset]), offset)
+        if count > MAX_TOKENS:
+            raise reader.fail("this expression is too long; compute it as a column of the data", offset)
+        if match.lastgroup != "space":
+            yield match.lastgroup, match.group(), offset
+        offset = match.end()
+
+
+def _refusal(char: str) -> str:
+    if char in "\"'`":
+        return "this quote is not closed"
+    if char in "{}@$;:\\?~":
+        return f"`{char}` has no meaning inside a call of a formula"
+    return f"the character {char!r} has no meaning here"
+
+
+def _operand(reader: _Reader, offset: int) -> None:
+    if not reader.operand_next:
+        raise reader.fail("an operator or a comma is missing before this", offset)
+
+
+def _read_number(reader: _Reader, token: str, offset: int, following: str) -> None:
+    _operand(reader, offset)
+    if len(token) > 30:
+        raise reader.fail("this number is too long", offset)
+    digits = token.rstrip("L")
+    if digits.isdigit():  # 007 is 7
+        digits = digits.lstrip("0") or "0"
+    reader.put(digits, token, offset, False)
+
+
+def _read_string(reader: _Reader, token: str, offset: int, following: str) -> None:
+    _operand(reader, offset)
+    value = re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
+    shown = value.replace("\\", "\\\\").replace('"', '\\"')
+    reader.put(ascii(value), f'"{shown}"', offset, False)
+
+
+def _read_quoted(reader: _Reader, token: str, offset: int, following: str) -> None:
+    _operand(reader, offset)
+    name = token[1:-1]
+    reader.put(reader.placeholder(name, "_v"), quote(name), offset, False)
+
+
+def _read_name(reader: _Reader, token: str, offset: int, following: str) -> None:
+    if token in PYTHON_WORDS and not reader.operand_next:
+        return _read_operator(reader, PYTHON_WORDS[token], offset, following)
+    if token == "not" and reader.operand_next and following != "(":
+        return _read_operator(reader, "!", offset, following)
+    _operand(reader, offset)
+    if following == "(":
+        return _read_function(reader, token, offset)
+    if following == "=":
+        return _read_keyword(reader, token, offset)
+    if token in WORDS:
+        return reader.put(WORDS[token], token, offset, False)
+    if token in CODINGS and reader.in_coding:
+        return reader.put(repr(CODINGS[token]), token, offset, False)
+    reader.put(reader.placeholder(token, "_v"), token, offset, False)
+
+
+def _read_function(reader: _Reader, token: str, offset: int) -> None:
+    head, _, tail = token.partition(".")
+    name = tail if head in ("np", "numpy") and tail in FUNCTIONS else token
+    if name not in reader.functions:
+        raise reader.fail(unknown_function(token), offset)
+    reader.calls.append([name, 0])
+    reader.put(reader.placeholder(name, "_f"), token, offset, True)
+
+
+def _read_keyword(reader: _Reader, token: str, offset: int) -> None:
+    word = token.replace(".", "_")
+    if not reader.calls:
+        raise reader.fail("`=` does not belong in a formula; write `~` between the response and its terms", offset)
+    if not (word.isidentifier() and word.isascii()) or word.startswith("_"):
+        raise reader.fail(f"`{token}` cannot name an argument", offset)
+    reader.put(word, token, offset, True)
+
+
+def _read_operator(reader: _Reader, token: str, offset: int, following: str) -> None:
+    if token in "([":
+        if token == "[" and not reader.operand_next:
+            raise reader.fail("square brackets have no meaning here; compute it as a column of the data", offset)
+        if token == "[" or reader.code[-1:] == [] or not reader.code[-1].startswith("_f"):
+            reader.calls.append(["", 0])
+        return reader.put(token, token, offset, True)
+    if token in ")]":
+        if not reader.calls:
+            raise reader.fail(f"this `{token}` closes nothing", offset)
+        reader.calls.pop()
+        return reader.put(token, token, offset, False)
+    if token == ",":
+        if not reader.calls:
+            raise reader.fail("a comma has no meaning here", offset)
+        reader.calls[-1][1] += 1
+        return reader.put(",", ", ", offset, True)
+    if token == "=":
+        if not reader.calls:
+            raise reader.fail("`=` does not belong in a formula; write `~` between the response and its terms", offset)
+        return reader.put("=", " = ", offset, True)
+    if reader.operand_next and token in UNARY:
+        code, label = UNARY[token]
+        return reader.put(code, label, offset, True)
+    if token not in BINARY:
+        raise reader.fail(f"the operator `{token}` has no meaning in an expression", offset)
+    code, label = BINARY[token]
+    reader.put(code, label, offset, True)
+
+
+_READ = {
+    "number": _read_number,
+    "string": _read_string,
+    "quoted": _read_quoted,
+    "name": _read_name,
+    "op": _read_operator,
+}
+
+
+def quote(name: str) -> str:
+    """The name as R prints it in a formula: back-quoted unless it is an R name."""
+    plain = re.fullmatch(r"(?:[^\W0-9]|\.[^\W0-9])[\w.]*", name) and name not in RESERVED
+    return name if plain else f"`{name}`"
+
+
+def unknown_function(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, sorted(FUNCTIONS), 1)
+    hint = f" (did you mean `{near[0]}`?)" if near else ""
+    return (
+        f"unknown function `{name}`{hint}. Formulas may call only the listed functions ({', '.join(sorted(FUNCTIONS)[-8:])}, …); "
+        f"to allow another one, pass it in env={{{name!r}: ...}}, or compute the column beforehand"
+    )
+
+
+@lru_cache(maxsize=1024)
+def tree(code: str) -> ast.expr:
+    """The syntax tree of a `Factor.code`."""
+    return ast.parse(code, mode="eval").body
+
+
+def _check(code: str, reader: _Reader, extra: frozenset[str]) -> None:
+    try:
+        root = tree(code)
+    except SyntaxError as error:
+        raise FormulaError("this is not a complete expression", reader.text, _position(reader, error.offset)) from None
+    except (ValueError, RecursionError, MemoryError):
+        raise reader.fail("this expression is nested too deeply", 0) from None
+    for node in ast.walk(root):
+        _check_node(node, reader)
+
+
+def _check_node(node: ast.AST, reader: _Reader) -> None:
+    offset = getattr(node, "col_offset", -1) + 1
+    if not isinstance(node, NODES) or (isinstance(node, ast.keyword) and node.arg is None):
+        raise FormulaError("this is not allowed in a formula", reader.text, _position(reader, offset))
+    if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id.startswith("_f")):
+        raise FormulaError("only a function can be called", reader.text, _position(reader, offset))
+    if isinstance(node, ast.Compare) and len(node.ops) > 1:
+        raise FormulaError("write a chain of comparisons as (a < b) & (b < c)", reader.text, _position(reader, offset))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        _check_exponent(node.right, reader)
+
+
+def _check_exponent(node: ast.expr, reader: _Reader) -> None:
+    """Exponents are numbers of ordinary size or columns: no towers of powers."""
+    size = getattr(node.operand if isinstance(node, ast.UnaryOp) else node, "value", 0)
+    tower = any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Pow) for n in ast.walk(node))
+    if tower or not isinstance(size, (int, float)) or size > MAX_EXPONENT:
+        where = _position(reader, node.col_offset + 1)
+        raise FormulaError(f"exponents are numbers up to {MAX_EXPONENT}, or columns", reader.text, where)
+
+
+def _position(reader: _Reader, offset: int | None) -> int:
+    """Map a 1-based column of the rewritten code to a position in the formula."""
+    if not reader.where:
+        return reader.start
+    column = 0
+    for piece, where in zip(reader.code, reader.where, strict=True):
+        column += len(piece) + 1
+        if offset is not None and offset <= column:
+            return where
+    return reader.where[-1]

@@ -1,0 +1,43 @@
+"""The functions that a formula may call without `env=`: names only; what they compute is in `ranef.frame.transforms`.
+
+A formula may come from a stranger (a service, the command line). Text never reaches `eval`: a call is read into a syntax
+tree, every node of it is checked against this table, and the frame walks the tree itself. To add a function, add its name
+here and its implementation to the table of the same kind in `ranef.frame.transforms`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+# value of row i depends on row i alone; the same name is also accepted as np.name and numpy.name
+ELEMENTWISE = frozenset(
+    {
+        "abs", "acos", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "asin", "atan", "cbrt", "ceil",
+        "ceiling", "cos", "cosh", "exp", "exp2", "expm1", "floor", "ifelse", "log", "log10", "log1p", "log2", "maximum",
+        "minimum", "pmax", "pmin", "power", "rint", "round", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh",
+        "trunc", "where",
+    }
+)  # fmt: skip
+# identities and conversions
+SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind"})
+# numeric columns whose knots, means … are remembered from the fitted data
+STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "standardize"})
+# factors
+CATEGORICAL = frozenset({"C", "as.factor", "as.ordered", "cut", "factor", "interaction", "ordered", "relevel"})
+# the codings that may stand in C(x, …)
+CODINGS = {
+    "treatment": "treatment", "contr.treatment": "treatment", "contr_treatment": "treatment", "Treatment": "treatment",
+    "dummy": "treatment", "sum": "sum", "contr.sum": "sum", "Sum": "sum", "helmert": "helmert",
+    "contr.helmert": "helmert", "Helmert": "helmert", "poly": "poly", "polynomial": "poly", "contr.poly": "poly",
+    "Poly": "poly", "SAS": "sas", "sas": "sas", "contr.SAS": "sas",
+}  # fmt: skip
+CODING_CALLS = frozenset({"contr.treatment", "contr.sum", "contr.helmert", "contr.poly", "contr.SAS", "Treatment"})
+
+FUNCTIONS = ELEMENTWISE | SHAPE | STATEFUL | CATEGORICAL | CODING_CALLS
+CONSTANTS = {"pi": 3.141592653589793}  # a column of this name goes first
+
+# names of covariance structures that may wrap a bar, diag(1 + x | g); what they mean is not this floor's business
+STRUCTURES = frozenset(
+    {
+        "us", "diag", "cs", "homcs", "ar1", "hetar1", "homdiag", "toep", "homtoep", "ou", "exp", "gau", "mat", "rr",
+        "propto", "equalto",
+    }
+)  # fmt: skip

@@ -1,0 +1,8 @@
+"""Floor 2: description and data to arrays. `build(formula, data)` gives a `Spec` (what is remembered) and a `Design` (arrays)."""
+
+from ranef.frame.build import build
+from ranef.frame.checks import check_linear
+from ranef.frame.design import Block, Design, GroupTerm, Levels, NewDesign, Unseen, matrix
+from ranef.frame.spec import Spec
+
+__all__ = ["Block", "Design", "GroupTerm", "Levels", "NewDesign", "Spec", "Unseen", "build", "check_linear", "matrix"]

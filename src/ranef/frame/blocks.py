@@ -1,0 +1,154 @@
+"""From variables to `Block`s: numeric columns, contrasts of factors, and their products in R's column order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ranef.errors import NotAvailableError
+from ranef.formula import Factor
+from ranef.frame.coding import Coding, contrast, indicators
+from ranef.frame.design import Array, Block, Levels
+from ranef.frame.kernels import small_int
+
+MAX_ENTRIES = 50_000_000  # of one contrast matrix: 400 MB
+
+
+@dataclass(frozen=True)
+class Number:
+    """A numeric variable of one or more columns and the endings of their names."""
+
+    columns: tuple[Array, ...]
+    endings: tuple[str, ...] = ("",)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A categorical variable whose every code lies in 0..L-1."""
+
+    codes: Array
+    levels: Levels
+    coding: Coding
+
+
+Variable = Number | Coded
+Variables = Mapping[str, Variable]
+
+
+@dataclass(frozen=True)
+class TermPlan:
+    """A term with the coding of its factors: `full` is True where a factor has a column for every level."""
+
+    factors: tuple[Factor, ...]
+    full: tuple[bool, ...]
+
+
+def blocks_of(plans: Sequence[TermPlan], variables: Variables) -> tuple[Block, ...]:
+    """The blocks of some terms, in order."""
+    return tuple(block for plan in plans for block in _term_blocks(plan, variables))
+
+
+def _term_blocks(plan: TermPlan, variables: Variables) -> list[Block]:
+    if not plan.factors:
+        return [Block(("(Intercept)",))]
+    values = [variables[f.label] for f in plan.factors]
+    labels = [f.label for f in plan.factors]
+    if len(values) == 1 and isinstance(values[0], Number):
+        return _number_blocks(labels[0], values[0])
+    pieces = [_columns(v, label, full) for v, label, full in zip(values, labels, plan.full, strict=True)]
+    codes, matrix = _combined(values, pieces, labels)
+    products = _products([v for v in values if isinstance(v, Number)])
+    return _arranged(values, [names for names, _ in pieces], codes, matrix, products)
+
+
+def _number_blocks(label: str, value: Number) -> list[Block]:
+    return [Block((label + end,), x=x) for end, x in zip(value.endings, value.columns, strict=True)]
+
+
+def _columns(value: Variable, label: str, full: bool) -> tuple[list[str], Array | None]:
+    """The column names of one factor of a term, and its contrast matrix if it is categorical."""
+    if isinstance(value, Number):
+        return [label + end for end in value.endings], None
+    size = len(value.levels)
+    if size * size > MAX_ENTRIES:
+        raise NotAvailableError(f"fixed factor {label!r} has {size} levels; make it a random effect: (1 | {label})")
+    matrix, endings = indicators(value.levels) if full else contrast(value.coding, value.levels, label)
+    return [label + end for end in endings], matrix
+
+
+def _combined(
+    values: Sequence[Variable], pieces: Sequence[tuple[list[str], Array | None]], labels: Sequence[str]
+) -> tuple[Array | None, Array | None]:
+    """Codes of the cells of all categorical parts, the first varying fastest, and the Kronecker product of their contrasts."""
+    parts = [(v, m) for v, (_, m) in zip(values, pieces, strict=True) if isinstance(v, Coded) and m is not None]
+    if not parts:
+        return None, None
+    cells, columns = prod(len(m) for _, m in parts), prod(m.shape[1] for _, m in parts)
+    if cells * columns > MAX_ENTRIES:
+        raise NotAvailableError(
+            f"term {':'.join(labels)} has {cells} cells and {columns} columns, more than fit in memory"
+        )
+    value, matrix = parts[0]
+    codes, size = value.codes, len(matrix)
+    for other, more in parts[1:]:
+        codes = codes.astype(small_int(cells)) + other.codes.astype(small_int(cells)) * small_int(cells)(size)
+        size *= len(more)
+        matrix = np.kron(more, matrix)
+    return codes, np.ascontiguousarray(matrix)
+
+
+def _products(numbers: Sequence[Number]) -> list[Array | None]:
+    """Products of the numeric parts, one for every choice of their columns, the first varying fastest."""
+    if not numbers:
+        return [None]
+    out: list[Array | None] = list(numbers[0].columns)
+    for number in numbers[1:]:
+        out = [np.multiply(a, b, dtype=np.float64) for b in number.columns for a in out]  # type: ignore[arg-type]
+    return out
+
+
+def _arranged(
+    values: Sequence[Variable],
+    names: Sequence[list[str]],
+    codes: Array | None,
+    matrix: Array | None,
+    products: Sequence[Array | None],
+) -> list[Block]:
+    """The columns in R's order: the first factor of the term varies fastest; runs over one numeric part are one block."""
+    joined = _joined(names)
+    if len(products) == 1:
+        return [Block(tuple(joined), codes, matrix, products[0])]
+    cell, number = _positions(values, [len(n) for n in names])
+    starts = np.flatnonzero(np.r_[True, (np.diff(number) != 0) | (np.diff(cell) != 1)])
+    out = []
+    for start, stop in zip(starts, [*starts[1:], len(cell)], strict=True):
+        part = None if matrix is None else np.ascontiguousarray(matrix[:, cell[start] : cell[stop - 1] + 1])
+        out.extend(_run(tuple(joined[start:stop]), codes, part, products[number[start]]))
+    return out
+
+
+def _run(names: tuple[str, ...], codes: Array | None, matrix: Array | None, x: Array | None) -> list[Block]:
+    return [Block(names, codes, matrix, x)]
+
+
+def _joined(names: Sequence[list[str]]) -> list[str]:
+    out = names[0]
+    for more in names[1:]:
+        out = [f"{a}:{b}" for b in more for a in out]
+    return out
+
+
+def _positions(values: Sequence[Variable], sizes: Sequence[int]) -> tuple[Array, Array]:
+    """For every column of a term: its column among the categorical parts, and its product among the numeric ones."""
+    cell, number = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    cells = numbers = 1
+    for value, size in zip(values, sizes, strict=True):
+        step = np.repeat(np.arange(size), len(cell))
+        categorical = isinstance(value, Coded)
+        cell = np.tile(cell, size) + step * cells * categorical
+        number = np.tile(number, size) + step * numbers * (not categorical)
+        cells, numbers = cells * (size if categorical else 1), numbers * (1 if categorical else size)
+    return cell, number

@@ -1,0 +1,260 @@
+"""`build`: formula and data to arrays, with one mask over everything that the model uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import ArgumentError, DataError, OptionError
+from ranef.formula import Bar, Factor, Formula, parse
+from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
+from ranef.frame.coding import Coding, full_codings, read_coding
+from ranef.frame.design import Array, Block, Design, GroupTerm, Levels
+from ranef.frame.evaluate import Categories, Evaluator
+from ranef.frame.kernels import any_nonfinite
+from ranef.frame.levels import combine, drop_unused
+from ranef.frame.spec import BarPlan, FactorState, Spec
+from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
+from ranef.frame.transforms import Matrix
+from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, response_of, side_column, total_of
+
+
+def build(
+    formula: str | Formula,
+    data: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    missing: str = "drop",
+    env: Mapping[str, Any] | None = None,
+) -> tuple[Spec, Design]:
+    """Formula and data to arrays.
+
+    Parameters
+    ----------
+    formula : str or Formula
+    data : pandas, polars, pyarrow or any frame narwhals knows, or a dict of arrays
+        Columns are not copied where their type allows it and no row is dropped: do not change them while a fit is in use.
+    weights, offset : str or array of n numbers, optional
+        A column or an array. Precision weights are positive. Offsets add to those of the formula.
+    contrasts : dict, optional
+        Factor -> ``"treatment" | "sum" | "helmert" | "poly" | "SAS"`` (also ``"contr.sum"`` …), ``("treatment", base level)``, or a matrix
+        with a row for every level. Default: treatment; polynomial for ordered factors.
+    missing : "drop" or "raise"
+        One mask over response, terms, groups, weights and offset.
+    env : dict, optional
+        Further functions and constants that the formula may use. Without it only columns and the functions of
+        `ranef.formula.functions` are known.
+
+    Returns
+    -------
+    spec : Spec
+    design : Design
+
+    Raises
+    ------
+    FormulaError, UnknownColumnError, DataError, OptionError, ArgumentError
+    """
+    if missing not in ("drop", "raise"):
+        raise OptionError(f"missing is 'drop' or 'raise', not {missing!r}")
+    table = read_table(data)
+    formula = _resolved(formula, table, env or {})
+    frame = _Frame(Evaluator(table, {}, env or {}), formula)
+    side = {"weights": side_column("weights", weights, table), "offset": side_column("offset", offset, table)}
+    frame.mask([column for column in side.values() if column is not None], missing)
+    frame.contrasts(contrasts or {})
+    fixed, bars = frame.fixed_plans(), tuple(frame.bar_plan(bar) for bar in formula.bars)
+    blocks = blocks_of(fixed, frame.variables)
+    names = tuple(name for block in blocks for name in block.names)
+    terms = tuple(term for _, term in bars)
+    named = offset if isinstance(offset, str) else None if offset is None else ""
+    plans = tuple(plan for plan, _ in bars)
+    spec = Spec(formula, fixed, plans, frame.factors, frame.evaluator.states, names, named, table.kind, dict(env or {}))
+    return spec, frame.design(blocks, terms, side["weights"], side["offset"])
+
+
+def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any]) -> Formula:
+    if isinstance(formula, str):
+        formula = parse(formula, env)
+    elif not isinstance(formula, Formula):
+        raise ArgumentError(f"a formula is text such as 'y ~ x + (1 | g)', not {type(formula).__name__}")
+    if formula.dot:
+        from ranef.formula.grammar import read
+
+        formula = read(formula.text, frozenset(env), table.names)
+    return formula
+
+
+@dataclass
+class _Frame:
+    """The work of `build`: values of all factors, one mask, then variables on the rows used."""
+
+    evaluator: Evaluator
+    formula: Formula
+    values: dict[str, Any] = field(default_factory=dict)
+    rows: Array | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    given: dict[str, Coding] = field(default_factory=dict)
+    variables: dict[str, Variable] = field(default_factory=dict)
+    factors: dict[str, FactorState] = field(default_factory=dict)
+    used: dict[str, tuple[Array, Levels, tuple[Any, ...]]] = field(default_factory=dict)
+
+    # ------------------------------------------------------------ the mask
+
+    def mask(self, side: Sequence[Column], missing: str) -> None:
+        """Evaluate every factor, and find the rows where nothing is missing."""
+        table = self.evaluator.table
+        if table.n == 0:
+            raise DataError("the data have no rows")
+        masks: dict[str, Array] = {}
+        for factor in self.formula.factors:
+            if factor.label not in self.values:
+                self.values[factor.label] = value = self.evaluator(factor)
+                _collect(masks, self.evaluator.needs(factor))
+                if not isinstance(value, Column):
+                    _collect_value(masks, factor.label, value)
+        _collect(masks, side)
+        if not masks:
+            return
+        gone = np.logical_or.reduce(list(masks.values()))
+        self.dropped = {name: int(mask.sum()) for name, mask in masks.items()}
+        if missing == "raise":
+            raise DataError(f"missing values in {_dropped_text(self.dropped)}; first in {rows_of(gone)}")
+        self.rows = np.flatnonzero(~gone)
+        if not len(self.rows):
+            raise DataError(f"no row is left: every row has a missing value; missing in {_dropped_text(self.dropped)}")
+
+    def keep(self, x: Array) -> Array:
+        return x if self.rows is None else x[self.rows]
+
+    # ------------------------------------------------------------ variables
+
+    def contrasts(self, contrasts: Mapping[str, Any]) -> None:
+        """Check the names of `contrasts=` and read their values."""
+        if not isinstance(contrasts, Mapping):
+            raise ArgumentError("contrasts is a dict: {'recipe': 'sum'}")
+        for key, value in contrasts.items():
+            hits = [
+                f for f in self.formula.factors if key in (f.label, f.column) or (f.column is None and f.names == (key,))
+            ]
+            categorical = [f for f in hits if self.is_factor(f.label)]
+            if not hits:
+                raise unknown_column(str(key), [f.bare for f in self.formula.factors], "factor")
+            if not categorical:
+                raise DataError(
+                    f"contrasts are given for {key!r}, which is numeric; write factor({key}) in the formula"
+                )
+            self.given.update({f.label: read_coding(value, str(key)) for f in categorical})
+
+    def is_factor(self, label: str) -> bool:
+        value = self.values[label]
+        if isinstance(value, Column):
+            return value.codes is not None or (value.x is not None and value.x.dtype.kind == "b")
+        return isinstance(value, Categories) or (isinstance(value, np.ndarray) and value.dtype.kind == "b")
+
+    def level_use(self, label: str) -> tuple[Array, Levels, tuple[Any, ...]]:
+        """Codes on the rows used, the levels that occur there, and those that do not."""
+        if label not in self.used:
+            value = categories_of(self.values[label], label)
+            self.used[label] = drop_unused(self.keep(value.codes), value.levels)
+        return self.used[label]
+
+    def variable(self, factor: Factor) -> None:
+        label = factor.label
+        if label in self.variables:
+            return
+        value = self.values[label]
+        if self.is_factor(label):
+            not_a_time(value, label)
+            codes, levels, unused = self.level_use(label)
+            coding = self.given.get(label, default_coding(value))
+            self.factors[label] = FactorState(levels, unused, coding)
+            self.variables[label] = Coded(codes, levels, coding)
+        else:
+            self.variables[label] = number_of(value, label, self.keep)
+
+    def plans(self, terms: Sequence[Any]) -> tuple[TermPlan, ...]:
+        for term in terms:
+            for factor in term.factors:
+                self.variable(factor)
+        codings = full_codings(terms, set(self.factors))
+        return tuple(TermPlan(t.factors, full) for t, full in zip(terms, codings, strict=True))
+
+    def fixed_plans(self) -> tuple[TermPlan, ...]:
+        return self.plans(self.formula.fixed)
+
+    def bar_plan(self, bar: Bar) -> tuple[BarPlan, GroupTerm]:
+        plans = self.plans(bar.terms)
+        blocks = blocks_of(plans, self.variables)
+        names = tuple(name for block in blocks for name in block.names)
+        uses = [self.level_use(f.label) for f in bar.factors]
+        parts = tuple(levels for _, levels, _ in uses)
+        codes, levels, keys = uses[0][0], parts[0], None
+        if len(uses) > 1:
+            codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
+        plan = BarPlan(bar, names, plans, levels, parts, keys)
+        return plan, GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args)
+
+    # ------------------------------------------------------------ the result
+
+    def design(
+        self, fixed: tuple[Block, ...], terms: tuple[GroupTerm, ...], weights: Column | None, offset: Column | None
+    ) -> Design:
+        table, formula = self.evaluator.table, self.formula
+        n = table.n if self.rows is None else len(self.rows)
+        y = None
+        if formula.lhs is not None:
+            y = response_of(self.values[formula.lhs.label], formula.response or "", self.keep)
+        sides = [*(self.values[f.label] for f in formula.offset_factors), *([] if offset is None else [offset])]
+        total = total_of([number_of(value, "offset", self.keep) for value in sides])
+        return Design(
+            n,
+            formula.response,
+            y,
+            self.weights(weights),
+            total,
+            fixed,
+            terms,
+            self.rows,
+            table.n,
+            self.dropped,
+            table.kind,
+        )
+
+    def weights(self, column: Column | None) -> Array | None:
+        if column is None or column.x is None:
+            return None
+        bad = ~(column.x > 0) if column.missing is None else ~((column.x > 0) | column.missing)
+        if bad.any():
+            raise DataError(
+                f"weights {column.name!r} must be positive; not so in {rows_of(bad)}. Leave such rows out of the data"
+            )
+        return np.ascontiguousarray(self.keep(column.x), np.float64)
+
+
+def _collect(masks: dict[str, Array], columns: Iterable[Column]) -> None:
+    for column in columns:
+        if column.missing is not None and column.missing.any():
+            masks.setdefault(column.name, column.missing)
+
+
+def _collect_value(masks: dict[str, Array], label: str, value: Any) -> None:
+    """Rows where a call gives no value although its columns have one; an infinity is an error."""
+    known = np.logical_or.reduce(list(masks.values())) if masks else np.False_
+    gone: Array | None = None
+    if isinstance(value, Categories):
+        gone = value.codes < 0
+    for x in value.columns if isinstance(value, Matrix) else [value] if isinstance(value, np.ndarray) else []:
+        if any_nonfinite(x):
+            check_infinite(label, np.where(known, 0.0, x))
+            gone = np.isnan(x) if gone is None else gone | np.isnan(x)
+    if gone is not None and (gone & ~known).any():
+        masks[label] = gone
+
+
+def _dropped_text(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{name!r} ({count} row{'s' if count > 1 else ''})" for name, count in dropped.items())

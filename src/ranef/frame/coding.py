@@ -1,0 +1,152 @@
+"""How factors become columns: contrast matrices, and R's rule for when a factor is coded by contrasts or by all its levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import ArgumentError, DataError, OptionError
+from ranef.formula import INTERCEPT, Term
+from ranef.formula.functions import CODINGS
+from ranef.frame.design import Array
+
+Coding = str | tuple[str, Any] | Array  # "treatment", ("treatment", base level), or a matrix of L rows
+
+
+def level_name(label: Any) -> str:
+    """A level as R pastes it into a column name."""
+    if isinstance(label, (bool, np.bool_)):
+        return "TRUE" if label else "FALSE"
+    return f"{label:.15g}" if isinstance(label, (float, np.floating)) else str(label)
+
+
+def contrast(coding: Coding, levels: Sequence[Any], name: str) -> tuple[Array, list[str]]:
+    """The (L, m) contrast matrix of a factor and the endings of its column names.
+
+    Raises
+    ------
+    DataError
+        If the factor has one level only, or a user's matrix does not have L rows.
+    """
+    size = len(levels)
+    if size < 2:
+        only = f"one level, {levels[0]!r}," if size else "no level"
+        raise DataError(
+            f"factor {name!r} has {only} in the rows used; a contrast needs two: remove it from the formula"
+        )
+    if isinstance(coding, np.ndarray):
+        return _user(coding, size, name)
+    kind, base = (coding, None) if isinstance(coding, str) else coding
+    if kind in ("treatment", "sas"):
+        return _treatment(levels, base if kind == "treatment" else levels[-1], name)
+    return _MATRICES[kind](size)
+
+
+def indicators(levels: Sequence[Any]) -> tuple[Array, list[str]]:
+    """One column a level."""
+    return np.eye(len(levels)), [level_name(label) for label in levels]
+
+
+def _treatment(levels: Sequence[Any], base: Any, name: str) -> tuple[Array, list[str]]:
+    at = 0
+    if base is not None:
+        labels = list(levels)
+        if base not in labels:
+            raise DataError(
+                f"the base level {base!r} is not a level of {name!r} in the rows used, which are {labels[:8]!r}"
+            )
+        at = labels.index(base)
+    keep = [i for i in range(len(levels)) if i != at]
+    return np.ascontiguousarray(np.eye(len(levels))[:, keep]), [level_name(levels[i]) for i in keep]
+
+
+def _sum(size: int) -> tuple[Array, list[str]]:
+    return np.vstack([np.eye(size - 1), -np.ones(size - 1)]), _numbers(size - 1)
+
+
+def _helmert(size: int) -> tuple[Array, list[str]]:
+    matrix = np.triu(-np.ones((size, size - 1)))
+    matrix[np.arange(1, size), np.arange(size - 1)] = np.arange(1, size)
+    return matrix, _numbers(size - 1)
+
+
+def _poly(size: int) -> tuple[Array, list[str]]:
+    """Orthonormal polynomials in 1..L (`contr.poly`), leading coefficients positive."""
+    basis = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, size), min(size, 96) - 1)
+    q, r = np.linalg.qr(basis)
+    matrix = np.ascontiguousarray((q * np.sign(np.diag(r)))[:, 1:])
+    matrix[np.abs(matrix) < 1e-15] = 0.0
+    return matrix, [".L", ".Q", ".C", *(f"^{k}" for k in range(4, size))][: matrix.shape[1]]
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(i + 1) for i in range(count)]
+
+
+_MATRICES = {"sum": _sum, "helmert": _helmert, "poly": _poly}
+
+
+def _user(matrix: Array, size: int, name: str) -> tuple[Array, list[str]]:
+    if matrix.shape[0] != size:
+        message = (
+            f"the contrast matrix of {name!r} has {matrix.shape[0]} rows; the factor has {size} levels in the rows used"
+        )
+        raise DataError(message)
+    return np.ascontiguousarray(matrix, np.float64), _numbers(matrix.shape[1])
+
+
+def read_coding(value: Any, name: str) -> Coding:
+    """Check what a user gave as the contrasts of one factor.
+
+    Raises
+    ------
+    OptionError
+        If the name of the coding is unknown.
+    ArgumentError
+        If it is neither a name, a (name, base) pair nor a matrix.
+    """
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        return read_coding(value[0], name), value[1]  # type: ignore[return-value]
+    if isinstance(value, str):
+        if value not in CODINGS:
+            known = "'treatment', 'sum', 'helmert', 'poly', 'SAS'"
+            raise OptionError(f"unknown contrasts {value!r} for {name!r}; known are {known}, or a matrix")
+        return CODINGS[value]
+    if isinstance(value, Mapping):
+        raise ArgumentError(f"contrasts of {name!r} are a name, a (name, base level) pair or a matrix, not a dict")
+    try:
+        matrix = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.ndim == 1 and matrix.size:
+        matrix = matrix[:, None]
+    if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        raise ArgumentError(
+            f"contrasts of {name!r} are a name, a (name, base level) pair or a matrix of finite numbers"
+        )
+    return matrix
+
+
+def full_codings(terms: Sequence[Term], factors: set[str]) -> list[tuple[bool, ...]]:
+    """For every factor of every term: True if coded by all its levels, False if by contrasts (or numeric).
+
+    R's rule (Chambers and Hastie, Statistical Models in S, p. 38, as `model.matrix` applies it): a factor is coded by contrasts if the
+    term without it is empty or contained in an earlier term. Without intercept, the first factor met is coded by all levels.
+    """
+    shown = [t for t in terms if t.factors]
+    full = [[_full(t, f.label, shown[:j], factors) for f in t.factors] for j, t in enumerate(shown)]
+    if INTERCEPT not in terms:
+        first = next(((j, i) for j, t in enumerate(shown) for i, f in enumerate(t.factors) if f.label in factors), None)
+        if first is not None:
+            full[first[0]][first[1]] = True
+    found = iter(full)
+    return [tuple(next(found)) if t.factors else () for t in terms]
+
+
+def _full(term: Term, label: str, before: Sequence[Term], factors: set[str]) -> bool:
+    if label not in factors:
+        return False
+    rest = term.key - {label}
+    return bool(rest) and not any(rest <= t.key for t in before)

@@ -1,0 +1,226 @@
+"""What the frame hands to the engine: `Design`, made of `Block`s of columns and `GroupTerm`s. Numbers and names, no data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class Levels(Sequence[Any]):
+    """The labels of a factor in code order; a list that is made only when somebody looks."""
+
+    __slots__ = ("_index", "_labels", "_make", "_size")
+
+    def __init__(self, size: int, make: Callable[[], list[Any]]) -> None:
+        self._size, self._make = size, make
+        self._labels: list[Any] | None = None
+        self._index: dict[Any, int] | None = None
+
+    @classmethod
+    def of(cls, labels: Sequence[Any]) -> Levels:
+        return labels if isinstance(labels, Levels) else cls(len(labels), lambda: list(labels))
+
+    def tolist(self) -> list[Any]:
+        if self._labels is None:
+            self._labels = self._make()
+        return self._labels
+
+    def index_of(self) -> dict[Any, int]:
+        """Label -> code."""
+        if self._index is None:
+            self._index = {label: code for code, label in enumerate(self.tolist())}
+        return self._index
+
+    def take(self, keep: Array) -> Levels:
+        return Levels(len(keep), lambda: [self.tolist()[i] for i in keep])
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.tolist()[i]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self.tolist() == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.tolist()))
+
+    def __repr__(self) -> str:
+        return f"Levels({self.tolist()!r})" if self._size <= 12 else f"Levels({self.tolist()[:10]!r}…, {self._size})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Levels.of, (self.tolist(),)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Columns of X, or of Z inside a group, from one source: row i is ``x[i] * contrast[codes[i], :]``.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The m column names, as R gives them.
+    codes : ndarray of int8, int16 or int32, shape (n,), or None
+        0..L-1; None: no factor takes part.
+    contrast : ndarray of float64, shape (L, m), C order, or None
+        None with `codes`; then m = 1.
+    x : ndarray of float64, float32, int64 or int32, shape (n,), contiguous, or None
+        None means ones.
+    """
+
+    names: tuple[str, ...]
+    codes: Array | None = None
+    contrast: Array | None = None
+    x: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTerm:
+    """One random-effects term.
+
+    Parameters
+    ----------
+    label : str
+        The grouping as tables print it: ``"batch:cask"``.
+    names : tuple of str
+        Names of the k columns.
+    structure : str
+        ``"us"``, ``"diag"`` or the wrapper's name.
+    codes : ndarray of int8, int16 or int32, shape (n,)
+        In a `Design` every level 0..L-1 occurs; in a `NewDesign` -1 marks a level that is new or missing.
+    levels : sequence
+        The L labels in code order: str, int, float or bool.
+    blocks : tuple of Block
+        The k columns.
+    args : tuple of str
+        Further arguments of the wrapper, as text.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    structure: str
+    codes: Array
+    levels: Levels
+    blocks: tuple[Block, ...]
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Design:
+    """Arrays of a model, all of the same n rows.
+
+    Parameters
+    ----------
+    n : int
+        Rows used.
+    response_name : str or None
+    y : ndarray of float64, shape (n,), contiguous, or None
+    weights, offset : ndarray of float64, shape (n,), or None
+        Precision weights (positive) and the sum of all offsets.
+    fixed : tuple of Block
+    terms : tuple of GroupTerm
+    rows : ndarray of int64 or None
+        Positions (from 0) of the rows used; None: all.
+    n_input : int
+        Rows that came in.
+    dropped : dict
+        Column -> rows missing there (a row may be missing in several columns).
+    kind : str
+        What came in: ``"pandas"``, ``"polars"``, ``"pyarrow"``, ``"dict"``.
+    """
+
+    n: int
+    response_name: str | None
+    y: Array | None
+    weights: Array | None
+    offset: Array | None
+    fixed: tuple[Block, ...]
+    terms: tuple[GroupTerm, ...]
+    rows: Array | None
+    n_input: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    kind: str = "dict"
+
+    @property
+    def fixed_names(self) -> tuple[str, ...]:
+        return tuple(name for block in self.fixed for name in block.names)
+
+    @property
+    def p(self) -> int:
+        return sum(len(block.names) for block in self.fixed)
+
+    @property
+    def n_dropped(self) -> int:
+        return self.n_input - self.n
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The rows of new data whose level of a grouping is not among the fitted ones.
+
+    Parameters
+    ----------
+    codes : ndarray of int32, shape (n,)
+        0.. for a new level, -1 where the level is known or missing.
+    levels : tuple
+        The new labels.
+    missing : ndarray of bool, shape (n,), or None
+        Rows whose level is missing.
+    """
+
+    codes: Array
+    levels: tuple[Any, ...]
+    missing: Array | None
+
+
+@dataclass(frozen=True)
+class NewDesign:
+    """Arrays for new data, every row kept.
+
+    Parameters
+    ----------
+    n : int
+    fixed : tuple of Block
+    terms : tuple of GroupTerm
+        Those asked for, in the order of the fit; codes are -1 where the level is new or missing.
+    which : tuple of int
+        Positions of `terms` among the fit's terms.
+    unseen : tuple of (Unseen or None)
+        One per term; None: every level is known.
+    missing : ndarray of bool, shape (n,), or None
+        Rows with a missing value among the fixed effects, random slopes or offset: their prediction is NaN.
+    y, offset : ndarray of float64 or None
+    kind : str
+    """
+
+    n: int
+    fixed: tuple[Block, ...]
+    terms: tuple[GroupTerm, ...]
+    which: tuple[int, ...]
+    unseen: tuple[Unseen | None, ...]
+    missing: Array | None
+    y: Array | None
+    offset: Array | None
+    kind: str
+
+
+def matrix(blocks: Sequence[Block], n: int) -> Array:
+    """The dense (n, m) matrix of some blocks: for tests, diagnostics and small data."""
+    columns = [_dense(block, n) for block in blocks]
+    return np.column_stack(columns) if columns else np.zeros((n, 0))
+
+
+def _dense(block: Block, n: int) -> Array:
+    x = np.ones(n) if block.x is None else np.asarray(block.x, np.float64)
+    if block.codes is None or block.contrast is None:
+        return x[:, None]
+    return x[:, None] * block.contrast[block.codes]

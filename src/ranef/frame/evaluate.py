@@ -1,0 +1,437 @@
+"""From a `Factor` and a table to its value: numbers, several columns, or categories. Walks the checked syntax tree itself; no `eval`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import DataError, FormulaError, NotAvailableError
+from ranef.formula import Factor
+from ranef.formula.expression import tree
+from ranef.formula.functions import CODINGS, CONSTANTS
+from ranef.frame.coding import Coding, level_name, read_coding
+from ranef.frame.design import Array, Levels
+from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column
+from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, State
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A factor's value before rows are dropped: codes (-1 missing) and levels; `coding` if the formula gave one."""
+
+    codes: Array
+    levels: Levels
+    ordered: bool = False
+    coding: Coding | None = None
+
+
+Value = Any  # Column, Array, Matrix, Categories, or a constant
+
+BINARY: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Pow: operator.pow, ast.Mod: operator.mod, ast.FloorDiv: operator.floordiv,
+}  # fmt: skip
+COMPARE: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}  # fmt: skip
+
+
+@dataclass
+class Evaluator:
+    """Evaluates factors over one table, every column read once.
+
+    Parameters
+    ----------
+    table : Table
+    states : dict
+        (label, position of the call) -> what a stateful transform remembers; filled on the fitted data.
+    env : mapping
+        The caller's further functions and constants.
+    """
+
+    table: Table
+    states: dict[tuple[str, int], State]
+    env: Mapping[str, Any] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
+    lengths: tuple[str, ...] = ()
+
+    def column(self, name: str) -> Column:
+        found = self.columns.get(name)
+        if found is None:
+            found = self.columns[name] = self.table.column(name)
+        return found
+
+    def __call__(self, factor: Factor) -> Column | Array | Matrix | Categories:
+        """The value of a factor on every row of the table.
+
+        Raises
+        ------
+        UnknownColumnError, DataError, FormulaError
+        """
+        if factor.column is not None:
+            if factor.column not in self.table.names and factor.column in self.env:
+                return _Walk(self, factor).finish(self.env[factor.column])
+            return self.column(factor.column)
+        return _Walk(self, factor).run()
+
+    def needs(self, factor: Factor) -> list[Column]:
+        """The columns that a factor reads."""
+        return [self.column(name) for name in factor.names if not self.is_constant(name)]
+
+    def is_constant(self, name: str) -> bool:
+        return name not in self.table.names and (name in self.env or name in CONSTANTS)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """One pass over the tree of one factor."""
+
+    outer: Evaluator
+    factor: Factor
+
+    def fail(self, message: str) -> DataError:
+        return DataError(f"{self.factor.label}: {message}")
+
+    def state(self, at: int) -> State:
+        """Return what the call at a position of the expression remembers."""
+        return self.outer.states.setdefault((self.factor.label, at), {})
+
+    def run(self) -> Any:
+        with np.errstate(all="ignore"):
+            value = self.walk(tree(self.factor.code))
+        return self.finish(value)
+
+    def finish(self, value: Any) -> Any:
+        n = self.outer.table.n
+        if isinstance(value, (Column, Matrix, Categories)):
+            return value
+        array = np.asarray(value)
+        if array.ndim == 2 and len(array) == n and 0 < array.shape[1] <= MAX_COLUMNS:
+            return Matrix(tuple(np.ascontiguousarray(array[:, j], np.float64) for j in range(array.shape[1])))
+        if array.ndim != 1 or len(array) != n or array.dtype.kind not in "iufb":
+            raise self.fail(f"this does not give one number for each of the {n} rows")
+        return array if array.dtype.kind == "b" else np.ascontiguousarray(array, np.float64)
+
+    def walk(self, node: ast.AST) -> Value:
+        return getattr(self, f"on_{type(node).__name__}")(node)
+
+    def on_Constant(self, node: ast.Constant) -> Value:
+        return node.value
+
+    def on_List(self, node: ast.List) -> Value:
+        return [self.walk(item) for item in node.elts]
+
+    def on_Name(self, node: ast.Name) -> Value:
+        name = self.factor.names[int(node.id[2:])]
+        if name in self.outer.table.names:
+            return self.outer.column(name)
+        if name in self.outer.env:
+            return self.outer.env[name]
+        if name in CONSTANTS:
+            return CONSTANTS[name]
+        raise unknown_column(name, self.outer.table.names)
+
+    def on_BinOp(self, node: ast.BinOp) -> Value:
+        left, right = self.number(self.walk(node.left)), self.number(self.walk(node.right))
+        return BINARY[type(node.op)](left, right)
+
+    def on_UnaryOp(self, node: ast.UnaryOp) -> Value:
+        value = self.walk(node.operand)
+        if isinstance(node.op, ast.Not):
+            return ~self.truth(value)
+        value = self.number(value)
+        return -value if isinstance(node.op, ast.USub) else value
+
+    def on_BoolOp(self, node: ast.BoolOp) -> Value:
+        join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
+        value = self.truth(self.walk(node.values[0]))
+        for other in node.values[1:]:
+            value = join(value, self.truth(self.walk(other)))
+        return value
+
+    def on_Compare(self, node: ast.Compare) -> Value:
+        left, right = self.walk(node.left), self.walk(node.comparators[0])
+        if isinstance(node.ops[0], ast.In):
+            items = right if isinstance(right, list) else [right]
+            return self.any_of([self.equal(left, item) for item in items])
+        compare = COMPARE[type(node.ops[0])]
+        if isinstance(left, str) or isinstance(right, str) or self.is_text(left) or self.is_text(right):
+            if compare not in (operator.eq, operator.ne):
+                raise self.fail("text can be compared by == and != only")
+            equal = self.equal(left, right)
+            return equal if compare is operator.eq else ~equal
+        return compare(self.number(left), self.number(right))
+
+    def any_of(self, tests: list[Array]) -> Array:
+        if not tests:
+            raise self.fail("%in% needs values: x %in% c('a', 'b')")
+        return np.logical_or.reduce(tests)
+
+    def is_text(self, value: Value) -> bool:
+        return isinstance(value, Categories) or (isinstance(value, Column) and value.codes is not None)
+
+    def equal(self, left: Value, right: Value) -> Array:
+        """`factor == label`, or numbers."""
+        if self.is_text(right) and not self.is_text(left):
+            left, right = right, left
+        if not self.is_text(left):
+            if isinstance(left, str) or isinstance(right, str):
+                raise self.fail("numbers are compared with text")
+            return self.number(left) == self.number(right)
+        if self.is_text(right):
+            raise self.fail("two factors cannot be compared; use interaction(a, b)")
+        hit = np.array([label == right or level_name(label) == right for label in left.levels] + [False], bool)
+        return hit[left.codes]
+
+    def number(self, value: Value) -> Any:
+        """A value as float64, arrays or a scalar."""
+        if isinstance(value, Column):
+            if value.codes is not None and not len(value.levels or ()):
+                return np.full(len(value.codes), np.nan)
+            if value.x is None:
+                what = "a date or time" if value.time else "a factor"
+                raise self.fail(f"column {value.name!r} is {what}, not numbers")
+            x = np.asarray(value.x, np.float64)
+            return np.where(value.missing, np.nan, x) if value.x.dtype.kind == "b" and value.missing is not None else x
+        if isinstance(value, Matrix) and len(value.columns) == 1:
+            return value.columns[0]
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return np.float64(value)
+        array = (
+            np.asarray(value) if not isinstance(value, (str, Categories, Matrix, list)) and value is not None else None
+        )
+        if array is None or array.dtype.kind not in "iufb" or array.ndim > 1:
+            raise self.fail("numbers are needed here")
+        return array.astype(np.float64)
+
+    def truth(self, value: Value) -> Any:
+        if isinstance(value, Column) and value.x is not None and value.x.dtype.kind == "b":
+            return value.x
+        if isinstance(value, (bool, np.bool_)) or (isinstance(value, np.ndarray) and value.dtype.kind == "b"):
+            return np.asarray(value)
+        raise self.fail("a comparison or a truth value is needed on both sides of & and |, and after !")
+
+    # ------------------------------------------------------------ calls
+
+    def on_Call(self, node: ast.Call) -> Value:
+        name = self.factor.functions[int(node.func.id[2:])]  # type: ignore[attr-defined]
+        args = [self.walk(arg) for arg in node.args]
+        options = {str(k.arg): self.walk(k.value) for k in node.keywords}
+        try:
+            if name in self.outer.env:
+                return self.call_env(self.outer.env[name], args, options)
+            if name in ELEMENTWISE:
+                function = ELEMENTWISE[name]
+                return function(*self.elementwise(name, args), **{k: self.number(v) for k, v in options.items()})
+            if name in STATEFUL:
+                return self.call_stateful(name, node.col_offset, args, options)
+            return CALLS[name](self, node.col_offset, *args, **options)
+        except (DataError, FormulaError, NotAvailableError):
+            raise
+        except KeyError as error:
+            raise self.fail(f"{name}() is not available here") from error
+        except (TypeError, ValueError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
+            raise self.fail(f"{name}() does not take these arguments ({error}); it is {signature(name)}") from error
+
+    def elementwise(self, name: str, args: list[Value]) -> list[Any]:
+        if name in ("ifelse", "where") and args:
+            return [self.truth(args[0]), *(self.number(a) for a in args[1:])]
+        return [self.number(a) for a in args]
+
+    def call_env(self, function: Any, args: list[Value], options: dict[str, Value]) -> Value:
+        """The caller's own function gets float arrays (text columns as arrays of labels); it remembers nothing for new data."""
+        given = [self.plain(a) for a in args]
+        return function(*given, **{k: self.plain(v) for k, v in options.items()})
+
+    def plain(self, value: Value) -> Any:
+        if (isinstance(value, Column) and value.codes is not None) or isinstance(value, Categories):
+            return np.array([*value.levels, None], object)[value.codes]  # type: ignore[union-attr]
+        return self.number(value) if isinstance(value, (Column, Matrix)) else value
+
+    def call_stateful(self, name: str, at: int, args: list[Value], options: dict[str, Value]) -> Value:
+        if not args:
+            raise TypeError("the column is missing")
+        state = self.state(at)
+        x = self.number(args[0])
+        if np.ndim(x) != 1:
+            raise TypeError("the first argument is a column")
+        return STATEFUL[name](np.ascontiguousarray(x), state, *args[1:], **options)
+
+    # ------------------------------------------------------------ factors
+
+    def categories(self, value: Value) -> Categories:
+        if isinstance(value, Categories):
+            return value
+        if not isinstance(value, Column):
+            array = np.asarray(value)
+            if array.ndim != 1 or array.dtype.kind not in "iufb" or len(array) != self.outer.table.n:
+                raise self.fail("a factor is made from a column")
+            missing = np.isnan(array) if array.dtype.kind == "f" else None
+            value = Column(self.factor.label, array, missing=missing if missing is not None and missing.any() else None)
+        column = as_factor(value)
+        assert column.codes is not None and column.levels is not None
+        return Categories(column.codes, column.levels, column.ordered)
+
+
+def signature(name: str) -> str:
+    function = ELEMENTWISE.get(name) or STATEFUL.get(name)
+    try:
+        shown = str(inspect.signature(function)) if function else ""
+    except (TypeError, ValueError):
+        return f"{name}(x)"
+    words = [w.split(":")[0].split("=")[0].strip() for w in shown[1 : shown.rfind(")")].split(",")]
+    return f"{name}({', '.join(w for w in words if w != 'state')})"
+
+
+def _identity(walk: _Walk, at: int, x: Value) -> Value:
+    return x
+
+
+def _numeric(walk: _Walk, at: int, x: Value) -> Value:
+    return walk.number(x)
+
+
+def _integer(walk: _Walk, at: int, x: Value) -> Value:
+    return np.trunc(walk.number(x))
+
+
+def _list(walk: _Walk, at: int, *items: Value) -> Value:
+    return list(items)
+
+
+def _cbind(walk: _Walk, at: int, *items: Value) -> Value:
+    raise NotAvailableError(
+        f"{walk.factor.label}: responses of several columns (cbind) are not available in this version"
+    )
+
+
+def _factor(
+    walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value = None, ordered: Value = False
+) -> Value:
+    value = walk.categories(x)
+    if levels is None and labels is not None:  # one row of new data has fewer levels than labels
+        levels = walk.state(at).setdefault("levels", value.levels.tolist())
+    codes, known = value.codes, value.levels
+    if levels is not None:
+        wanted = list(levels) if isinstance(levels, list) else [levels]
+        codes, known = _reorder(value, wanted), Levels.of(wanted)
+    if labels is not None:
+        if not isinstance(labels, list) or len(labels) != len(known):
+            raise walk.fail(f"labels are {len(known)} texts, one a level")
+        known = Levels.of(labels)
+    return Categories(codes, known, bool(ordered) or (value.ordered and levels is None), value.coding)
+
+
+def _reorder(value: Categories, wanted: list[Any]) -> Array:
+    """Codes for another list of levels; what is not listed becomes missing."""
+    index = {label: code for code, label in enumerate(wanted)}
+    names = {level_name(label): code for label, code in index.items()}
+    lut = [index.get(label, names.get(level_name(label), -1)) for label in value.levels]
+    return np.array([*lut, -1], np.int32)[value.codes]
+
+
+def _ordered(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value = None) -> Value:
+    return _factor(walk, at, x, levels, labels, True)
+
+
+def _relevel(walk: _Walk, at: int, x: Value, ref: Value) -> Value:
+    value = walk.categories(x)
+    first = [label for label in value.levels if label == ref or level_name(label) == ref]
+    if not first and not walk.state(at):
+        raise walk.fail(f"{ref!r} is not a level; the levels are {shorten(value.levels)}")
+    walk.state(at)["ref"] = ref
+    return Categories(
+        _reorder(value, wanted := [*first, *(v for v in value.levels if v not in first)]), Levels.of(wanted)
+    )
+
+
+def _interaction(walk: _Walk, at: int, *parts: Value) -> Value:
+    values = [walk.categories(part) for part in parts]
+    codes, labels = values[0].codes.astype(np.int64), [level_name(v) for v in values[0].levels]
+    for value in values[1:]:
+        size = len(value.levels)
+        if len(labels) * size > 1_000_000:
+            raise walk.fail("interaction() of these columns has more than a million combinations; use a:b")
+        codes = np.where((codes < 0) | (value.codes < 0), -1, codes + len(labels) * value.codes)
+        labels = [f"{a}.{level_name(b)}" for b in value.levels for a in labels]
+    return Categories(codes.astype(np.int32), Levels.of(labels))
+
+
+def _cut(
+    walk: _Walk,
+    at: int,
+    x: Value,
+    breaks: Value,
+    labels: Value = None,
+    right: Value = True,
+    include_lowest: Value = False,
+) -> Value:
+    state = walk.state(at)
+    x = walk.number(x)
+    if not state:
+        state["breaks"] = _breaks(x, breaks)
+    cuts = np.array(state["breaks"])
+    if labels is not None and (not isinstance(labels, list) or len(labels) != len(cuts) - 1):
+        raise walk.fail(f"labels are {len(cuts) - 1} texts, one an interval")
+    codes = np.searchsorted(cuts, x, "left" if right else "right") - 1
+    if include_lowest:
+        codes = np.where(x == cuts[0 if right else -1], 0 if right else len(cuts) - 2, codes)
+    codes = np.where(np.isfinite(x) & (codes >= 0) & (codes < len(cuts) - 1), codes, -1)
+    return Categories(codes.astype(np.int32), Levels.of(labels or _intervals(cuts, bool(right))))
+
+
+def _breaks(x: Array, breaks: Value) -> list[float]:
+    """R's `cut`: given breaks, or so many intervals of equal width, the range widened by a thousandth."""
+    if isinstance(breaks, list):
+        cuts = sorted(float(b) for b in breaks)
+        if len(cuts) < 2 or len(set(cuts)) < len(cuts):
+            raise ValueError("breaks are two or more distinct numbers")
+        return cuts
+    if not 2 <= breaks <= MAX_COLUMNS:
+        raise ValueError(f"the number of intervals lies between 2 and {MAX_COLUMNS}")
+    low, high = float(np.nanmin(x)), float(np.nanmax(x))
+    width = (high - low) or abs(low) or 1.0
+    cuts = np.linspace(low, high if high > low else low + width, int(breaks) + 1)
+    cuts[0], cuts[-1] = low - width / 1000, high + width / 1000
+    return cuts.tolist()
+
+
+def _intervals(cuts: Array, right: bool) -> list[str]:
+    digits = next((d for d in range(3, 16) if len({f"{c:.{d}g}" for c in cuts}) == len(cuts)), 16)
+    shown = [f"{c:.{digits}g}" for c in cuts]
+    pattern = "({},{}]" if right else "[{},{})"
+    return [pattern.format(a, b) for a, b in zip(shown, shown[1:], strict=False)]
+
+
+def _coded(walk: _Walk, at: int, x: Value, contr: Value = None, levels: Value = None, contrasts: Value = None) -> Value:
+    """C(x, sum): a factor with its own contrasts."""
+    value = _factor(walk, at, x, levels)
+    coding = contr if contr is not None else contrasts
+    if coding is None:
+        return value
+    if isinstance(coding, list):
+        coding = np.array(coding, np.float64)
+    return Categories(value.codes, value.levels, value.ordered, read_coding(coding, walk.factor.label))
+
+
+def _coding_call(kind: str) -> Callable[..., Value]:
+    def call(walk: _Walk, at: int, base: Value = None, reference: Value = None) -> Value:
+        base = base if base is not None else reference
+        return kind if base is None else (kind, base)
+
+    return call
+
+
+CALLS: dict[str, Callable[..., Value]] = {
+    "I": _identity, "as.numeric": _numeric, "as.integer": _integer, "c": _list, "cbind": _cbind, "C": _coded,
+    "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor, "interaction": _interaction,
+    "ordered": _ordered, "relevel": _relevel,
+    **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
+}  # fmt: skip

@@ -1,0 +1,55 @@
+"""Levels: those in use, those of combined groupings, and their codes in new data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ranef.frame.coding import level_name
+from ranef.frame.design import Array, Levels
+from ranef.frame.kernels import combine_codes, level_counts, small_int
+
+
+def drop_unused(codes: Array, levels: Levels) -> tuple[Array, Levels, tuple[Any, ...]]:
+    """Codes and levels without those that no row has, and the latter's labels."""
+    counts = level_counts(codes, len(levels))
+    if counts.all():
+        return codes, levels, ()
+    keep = np.flatnonzero(counts)
+    lut = np.full(len(levels), -1, small_int(len(keep)))
+    lut[keep] = np.arange(len(keep))
+    empty = np.flatnonzero(counts == 0)
+    unused = tuple(levels[i] for i in empty) if len(empty) <= 10_000 else ()
+    return lut[codes], levels.take(keep), unused
+
+
+def combine(codes: Sequence[Array], parts: Sequence[Levels]) -> tuple[Array, Levels, Array]:
+    """The grouping a:b:…: codes of the combinations that occur, sorted by a, then b; their labels; their keys."""
+    joint, size, rows = codes[0], len(parts[0]), np.arange(len(parts[0]))[:, None]
+    for other, levels in zip(codes[1:], parts[1:], strict=True):
+        joint, pairs = combine_codes(joint, size, other, len(levels))
+        rows = np.column_stack([rows[pairs[:, 0]], pairs[:, 1]])
+        size = len(pairs)
+    joint = joint.astype(small_int(size)) if size <= 32767 else joint
+    return joint, Levels(size, lambda: _pair_labels(rows, parts)), keys_of(rows.T, parts)
+
+
+def _pair_labels(rows: Array, parts: Sequence[Levels]) -> list[str]:
+    names = [[level_name(label) for label in levels] for levels in parts]
+    return [":".join(part[i] for part, i in zip(names, row, strict=True)) for row in rows.tolist()]
+
+
+def keys_of(columns: Sequence[Array] | Array, parts: Sequence[Levels]) -> Array:
+    key = np.asarray(columns[0], np.int64)
+    for column, levels in zip(columns[1:], parts[1:], strict=True):
+        key = key * len(levels) + column
+    return key
+
+
+def translate(codes: Array, old: Levels, new: Levels) -> Array:
+    """Codes by one list of levels as codes by another; -1 where the label is not in it, or missing."""
+    index = new.index_of()
+    lut = np.array([*(index.get(label, -1) for label in old), -1], small_int(len(new)))
+    return lut[codes]

@@ -1,0 +1,162 @@
+"""New data by the memory of a fit: the same columns, every row kept, new and missing levels marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import DataError, OptionError, UnseenLevelError
+from ranef.formula import Factor
+from ranef.frame.blocks import Coded, Number, Variable, blocks_of
+from ranef.frame.coding import level_name
+from ranef.frame.design import Array, Block, GroupTerm, NewDesign, Unseen
+from ranef.frame.evaluate import Categories, Evaluator
+from ranef.frame.kernels import small_int
+from ranef.frame.levels import keys_of, translate
+from ranef.frame.spec import BarPlan, FactorState, Spec
+from ranef.frame.table import Column, Table, rows_of, shorten
+from ranef.frame.values import categories_of, number_of, response_of, side_column, total_of
+
+
+def new_design(spec: Spec, table: Table, response: bool, groups: str | Iterable[str], offset: Any) -> NewDesign:
+    """See `Spec.new`."""
+    which = _wanted(spec, groups)
+    new = _New(spec, Evaluator(table, spec.states, spec.env))
+    bars = [spec.bars[i] for i in which]
+    for plan in (*spec.fixed, *(p for bar in bars for p in bar.columns)):
+        for factor in plan.factors:
+            new.variable(factor)
+    total = new.offset(offset)
+    grouped = [new.group(bar) for bar in bars]
+    terms = tuple(
+        _new_term(b, codes, blocks_of(b.columns, new.variables)) for b, (codes, _) in zip(bars, grouped, strict=True)
+    )
+    return NewDesign(
+        table.n,
+        blocks_of(spec.fixed, new.variables),
+        terms,
+        which,
+        tuple(unseen for _, unseen in grouped),
+        new.missing(),
+        new.response() if response else None,
+        total,
+        table.kind,
+    )
+
+
+def _new_term(bar: BarPlan, codes: Array, blocks: tuple[Block, ...]) -> GroupTerm:
+    return GroupTerm(bar.bar.label, bar.names, bar.bar.structure, codes, bar.levels, blocks, bar.bar.args)
+
+
+def _wanted(spec: Spec, groups: str | Iterable[str]) -> tuple[int, ...]:
+    labels = [bar.bar.label for bar in spec.bars]
+    if groups == "all":
+        return tuple(range(len(labels)))
+    if groups == "none":
+        return ()
+    wanted = {groups} if isinstance(groups, str) else set(groups)
+    unknown = sorted(wanted - set(labels))
+    if unknown:
+        raise OptionError(f"there is no random-effects term with grouping {unknown[0]!r}; there are {shorten(labels)}")
+    return tuple(i for i, label in enumerate(labels) if label in wanted)
+
+
+@dataclass
+class _New:
+    """The work of `Spec.new`."""
+
+    spec: Spec
+    evaluator: Evaluator
+    variables: dict[str, Variable] = field(default_factory=dict)
+    masks: list[Array] = field(default_factory=list)
+
+    def missing(self) -> Array | None:
+        gone = np.logical_or.reduce(self.masks) if self.masks else None
+        return gone if gone is not None and gone.any() else None
+
+    def variable(self, factor: Factor) -> None:
+        if factor.label in self.variables:
+            return
+        value = self.evaluator(factor)
+        self.note(self.evaluator.needs(factor))
+        state = self.spec.factors.get(factor.label)
+        self.variables[factor.label] = self.number(value, factor) if state is None else self.coded(value, factor, state)
+
+    def note(self, columns: Iterable[Column]) -> None:
+        self.masks.extend(c.missing for c in columns if c.missing is not None)
+
+    def number(self, value: Any, factor: Factor) -> Number:
+        number = number_of(value, factor.label, lambda x: x)
+        self.masks.extend(np.isnan(x) for x in number.columns if x.dtype.kind == "f")
+        return number
+
+    def coded(self, value: Any, factor: Factor, state: FactorState) -> Coded:
+        found = categories_of(value, factor.label)
+        codes = translate(found.codes, found.levels, state.levels)
+        fresh = (codes < 0) & (found.codes >= 0)
+        if fresh.any():
+            raise _unseen(factor.label, found.levels[int(found.codes[fresh][0])], state, fresh)
+        if (codes < 0).any():
+            self.masks.append(codes < 0)
+            codes = np.where(codes < 0, 0, codes).astype(codes.dtype)
+        return Coded(codes, state.levels, state.coding)
+
+    def group(self, plan: BarPlan) -> tuple[Array, Unseen | None]:
+        """Codes of a grouping, -1 where new or missing, and what is new."""
+        found = [categories_of(self.evaluator(f), f.label) for f in plan.bar.factors]
+        codes = _group_codes(found, plan)
+        if not (codes < 0).any():
+            return codes, None
+        gone = np.logical_or.reduce([value.codes < 0 for value in found])
+        return codes, _fresh(found, (codes < 0) & ~gone, gone if gone.any() else None)
+
+    def offset(self, given: Any) -> Array | None:
+        """The offset of the formula plus that of the argument."""
+        given = self.spec.offset if given is None else given
+        if isinstance(given, str) and given == "":
+            raise DataError(
+                "the model was fitted with an array of offsets: give offset= for the new data, or fit with a column's name"
+            )
+        side = side_column("offset", given, self.evaluator.table)
+        factors = self.spec.formula.offset_factors
+        values = [self.evaluator(f) for f in factors]
+        for factor in factors:
+            self.note(self.evaluator.needs(factor))
+        total = total_of([number_of(v, "offset", lambda x: x) for v in (*values, *([] if side is None else [side]))])
+        if total is not None:
+            self.masks.append(np.isnan(total))
+        return total
+
+    def response(self) -> Array | None:
+        lhs = self.spec.formula.lhs
+        return None if lhs is None else response_of(self.evaluator(lhs), lhs.bare, lambda x: x)
+
+
+def _group_codes(found: Sequence[Categories], plan: BarPlan) -> Array:
+    parts = [translate(v.codes, v.levels, levels) for v, levels in zip(found, plan.parts, strict=True)]
+    if plan.keys is None:
+        return parts[0]
+    known = np.logical_and.reduce([part >= 0 for part in parts])
+    keys = keys_of([np.where(known, part, 0) for part in parts], plan.parts)
+    at = np.minimum(np.searchsorted(plan.keys, keys), len(plan.keys) - 1)
+    return np.where(known & (plan.keys[at] == keys), at, -1).astype(small_int(len(plan.keys)))
+
+
+def _fresh(found: Sequence[Categories], fresh: Array, gone: Array | None) -> Unseen:
+    names = [value.levels for value in found]
+    index: dict[Any, int] = {}
+    codes = np.full(len(fresh), -1, np.int32)
+    for row in np.flatnonzero(fresh).tolist():
+        labels = [levels[int(value.codes[row])] for value, levels in zip(found, names, strict=True)]
+        label = labels[0] if len(labels) == 1 else ":".join(map(level_name, labels))
+        codes[row] = index.setdefault(label, len(index))
+    return Unseen(codes, tuple(index), gone)
+
+
+def _unseen(name: str, label: Any, state: FactorState, fresh: Array) -> UnseenLevelError:
+    why = " (declared in the fitted data, but without rows there)" if label in state.unused else ""
+    known = shorten(state.levels.tolist(), 12)
+    return UnseenLevelError(f"column {name}, level {label!r}{why}, known: {known}; in {rows_of(fresh)}")

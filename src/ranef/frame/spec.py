@@ -1,0 +1,115 @@
+"""`Spec`: what a fit remembers of its data (levels, codings, knots …), so that new data give the same columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ranef.formula import Bar, Formula
+from ranef.frame.blocks import TermPlan
+from ranef.frame.coding import Coding
+from ranef.frame.design import Array, Levels, NewDesign
+from ranef.frame.transforms import State
+
+
+@dataclass(frozen=True)
+class FactorState:
+    """A fixed factor of the fitted data: its levels in use, its declared levels without rows, its coding."""
+
+    levels: Levels
+    unused: tuple[Any, ...]
+    coding: Coding
+
+
+@dataclass(frozen=True)
+class BarPlan:
+    """A random-effects term of the fitted data.
+
+    Parameters
+    ----------
+    bar : Bar
+    names : tuple of str
+        Names of the k columns.
+    columns : tuple of TermPlan
+    levels : Levels
+        Of the grouping, in code order.
+    parts : tuple of Levels
+        Of its factors one by one.
+    keys : ndarray of int64 or None
+        For two or more factors: the mixed-radix number of every level's parts, ascending.
+    """
+
+    bar: Bar
+    names: tuple[str, ...]
+    columns: tuple[TermPlan, ...]
+    levels: Levels
+    parts: tuple[Levels, ...]
+    keys: Array | None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The frame's memory of a fit: picklable, its size independent of the number of rows. Made by `build`.
+
+    Parameters
+    ----------
+    formula : Formula
+        With `.` resolved.
+    fixed : tuple of TermPlan
+    bars : tuple of BarPlan
+    factors : dict
+        Label -> FactorState of every categorical factor of the fixed part and of the columns inside bars.
+    states : dict
+        What stateful transforms remember.
+    fixed_names : tuple of str
+        The p names of the fixed effects.
+    offset : str or None
+        The column of the `offset=` argument; ``""`` if an array was given.
+    kind : str
+        The kind of frame that came in.
+    env : dict
+        The caller's functions.
+    """
+
+    formula: Formula
+    fixed: tuple[TermPlan, ...]
+    bars: tuple[BarPlan, ...]
+    factors: dict[str, FactorState]
+    states: dict[tuple[str, int], State]
+    fixed_names: tuple[str, ...]
+    offset: str | None
+    kind: str
+    env: dict[str, Any] = field(default_factory=dict)
+
+    def new(
+        self,
+        data: Any,
+        *,
+        response: bool = False,
+        groups: str | Iterable[str] = "all",
+        offset: Any = None,
+    ) -> NewDesign:
+        """The same columns for new data; every row is kept.
+
+        Parameters
+        ----------
+        data : frame or dict of arrays
+            Single values in a dict stand for every row.
+        response : bool
+            Whether the response is evaluated too.
+        groups : "all", "none" or labels
+            The random-effects terms wanted, by the label of their grouping; the columns of the others need not exist.
+        offset : str or array, optional
+            In place of the fit's `offset=` argument; needed if that was an array.
+
+        Raises
+        ------
+        UnseenLevelError
+            A factor of the fixed effects or of the columns inside a bar has a level that the fitted data lack.
+        UnknownColumnError, DataError, OptionError
+        """
+        from ranef.frame.newdata import new_design
+        from ranef.frame.table import read_table
+
+        return new_design(self, read_table(data), response, groups, offset)

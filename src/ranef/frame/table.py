@@ -1,0 +1,475 @@
+"""The door for data: any frame becomes a `Table` whose columns are read as they lie, each once, as numbers or as codes.
+
+pandas, polars, pyarrow and dicts are read by their own calls (no copy where the dtype allows it); every other frame goes
+through narwhals to pyarrow or numpy first. One `Column` type comes out whatever came in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import DataError, UnknownColumnError
+from ranef.frame.design import Array, Levels
+from ranef.frame.kernels import any_nonfinite, factorize, has_negative, small_int
+
+NUMERIC = {"f8": "f8", "f4": "f4", "i8": "i8", "i4": "i4", "i2": "i4", "i1": "i4", "u1": "i4", "u2": "i4", "u4": "i8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: numbers (`x`), truth values (`x` of bool), or categories (`codes` and `levels`).
+
+    `missing` marks missing rows (None: none); there `x` is NaN (False for bool) and `codes` -1. `time` columns are dates or
+    times: usable as categories only, with their text as labels.
+    """
+
+    name: str
+    x: Array | None = None
+    codes: Array | None = None
+    levels: Levels | None = None
+    ordered: bool = False
+    missing: Array | None = None
+    time: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Data as named columns of equal length."""
+
+    kind: str
+    n: int
+    names: tuple[str, ...]
+    read: Callable[[str], Column]
+
+    def column(self, name: str) -> Column:
+        if name not in self.names:
+            raise unknown_column(name, self.names)
+        return self.read(name)
+
+
+def unknown_column(name: str, names: Sequence[str], what: str = "column") -> UnknownColumnError:
+    """The error for a name that the data do not have, with the nearest ones."""
+    near = difflib.get_close_matches(name, names, 3, 0.6)
+    folded = [n for n in names if n.lower() == name.lower() and n not in near]
+    near = [*folded, *near]
+    hint = f"; did you mean {', '.join(map(repr, near))}?" if near else f"; the data have {shorten(names)}"
+    return UnknownColumnError(f"there is no {what} {name!r} in the data{hint}")
+
+
+def shorten(labels: Sequence[Any], most: int = 8) -> str:
+    """The first few labels as text."""
+    shown = ", ".join(repr(label) for label in list(labels)[:most])
+    return f"{shown}, … ({len(labels)} in all)" if len(labels) > most else shown
+
+
+def rows_of(mask: Array, most: int = 5) -> str:
+    """The first few true positions as text: 'row 3' or 'rows 3, 7, … (12 in all)'; counted from 0."""
+    rows = np.flatnonzero(mask)
+    shown = ", ".join(map(str, rows[:most].tolist()))
+    more = f", … ({len(rows)} in all)" if len(rows) > most else ""
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{more} (counted from 0)"
+
+
+# ---------------------------------------------------------------- which kind
+
+
+def read_table(data: Any) -> Table:
+    """Open any kind of data.
+
+    Raises
+    ------
+    DataError
+        If `data` is no frame, has two columns of one name where one is read, or columns of different lengths.
+    """
+    pandas, polars, pyarrow = (sys.modules.get(m) for m in ("pandas", "polars", "pyarrow"))
+    if pandas is not None and isinstance(data, pandas.DataFrame):
+        return _pandas_table(data)
+    if polars is not None and isinstance(data, polars.DataFrame):
+        return Table(
+            "polars", data.height, tuple(data.columns), lambda name: polars_column(name, data.get_column(name))
+        )
+    if pyarrow is not None and isinstance(data, pyarrow.Table):
+        return _arrow_table(data)
+    if isinstance(data, Mapping):
+        return _dict_table(data)
+    return _other_table(data)
+
+
+def _pandas_table(data: Any) -> Table:
+    names = tuple(map(str, data.columns))
+    labels = dict(zip(names, data.columns, strict=True)) if len(set(names)) == len(names) else {}
+
+    def read(name: str) -> Column:
+        if not labels and names.count(name) > 1:
+            raise DataError(f"the data have {names.count(name)} columns named {name!r}; rename them")
+        return pandas_column(name, data[labels.get(name, name)])
+
+    return Table("pandas", len(data), names, read)
+
+
+def _arrow_table(data: Any) -> Table:
+    def read(name: str) -> Column:
+        if data.column_names.count(name) > 1:
+            raise DataError(f"the data have {data.column_names.count(name)} columns named {name!r}; rename them")
+        return arrow_column(name, data.column(name))
+
+    return Table("pyarrow", data.num_rows, tuple(data.column_names), read)
+
+
+def _dict_table(data: Mapping[str, Any]) -> Table:
+    sizes = {str(k): _length(k, v) for k, v in data.items()}
+    n = next((size for size in sizes.values() if size is not None), 1 if sizes else 0)
+    for name, size in sizes.items():
+        if size is not None and size != n:
+            first = next(k for k, v in sizes.items() if v is not None)
+            raise DataError(f"the columns differ in length: {first!r} has {n} rows, {name!r} has {size}")
+    values = {str(k): v for k, v in data.items()}
+
+    def read(name: str) -> Column:
+        value = values[name]
+        return any_column(name, [value] * n if sizes[name] is None else value)
+
+    return Table("dict", n, tuple(values), read)
+
+
+def _length(name: object, value: Any) -> int | None:
+    """Rows of a dict's entry; None for a single value, which stands for all rows."""
+    if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
+        if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) and not hasattr(value, "shape"):
+            raise DataError(f"column {name!r} is a {type(value).__name__}; give a list or an array")
+        return None
+    if getattr(value, "ndim", 1) == 0:
+        return None
+    if getattr(value, "ndim", 1) != 1:
+        raise DataError(f"column {name!r} has {value.ndim} dimensions; a column has one")
+    return len(value)
+
+
+def _other_table(data: Any) -> Table:
+    """Frames that only narwhals knows (modin, cudf, duckdb, ibis, lazy polars …)."""
+    import narwhals as nw
+
+    try:
+        frame = nw.from_native(data)
+    except TypeError:
+        message = f"data are a pandas, polars or pyarrow frame, or a dict of arrays, not {type(data).__name__}"
+        raise DataError(message) from None
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect()
+    native = frame.to_native()
+    if type(native) is not type(data) and not isinstance(data, nw.DataFrame):
+        return read_table(native)
+    if isinstance(data, nw.DataFrame):
+        return read_table(native)
+    return _arrow_table(frame.to_arrow())
+
+
+# ---------------------------------------------------------------- columns of each kind
+
+
+def any_column(name: str, values: Any) -> Column:
+    """A column from a Series, an arrow array, a numpy array, or a sequence of Python values."""
+    pandas, polars, pyarrow = (sys.modules.get(m) for m in ("pandas", "polars", "pyarrow"))
+    if pandas is not None and isinstance(values, (pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray)):
+        return pandas_column(name, pandas.Series(values, copy=False))
+    if polars is not None and isinstance(values, polars.Series):
+        return polars_column(name, values)
+    if pyarrow is not None and isinstance(values, (pyarrow.Array, pyarrow.ChunkedArray)):
+        return arrow_column(
+            name, values if isinstance(values, pyarrow.ChunkedArray) else pyarrow.chunked_array([values])
+        )
+    if isinstance(values, np.ma.MaskedArray):
+        return array_column(name, values.data, np.ma.getmaskarray(values))
+    if not isinstance(values, np.ndarray):
+        values = _array(name, values)
+    return array_column(name, values)
+
+
+def _array(name: str, values: Any) -> Array:
+    """A list as an array, without turning numbers into text."""
+    try:
+        values = list(values)
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.ndim != 1 or array.dtype.kind in "USO":
+        array = np.empty(len(values), object)
+        array[:] = values
+    return array
+
+
+def pandas_column(name: str, series: Any) -> Column:
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return array_column(name, series.to_numpy())
+    array = series.array
+    if hasattr(array, "codes") and hasattr(array, "categories"):
+        categories = array.categories
+        return factor_column(
+            name, array.codes, Levels(len(categories), lambda: _plain(categories)), bool(array.ordered)
+        )
+    kind = getattr(dtype, "kind", "O")
+    if kind in "iufb":
+        missing = np.asarray(series.isna().to_numpy(), bool)
+        if not missing.any():
+            return array_column(name, series.to_numpy(dtype=dtype.numpy_dtype))
+        return array_column(name, series.to_numpy(dtype=np.float64, na_value=np.nan), missing, kind == "b")
+    if kind in "mM":
+        return time_column(name, series.astype(str).to_numpy(dtype=object), series.isna().to_numpy())
+    if dtype.name in ("str", "string") and not hasattr(dtype, "pyarrow_dtype"):
+        codes, labels = series.factorize()
+        return _sorted_text(factor_column(name, codes, Levels.of(_plain(labels)), False))
+    if hasattr(dtype, "pyarrow_dtype"):
+        import pyarrow
+
+        return arrow_column(name, pyarrow.chunked_array([pyarrow.array(array)]))
+    return objects_column(name, series.to_numpy(dtype=object), np.asarray(series.isna().to_numpy(), bool))
+
+
+def polars_column(name: str, series: Any) -> Column:
+    dtype = str(series.dtype.base_type())
+    if series.dtype.is_numeric() and dtype != "Decimal":
+        values = series.to_numpy()  # nulls of integers come as NaN of float64
+        return array_column(name, values, series.is_null().to_numpy() if series.null_count() else None)
+    if dtype == "Boolean":
+        missing = series.is_null().to_numpy() if series.null_count() else None
+        return array_column(name, series.fill_null(False).to_numpy(), missing)
+    if dtype == "Enum":
+        return _polars_codes(name, series, series.dtype.categories.to_list())
+    if dtype in ("Categorical", "String"):
+        import polars
+
+        return _polars_text(name, series if dtype == "Categorical" else series.cast(polars.Categorical))
+    if dtype in ("Date", "Datetime", "Time", "Duration"):
+        import polars
+
+        return time_column(name, series.cast(polars.String).to_numpy(), series.is_null().to_numpy())
+    if dtype == "Decimal":
+        import polars
+
+        return polars_column(name, series.cast(polars.Float64))
+    return objects_column(name, np.array(series.to_list() + [None], object)[:-1])
+
+
+def _polars_text(name: str, series: Any) -> Column:
+    """A polars Categorical; its codes depend on what else the process has seen, so its levels are sorted by code point."""
+    import polars
+
+    physical = series.to_physical()
+    missing = series.is_null().to_numpy() if series.null_count() else None
+    codes = (physical if missing is None else physical.fill_null(0)).to_numpy()
+    rows = np.arange(len(codes)) if missing is None else np.flatnonzero(~missing)
+    first = np.full(int(codes.max()) + 1 if len(codes) else 0, -1)
+    first[codes if missing is None else codes[rows]] = rows
+    used = np.flatnonzero(first >= 0)
+    labels = series.gather(first[used]).cast(polars.String).to_list()
+    order = sorted(range(len(labels)), key=labels.__getitem__)
+    rank = np.full(len(first) + 1, -1, small_int(len(labels)))
+    rank[used[order]] = np.arange(len(labels))
+    out = rank[codes]
+    if missing is not None:
+        out[missing] = -1
+    return factor_column(name, out, Levels.of([labels[i] for i in order]), False)
+
+
+def _polars_codes(name: str, series: Any, levels: list[str]) -> Column:
+    physical = series.to_physical()
+    if not series.null_count():
+        return factor_column(name, _signed(physical.to_numpy(), len(levels)), Levels.of(levels), False)
+    missing = series.is_null().to_numpy()
+    codes = physical.fill_null(0).to_numpy().astype(small_int(len(levels)))
+    codes[missing] = -1
+    return factor_column(name, codes, Levels.of(levels), False)
+
+
+def _signed(codes: Array, levels: int) -> Array:
+    """Unsigned codes as signed ones, without a copy where the width allows it."""
+    width = codes.dtype.itemsize
+    if width <= 4 and levels <= (1 << (8 * width - 1)) - 1:
+        return codes.view(f"i{width}")
+    return codes.astype(np.int32)
+
+
+def arrow_column(name: str, chunked: Any) -> Column:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(chunked.type):
+        return _arrow_codes(name, chunked)
+    kind = chunked.type
+    missing = chunked.is_null().to_numpy() if chunked.null_count else None
+    missing = None if missing is None else np.asarray(missing, bool)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return array_column(name, chunked.to_numpy(), missing)
+    if pa.types.is_boolean(kind):
+        return array_column(name, np.asarray(chunked.fill_null(False).to_numpy(), bool), missing)
+    if pa.types.is_decimal(kind):
+        return array_column(name, chunked.cast(pa.float64()).to_numpy(), missing)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
+        return _sorted_text(_arrow_codes(name, chunked.cast(pa.large_string()).dictionary_encode()))
+    if pa.types.is_temporal(kind):
+        return time_column(name, np.array(chunked.cast(pa.string()).to_pylist(), object), missing)
+    if pa.types.is_null(kind):
+        return array_column(name, np.full(len(chunked), np.nan))
+    return objects_column(name, np.array([*chunked.to_pylist(), None], object)[:-1])
+
+
+def _arrow_codes(name: str, chunked: Any) -> Column:
+    array = chunked.unify_dictionaries().combine_chunks()
+    if hasattr(array, "num_chunks"):  # no chunk at all
+        array = array.chunk(0) if array.num_chunks else chunked.type.value_type and _empty(chunked.type)
+    levels = array.dictionary
+    indices = array.indices
+    codes = indices.fill_null(0).to_numpy(zero_copy_only=False)
+    codes = codes if codes.dtype in (np.int8, np.int16, np.int32) else codes.astype(np.int32)
+    if indices.null_count:
+        codes = codes.copy()
+        codes[np.asarray(indices.is_null().to_numpy(zero_copy_only=False), bool)] = -1
+    return factor_column(name, codes, Levels(len(levels), levels.to_pylist), bool(chunked.type.ordered))
+
+
+def _empty(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.array([], kind)
+
+
+def _sorted_text(column: Column) -> Column:
+    """The same column with its levels sorted by code point."""
+    labels = column.levels.tolist() if column.levels is not None else []
+    order = sorted(range(len(labels)), key=labels.__getitem__)
+    rank = np.empty(len(labels) + 1, small_int(len(labels)))
+    rank[order] = np.arange(len(labels))
+    rank[-1] = -1  # where codes are -1
+    codes = rank[column.codes]
+    return factor_column(column.name, codes, Levels.of([labels[i] for i in order]), False)
+
+
+def array_column(name: str, values: Array, missing: Array | None = None, truth: bool = False) -> Column:
+    """A column from a numpy array; `truth`: numbers that stand for truth values."""
+    if values.ndim != 1:
+        raise DataError(f"column {name!r} has {values.ndim} dimensions; a column has one")
+    kind = values.dtype.kind
+    if kind == "b" or truth:
+        x = np.ascontiguousarray(values == 1 if truth else values)
+        return Column(name, x, missing=missing if missing is not None and missing.any() else None)
+    if kind in "iuf":
+        return _number_column(name, values, missing)
+    if kind in "mM":
+        return time_column(name, values.astype(str).astype(object), np.isnat(values))
+    if kind == "U":
+        return objects_column(name, values.astype(object))
+    if kind == "O":
+        return objects_column(name, values, missing)
+    raise DataError(f"column {name!r} holds {values.dtype}, which is neither numbers nor text")
+
+
+def _number_column(name: str, values: Array, missing: Array | None) -> Column:
+    code = NUMERIC.get(values.dtype.str[1:], "f8")
+    x = np.ascontiguousarray(values, code) if values.dtype.str[0] != ">" else values.astype(code)
+    if missing is not None and missing.any() and x.dtype.kind == "i":
+        x = x.astype(np.float64)
+    if missing is not None and missing.any() and not np.isnan(x[missing]).all():
+        x = x.copy()
+        x[missing] = np.nan
+    if not any_nonfinite(x):
+        return Column(name, x)
+    check_infinite(name, x)
+    return Column(name, x, missing=np.isnan(x))
+
+
+def check_infinite(name: str, x: Array) -> None:
+    infinite = np.isinf(x)
+    if infinite.any():
+        raise DataError(f"{name!r} is infinite in {rows_of(infinite)}; remove these rows or mark them as missing")
+
+
+def factor_column(name: str, codes: Array, levels: Levels, ordered: bool) -> Column:
+    codes = np.ascontiguousarray(codes)
+    if codes.dtype not in (np.int8, np.int16, np.int32):
+        codes = codes.astype(np.int32)
+    missing = codes < 0 if has_negative(codes) else None
+    return Column(name, codes=codes, levels=levels, ordered=ordered, missing=missing)
+
+
+def time_column(name: str, text: Array, missing: Array | None) -> Column:
+    column = objects_column(name, np.asarray(text, object), missing)
+    return Column(name, codes=column.codes, levels=column.levels, missing=column.missing, time=True)
+
+
+def objects_column(name: str, values: Array, missing: Array | None = None) -> Column:
+    """A column of Python objects: all numbers, all truth values, or all text."""
+    gone = np.fromiter((_is_missing(v) for v in values), bool, len(values)) if missing is None else missing
+    present = values[~gone] if gone.any() else values
+    types = {type(v) for v in present}
+    if not types or all(issubclass(t, (str, np.str_)) for t in types):
+        return _text_column(name, values, gone)
+    if all(issubclass(t, (bool, np.bool_)) for t in types):
+        return array_column(name, np.where(gone, False, values).astype(bool), gone)
+    try:
+        if any(issubclass(t, (str, bytes, bool, np.bool_)) for t in types):
+            raise TypeError
+        numbers = np.where(gone, np.nan, values).astype(np.float64)
+    except (TypeError, ValueError, ArithmeticError):
+        names = ", ".join(sorted(t.__name__ for t in types))
+        if len(types) == 1 and not issubclass(next(iter(types)), bytes) and _is_label(present):
+            text = np.array([None if g else str(v) for v, g in zip(values, gone, strict=True)], object)
+            return time_column(name, text, gone)
+        raise DataError(
+            f"column {name!r} mixes or holds values that are no numbers, text or truth values ({names})"
+        ) from None
+    return _number_column(name, numbers, gone if gone.any() else None)
+
+
+def _is_label(present: Array) -> bool:
+    """Dates, times and intervals can label groups; containers cannot."""
+    return not hasattr(present[0], "__len__")
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, NaT and pandas' NA."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError, ArithmeticError):  # pd.NA has no truth value; a signalling Decimal NaN raises
+        return type(value).__name__ in ("NAType", "Decimal")
+
+
+def _text_column(name: str, values: Array, gone: Array) -> Column:
+    levels = sorted({str(v) for v in values[~gone]})
+    index = {label: code for code, label in enumerate(levels)}
+    if gone.any():
+        pairs = zip(values, gone, strict=True)
+        codes = np.fromiter((-1 if g else index[v] for v, g in pairs), small_int(len(levels)), len(values))
+    else:
+        codes = np.fromiter(map(index.__getitem__, values), small_int(len(levels)), len(values))
+    return factor_column(name, codes, Levels.of(levels), False)
+
+
+def _plain(labels: Any) -> list[Any]:
+    """Pandas' categories as str, int, float or bool."""
+    return [v if isinstance(v, (str, int, float, bool)) else str(v) for v in labels.tolist()]
+
+
+def as_factor(column: Column) -> Column:
+    """The column as categories: numbers by sorted value, truth values as False, True."""
+    if column.codes is not None or column.x is None:
+        return column
+    x, missing = column.x, column.missing
+    if x.dtype.kind == "b":
+        codes = x.astype(np.int8)
+        if missing is not None:
+            codes[missing] = -1
+        return factor_column(column.name, codes, Levels.of([False, True]), False)
+    if missing is None:
+        codes, uniques = factorize(x)
+        return factor_column(column.name, codes, Levels(len(uniques), uniques.tolist), False)
+    codes = np.full(len(x), -1, np.int32)
+    codes[~missing], uniques = factorize(x[~missing])
+    return factor_column(column.name, codes, Levels(len(uniques), uniques.tolist), False)

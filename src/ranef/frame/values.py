@@ -1,0 +1,112 @@
+"""Values as what they are used for: numbers, categories, a response, weights and offsets; and what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import ArgumentError, DataError
+from ranef.frame.blocks import Number
+from ranef.frame.coding import Coding
+from ranef.frame.design import Array
+from ranef.frame.evaluate import Categories
+from ranef.frame.table import Column, Table, any_column, as_factor, shorten, unknown_column
+from ranef.frame.transforms import Matrix
+
+
+def side_column(what: str, value: Any, table: Table) -> Column | None:
+    """The `weights=` or `offset=` argument as a column of numbers."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        column = table.column(value) if value in table.names else None
+        if column is None:
+            raise unknown_column(value, table.names, f"{what} column")
+    else:
+        column = side_array(what, value, table.n)
+    if column.x is None or column.x.dtype.kind == "b":
+        raise DataError(f"{what}: {column.name!r} does not hold numbers")
+    return column
+
+
+def side_array(what: str, value: Any, n: int) -> Column:
+    if not hasattr(value, "__len__"):
+        raise ArgumentError(f"{what}= is the name of a column or an array of {n} numbers, not {type(value).__name__}")
+    column = any_column(what, value)
+    size = len(column.x if column.x is not None else column.codes)  # type: ignore[arg-type]
+    if size != n:
+        raise DataError(f"{what} has {size} values; the data have {n} rows")
+    return column
+
+
+def not_a_time(value: Any, label: str) -> None:
+    if isinstance(value, Column) and value.time:
+        raise DataError(
+            f"{label!r} holds dates or times: turn it into a number (days since …), or write factor({label})"
+        )
+
+
+def default_coding(value: Any) -> Coding:
+    if isinstance(value, Categories) and value.coding is not None:
+        return value.coding
+    return "poly" if getattr(value, "ordered", False) else "treatment"
+
+
+def categories_of(value: Any, label: str) -> Categories:
+    if isinstance(value, Categories):
+        return value
+    if isinstance(value, Matrix):
+        raise DataError(f"{label} has several columns and cannot group rows")
+    if not isinstance(value, Column):
+        missing = np.isnan(value) if value.dtype.kind == "f" else None
+        value = Column(label, value, missing=missing if missing is not None and missing.any() else None)
+    column = as_factor(value)
+    return Categories(column.codes, column.levels, column.ordered)  # type: ignore[arg-type]
+
+
+def number_of(value: Any, label: str, keep: Callable[[Array], Array]) -> Number:
+    if isinstance(value, Matrix):
+        return Number(tuple(keep(x) for x in value.columns), value.endings)
+    if isinstance(value, Column):
+        value = _column_numbers(value, label)
+    if not isinstance(value, np.ndarray) or value.dtype.kind == "b":
+        raise DataError(f"{label!r} must be numeric")
+    return Number((keep(value),))
+
+
+def _column_numbers(column: Column, label: str) -> Any:
+    """The numbers of a column; one without any value has NaN everywhere."""
+    if column.x is not None:
+        return column.x
+    if column.codes is not None and not len(column.levels or ()):
+        return np.full(len(column.codes), np.nan)
+    what = "dates or times" if column.time else "text or categories"
+    raise DataError(
+        f"column {column.name!r} holds {what}; numbers are needed" + (f" for {label}" if label == "offset" else "")
+    )
+
+
+def response_of(value: Any, name: str, keep: Callable[[Array], Array]) -> Array:
+    truth = isinstance(value, np.ndarray) and value.dtype.kind == "b"
+    if isinstance(value, Column):
+        truth = value.x is not None and value.x.dtype.kind == "b"
+        if value.x is None:
+            what = "dates or times" if value.time else f"categories ({shorten(value.levels or [], 4)})"
+            raise DataError(f"response {name!r} holds {what}, not numbers")
+        value = value.x
+    if truth:
+        raise DataError(f"response {name!r} holds truth values, not numbers; a gaussian model needs numbers")
+    if isinstance(value, Categories) or (isinstance(value, Matrix) and len(value.columns) != 1):
+        raise DataError(f"response {name!r} is not one column of numbers")
+    return np.ascontiguousarray(keep(value.columns[0] if isinstance(value, Matrix) else value), np.float64)
+
+
+def total_of(parts: Sequence[Number]) -> Array | None:
+    if not parts:
+        return None
+    total = np.array(parts[0].columns[0], np.float64)
+    for part in parts[1:]:
+        total += part.columns[0]
+    return total

@@ -1,0 +1,1 @@
+"""Floor 5: what follows from a fit - tables, degrees of freedom, intervals, refits."""

@@ -1,0 +1,243 @@
+"""Refits: another response, another formula or data, and thousands of responses at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+
+from ranef.engines import Estimate, linear
+from ranef.engines.estimate import Array, from_core
+from ranef.errors import DataError, NotAvailableError
+from ranef.frame.checks import check_response
+from ranef.inference.frames import to_frame
+from ranef.inference.varcorr import unique
+from ranef.model import build_call, design_of, fit, layout_of, make_call
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+def refit(m: Fit, y: Any) -> Fit:
+    """Return the same model for another response.
+
+    Parameters
+    ----------
+    m : Fit
+        A fit with its rows.
+    y : array
+        One value per row used, or per row given (values at dropped rows are not looked at).
+    """
+    design = replace(design_of(m, "refit"), y=_response(m, y))
+    check_response(design)
+    core = linear.make_core(design, threads=m.call.control.threads)
+    estimate = linear.solve(core, design, m.call.method == "reml", m.call.control)
+    return replace(m, estimate=estimate, core=core, design=design)
+
+
+def _response(m: Fit, y: Any) -> Array:
+    values = np.ascontiguousarray(y, dtype=np.float64)
+    if values.ndim != 1 or len(values) not in (m.layout.n, m.layout.n_input):
+        raise DataError(f"refit: y has shape {values.shape}; the fit has {m.layout.n} rows used of {m.layout.n_input}")
+    if m.design is not None and m.design.rows is not None and len(values) != m.layout.n:
+        values = values[m.design.rows]
+    if not np.isfinite(values).all():
+        raise DataError(f"refit: y is missing or infinite in rows {np.flatnonzero(~np.isfinite(values))[:5].tolist()}")
+    return values
+
+
+def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any]) -> Fit:
+    """Fit again with a changed formula, other data or other arguments."""
+    if data is None and m.data is None:
+        raise NotAvailableError("update: a slim fit keeps no data; give data=")
+    changed = m.formula if formula is None else m.formula.update(formula)
+    return fit(changed, m.data if data is None else data, **{**m.call.arguments, **arguments})
+
+
+# ---- many responses --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ManyFits:
+    """Fits of one model to many responses.
+
+    Attributes
+    ----------
+    responses : tuple of str
+        Names, in the order given.
+    estimates : tuple of Estimate or None
+        None where the fit failed.
+    failures : dict
+        Response -> why it failed (missing values, constant, not converged).
+    """
+
+    responses: tuple[str, ...]
+    estimates: tuple[Estimate | None, ...]
+    failures: Mapping[str, str]
+    fixed: tuple[str, ...]
+    random: tuple[str, ...]
+    kind: str
+
+    @property
+    def failed(self) -> int:
+        """How many responses failed."""
+        return len(self.failures)
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+    def __repr__(self) -> str:
+        return f"ManyFits: {len(self)} responses, {self.failed} failed"
+
+    def glance(self) -> Any:
+        """One row per response: `response, criterion, sigma, converged, boundary, evaluations, failure`."""
+        return to_frame(_glance_columns(self), self.kind)
+
+    def tidy(self) -> Any:
+        """One row per response and fixed effect: `response, term, estimate, std_error, statistic`."""
+        return to_frame(_tidy_columns(self), self.kind)
+
+    def ran_pars(self) -> Any:
+        """One row per response: `response`, a column per standard deviation (`sd__x | g`), and `sigma`."""
+        return to_frame(_sd_columns(self), self.kind)
+
+
+def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
+    """Fit one model to many responses; design, ordering and symbolic work are shared, the fits run in parallel.
+
+    Parameters
+    ----------
+    formula : str
+        The model; its left side, if any, is not looked at.
+    data : data frame or dict
+        The predictors and groups.
+    Y : (n, m) array, data frame or dict of columns
+        One column per response, one row per row of `data`.
+    **arguments
+        As for `fit`.
+
+    Returns
+    -------
+    ManyFits
+        Tables per response; a response that cannot be fitted is counted and named in `failures`.
+    """
+    call = make_call(one_sided(formula), **arguments)
+    _, design = build_call(call, data)
+    names, responses = columns_of(Y, design.n_input)
+    responses = responses if design.rows is None else responses[design.rows]
+    linear.check(design, call.control)
+    failures = unusable(names, responses)
+    good = [j for j, name in enumerate(names) if name not in failures]
+    found = dict(zip([names[j] for j in good], _solve(design, responses[:, good], call), strict=True))
+    failures |= {name: why for name, e in found.items() if (why := _why_failed(e))}
+    estimates = tuple(e if isinstance(e := found.get(name), Estimate) else None for name in names)
+    layout = layout_of(design)
+    return ManyFits(names, estimates, failures, layout.fixed, _sd_names(layout.terms), layout.kind)
+
+
+def one_sided(formula: Any) -> Any:
+    """Return the formula without its response."""
+    from ranef.formula import Formula, parse
+
+    read = formula if isinstance(formula, Formula) else parse(formula)
+    return replace(read, lhs=None)
+
+
+def columns_of(Y: Any, n: int) -> tuple[tuple[str, ...], Array]:
+    """Names and (n, m) values of the responses."""
+    if isinstance(Y, Mapping):
+        names, values = tuple(map(str, Y)), np.column_stack([np.asarray(v, dtype=float) for v in Y.values()])
+    elif hasattr(Y, "columns") or hasattr(Y, "column_names"):
+        frame = nw.from_native(Y, eager_only=True)
+        names, values = tuple(map(str, frame.columns)), frame.to_numpy().astype(np.float64)
+    else:
+        values = np.asarray(Y, dtype=np.float64)
+        values = values[:, None] if values.ndim == 1 else values
+        names = tuple(f"y{j + 1}" for j in range(values.shape[-1]))
+    if values.ndim != 2 or len(values) != n:
+        raise DataError(f"fit_many: Y has shape {values.shape}; the data have {n} rows, so Y must be ({n}, m)")
+    return names, values
+
+
+def unusable(names: Sequence[str], responses: Array) -> dict[str, str]:
+    """Responses that cannot be fitted, and why."""
+    missing = ~np.isfinite(responses).all(axis=0)
+    constant = ~missing & (responses == responses[:1]).all(axis=0)
+    out = {names[j]: "missing or infinite values" for j in np.flatnonzero(missing)}
+    return out | {names[j]: "constant response" for j in np.flatnonzero(constant)}
+
+
+def _why_failed(found: Estimate | str) -> str | None:
+    if isinstance(found, str):
+        return found
+    return None if found.outcome == "converged" else f"not converged: {found.outcome}"
+
+
+def _solve(design: Any, responses: Array, call: Any) -> list[Estimate | str]:
+    if not responses.shape[1]:
+        return []
+    reml, control = call.method == "reml", call.control
+    core = linear.make_core(design, np.ascontiguousarray(responses[:, 0]), control.threads)
+    linear.check_rank(core, design)
+    found = core.refit(
+        np.asfortranarray(responses),
+        linear.sources(design.fixed),
+        linear.term_sources(design.terms),
+        design.weights,
+        design.offset,
+        reml,
+        control.options,
+    )
+    return [record if isinstance(record, str) else from_core(record, core, reml) for record in found]
+
+
+def _sd_names(terms: Any) -> tuple[str, ...]:
+    labels = unique([t.label for t in terms])
+    return tuple(f"sd__{name} | {g}" for g, t in zip(labels, terms, strict=True) for name in t.names)
+
+
+def _figure(fits: ManyFits, of: Any) -> Array:
+    return np.array([np.nan if e is None else of(e) for e in fits.estimates], dtype=float)
+
+
+def _glance_columns(fits: ManyFits) -> dict[str, Any]:
+    return {
+        "response": list(fits.responses),
+        "criterion": _figure(fits, lambda e: e.criterion),
+        "sigma": _figure(fits, lambda e: e.sigma),
+        "converged": [name not in fits.failures for name in fits.responses],
+        "boundary": [e is not None and bool(e.boundary) for e in fits.estimates],
+        "evaluations": [0 if e is None else e.evaluations for e in fits.estimates],
+        "failure": [fits.failures.get(name) for name in fits.responses],
+    }
+
+
+def _tidy_columns(fits: ManyFits) -> dict[str, Any]:
+    p = len(fits.fixed)
+    blank = np.full(p, np.nan)
+    beta = np.concatenate([np.empty(0), *(blank if e is None else e.beta for e in fits.estimates)])
+    errors = [blank if e is None else np.sqrt(np.diag(e.vcov)) for e in fits.estimates]
+    std_error = np.concatenate([np.empty(0), *errors])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = beta / std_error
+    return {
+        "response": [name for name in fits.responses for _ in range(p)],
+        "term": list(fits.fixed) * len(fits),
+        "estimate": beta,
+        "std_error": std_error,
+        "statistic": statistic,
+    }
+
+
+def _sd_columns(fits: ManyFits) -> dict[str, Any]:
+    blank = np.full(len(fits.random), np.nan)
+    sds = np.array([blank if e is None else _sds(e) for e in fits.estimates]).reshape(len(fits), len(fits.random))
+    named = dict(zip(fits.random, sds.T.copy(), strict=True))
+    return {"response": list(fits.responses), **named, "sigma": _figure(fits, lambda e: e.sigma)}
+
+
+def _sds(estimate: Estimate) -> Array:
+    return np.concatenate([np.empty(0), *(np.sqrt(np.diag(c)) for c in estimate.covariances)])

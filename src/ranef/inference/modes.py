@@ -1,0 +1,75 @@
+"""Conditional modes of the random effects, their covariances, and their sum with the fixed effects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.inference.frames import to_frame
+from ranef.inference.varcorr import unique
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+def conditional_covariance(m: Fit) -> dict[str, Array]:
+    """Covariance of the conditional modes of each term given theta and sigma (lme4's condVar): label -> (L, k, k)."""
+    labels = unique([t.label for t in m.layout.terms])
+    return {label: np.asarray(m.core.cond_cov(i)) for i, label in enumerate(labels)}
+
+
+def grouped(m: Fit) -> dict[str, list[int]]:
+    """Return grouping factor -> its terms, in order."""
+    out: dict[str, list[int]] = {}
+    for i, term in enumerate(m.layout.terms):
+        out.setdefault(term.label, []).append(i)
+    return out
+
+
+def ranef(m: Fit, std_error: bool, covariance: bool) -> dict[str, Any]:
+    """One frame per grouping factor: `level`, the modes, and their uncertainty if asked for."""
+    return {
+        label: to_frame(_frame(m, terms, std_error, covariance), m.layout.kind) for label, terms in grouped(m).items()
+    }
+
+
+def _frame(m: Fit, terms: list[int], std_error: bool, covariance: bool) -> dict[str, Any]:
+    names = unique([n for i in terms for n in m.layout.terms[i].names])
+    modes = np.column_stack([m.estimate.modes[i] for i in terms])
+    out = {"level": labels(m, terms[0]), **dict(zip(names, modes.T.copy(), strict=True))}
+    if std_error or covariance:
+        first = 0
+        for i in terms:
+            k = len(m.layout.terms[i].names)
+            cov = np.asarray(m.core.cond_cov(i))
+            out |= _uncertainty(names[first : first + k], cov, std_error, covariance)
+            first += k
+    return out
+
+
+def _uncertainty(names: tuple[str, ...], cov: Array, std_error: bool, covariance: bool) -> dict[str, Array]:
+    k = len(names)
+    sd = {f"std_error__{names[j]}": np.sqrt(cov[:, j, j]) for j in range(k)} if std_error else {}
+    cells = [(i, j) for j in range(k) for i in range(j, k)] if covariance else []
+    return sd | {f"cov__{names[j]}.{names[i]}": cov[:, i, j].copy() for i, j in cells}
+
+
+def labels(m: Fit, term: int) -> list[Any]:
+    """Return the levels of a term."""
+    return list(m.layout.terms[term].levels)
+
+
+def coef(m: Fit) -> dict[str, Any]:
+    """One frame per grouping factor: `level`, and every coefficient of that level (fixed + random)."""
+    return {label: to_frame(_coef_frame(m, terms), m.layout.kind) for label, terms in grouped(m).items()}
+
+
+def _coef_frame(m: Fit, terms: list[int]) -> dict[str, Any]:
+    levels = len(m.layout.terms[terms[0]].levels)
+    out = {name: np.full(levels, beta) for name, beta in zip(m.layout.fixed, m.estimate.beta, strict=True)}
+    for i in terms:
+        for name, mode in zip(m.layout.terms[i].names, m.estimate.modes[i].T, strict=True):
+            out[name] = out.get(name, np.zeros(levels)) + mode
+    return {"level": labels(m, terms[0]), **out}

@@ -1,0 +1,112 @@
+"""Vectors and matrices with names: pandas objects where pandas came in, small read-only types otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import NotAvailableError, OptionError, UnknownColumnError, nearest
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NamedVector(Mapping[str, float]):
+    """A read-only mapping from name to number that numpy reads as a vector."""
+
+    names: tuple[str, ...]
+    values_: Array
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.values_[position(name, self.names)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.values_, dtype=dtype) if copy or dtype is not None else self.values_
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.names), default=0)
+        return "\n".join(f"{name:<{width}}  {value:.6g}" for name, value in self.items())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NamedMatrix(Mapping[str, NamedVector]):
+    """A read-only symmetric matrix: `m["a"]["b"]` and `m["a", "b"]` are entries, numpy reads it as a matrix."""
+
+    names: tuple[str, ...]
+    values_: Array
+
+    def __getitem__(self, name: Any) -> Any:
+        if isinstance(name, tuple):
+            return self[name[0]][name[1]]
+        return NamedVector(self.names, self.values_[position(name, self.names)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.values_, dtype=dtype) if copy or dtype is not None else self.values_
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.names), default=0)
+        cells = [[f"{v:.6g}" for v in row] for row in self.values_]
+        wide = [max(len(n), *(len(r[j]) for r in cells)) for j, n in enumerate(self.names)]
+        head = " " * width + "".join(f"  {n:>{w}}" for n, w in zip(self.names, wide, strict=True))
+        rows = (
+            f"{n:<{width}}" + "".join(f"  {c:>{w}}" for c, w in zip(row, wide, strict=True))
+            for n, row in zip(self.names, cells, strict=True)
+        )
+        return "\n".join([head, *rows])
+
+
+def position(name: Any, names: tuple[str, ...]) -> int:
+    """Where `name` stands among `names`.
+
+    Raises
+    ------
+    UnknownColumnError
+        If it is not there; the nearest is named.
+    """
+    if name not in names:
+        raise UnknownColumnError(f"there is no {name!r}; {nearest(name, names)}")
+    return names.index(name)
+
+
+def named_vector(names: tuple[str, ...], values: Array, kind: str) -> Any:
+    """Return a pandas Series where pandas came in, else a `NamedVector`."""
+    if kind != "pandas":
+        return NamedVector(names, values)
+    import pandas as pd
+
+    return pd.Series(values, index=list(names), copy=True)
+
+
+def named_matrix(names: tuple[str, ...], values: Array, kind: str) -> Any:
+    """Return a pandas DataFrame where pandas came in, else a `NamedMatrix`."""
+    if kind != "pandas":
+        return NamedMatrix(names, values)
+    import pandas as pd
+
+    return pd.DataFrame(values, index=list(names), columns=list(names), copy=True)
+
+
+def vcov(m: Fit, component: str, kind: str) -> Any:
+    """Covariance matrix of the fixed effects."""
+    if component != "mean":
+        raise OptionError(f"vcov: component={component!r} is not part of this model; it has 'mean'")
+    if kind != "model":
+        raise NotAvailableError(f"vcov: kind={kind!r} is not available in this version; use 'model'")
+    return named_matrix(m.layout.fixed, m.estimate.vcov, m.layout.kind)

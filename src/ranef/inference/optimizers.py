@@ -1,0 +1,66 @@
+"""The same criterion given to several optimisers: whether they agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines import Estimate, linear
+from ranef.inference.frames import to_frame
+from ranef.inference.many import _sd_names, _sds
+from ranef.model import design_of
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+OPTIMIZERS = ("newton", "scipy:L-BFGS-B", "scipy:BFGS", "scipy:Nelder-Mead", "scipy:Powell")
+NLOPT = ("nlopt:LN_BOBYQA", "nlopt:LN_NELDERMEAD")
+
+
+def all_fit(m: Fit, optimizers: Sequence[str] | None = None) -> Any:
+    """Fit again with every optimiser at hand, from the default start.
+
+    Parameters
+    ----------
+    m : Fit
+        A fit with its rows.
+    optimizers : sequence of str, optional
+        Names as in `Control.optimizer`; default: the engine's own, several of scipy's, nlopt's where installed.
+
+    Returns
+    -------
+    data frame
+        One row per optimiser: `optimizer, outcome, criterion, excess` (over the smallest criterion found),
+        `evaluations, seconds`, then every fixed effect, standard deviation and sigma.
+    """
+    names = optimizers or (*OPTIMIZERS, *(NLOPT if find_spec("nlopt") else ()))
+    timed = [_timed(m, name) for name in names]
+    best = min(e.criterion for e, _ in timed)
+    columns = {
+        "optimizer": list(names),
+        "outcome": [e.outcome for e, _ in timed],
+        "criterion": [e.criterion for e, _ in timed],
+        "excess": [e.criterion - best for e, _ in timed],
+        "evaluations": [e.evaluations for e, _ in timed],
+        "seconds": [seconds for _, seconds in timed],
+    }
+    return to_frame({**columns, **_estimates(m, [e for e, _ in timed])}, m.layout.kind)
+
+
+def _timed(m: Fit, optimizer: str) -> tuple[Estimate, float]:
+    design, control = design_of(m, "all_fit"), replace(m.call.control, optimizer=optimizer, start=None)
+    core = linear.make_core(design, threads=control.threads)
+    started = time.perf_counter()
+    found = linear.solve(core, design, m.call.method == "reml", control)
+    return found, time.perf_counter() - started
+
+
+def _estimates(m: Fit, found: list[Estimate]) -> dict[str, Any]:
+    names = (*m.layout.fixed, *_sd_names(m.layout.terms), "sigma")
+    rows = np.array([[*e.beta, *_sds(e), e.sigma] for e in found])
+    return dict(zip(names, rows.T.copy(), strict=True))

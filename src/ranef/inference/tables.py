@@ -1,0 +1,149 @@
+"""broom.mixed's three tables: `tidy` and `glance` (`augment` is in its own module)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import ArgumentError, NotAvailableError, OptionError, nearest
+from ranef.inference.frames import to_frame
+from ranef.inference.varcorr import Covariance
+from ranef.inference.wald import p_value, quantile
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+TEXT = ("effect", "component", "group", "level", "term")
+NUMBERS = ("estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high")
+Columns = dict[str, Any]
+
+
+def tidy(m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str) -> Any:
+    """Estimates as a frame, see `Fit.tidy`."""
+    return to_frame(tidy_columns(m, effects, conf_int, conf_level, method), m.layout.kind)
+
+
+def tidy_columns(m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str) -> Columns:
+    """Return the columns of `tidy`."""
+    _check_method(method)
+    asked = [effects] if isinstance(effects, str) else list(effects)
+    for effect in asked:
+        if effect not in BUILDERS:
+            raise OptionError(f"tidy: effects={effect!r} is unknown; {nearest(effect, BUILDERS)}")
+    parts = [BUILDERS[effect](m, conf_level if conf_int else None) for effect in asked]
+    names = (*TEXT, *NUMBERS) if conf_int else (*TEXT, *NUMBERS[:-2])
+    return {name: _stacked([_column(part, name) for part in parts], name in TEXT) for name in names}
+
+
+def _check_method(method: str) -> None:
+    if method in ("profile", "boot"):
+        raise NotAvailableError(f"tidy: method={method!r} intervals are not available in this version; use 'wald'")
+    if method != "wald":
+        raise OptionError(f"tidy: method={method!r} is unknown; known: 'wald'")
+
+
+def _column(part: Columns, name: str) -> Any:
+    rows = len(part["term"])
+    value = part.get(name, None if name in TEXT else np.nan)
+    if isinstance(value, str) or value is None:
+        return [value] * rows
+    return value if name in TEXT else np.broadcast_to(np.asarray(value, dtype=float), (rows,))
+
+
+def _stacked(parts: list[Any], text: bool) -> Any:
+    return [v for part in parts for v in part] if text else np.concatenate(parts)
+
+
+def _interval(estimate: Array, std_error: Array, df: Array | float, level: float | None) -> Columns:
+    if level is None:
+        return {}
+    half = quantile(level, df) * std_error
+    return {"conf_low": estimate - half, "conf_high": estimate + half}
+
+
+def fixed(m: Fit, level: float | None = None) -> Columns:
+    """Return fixed effects with t tests."""
+    beta, df = m.estimate.beta, m.ddf
+    std_error = np.sqrt(np.diag(m.estimate.vcov))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = beta / std_error
+    return {
+        "effect": "fixed",
+        "component": "mean",
+        "term": list(m.layout.fixed),
+        "estimate": beta,
+        "std_error": std_error,
+        "statistic": statistic,
+        "df": df,
+        "p_value": p_value(statistic, df),
+        **_interval(beta, std_error, df, level),
+    }
+
+
+def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wald intervals are not made for these)
+    """Return standard deviations `sd__x` and correlations `cor__x.y` of each term, and `sd__Observation`."""
+    found = m.varcorr()
+    rows = [row for key, term in found.items() for row in _ran_par_rows(key, term)]
+    rows.append(("Residual", "sd__Observation", found.sigma))
+    return {
+        "effect": "ran_pars",
+        "component": "mean",
+        "group": [r[0] for r in rows],
+        "term": [r[1] for r in rows],
+        "estimate": np.array([r[2] for r in rows]),
+    }
+
+
+def _ran_par_rows(key: str, term: Covariance) -> list[tuple[str, str, float]]:
+    sds = [(key, f"sd__{name}", float(sd)) for name, sd in zip(term.names, term.sd, strict=True)]
+    return sds + [(key, f"cor__{term.names[j]}.{term.names[i]}", float(term.corr[i, j])) for i, j in term.pairs]
+
+
+def ran_vals(m: Fit, level: float | None = None) -> Columns:
+    """Conditional modes with conditional standard deviations; normal intervals."""
+    parts = [_ran_vals(m, i, level) for i in range(len(m.layout.terms))]
+    names = ("group", "level", "term", "estimate", "std_error", "conf_low", "conf_high")
+    stacked = {n: [v for part in parts for v in part[n]] for n in names if parts and n in parts[0]}
+    return {"effect": "ran_vals", "component": "mean", "term": [], **stacked}
+
+
+def _ran_vals(m: Fit, i: int, level: float | None) -> Columns:
+    info, modes = m.layout.terms[i], m.estimate.modes[i]
+    sd = np.sqrt(np.einsum("ljj->lj", np.asarray(m.core.cond_cov(i))))
+    q, k = modes.shape
+    return {
+        "group": [info.label] * (q * k),
+        "level": [str(v) for _ in range(k) for v in info.levels],
+        "term": [name for name in info.names for _ in range(q)],
+        "estimate": modes.T.ravel(),
+        "std_error": sd.T.ravel(),
+        **_interval(modes.T.ravel(), sd.T.ravel(), np.inf, level),
+    }
+
+
+BUILDERS: dict[str, Callable[[Fit, float | None], Columns]] = {
+    "fixed": fixed,
+    "ran_pars": ran_pars,
+    "ran_vals": ran_vals,
+}
+
+
+def glance(m: Fit) -> Any:
+    """One row of figures about the whole fit."""
+    names = (
+        "nobs", "npar", "df_residual", "sigma", "loglik", "criterion", "aic", "bic", "method", "family", "converged",
+    )  # fmt: skip
+    row = {name: [getattr(m, name)] for name in names}
+    return to_frame({**row, "boundary": [bool(m.boundary)]}, m.layout.kind)
+
+
+def as_names(value: Any, what: str) -> list[str]:
+    """Return a name or several, as a list."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Sequence) and all(isinstance(v, str) for v in value):
+        return list(value)
+    raise ArgumentError(f"{what} takes a name or a list of names, not {type(value).__name__}")

@@ -1,0 +1,129 @@
+"""Standard deviations, correlations and covariances of the random effects, as values with names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import UnknownColumnError, nearest
+from ranef.inference.frames import to_frame
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+@dataclass(frozen=True, eq=False)
+class Covariance:
+    """Covariance of the random effects of one term, in the units of the response (absolute, not relative to sigma).
+
+    Attributes
+    ----------
+    group : str
+        Grouping factor.
+    names : tuple of str
+        The varying columns.
+    structure : str
+        "us" | "diag".
+    sd : (k,) array
+        Standard deviations.
+    corr, cov : (k, k) arrays
+        Correlations (NaN where a standard deviation is 0) and covariances.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    structure: str
+    sd: Array
+    corr: Array
+    cov: Array
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Positions (i, j), i > j, of the correlations that were estimated."""
+        k = len(self.names) if self.structure == "us" else 0
+        return [(i, j) for j in range(k) for i in range(j + 1, k)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VarCorr(Mapping[str, Covariance]):
+    """Covariances by term, and sigma. A second term of the same group g has the key "g.1", as in lme4.
+
+    Attributes
+    ----------
+    terms : tuple of Covariance
+        In the order of the formula.
+    sigma : float
+        Residual standard deviation.
+    """
+
+    keys_: tuple[str, ...]
+    terms: tuple[Covariance, ...]
+    sigma: float
+    kind: str
+
+    def __getitem__(self, key: str) -> Covariance:
+        if key not in self.keys_:
+            raise UnknownColumnError(f"there is no term {key!r}; {nearest(key, self.keys_)}")
+        return self.terms[self.keys_.index(key)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_)
+
+    def __len__(self) -> int:
+        return len(self.keys_)
+
+    def to_frame(self) -> Any:
+        """Long table: `group, term, term2, variance, sd`; covariances carry their correlation in `sd`, as in R."""
+        return to_frame(_columns(rows(self)), self.kind)
+
+    def __repr__(self) -> str:
+        lines = [f"{'group':<14}{'term':<24}{'sd':>12}  corr"]
+        for term in self.terms:
+            lines += [_line(term, i) for i in range(len(term.names))]
+        return "\n".join([*lines, f"{'Residual':<14}{'':<24}{self.sigma:>12.6g}"])
+
+
+def varcorr(m: Fit) -> VarCorr:
+    """Return the random effects' covariances of a fit."""
+    found = tuple(
+        _covariance(info.label, info.names, info.structure, cov)
+        for info, cov in zip(m.layout.terms, m.estimate.covariances, strict=True)
+    )
+    return VarCorr(unique([t.group for t in found]), found, m.sigma, m.layout.kind)
+
+
+def _covariance(group: str, names: tuple[str, ...], structure: str, cov: Array) -> Covariance:
+    sd = np.sqrt(np.diag(cov))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        corr = np.clip(cov / np.outer(sd, sd), -1, 1)
+    np.fill_diagonal(corr, 1.0)
+    return Covariance(group, names, structure, sd, corr, cov)
+
+
+def unique(labels: list[str]) -> tuple[str, ...]:
+    """Labels made unique: a label seen k times before gets ".k"."""
+    return tuple(f"{g}.{n}" if (n := labels[:i].count(g)) else g for i, g in enumerate(labels))
+
+
+def rows(vc: VarCorr) -> list[tuple[str, str | None, str | None, float, float]]:
+    """(group, term, term2, variance or covariance, sd or correlation)."""
+    out: list[tuple[str, str | None, str | None, float, float]] = []
+    for key, t in vc.items():
+        out += [(key, n, None, t.cov[i, i], t.sd[i]) for i, n in enumerate(t.names)]
+        out += [(key, t.names[j], t.names[i], t.cov[i, j], t.corr[i, j]) for i, j in t.pairs]
+    return [*out, ("Residual", None, None, vc.sigma**2, vc.sigma)]
+
+
+def _columns(table: list[Any]) -> dict[str, list[Any]]:
+    names = ("group", "term", "term2", "variance", "sd")
+    return {name: [row[i] for row in table] for i, name in enumerate(names)}
+
+
+def _line(term: Covariance, i: int) -> str:
+    corr = " ".join(f"{term.corr[i, j]:6.2f}" for j in range(i)) if term.structure == "us" else ""
+    group = term.group if i == 0 else ""
+    return f"{group:<14}{term.names[i]:<24}{term.sd[i]:>12.6g}  {corr}".rstrip()

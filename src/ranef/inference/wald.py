@@ -1,0 +1,32 @@
+"""Wald tests and intervals: t with the given degrees of freedom, normal where they are infinite."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import OptionError
+
+
+def p_value(statistic: Array, df: Array) -> Array:
+    """Two-sided p-value."""
+    from scipy.special import ndtr, stdtr
+
+    below = -np.abs(statistic)
+    return 2 * np.where(np.isinf(df), ndtr(below), stdtr(np.where(np.isinf(df), 1.0, df), below))
+
+
+def quantile(level: float, df: Array | float = np.inf) -> Array:
+    """Half-width of a two-sided interval, in standard errors.
+
+    Raises
+    ------
+    OptionError
+        If the level is not between 0 and 1.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    if not 0 < level < 1:
+        raise OptionError(f"confidence level {level!r} must lie between 0 and 1, for example 0.95")
+    above, d = (1 + level) / 2, np.asarray(df, dtype=float)
+    return np.where(np.isinf(d), ndtri(above), stdtrit(np.where(np.isinf(d), 1.0, d), above))

@@ -1,0 +1,36 @@
+"""Random-effects terms as pictures need them: found by name, with levels in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ranef.errors import DataError, OptionError, nearest
+from ranef.inference.varcorr import unique
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+def labels(m: Fit) -> tuple[str, ...]:
+    """Return the names of the random-effects terms, a second term of group g as `g.1`."""
+    return unique([t.label for t in m.layout.terms])
+
+
+def find_term(m: Fit, term: str | None) -> int:
+    """Return the position of the term called `term`, of the first one for None.
+
+    Raises
+    ------
+    DataError
+        The model has no random effects.
+    OptionError
+        No term has this name; the nearest is named.
+    """
+    known = labels(m)
+    if not known:
+        raise DataError("the model has no random effects to draw")
+    if term is None:
+        return 0
+    if term not in known:
+        raise OptionError(f"{term!r} is not a grouping factor of this model; {nearest(term, known)}")
+    return known.index(term)

@@ -1,0 +1,84 @@
+"""The data with what the fit says about each row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import NotAvailableError
+from ranef.inference.frames import to_frame
+from ranef.predict.predict import Question, predict, variance
+from ranef.predict.rows import fitted_design
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+def augment(m: Fit, newdata: Any = None) -> Any:
+    """Return the rows used, or `newdata`, with columns added.
+
+    `fitted` (random effects included), `std_error` (of it, from the joint covariance of fixed and random effects),
+    `population` (random effects left out), and `residual` where the response is known. A column of that name in the
+    data is kept: the new one gets a trailing underscore. Unseen levels in `newdata` get population values.
+    """
+    if newdata is None and m.data is None:
+        raise NotAvailableError("augment: a slim fit keeps no data; give newdata=")
+    columns = _fitted_columns(m) if newdata is None else _new_columns(m, newdata)
+    rows = m.design.rows if newdata is None and m.design is not None else None
+    return joined(m.data if newdata is None else newdata, rows, columns, m.layout.kind)
+
+
+def _fitted_columns(m: Fit) -> dict[str, Array]:
+    which = [True] * len(m.layout.terms)
+    return {
+        "fitted": m.fitted(),
+        "std_error": np.sqrt(variance(m, fitted_design(m, "augment"), which)),
+        "population": predict(m, None, Question(re="none")),
+        "residual": m.residuals(),
+    }
+
+
+def _new_columns(m: Fit, newdata: Any) -> dict[str, Array]:
+    table = predict(m, newdata, Question(new_levels="population", std_error=True))
+    found = {
+        "fitted": _array(table, "estimate"),
+        "std_error": _array(table, "std_error"),
+        "population": predict(m, newdata, Question(re="none", new_levels="population")),
+    }
+    y = response_of(m, newdata)
+    return found if y is None else {**found, "residual": y - found["fitted"]}
+
+
+def _array(table: Any, name: str) -> Array:
+    return np.asarray(table[name], dtype=float)
+
+
+def response_of(m: Fit, newdata: Any) -> Array | None:
+    """Return the response in new data, if its columns are there."""
+    return m.spec.new(newdata, response=True, groups="none").y
+
+
+def joined(data: Any, rows: Any, columns: dict[str, Array], kind: str) -> Any:
+    """Rows of a native frame with columns added."""
+    if isinstance(data, dict):
+        picked = {k: np.asarray(v) if rows is None else np.asarray(v)[rows] for k, v in data.items()}
+        return to_frame({**picked, **_renamed(columns, list(picked))}, kind)
+    frame = nw.from_native(data, eager_only=True)
+    frame = frame if rows is None else frame[rows]
+    new = _renamed(columns, frame.columns)
+    series = [nw.new_series(k, v, backend=frame.implementation) for k, v in new.items()]
+    return _with(frame, series)
+
+
+def _renamed(columns: dict[str, Array], taken: list[str]) -> dict[str, Array]:
+    return {f"{name}_" if name in taken else name: value for name, value in columns.items()}
+
+
+def _with(frame: Any, series: list[Any]) -> Any:
+    native = frame.to_native()
+    if not hasattr(native, "index"):
+        return frame.with_columns(*series).to_native()
+    return native.assign(**{s.name: s.to_numpy() for s in series})  # by position: a pandas index may hold duplicates

@@ -1,0 +1,253 @@
+"""Transforms: their values, and that one row of new data gives the in-sample row to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from frame.frames import columns
+from scipy.interpolate import CubicSpline, LSQUnivariateSpline, make_interp_spline
+
+from ranef.errors import DataError, FormulaError, NotAvailableError, RanefError
+from ranef.formula import functions
+from ranef.frame import build, matrix
+from ranef.frame.evaluate import CALLS
+from ranef.frame.transforms import ELEMENTWISE, STATEFUL
+
+DATA = columns(50)
+x, z, pos = (np.array(DATA[k]) for k in ("x", "z", "pos"))
+
+
+def column(rhs, data=None, **options):
+    _, design = build(f"y ~ 0 + {rhs}", DATA if data is None else data, **options)
+    return matrix(design.fixed, design.n)
+
+
+def test_the_two_tables_of_functions_agree():
+    assert set(ELEMENTWISE) == functions.ELEMENTWISE
+    assert set(STATEFUL) == functions.STATEFUL
+    assert set(CALLS) == functions.SHAPE | functions.CATEGORICAL | functions.CODING_CALLS
+
+
+EVERY = [
+    "x", "I(x^2)", "I(x**3)", "I(x/2 + z*3 - 1)", "log(pos)", "log(pos, 10)", "log(pos, base = 2)", "log1p(pos)", "log10(pos)",
+    "log2(pos)", "exp(x)", "expm1(x)", "sqrt(pos)", "abs(x)", "sin(2 * pi * x)", "cos(x)", "tan(x)", "np.exp(x)", "np.arctan(x)",
+    "round(x, 1)", "floor(x)", "ceiling(x)", "sign(x)", "ifelse(x > 0, x, z)", "pmax(x, 0)", "pmin(x, z)", "I(x %% 2)",
+    "I(x %/% 2)", "I(-x)", "I(+x)", "scale(x)", "scale(x, center = FALSE)", "scale(x, scale = FALSE)", "center(x)",
+    "standardize(x)", "poly(x, 3)", "poly(x, 2, raw = TRUE)", "poly(x, degree = 4)", "bs(x)", "bs(x, df = 6)",
+    "bs(x, knots = c(-0.5, 0.5), degree = 2)", "bs(x, df = 5, intercept = TRUE)", "ns(x, df = 3)", "ns(x, knots = c(0))",
+    "ns(x, df = 4, intercept = TRUE)", "cr(x, df = 4)", "cc(x, df = 4)", "cr(x, knots = [0])", "poly(log(pos), 2)",
+    "scale(poly(x, 1))", "x:z", "x:f", "poly(x, 2):f", "f:h", "b", "k", "factor(k)", "ordered(k)", "as.factor(i)", "cut(x, 3)",
+    "cut(x, c(-9, 0, 9))", "I(x > 0)", "I(f == 'lo')", "I(f %in% c('lo', 'hi'))", "I(x > 0 & !b | z < 2)", "I(f != 'lo')",
+    "interaction(f, h)", "relevel(f, ref = 'mid')", "C(f, sum)", "C(f, contr.helmert)", "as.numeric(b)", "as.integer(x)",
+    "factor(f, labels = c('A', 'B', 'C'))", "ordered(f)", "f", "factor(f, levels = c('lo', 'mid', 'hi'), labels = c('1', '2', '3'))",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rhs", EVERY)
+def test_a_row_of_new_data_is_the_row_of_the_fit(rhs):
+    data = {k: np.array(v) for k, v in DATA.items()}
+    spec, design = build(f"y ~ 1 + {rhs} + (0 + {rhs} | g)", data)
+    X = matrix(design.fixed, design.n)
+    Z = matrix(design.terms[0].blocks, design.n)
+    assert np.isfinite(X).all()
+    for row in (0, 17, 49):
+        one = spec.new({k: v[row : row + 1] for k, v in data.items()})
+        np.testing.assert_array_equal(matrix(one.fixed, 1)[0], X[row])
+        np.testing.assert_array_equal(matrix(one.terms[0].blocks, 1)[0], Z[row])
+        assert one.terms[0].codes[0] == design.terms[0].codes[row]
+    some = spec.new(pd.DataFrame(data).iloc[10:20])
+    np.testing.assert_array_equal(matrix(some.fixed, 10), X[10:20])
+    assert some.fixed[-1].names == design.fixed[-1].names
+
+
+def test_elementwise_values():
+    np.testing.assert_array_equal(column("log(pos)")[:, 0], np.log(pos))
+    np.testing.assert_allclose(column("log(pos, 3)")[:, 0], np.log(pos) / np.log(3))
+    np.testing.assert_array_equal(column("I(x^2 - 1/pos)")[:, 0], x**2 - 1 / pos)
+    np.testing.assert_array_equal(column("sin(2*pi*x)")[:, 0], np.sin(2 * np.pi * x))
+    np.testing.assert_array_equal(column("pmax(x, z, 3)")[:, 0], np.maximum(np.maximum(x, z), 3))
+    np.testing.assert_array_equal(column("pmin(x, 0)")[:, 0], np.minimum(x, 0))
+    np.testing.assert_array_equal(column("ifelse(b, x, -1)")[:, 0], np.where(DATA["b"], x, -1))
+    np.testing.assert_array_equal(column("I(x > 0 & z < 3)")[:, 1], (x > 0) & (z < 3))
+    np.testing.assert_array_equal(column("I(!(x > 0) | z < 3)")[:, 1], ~(x > 0) | (z < 3))
+
+
+def test_a_column_named_pi_goes_first():
+    np.testing.assert_array_equal(column("I(2 * pi)", {**DATA, "pi": x})[:, 0], 2 * x)
+
+
+def test_scale_is_rs():
+    np.testing.assert_allclose(column("scale(x)")[:, 0], (x - x.mean()) / x.std(ddof=1), rtol=1e-13)
+    rms = np.sqrt((x**2).sum() / (len(x) - 1))
+    np.testing.assert_allclose(column("scale(x, center = FALSE)")[:, 0], x / rms, rtol=1e-13)
+    np.testing.assert_allclose(column("scale(x, scale = FALSE)")[:, 0], x - x.mean(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("shift", [0.0, 2000.0])
+def test_poly_is_orthonormal_with_positive_leading_coefficients(shift):
+    data = {**DATA, "x": x + shift}
+    made = column("poly(x, 4)", data)
+    np.testing.assert_allclose(made.T @ made, np.eye(4), atol=1e-10)
+    np.testing.assert_allclose(made.sum(0), 0, atol=1e-10)
+    for degree in range(1, 5):
+        fit = np.polynomial.Polynomial.fit(x, made[:, degree - 1], degree)
+        assert fit.coef[-1] > 0
+        np.testing.assert_allclose(fit(x), made[:, degree - 1], atol=1e-9)
+
+
+def test_poly_as_r_prints_it():
+    # R> poly(1:5, 2)
+    data = {"y": np.arange(5.0) ** 2, "x": [1, 2, 3, 4, 5]}
+    root = np.sqrt([10, 14])
+    np.testing.assert_allclose(column("poly(x, 2)", data), np.array([[-2, 2], [-1, -1], [0, -2], [1, -1], [2, 2]]) / root, atol=1e-15)
+
+
+def test_bs_spans_the_cubic_splines():
+    knots = np.quantile(x, [0.25, 0.5, 0.75])
+    made = column("bs(x, df = 6)")
+    assert made.shape == (50, 6)
+    order = np.argsort(x)
+    y = np.sin(3 * x)
+    spline = LSQUnivariateSpline(x[order], y[order], knots)
+    X = np.column_stack([np.ones(50), made])
+    fitted = X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(fitted, spline(x), atol=1e-9)
+    full = column("bs(x, df = 7, intercept = TRUE)")
+    np.testing.assert_allclose(full.sum(1), 1, atol=1e-12)
+    np.testing.assert_allclose(full[:, 1:], made, atol=1e-14)
+
+
+def test_bs_as_r_prints_it():
+    # R> bs(c(0, 1, 2, 3, 4)): Bernstein polynomials on [0, 4] without the first
+    data = {"y": np.arange(5.0) ** 2, "x": np.arange(5.0)}
+    u = np.arange(5) / 4
+    expected = np.column_stack([3 * u * (1 - u) ** 2, 3 * u**2 * (1 - u), u**3])
+    np.testing.assert_allclose(column("bs(x)", data), expected, atol=1e-15)
+
+
+def test_ns_is_a_natural_spline():
+    made = column("ns(x, df = 4)")
+    knots = np.quantile(x, [0, 0.25, 0.5, 0.75, 1])
+    values = np.random.default_rng(1).normal(size=5)
+    y = CubicSpline(knots, values, bc_type="natural")(x)
+    X = np.column_stack([np.ones(50), made])
+    beta = np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(X @ beta, y, atol=1e-9)
+    spec, _ = build("y ~ ns(x, df = 4)", DATA)
+    far = matrix(spec.new({"x": [5.0, 6.0, 7.0]}).fixed, 3)
+    np.testing.assert_allclose(np.diff(far, 2, axis=0), 0, atol=1e-9)
+
+
+def test_cr_and_cc_interpolate_at_their_knots():
+    made = column("cr(x, df = 5)")
+    knots = np.quantile(np.unique(x), np.linspace(0, 1, 5))
+    values = np.random.default_rng(2).normal(size=5)
+    np.testing.assert_allclose(made @ values, CubicSpline(knots, values, bc_type="natural")(x), atol=1e-12)
+    made = column("cc(x, df = 4)")
+    values = np.r_[values[:4], values[0]]
+    np.testing.assert_allclose(made @ values[:4], CubicSpline(knots, values, bc_type="periodic")(x), atol=1e-12)
+    assert make_interp_spline is not None
+
+
+def test_cut_as_r_labels_it():
+    data = {"y": np.arange(5.0), "x": [0.0, 2, 4, 6, 10]}
+    _, design = build("y ~ 0 + cut(x, 2) + (1 | cut(x, c(-1, 3, 10)))", data)
+    assert design.fixed_names == ("cut(x, 2)(-0.01,5]", "cut(x, 2)(5,10]")
+    assert list(design.terms[0].levels) == ["(-1,3]", "(3,10]"]
+
+
+def test_expressions_can_group():
+    _, design = build("y ~ 1 + (1 | factor(k)) + (1 | I(x > 0)) + (1 | interaction(f, h)) + (1 | k:b)", DATA)
+    assert [t.label for t in design.terms] == ["factor(k)", "I(x > 0)", "interaction(f, h)", "k:b"]
+    assert list(design.terms[0].levels) == sorted(set(DATA["k"]))
+    assert list(design.terms[1].levels) == [False, True]
+    assert design.terms[3].levels[0] == "1:FALSE"
+
+
+def test_values_that_a_function_does_not_give_are_missing():
+    _, design = build("y ~ log(x)", DATA)
+    assert design.dropped == {"log(x)": int((x <= 0).sum())}
+    assert design.n == (x > 0).sum()
+    _, design = build("log(x) ~ 1", DATA)
+    assert design.n == (x > 0).sum()
+
+
+def test_infinite_results_are_errors():
+    with pytest.raises(DataError, match=r"'log\(k0\)' is infinite in row 3"):
+        build("y ~ log(k0)", {**DATA, "k0": [1, 2, 3, 0] + [1] * 46})
+    with pytest.raises(DataError, match=r"'x' is infinite in rows 1, 2 \(counted from 0\)"):
+        build("y ~ x", {"y": [1.0, 2, 3], "x": [1.0, np.inf, -np.inf]})
+    with pytest.raises(DataError, match="'y' is infinite"):
+        build("y ~ 1", {"y": [1.0, np.inf, 3]})
+
+
+@pytest.mark.parametrize(
+    ("rhs", "words"),
+    [
+        ("log(f)", "column 'f' is a factor"),
+        ("I(f + 1)", "factor"),
+        ("I(f > 'a')", "== and !="),
+        ("I(x == 'a')", "numbers are compared with text"),
+        ("I(x & z)", "truth value"),
+        ("poly(x, 60)", "distinct values"),
+        ("poly(x, 101)", "between 1 and 100"),
+        ("poly(x, 1.5)", "whole number"),
+        ("poly(x, 'a')", "whole number"),
+        ("poly(x, degree = 2, foo = 1)", "does not take these arguments"),
+        ("poly()", "does not take"),
+        ("poly(3, 2)", "the first argument is a column"),
+        ("bs(x, df = 2)", "between 3 and 100"),
+        ("bs(x, knots = c(99))", "strictly between"),
+        ("cr(x)", "takes df or knots"),
+        ("log()", "does not take"),
+        ("log(x, 2, 3, 4)", "does not take"),
+        ("scale(const)", "constant"),
+        ("ns(const, df = 3)", "constant"),
+        ("I(1)", "one number for each of the 50 rows"),
+        ("I(2 * pi)", "one number for each"),
+        ("c(x, z)", "one number for each"),
+        ("cut(x, 1)", "does not take"),
+        ("cut(x, c(1, 1))", "distinct"),
+        ("relevel(f, ref = 'zzz')", "not a level"),
+        ("factor(f, labels = c('a'))", "labels are 3 texts"),
+        ("C(f, 'zzz')", "unknown contrasts"),
+        ("I(x %in% c())", "needs values"),
+        ("I('a')", "one number"),
+        ("exp('a')", "numbers are needed"),
+        ("as.numeric(f)", "factor"),
+        ("contr.sum()", "one number"),
+    ],
+)
+def test_errors_name_the_call(rhs, words):
+    with pytest.raises(RanefError, match=words):
+        build(f"y ~ {rhs}", {**DATA, "const": [1.0] * 50})
+
+
+def test_responses_of_two_columns_come_later():
+    with pytest.raises(NotAvailableError, match="cbind"):
+        build("cbind(x, z) ~ 1", DATA)
+
+
+def test_the_callers_functions():
+    def double(v):
+        return 2 * v
+
+    def both(v):
+        return np.column_stack([v, v**2])
+
+    with pytest.raises(FormulaError, match="env="):
+        build("y ~ double(x)", DATA)
+    env = {"double": double, "both": both, "shift": 3.0, "outside": np.arange(50.0)}
+    np.testing.assert_array_equal(column("double(x)", env=env)[:, 0], 2 * x)
+    np.testing.assert_array_equal(column("both(x)", env=env), np.column_stack([x, x**2]))
+    np.testing.assert_array_equal(column("I(x + shift)", env=env)[:, 0], x + 3)
+    np.testing.assert_array_equal(column("outside", env=env)[:, 0], np.arange(50.0))
+    spec, _ = build("y ~ double(x)", DATA, env=env)
+    np.testing.assert_array_equal(matrix(spec.new({"x": [4.0]}).fixed, 1), [[1, 8]])
+
+
+def test_state_is_taken_from_all_rows_of_the_column_as_in_r():
+    data = {**DATA, "w": [None] * 10 + [1.0] * 39 + [2.0]}
+    made = column("scale(x) + w", data)[:, 0]
+    np.testing.assert_allclose(made, ((x - x.mean()) / x.std(ddof=1))[10:], rtol=1e-12)
