@@ -38,7 +38,7 @@ $(VENV)/.core: $(VENV)/.deps $(RUST)
 demo: setup
 	@mkdir -p $(OUT)
 	@echo "== sleepstudy, from the command line"
-	$(BIN)/ranef fit examples/sleepstudy.csv "Reaction ~ Days + (Days | Subject)" --plot $(OUT)/sleepstudy.png
+	$(BIN)/ranef fit examples/sleepstudy.csv "Reaction ~ Days + (Days | Subject)" --time --plot $(OUT)/sleepstudy.png
 	@echo
 	@echo "== InstEval, from Python (examples/insteval.py)"
 	$(PY) examples/insteval.py --plot $(OUT)/insteval.png

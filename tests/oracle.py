@@ -205,7 +205,7 @@ class Lmm:
         """Optimise from several starts and polish; the keys are those of the engine."""
         if not self.ntheta:
             return self._result(np.zeros(0), reml, 1)
-        if options and options.get("max_iterations", 1) == 0 and start is not None:
+        if options and options.get("max_evaluations") == 1 and start is not None:
             return self._result(np.asarray(start, dtype=float), reml, 1)
         eye = np.concatenate([[float(np.trace(u)) for u in s.unit] for s in self._shapes])
         starts = [eye, 0.3 * eye, 3.0 * eye] if start is None else [np.asarray(start, dtype=float)]
@@ -325,18 +325,19 @@ class Lmm:
         by_theta = [self._full2(sigma**2 * b.T @ d @ b) for d in self._dv(theta)]
         return np.array([*by_theta, self._full2(2 * sigma * c)])
 
-    def refit(self, y: Array, reml: bool, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def refit(
+        self, y: Array, fixed: list[Source], terms: list[Term], weights: Array | None, offset: Array | None,
+        reml: bool, options: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """One fit per column of `y`."""
-        fixed, terms, _, weights, offset, threads = self._arguments
-        wide = np.asarray(y, dtype=float).reshape(self.n, -1)
-        return [Lmm(fixed, terms, col, weights, offset, threads).fit(reml, None, options) for col in wide.T]
+        return [Lmm(fixed, terms, col, weights, offset, 0).fit(reml, None, options) for col in y.T]
 
     def moments_state(self) -> bytes:
         """State as bytes."""
         return pickle.dumps((self._arguments, self._theta, self._sigma))
 
     @staticmethod
-    def from_state(state: bytes) -> Lmm:
+    def from_state(state: bytes, threads: int = 0) -> Lmm:
         """The inverse of `moments_state`."""
         arguments, theta, sigma = pickle.loads(state)
         out = Lmm(*arguments)

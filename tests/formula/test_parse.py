@@ -140,7 +140,10 @@ def test_blanks_do_not_matter(text):
         ("y ~ log (x) + offset (z)", ["1", "log(x)"]),
         ('y ~ I(f == "a b") + relevel(f, ref = "b")', ["1", 'I(f == "a b")', 'relevel(f, ref = "b")']),
         ("y ~ I(f %in% c('a','b'))", ["1", 'I(f %in% c("a", "b"))']),
-        ("y ~ bs(x, knots=c(1, 2), Boundary.knots = c(0, 9))", ["1", "bs(x, knots = c(1, 2), Boundary.knots = c(0, 9))"]),
+        (
+            "y ~ bs(x, knots=c(1, 2), Boundary.knots = c(0, 9))",
+            ["1", "bs(x, knots = c(1, 2), Boundary.knots = c(0, 9))"],
+        ),
         ("y ~ C(f, contr.sum) + C(g, Sum)", ["1", "C(f, contr.sum)", "C(g, Sum)"]),
     ],
 )
@@ -305,12 +308,36 @@ def test_errors_mark_the_spot(text, mark, words):
 @pytest.mark.parametrize(
     "call",
     [
-        "__import__('os')", "eval('1')", "exec('1')", "open('x')", "I(lambda: 1)", "I([i for i in x])", "I(x.__class__())",
-        "I(().__class__)", "np.load('x')", "np.linalg.inv(x)", "I(x[0])", "I(9**9**9)", "I(x**1000)", "I(f'{x}')", "I(x := 2)",
-        "I(*x)", "I(**x)", "I({1: 2})", "I(x if y else z)", "getattr(x, 'y')", "np.os.system('x')", "log(x)(y)", "(log)(x)",
-        "I('a'.join(x))", "I(1 < x < 2)", "I(await x)", "I(x; y)", "I(x@y)",
+        "__import__('os')",
+        "eval('1')",
+        "exec('1')",
+        "open('x')",
+        "I(lambda: 1)",
+        "I([i for i in x])",
+        "I(x.__class__())",
+        "I(().__class__)",
+        "np.load('x')",
+        "np.linalg.inv(x)",
+        "I(x[0])",
+        "I(9**9**9)",
+        "I(x**1000)",
+        "I(f'{x}')",
+        "I(x := 2)",
+        "I(*x)",
+        "I(**x)",
+        "I({1: 2})",
+        "I(x if y else z)",
+        "getattr(x, 'y')",
+        "np.os.system('x')",
+        "log(x)(y)",
+        "(log)(x)",
+        "I('a'.join(x))",
+        "I(1 < x < 2)",
+        "I(await x)",
+        "I(x; y)",
+        "I(x@y)",
     ],
-)  # fmt: skip
+)
 def test_nothing_but_the_list_can_be_called(call):
     with pytest.raises(FormulaError):
         parse(f"y ~ {call}")

@@ -62,7 +62,9 @@ def dense(design: Any) -> dict[str, Any]:
         "offset": design.offset,
         "rows": design.rows,
         "dropped": design.dropped,
-        "terms": [(t.label, t.names, t.structure, t.codes, list(t.levels), matrix(t.blocks, design.n)) for t in design.terms],
+        "terms": [
+            (t.label, t.names, t.structure, t.codes, list(t.levels), matrix(t.blocks, design.n)) for t in design.terms
+        ],
     }
 
 

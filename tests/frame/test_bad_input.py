@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from frame.frames import KINDS, columns, frame
 
+from frame.frames import KINDS, columns, frame
 from ranef.errors import ArgumentError, DataError, OptionError, RanefError
 from ranef.frame import build, check_linear
 
@@ -28,7 +28,9 @@ def test_constant_response(kind):
 
 
 def test_constant_response_by_removal():
-    with pytest.raises(DataError, match=r"'y' is constant \(after 2 of 4 rows were dropped for missing values; 'x': 2\)"):
+    with pytest.raises(
+        DataError, match=r"'y' is constant \(after 2 of 4 rows were dropped for missing values; 'x': 2\)"
+    ):
         check("y ~ x", {"y": [1.0, 1.0, 2.0, 3.0], "x": [1.0, 2.0, None, None]})
 
 
@@ -91,7 +93,9 @@ def test_as_many_levels_as_observations():
 
 def test_as_many_coefficients_as_observations():
     data = {**DATA, "half": [i // 2 for i in range(60)]}
-    with pytest.raises(DataError, match=r"term \(\(Intercept\) \+ x \| half\): 60 random coefficients, 60 observations"):
+    with pytest.raises(
+        DataError, match=r"term \(\(Intercept\) \+ x \| half\): 60 random coefficients, 60 observations"
+    ):
         check("y ~ x + (x | half)", data)
     check("y ~ x + (1 | half)", data)
 
@@ -150,8 +154,8 @@ def test_the_input_is_not_changed():
     data["x"][3] = np.nan
     before = {k: v.copy() for k, v in data.items()}
     build("y ~ x*f + poly(z, 2) + (x | g)", data, weights="pos")
-    for k in data:
-        np.testing.assert_array_equal(data[k], before[k])
+    for k, values in data.items():
+        np.testing.assert_array_equal(values, before[k])
 
 
 def test_every_error_is_typed_twice():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from frame.frames import columns
 
+from frame.frames import columns
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, UnknownColumnError
 from ranef.frame import build, matrix
 
@@ -154,7 +154,14 @@ def test_contrasts_inside_the_formula():
 
 def test_contrasts_reach_calls_interactions_and_bars():
     assert names("y ~ factor(c)", contrasts={"c": "sum"}) == ["(Intercept)", "factor(c)1", "factor(c)2"]
-    assert names("y ~ a*c", contrasts={"a": "sum", "c": "helmert"}) == ["(Intercept)", "a1", "c1", "c2", "a1:c1", "a1:c2"]
+    assert names("y ~ a*c", contrasts={"a": "sum", "c": "helmert"}) == [
+        "(Intercept)",
+        "a1",
+        "c1",
+        "c2",
+        "a1:c1",
+        "a1:c2",
+    ]
     _, design = build("y ~ 1 + (c | a)", DATA, contrasts={"c": "sum"})
     assert design.terms[0].names == ("(Intercept)", "c1", "c2")
 
@@ -221,7 +228,7 @@ def test_factor_blocks_are_codes_not_dummies():
     assert product.codes is factor.codes
     assert cells.contrast.shape == (6, 4)
     for block in design.fixed[1:]:
-        assert block.contrast is None or block.contrast.flags.c_contiguous and block.contrast.dtype == np.float64
+        assert block.contrast is None or (block.contrast.flags.c_contiguous and block.contrast.dtype == np.float64)
         assert block.codes is None or block.codes.dtype in (np.int8, np.int16, np.int32)
 
 
@@ -242,7 +249,12 @@ def test_a_factor_with_very_many_levels_is_refused_as_fixed_but_not_as_group():
 
 
 def test_nested_and_crossed_groups():
-    data = {"y": np.arange(6.0), "a": [2, 2, 10, 10, 2, 10], "b": ["x", "y", "x", "y", "x", "x"], "k": [1, 1, 1, 2, 2, 1]}
+    data = {
+        "y": np.arange(6.0),
+        "a": [2, 2, 10, 10, 2, 10],
+        "b": ["x", "y", "x", "y", "x", "x"],
+        "k": [1, 1, 1, 2, 2, 1],
+    }
     a, ab, abk = build("y ~ 1 + (1 | a/b) + (1 | a:b:k)", data)[1].terms
     (ba,) = build("y ~ 1 + (1 | b:a)", data)[1].terms
     assert (a.label, ab.label, abk.label, ba.label) == ("a", "a:b", "a:b:k", "b:a")
@@ -270,7 +282,18 @@ def test_dot_is_every_column_not_used_elsewhere():
     assert names("y ~ .") == ["(Intercept)", "aq", "cv", "cw", "x", "z", "tTRUE"]
     assert names("log(y + 1) ~ . - z - t + (1 | c)") == ["(Intercept)", "aq", "x"]
     few = {k: DATA[k] for k in ("y", "a", "x", "c")}
-    assert names("y ~ .^2 - c", few) == ["(Intercept)", "aq", "x", "aq:x", "ap:cv", "aq:cv", "ap:cw", "aq:cw", "x:cv", "x:cw"]
+    assert names("y ~ .^2 - c", few) == [
+        "(Intercept)",
+        "aq",
+        "x",
+        "aq:x",
+        "ap:cv",
+        "aq:cv",
+        "ap:cw",
+        "aq:cw",
+        "x:cv",
+        "x:cw",
+    ]
     spec, _ = build("y ~ .", DATA)
     assert str(spec.formula) == "y ~ a + c + x + z + t"
 

@@ -9,8 +9,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from frame.frames import KINDS, assert_same, columns, dense, frame
 
+from frame.frames import KINDS, assert_same, columns, dense, frame
 from ranef.errors import DataError, UnknownColumnError
 from ranef.frame import build, matrix
 
@@ -66,7 +66,9 @@ CATEGORICALS = [
     lambda v: pd.Categorical(v, ["mid", "lo", "hi", "never"]),
     lambda v: pd.Series(pd.Categorical(v, ["mid", "lo", "hi", "never"]), index=range(5, 5 + len(v))),
     lambda v: pl.Series(v, dtype=pl.Enum(["mid", "lo", "hi", "never"])),
-    lambda v: pa.DictionaryArray.from_arrays(pa.array([["mid", "lo", "hi"].index(x) for x in v]), ["mid", "lo", "hi", "never"]),
+    lambda v: pa.DictionaryArray.from_arrays(
+        pa.array([["mid", "lo", "hi"].index(x) for x in v]), ["mid", "lo", "hi", "never"]
+    ),
 ]
 
 
@@ -101,7 +103,10 @@ def test_plain_columns_are_not_copied():
     assert np.shares_memory(design.terms[0].codes, codes.codes)
     assert design.fixed[3].codes is design.terms[0].codes
     _, design = build("y ~ x + (1 | g)", pd.DataFrame(table))
-    assert np.shares_memory(design.fixed[1].x, pd.DataFrame(table)["x"].to_numpy()) or design.fixed[1].x.dtype == np.float32
+    assert (
+        np.shares_memory(design.fixed[1].x, pd.DataFrame(table)["x"].to_numpy())
+        or design.fixed[1].x.dtype == np.float32
+    )
     polars = pl.DataFrame({"y": x, "x": x})
     _, design = build("y ~ x", polars)
     assert np.shares_memory(design.y, polars["y"].to_numpy())
@@ -142,7 +147,9 @@ def test_codes_are_as_narrow_as_the_levels_allow(levels):
 
 
 def test_numeric_groups_are_categories():
-    _, design = build("y ~ 1 + (1 | g) + (1 | h)", {"y": [1.0, 2, 3, 4], "g": [10, 2, 10, 7], "h": [0.5, -1.0, 0.5, 2.0]})
+    _, design = build(
+        "y ~ 1 + (1 | g) + (1 | h)", {"y": [1.0, 2, 3, 4], "g": [10, 2, 10, 7], "h": [0.5, -1.0, 0.5, 2.0]}
+    )
     assert list(design.terms[0].levels) == [2, 7, 10]
     assert all(type(v) is int for v in design.terms[0].levels)
     assert list(design.terms[1].levels) == [-1.0, 0.5, 2.0]
@@ -152,7 +159,12 @@ def test_numeric_groups_are_categories():
 def test_dates_can_group_but_are_no_numbers():
     days = [dt.date(2024, 1, 1 + i % 3) for i in range(9)]
     y = np.arange(9.0)
-    for given in ({"y": y, "d": days}, pd.DataFrame({"y": y, "d": pd.to_datetime(days)}), pl.DataFrame({"y": y, "d": days}), pa.table({"y": y, "d": days})):
+    for given in (
+        {"y": y, "d": days},
+        pd.DataFrame({"y": y, "d": pd.to_datetime(days)}),
+        pl.DataFrame({"y": y, "d": days}),
+        pa.table({"y": y, "d": days}),
+    ):
         _, design = build("y ~ 1 + (1 | d)", given)
         assert len(design.terms[0].levels) == 3
         assert design.terms[0].levels[0].startswith("2024-01-01")

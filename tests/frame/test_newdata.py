@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from frame.frames import KINDS, columns, frame
 
+from frame.frames import KINDS, columns, frame
 from ranef.errors import DataError, OptionError, UnknownColumnError, UnseenLevelError
 from ranef.frame import build, matrix
 
@@ -46,7 +46,10 @@ def test_one_row_after_pickling(kind):
 def test_the_memory_is_small():
     n = 100_000
     rng = np.random.default_rng(1)
-    spec, _ = build("y ~ poly(x, 3) + f + (1 | g)", {"y": rng.normal(size=n), "x": rng.normal(size=n), "f": np.arange(n) % 2 == 0, "g": np.arange(n) % 10})
+    spec, _ = build(
+        "y ~ poly(x, 3) + f + (1 | g)",
+        {"y": rng.normal(size=n), "x": rng.normal(size=n), "f": np.arange(n) % 2 == 0, "g": np.arange(n) % 10},
+    )
     assert len(pickle.dumps(spec)) < 4000
 
 
@@ -89,7 +92,7 @@ def test_a_level_that_was_declared_but_had_no_rows():
 
 
 def test_new_and_missing_group_levels():
-    spec, design = build("y ~ x + (x | g) + (1 | g:h)", DATA)
+    spec, _ = build("y ~ x + (x | g) + (1 | g:h)", DATA)
     new = spec.new({"x": [0.0] * 5, "g": ["g01", "zz", None, "yy", "zz"], "h": ["p", "p", "p", "q", "p"]})
     np.testing.assert_array_equal(new.terms[0].codes, [1, -1, -1, -1, -1])
     unseen = new.unseen[0]
@@ -143,6 +146,7 @@ def test_levels_match_across_kinds_and_types():
         pl.DataFrame(DATA),
         {**DATA, "f": pd.Categorical(DATA["f"], ["mid", "hi", "lo"]), "i": np.array(DATA["i"], float)},
         pd.DataFrame({**DATA, "i": pd.Categorical(DATA["i"])}),
+        {**DATA, "i": [str(v) for v in DATA["i"]]},
     ):
         made = spec.new(new)
         np.testing.assert_array_equal(matrix(made.fixed, 60), matrix(design.fixed, 60))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from frame.frames import columns
 from scipy.interpolate import CubicSpline, LSQUnivariateSpline, make_interp_spline
 
+from frame.frames import columns
 from ranef.errors import DataError, FormulaError, NotAvailableError, RanefError
 from ranef.formula import functions
 from ranef.frame import build, matrix
@@ -30,18 +30,83 @@ def test_the_two_tables_of_functions_agree():
 
 
 EVERY = [
-    "x", "I(x^2)", "I(x**3)", "I(x/2 + z*3 - 1)", "log(pos)", "log(pos, 10)", "log(pos, base = 2)", "log1p(pos)", "log10(pos)",
-    "log2(pos)", "exp(x)", "expm1(x)", "sqrt(pos)", "abs(x)", "sin(2 * pi * x)", "cos(x)", "tan(x)", "np.exp(x)", "np.arctan(x)",
-    "round(x, 1)", "floor(x)", "ceiling(x)", "sign(x)", "ifelse(x > 0, x, z)", "pmax(x, 0)", "pmin(x, z)", "I(x %% 2)",
-    "I(x %/% 2)", "I(-x)", "I(+x)", "scale(x)", "scale(x, center = FALSE)", "scale(x, scale = FALSE)", "center(x)",
-    "standardize(x)", "poly(x, 3)", "poly(x, 2, raw = TRUE)", "poly(x, degree = 4)", "bs(x)", "bs(x, df = 6)",
-    "bs(x, knots = c(-0.5, 0.5), degree = 2)", "bs(x, df = 5, intercept = TRUE)", "ns(x, df = 3)", "ns(x, knots = c(0))",
-    "ns(x, df = 4, intercept = TRUE)", "cr(x, df = 4)", "cc(x, df = 4)", "cr(x, knots = [0])", "poly(log(pos), 2)",
-    "scale(poly(x, 1))", "x:z", "x:f", "poly(x, 2):f", "f:h", "b", "k", "factor(k)", "ordered(k)", "as.factor(i)", "cut(x, 3)",
-    "cut(x, c(-9, 0, 9))", "I(x > 0)", "I(f == 'lo')", "I(f %in% c('lo', 'hi'))", "I(x > 0 & !b | z < 2)", "I(f != 'lo')",
-    "interaction(f, h)", "relevel(f, ref = 'mid')", "C(f, sum)", "C(f, contr.helmert)", "as.numeric(b)", "as.integer(x)",
-    "factor(f, labels = c('A', 'B', 'C'))", "ordered(f)", "f", "factor(f, levels = c('lo', 'mid', 'hi'), labels = c('1', '2', '3'))",
-]  # fmt: skip
+    "x",
+    "I(x^2)",
+    "I(x**3)",
+    "I(x/2 + z*3 - 1)",
+    "log(pos)",
+    "log(pos, 10)",
+    "log(pos, base = 2)",
+    "log1p(pos)",
+    "log10(pos)",
+    "log2(pos)",
+    "exp(x)",
+    "expm1(x)",
+    "sqrt(pos)",
+    "abs(x)",
+    "sin(2 * pi * x)",
+    "cos(x)",
+    "tan(x)",
+    "np.exp(x)",
+    "np.arctan(x)",
+    "round(x, 1)",
+    "floor(x)",
+    "ceiling(x)",
+    "sign(x)",
+    "ifelse(x > 0, x, z)",
+    "pmax(x, 0)",
+    "pmin(x, z)",
+    "I(x %% 2)",
+    "I(x %/% 2)",
+    "I(-x)",
+    "I(+x)",
+    "scale(x)",
+    "scale(x, center = FALSE)",
+    "scale(x, scale = FALSE)",
+    "center(x)",
+    "standardize(x)",
+    "poly(x, 3)",
+    "poly(x, 2, raw = TRUE)",
+    "poly(x, degree = 4)",
+    "bs(x)",
+    "bs(x, df = 6)",
+    "bs(x, knots = c(-0.5, 0.5), degree = 2)",
+    "bs(x, df = 5, intercept = TRUE)",
+    "ns(x, df = 3)",
+    "ns(x, knots = c(0))",
+    "ns(x, df = 4, intercept = TRUE)",
+    "cr(x, df = 4)",
+    "cc(x, df = 4)",
+    "cr(x, knots = [0])",
+    "poly(log(pos), 2)",
+    "scale(poly(x, 1))",
+    "x:z",
+    "x:f",
+    "poly(x, 2):f",
+    "f:h",
+    "b",
+    "k",
+    "factor(k)",
+    "ordered(k)",
+    "as.factor(i)",
+    "cut(x, 3)",
+    "cut(x, c(-9, 0, 9))",
+    "I(x > 0)",
+    "I(f == 'lo')",
+    "I(f %in% c('lo', 'hi'))",
+    "I(x > 0 & !b | z < 2)",
+    "I(f != 'lo')",
+    "interaction(f, h)",
+    "relevel(f, ref = 'mid')",
+    "C(f, sum)",
+    "C(f, contr.helmert)",
+    "as.numeric(b)",
+    "as.integer(x)",
+    "factor(f, labels = c('A', 'B', 'C'))",
+    "ordered(f)",
+    "f",
+    "factor(f, levels = c('lo', 'mid', 'hi'), labels = c('1', '2', '3'))",
+]
 
 
 @pytest.mark.parametrize("rhs", EVERY)
@@ -100,7 +165,9 @@ def test_poly_as_r_prints_it():
     # R> poly(1:5, 2)
     data = {"y": np.arange(5.0) ** 2, "x": [1, 2, 3, 4, 5]}
     root = np.sqrt([10, 14])
-    np.testing.assert_allclose(column("poly(x, 2)", data), np.array([[-2, 2], [-1, -1], [0, -2], [1, -1], [2, 2]]) / root, atol=1e-15)
+    np.testing.assert_allclose(
+        column("poly(x, 2)", data), np.array([[-2, 2], [-1, -1], [0, -2], [1, -1], [2, 2]]) / root, atol=1e-15
+    )
 
 
 def test_bs_spans_the_cubic_splines():

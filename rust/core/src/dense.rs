@@ -240,14 +240,7 @@ pub fn gemm(
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    matmul::matmul(
-        mat_mut(c, m, n, ldc),
-        Accum::Add,
-        mat(a, m, k, lda),
-        mat(b, k, n, ldb),
-        alpha,
-        par_for(m * n * k),
-    );
+    matmul::matmul(mat_mut(c, m, n, ldc), Accum::Add, mat(a, m, k, lda), mat(b, k, n, ldb), alpha, par_for(m * n * k));
 }
 
 /// C <- C + alpha A' B for column-major A (k x m), B (k x n), C (m x n).
@@ -415,11 +408,8 @@ fn rotate(a: &mut [f64], v: &mut [f64], n: usize, p: usize, q: usize) {
         return;
     }
     let theta = (a[q + q * n] - a[p + p * n]) / (2.0 * apq);
-    let t = if theta.abs() > 1e150 {
-        0.5 / theta
-    } else {
-        theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt())
-    };
+    let t =
+        if theta.abs() > 1e150 { 0.5 / theta } else { theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt()) };
     let t = if theta == 0.0 { 1.0 } else { t };
     let c = 1.0 / (t * t + 1.0).sqrt();
     let s = t * c;

@@ -312,7 +312,9 @@ impl Model {
     pub fn conditional_covariance(&self, term: usize) -> Result<Vec<f64>, CoreError> {
         let state = self.state()?;
         let slots = self.slots();
-        let Some((f, s)) = slots.get(term) else { return shape(format!("there is no random term {term}")) };
+        let Some((f, s)) = slots.get(term) else {
+            return shape(format!("there is no random term {term}"));
+        };
         let (m, k) = (self.m(), s.cols);
         let factor = &m.factors[*f];
         let inv = self.lmm.selected_inverse();
@@ -323,8 +325,7 @@ impl Model {
             let z = &inv.diag[*f][l * factor.cols * factor.cols..(l + 1) * factor.cols * factor.cols];
             for c in 0..k {
                 for r in 0..k {
-                    half[r + c * k] =
-                        (0..k).map(|t| lam(r, t) * z[s.offset + t + (s.offset + c) * factor.cols]).sum();
+                    half[r + c * k] = (0..k).map(|t| lam(r, t) * z[s.offset + t + (s.offset + c) * factor.cols]).sum();
                 }
             }
             for c in 0..k {
@@ -465,8 +466,7 @@ impl Model {
             // Rows of Z'V^-1X: Lambda^-T times those of Lambda'Z'V^-1X.
             for a in 0..k {
                 for j in 0..p {
-                    g[a * p + j] =
-                        (0..kf).map(|t| inverse[t + (slot.offset + a) * kf] * h[(at + t) * p + j]).sum();
+                    g[a * p + j] = (0..kf).map(|t| inverse[t + (slot.offset + a) * kf] * h[(at + t) * p + j]).sum();
                 }
             }
             if let Some(c) = slot.carrier {
@@ -527,8 +527,7 @@ impl Model {
             }
         }
         let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
-        let parts: Vec<Vec<f64>> =
-            chunks.into_par_iter().map(|r| self.variance_rows(state, r, fixed, terms)).collect();
+        let parts: Vec<Vec<f64>> = chunks.into_par_iter().map(|r| self.variance_rows(state, r, fixed, terms)).collect();
         Ok(parts.into_iter().flatten().collect())
     }
 
@@ -555,7 +554,9 @@ impl Model {
             }
             let mut x: Vec<f64> = m.kept.iter().map(|&j| x_all[j]).collect();
             for (t, term) in terms.iter().enumerate() {
-                let Some((codes, blocks)) = term else { continue };
+                let Some((codes, blocks)) = term else {
+                    continue;
+                };
                 let code = codes.get(i);
                 if code < 0 {
                     continue;
@@ -572,9 +573,7 @@ impl Model {
                 }
                 let pos = sym.position[sym.base[f] as usize + code as usize] as usize;
                 let add: Vec<f64> = (0..s.cols)
-                    .map(|c| {
-                        (0..s.cols).map(|r| state.lambda[f][s.offset + r + (s.offset + c) * kf] * z[r]).sum()
-                    })
+                    .map(|c| (0..s.cols).map(|r| state.lambda[f][s.offset + r + (s.offset + c) * kf] * z[r]).sum())
                     .collect();
                 solver.add(pos, s.offset, &add);
             }
@@ -693,7 +692,7 @@ fn check_moments(m: &Moments) -> Result<(), CoreError> {
     let sizes = m.xx.len() == p1 * p1
         && m.x_shift.len() == m.p_total
         && m.kept.iter().all(|&j| j < m.p_total)
-        && m.carrier.as_ref().map_or(true, |c| c.len() == m.p_total)
+        && m.carrier.as_ref().is_none_or(|c| c.len() == m.p_total)
         && m.n_terms == m.factors.iter().map(|f| f.slots.len()).sum::<usize>();
     if factors && pairs && sizes {
         Ok(())

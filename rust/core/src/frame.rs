@@ -45,7 +45,9 @@ pub fn level_counts(codes: &Codes<'_>, levels: usize) -> Vec<i64> {
 
 /// Codes in sorted order of the values, and the sorted distinct values.
 pub fn factorize_int(x: &[i64]) -> (Vec<i32>, Vec<i64>) {
-    let Some((&lo, &hi)) = x.iter().min().zip(x.iter().max()) else { return (vec![], vec![]) };
+    let Some((&lo, &hi)) = x.iter().min().zip(x.iter().max()) else {
+        return (vec![], vec![]);
+    };
     let span = (hi as i128 - lo as i128 + 1) as u128;
     if span <= 4 * x.len() as u128 + 1024 {
         let mut table = vec![-1i32; span as usize];

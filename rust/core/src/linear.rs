@@ -154,10 +154,9 @@ impl Lmm {
         let logdet_x = 2.0 * (0..p).map(|j| lx[j + j * p].ln()).sum::<f64>();
         let nu = self.nu(reml);
         let logdet_z = self.numeric.logdet;
-        let criterion = logdet_z
-            + if reml { logdet_x } else { 0.0 }
-            + nu * (1.0 + (2.0 * std::f64::consts::PI * r2 / nu).ln())
-            - self.moments.sum_log_w;
+        let criterion =
+            logdet_z + if reml { logdet_x } else { 0.0 } + nu * (1.0 + (2.0 * std::f64::consts::PI * r2 / nu).ln())
+                - self.moments.sum_log_w;
         if !criterion.is_finite() {
             return Err(CoreError::NotFinite("the criterion is not finite".into()));
         }

@@ -14,6 +14,8 @@ use crate::CoreError;
 
 /// Smallest standard deviation relative to the noise of one level's information (deviance error below q 1e-8).
 const FLOOR: f64 = 1e-4;
+/// Anything below this multiple of the floor is put on it.
+const SNAP: f64 = 1.5;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -142,8 +144,7 @@ fn mul(a: &[f64], b: &[f64], n: usize, at: bool) -> Vec<f64> {
     let mut c = vec![0.0; n * n];
     for j in 0..n {
         for i in 0..n {
-            c[i + j * n] =
-                (0..n).map(|s| if at { a[s + i * n] } else { a[i + s * n] } * b[s + j * n]).sum();
+            c[i + j * n] = (0..n).map(|s| if at { a[s + i * n] } else { a[i + s * n] } * b[s + j * n]).sum();
         }
     }
     c
@@ -153,7 +154,7 @@ fn mul(a: &[f64], b: &[f64], n: usize, at: bool) -> Vec<f64> {
 /// are set to exactly zero instead. Returns the rank.
 fn clip(block: &[f64], unit: &[f64], structure: Structure, floor: f64, zero: bool) -> (Vec<f64>, usize) {
     let k = (unit.len() as f64).sqrt() as usize;
-    let limit = if zero { 3.0 * floor } else { floor };
+    let limit = if zero { 3.0 * floor } else { SNAP * floor };
     let low = if zero { 0.0 } else { floor };
     if structure == Structure::Diagonal || k == 1 {
         let mut out = vec![0.0; k * k];
@@ -177,18 +178,25 @@ fn clip(block: &[f64], unit: &[f64], structure: Structure, floor: f64, zero: boo
     }
     // V sqrt(D), then back to the units of the columns: solve unit' X = V sqrt(D).
     let mut x = vec![0.0; k * k];
+    // Directions on the floor come last: their axes are then the last columns of Lambda.
     for c in 0..k {
-        let sd = w[c].max(0.0).sqrt();
+        let e = k - 1 - c;
+        let sd = w[e].max(0.0).sqrt();
         let sd = if sd > limit { sd } else { low };
         for a in 0..k {
-            x[a + c * k] = v[a + c * k] * sd;
+            x[a + c * k] = v[a + e * k] * sd;
         }
     }
     dense::solve_left_lt(unit, k, k, &mut x, k, k);
     (x, rank)
 }
 
-fn clip_all(m: &Moments, units: &[Vec<Vec<f64>>], lambda: &[Vec<f64>], zero: bool) -> (Vec<Vec<f64>>, Vec<(usize, usize, usize)>) {
+fn clip_all(
+    m: &Moments,
+    units: &[Vec<Vec<f64>>],
+    lambda: &[Vec<f64>],
+    zero: bool,
+) -> (Vec<Vec<f64>>, Vec<(usize, usize, usize)>) {
     let mut out = lambda.to_vec();
     let mut ranks = vec![];
     for (f, factor) in m.factors.iter().enumerate() {
@@ -257,6 +265,8 @@ struct Model<'a> {
     components: &'a [Component],
     gradient: &'a [f64],
     hessian: Vec<f64>,
+    /// Entries of L that stay at those of the identity.
+    fixed: &'a [bool],
 }
 
 impl Model<'_> {
@@ -320,8 +330,8 @@ impl Model<'_> {
         let c = self.components.len();
         let mut l: Vec<f64> = self.components.iter().map(|k| if k.row == k.col { 1.0 } else { 0.0 }).collect();
         // A scalar or diagonal model is solved by its free minimiser when that is legal.
-        if let Some(d) = self.free_step() {
-            if self.legal(&d) {
+        if !self.fixed.contains(&true) {
+            if let Some(d) = self.free_step().filter(|d| self.legal(d)) {
                 return d;
             }
         }
@@ -329,10 +339,11 @@ impl Model<'_> {
         let mut mu = 0.0;
         for _ in 0..100 {
             let d = self.delta(&l);
-            let g: Vec<f64> =
-                (0..c).map(|j| self.gradient[j] + (0..c).map(|i| self.hessian[i + j * c] * d[i]).sum::<f64>()).collect();
+            let g: Vec<f64> = (0..c)
+                .map(|j| self.gradient[j] + (0..c).map(|i| self.hessian[i + j * c] * d[i]).sum::<f64>())
+                .collect();
             let jac = self.jacobian(&l);
-            let grad: Vec<f64> = (0..c).map(|t| (0..c).map(|i| jac[i + t * c] * g[i]).sum()).collect();
+            let mut grad: Vec<f64> = (0..c).map(|t| (0..c).map(|i| jac[i + t * c] * g[i]).sum()).collect();
             let mut hess = vec![0.0; c * c];
             let mut hj = vec![0.0; c * c];
             dense::gemm(&mut hj, c, &self.hessian, c, &jac, c, c, c, c, 1.0);
@@ -342,21 +353,32 @@ impl Model<'_> {
                     if ks.factor == kt.factor && ks.slot == kt.slot && ks.col == kt.col {
                         // Second derivative of delta: the gradient matrix with off-diagonal entries halved, twice.
                         let (r, q) = (ks.row.max(kt.row), ks.row.min(kt.row));
-                        let i = self.components.iter().position(|k| {
-                            k.factor == ks.factor && k.slot == ks.slot && k.row == r && k.col == q
-                        });
+                        let i = self
+                            .components
+                            .iter()
+                            .position(|k| k.factor == ks.factor && k.slot == ks.slot && k.row == r && k.col == q);
                         if let Some(i) = i {
                             hess[s + t * c] += if r == q { 2.0 * g[i] } else { g[i] };
                         }
                     }
                 }
             }
-            let size = (0..c).map(|i| hess[i + i * c].abs()).fold(0.0, f64::max).max(1e-300);
+            for t in (0..c).filter(|&t| self.fixed[t]) {
+                grad[t] = 0.0;
+                for i in 0..c {
+                    hess[t + i * c] = 0.0;
+                    hess[i + t * c] = 0.0;
+                }
+                hess[t + t * c] = 1.0;
+            }
+            // Entries differ by many orders of magnitude (a floor direction turns far): each is damped by its own
+            // curvature.
+            let own: Vec<f64> = (0..c).map(|i| hess[i + i * c].abs()).collect();
             let mut moved = false;
             for _ in 0..30 {
                 let mut h = hess.clone();
                 for i in 0..c {
-                    h[i + i * c] += mu * size + 1e-14 * size;
+                    h[i + i * c] += (mu + 1e-15) * own[i] + 1e-300;
                 }
                 if dense::cholesky(&mut h, c, c).is_ok() {
                     let mut step: Vec<f64> = grad.iter().map(|g| -g).collect();
@@ -412,8 +434,7 @@ fn blocks(components: &[Component], d: &[f64]) -> Vec<(usize, usize, usize, Vec<
     let mut at = 0;
     while at < components.len() {
         let first = components[at];
-        let end = at
-            + components[at..].iter().take_while(|c| c.factor == first.factor && c.slot == first.slot).count();
+        let end = at + components[at..].iter().take_while(|c| c.factor == first.factor && c.slot == first.slot).count();
         let k = components[at..end].iter().filter(|c| c.row == c.col).count();
         let mut m = vec![0.0; k * k];
         for (c, v) in components[at..end].iter().zip(&d[at..end]) {
@@ -494,9 +515,14 @@ fn rebuild(l: &[f64], v: &[f64], w: &[f64], c: usize) -> Vec<f64> {
 /// Far from the optimum the larger of average and expected information: the first is too small above, the second
 /// below a variance's optimum. Near it (`close`) the observed information, as far as it is positive.
 fn curvature(slope: &Slope, c: usize, close: bool, damping: f64) -> (Vec<f64>, f64) {
-    let (mut h, mut least) = (slope.average.clone(), 1.0);
     let target = if close { &slope.observed } else { &slope.expected };
-    if let Some((w, v, l)) = generalised(target, &slope.average, c) {
+    // Floor directions carry little information: compare in units of each component's own.
+    let unit: Vec<f64> = (0..c)
+        .map(|i| slope.average[i + i * c].abs().max(slope.expected[i + i * c].abs()).max(1e-300).sqrt())
+        .collect();
+    let scaled = |a: &[f64]| -> Vec<f64> { (0..c * c).map(|t| a[t] / (unit[t % c] * unit[t / c])).collect() };
+    let (mut h, mut least) = (scaled(&slope.average), 1.0);
+    if let Some((w, v, l)) = generalised(&scaled(target), &h, c) {
         if close {
             least = w.first().copied().unwrap_or(1.0);
         }
@@ -504,108 +530,37 @@ fn curvature(slope: &Slope, c: usize, close: bool, damping: f64) -> (Vec<f64>, f
         let w: Vec<f64> = w.iter().map(|&w| w.clamp(low, 1e6)).collect();
         h = rebuild(&l, &v, &w, c);
     }
+    for t in 0..c * c {
+        h[t] *= unit[t % c] * unit[t / c];
+    }
     for i in 0..c {
         h[i + i * c] += damping * h[i + i * c].abs() + 1e-300;
     }
     (h, least)
 }
 
-/// Components whose direction rests on the floor and whose gradient keeps it there.
-fn at_floor(m: &Moments, units: &[Vec<Vec<f64>>], lmm: &Lmm, lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<(usize, usize, Vec<f64>)> {
-    // Per slot: the orthogonal projector (in whitened coordinates) on directions at the floor.
-    let _ = lmm;
-    let mut out = vec![];
+/// Components between two directions that rest on the floor with a gradient that keeps them there. Their axes are
+/// columns of Lambda (see `clip`); turning a floor direction into the others stays free.
+fn at_floor(
+    m: &Moments,
+    units: &[Vec<Vec<f64>>],
+    components: &[Component],
+    lambda: &[Vec<f64>],
+    n: &[Vec<f64>],
+) -> Vec<bool> {
+    let mut null: Vec<Vec<bool>> = m.factors.iter().map(|f| vec![false; f.cols]).collect();
     for (f, factor) in m.factors.iter().enumerate() {
         for (s, slot) in factor.slots.iter().enumerate() {
             let k = slot.cols;
-            let block = slot_block(&lambda[f], factor.cols, slot.offset, k);
-            let t = mul(&units[f][s], &block, k, true);
-            let tt = mul(&t, &t, k, true);
-            let (w, v) = dense::eigen_symmetric(&tt, k);
-            let mut proj = vec![0.0; k * k];
+            let t = mul(&units[f][s], &slot_block(&lambda[f], factor.cols, slot.offset, k), k, true);
             for c in 0..k {
-                if w[c].max(0.0).sqrt() > 1.5 * FLOOR {
-                    continue;
-                }
-                let vc = &v[c * k..(c + 1) * k];
-                let mut slope = 0.0;
-                for b in 0..k {
-                    for a in 0..k {
-                        slope += vc[a] * n[f][slot.offset + a + (slot.offset + b) * factor.cols] * vc[b];
-                    }
-                }
-                if slope >= 0.0 {
-                    for b in 0..k {
-                        for a in 0..k {
-                            proj[a + b * k] += vc[a] * vc[b];
-                        }
-                    }
-                }
-            }
-            out.push((f, s, proj));
-        }
-    }
-    out
-}
-
-/// Remove the frozen directions from gradient and curvature: delta becomes (I - P) delta (I - P).
-fn freeze(components: &[Component], frozen: &[(usize, usize, Vec<f64>)], slope: &mut Slope) -> usize {
-    let c = components.len();
-    let mut map = vec![0.0; c * c];
-    let mut count = 0.0;
-    for (f, s, p) in frozen {
-        let k = (p.len() as f64).sqrt() as usize;
-        count += (0..k).map(|a| p[a + a * k]).sum::<f64>();
-        let q: Vec<f64> =
-            (0..k * k).map(|i| if i % (k + 1) == 0 { 1.0 } else { 0.0 } - p[i]).collect();
-        let mine: Vec<(usize, usize, usize)> = components
-            .iter()
-            .enumerate()
-            .filter(|(_, x)| x.factor == *f && x.slot == *s)
-            .map(|(i, x)| (i, x.row, x.col))
-            .collect();
-        let base = mine.iter().map(|m| m.2).min().unwrap_or(0);
-        for &(j, r, l) in &mine {
-            let (r, l) = (r - base, l - base);
-            for &(i, a, b) in &mine {
-                let (a, b) = (a - base, b - base);
-                let mut v = q[a + r * k] * q[l + b * k];
-                if r != l {
-                    v += q[a + l * k] * q[r + b * k];
-                }
-                map[i + j * c] = v;
+                let size = t[c * k..(c + 1) * k].iter().map(|v| v * v).sum::<f64>().sqrt();
+                let at = slot.offset + c;
+                null[f][at] = size <= SNAP * FLOOR && n[f][at + at * factor.cols] >= 0.0;
             }
         }
     }
-    if count == 0.0 {
-        return 0;
-    }
-    let project = |h: &[f64]| {
-        let mut t = vec![0.0; c * c];
-        let mut out = vec![0.0; c * c];
-        dense::gemm(&mut t, c, h, c, &map, c, c, c, c, 1.0);
-        dense::gemm_tn(&mut out, c, &map, c, &t, c, c, c, c, 1.0);
-        out
-    };
-    slope.average = project(&slope.average);
-    slope.expected = project(&slope.expected);
-    slope.observed = project(&slope.observed);
-    slope.gradient = (0..c).map(|j| (0..c).map(|i| map[i + j * c] * slope.gradient[i]).sum()).collect();
-    // Frozen components keep a unit curvature and no gradient, so that they stay.
-    let unit = |h: &mut Vec<f64>| {
-        let top = (0..c).map(|i| h[i + i * c].abs()).fold(0.0, f64::max).max(1e-12);
-        for j in 0..c {
-            for i in 0..c {
-                let mut pp = if i == j { 1.0 } else { 0.0 };
-                pp -= map[i + j * c];
-                h[i + j * c] += top * 0.5 * (pp + if i == j { 1.0 } else { 0.0 } - map[j + i * c]);
-            }
-        }
-    };
-    unit(&mut slope.average);
-    unit(&mut slope.expected);
-    unit(&mut slope.observed);
-    count.round() as usize
+    components.iter().map(|c| null[c.factor][c.row] && null[c.factor][c.col]).collect()
 }
 
 /// Minimise the deviance from `start` (relative factors in internal coordinates).
@@ -621,23 +576,20 @@ pub fn minimise(lmm: &mut Lmm, reml: bool, start: &[Vec<f64>], options: &Options
     let mut outcome = Outcome::Converged;
     let mut n = vec![];
     let mut stale = false;
-    while c > 0 {
-        let mut slope = lmm.slope(&solution, reml);
+    let mut searching = c > 0;
+    while searching {
+        let slope = lmm.slope(&solution, reml);
         n = slope.n.clone();
-        let frozen = at_floor(&lmm.moments, &units, lmm, &lambda, &slope.n);
-        freeze(&components, &frozen, &mut slope);
+        let fixed = at_floor(&lmm.moments, &units, &components, &lambda, &slope.n);
         let mut accepted = None;
         loop {
             let (h, l) = curvature(&slope, c, close, damping);
             if close {
                 least = l;
             }
-            let model = Model { components: &components, gradient: &slope.gradient, hessian: h };
+            let model = Model { components: &components, gradient: &slope.gradient, hessian: h, fixed: &fixed };
             let d = model.minimise();
             decrease = -model.value(&d);
-            if std::env::var_os("RANEF_TRACE").is_some() {
-                eprintln!("it {iterations} crit {:.9} pred {decrease:.3e} close {close} damp {damping:.1e} least {least:.2e} d {d:.3?}", solution.criterion);
-            }
             if decrease < 0.5 && !close {
                 close = true;
                 continue;
@@ -678,7 +630,7 @@ pub fn minimise(lmm: &mut Lmm, reml: bool, start: &[Vec<f64>], options: &Options
                 solution = s;
                 iterations += 1;
             }
-            None => break,
+            None => searching = false,
         }
     }
     finish(lmm, reml, &units, lambda, solution, n, Ending { outcome, iterations, decrease, least, before, stale })

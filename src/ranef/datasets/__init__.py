@@ -81,7 +81,8 @@ def load(name: str, kind: str = "pandas") -> Any:
 
 def __getattr__(name: str) -> Callable[..., Any]:
     if name.startswith("_") or name not in table():
-        raise AttributeError(unknown(name) if not name.startswith("_") else f"module {__name__!r} has no attribute {name!r}")
+        private = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(private if name.startswith("_") else unknown(name))
     loader = partial(load, name)
     loader.__doc__ = f"{describe(name)}\n\nTakes `kind`: 'pandas' (default), 'polars' or 'pyarrow'."
     return loader

@@ -52,9 +52,10 @@ class Column:
         """Type with the number of levels and, where they are few, the levels themselves."""
         if self.levels is None:
             return self.type
-        few = isinstance(self.levels, tuple) and self.n_levels <= 6
-        sign = " < " if self.type == "ordered" else ", "
-        return f"{self.type}, {self.n_levels} level{'s' * (self.n_levels != 1)}" + (f": {sign.join(self.levels)}" if few else "")
+        text = f"{self.type}, {self.n_levels} level{'' if self.n_levels == 1 else 's'}"
+        if isinstance(self.levels, str) or self.n_levels > 6:
+            return text
+        return f"{text}: {(' < ' if self.type == 'ordered' else ', ').join(self.levels)}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -113,7 +114,8 @@ def _column_lines(columns: tuple[Column, ...]) -> list[str]:
     lines: list[str] = []
     for c in columns:
         text = f"{c.meaning} ({c.kind_text})" if c.meaning else f"({c.kind_text})"
-        lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {c.name:<{width}}  ", subsequent_indent=" " * (width + 4))
+        label = f"  {c.name:<{width}}  "
+        lines += textwrap.wrap(text, WIDTH, initial_indent=label, subsequent_indent=" " * len(label))
     return lines
 
 

@@ -1,8 +1,8 @@
 """CSV text to a data frame, once for each kind of frame.
 
-A reader takes the bytes of a CSV file (missing values written `NA`) and the description of the data set. It returns a frame
-whose columns have the described types: float64, int64 (nullable where values are missing), text, and categoricals whose
-levels stand in the described order. A new kind of frame is one such function and one line in `READERS`.
+A reader takes the bytes of a CSV file (missing values written `NA`) and the description of the data set. It returns a
+frame whose columns have the described types: float64, int64 (nullable where values are missing), text, and categoricals
+whose levels stand in the described order. A new kind of frame is one such function and one line in `READERS`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Floor 1: formula text to description. `parse("y ~ x + (x | g)")` gives a `Formula` of `Term`s and `Bar`s; no data.
 
-Grammar: Wilkinson's and lme4's, as in R: ``+ - : * / ^ %in% 0 1 .``, ``(x | g)``, ``(x || g)``, ``(1 | a/b)``, ``(1 | a:b)``,
-``(1 | f*g)``, ``offset(x)``, structure wrappers ``cs(1 + x | g)``, calls of the functions in `ranef.formula.functions`.
+Grammar: Wilkinson's and lme4's, as in R: ``+ - : * / ^ %in% 0 1 .``, ``(x | g)``, ``(x || g)``, ``(1 | a/b)``, ``(1 |
+a:b)``, ``(1 | f*g)``, ``offset(x)``, structure wrappers ``cs(1 + x | g)``, calls of the functions in
+`ranef.formula.functions`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""From one R (or Python) expression, `poly(x, 2)` or `I(x^2)`, to a `Factor`: rewritten, labelled as R does, and checked.
+"""From one R (or Python) expression, `poly(x, 2)` or `I(x^2)`, to a `Factor`: rewritten, labelled as in R, checked.
 
-R's spellings are rewritten token by token into a Python expression over placeholders (`^` -> `**`, `TRUE` -> `True`, names with dots
-and back-quoted names -> `_v0`, functions -> `_f0`). Python's own parser then reads it, and every node must be on the list
-below. Nothing is ever evaluated as text.
+R's spellings are rewritten piece by piece into a Python expression over placeholders (`^` -> `**`, `TRUE` -> `True`,
+names with dots and back-quoted names -> `_v0`, functions -> `_f0`). Python's own parser then reads it, and every node
+must be on the list below. Nothing is ever evaluated as text.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from ranef.errors import FormulaError
 from ranef.formula.functions import CODINGS, FUNCTIONS
@@ -36,6 +38,12 @@ UNARY = {"-": ("-", "-"), "+": ("+", "+"), "!": ("not", "!")}
 WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None", "True": "True", "False": "False", "None": "None"}
 PYTHON_WORDS = {"and": "&", "or": "|", "in": "%in%"}
 RESERVED = {*WORDS, *PYTHON_WORDS, "not"}
+OUTSIDE = {
+    ")": "this `)` closes nothing",
+    "]": "this `]` closes nothing",
+    ",": "a comma has no meaning here",
+    "=": "`=` does not belong in a formula; write `~` between the response and its terms",
+}
 NODES = (
     ast.Expression, ast.Call, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Constant, ast.Name, ast.List,
     ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
@@ -52,12 +60,13 @@ class _Reader:
     start: int  # where the expression starts in it
     functions: frozenset[str]  # what may be called
     code: list[str] = field(default_factory=list)
-    where: list[int] = field(default_factory=list)  # position in `text` of every piece of `code`
+    where: list[int] = field(default_factory=list)  # position in `text` of every entry of `code`
     label: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     called: list[str] = field(default_factory=list)
     operand_next: bool = True
-    calls: list[list] = field(default_factory=list)  # [function or "", arguments so far] of every open parenthesis
+    following: str = ""  # the next token
+    calls: list[list[Any]] = field(default_factory=list)  # [function or "", arguments so far] of every open parenthesis
 
     def fail(self, message: str, offset: int) -> FormulaError:
         return FormulaError(message, self.text, self.start + offset)
@@ -92,16 +101,16 @@ def read_expression(source: str, text: str, start: int, extra: frozenset[str] = 
     tokens = list(_scan(source, reader))
     if not tokens:
         raise reader.fail("an expression is missing here", 0)
-    for i, (kind, token, offset) in enumerate(tokens):
-        following = tokens[i + 1][1] if i + 1 < len(tokens) else ""
-        _READ[kind](reader, token, offset, following)
+    for i, (kind, piece, offset) in enumerate(tokens):
+        reader.following = tokens[i + 1][1] if i + 1 < len(tokens) else ""
+        _READ[kind](reader, piece, offset)
     code = " ".join(reader.code)
-    _check(code, reader, extra)
+    _check(code, reader)
     return Factor("".join(reader.label), code, tuple(reader.names), tuple(reader.called), start)
 
 
-def _scan(source: str, reader: _Reader):
-    """Yield (kind, token, offset) of every token that is not blank."""
+def _scan(source: str, reader: _Reader) -> Iterator[tuple[str, str, int]]:
+    """Yield (kind, piece, offset) of every piece that is not blank."""
     offset = count = 0
     while offset < len(source):
         match = TOKEN.match(source, offset)
@@ -111,7 +120,7 @@ def _scan(source: str, reader: _Reader):
         if count > MAX_TOKENS:
             raise reader.fail("this expression is too long; compute it as a column of the data", offset)
         if match.lastgroup != "space":
-            yield match.lastgroup, match.group(), offset
+            yield str(match.lastgroup), match.group(), offset
         offset = match.end()
 
 
@@ -128,92 +137,98 @@ def _operand(reader: _Reader, offset: int) -> None:
         raise reader.fail("an operator or a comma is missing before this", offset)
 
 
-def _read_number(reader: _Reader, token: str, offset: int, following: str) -> None:
+def _read_number(reader: _Reader, piece: str, offset: int) -> None:
     _operand(reader, offset)
-    if len(token) > 30:
+    if len(piece) > 30:
         raise reader.fail("this number is too long", offset)
-    digits = token.rstrip("L")
+    digits = piece.rstrip("L")
     if digits.isdigit():  # 007 is 7
         digits = digits.lstrip("0") or "0"
-    reader.put(digits, token, offset, False)
+    reader.put(digits, piece, offset, False)
 
 
-def _read_string(reader: _Reader, token: str, offset: int, following: str) -> None:
+def _read_string(reader: _Reader, piece: str, offset: int) -> None:
     _operand(reader, offset)
-    value = re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
+    value = re.sub(r"\\(.)", r"\1", piece[1:-1], flags=re.DOTALL)
     shown = value.replace("\\", "\\\\").replace('"', '\\"')
     reader.put(ascii(value), f'"{shown}"', offset, False)
 
 
-def _read_quoted(reader: _Reader, token: str, offset: int, following: str) -> None:
+def _read_quoted(reader: _Reader, piece: str, offset: int) -> None:
     _operand(reader, offset)
-    name = token[1:-1]
+    name = piece[1:-1]
     reader.put(reader.placeholder(name, "_v"), quote(name), offset, False)
 
 
-def _read_name(reader: _Reader, token: str, offset: int, following: str) -> None:
-    if token in PYTHON_WORDS and not reader.operand_next:
-        return _read_operator(reader, PYTHON_WORDS[token], offset, following)
-    if token == "not" and reader.operand_next and following != "(":
-        return _read_operator(reader, "!", offset, following)
-    _operand(reader, offset)
-    if following == "(":
-        return _read_function(reader, token, offset)
-    if following == "=":
-        return _read_keyword(reader, token, offset)
-    if token in WORDS:
-        return reader.put(WORDS[token], token, offset, False)
-    if token in CODINGS and reader.in_coding:
-        return reader.put(repr(CODINGS[token]), token, offset, False)
-    reader.put(reader.placeholder(token, "_v"), token, offset, False)
+def _read_name(reader: _Reader, piece: str, offset: int) -> None:
+    if piece in PYTHON_WORDS and not reader.operand_next:
+        _read_operator(reader, PYTHON_WORDS[piece], offset)
+    elif piece == "not" and reader.operand_next and reader.following != "(":
+        _read_operator(reader, "!", offset)
+    else:
+        _operand(reader, offset)
+        _read_operand(reader, piece, offset)
 
 
-def _read_function(reader: _Reader, token: str, offset: int) -> None:
-    head, _, tail = token.partition(".")
-    name = tail if head in ("np", "numpy") and tail in FUNCTIONS else token
+def _read_operand(reader: _Reader, piece: str, offset: int) -> None:
+    if reader.following == "(":
+        _read_function(reader, piece, offset)
+    elif reader.following == "=":
+        _read_keyword(reader, piece, offset)
+    elif piece in WORDS:
+        reader.put(WORDS[piece], piece, offset, False)
+    elif piece in CODINGS and reader.in_coding:
+        reader.put(repr(CODINGS[piece]), piece, offset, False)
+    else:
+        reader.put(reader.placeholder(piece, "_v"), piece, offset, False)
+
+
+def _read_function(reader: _Reader, piece: str, offset: int) -> None:
+    head, _, tail = piece.partition(".")
+    name = tail if head in ("np", "numpy") and tail in FUNCTIONS else piece
     if name not in reader.functions:
-        raise reader.fail(unknown_function(token), offset)
+        raise reader.fail(unknown_function(piece), offset)
     reader.calls.append([name, 0])
-    reader.put(reader.placeholder(name, "_f"), token, offset, True)
+    reader.put(reader.placeholder(name, "_f"), piece, offset, True)
 
 
-def _read_keyword(reader: _Reader, token: str, offset: int) -> None:
-    word = token.replace(".", "_")
-    if not reader.calls:
-        raise reader.fail("`=` does not belong in a formula; write `~` between the response and its terms", offset)
+def _read_keyword(reader: _Reader, piece: str, offset: int) -> None:
+    word = piece.replace(".", "_")
     if not (word.isidentifier() and word.isascii()) or word.startswith("_"):
-        raise reader.fail(f"`{token}` cannot name an argument", offset)
-    reader.put(word, token, offset, True)
+        raise reader.fail(f"`{piece}` cannot name an argument", offset)
+    reader.put(word, piece, offset, True)
 
 
-def _read_operator(reader: _Reader, token: str, offset: int, following: str) -> None:
-    if token in "([":
-        if token == "[" and not reader.operand_next:
-            raise reader.fail("square brackets have no meaning here; compute it as a column of the data", offset)
-        if token == "[" or reader.code[-1:] == [] or not reader.code[-1].startswith("_f"):
-            reader.calls.append(["", 0])
-        return reader.put(token, token, offset, True)
-    if token in ")]":
-        if not reader.calls:
-            raise reader.fail(f"this `{token}` closes nothing", offset)
-        reader.calls.pop()
-        return reader.put(token, token, offset, False)
-    if token == ",":
-        if not reader.calls:
-            raise reader.fail("a comma has no meaning here", offset)
+def _read_operator(reader: _Reader, piece: str, offset: int) -> None:
+    if piece in "([":
+        _open(reader, piece, offset)
+    elif piece in ")],=":
+        _within_call(reader, piece, offset)
+    elif reader.operand_next and piece in UNARY:
+        reader.put(*UNARY[piece], offset, True)
+    elif piece in BINARY:
+        reader.put(*BINARY[piece], offset, True)
+    else:
+        raise reader.fail(f"the operator `{piece}` has no meaning in an expression", offset)
+
+
+def _open(reader: _Reader, piece: str, offset: int) -> None:
+    if piece == "[" and not reader.operand_next:
+        raise reader.fail("square brackets have no meaning here; compute it as a column of the data", offset)
+    if piece == "[" or not reader.code or not reader.code[-1].startswith("_f"):
+        reader.calls.append(["", 0])
+    reader.put(piece, piece, offset, True)
+
+
+def _within_call(reader: _Reader, piece: str, offset: int) -> None:
+    """Read what has a meaning inside parentheses only."""
+    if not reader.calls:
+        raise reader.fail(OUTSIDE[piece], offset)
+    if piece == ",":
         reader.calls[-1][1] += 1
-        return reader.put(",", ", ", offset, True)
-    if token == "=":
-        if not reader.calls:
-            raise reader.fail("`=` does not belong in a formula; write `~` between the response and its terms", offset)
-        return reader.put("=", " = ", offset, True)
-    if reader.operand_next and token in UNARY:
-        code, label = UNARY[token]
-        return reader.put(code, label, offset, True)
-    if token not in BINARY:
-        raise reader.fail(f"the operator `{token}` has no meaning in an expression", offset)
-    code, label = BINARY[token]
-    reader.put(code, label, offset, True)
+    elif piece != "=":
+        reader.calls.pop()
+    reader.put(piece, {",": ", ", "=": " = "}.get(piece, piece), offset, piece in ",=")
 
 
 _READ = {
@@ -226,29 +241,30 @@ _READ = {
 
 
 def quote(name: str) -> str:
-    """The name as R prints it in a formula: back-quoted unless it is an R name."""
+    """Return the name as R prints it in a formula: back-quoted unless it is an R name."""
     plain = re.fullmatch(r"(?:[^\W0-9]|\.[^\W0-9])[\w.]*", name) and name not in RESERVED
     return name if plain else f"`{name}`"
 
 
 def unknown_function(name: str) -> str:
+    """Say that a function is unknown, with the nearest known one and what to do."""
     import difflib
 
     near = difflib.get_close_matches(name, sorted(FUNCTIONS), 1)
     hint = f" (did you mean `{near[0]}`?)" if near else ""
     return (
-        f"unknown function `{name}`{hint}. Formulas may call only the listed functions ({', '.join(sorted(FUNCTIONS)[-8:])}, …); "
+        f"unknown function `{name}`{hint}. Formulas may call the functions listed in ranef.formula.functions only; "
         f"to allow another one, pass it in env={{{name!r}: ...}}, or compute the column beforehand"
     )
 
 
 @lru_cache(maxsize=1024)
 def tree(code: str) -> ast.expr:
-    """The syntax tree of a `Factor.code`."""
+    """Return the syntax tree of a `Factor.code`."""
     return ast.parse(code, mode="eval").body
 
 
-def _check(code: str, reader: _Reader, extra: frozenset[str]) -> None:
+def _check(code: str, reader: _Reader) -> None:
     try:
         root = tree(code)
     except SyntaxError as error:
@@ -285,8 +301,8 @@ def _position(reader: _Reader, offset: int | None) -> int:
     if not reader.where:
         return reader.start
     column = 0
-    for piece, where in zip(reader.code, reader.where, strict=True):
-        column += len(piece) + 1
+    for entry, where in zip(reader.code, reader.where, strict=True):
+        column += len(entry) + 1
         if offset is not None and offset <= column:
             return where
     return reader.where[-1]

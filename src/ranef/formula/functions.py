@@ -1,8 +1,9 @@
 """The functions that a formula may call without `env=`: names only; what they compute is in `ranef.frame.transforms`.
 
-A formula may come from a stranger (a service, the command line). Text never reaches `eval`: a call is read into a syntax
-tree, every node of it is checked against this table, and the frame walks the tree itself. To add a function, add its name
-here and its implementation to the table of the same kind in `ranef.frame.transforms`; a test compares the two.
+A formula may come from a stranger (a service, the command line). Text never reaches `eval`: a call is read into a
+syntax tree, every node of it is checked against this table, and the frame walks the tree itself. To add a function,
+add its name here and its implementation to the table of the same kind in `ranef.frame.transforms`; a test compares the
+two.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """From text to `Formula`: formulaic's tokenizer, shunting yard and syntax tree with lme4's operators in its table.
 
-The passes, in order: tokens (formulaic) -> marks: operators split, calls read, intercepts made explicit, every misplaced
-mark reported with its position -> tree (formulaic) -> terms, bars and offsets (the operators' functions below) -> `Formula`.
+The passes, in order: tokens (formulaic) -> marks: operators split, calls read, intercepts made explicit, every
+misplaced mark reported with its position -> tree (formulaic) -> terms, bars and offsets (the operators' functions
+below) -> `Formula`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -72,7 +73,8 @@ class Leaf(Token):
         super().__init__(text, kind=Kind.NAME, source_start=position)
         self.items = items
 
-    def to_terms(self, *, context: Any = None) -> Any:
+    def to_terms(self, **_: Any) -> Any:
+        """Return what the operand stands for."""
         return self.items
 
 
@@ -82,6 +84,11 @@ def _operator(symbol: str, position: int) -> Token:
 
 def _context(symbol: str, position: int) -> Token:
     return Token(symbol, kind=Kind.CONTEXT, source_start=position)
+
+
+def _is(token: Token, *symbols: str) -> bool:
+    """Tell whether a token is one of some marks (and no name or text that looks like it)."""
+    return token.kind in (Kind.OPERATOR, Kind.CONTEXT) and token.token in symbols
 
 
 SYMBOLS = re.compile(r"\*\*|\|\||[~|+\-*/:^.]")
@@ -118,7 +125,7 @@ def _rewrite(marks: list[Token], context: _Context) -> list[Token]:
     out: list[Token] = []
     for i, token in enumerate(marks):
         position = token.source_start or 0
-        blank_call = token.kind is Kind.NAME and i + 1 < len(marks) and marks[i + 1].token == "("
+        blank_call = token.kind is Kind.NAME and i + 1 < len(marks) and _is(marks[i + 1], "(")
         if blank_call and context.text[position] != "`":
             raise context.fail(
                 "write the parenthesis right after the function's name, or put an operator between", position
@@ -138,7 +145,7 @@ def _number(token: Token, before: list[Token], context: _Context) -> list[Token]
     position, value = token.source_start or 0, token.token
     if value == ".":
         return [_dot(position, context)]
-    if before and before[-1].kind is Kind.OPERATOR and before[-1].token in ("^", "**") and value.isdecimal():
+    if before and _is(before[-1], "^", "**") and value.isdecimal():
         return [Leaf(int(value[:4]), value, position)]
     if value == "0":
         return [_operator("-", position), Leaf({INTERCEPT: None}, "1", position)]
@@ -152,6 +159,8 @@ def _number(token: Token, before: list[Token], context: _Context) -> list[Token]
 def _dot(position: int, context: _Context) -> Leaf:
     if context.dot is None:
         raise context.fail("`.` (all other columns) has no meaning here", position)
+    for factor in factors_of(item for item in context.dot if isinstance(item, Term)):
+        context.order.setdefault(factor.label, len(context.order))
     return Leaf(dict.fromkeys(context.dot), ".", position)
 
 
@@ -165,7 +174,7 @@ def _name(token: Token, context: _Context) -> Leaf:
 
 
 def _call(token: Token, context: _Context) -> list[Token]:
-    """A call: a wrapped bar, an offset, or a factor."""
+    """Read a call: a wrapped bar, an offset, or a factor."""
     position, source = token.source_start or 0, token.token
     if context.text[position] == "{":
         raise context.fail("braces have no meaning in a formula; use I(...)", position)
@@ -195,7 +204,9 @@ def _wrapper(name: str, pieces: list[tuple[str, int]], position: int, context: _
     start = position + len(name) + 1
     inside = _rewrite(_marks(context, start, start + len(pieces[0][0])), context)
     head = _operator(name, position)
-    head.source = "\0".join(re.sub(r"\s*=\s*", " = ", piece.strip()) for piece, _ in pieces[1:])  # the other arguments travel with the operator
+    head.source = "\0".join(
+        re.sub(r"\s*=\s*", " = ", piece.strip()) for piece, _ in pieces[1:]
+    )  # the other arguments travel with the operator
     return [head, _context("(", start - 1), *inside, _context(")", start + len(pieces[0][0]))]
 
 
@@ -233,10 +244,10 @@ def _check(marks: list[Token], context: _Context, end: int) -> list[Token]:
     """Check that operands and operators alternate, merge runs of signs, and say where they do not."""
     out: list[Token] = []
     for token in marks:
-        operand_next = not out or out[-1].kind is Kind.OPERATOR or out[-1].token == "("
+        operand_next = not out or out[-1].kind is Kind.OPERATOR or _is(out[-1], "(")
         if token.kind is Kind.OPERATOR:
             _check_operator(token, out, operand_next, context)
-        elif token.token == ")":
+        elif _is(token, ")"):
             if operand_next:
                 raise context.fail("something is missing before this parenthesis", token.source_start)
             out.append(token)
@@ -255,10 +266,10 @@ def _check_operator(token: Token, out: list[Token], operand_next: bool, context:
         raise context.fail(_refuse(symbol), token.source_start)
     if symbol in STRUCTURES and not operand_next:
         raise context.fail("an operator (+ …) is missing before this", token.source_start)
-    if symbol in "+-" and out and out[-1].kind is Kind.OPERATOR and out[-1].token in "+-":
-        minus = (symbol == "-") != (out[-1].token == "-")
+    if symbol in "+-" and out and _is(out[-1], *"+-"):
+        minus = (symbol == "-") != _is(out[-1], "-")
         out[-1] = _operator("-" if minus else "+", token.source_start or 0)
-    elif operand_next and symbol in "+-" and (not out or out[-1].token == "("):
+    elif operand_next and symbol in "+-" and (not out or _is(out[-1], "(")):
         out.append(_operator(f"unary{symbol}", token.source_start or 0))
     elif operand_next and symbol not in STRUCTURES:
         raise context.fail(f"something is missing before `{symbol}`", token.source_start)
@@ -289,9 +300,8 @@ def _check_parentheses(text: str) -> None:
             quoted = (char, i)
         elif char in "([{":
             opened.append(i)
-        elif char in ")]}":
-            if not opened or "([{".index(text[opened.pop()]) != ")]}".index(char):
-                raise FormulaError(f"this `{char}` closes nothing", text, i)
+        elif char in ")]}" and (not opened or "([{".index(text[opened.pop()]) != ")]}".index(char)):
+            raise FormulaError(f"this `{char}` closes nothing", text, i)
         if len(opened) > MAX_DEPTH:
             raise FormulaError("parentheses are nested too deeply", text, i)
     if quoted:
@@ -309,8 +319,8 @@ def _explicit(marks: list[Token], context: _Context, intercept: bool) -> list[To
     starts: dict[int, int] = {}
     for i, token in enumerate(marks):
         if token.kind is Kind.CONTEXT:
-            _ = opened.append(i) if token.token == "(" else opened.pop()
-        elif token.kind is Kind.OPERATOR and token.token in ("|", "||"):
+            _ = opened.append(i) if _is(token, "(") else opened.pop()
+        elif _is(token, "|", "||"):
             if not opened:
                 raise context.fail("random effects stand in parentheses: (x | g)", token.source_start)
             if opened[-1] in starts:
@@ -333,7 +343,7 @@ def _one(position: int) -> list[Token]:
 # ---------------------------------------------------------------- operators: items -> items
 
 
-def _plus(context: _Context, at: int, left: Items, right: Items) -> Items:
+def _plus(_context: _Context, _at: int, left: Items, right: Items) -> Items:
     items = {**left, **right}
     if NoIntercept() in right:
         items.pop(INTERCEPT, None)
@@ -341,11 +351,11 @@ def _plus(context: _Context, at: int, left: Items, right: Items) -> Items:
     return items
 
 
-def _minus(context: _Context, at: int, left: Items, right: Items) -> Items:
+def _minus(_context: _Context, _at: int, left: Items, right: Items) -> Items:
     return {item: None for item in left if item not in right}
 
 
-def _prefix_minus(context: _Context, at: int, right: Items) -> Items:
+def _prefix_minus(_context: _Context, _at: int, right: Items) -> Items:
     return {NoIntercept(): None} if INTERCEPT in right else {}
 
 
@@ -386,30 +396,33 @@ def _power(context: _Context, at: int, left: Items, right: Items | int) -> Items
     return items
 
 
-def _terms(context: _Context, at: int, items: Items) -> list[Term]:
-    """The items as terms; bars and offsets cannot be multiplied."""
-    if not all(isinstance(item, Term) for item in items):
-        raise context.fail("random effects and offsets can only be added, with +", at)
-    return list(items)  # type: ignore[arg-type]
+def _terms(context: _Context, at: int, items: Items, message: str = "") -> list[Term]:
+    """Return the items as terms; bars and offsets cannot be multiplied."""
+    terms = [item for item in items if isinstance(item, Term)]
+    if len(terms) < len(items):
+        raise context.fail(message or "random effects and offsets can only be added, with +", at)
+    return terms
 
 
 def _bar(structure: str, context: _Context, at: int, left: Items, right: Items) -> Items:
     """`(left | right)`: one bar for every term on the right."""
-    if not all(isinstance(item, Term) for item in (*left, *right)):
-        raise context.fail("a bar holds terms and grouping factors only", at)
-    terms = sort_terms(left, {f.label: i for i, f in enumerate(factors_of(left))})  # type: ignore[arg-type]
-    if not terms:
+    columns, groups = (
+        _terms(context, at, side, "a bar holds terms and grouping factors only") for side in (left, right)
+    )
+    if not columns:
         raise context.fail("no column is left before the bar; write (1 | g) for a random intercept", at)
-    groups = sorted((t for t in right), key=lambda t: t.degree)  # type: ignore[union-attr]
-    if not groups or any(not t.factors for t in groups):  # type: ignore[union-attr]
+    if not groups or not all(t.factors for t in groups):
         raise context.fail("after the bar stands a grouping factor, not a number", at)
-    return dict.fromkeys(Bar(terms, t.factors, structure, position=at) for t in groups)  # type: ignore[union-attr]
+    terms = sort_terms(columns, {f.label: i for i, f in enumerate(factors_of(columns))})
+    groups.sort(key=lambda t: t.degree)
+    return dict.fromkeys(Bar(terms, t.factors, structure, position=at) for t in groups)
 
 
 def _wrap(structure: str, args: tuple[str, ...], context: _Context, at: int, items: Items) -> Items:
-    if not all(isinstance(item, Bar) and item.structure == "us" for item in items):
+    bars = [item for item in items if isinstance(item, Bar) and item.structure == "us"]
+    if len(bars) < len(items):
         raise context.fail(f"{structure}() takes one bar with a single |: {structure}(1 + x | g)", at)
-    return dict.fromkeys(Bar(b.terms, b.factors, structure, args, at) for b in items)  # type: ignore[union-attr]
+    return dict.fromkeys(Bar(b.terms, b.factors, structure, args, at) for b in bars)
 
 
 @dataclass(frozen=True)
@@ -426,7 +439,7 @@ OPERATORS: dict[str, _Row] = {
     "||": _Row(-50, partial(_bar, "diag")),
     "+": _Row(100, _plus),
     "-": _Row(100, _minus),
-    "unary+": _Row(100, lambda context, at, items: items, 1),
+    "unary+": _Row(100, lambda _context, _at, items: items, 1),
     "unary-": _Row(100, _prefix_minus, 1),
     "*": _Row(200, _cross),
     "/": _Row(200, _nest),
@@ -451,7 +464,8 @@ class _Op(Operator):
         )
         self.row, self.context, self.position = row, context, position
 
-    def to_terms(self, *args: Any, context: Any = None) -> Any:
+    def to_terms(self, *args: Any, **_: Any) -> Any:
+        """Apply the operator to its operands."""
         return self.row.function(self.context, self.position, *args)
 
 
@@ -465,7 +479,7 @@ class _Resolver(OperatorResolver):
     def operators(self) -> list[Operator]:
         return []
 
-    def resolve(self, token: Token) -> Iterator[tuple[Token, list[Operator]]]:  # type: ignore[override]
+    def resolve(self, token: Token) -> Generator[tuple[Token, list[Operator]], None, None]:
         row = OPERATORS.get(token.token)
         if row is None:  # a structure wrapper
             args = tuple((token.source or "").split("\0")) if token.source else ()
@@ -490,7 +504,7 @@ def _items(context: _Context, start: int, intercept: bool) -> Items:
 
 
 def _tilde(text: str) -> int:
-    """The position of the one `~` outside quotes and calls."""
+    """Return the position of the one `~` outside quotes and calls."""
     plain = re.sub(r"`[^`]*`|\"[^\"]*\"|'[^']*'", lambda m: " " * len(m.group()), text)
     at = plain.find("~")
     if at < 0:
@@ -542,15 +556,13 @@ def read(text: str, functions: frozenset[str] = frozenset(), columns: tuple[str,
     tilde = _tilde(text)
     lhs = _left(text, tilde, functions)
     dot = _has_dot(text[tilde:])
-    context = _Context(text, functions, None, {})
-    if dot:
-        context = _Context(text, functions, (), context.order)
-        if columns is not None:
-            first = _assemble(lhs, _guarded(context, tilde + 1, True), context, True)
-            rest = [c for c in columns if c not in first.variables]
-            marks = [_name(Token(c, source_start=0), _Context(f"`{c}`", functions, None, {})) for c in rest]
-            context = _Context(text, functions, tuple(t for leaf in marks for t in leaf.items), {})  # type: ignore[union-attr]
-    return _assemble(lhs, _guarded(context, tilde + 1, True), context, dot and columns is None)
+    context = _Context(text, functions, () if dot else None, {})
+    formula = _assemble(lhs, _guarded(context, tilde + 1, True), context, dot)
+    if not dot or columns is None:
+        return formula
+    rest = [Term((Factor(quote(name), "_v0", (name,)),)) for name in columns if name not in formula.variables]
+    context = _Context(text, functions, tuple(rest), {})
+    return _assemble(lhs, _guarded(context, tilde + 1, True), context, False)
 
 
 def read_update(old: Formula, change: str) -> Formula:
@@ -565,9 +577,10 @@ def read_update(old: Formula, change: str) -> Formula:
         left = DOT.sub(lambda _: old.lhs.label if old.lhs else ".", left)
         lhs = read_expression(left, left, 0, functions)
     was = (*(t for t in old.fixed if t.factors), *(Offset(f) for f in old.offset_factors), *old.bars)
-    order = {f.label: i for i, f in enumerate(factors_of(old.fixed))}
-    context = _Context(text, functions, was, order)
-    return retext(_assemble(lhs, _guarded(context, tilde + 1, old.intercept or not _has_dot(text[tilde:])), context, False))
+    context = _Context(text, functions, was, {})
+    return retext(
+        _assemble(lhs, _guarded(context, tilde + 1, old.intercept or not _has_dot(text[tilde:])), context, False)
+    )
 
 
 def _has_dot(text: str) -> bool:

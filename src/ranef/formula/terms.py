@@ -1,4 +1,4 @@
-"""The words of a description: a `Formula` is terms and bars, a `Term` is a product of factors, a `Bar` is `(terms | group)`."""
+"""The words of a description: `Formula` (terms and bars), `Term` (a product of factors), `Bar` (terms | group)."""
 
 from __future__ import annotations
 
@@ -63,10 +63,12 @@ class Term:
 
     @property
     def degree(self) -> int:
+        """How many factors; 0 for the intercept."""
         return len(self.factors)
 
     @property
     def label(self) -> str:
+        """As R prints it: ``a:b``; ``1`` for the intercept."""
         return ":".join(f.label for f in self.factors) if self.factors else "1"
 
     def __mul__(self, other: Term) -> Term:
@@ -105,6 +107,7 @@ class Bar:
 
     @property
     def key(self) -> tuple[object, ...]:
+        """What two equal bars have in common: the order of columns and of grouping factors does not count."""
         return frozenset(self.terms), frozenset(f.label for f in self.factors), self.structure, self.args
 
     def __eq__(self, other: object) -> bool:
@@ -140,7 +143,8 @@ class Formula:
     lhs : Factor or None
         The response; an expression such as ``log(y)`` is allowed. None for a one-sided formula.
     fixed : tuple of Term
-        Sorted as R sorts them: by degree, then as written; factors inside a term in the order of their first appearance.
+        Sorted as R sorts them: by degree, then as written; factors inside a term in the order of their first
+        appearance.
     bars : tuple of Bar
         As written, `/`, `*` and `+` on the right of a bar expanded.
     offset_factors : tuple of Factor
@@ -160,14 +164,17 @@ class Formula:
 
     @property
     def response(self) -> str | None:
+        """The response's name, or its expression as R prints it."""
         return self.lhs.bare if self.lhs else None
 
     @property
     def offsets(self) -> Names:
+        """The insides of the offsets as R prints them."""
         return tuple(f.label for f in self.offset_factors)
 
     @property
     def intercept(self) -> bool:
+        """Whether the fixed part has an intercept."""
         return INTERCEPT in self.fixed
 
     @property
@@ -195,7 +202,7 @@ class Formula:
         return read_update(self, change)
 
     def without_bars(self) -> Formula:
-        """The same formula without random effects."""
+        """Return the same formula without random effects."""
         return retext(replace(self, bars=()))
 
     def __str__(self) -> str:
@@ -208,16 +215,17 @@ class Formula:
 
 
 def retext(formula: Formula) -> Formula:
-    """The formula with `text` made anew from what it says."""
+    """Return the formula with `text` made anew from what it says."""
     return replace(formula, text=str(formula))
 
 
 def factors_of(terms: Iterable[Term]) -> list[Factor]:
+    """Return every factor of some terms once, in order of appearance."""
     return list(dict.fromkeys(f for t in terms for f in t.factors))
 
 
 def sum_of(terms: tuple[Term, ...]) -> str:
-    """The terms as text, the missing intercept said: ``0 + x``; a lone intercept is ``1``."""
+    """Return the terms as text, the missing intercept said: ``0 + x``; a lone intercept is ``1``."""
     shown = [t.label for t in terms if t.factors]
     if INTERCEPT not in terms:
         return " + ".join(["0", *shown])

@@ -1,4 +1,4 @@
-"""Floor 2: description and data to arrays. `build(formula, data)` gives a `Spec` (what is remembered) and a `Design` (arrays)."""
+"""Floor 2: description and data to arrays: `build(formula, data)` gives a `Spec` (memory) and a `Design` (arrays)."""
 
 from ranef.frame.build import build
 from ranef.frame.checks import check_linear

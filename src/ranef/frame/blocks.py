@@ -47,7 +47,7 @@ class TermPlan:
 
 
 def blocks_of(plans: Sequence[TermPlan], variables: Variables) -> tuple[Block, ...]:
-    """The blocks of some terms, in order."""
+    """Return the blocks of some terms, in order."""
     return tuple(block for plan in plans for block in _term_blocks(plan, variables))
 
 
@@ -69,7 +69,7 @@ def _number_blocks(label: str, value: Number) -> list[Block]:
 
 
 def _columns(value: Variable, label: str, full: bool) -> tuple[list[str], Array | None]:
-    """The column names of one factor of a term, and its contrast matrix if it is categorical."""
+    """Return the column names of one factor of a term, and its contrast matrix if it is categorical."""
     if isinstance(value, Number):
         return [label + end for end in value.endings], None
     size = len(value.levels)
@@ -82,7 +82,7 @@ def _columns(value: Variable, label: str, full: bool) -> tuple[list[str], Array 
 def _combined(
     values: Sequence[Variable], pieces: Sequence[tuple[list[str], Array | None]], labels: Sequence[str]
 ) -> tuple[Array | None, Array | None]:
-    """Codes of the cells of all categorical parts, the first varying fastest, and the Kronecker product of their contrasts."""
+    """Return the codes of the cells of all categorical parts, the first fastest, and the product of their contrasts."""
     parts = [(v, m) for v, (_, m) in zip(values, pieces, strict=True) if isinstance(v, Coded) and m is not None]
     if not parts:
         return None, None
@@ -106,7 +106,7 @@ def _products(numbers: Sequence[Number]) -> list[Array | None]:
         return [None]
     out: list[Array | None] = list(numbers[0].columns)
     for number in numbers[1:]:
-        out = [np.multiply(a, b, dtype=np.float64) for b in number.columns for a in out]  # type: ignore[arg-type]
+        out = [np.multiply(a, b, dtype=np.float64) for b in number.columns for a in out]
     return out
 
 
@@ -117,7 +117,7 @@ def _arranged(
     matrix: Array | None,
     products: Sequence[Array | None],
 ) -> list[Block]:
-    """The columns in R's order: the first factor of the term varies fastest; runs over one numeric part are one block."""
+    """Put the columns in R's order (the first factor varies fastest); a run over one numeric part is one block."""
     joined = _joined(names)
     if len(products) == 1:
         return [Block(tuple(joined), codes, matrix, products[0])]

@@ -32,18 +32,19 @@ def build(
     missing: str = "drop",
     env: Mapping[str, Any] | None = None,
 ) -> tuple[Spec, Design]:
-    """Formula and data to arrays.
+    """Turn formula and data into arrays.
 
     Parameters
     ----------
     formula : str or Formula
     data : pandas, polars, pyarrow or any frame narwhals knows, or a dict of arrays
-        Columns are not copied where their type allows it and no row is dropped: do not change them while a fit is in use.
+        Columns are not copied where their type allows it and no row is dropped: do not change them while a fit is in
+        use.
     weights, offset : str or array of n numbers, optional
         A column or an array. Precision weights are positive. Offsets add to those of the formula.
     contrasts : dict, optional
-        Factor -> ``"treatment" | "sum" | "helmert" | "poly" | "SAS"`` (also ``"contr.sum"`` …), ``("treatment", base level)``, or a matrix
-        with a row for every level. Default: treatment; polynomial for ordered factors.
+        Factor -> ``"treatment" | "sum" | "helmert" | "poly" | "SAS"`` (also ``"contr.sum"`` …), ``("treatment", base
+        level)``, or a matrix with a row for every level. Default: treatment; polynomial for ordered factors.
     missing : "drop" or "raise"
         One mask over response, terms, groups, weights and offset.
     env : dict, optional
@@ -139,7 +140,9 @@ class _Frame:
             raise ArgumentError("contrasts is a dict: {'recipe': 'sum'}")
         for key, value in contrasts.items():
             hits = [
-                f for f in self.formula.factors if key in (f.label, f.column) or (f.column is None and f.names == (key,))
+                f
+                for f in self.formula.factors
+                if key in (f.label, f.column) or (f.column is None and f.names == (key,))
             ]
             categorical = [f for f in hits if self.is_factor(f.label)]
             if not hits:

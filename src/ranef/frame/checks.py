@@ -24,13 +24,13 @@ def check_linear(design: Design) -> None:
 
 
 def check_response(design: Design) -> None:
-    """A constant response has nothing to explain."""
+    """Refuse a constant response: it has nothing to explain."""
     if design.y is not None and design.n and design.y[0] == design.y[-1] and np.all(design.y == design.y[0]):
         raise DataError(f"response {design.response_name!r} is constant{_after(design)}")
 
 
 def check_levels(design: Design, term: GroupTerm) -> None:
-    """A variance between groups needs two groups."""
+    """Refuse a grouping of one level: a variance between groups needs two groups."""
     if len(term.levels) < 2:
         only = f"one level, {term.levels[0]!r}," if len(term.levels) else "no level"
         message = f"grouping {term.label!r} has {only} in the {design.n} rows used{_after(design)}"
@@ -51,7 +51,7 @@ def check_coefficients(design: Design, term: GroupTerm) -> None:
 
 
 def _after(design: Design) -> str:
-    """What removal of missing values had to do with it."""
+    """Say what removal of missing values had to do with it."""
     if not design.dropped:
         return ""
     counts = ", ".join(f"{name!r}: {count}" for name, count in design.dropped.items())

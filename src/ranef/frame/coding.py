@@ -1,4 +1,4 @@
-"""How factors become columns: contrast matrices, and R's rule for when a factor is coded by contrasts or by all its levels."""
+"""How factors become columns: contrast matrices, and R's rule for when contrasts or all levels are used."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Coding = str | tuple[str, Any] | Array  # "treatment", ("treatment", base level)
 
 
 def level_name(label: Any) -> str:
-    """A level as R pastes it into a column name."""
+    """Return a level as R pastes it into a column name."""
     if isinstance(label, (bool, np.bool_)):
         return "TRUE" if label else "FALSE"
     return f"{label:.15g}" if isinstance(label, (float, np.floating)) else str(label)
 
 
 def contrast(coding: Coding, levels: Sequence[Any], name: str) -> tuple[Array, list[str]]:
-    """The (L, m) contrast matrix of a factor and the endings of its column names.
+    """Return the (L, m) contrast matrix of a factor and the endings of its column names.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def read_coding(value: Any, name: str) -> Coding:
         If it is neither a name, a (name, base) pair nor a matrix.
     """
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-        return read_coding(value[0], name), value[1]  # type: ignore[return-value]
+        return str(read_coding(value[0], name)), value[1]
     if isinstance(value, str):
         if value not in CODINGS:
             known = "'treatment', 'sum', 'helmert', 'poly', 'SAS'"
@@ -132,8 +132,9 @@ def read_coding(value: Any, name: str) -> Coding:
 def full_codings(terms: Sequence[Term], factors: set[str]) -> list[tuple[bool, ...]]:
     """For every factor of every term: True if coded by all its levels, False if by contrasts (or numeric).
 
-    R's rule (Chambers and Hastie, Statistical Models in S, p. 38, as `model.matrix` applies it): a factor is coded by contrasts if the
-    term without it is empty or contained in an earlier term. Without intercept, the first factor met is coded by all levels.
+    R's rule (Chambers and Hastie, Statistical Models in S, p. 38, as `model.matrix` applies it): a factor is coded by
+    contrasts if the term without it is empty or contained in an earlier term. Without intercept, the first factor met
+    is coded by all levels.
     """
     shown = [t for t in terms if t.factors]
     full = [[_full(t, f.label, shown[:j], factors) for f in t.factors] for j, t in enumerate(shown)]

@@ -1,4 +1,4 @@
-"""What the frame hands to the engine: `Design`, made of `Block`s of columns and `GroupTerm`s. Numbers and names, no data frame."""
+"""What the frame hands to the engine: `Design`, made of `Block`s of columns and `GroupTerm`s; no data frame in it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ class Levels(Sequence[Any]):
 
     @classmethod
     def of(cls, labels: Sequence[Any]) -> Levels:
+        """Make levels from a list of labels."""
         return labels if isinstance(labels, Levels) else cls(len(labels), lambda: list(labels))
 
     def tolist(self) -> list[Any]:
+        """Return the labels as a list."""
         if self._labels is None:
             self._labels = self._make()
         return self._labels
@@ -37,6 +39,7 @@ class Levels(Sequence[Any]):
         return self._index
 
     def take(self, keep: Array) -> Levels:
+        """Return the levels at some positions."""
         return Levels(len(keep), lambda: [self.tolist()[i] for i in keep])
 
     def __len__(self) -> int:
@@ -152,14 +155,17 @@ class Design:
 
     @property
     def fixed_names(self) -> tuple[str, ...]:
+        """The names of the fixed effects, in order."""
         return tuple(name for block in self.fixed for name in block.names)
 
     @property
     def p(self) -> int:
+        """How many columns the fixed part has."""
         return sum(len(block.names) for block in self.fixed)
 
     @property
     def n_dropped(self) -> int:
+        """How many rows were left out."""
         return self.n_input - self.n
 
 
@@ -214,7 +220,7 @@ class NewDesign:
 
 
 def matrix(blocks: Sequence[Block], n: int) -> Array:
-    """The dense (n, m) matrix of some blocks: for tests, diagnostics and small data."""
+    """Return the dense (n, m) matrix of some blocks: for tests, diagnostics and small data."""
     columns = [_dense(block, n) for block in blocks]
     return np.column_stack(columns) if columns else np.zeros((n, 0))
 

@@ -1,4 +1,4 @@
-"""From a `Factor` and a table to its value: numbers, several columns, or categories. Walks the checked syntax tree itself; no `eval`."""
+"""From a `Factor` and a table to its value: numbers, columns, or categories. Walks the checked tree; no `eval`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,13 @@ class Categories:
     levels: Levels
     ordered: bool = False
     coding: Coding | None = None
+
+    @classmethod
+    def of(cls, column: Column) -> Categories:
+        """Take over a column of codes."""
+        if column.codes is None or column.levels is None:
+            raise DataError(f"column {column.name!r} holds no categories")
+        return cls(column.codes, column.levels, column.ordered)
 
 
 Value = Any  # Column, Array, Matrix, Categories, or a constant
@@ -63,13 +71,14 @@ class Evaluator:
     lengths: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column:
+        """Return a column, read once."""
         found = self.columns.get(name)
         if found is None:
             found = self.columns[name] = self.table.column(name)
         return found
 
     def __call__(self, factor: Factor) -> Column | Array | Matrix | Categories:
-        """The value of a factor on every row of the table.
+        """Return the value of a factor on every row of the table.
 
         Raises
         ------
@@ -82,10 +91,11 @@ class Evaluator:
         return _Walk(self, factor).run()
 
     def needs(self, factor: Factor) -> list[Column]:
-        """The columns that a factor reads."""
+        """Return the columns that a factor reads."""
         return [self.column(name) for name in factor.names if not self.is_constant(name)]
 
     def is_constant(self, name: str) -> bool:
+        """Tell whether a name is a constant of the caller or of the language, not a column."""
         return name not in self.table.names and (name in self.env or name in CONSTANTS)
 
 
@@ -120,15 +130,15 @@ class _Walk:
         return array if array.dtype.kind == "b" else np.ascontiguousarray(array, np.float64)
 
     def walk(self, node: ast.AST) -> Value:
-        return getattr(self, f"on_{type(node).__name__}")(node)
+        return _VISIT[type(node)](self, node)
 
-    def on_Constant(self, node: ast.Constant) -> Value:
+    def on_constant(self, node: ast.Constant) -> Value:
         return node.value
 
-    def on_List(self, node: ast.List) -> Value:
+    def on_list(self, node: ast.List) -> Value:
         return [self.walk(item) for item in node.elts]
 
-    def on_Name(self, node: ast.Name) -> Value:
+    def on_name(self, node: ast.Name) -> Value:
         name = self.factor.names[int(node.id[2:])]
         if name in self.outer.table.names:
             return self.outer.column(name)
@@ -138,25 +148,25 @@ class _Walk:
             return CONSTANTS[name]
         raise unknown_column(name, self.outer.table.names)
 
-    def on_BinOp(self, node: ast.BinOp) -> Value:
+    def on_binop(self, node: ast.BinOp) -> Value:
         left, right = self.number(self.walk(node.left)), self.number(self.walk(node.right))
         return BINARY[type(node.op)](left, right)
 
-    def on_UnaryOp(self, node: ast.UnaryOp) -> Value:
+    def on_unaryop(self, node: ast.UnaryOp) -> Value:
         value = self.walk(node.operand)
         if isinstance(node.op, ast.Not):
             return ~self.truth(value)
         value = self.number(value)
         return -value if isinstance(node.op, ast.USub) else value
 
-    def on_BoolOp(self, node: ast.BoolOp) -> Value:
+    def on_boolop(self, node: ast.BoolOp) -> Value:
         join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
         value = self.truth(self.walk(node.values[0]))
         for other in node.values[1:]:
             value = join(value, self.truth(self.walk(other)))
         return value
 
-    def on_Compare(self, node: ast.Compare) -> Value:
+    def on_compare(self, node: ast.Compare) -> Value:
         left, right = self.walk(node.left), self.walk(node.comparators[0])
         if isinstance(node.ops[0], ast.In):
             items = right if isinstance(right, list) else [right]
@@ -191,7 +201,7 @@ class _Walk:
         return hit[left.codes]
 
     def number(self, value: Value) -> Any:
-        """A value as float64, arrays or a scalar."""
+        """Return a value as float64, arrays or a scalar."""
         if isinstance(value, Column):
             if value.codes is not None and not len(value.levels or ()):
                 return np.full(len(value.codes), np.nan)
@@ -220,8 +230,9 @@ class _Walk:
 
     # ------------------------------------------------------------ calls
 
-    def on_Call(self, node: ast.Call) -> Value:
-        name = self.factor.functions[int(node.func.id[2:])]  # type: ignore[attr-defined]
+    def on_call(self, node: ast.Call) -> Value:
+        callee = node.func.id if isinstance(node.func, ast.Name) else ""  # _f0, _f1 …: checked by the formula
+        name = self.factor.functions[int(callee[2:])]
         args = [self.walk(arg) for arg in node.args]
         options = {str(k.arg): self.walk(k.value) for k in node.keywords}
         try:
@@ -246,13 +257,15 @@ class _Walk:
         return [self.number(a) for a in args]
 
     def call_env(self, function: Any, args: list[Value], options: dict[str, Value]) -> Value:
-        """The caller's own function gets float arrays (text columns as arrays of labels); it remembers nothing for new data."""
+        """Call the caller's function with float arrays, text as arrays of labels; it remembers nothing for new data."""
         given = [self.plain(a) for a in args]
         return function(*given, **{k: self.plain(v) for k, v in options.items()})
 
     def plain(self, value: Value) -> Any:
-        if (isinstance(value, Column) and value.codes is not None) or isinstance(value, Categories):
-            return np.array([*value.levels, None], object)[value.codes]  # type: ignore[union-attr]
+        if isinstance(value, Column) and value.codes is not None:
+            value = Categories.of(value)
+        if isinstance(value, Categories):
+            return np.array([*value.levels, None], object)[value.codes]
         return self.number(value) if isinstance(value, (Column, Matrix)) else value
 
     def call_stateful(self, name: str, at: int, args: list[Value], options: dict[str, Value]) -> Value:
@@ -275,12 +288,11 @@ class _Walk:
                 raise self.fail("a factor is made from a column")
             missing = np.isnan(array) if array.dtype.kind == "f" else None
             value = Column(self.factor.label, array, missing=missing if missing is not None and missing.any() else None)
-        column = as_factor(value)
-        assert column.codes is not None and column.levels is not None
-        return Categories(column.codes, column.levels, column.ordered)
+        return Categories.of(as_factor(value))
 
 
 def signature(name: str) -> str:
+    """Return the call of a function as a user writes it."""
     function = ELEMENTWISE.get(name) or STATEFUL.get(name)
     try:
         shown = str(inspect.signature(function)) if function else ""
@@ -290,23 +302,23 @@ def signature(name: str) -> str:
     return f"{name}({', '.join(w for w in words if w != 'state')})"
 
 
-def _identity(walk: _Walk, at: int, x: Value) -> Value:
+def _identity(_walk: _Walk, _at: int, x: Value) -> Value:
     return x
 
 
-def _numeric(walk: _Walk, at: int, x: Value) -> Value:
+def _numeric(walk: _Walk, _at: int, x: Value) -> Value:
     return walk.number(x)
 
 
-def _integer(walk: _Walk, at: int, x: Value) -> Value:
+def _integer(walk: _Walk, _at: int, x: Value) -> Value:
     return np.trunc(walk.number(x))
 
 
-def _list(walk: _Walk, at: int, *items: Value) -> Value:
+def _list(_walk: _Walk, _at: int, *items: Value) -> Value:
     return list(items)
 
 
-def _cbind(walk: _Walk, at: int, *items: Value) -> Value:
+def _cbind(walk: _Walk, _at: int, *_items: Value) -> Value:
     raise NotAvailableError(
         f"{walk.factor.label}: responses of several columns (cbind) are not available in this version"
     )
@@ -352,7 +364,7 @@ def _relevel(walk: _Walk, at: int, x: Value, ref: Value) -> Value:
     )
 
 
-def _interaction(walk: _Walk, at: int, *parts: Value) -> Value:
+def _interaction(walk: _Walk, _at: int, *parts: Value) -> Value:
     values = [walk.categories(part) for part in parts]
     codes, labels = values[0].codes.astype(np.int64), [level_name(v) for v in values[0].levels]
     for value in values[1:]:
@@ -407,7 +419,7 @@ def _intervals(cuts: Array, right: bool) -> list[str]:
     digits = next((d for d in range(3, 16) if len({f"{c:.{d}g}" for c in cuts}) == len(cuts)), 16)
     shown = [f"{c:.{digits}g}" for c in cuts]
     pattern = "({},{}]" if right else "[{},{})"
-    return [pattern.format(a, b) for a, b in zip(shown, shown[1:], strict=False)]
+    return [pattern.format(a, b) for a, b in pairwise(shown)]
 
 
 def _coded(walk: _Walk, at: int, x: Value, contr: Value = None, levels: Value = None, contrasts: Value = None) -> Value:
@@ -422,7 +434,7 @@ def _coded(walk: _Walk, at: int, x: Value, contr: Value = None, levels: Value = 
 
 
 def _coding_call(kind: str) -> Callable[..., Value]:
-    def call(walk: _Walk, at: int, base: Value = None, reference: Value = None) -> Value:
+    def call(_walk: _Walk, _at: int, base: Value = None, reference: Value = None) -> Value:
         base = base if base is not None else reference
         return kind if base is None else (kind, base)
 
@@ -434,4 +446,9 @@ CALLS: dict[str, Callable[..., Value]] = {
     "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor, "interaction": _interaction,
     "ordered": _ordered, "relevel": _relevel,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
+}  # fmt: skip
+
+_VISIT: dict[type[ast.AST], Callable[[_Walk, Any], Value]] = {
+    ast.Constant: _Walk.on_constant, ast.List: _Walk.on_list, ast.Name: _Walk.on_name, ast.BinOp: _Walk.on_binop,
+    ast.UnaryOp: _Walk.on_unaryop, ast.BoolOp: _Walk.on_boolop, ast.Compare: _Walk.on_compare, ast.Call: _Walk.on_call,
 }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 try:
-    from ranef import _core as _rust  # type: ignore[attr-defined]
+    from ranef import _core as _rust
 except ImportError:  # not built yet
     _rust = None
 
@@ -20,17 +20,19 @@ def _compiled(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def small_int(levels: int) -> Any:
-    """The narrowest integer type that the core reads and that holds codes below `levels`."""
+    """Return the narrowest integer type that the core reads and that holds codes below `levels`."""
     return np.int8 if levels <= 127 else np.int16 if levels <= 32767 else np.int32
 
 
+def _any_nonfinite(x: Array) -> bool:
+    return not bool(np.isfinite(x).all())
+
+
 def any_nonfinite(x: Array) -> bool:
-    """Whether x has NaN or an infinity. A finite sum proves that there is none; integers never have any."""
+    """Tell whether x has NaN or an infinity; integers never have any."""
     if x.dtype.kind != "f" or not x.size:
         return False
-    with np.errstate(all="ignore"):
-        total = x.sum(dtype=np.float64) if x.dtype == np.float64 else np.float64(x.astype(np.float64).sum())
-    return not np.isfinite(total) and not bool(np.isfinite(x).all())
+    return bool(_any_nonfinite_impl(x) if x.dtype == np.float64 and x.flags.c_contiguous else _any_nonfinite(x))
 
 
 def _level_counts(codes: Array, levels: int) -> Array:
@@ -69,7 +71,7 @@ def factorize(x: Array) -> tuple[Array, Array]:
     return codes.astype(np.int32), uniques
 
 
-def _combine_codes(a: Array, levels_a: int, b: Array, levels_b: int) -> tuple[Array, Array]:
+def _combine_codes(a: Array, _levels_a: int, b: Array, levels_b: int) -> tuple[Array, Array]:
     key = a.astype(np.int64) * levels_b + b
     codes, keys = _factorize_int(key)
     return codes, np.column_stack(np.divmod(keys, levels_b))
@@ -80,6 +82,7 @@ def combine_codes(a: Array, levels_a: int, b: Array, levels_b: int) -> tuple[Arr
     return _combine_codes_impl(a, levels_a, b, levels_b)
 
 
+_any_nonfinite_impl = _compiled("any_not_finite", _any_nonfinite)
 _level_counts_impl = _compiled("level_counts", _level_counts)
 _factorize_int_impl = _compiled("factorize_int", _factorize_int)
 _combine_codes_impl = _compiled("combine_codes", _combine_codes)

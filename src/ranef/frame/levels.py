@@ -26,7 +26,7 @@ def drop_unused(codes: Array, levels: Levels) -> tuple[Array, Levels, tuple[Any,
 
 
 def combine(codes: Sequence[Array], parts: Sequence[Levels]) -> tuple[Array, Levels, Array]:
-    """The grouping a:b:…: codes of the combinations that occur, sorted by a, then b; their labels; their keys."""
+    """Return the grouping a:b:…: codes of the combinations that occur, sorted by a, then b; labels; keys."""
     joint, size, rows = codes[0], len(parts[0]), np.arange(len(parts[0]))[:, None]
     for other, levels in zip(codes[1:], parts[1:], strict=True):
         joint, pairs = combine_codes(joint, size, other, len(levels))
@@ -42,6 +42,7 @@ def _pair_labels(rows: Array, parts: Sequence[Levels]) -> list[str]:
 
 
 def keys_of(columns: Sequence[Array] | Array, parts: Sequence[Levels]) -> Array:
+    """Return the mixed-radix number of every row of part codes."""
     key = np.asarray(columns[0], np.int64)
     for column, levels in zip(columns[1:], parts[1:], strict=True):
         key = key * len(levels) + column
@@ -49,7 +50,14 @@ def keys_of(columns: Sequence[Array] | Array, parts: Sequence[Levels]) -> Array:
 
 
 def translate(codes: Array, old: Levels, new: Levels) -> Array:
-    """Codes by one list of levels as codes by another; -1 where the label is not in it, or missing."""
+    """Codes by one list of levels as codes by another; -1 where the label is not in it, or missing.
+
+    Where one list is text and the other is not, labels are compared as text: 1 is '1', as in R.
+    """
     index = new.index_of()
-    lut = np.array([*(index.get(label, -1) for label in old), -1], small_int(len(new)))
-    return lut[codes]
+    if old and new and isinstance(old[0], str) != isinstance(new[0], str):
+        names = {level_name(label): code for label, code in index.items()}
+        found = [names.get(level_name(label), -1) for label in old]
+    else:
+        found = [index.get(label, -1) for label in old]
+    return np.array([*found, -1], small_int(len(new)))[codes]

@@ -114,11 +114,11 @@ class _New:
         return codes, _fresh(found, (codes < 0) & ~gone, gone if gone.any() else None)
 
     def offset(self, given: Any) -> Array | None:
-        """The offset of the formula plus that of the argument."""
+        """Return the offset of the formula plus that of the argument."""
         given = self.spec.offset if given is None else given
         if isinstance(given, str) and given == "":
             raise DataError(
-                "the model was fitted with an array of offsets: give offset= for the new data, or fit with a column's name"
+                "the model was fitted with an array of offsets: give offset= for the new data too, or fit with a column"
             )
         side = side_column("offset", given, self.evaluator.table)
         factors = self.spec.formula.offset_factors

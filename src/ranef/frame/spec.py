@@ -90,7 +90,7 @@ class Spec:
         groups: str | Iterable[str] = "all",
         offset: Any = None,
     ) -> NewDesign:
-        """The same columns for new data; every row is kept.
+        """Return the same columns for new data; every row is kept.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """The door for data: any frame becomes a `Table` whose columns are read as they lie, each once, as numbers or as codes.
 
-pandas, polars, pyarrow and dicts are read by their own calls (no copy where the dtype allows it); every other frame goes
-through narwhals to pyarrow or numpy first. One `Column` type comes out whatever came in.
+pandas, polars, pyarrow and dicts are read by their own calls (no copy where the dtype allows it); every other frame
+goes through narwhals to pyarrow or numpy first. One `Column` type comes out whatever came in.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ NUMERIC = {"f8": "f8", "f4": "f4", "i8": "i8", "i4": "i4", "i2": "i4", "i1": "i4
 class Column:
     """One column: numbers (`x`), truth values (`x` of bool), or categories (`codes` and `levels`).
 
-    `missing` marks missing rows (None: none); there `x` is NaN (False for bool) and `codes` -1. `time` columns are dates or
-    times: usable as categories only, with their text as labels.
+    `missing` marks missing rows (None: none); there `x` is NaN (False for bool) and `codes` -1. `time` columns are
+    dates or times: usable as categories only, with their text as labels.
     """
 
     name: str
@@ -36,6 +36,10 @@ class Column:
     ordered: bool = False
     missing: Array | None = None
     time: bool = False
+
+    def __len__(self) -> int:
+        values = self.codes if self.x is None else self.x
+        return 0 if values is None else len(values)
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,14 @@ class Table:
     read: Callable[[str], Column]
 
     def column(self, name: str) -> Column:
+        """Read a column; an unknown name is an error with the nearest ones."""
         if name not in self.names:
             raise unknown_column(name, self.names)
         return self.read(name)
 
 
 def unknown_column(name: str, names: Sequence[str], what: str = "column") -> UnknownColumnError:
-    """The error for a name that the data do not have, with the nearest ones."""
+    """Return the error for a name that the data do not have, with the nearest ones."""
     near = difflib.get_close_matches(name, names, 3, 0.6)
     folded = [n for n in names if n.lower() == name.lower() and n not in near]
     near = [*folded, *near]
@@ -63,13 +68,13 @@ def unknown_column(name: str, names: Sequence[str], what: str = "column") -> Unk
 
 
 def shorten(labels: Sequence[Any], most: int = 8) -> str:
-    """The first few labels as text."""
+    """Return the first few labels as text."""
     shown = ", ".join(repr(label) for label in list(labels)[:most])
     return f"{shown}, … ({len(labels)} in all)" if len(labels) > most else shown
 
 
 def rows_of(mask: Array, most: int = 5) -> str:
-    """The first few true positions as text: 'row 3' or 'rows 3, 7, … (12 in all)'; counted from 0."""
+    """Return the first few true positions as text: 'row 3' or 'rows 3, 7, … (12 in all)'; counted from 0."""
     rows = np.flatnonzero(mask)
     shown = ", ".join(map(str, rows[:most].tolist()))
     more = f", … ({len(rows)} in all)" if len(rows) > most else ""
@@ -140,6 +145,8 @@ def _dict_table(data: Mapping[str, Any]) -> Table:
 
 def _length(name: object, value: Any) -> int | None:
     """Rows of a dict's entry; None for a single value, which stands for all rows."""
+    if isinstance(value, (set, frozenset, Mapping)):
+        raise DataError(f"column {name!r} is a {type(value).__name__}; give a list or an array")
     if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
         if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) and not hasattr(value, "shape"):
             raise DataError(f"column {name!r} is a {type(value).__name__}; give a list or an array")
@@ -174,7 +181,7 @@ def _other_table(data: Any) -> Table:
 
 
 def any_column(name: str, values: Any) -> Column:
-    """A column from a Series, an arrow array, a numpy array, or a sequence of Python values."""
+    """Read a column from a Series, an arrow array, a numpy array, or a sequence of Python values."""
     pandas, polars, pyarrow = (sys.modules.get(m) for m in ("pandas", "polars", "pyarrow"))
     if pandas is not None and isinstance(values, (pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray)):
         return pandas_column(name, pandas.Series(values, copy=False))
@@ -187,12 +194,12 @@ def any_column(name: str, values: Any) -> Column:
     if isinstance(values, np.ma.MaskedArray):
         return array_column(name, values.data, np.ma.getmaskarray(values))
     if not isinstance(values, np.ndarray):
-        values = _array(name, values)
+        values = _array(values)
     return array_column(name, values)
 
 
-def _array(name: str, values: Any) -> Array:
-    """A list as an array, without turning numbers into text."""
+def _array(values: Any) -> Array:
+    """Read a list as an array, without turning numbers into text."""
     try:
         values = list(values)
         array = np.asarray(values)
@@ -205,6 +212,7 @@ def _array(name: str, values: Any) -> Array:
 
 
 def pandas_column(name: str, series: Any) -> Column:
+    """Read a pandas Series."""
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
         return array_column(name, series.to_numpy())
@@ -218,7 +226,7 @@ def pandas_column(name: str, series: Any) -> Column:
     if kind in "iufb":
         missing = np.asarray(series.isna().to_numpy(), bool)
         if not missing.any():
-            return array_column(name, series.to_numpy(dtype=dtype.numpy_dtype))
+            return array_column(name, series.to_numpy(dtype=getattr(dtype, "numpy_dtype", None)))
         return array_column(name, series.to_numpy(dtype=np.float64, na_value=np.nan), missing, kind == "b")
     if kind in "mM":
         return time_column(name, series.astype(str).to_numpy(dtype=object), series.isna().to_numpy())
@@ -226,15 +234,16 @@ def pandas_column(name: str, series: Any) -> Column:
         codes, labels = series.factorize()
         return _sorted_text(factor_column(name, codes, Levels.of(_plain(labels)), False))
     if hasattr(dtype, "pyarrow_dtype"):
-        import pyarrow
+        import pyarrow as pa
 
-        return arrow_column(name, pyarrow.chunked_array([pyarrow.array(array)]))
+        return arrow_column(name, pa.chunked_array([pa.array(array)]))
     return objects_column(name, series.to_numpy(dtype=object), np.asarray(series.isna().to_numpy(), bool))
 
 
 def polars_column(name: str, series: Any) -> Column:
+    """Read a polars Series."""
     dtype = str(series.dtype.base_type())
-    if series.dtype.is_numeric() and dtype != "Decimal":
+    if series.dtype.is_numeric() and dtype not in ("Decimal", "Int128", "UInt128"):
         values = series.to_numpy()  # nulls of integers come as NaN of float64
         return array_column(name, values, series.is_null().to_numpy() if series.null_count() else None)
     if dtype == "Boolean":
@@ -243,23 +252,23 @@ def polars_column(name: str, series: Any) -> Column:
     if dtype == "Enum":
         return _polars_codes(name, series, series.dtype.categories.to_list())
     if dtype in ("Categorical", "String"):
-        import polars
+        import polars as pl
 
-        return _polars_text(name, series if dtype == "Categorical" else series.cast(polars.Categorical))
-    if dtype in ("Date", "Datetime", "Time", "Duration"):
-        import polars
+        return _polars_text(name, series if dtype == "Categorical" else series.cast(pl.Categorical))
+    if dtype in ("Date", "Datetime", "Time"):
+        import polars as pl
 
-        return time_column(name, series.cast(polars.String).to_numpy(), series.is_null().to_numpy())
-    if dtype == "Decimal":
-        import polars
+        return time_column(name, series.cast(pl.String).to_numpy(), series.is_null().to_numpy())
+    if dtype in ("Decimal", "Int128", "UInt128"):
+        import polars as pl
 
-        return polars_column(name, series.cast(polars.Float64))
-    return objects_column(name, np.array(series.to_list() + [None], object)[:-1])
+        return polars_column(name, series.cast(pl.Float64))
+    return objects_column(name, np.array([*series.to_list(), None], object)[:-1])
 
 
 def _polars_text(name: str, series: Any) -> Column:
-    """A polars Categorical; its codes depend on what else the process has seen, so its levels are sorted by code point."""
-    import polars
+    """Read a Categorical: its codes depend on what else the process has seen, so the levels are sorted."""
+    import polars as pl
 
     physical = series.to_physical()
     missing = series.is_null().to_numpy() if series.null_count() else None
@@ -268,7 +277,7 @@ def _polars_text(name: str, series: Any) -> Column:
     first = np.full(int(codes.max()) + 1 if len(codes) else 0, -1)
     first[codes if missing is None else codes[rows]] = rows
     used = np.flatnonzero(first >= 0)
-    labels = series.gather(first[used]).cast(polars.String).to_list()
+    labels = series.gather(first[used]).cast(pl.String).to_list()
     order = sorted(range(len(labels)), key=labels.__getitem__)
     rank = np.full(len(first) + 1, -1, small_int(len(labels)))
     rank[used[order]] = np.arange(len(labels))
@@ -297,6 +306,7 @@ def _signed(codes: Array, levels: int) -> Array:
 
 
 def arrow_column(name: str, chunked: Any) -> Column:
+    """Read a pyarrow ChunkedArray."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(chunked.type):
@@ -340,7 +350,7 @@ def _empty(kind: Any) -> Any:
 
 
 def _sorted_text(column: Column) -> Column:
-    """The same column with its levels sorted by code point."""
+    """Return the same column with its levels sorted by code point."""
     labels = column.levels.tolist() if column.levels is not None else []
     order = sorted(range(len(labels)), key=labels.__getitem__)
     rank = np.empty(len(labels) + 1, small_int(len(labels)))
@@ -351,7 +361,7 @@ def _sorted_text(column: Column) -> Column:
 
 
 def array_column(name: str, values: Array, missing: Array | None = None, truth: bool = False) -> Column:
-    """A column from a numpy array; `truth`: numbers that stand for truth values."""
+    """Read a column from a numpy array; `truth`: numbers that stand for truth values."""
     if values.ndim != 1:
         raise DataError(f"column {name!r} has {values.ndim} dimensions; a column has one")
     kind = values.dtype.kind
@@ -361,7 +371,7 @@ def array_column(name: str, values: Array, missing: Array | None = None, truth: 
     if kind in "iuf":
         return _number_column(name, values, missing)
     if kind in "mM":
-        return time_column(name, values.astype(str).astype(object), np.isnat(values))
+        return time_column(name, np.array([str(v) for v in values], object), np.isnat(values))
     if kind == "U":
         return objects_column(name, values.astype(object))
     if kind == "O":
@@ -384,12 +394,14 @@ def _number_column(name: str, values: Array, missing: Array | None) -> Column:
 
 
 def check_infinite(name: str, x: Array) -> None:
+    """Raise an error that names the first infinite rows, if there are any."""
     infinite = np.isinf(x)
     if infinite.any():
         raise DataError(f"{name!r} is infinite in {rows_of(infinite)}; remove these rows or mark them as missing")
 
 
 def factor_column(name: str, codes: Array, levels: Levels, ordered: bool) -> Column:
+    """Make a column of categories; codes below 0 are missing."""
     codes = np.ascontiguousarray(codes)
     if codes.dtype not in (np.int8, np.int16, np.int32):
         codes = codes.astype(np.int32)
@@ -398,12 +410,13 @@ def factor_column(name: str, codes: Array, levels: Levels, ordered: bool) -> Col
 
 
 def time_column(name: str, text: Array, missing: Array | None) -> Column:
+    """Make a column of dates or times from their text."""
     column = objects_column(name, np.asarray(text, object), missing)
     return Column(name, codes=column.codes, levels=column.levels, missing=column.missing, time=True)
 
 
 def objects_column(name: str, values: Array, missing: Array | None = None) -> Column:
-    """A column of Python objects: all numbers, all truth values, or all text."""
+    """Read a column of Python objects: all numbers, all truth values, or all text."""
     gone = np.fromiter((_is_missing(v) for v in values), bool, len(values)) if missing is None else missing
     present = values[~gone] if gone.any() else values
     types = {type(v) for v in present}
@@ -458,7 +471,7 @@ def _plain(labels: Any) -> list[Any]:
 
 
 def as_factor(column: Column) -> Column:
-    """The column as categories: numbers by sorted value, truth values as False, True."""
+    """Return the column as categories: numbers by sorted value, truth values as False, True."""
     if column.codes is not None or column.x is None:
         return column
     x, missing = column.x, column.missing

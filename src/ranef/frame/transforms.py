@@ -1,8 +1,9 @@
 """What the functions of a formula compute. The names are in `ranef.formula.functions`; a test compares the two tables.
 
-An elementwise function takes float arrays. A stateful one, `f(x, state, **options)`, puts into the empty dict `state` what it needs from
-the fitted data (knots, means …) and finds it there for new data; row i of its result then depends on x[i] and `state` only,
-computed by the same elementwise operations, so that one row of new data gives the in-sample row to the last bit.
+An elementwise function takes float arrays. A stateful one, `f(x, state, **options)`, puts into the empty dict `state`
+what it needs from the fitted data (knots, means …) and finds it there for new data; row i of its result then depends
+on x[i] and `state` only, computed by the same elementwise operations, so that one row of new data gives the in-sample
+row to the last bit.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Matrix:
 
     @property
     def endings(self) -> tuple[str, ...]:
+        """What follows the label of the call in the names of the columns."""
         return tuple(str(i + 1) for i in range(len(self.columns))) if len(self.columns) > 1 else ("",)
 
 
@@ -37,14 +39,17 @@ State = dict[str, Any]
 
 
 def log(x: Array, base: Any = None) -> Array:
+    """R's `log(x, base)`."""
     return np.log(x) if base is None else np.log(x) / np.log(base)
 
 
 def round_(x: Array, digits: Any = 0) -> Array:
+    """R's `round(x, digits)`."""
     return np.round(x, int(digits))
 
 
 def maximum(*xs: Array) -> Array:
+    """Return the largest of several values, row by row."""
     out = xs[0]
     for x in xs[1:]:
         out = np.maximum(out, x)
@@ -52,14 +57,45 @@ def maximum(*xs: Array) -> Array:
 
 
 def minimum(*xs: Array) -> Array:
+    """Return the smallest of several values, row by row."""
     return -maximum(*(-np.asarray(x) for x in xs))
 
 
 def where(test: Array, yes: Array, no: Array) -> Array:
+    """R's `ifelse`."""
     return np.where(test, yes, no)
 
 
-_SAME = ["abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "cbrt", "ceil", "cos", "cosh", "exp", "exp2", "expm1", "floor", "log10", "log1p", "log2", "power", "rint", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc"]
+_SAME = [
+    "abs",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctanh",
+    "cbrt",
+    "ceil",
+    "cos",
+    "cosh",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "log10",
+    "log1p",
+    "log2",
+    "power",
+    "rint",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+    "trunc",
+]
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     **{name: getattr(np, name) for name in _SAME},
     "acos": np.arccos, "asin": np.arcsin, "atan": np.arctan, "ceiling": np.ceil, "ifelse": where, "log": log,
@@ -86,6 +122,7 @@ def _count(value: Any, name: str, least: int) -> int:
 
 
 def center(x: Array, state: State) -> Array:
+    """Subtract the mean."""
     return scale(x, state, scale=False)
 
 
@@ -207,7 +244,7 @@ def _knots(state: State, x: Array, knots: Any, inner: int, boundary: Any, degree
 
 
 def _splines(x: Array, knots: list[float], degree: int, derivative: int = 0) -> list[Array]:
-    """The B-splines (or their derivative) at x, each a column; outside the range the end polynomials."""
+    """Return the B-splines (or their derivative) at x, each a column; outside the range the end polynomials."""
     from scipy.interpolate import BSpline
 
     size = len(knots) - degree - 1
@@ -218,7 +255,7 @@ def _splines(x: Array, knots: list[float], degree: int, derivative: int = 0) -> 
 
 
 def _natural(knots: Array, intercept: bool) -> Array:
-    """The (K, K - 2) map from B-splines to those whose second derivative is 0 at both ends (R's `ns`)."""
+    """Return the (K, K - 2) map from B-splines to those whose second derivative is 0 at both ends (R's `ns`)."""
     ends = np.array([knots[0], knots[-1]])
     second = np.column_stack(_splines(ends, knots.tolist(), 3, 2))[:, 0 if intercept else 1 :]
     q, _ = np.linalg.qr(second.T, mode="complete")
@@ -264,7 +301,7 @@ def _cardinal_column(i: int, lower: Array, upper: Array, weights: list[Array], c
 
 
 def _curvature(k: Array, cyclic: bool) -> Array:
-    """The map from values at the knots to second derivatives there."""
+    """Return the map from values at the knots to second derivatives there."""
     h = np.diff(k)
     m = len(k)
     b, d = np.zeros((m, m)), np.zeros((m, m))

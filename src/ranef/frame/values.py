@@ -17,7 +17,7 @@ from ranef.frame.transforms import Matrix
 
 
 def side_column(what: str, value: Any, table: Table) -> Column | None:
-    """The `weights=` or `offset=` argument as a column of numbers."""
+    """Read the `weights=` or `offset=` argument as a column of numbers."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -32,29 +32,33 @@ def side_column(what: str, value: Any, table: Table) -> Column | None:
 
 
 def side_array(what: str, value: Any, n: int) -> Column:
+    """Read an array given as weights or offset."""
     if not hasattr(value, "__len__"):
         raise ArgumentError(f"{what}= is the name of a column or an array of {n} numbers, not {type(value).__name__}")
     column = any_column(what, value)
-    size = len(column.x if column.x is not None else column.codes)  # type: ignore[arg-type]
+    size = len(column)
     if size != n:
         raise DataError(f"{what} has {size} values; the data have {n} rows")
     return column
 
 
 def not_a_time(value: Any, label: str) -> None:
+    """Refuse dates and times as columns of X."""
     if isinstance(value, Column) and value.time:
         raise DataError(
-            f"{label!r} holds dates or times: turn it into a number (days since …), or write factor({label})"
+            f"{label!r} holds dates or times (no numbers): turn it into a number (days since …), or write factor({label})"
         )
 
 
 def default_coding(value: Any) -> Coding:
+    """Return the coding of a factor for which the caller gave none."""
     if isinstance(value, Categories) and value.coding is not None:
         return value.coding
     return "poly" if getattr(value, "ordered", False) else "treatment"
 
 
 def categories_of(value: Any, label: str) -> Categories:
+    """Return a value as categories."""
     if isinstance(value, Categories):
         return value
     if isinstance(value, Matrix):
@@ -62,11 +66,11 @@ def categories_of(value: Any, label: str) -> Categories:
     if not isinstance(value, Column):
         missing = np.isnan(value) if value.dtype.kind == "f" else None
         value = Column(label, value, missing=missing if missing is not None and missing.any() else None)
-    column = as_factor(value)
-    return Categories(column.codes, column.levels, column.ordered)  # type: ignore[arg-type]
+    return Categories.of(as_factor(value))
 
 
 def number_of(value: Any, label: str, keep: Callable[[Array], Array]) -> Number:
+    """Return a value as numbers on the rows kept."""
     if isinstance(value, Matrix):
         return Number(tuple(keep(x) for x in value.columns), value.endings)
     if isinstance(value, Column):
@@ -77,7 +81,7 @@ def number_of(value: Any, label: str, keep: Callable[[Array], Array]) -> Number:
 
 
 def _column_numbers(column: Column, label: str) -> Any:
-    """The numbers of a column; one without any value has NaN everywhere."""
+    """Return the numbers of a column; one without any value has NaN everywhere."""
     if column.x is not None:
         return column.x
     if column.codes is not None and not len(column.levels or ()):
@@ -89,6 +93,7 @@ def _column_numbers(column: Column, label: str) -> Any:
 
 
 def response_of(value: Any, name: str, keep: Callable[[Array], Array]) -> Array:
+    """Return the response as float64 on the rows kept."""
     truth = isinstance(value, np.ndarray) and value.dtype.kind == "b"
     if isinstance(value, Column):
         truth = value.x is not None and value.x.dtype.kind == "b"
@@ -104,6 +109,7 @@ def response_of(value: Any, name: str, keep: Callable[[Array], Array]) -> Array:
 
 
 def total_of(parts: Sequence[Number]) -> Array | None:
+    """Add up offsets."""
     if not parts:
         return None
     total = np.array(parts[0].columns[0], np.float64)

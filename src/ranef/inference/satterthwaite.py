@@ -7,6 +7,7 @@ the deviance (Giesbrecht & Burns 1985; Fai & Cornelius 1996; Kuznetsova, Brockho
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from ranef.engines.estimate import Array, Estimate
 if TYPE_CHECKING:
     from ranef.model import Fit
 
+LOCK = Lock()  # the core differentiates by moving its theta and back: one thread at a time
 FLAT = 1e-8  # eigenvalues of the unit-diagonal Hessian below this are flat directions and are left out
 
 
@@ -51,7 +53,9 @@ def ingredients(m: Fit) -> tuple[Array, Array]:
     """(d vcov / d psi (m, p, p), A (m, m)) at the estimate."""
     estimate: Estimate = m.estimate
     at = (np.ascontiguousarray(estimate.theta), estimate.sigma, estimate.reml)
-    return np.asarray(m.core.vcov_jacobian(*at)), covariance(np.asarray(m.core.hessian(*at)))
+    with LOCK:
+        slopes, hessian = m.core.vcov_jacobian(*at), m.core.hessian(*at)
+    return np.asarray(slopes), covariance(np.asarray(hessian))
 
 
 def covariance(hessian: Array) -> Array:

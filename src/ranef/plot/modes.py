@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ranef.frame.design import matrix
+from ranef.model import design_of
 from ranef.plot.style import (
     BLUE,
     GREY,
@@ -28,7 +29,6 @@ from ranef.plot.style import (
     short,
 )
 from ranef.plot.terms import find_term, labels
-from ranef.model import design_of
 from ranef.predict.rows import fitted_rows
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _term_panels(m: Fit, t: int, panels: Sequence[Axes], level: float, sort: boo
         _intervals(panel, modes[order, j], half[:, j])
         dress(panel, f"{info.names[j]}: mode and {level:.0%} interval")
         panel.grid(visible=len(order) <= MAX_LABELS, axis="y")
-        level_axis(panel, [info.levels[i] for i in order] if len(order) <= MAX_LABELS else order, info.label)
+        level_axis(panel, _labels(info.levels, order), info.label)
         if len(order) < len(modes):
             _gap(panel, len(order), len(modes), info.label)
         if j > 0 and beside(panels):
@@ -112,6 +112,11 @@ def _order(key: Array, sort: bool, limit: int | None) -> NDArray[np.intp]:
     if limit is not None and len(key) > limit:
         ranked = np.concatenate([ranked[: limit // 2], ranked[len(key) - (limit - limit // 2) :]])
     return ranked if sort else np.sort(ranked)[::-1]
+
+
+def _labels(levels: Sequence[object], order: NDArray[np.intp]) -> list[object]:
+    """Return the labels of levels that are few enough to be read; of many, what only counts them."""
+    return [levels[i] for i in order] if len(order) <= MAX_LABELS else order.tolist()
 
 
 def _gap(ax: Axes, shown: int, total: int, name: str) -> None:
@@ -183,7 +188,7 @@ def within_group(m: Fit, t: int) -> Array:
 
 
 def _sums(x: Array, codes: NDArray[Any], size: int) -> Array:
-    return np.bincount(codes, weights=x, minlength=size)
+    return np.asarray(np.bincount(codes, weights=x, minlength=size), dtype=float)
 
 
 def _solve(gram: Array, right: Array) -> Array:
@@ -205,13 +210,13 @@ def _shrunk_column(m: Fit, t: int, ax: Axes, alone: Array, mixed: Array, centre:
     info = m.layout.terms[t]
     order = np.argsort(mixed, kind="stable")
     rank, few = np.arange(len(order)), len(order) <= MAX_LABELS
-    ax.axvline(centre, color=INK, linewidth=0.9)
+    ax.axvline(centre, color=INK, linewidth=0.9, label="population")
     ax.hlines(rank, alone[order], mixed[order], color=PALE if few else GREY, linewidth=2.2 if few else 0.4)
     ax.scatter(alone[order], rank, s=20 if few else 3, color=GREY, linewidths=0, label=f"{info.label} alone", zorder=3)
     ax.scatter(mixed[order], rank, s=20 if few else 3, color=BLUE, linewidths=0, label="mixed model", zorder=3)
     ax.set_xlim(_limits(alone, np.append(mixed, centre)))
     dress(ax, info.names[0] + _remark(ax, alone[:, None]))
-    level_axis(ax, [info.levels[i] for i in order] if few else order, info.label)
+    level_axis(ax, _labels(info.levels, order), info.label)
     _legend(ax)
 
 
@@ -249,13 +254,13 @@ def _limits(alone: Array, always: Array) -> tuple[float, float]:
 
 
 def _remark(ax: Axes, alone: Array) -> str:
-    """What the picture does not show: groups without coefficients of their own, groups outside the limits."""
+    """Say what the picture does not show: groups without coefficients of their own, groups outside the limits."""
     lost = int(np.isnan(alone).any(axis=1).sum())
     bounds = [ax.get_xlim(), ax.get_ylim()][: alone.shape[1]]
     outside = [(alone[:, i] < low) | (alone[:, i] > high) for i, (low, high) in enumerate(bounds)]
     beyond = int(np.logical_or.reduce(outside).sum())
     remarks = [f"{lost:,} of {len(alone):,} groups have too few rows for coefficients of their own"] if lost else []
-    remarks += [f"{beyond:,} of {len(alone):,} groups alone lie outside the picture"] if beyond else []
+    remarks += [f"{beyond:,} of {len(alone):,} groups, alone, lie outside the picture"] if beyond else []
     return "".join(f"\n({text})" for text in remarks)
 
 

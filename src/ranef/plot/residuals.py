@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 MAX_QUANTILES = 3_000
 
 
-def residuals_fitted(m: Fit, type: str = "scaled", ax: Any = None) -> Any:
+def residuals_fitted(m: Fit, type: str = "scaled", ax: Any = None) -> Any:  # noqa: A002 - as in Fit.residuals
     """Plot residuals against fitted values, with a smooth line.
 
     Parameters

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.errors import DataError, NotAvailableError, UnknownColumnError, nearest
+from ranef.model import design_of
 from ranef.plot.style import BLUE, GREY, INK, ORANGE, axes, dress, legend, returned, short
 from ranef.plot.terms import find_term
-from ranef.model import design_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,9 +104,10 @@ def _finish(m: Fit, panels: list[Axes], name: str, group: str, n_levels: int, ow
         panel.tick_params(labelbottom=True)
     figure.supxlabel(name, color=INK, fontsize=10)
     figure.supylabel(m.layout.response, color=INK, fontsize=10)
-    shown = f"{len(panels)} of {n_levels:,} levels of {group}, from low to high mean" if len(panels) < n_levels else group
+    chosen = f"{len(panels)} of {n_levels:,} levels of {group}, from low to high mean"
+    title = chosen if len(panels) < n_levels else group
     handles, labels = max((panel.get_legend_handles_labels() for panel in panels), key=lambda pair: len(pair[1]))
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9, title=shown)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9, title=title)
 
 
 # ---- variables -------------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def _numbers(m: Fit, name: str) -> Array:
 
 
 def _varied(m: Fit, row: int, name: str, grid: Array) -> Any:
-    """Copies of one used row of the data with `name` running over `grid`, as a frame of the kind that came in."""
+    """Return copies of one used row of the data with `name` running over `grid`, in the kind of frame that came in."""
     assert m.design is not None
     at = row if m.design.rows is None else int(m.design.rows[row])
     frame = _frame(m)

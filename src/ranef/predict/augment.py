@@ -58,6 +58,10 @@ def _array(table: Any, name: str) -> Array:
 
 def response_of(m: Fit, newdata: Any) -> Array | None:
     """Return the response in new data, if its columns are there."""
+    lhs = m.formula.lhs
+    names = newdata if isinstance(newdata, dict) else nw.from_native(newdata, eager_only=True).columns
+    if lhs is None or not set(lhs.names) <= set(names):
+        return None
     return m.spec.new(newdata, response=True, groups="none").y
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from ranef.engines.estimate import Array
@@ -133,12 +134,27 @@ def included(m: Fit, re: Any) -> list[bool]:
 def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool]) -> Rows:
     """Return the design of new rows; groups that play no part need no column."""
     labels = {t.label for t, on in zip(m.layout.terms, which, strict=True) if on}
-    rows = new_design(m, newdata, "all" if q.interval == "prediction" else labels)
+    if q.interval == "prediction":
+        rows = new_design(m, with_blank_groups(m, newdata, which), "all")
+    else:
+        rows = new_design(m, newdata, labels)
     if q.new_levels == "error":
         for t, unseen in rows.unseen.items():
             if which[t] and unseen.levels:
                 raise unseen_error(m.layout.terms[t], unseen)
     return rows
+
+
+def with_blank_groups(m: Fit, newdata: Any, which: list[bool]) -> Any:
+    """Return new data in which the grouping columns of terms left out exist, if need be without values."""
+    bars = [bar for bar, on in zip(m.formula.bars, which, strict=True) if not on]
+    wanted = dict.fromkeys(name for bar in bars for factor in bar.factors for name in factor.names)
+    if isinstance(newdata, dict):
+        n = max((np.size(v) for v in newdata.values()), default=0)
+        return {**{name: np.full(n, None) for name in wanted}, **newdata}
+    frame = nw.from_native(newdata, eager_only=True)
+    blank = [nw.lit(None, dtype=nw.String).alias(name) for name in wanted if name not in frame.columns]
+    return frame.with_columns(*blank).to_native() if blank else newdata
 
 
 def unseen_error(term: GroupInfo, unseen: Unseen) -> UnseenLevelError:

@@ -23,7 +23,7 @@ MAX_INLINE = 6
 #: Messages whose content stands elsewhere in the summary.
 SHOWN = ("rows_dropped", "columns_dropped", "not_converged", "boundary")
 METHODS = {"reml": "REML", "ml": "maximum likelihood"}
-KINDS = {"pandas": "pandas data frame", "polars": "polars data frame", "pyarrow": "pyarrow table", "dict": "dict of arrays"}
+FRAMES = {"pyarrow": "pyarrow table", "dict": "dict of arrays"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _head(m: Fit) -> tuple[tuple[str, str], ...]:
 def _data(m: Fit) -> str:
     layout = m.layout
     lost = layout.n_input - layout.n
-    text = f"{KINDS.get(layout.kind, layout.kind)}, {count(layout.n_input, 'row')}"
+    text = f"{FRAMES.get(layout.kind, f'{layout.kind} data frame')}, {count(layout.n_input, 'row')}"
     if not lost:
         return text
     where = ", ".join(f"{name} {n:,}" for name, n in layout.dropped.items() if n)

@@ -32,8 +32,12 @@ def table_lines(table: Table, indent: str = "") -> list[str]:
 
 def wrap(text: str, indent: str = "") -> list[str]:
     """Return `text` broken at `WIDTH`, later lines indented by two."""
+    return _broken(text, indent, indent + "  ")
+
+
+def _broken(text: str, first: str, later: str) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False
+        text, WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
     )
 
 
@@ -57,10 +61,7 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(label) for label, _ in pairs) + 1
     lines: list[str] = []
     for label, text in pairs:
-        lines += textwrap.wrap(
-            text, WIDTH, initial_indent=f"{label + ':':>{width + 1}} ", subsequent_indent=" " * (width + 2),
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
+        lines += _broken(text, f"{label + ':':>{width + 1}} ", " " * (width + 2))
     return lines
 
 

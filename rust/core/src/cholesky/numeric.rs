@@ -493,15 +493,7 @@ fn add_leaves(sym: &Symbolic, leaves: &[u32], a: &mut [f64], ld: usize, panels: 
 }
 
 /// Contributions of the leaves to columns `from..to` of the front (`a` begins at column `from`).
-fn scatter_leaves(
-    sym: &Symbolic,
-    leaves: &[u32],
-    a: &mut [f64],
-    ld: usize,
-    from: usize,
-    to: usize,
-    panels: &Shared,
-) {
+fn scatter_leaves(sym: &Symbolic, leaves: &[u32], a: &mut [f64], ld: usize, from: usize, to: usize, panels: &Shared) {
     let mut idx = vec![];
     for &c in leaves {
         let s = &sym.supers[c as usize];
@@ -740,8 +732,7 @@ impl Inverter<'_> {
         let base = self.sym.offset[s.first as usize];
         let scalar = self.sym.widths.iter().all(|&w| w == 1);
         let w = s.width as usize;
-        let mut factor_of: Vec<usize> =
-            (s.first..s.last).map(|p| self.sym.factor_at[p as usize] as usize).collect();
+        let mut factor_of: Vec<usize> = (s.first..s.last).map(|p| self.sym.factor_at[p as usize] as usize).collect();
         factor_of.extend(self.sym.rows(s).iter().map(|&q| self.sym.factor_at[q as usize] as usize));
         if scalar {
             for p in 0..w {
@@ -758,8 +749,7 @@ impl Inverter<'_> {
             }
             return;
         }
-        let mut starts: Vec<usize> =
-            (s.first..s.last).map(|p| (self.sym.offset[p as usize] - base) as usize).collect();
+        let mut starts: Vec<usize> = (s.first..s.last).map(|p| (self.sym.offset[p as usize] - base) as usize).collect();
         let mut at = w;
         for &q in self.sym.rows(s) {
             starts.push(at);

@@ -197,7 +197,7 @@ impl<'a> Graph<'a> {
         let mut start = vec![0u32; n + 1];
         for p in &self.m.pairs {
             for (l, w) in p.start.windows(2).enumerate() {
-                start[self.base[p.lead] as usize + l + 1] += (w[1] - w[0]) as u32;
+                start[self.base[p.lead] as usize + l + 1] += w[1] - w[0];
             }
         }
         for j in 0..n {
@@ -209,7 +209,7 @@ impl<'a> Graph<'a> {
             for l in 0..self.m.factors[p.lead].levels {
                 let at = &mut next[self.base[p.lead] as usize + l];
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
-                    row[*at as usize] = (self.base[p.other] + p.level[e]) as u32;
+                    row[*at as usize] = self.base[p.other] + p.level[e];
                     *at += 1;
                 }
             }

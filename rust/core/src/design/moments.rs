@@ -462,10 +462,7 @@ impl Sums {
                 .map(|c| (c..m).map(|c2| vec![0.0; levels(c) * if c == c2 { 1 } else { levels(c2) }]).collect())
                 .collect(),
             slots: factors.iter().map(|f| vec![0.0; f.levels * slot_stride(f.cols, nd)]).collect(),
-            zc: factors
-                .iter()
-                .map(|f| (0..m).map(|c| vec![0.0; f.levels * f.cols * levels(c)]).collect())
-                .collect(),
+            zc: factors.iter().map(|f| (0..m).map(|c| vec![0.0; f.levels * f.cols * levels(c)]).collect()).collect(),
         }
     }
 

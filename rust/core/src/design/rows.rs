@@ -48,7 +48,9 @@ impl Codes<'_> {
     pub fn range(&self) -> (i32, i32) {
         fn go<T: Copy + Into<i32> + Ord>(c: &[T]) -> (i32, i32) {
             let mut it = c.iter().copied();
-            let Some(first) = it.next() else { return (0, -1) };
+            let Some(first) = it.next() else {
+                return (0, -1);
+            };
             let (lo, hi) = it.fold((first, first), |(lo, hi), v| (lo.min(v), hi.max(v)));
             (lo.into(), hi.into())
         }
@@ -146,9 +148,8 @@ impl Block<'_> {
         self.codes.is_some()
             && self.x.is_none()
             && self.cols == self.levels
-            && (0..self.levels).all(|i| {
-                (0..self.cols).all(|j| self.contrast[i * self.cols + j] == if i == j { 1.0 } else { 0.0 })
-            })
+            && (0..self.levels)
+                .all(|i| (0..self.cols).all(|j| self.contrast[i * self.cols + j] == if i == j { 1.0 } else { 0.0 }))
     }
 
     pub fn check(&self, n: usize, what: &str) -> Result<(), CoreError> {
@@ -361,9 +362,8 @@ fn add_block(block: &Block<'_>, coef: &[f64], eta: &mut [f64]) {
         (None, Some(x)) => eta.iter_mut().enumerate().for_each(|(i, e)| *e += coef[0] * x.get(i)),
         (Some(codes), x) => {
             let m = block.cols;
-            let effect: Vec<f64> = (0..block.levels)
-                .map(|l| (0..m).map(|c| block.contrast[l * m + c] * coef[c]).sum())
-                .collect();
+            let effect: Vec<f64> =
+                (0..block.levels).map(|l| (0..m).map(|c| block.contrast[l * m + c] * coef[c]).sum()).collect();
             for (i, e) in eta.iter_mut().enumerate() {
                 *e += effect[codes.get(i) as usize] * x.map_or(1.0, |x| x.get(i));
             }

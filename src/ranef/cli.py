@@ -1,0 +1,457 @@
+"""The command line: `ranef fit`, `ranef predict`, `ranef datasets`.
+
+A command is one function `options -> exit code` and one function that declares its options. Formulas come from whoever
+typed them: nothing but column names and the listed transforms is ever evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import pickle
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, RanefError, RanefWarning
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+OK, FAILED, USAGE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+EPILOG = "exit codes: 0 done, 1 the model or the data are wrong, 2 wrong usage, 3 the fit did not converge"
+LOADED_LATE = ("pandas", "formulaic", "narwhals.stable.v2", "ranef.frame.spec", "ranef.formula.grammar", "ranef.report")
+#: What counts as missing in a text file. Nothing else does: "None" may be a level.
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
+SEPARATORS = {".tsv": "\t", ".tab": "\t"}
+KINDS = ("auto", "trajectories", "caterpillar", "shrinkage", "residuals", "qq")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The words after the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        0 done, 1 the model or the data are wrong, 2 wrong usage, 3 the fit did not converge.
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has said what is wrong, or has printed help
+        return stop.code if isinstance(stop.code, int) else USAGE
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows a question mark
+            stream.reconfigure(errors="replace")
+    with _warnings_as_lines():
+        return _guarded(options.command, options)
+
+
+def _guarded(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a command; an error is one message on stderr, with a traceback only where it is ours and asked for."""
+    try:
+        return command(options)
+    except (OptionError, ArgumentError) as error:
+        return _fail(_sentence(error), USAGE)
+    except (RanefError, OSError, UnicodeError) as error:
+        return _fail(_sentence(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get("RANEF_DEBUG"):
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {error}\nRANEF_DEBUG=1 shows where; please report it")
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _fail(message: str, code: int = FAILED) -> int:
+    print(f"ranef: error: {message}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _warnings_as_lines() -> Generator[None, None, None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", RanefWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"ranef: warning: {message}", file=sys.stderr)
+        yield
+
+
+# ---- ranef fit -------------------------------------------------------------------------------------------------------
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from ranef.model import fit
+
+    clock = Clock()
+    if options.time:  # what a first call loads would otherwise count as reading and fitting
+        for name in LOADED_LATE:
+            import_module(name)
+    clock.lap("load libraries")
+    data = read_table(options.data)
+    clock.lap("read data")
+    m = fit(
+        options.formula,
+        data,
+        family=options.family,
+        method=options.method,
+        precision_weights=options.weights,
+        offset=options.offset,
+        missing=options.missing,
+        contrasts=_contrasts(options.contrasts),
+        threads=options.threads,
+    )
+    clock.lap("fit")
+    if not options.quiet:
+        _write_text(None, str(m.summary()))
+        clock.lap("summary")
+    _save_all(m, options)
+    if options.time:
+        print(clock, file=sys.stderr)
+    return OK if m.converged else NOT_CONVERGED
+
+
+def _save_all(m: Fit, options: argparse.Namespace) -> None:
+    if options.out:
+        _write_text(options.out, report_json(m))
+    if options.tidy:
+        write_table(m.tidy(effects=["fixed", "ran_pars"], conf_int=True), options.tidy)
+    if options.plot:
+        save_plot(m, options.plot, options.plot_kind)
+    if options.save:
+        save_model(m, options.save)
+
+
+def _contrasts(given: Sequence[str]) -> dict[str, str] | None:
+    pairs = [pair.partition("=") for text in given for pair in text.split(",")]
+    for name, sign, kind in pairs:
+        if not (name and sign and kind):
+            raise OptionError(f"--contrasts takes COLUMN=KIND, such as recipe=sum, not {name + sign + kind!r}")
+    return {name.strip(): kind.strip() for name, _, kind in pairs} or None
+
+
+def report_json(m: Fit) -> str:
+    """Return the complete report of a fit as JSON text."""
+    from ranef.report import record
+
+    return json.dumps({"ranef": _version(), **record(m)}, indent=1, allow_nan=False) + "\n"
+
+
+def save_plot(m: Fit, path: str, kind: str = "auto") -> None:
+    """Draw one picture of a fit to a file; its name ends in the format: .png, .pdf, .svg."""
+    _matplotlib().use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = _draw(m, kind)
+    figure = (panels if not hasattr(panels, "ravel") else panels.ravel()[0]).figure
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:  # an ending that matplotlib cannot write
+        raise OptionError(f"--plot {path}: {error}") from None
+    finally:
+        plt.close(figure)
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise NotAvailableError("--plot needs matplotlib: pip install matplotlib") from None
+    return mpl
+
+
+def _draw(m: Fit, kind: str) -> Any:
+    from ranef import plot
+
+    pictures: dict[str, Callable[[Fit], Any]] = {
+        "trajectories": plot.trajectories,
+        "caterpillar": plot.caterpillar,
+        "shrinkage": plot.shrinkage,
+        "residuals": plot.residuals_fitted,
+        "qq": plot.qq,
+    }
+    if kind != "auto":
+        return pictures[kind](m)
+    if not m.layout.terms:
+        return plot.residuals_fitted(m)
+    try:
+        return plot.trajectories(m)
+    except DataError:  # no numeric variable to draw against
+        return plot.caterpillar(m)
+
+
+# ---- ranef predict ---------------------------------------------------------------------------------------------------
+
+
+def _predict(options: argparse.Namespace) -> int:
+    m = load_model(options.model)
+    data = read_table(options.data)
+    found = m.predict(
+        data,
+        re=options.re if options.re in ("all", "none") else options.re.split(","),
+        new_levels=options.new_levels,
+        interval=options.interval,
+        level=options.level,
+        std_error=options.std_error,
+        seed=options.seed,
+    )
+    write_table(_beside(data, found), options.out)
+    return OK
+
+
+def _beside(data: Any, found: Any) -> Any:
+    """Return the rows with their predictions as further columns; a column of the same name gives way."""
+    import narwhals as nw
+    import numpy as np
+
+    frame = nw.from_native(data, eager_only=True)
+    columns = {"estimate": found} if isinstance(found, np.ndarray) else _columns(found)
+    new = [nw.new_series(name, values, backend=frame.implementation) for name, values in columns.items()]
+    return frame.with_columns(*new).to_native()
+
+
+def _columns(frame: Any) -> dict[str, Any]:
+    import narwhals as nw
+    import numpy as np
+
+    if isinstance(frame, dict):
+        return {k: np.asarray(v) for k, v in frame.items()}
+    table = nw.from_native(frame, eager_only=True)
+    return {name: table[name].to_numpy() for name in table.columns}
+
+
+def save_model(m: Fit, path: str) -> None:
+    """Write a fit, without its rows, for `ranef predict` and `load_model`."""
+    with Path(path).open("wb") as file:
+        pickle.dump({"ranef": _version(), "fit": m.slim()}, file, protocol=5)
+
+
+def load_model(path: str) -> Fit:
+    """Read a fit that `save_model` wrote. A pickle can run any code: only load files that you trust.
+
+    Raises
+    ------
+    DataError
+        The file is not such a model.
+    """
+    raw = Path(path).read_bytes()
+    if raw[:1] != b"\x80":
+        hint = "; a JSON report cannot predict" if raw[:1] in (b"{", b"[") else ""
+        raise DataError(f"{path} is not a model saved with ranef fit --save{hint}")
+    try:
+        found = pickle.loads(raw)  # noqa: S301 - the help and the docstring say that the file must be trusted
+    except Exception as error:  # noqa: BLE001 - a damaged pickle can raise anything
+        raise DataError(f"{path} cannot be read as a saved model ({type(error).__name__}: {error})") from None
+    if not (isinstance(found, dict) and {"ranef", "fit"} <= set(found)):
+        raise DataError(f"{path} is not a model saved with ranef fit --save")
+    return found["fit"]
+
+
+# ---- ranef datasets --------------------------------------------------------------------------------------------------
+
+
+def _datasets(options: argparse.Namespace) -> int:
+    from ranef import datasets
+
+    if options.name is None:
+        if options.out:
+            raise OptionError("--out needs the NAME of a data set")
+        found = [datasets.describe(name) for name in datasets.names()]
+        width = max(len(d.name) for d in found)
+        _write_text(None, "".join(f"{d.name:<{width}}  {d.rows:>6}  {d.title}\n" for d in found))
+    elif options.out:
+        write_table(datasets.load(options.name), options.out)
+    else:
+        _write_text(None, f"{datasets.describe(options.name)}\n")
+    return OK
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_table(path: str) -> Any:
+    """Read a CSV, TSV or Parquet file, or CSV from standard input for `"-"`.
+
+    Text columns stay text: the frame takes them as factors with their levels in alphabetical order.
+    """
+    if path != "-" and Path(path).suffix.lower() in (".parquet", ".pq"):
+        return _read_parquet(path)
+    raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    return _read_text(raw, path)
+
+
+def _read_text(raw: bytes, path: str) -> Any:
+    import pandas as pd
+
+    compression: Any = "gzip" if raw[:2] == b"\x1f\x8b" else None
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    separator = SEPARATORS.get(suffix) or _separator(raw, compression)
+    try:
+        return pd.read_csv(
+            io.BytesIO(raw), sep=separator, na_values=MISSING, keep_default_na=False, compression=compression
+        )
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path} cannot be read as a table: {error}") from None
+
+
+def _separator(raw: bytes, compression: str | None) -> str:
+    """Comma, unless the first line holds more semicolons or tabs."""
+    if compression:
+        return ","
+    head = raw[:65536].split(b"\n", 1)[0]
+    return max(",;\t", key=lambda sign: head.count(sign.encode()))
+
+
+def _read_parquet(path: str) -> Any:
+    import pandas as pd
+
+    with Path(path).open("rb"):  # a missing file is an OSError whatever the reader
+        pass
+    try:
+        return pd.read_parquet(path)
+    except ImportError:
+        raise NotAvailableError("reading Parquet needs pyarrow: pip install pyarrow") from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from None
+
+
+def write_table(frame: Any, path: str | None) -> None:
+    """Write a data frame as CSV, TSV or Parquet by the ending of `path`; CSV on standard output for None."""
+    import narwhals as nw
+
+    pandas = nw.from_native(frame, eager_only=True).to_pandas()
+    suffix = "" if path is None else Path(path).suffix.lower()
+    if suffix in (".parquet", ".pq"):
+        pandas.to_parquet(path, index=False)
+        return
+    _write_text(path, pandas.to_csv(index=False, sep=SEPARATORS.get(suffix, ","), na_rep="NA", lineterminator="\n"))
+
+
+def _write_text(path: str | None, text: str) -> None:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
+
+
+@dataclass
+class Clock:
+    """Wall-clock time between laps."""
+
+    start: float = field(default_factory=time.perf_counter)
+    laps: list[tuple[str, float]] = field(default_factory=list)
+
+    def lap(self, name: str) -> None:
+        """Note the time since the last lap under `name`."""
+        now = time.perf_counter()
+        self.laps.append((name, now - self.start))
+        self.start = now
+
+    def __str__(self) -> str:
+        return "time: " + ", ".join(f"{name} {seconds * 1e3:,.1f} ms" for name, seconds in self.laps)
+
+
+def _version() -> str:
+    try:
+        return version("ranef")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ranef", description="Mixed-effects models.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"ranef {_version()}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _fit_options(commands)
+    _predict_options(commands)
+    _datasets_options(commands)
+    return parser
+
+
+def _fit_options(commands: Any) -> None:
+    p = commands.add_parser(
+        "fit", help="fit a model to a table", epilog=EPILOG,
+        description='Fit a model: ranef fit sleep.csv "Reaction ~ Days + (Days | Subject)"',
+    )  # fmt: skip
+    p.set_defaults(command=_fit)
+    p.add_argument("data", metavar="DATA", help="CSV, TSV (also gzipped) or Parquet file; - for CSV on standard input")
+    p.add_argument("formula", metavar="FORMULA", help='as in lme4: "y ~ x + (x | g)"; text columns are factors')
+    p.add_argument("--family", default="gaussian", help="distribution of the response (default: gaussian)")
+    p.add_argument("--method", choices=("reml", "ml"), help="criterion (default for gaussian: reml)")
+    p.add_argument("--weights", metavar="COL", help="precision weights: the residual variance is sigma^2 / weight")
+    p.add_argument("--offset", metavar="COL", help="column added to the linear predictor")
+    p.add_argument("--missing", choices=("drop", "raise"), default="drop", help="rows with missing values")
+    p.add_argument(
+        "--contrasts", metavar="COL=KIND", action="append", default=[],
+        help="treatment, sum, helmert or poly for a factor; may be repeated",
+    )  # fmt: skip
+    p.add_argument("--threads", type=int, metavar="N", help="threads of the core (default: all)")
+    p.add_argument("--out", metavar="FIT.json", help="write a complete report of the fit (not a model to predict from)")
+    p.add_argument("--tidy", metavar="TABLE.csv", help="write estimates with 95%% intervals (.csv, .tsv, .parquet)")
+    p.add_argument("--plot", metavar="FILE.png", help="draw a picture (.png, .pdf, .svg)")
+    p.add_argument("--plot-kind", choices=KINDS, default="auto", help="which picture (default: what suits the model)")
+    p.add_argument("--save", metavar="MODEL.ranef", help="save the model for ranef predict (a Python pickle)")
+    p.add_argument("--time", action="store_true", help="print timings on standard error")
+    p.add_argument("--quiet", action="store_true", help="do not print the summary")
+
+
+def _predict_options(commands: Any) -> None:
+    p = commands.add_parser(
+        "predict", help="predict new rows from a saved model", epilog=EPILOG,
+        description="Predict new rows from a model that ranef fit --save wrote. The model file is a Python pickle, and "
+        "loading one can run any code: only use files from a source that you trust.",
+    )  # fmt: skip
+    p.set_defaults(command=_predict)
+    p.add_argument("model", metavar="MODEL.ranef", help="model saved with ranef fit --save")
+    p.add_argument("data", metavar="NEW", help="CSV, TSV or Parquet file with the rows; - for CSV on standard input")
+    p.add_argument(
+        "--re", default="all", metavar="GROUPS",
+        help="random effects to include: all (default), none, or grouping factors joined by commas",
+    )  # fmt: skip
+    p.add_argument(
+        "--new-levels", choices=("error", "population", "sample"), default="error",
+        help="levels that the fitted data did not have: refuse (default), effect zero, or a drawn effect",
+    )  # fmt: skip
+    p.add_argument("--interval", choices=("confidence", "prediction"), help="add interval limits")
+    p.add_argument("--level", type=float, default=0.95, help="coverage of the interval (default: 0.95)")
+    p.add_argument("--std-error", action="store_true", help="add standard errors")
+    p.add_argument("--seed", type=int, help="seed of drawn effects")
+    p.add_argument("--out", metavar="FILE.csv", help="write here instead of standard output (.csv, .tsv, .parquet)")
+
+
+def _datasets_options(commands: Any) -> None:
+    p = commands.add_parser(
+        "datasets", help="list, describe or export the data sets that come with ranef", epilog=EPILOG,
+        description="List the data sets that come with ranef, describe one, or write it to a file.",
+    )  # fmt: skip
+    p.set_defaults(command=_datasets)
+    p.add_argument("name", metavar="NAME", nargs="?", help="data set; without it, all are listed")
+    p.add_argument("--out", metavar="FILE.csv", help="write the data (.csv, .tsv, .parquet)")

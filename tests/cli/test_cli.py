@@ -1,0 +1,333 @@
+"""The command line, through `main` and once through a real process."""
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import ranef as rf
+from ranef import cli
+from ranef.cli import main
+
+FORMULA = "Reaction ~ Days + (Days | Subject)"
+
+
+@pytest.fixture
+def csv(tmp_path):
+    path = tmp_path / "sleep.csv"
+    rf.datasets.sleepstudy().to_csv(path, index=False)
+    return str(path)
+
+
+@pytest.fixture
+def model(csv, tmp_path, capsys):
+    path = str(tmp_path / "m.ranef")
+    assert main(["fit", csv, FORMULA, "--save", path, "--quiet"]) == 0
+    capsys.readouterr()
+    return path
+
+
+def failed(capsys, code, found):
+    """The message of a command that failed with `code`: nothing on stdout, one error, no traceback."""
+    out, err = capsys.readouterr()
+    assert found == code
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+# ---- fit -------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_prints_the_summary(csv, capsys):
+    assert main(["fit", csv, FORMULA]) == 0
+    out, err = capsys.readouterr()
+    m = rf.fit(FORMULA, pd.read_csv(csv))
+    assert out == str(m.summary())
+    assert err == ""
+
+
+def test_fit_writes_everything(csv, tmp_path, capsys):
+    paths = {name: tmp_path / name for name in ("fit.json", "table.csv", "out.png", "m.ranef")}
+    options = [
+        word for flag, name in zip(("--out", "--tidy", "--plot", "--save"), paths, strict=True)
+        for word in (flag, str(paths[name]))
+    ]  # fmt: skip
+    assert main(["fit", csv, FORMULA, "--method", "ml", "--time", "--quiet", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("time: ")
+    report = json.loads(paths["fit.json"].read_text())
+    assert report["figures"]["criterion"] == pytest.approx(1751.93934, abs=1e-4)
+    assert report["method"] == "ml"
+    table = pd.read_csv(paths["table.csv"])
+    assert table["term"].tolist()[:3] == ["(Intercept)", "Days", "sd__(Intercept)"]
+    assert {"conf_low", "conf_high"} <= set(table.columns)
+    assert paths["out.png"].read_bytes()[:4] == b"\x89PNG"
+    assert paths["m.ranef"].stat().st_size < 20_000
+
+
+def test_weights_offset_and_contrasts_reach_the_model(tmp_path, capsys):
+    path = tmp_path / "d.csv"
+    data = rf.datasets.sim_crossed()
+    data.to_csv(path, index=False)
+    formula = "y ~ x1 + f + (1 | a)"
+    out = str(tmp_path / "o.json")
+    words = ["--weights", "w", "--offset", "off", "--contrasts", "f=sum", "--threads", "1", "--quiet", "--out", out]
+    assert main(["fit", str(path), formula, *words]) == 0
+    m = rf.fit(formula, pd.read_csv(path), precision_weights="w", offset="off", contrasts={"f": "sum"})
+    found = json.loads(Path(out).read_text())
+    assert found["figures"]["criterion"] == pytest.approx(m.criterion, abs=1e-9)
+    assert [t["term"] for t in found["fixed"]["terms"]] == list(m.layout.fixed)
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv.gz", ".parquet", ".csv;"])
+def test_other_formats(ending, tmp_path, capsys):
+    data = rf.datasets.sleepstudy()
+    path = tmp_path / f"d{ending.removesuffix(';')}"
+    if ending == ".parquet":
+        data.to_parquet(path)
+    else:
+        data.to_csv(path, index=False, sep={".tsv": "\t", ".csv;": ";"}.get(ending, ","))
+    assert main(["fit", str(path), FORMULA]) == 0
+    assert "1743.628" in capsys.readouterr().out
+
+
+def test_standard_input(monkeypatch, capsys, csv):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(csv).read_bytes())))
+    assert main(["fit", "-", FORMULA]) == 0
+    assert "1743.628" in capsys.readouterr().out
+
+
+def test_missing_values_in_text_files(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("y,g\n1,a\nNA,b\n,None\n2,NA\n")
+    table = cli.read_table(str(path))
+    assert table["y"].isna().tolist() == [False, True, True, False]
+    assert table["g"].isna().tolist() == [False, False, False, True]
+
+
+def test_missing_raise(tmp_path, capsys):
+    path = tmp_path / "d.csv"
+    rf.datasets.sim_crossed().to_csv(path, index=False)
+    words = ["fit", str(path), "y_mis ~ x1 + (1 | a)"]
+    assert main([*words, "--quiet"]) == 0
+    assert "y_mis" in failed(capsys, 1, main([*words, "--missing", "raise"]))
+
+
+@pytest.mark.parametrize("kind", cli.KINDS)
+def test_every_kind_of_plot(kind, csv, tmp_path):
+    path = tmp_path / "p.png"
+    assert main(["fit", csv, FORMULA, "--quiet", "--plot", str(path), "--plot-kind", kind]) == 0
+    assert path.stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("formula", ["Reaction ~ Days", "Reaction ~ 1 + (1 | Subject)"])
+def test_the_picture_suits_the_model(formula, csv, tmp_path):
+    path = tmp_path / "p.svg"
+    assert main(["fit", csv, formula, "--quiet", "--plot", str(path)]) == 0
+    assert path.read_text().lstrip().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([FORMULA.replace("Days", "Dayz")], 1, "did you mean 'Days'"),
+        (["Reaction ~ (Days |"], 1, "^"),
+        (["Reaction ~ __import__('os').getcwd() + (1 | Subject)"], 1, "__import__"),
+        (["Reaction ~ open('x') + (1 | Subject)"], 1, "open"),
+        (["Reaction ~ Days.__class__ + (1 | Subject)"], 1, "__class__"),
+        ([FORMULA, "--family", "poisson"], 1, "poisson"),
+        ([FORMULA, "--contrasts", "Subject"], 2, "COLUMN=KIND"),
+        ([FORMULA, "--method", "mcmc"], 2, "invalid choice"),
+        ([FORMULA, "--weights", "nope"], 1, "nope"),
+        ([FORMULA, "--no-such-option"], 2, "unrecognized"),
+        ([FORMULA, "--quiet", "--plot", "x.nope"], 2, "nope"),
+        ([FORMULA, "--quiet", "--out", "no/such/folder/x.json"], 1, "No such file"),
+        ([], 2, "FORMULA"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(words, code, message, csv, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert message in failed(capsys, code, main(["fit", csv, *words]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"", "cannot be read as a table"),
+        (b"\x1f\x8bnot gzip", "cannot be read as a table"),
+        (b"\xff\xfe\x00\x80", "cannot be read as a table"),
+        (b'a,b\n1,2,3,4\n1\n"', "cannot be read as a table"),
+        (b"Reaction,Days,Subject\n", "ranef: error"),
+        (b"Reaction,Days,Subject\n1,2,a\n", "ranef: error"),
+    ],
+)
+def test_bad_files(content, message, tmp_path, capsys):
+    path = tmp_path / "bad.csv"
+    if content is not None:
+        path.write_bytes(content)
+    assert message in failed(capsys, 1, main(["fit", str(path), FORMULA]))
+
+
+def test_bad_parquet(tmp_path, capsys):
+    path = tmp_path / "bad.parquet"
+    path.write_bytes(b"PAR1")
+    assert "cannot be read" in failed(capsys, 1, main(["fit", str(path), FORMULA]))
+    assert "No such file" in failed(capsys, 1, main(["fit", str(tmp_path / "none.parquet"), FORMULA]))
+
+
+def test_no_convergence_is_exit_code_3(csv, capsys, monkeypatch):
+    real = rf.model.fit
+
+    def hasty(*arguments, **options):
+        return real(*arguments, **options, control={"max_evaluations": 1})
+
+    monkeypatch.setattr("ranef.model.fit", hasty)
+    assert main(["fit", csv, FORMULA]) == 3
+    out, err = capsys.readouterr()
+    assert "NOT CONVERGED" in out
+    assert err.startswith("ranef: warning: ")
+
+
+def test_our_own_faults_show_no_traceback(csv, capsys, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("ranef.model.fit", broken)
+    assert "unexpected ZeroDivisionError: oh" in failed(capsys, 1, main(["fit", csv, FORMULA]))
+    monkeypatch.setenv("RANEF_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["fit", csv, FORMULA])
+
+
+def test_interruption(csv, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ranef.model.fit", interrupted)
+    assert main(["fit", csv, FORMULA]) == 130
+
+
+# ---- predict ---------------------------------------------------------------------------------------------------------
+
+
+def predicted(capsys, words):
+    assert main(["predict", *words]) == 0
+    return pd.read_csv(io.StringIO(capsys.readouterr().out))
+
+
+def test_predictions_equal_those_of_the_fit(model, csv, capsys):
+    m = rf.fit(FORMULA, pd.read_csv(csv))
+    table = predicted(capsys, [model, csv])
+    assert table.columns.tolist() == ["Reaction", "Days", "Subject", "estimate"]
+    assert_allclose(table["estimate"], m.fitted())
+    assert_allclose(predicted(capsys, [model, csv, "--re", "none"])["estimate"], m.predict(re="none"))
+    assert_allclose(predicted(capsys, [model, csv, "--re", "Subject"])["estimate"], m.fitted())
+
+
+def test_intervals(model, csv, capsys):
+    narrow = predicted(capsys, [model, csv, "--interval", "confidence", "--level", "0.5"])
+    wide = predicted(capsys, [model, csv, "--interval", "prediction"])
+    assert (narrow["conf_low"] > wide["conf_low"]).all()
+    assert "std_error" in predicted(capsys, [model, csv, "--std-error"])
+
+
+def test_new_levels(model, tmp_path, capsys):
+    path = tmp_path / "new.csv"
+    path.write_text("Days,Subject\n0,somebody\n")
+    assert "somebody" in failed(capsys, 1, main(["predict", model, str(path)]))
+    table = predicted(capsys, [model, str(path), "--new-levels", "population"])
+    assert table["estimate"].iloc[0] == pytest.approx(251.405, abs=1e-3)
+    drawn = [predicted(capsys, [model, str(path), "--new-levels", "sample", "--seed", "1"]) for _ in range(2)]
+    assert drawn[0].equals(drawn[1])
+
+
+def test_population_needs_no_groups(model, tmp_path, capsys):
+    path = tmp_path / "new.csv"
+    path.write_text("Days\n1\nNA\n")
+    table = predicted(capsys, [model, str(path), "--re", "none"])
+    assert table["estimate"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_predictions_go_to_a_file(model, csv, tmp_path, ending):
+    path = tmp_path / f"out.{ending}"
+    assert main(["predict", model, csv, "--out", str(path)]) == 0
+    table = pd.read_parquet(path) if ending == "parquet" else pd.read_csv(path, sep="\t" if ending == "tsv" else ",")
+    assert len(table) == 180
+
+
+def test_what_is_no_model(csv, tmp_path, capsys):
+    report, pickled, broken = tmp_path / "fit.json", tmp_path / "p.pkl", tmp_path / "b.pkl"
+    assert main(["fit", csv, FORMULA, "--quiet", "--out", str(report)]) == 0
+    pickled.write_bytes(pickle.dumps({"a": 1}))
+    broken.write_bytes(b"\x80nonsense")
+    assert "a JSON report cannot predict" in failed(capsys, 1, main(["predict", str(report), csv]))
+    assert "not a model" in failed(capsys, 1, main(["predict", csv, csv]))
+    assert "not a model" in failed(capsys, 1, main(["predict", str(pickled), csv]))
+    assert "cannot be read" in failed(capsys, 1, main(["predict", str(broken), csv]))
+    assert "No such file" in failed(capsys, 1, main(["predict", str(tmp_path / "none"), csv]))
+
+
+def test_wrong_options_of_predict(model, csv, capsys):
+    assert "did you mean 'Subject'" in failed(capsys, 2, main(["predict", model, csv, "--re", "Subjec"]))
+    assert "invalid choice" in failed(capsys, 2, main(["predict", model, csv, "--interval", "wide"]))
+
+
+# ---- datasets and help -----------------------------------------------------------------------------------------------
+
+
+def test_datasets_are_listed(capsys):
+    assert main(["datasets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(rf.datasets.names())
+    assert any(line.split()[:2] == ["sleepstudy", "180"] for line in lines)
+
+
+def test_a_data_set_is_described_and_exported(tmp_path, capsys):
+    assert main(["datasets", "cake"]) == 0
+    assert capsys.readouterr().out == f"{rf.datasets.describe('cake')}\n"
+    path = tmp_path / "cake.csv"
+    assert main(["datasets", "cake", "--out", str(path)]) == 0
+    assert np.array_equal(pd.read_csv(path)["angle"], rf.datasets.cake()["angle"])
+
+
+def test_wrong_use_of_datasets(capsys, tmp_path):
+    assert "did you mean 'cake'" in failed(capsys, 2, main(["datasets", "cakes"]))
+    assert "NAME" in failed(capsys, 2, main(["datasets", "--out", str(tmp_path / "x.csv")]))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["predict", "--help"], ["datasets", "--help"]])
+def test_help_documents_the_exit_codes(words, capsys):
+    assert main(words) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "3 the fit did not converge" in text
+    if words[0] == "predict":
+        assert "trust" in text
+
+
+def test_no_command(capsys):
+    assert main([]) == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_as_a_process(csv):
+    def run(formula):
+        words = [sys.executable, "-m", "ranef", "fit", csv, formula]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    found = run(FORMULA)
+    assert found.returncode == 0
+    assert "1743.628" in found.stdout
+    found = run("y ~")
+    assert found.returncode == 1
+    assert "Traceback" not in found.stderr

@@ -1,0 +1,94 @@
+"""Many responses at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import ranef as rf
+from engines import zoo
+from ranef.errors import ArgumentError, DataError
+
+FORMULA = "~ x + (x | g)"
+
+
+@pytest.fixture(scope="module")
+def responses():
+    y = zoo.data()["y"].to_numpy()
+    rng = np.random.default_rng(6)
+    return np.column_stack([y, y + rng.normal(size=len(y)), 2 * y, rng.normal(size=len(y))])
+
+
+def test_equal_to_single_fits(responses):
+    many = rf.fit_many(FORMULA, zoo.data(), responses, method="ml")
+    assert (len(many), many.failed, repr(many)) == (4, 0, "ManyFits: 4 responses, 0 failed")
+    tidy, sds, glance = many.tidy(), many.ran_pars(), many.glance()
+    assert list(tidy["term"]) == ["(Intercept)", "x"] * 4
+    for j, name in enumerate(many.responses):
+        one = rf.fit("y ~ x + (x | g)", zoo.data().assign(y=responses[:, j]), method="ml")
+        mine = tidy[tidy["response"] == name]
+        # Both stop within 1e-9 of the optimum's criterion, that is about 1e-5 in theta.
+        assert glance["criterion"][j] == pytest.approx(one.criterion, abs=1e-6)
+        np.testing.assert_allclose(mine["estimate"], one.params, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(mine["std_error"], np.sqrt(np.diag(one.vcov())), rtol=1e-3)
+        np.testing.assert_allclose(sds.loc[j, ["sd__(Intercept) | g", "sd__x | g"]], one.varcorr()["g"].sd, atol=2e-3)
+        assert sds["sigma"][j] == pytest.approx(one.sigma, rel=1e-4)
+
+
+def test_failures_are_counted_and_named(responses):
+    broken = responses.copy()
+    broken[3, 1], broken[:, 2] = np.nan, 7.0
+    many = rf.fit_many(FORMULA, zoo.data(), pd.DataFrame(broken, columns=list("abcd")))
+    assert many.failures == {"b": "missing or infinite values", "c": "constant response"}
+    assert many.failed == 2
+    glance = many.glance()
+    assert list(glance["converged"]) == [True, False, False, True]
+    assert glance["criterion"].isna().tolist() == [False, True, True, False]
+    assert many.tidy()["estimate"].isna().sum() == 4
+    assert glance["failure"].isna().tolist() == [True, False, False, True]
+
+
+def test_all_fail():
+    many = rf.fit_many(FORMULA, zoo.data(), np.full((60, 2), np.nan))
+    assert many.failed == 2
+    assert many.ran_pars()["sigma"].isna().all()
+
+
+def test_frames_in_and_out(responses):
+    data, y = pl.from_pandas(zoo.data()), pl.DataFrame(responses, schema=list("abcd"))
+    many = rf.fit_many(FORMULA, data, y)
+    assert many.responses == ("a", "b", "c", "d")
+    assert {type(many.tidy()), type(many.glance()), type(many.ran_pars())} == {pl.DataFrame}
+    as_dict = rf.fit_many(FORMULA, data, {name: y[name].to_numpy() for name in y.columns})
+    np.testing.assert_allclose(as_dict.tidy()["estimate"], many.tidy()["estimate"])
+
+
+def test_the_left_side_is_not_looked_at_and_rows_are_dropped(responses):
+    data = zoo.data().drop(columns="y").copy()
+    data.loc[4, "x"] = np.nan
+    many = rf.fit_many("y ~ x + (1 | g)", data, responses)
+    one = rf.fit("y ~ x + (1 | g)", data.assign(y=responses[:, 0]))
+    assert many.estimates[0].n == one.nobs == 59
+    assert many.glance()["criterion"][0] == pytest.approx(one.criterion, abs=1e-7)
+
+
+def test_weights_and_offset(responses):
+    arguments = {"precision_weights": "w", "offset": "z"}
+    many = rf.fit_many("~ x + (1 | g)", zoo.data(), responses, **arguments)
+    one = rf.fit("y ~ x + (1 | g)", zoo.data(), **arguments)
+    assert many.glance()["criterion"][0] == pytest.approx(one.criterion, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("y", "arguments", "error", "says"),
+    [
+        (np.zeros((7, 2)), {}, DataError, r"\(7, 2\); the data have 60 rows"),
+        (np.zeros((60, 2)), {"weights": "w"}, ArgumentError, "precision_weights"),
+        (np.zeros((60, 2)), {"metod": "ml"}, ArgumentError, "did you mean 'method'"),
+    ],
+)
+def test_refuses(y, arguments, error, says):
+    with pytest.raises(error, match=says):
+        rf.fit_many(FORMULA, zoo.data(), y, **arguments)

@@ -1,0 +1,144 @@
+"""tidy, glance, ranef, coef and varcorr of linear mixed models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import ranef as rf
+from ranef.errors import NotAvailableError, OptionError, UnknownColumnError
+from ranef.inference.modes import conditional_covariance
+
+COLUMNS = ["effect", "component", "group", "level", "term", "estimate", "std_error", "statistic", "df", "p_value"]
+
+
+@pytest.fixture(scope="module")
+def m():
+    return rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    return rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
+
+
+def test_tidy_columns(m):
+    assert list(m.tidy().columns) == COLUMNS
+    assert list(m.tidy(conf_int=True).columns) == [*COLUMNS, "conf_low", "conf_high"]
+    stacked = m.tidy(["fixed", "ran_pars", "ran_vals"])
+    assert list(stacked.columns) == COLUMNS
+    assert list(stacked["effect"].value_counts().items()) == [("ran_vals", 36), ("ran_pars", 4), ("fixed", 2)]
+    assert set(stacked["component"]) == {"mean"}
+
+
+def test_fixed_effects_and_their_tests(m):
+    row = m.tidy(conf_int=True, conf_level=0.9).set_index("term").loc["Days"]
+    # lmerTest: 10.467286, se 1.545790, df 17, t 6.771481, p 3.26e-06.
+    assert row["statistic"] == pytest.approx(row["estimate"] / row["std_error"])
+    assert row["df"] == pytest.approx(17, rel=1e-6)
+    assert row["p_value"] == pytest.approx(3.26378830716727e-06, rel=1e-4)
+    half = stats.t.ppf(0.95, row["df"]) * row["std_error"]
+    assert row["conf_low"] == pytest.approx(row["estimate"] - half)
+    assert row["conf_high"] == pytest.approx(row["estimate"] + half)
+
+
+def test_variance_parameters_have_the_names_of_broom_mixed(m):
+    table = m.tidy("ran_pars")
+    assert list(zip(table["group"], table["term"], strict=True)) == [
+        ("Subject", "sd__(Intercept)"),
+        ("Subject", "sd__Days"),
+        ("Subject", "cor__(Intercept).Days"),
+        ("Residual", "sd__Observation"),
+    ]
+    # lme4 REML: 24.741, 5.922, 0.066, 25.592.
+    np.testing.assert_allclose(table["estimate"], [24.7405, 5.92213, 0.06555, 25.5918], rtol=1e-4)
+
+
+def test_independent_terms_have_no_correlation():
+    m = rf.fit("Reaction ~ Days + (Days || Subject)", rf.datasets.load("sleepstudy"))
+    assert [t for t in m.tidy("ran_pars")["term"] if t.startswith("cor")] == []
+    assert m.varcorr()["Subject"].pairs == []
+
+
+def test_two_terms_of_one_group_are_told_apart():
+    m = rf.fit("Reaction ~ Days + (1 | Subject) + (0 + Days | Subject)", rf.datasets.load("sleepstudy"))
+    assert list(m.varcorr()) == ["Subject", "Subject.1"]
+    assert list(m.ranef()["Subject"].columns) == ["level", "(Intercept)", "Days"]
+    together = rf.fit("Reaction ~ Days + (Days || Subject)", rf.datasets.load("sleepstudy"))
+    assert m.criterion == pytest.approx(together.criterion, abs=1e-7)
+    np.testing.assert_allclose(m.coef()["Subject"]["Days"], together.coef()["Subject"]["Days"], rtol=1e-5)
+
+
+def test_modes_as_lme4():
+    m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"), method="ml")
+    table = m.ranef(std_error=True)["Subject"]
+    assert list(table["level"].astype(str))[:3] == ["308", "309", "310"]
+    # lme4 1.1-31: ranef(m, condVar = TRUE), ML.
+    np.testing.assert_allclose(table["(Intercept)"][:3], [2.81568329, -40.04848729, -38.43315311], rtol=1e-5)
+    np.testing.assert_allclose(table["Days"][:3], [9.07553396, -8.6440675, -5.51337896], rtol=1e-5)
+    np.testing.assert_allclose(table["std_error__(Intercept)"], 11.8729537168405, rtol=1e-5)
+    np.testing.assert_allclose(table["std_error__Days"], 2.27107446484218, rtol=1e-5)
+
+
+def test_full_conditional_covariance(m):
+    table, cov = m.ranef(covariance=True)["Subject"], conditional_covariance(m)["Subject"]
+    assert cov.shape == (18, 2, 2)
+    np.testing.assert_array_equal(table["cov__(Intercept).Days"], cov[:, 1, 0])
+    np.testing.assert_array_equal(table["cov__Days.Days"], cov[:, 1, 1])
+    np.testing.assert_allclose(cov, np.swapaxes(cov, 1, 2))
+    ran_vals = m.tidy("ran_vals", conf_int=True)
+    days = ran_vals[ran_vals["term"] == "Days"]
+    np.testing.assert_allclose(days["std_error"], np.sqrt(cov[:, 1, 1]))
+    np.testing.assert_allclose(days["conf_high"], days["estimate"] + stats.norm.ppf(0.975) * days["std_error"])
+
+
+def test_coef_is_fixed_plus_mode(m, crossed):
+    table, modes = m.coef()["Subject"], m.ranef()["Subject"]
+    np.testing.assert_allclose(table["Days"], m.params["Days"] + modes["Days"])
+    assert list(crossed.coef()) == list(crossed.ranef()) == ["plate", "sample"]
+    assert len(crossed.coef()["plate"]) == 24
+
+
+def test_coef_of_a_slope_without_fixed_effect():
+    m = rf.fit("Reaction ~ 1 + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    np.testing.assert_allclose(m.coef()["Subject"]["Days"], m.ranef()["Subject"]["Days"])
+
+
+def test_varcorr(m):
+    v = m.varcorr()
+    s = v["Subject"]
+    np.testing.assert_allclose(s.cov, s.corr * np.outer(s.sd, s.sd))
+    np.testing.assert_allclose(s.cov, m.sigma**2 * m.estimate.factors[0] @ m.estimate.factors[0].T)
+    assert v.sigma == m.sigma
+    assert list(v.to_frame()["sd"])[-1] == m.sigma
+    assert "Subject" in repr(v)
+    with pytest.raises(UnknownColumnError, match="did you mean 'Subject'"):
+        v["subject"]
+
+
+def test_glance(m):
+    table = m.glance()
+    assert list(table.columns) == [
+        "nobs", "npar", "df_residual", "sigma", "loglik", "criterion", "aic", "bic", "method", "family", "converged",
+        "boundary",
+    ]  # fmt: skip
+    row = table.iloc[0]
+    assert len(table) == 1
+    assert (row["nobs"], row["npar"], row["method"], row["converged"], row["boundary"]) == (180, 6, "reml", True, False)
+    assert row["criterion"] == m.criterion
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"effects": "random"}, OptionError, "ran_"),
+        ({"method": "profile"}, NotAvailableError, "'wald'"),
+        ({"method": "boot"}, NotAvailableError, "'wald'"),
+        ({"method": "exact"}, OptionError, "'wald'"),
+        ({"conf_int": True, "conf_level": 95}, OptionError, "0.95"),
+    ],
+)
+def test_tidy_refuses(m, arguments, error, says):
+    with pytest.raises(error, match=says):
+        m.tidy(**arguments)

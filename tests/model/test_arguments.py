@@ -1,0 +1,106 @@
+"""What `fit` refuses, and what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ranef as rf
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, UnknownColumnError, UnseenLevelError
+
+SLEEP = "Reaction ~ Days + (Days | Subject)"
+
+
+@pytest.fixture(scope="module")
+def sleepstudy():
+    return rf.datasets.load("sleepstudy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"weights": "w"}, ArgumentError, "precision_weights=.*frequency_weights=.*sampling_weights=.*trials="),
+        ({"REML": False}, ArgumentError, "method='ml'"),
+        ({"metod": "ml"}, ArgumentError, "did you mean 'method'"),
+        ({"groups": "Subject"}, ArgumentError, "groups"),
+        ({"method": "mle"}, OptionError, "'ml'"),
+        ({"method": 3}, OptionError, "reml"),
+        ({"family": "poisson"}, NotAvailableError, "poisson"),
+        ({"family": 3}, ArgumentError, "int"),
+        ({"link": "log"}, NotAvailableError, "identity"),
+        ({"dispersion": "~ Days"}, NotAvailableError, "dispersion"),
+        ({"zero_inflation": "~ 1"}, NotAvailableError, "zero_inflation"),
+        ({"frequency_weights": "Days"}, NotAvailableError, "frequency_weights"),
+        ({"sampling_weights": "Days"}, NotAvailableError, "sampling_weights"),
+        ({"trials": "Days"}, NotAvailableError, "trials"),
+        ({"quadrature": 9}, OptionError, "exact"),
+        ({"missing": "ignore"}, OptionError, "drop"),
+        ({"precision_weights": "weight"}, UnknownColumnError, "weight"),
+        ({"threads": -2}, OptionError, "threads"),
+    ],
+)
+def test_refused(sleepstudy, arguments, error, says):
+    with pytest.raises(error, match=says):
+        rf.fit(SLEEP, sleepstudy, **arguments)
+
+
+def test_unknown_arguments_are_type_errors_and_unavailable_ones_not_implemented(sleepstudy):
+    with pytest.raises(TypeError):
+        rf.fit(SLEEP, sleepstudy, famly="gaussian")
+    with pytest.raises(NotImplementedError):
+        rf.fit(SLEEP, sleepstudy, family="binomial")
+
+
+@pytest.mark.parametrize("arguments", [{"family": "Gaussian"}, {"family": "normal"}, {"method": "REML"}, {"seed": 1}])
+def test_accepted(sleepstudy, arguments):
+    assert rf.fit(SLEEP, sleepstudy, **arguments).criterion == pytest.approx(1743.62827, abs=1e-5)
+
+
+def test_structures_of_later_versions_are_named(sleepstudy):
+    with pytest.raises(NotAvailableError, match="'cs'.*Subject"):
+        rf.fit("Reaction ~ Days + cs(Days | Subject)", sleepstudy)
+
+
+def rows(**columns):
+    return pd.DataFrame({"y": [1.0, 2, 4, 3, 7, 5], "g": list("aabbcc"), "x": [1.0, 2, 3, 5, 4, 6], **columns})
+
+
+@pytest.mark.parametrize(
+    ("formula", "data", "says"),
+    [
+        ("y ~ 1 + (1 | g)", rows(y=[3.0] * 6), "'y' is constant"),
+        ("y ~ 1 + (1 | g)", rows(g=["a"] * 6), "'g' has one level"),
+        ("y ~ 1 + (1 | g)", rows(g=["a", None, "a", None, "a", "a"]), "dropped for missing values; 'g': 2"),
+        ("y ~ 1 + (1 | g)", rows(g=list("abcdef")), "'g' has 6 levels for 6 observations"),
+        ("y ~ 1 + (x | g)", rows(), "6 random coefficients, 6 observations"),
+        ("y ~ factor(x)", rows(), "6 independent fixed effects, 6 observations"),
+    ],
+)
+def test_data_that_cannot_carry_the_model(formula, data, says):
+    with pytest.raises(DataError, match=says):
+        rf.fit(formula, data)
+
+
+def test_unseen_fixed_level_at_prediction():
+    m = rf.fit("y ~ g", rows())
+    with pytest.raises(UnseenLevelError, match="level 'z'.*known"):
+        m.predict(rows(g=list("abczab")))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_units_of_the_response_do_not_matter(sleepstudy, scale):
+    base = rf.fit(SLEEP, sleepstudy)
+    scaled = rf.fit(SLEEP, sleepstudy.assign(Reaction=sleepstudy["Reaction"] * scale))
+    np.testing.assert_allclose(scaled.theta, base.theta, rtol=1e-5)
+    np.testing.assert_allclose(scaled.params, base.params * scale, rtol=1e-8)
+    np.testing.assert_allclose(scaled.ddf, base.ddf, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0, 1e6), (0, 1e-6), (2000, 1)])
+def test_units_of_a_predictor_do_not_matter(sleepstudy, shift, scale):
+    base = rf.fit(SLEEP, sleepstudy)
+    moved = rf.fit(SLEEP, sleepstudy.assign(Days=sleepstudy["Days"] * scale + shift))
+    assert moved.loglik == pytest.approx(base.loglik - np.log(scale), abs=1e-6)  # REML's log|X'V^-1X| has units of x
+    assert moved.params["Days"] == pytest.approx(base.params["Days"] / scale, rel=1e-6)
+    np.testing.assert_allclose(moved.fitted(), base.fitted(), rtol=1e-6)

@@ -1,0 +1,107 @@
+"""Any frame in; tables of the same kind out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import ranef as rf
+
+FORMULA = "Reaction ~ Days + (Days | Subject)"
+
+
+def source():
+    data = rf.datasets.load("sleepstudy")
+    return data.assign(Subject=data["Subject"].astype(str))
+
+
+def odd_index(data):
+    return data.set_axis([5] * len(data))
+
+
+KINDS = {
+    "pandas": (lambda d: d, pd.DataFrame),
+    "pandas_odd_index": (odd_index, pd.DataFrame),
+    "pandas_categorical": (lambda d: d.astype({"Subject": "category"}), pd.DataFrame),
+    "polars": (pl.from_pandas, pl.DataFrame),
+    "polars_categorical": (lambda d: pl.from_pandas(d).cast({"Subject": pl.Categorical}), pl.DataFrame),
+    "pyarrow": (pa.Table.from_pandas, pa.Table),
+    "dict": (lambda d: {k: d[k].to_numpy() for k in d}, pd.DataFrame),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
+def fitted(request):
+    make, kind = request.param
+    return rf.fit(FORMULA, make(source())), kind
+
+
+def column(table, name):
+    return np.asarray(table[name], dtype=float)
+
+
+def test_same_numbers(fitted):
+    m, _ = fitted
+    assert m.criterion == pytest.approx(1743.62827195849, abs=1e-6)
+    np.testing.assert_allclose(np.asarray(m.params, dtype=float), [251.405104848, 10.4672859596], rtol=1e-8)
+
+
+def test_same_kind_comes_out(fitted):
+    m, kind = fitted
+    tables = [
+        m.tidy(["fixed", "ran_pars", "ran_vals"], conf_int=True),
+        m.glance(),
+        m.augment(),
+        m.augment(m.data),
+        m.predict(m.data, interval="confidence"),
+        m.ranef(std_error=True, covariance=True)["Subject"],
+        m.coef()["Subject"],
+        m.varcorr().to_frame(),
+    ]
+    assert {type(t) for t in tables} == {kind}
+
+
+def test_tables_hold_the_same(fitted):
+    m, _ = fitted
+    table = m.tidy("fixed")
+    np.testing.assert_allclose(column(table, "std_error"), [6.82455653, 1.5457889], rtol=1e-6)
+    augmented = m.augment()
+    np.testing.assert_allclose(column(augmented, "fitted"), m.fitted())
+    np.testing.assert_allclose(column(augmented, "residual"), m.residuals())
+    assert list(augmented["Days"])[:3] == list(m.data["Days"])[:3]
+
+
+def test_pandas_index_is_kept():
+    data = odd_index(source())
+    assert list(rf.fit(FORMULA, data).augment().index) == [5] * 180
+
+
+def test_predictions_are_arrays(fitted):
+    m, _ = fitted
+    out = m.predict(m.data)
+    assert isinstance(out, np.ndarray)
+    np.testing.assert_array_equal(out, m.fitted())
+
+
+def test_augment_with_missing_rows_and_taken_names():
+    data = source().assign(fitted=1.0)
+    data.loc[[0, 7], "Days"] = np.nan
+    m = rf.fit(FORMULA, data)
+    table = m.augment()
+    assert len(table) == m.nobs == 178
+    assert table["fitted"].eq(1).all()
+    np.testing.assert_allclose(table["fitted_"], m.fitted())
+    assert table["Reaction"].iloc[0] == data["Reaction"].iloc[1]
+
+
+def test_augment_new_data():
+    m = rf.fit(FORMULA, source())
+    new = source().iloc[[0, 5]].assign(Subject=["308", "nobody"])
+    table = m.augment(new)
+    assert table["fitted"].iloc[0] == m.fitted()[0]
+    assert table["fitted"].iloc[1] == table["population"].iloc[1]
+    np.testing.assert_allclose(table["residual"], new["Reaction"].to_numpy() - table["fitted"])
+    assert "residual" not in m.augment(new.drop(columns="Reaction"))

@@ -1,0 +1,134 @@
+"""Boundary and messages: facts about a fit as data, and silence where there is nothing to say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ranef as rf
+
+
+def codes(m):
+    return [note.code for note in m.messages]
+
+
+@pytest.fixture(scope="module")
+def sleepstudy():
+    return rf.datasets.load("sleepstudy")
+
+
+def test_silence(sleepstudy):
+    m = rf.fit("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    assert m.messages == ()
+    assert m.boundary == ()
+
+
+def test_zero_variance_is_data_not_a_warning():
+    m = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff2"))
+    (b,) = m.boundary
+    assert b.text == str(b) == "variance of (Intercept) | Batch estimated 0"
+    assert (b.group, b.kind, b.names, b.rank, b.size) == ("Batch", "variance", ("(Intercept)",), 0, 1)
+    assert m.converged
+    assert m.theta[0] == 0
+    assert codes(m) == ["boundary"]
+    assert bool(m.glance()["boundary"].iloc[0])
+    np.testing.assert_array_equal(m.ranef()["Batch"]["(Intercept)"], 0)
+    assert all(m.certificate.multipliers[0][0] > 0 for _ in m.boundary)
+
+
+def test_correlation_of_one():
+    rng = np.random.default_rng(2)
+    g = np.repeat(np.arange(10), 6)
+    x, b = np.tile(np.arange(6.0), 10), rng.normal(size=10)
+    m = rf.fit("y ~ x + (x | g)", {"g": g, "x": x, "y": 3 * b[g] + 1.5 * b[g] * x + rng.normal(size=60)})
+    (note,) = m.boundary
+    assert note.kind == "correlation"
+    assert note.text == "correlation of (Intercept) and x | g estimated +1"
+    assert m.varcorr()["g"].corr[1, 0] == pytest.approx(1)
+
+
+def test_zero_slope_variance_beside_a_positive_intercept_variance():
+    rng = np.random.default_rng(5)
+    g, x = np.repeat(np.arange(12), 8), rng.normal(size=96)
+    m = rf.fit("y ~ x + (x || g)", {"g": g, "x": x, "y": 2 * rng.normal(size=12)[g] + rng.normal(size=96)})
+    if m.boundary:  # by chance of the seed the slope variance is estimated 0
+        assert m.boundary[0].text == "variance of x | g estimated 0"
+    assert m.boundary, "choose a seed whose slope variance is 0"
+
+
+def test_rows_and_columns_dropped(sleepstudy):
+    data = sleepstudy.astype({"Days": float}).assign(Twice=2.0 * sleepstudy["Days"])
+    data.loc[[1, 2], "Days"] = np.nan
+    data.loc[[2, 9], "Reaction"] = np.nan
+    m = rf.fit("Reaction ~ Days + Twice + (1 | Subject)", data)
+    rows, columns = m.messages
+    assert rows.text == "3 of 180 rows dropped for missing values (Reaction: 2, Days: 2)"
+    assert rows.evidence == {"rows": 3, "columns": {"Reaction": 2, "Days": 2}}
+    assert columns.evidence == {"columns": ["Twice"]}
+
+
+def grouped(seed=1, n=240):
+    rng = np.random.default_rng(seed)
+    out = pd.DataFrame({"x": rng.normal(size=n), "g": rng.integers(0, 12, n), "h": rng.integers(0, 10, n)})
+    effect = rng.normal(size=12)[out["g"]] + rng.normal(size=10)[out["h"]]
+    return out.assign(y=effect + out["x"] + rng.normal(size=n), g=out["g"].map("g{}".format), level=out["g"] * 1.0)
+
+
+@pytest.mark.parametrize(
+    ("formula", "change", "code", "says"),
+    [
+        ("y ~ x + (1 | few)", {"few": lambda d: d["h"] % 3}, "few_levels", "'few' has 3 levels"),
+        ("y ~ 1 + (level | g)", {}, "constant_slope", "'level' does not vary within 'g'"),
+        (
+            "y ~ x + (1 | f)",
+            {"f": lambda d: d["level"] + 0.25},
+            "numeric_group",
+            "'f' is numeric with 12 unique values",
+        ),
+        ("y ~ g + (1 | g)", {}, "fixed_and_grouping", "'g' appears fixed and as grouping"),
+        ("y ~ x + (1 | g) + (x | g)", {}, "two_intercepts", "two random intercepts for 'g'"),
+        ("y ~ x + (1 || g)", {}, "lone_double_bar", r"\(1 \|\| g\) equals \(1 \| g\)"),
+    ],
+)
+def test_pitfalls(formula, change, code, says):
+    m = rf.fit(formula, grouped().assign(**change))
+    found = {note.code: note.text for note in m.messages}
+    assert code in found
+    assert pd.Series([found[code]]).str.contains(says).all()
+
+
+def test_labels_that_start_anew():
+    rng = np.random.default_rng(2)
+    school, klass, rows = [], [], []
+    for s, classes in enumerate([3, 5, 2, 4, 3, 6]):
+        for c in range(classes):
+            effect = rng.normal()
+            for _ in range(4):
+                school.append(f"s{s}")
+                klass.append(c + 1)
+                rows.append(effect + rng.normal())
+    data = {"y": rows, "school": school, "klass": klass}
+    m = rf.fit("y ~ 1 + (1 | school) + (1 | klass)", data)
+    (note,) = [n for n in m.messages if n.code == "reused_labels"]
+    assert "(1 | school/klass)" in note.text
+    assert "reused_labels" not in codes(rf.fit("y ~ 1 + (1 | school/klass)", data))
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("Penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)"),
+        ("Pastes", "strength ~ 1 + (1 | batch/cask)"),
+        ("Machines", "score ~ Machine + (Machine | Worker)"),
+        ("Oats", "yield ~ factor(nitro) * Variety + (1 | Block/Variety)"),
+    ],
+)
+def test_sound_models_are_not_nagged(name, formula):
+    assert not [c for c in codes(rf.fit(formula, rf.datasets.load(name))) if c not in ("boundary",)]
+
+
+def test_messages_are_made_only_when_asked_for(sleepstudy):
+    m = rf.fit("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    assert "messages" not in m.__dict__
+    assert "ddf" not in m.__dict__

@@ -1,0 +1,231 @@
+"""Predictions: in sample, for new rows, for levels never seen, with intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+
+import oracle
+import ranef as rf
+from engines import zoo
+from ranef.engines.linear import sources, term_sources
+from ranef.errors import OptionError, UnknownColumnError, UnseenLevelError
+
+
+@pytest.fixture(scope="module", params=list(zoo.FORMULAS))
+def fits(request):
+    return rf.fit(zoo.FORMULAS[request.param], zoo.data()), zoo.data()
+
+
+@pytest.fixture(scope="module")
+def m():
+    return rf.fit("y ~ x + (x | g) + (1 | h)", zoo.data())
+
+
+@pytest.fixture(scope="module")
+def new():
+    """Known; g new; h new; both new, same g; g missing; x missing."""
+    return pd.DataFrame({"x": [1, -1, 0.5, 2, 1, np.nan], "g": ["g0", "N1", "g2", "N1", None, "g1"],
+                         "h": ["h0", "h1", "Q", "Q", "h2", "h1"]})  # fmt: skip
+
+
+def test_in_sample_prediction_is_fitted(fits):
+    m, data = fits
+    assert_array_equal(m.predict(), m.fitted())
+    assert_array_equal(m.predict(data), m.fitted())
+
+
+def test_one_row_of_new_data_is_the_row_in_sample(fits):
+    m, data = fits
+    for i in (0, 17, 59):
+        assert m.predict(data.iloc[[i]])[0] == m.fitted()[i]
+
+
+def test_fitted_is_x_beta_plus_z_b(fits):
+    m, data = fits
+    d = m.design
+    dense = oracle.linear_predictor(
+        sources(d.fixed), m.estimate.beta, term_sources(d.terms), list(m.estimate.modes), d.offset, d.n
+    )
+    assert_allclose(m.fitted(), dense, rtol=1e-10, atol=1e-12)
+
+
+def test_transforms_remember_their_state():
+    data = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ poly(Days, 2) + scale(Days) + (poly(Days, 1) | Subject)", data)
+    for i in (0, 7, 100):
+        assert m.predict(data.iloc[[i]])[0] == m.fitted()[i]
+
+
+def test_random_effects_included(m):
+    data = zoo.data()
+    population = m.predict(data, re="none")
+    assert_allclose(population, m.params["(Intercept)"] + m.params["x"] * data["x"])
+    assert_array_equal(m.predict(data, re="integrate"), population)
+    assert_array_equal(m.predict(data, re=["g", "h"]), m.predict(data))
+    assert_array_equal(m.predict(data, re="g"), m.predict(data, re=["g"]))
+    only_h = m.ranef()["h"].set_index("level")["(Intercept)"]
+    assert_allclose(m.predict(data, re=["h"]) - population, only_h.loc[data["h"]], atol=1e-12)
+
+
+def test_group_columns_are_optional_where_they_play_no_part(m):
+    data = zoo.data()
+    assert_array_equal(m.predict(data[["x"]], re="none"), m.predict(data, re="none"))
+    assert_array_equal(m.predict(data[["x", "h"]], re=["h"]), m.predict(data, re=["h"]))
+    with pytest.raises(UnknownColumnError, match="'g'"):
+        m.predict(data[["x", "h"]])
+
+
+def test_new_levels_are_an_error_that_names_them(m, new):
+    with pytest.raises(UnseenLevelError, match=r"'g' has levels .* 'N1' \(first rows \[1, 3\]\); known: 'g0'"):
+        m.predict(new)
+    assert np.isfinite(m.predict(new.drop(columns="g").head(2), re=["h"])).all()
+
+
+def test_new_levels_of_the_population(m, new):
+    out = m.predict(new, new_levels="population")
+    none, only_h = m.predict(new, re="none"), m.predict(new.assign(h="h1"), re=["h"])
+    h1 = only_h - none
+    assert out[1] == pytest.approx(none[1] + h1[1])
+    assert out[3] == none[3]
+    assert np.isnan(out[5])
+    assert np.isfinite(out[:5]).all()
+
+
+def test_a_missing_group_is_missing_unless_the_population_will_do(m, new):
+    rows = new.iloc[[0, 4]]
+    assert np.isnan(m.predict(rows)).tolist() == [False, True]
+    assert np.isfinite(m.predict(rows, new_levels="population")).all()
+    assert np.isfinite(m.predict(rows, re=["h"])).all()
+
+
+def test_sampled_effects(m, new):
+    draw = m.predict(new, new_levels="sample", seed=1)
+    assert_array_equal(draw, m.predict(new, new_levels="sample", seed=1))
+    assert draw[1] != m.predict(new, new_levels="sample", seed=2)[1]
+    assert draw[0] == m.predict(new.head(1))[0]
+    twice = pd.DataFrame({"x": [1.0, 1.0, 1.0], "g": ["N", "N", "M"], "h": "h0"})
+    drawn = m.predict(twice, new_levels="sample", seed=3)
+    assert drawn[0] == drawn[1] != drawn[2]
+    many = pd.DataFrame({"x": 1.0, "g": [f"n{i}" for i in range(20_000)], "h": "h0"})
+    drawn = m.predict(many, new_levels="sample", seed=4)
+    z = np.array([1.0, 1.0])
+    variance = z @ m.varcorr()["g"].cov @ z
+    assert drawn.var() == pytest.approx(variance, rel=5 * np.sqrt(2 / 20_000))
+    assert drawn.mean() == pytest.approx(m.predict(many.head(1), re=["h"])[0], abs=5 * np.sqrt(variance / 20_000))
+
+
+def test_standard_errors_are_those_of_the_joint_covariance(fits):
+    m, data = fits
+    d = m.design
+    dense = oracle.DenseLmm(*zoo.arguments(d))
+    dense.fit(True, m.theta, {"max_evaluations": 1})
+    arguments = (sources(d.fixed), term_sources(d.terms), d.n)
+    for re, which in (("all", [True] * len(d.terms)), ("none", [False] * len(d.terms))):
+        table = m.predict(data, re=re, std_error=True)
+        # Where Sigma is singular the engine evaluates a hair inside the boundary.
+        assert_allclose(table["std_error"] ** 2, dense.predict_var(*arguments, which), rtol=1e-5, atol=1e-8)
+
+
+def test_standard_error_of_a_new_level_adds_its_variance(m, new):
+    rows = new.iloc[[1]]
+    with_g = m.predict(rows, new_levels="population", std_error=True)["std_error"][0]
+    without = m.predict(rows, re=["h"], std_error=True)["std_error"][0]
+    z = np.array([1.0, -1.0])
+    assert with_g**2 == pytest.approx(without**2 + z @ m.varcorr()["g"].cov @ z)
+
+
+def test_confidence_and_prediction_intervals(m):
+    data = zoo.data().head(4)
+    confidence, prediction = (m.predict(data, interval=i, level=0.9) for i in ("confidence", "prediction"))
+    z = stats.norm.ppf(0.95)
+    assert list(confidence.columns) == ["estimate", "std_error", "conf_low", "conf_high"]
+    assert_array_equal(confidence["estimate"], m.predict(data))
+    assert_allclose(confidence["conf_high"] - confidence["estimate"], z * confidence["std_error"])
+    spread = np.sqrt(confidence["std_error"] ** 2 + m.sigma**2)
+    assert_allclose(prediction["conf_high"] - prediction["estimate"], z * spread)
+
+
+def test_prediction_interval_of_the_population_is_for_new_groups(m):
+    data = zoo.data().head(3)
+    table = m.predict(data, re="none", interval="prediction")
+    z = np.column_stack([np.ones(3), data["x"]])
+    v = m.varcorr()
+    total = table["std_error"] ** 2 + m.sigma**2 + np.einsum("ij,jk,ik->i", z, v["g"].cov, z) + v["h"].cov[0, 0]
+    assert_allclose(table["conf_high"] - table["estimate"], stats.norm.ppf(0.975) * np.sqrt(total))
+
+
+@pytest.mark.parametrize("kind", [lambda d: d, pl.from_pandas, pa.Table.from_pandas, lambda d: {"x": d["x"].to_numpy()}])
+def test_population_prediction_interval_needs_no_group_columns(m, kind):
+    full = m.predict(zoo.data(), re="none", interval="prediction")
+    bare = m.predict(kind(zoo.data()[["x"]]), re="none", interval="prediction")
+    pd.testing.assert_frame_equal(full, bare)
+
+
+def test_prediction_intervals_cover():
+    rng = np.random.default_rng(11)
+    g, x = np.repeat(np.arange(40), 10), rng.normal(size=400)
+    truth = 1 + x + 1.5 * rng.normal(size=40)[g]
+    data = pd.DataFrame({"g": g, "x": x, "y": truth + rng.normal(size=400)})
+    table = rf.fit("y ~ x + (1 | g)", data).predict(data, interval="prediction", level=0.8)
+    fresh = truth + rng.normal(size=400)
+    inside = ((table["conf_low"] < fresh) & (fresh < table["conf_high"])).mean()
+    assert inside == pytest.approx(0.8, abs=4 * np.sqrt(0.16 / 400))
+
+
+def test_intervals_of_a_plain_linear_model_are_those_of_lm():
+    data = zoo.data()
+    m = rf.fit("y ~ x", data)
+    table = m.predict(data.head(2), interval="prediction")
+    half = stats.t.ppf(0.975, 58) * np.sqrt(table["std_error"] ** 2 + m.sigma**2)
+    assert_allclose(table["conf_high"] - table["estimate"], half)
+
+
+def test_weights_widen_in_sample_prediction_intervals():
+    m = rf.fit("y ~ x + (1 | g)", zoo.data(), precision_weights="w")
+    table = m.predict(interval="prediction")
+    spread = (table["conf_high"] - table["estimate"]) / stats.norm.ppf(0.975)
+    assert_allclose(spread**2, table["std_error"] ** 2 + m.sigma**2 / zoo.data()["w"])
+
+
+@pytest.mark.parametrize("name", ["offset_column", "offset_term"])
+def test_offsets_are_part_of_predictions(name):
+    formula = "y ~ x + (1 | g)" + (" + offset(z)" if name == "offset_term" else "")
+    m = rf.fit(formula, zoo.data(), offset="z" if name == "offset_column" else None)
+    assert_array_equal(m.predict(zoo.data().iloc[[8]]), m.fitted()[[8]])
+    moved = zoo.data().assign(z=lambda d: d["z"] + 3)
+    assert_allclose(m.predict(moved), m.fitted() + 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"re": "some"}, "grouping factor"),
+        ({"re": ["G"]}, "did you mean 'g'"),
+        ({"type": "probs"}, "response"),
+        ({"new_levels": "ignore"}, "population"),
+        ({"interval": "credible"}, "prediction"),
+        ({"interval": "confidence", "level": 2}, "between 0 and 1"),
+        ({"interval": "confidence", "new_levels": "sample"}, "population"),
+    ],
+)
+def test_refuses(m, arguments, says):
+    with pytest.raises(OptionError, match=says):
+        m.predict(zoo.data(), **arguments)
+
+
+def test_aligned_with_the_input():
+    data = zoo.data().copy()
+    data.loc[[2, 9], "x"] = np.nan
+    m = rf.fit("y ~ x + (1 | g)", data)
+    assert len(m.fitted()) == len(m.residuals()) == 58
+    for values in (m.fitted(align="input"), m.residuals(align="input")):
+        assert np.flatnonzero(np.isnan(values)).tolist() == [2, 9]
+    assert_allclose(m.predict(data), m.fitted(align="input"))
+    with pytest.raises(OptionError, match="align"):
+        m.fitted(align="index")

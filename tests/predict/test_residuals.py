@@ -1,0 +1,45 @@
+"""Residual types."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import ranef as rf
+from engines import zoo
+from ranef.diagnose.residuals import TYPES
+from ranef.errors import OptionError
+
+
+@pytest.fixture(scope="module")
+def m():
+    return rf.fit("y ~ x + (1 | g)", zoo.data(), precision_weights="w")
+
+
+def test_types(m):
+    raw = m.residuals()
+    root = np.sqrt(zoo.data()["w"].to_numpy())
+    assert_allclose(raw, zoo.data()["y"] - m.fitted())
+    assert_allclose(m.residuals("pearson"), root * raw)
+    assert_array_equal(m.residuals("deviance"), m.residuals("pearson"))
+    assert_allclose(m.residuals("scaled"), root * raw / m.sigma)
+    assert_array_equal(m.residuals("quantile"), m.residuals("scaled"))
+    assert_allclose(m.residual_quantiles, np.quantile(m.residuals("scaled"), [0, 0.25, 0.5, 0.75, 1]))
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_type_is_aligned(m, name):
+    assert m.residuals(name).shape == (60,)
+    assert_array_equal(m.residuals(name, align="input"), m.residuals(name))
+
+
+def test_pearson_as_lme4():
+    m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"), method="ml")
+    theirs = [-4.66078814060157, -15.0589080599684, -42.5058279793352, 8.59055210129799]  # lme4 1.1-31
+    assert_allclose(m.residuals("pearson")[:4], theirs, rtol=1e-4)
+
+
+def test_refuses(m):
+    with pytest.raises(OptionError, match="did you mean 'pearson'"):
+        m.residuals("pearsons")
