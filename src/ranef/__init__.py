@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
 
+    __version__: str
+
 LAZY = {
     "all_fit": "ranef.inference.optimizers",
     "fit_many": "ranef.inference.many",

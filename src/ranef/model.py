@@ -16,6 +16,7 @@ from ranef.engines.estimate import Array, certificate
 from ranef.errors import (
     ArgumentError,
     ConvergenceWarning,
+    FormulaError,
     NotAvailableError,
     OptionError,
     nearest,
@@ -91,7 +92,7 @@ def layout_of(design: Design) -> Layout:
         n=design.n,
         n_input=design.n_input,
         dropped=design.dropped,
-        response=design.response_name,
+        response=design.response_name or "",
         fixed=tuple(name for block in design.fixed for name in block.names),
         terms=tuple(GroupInfo(t.label, t.names, t.structure, t.levels) for t in design.terms),
         kind=design.kind,
@@ -230,6 +231,8 @@ def make_call(
 
 def fit_call(call: Call, data: Any) -> Fit:
     """Fit what `call` asks for."""
+    if call.formula.lhs is None:
+        raise FormulaError("the formula has no response: write 'y ~ …'", call.formula.text or str(call.formula), 0)
     spec, design = build_call(call, data)
     core, estimate = linear.estimate(design, call.method == "reml", call.control)
     return _finished(Fit(call, spec, layout_of(design), estimate, core, design, data))

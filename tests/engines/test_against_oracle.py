@@ -118,7 +118,7 @@ def test_gradient_is_a_difference_quotient(engines):
 
 
 def test_saved_moments_give_the_same_answers(fits):
-    design, sparse, _, ours, _, reml = fits
+    _, sparse, _, ours, _, reml = fits
     again = _core.Lmm.from_state(sparse.moments_state())
     at = again.evaluate(ours["theta"], reml)
     assert at["criterion"] == pytest.approx(ours["criterion"], abs=1e-9)

@@ -36,6 +36,13 @@ def test_control_from_a_dict_or_itself():
         ({"max_evaluations": 0}, OptionError, "at least 1"),
         ({"threads": -1}, OptionError, "threads"),
         ({"optimizer": "bobyqa"}, OptionError, "nlopt"),
+        ({"tolerance": "small"}, OptionError, "tolerance"),
+        ({"max_evaluations": 1e3}, OptionError, "whole"),
+        ({"threads": 1.5}, OptionError, "whole"),
+        ({"start": ["a"]}, OptionError, "finite"),
+        ({"start": [float("nan")]}, OptionError, "finite"),
+        ({"start": 3}, OptionError, "finite"),
+        ({"optimizer": 3}, OptionError, "newton"),
         ({"optimizer": "scipy"}, OptionError, "scipy:<method>"),
     ],
 )

@@ -228,3 +228,48 @@ def test_unknown_columns_name_the_nearest(kind):
         build("reaction ~ days", given, weights="w")
     with pytest.raises(KeyError):
         build("reaction ~ log(qqq)", given)
+
+
+def test_rare_column_types():
+    n = 6
+    y = np.arange(6.0) ** 2
+    numbers = [
+        pl.Series(range(n)).cast(pl.Int128),
+        pl.Series(range(n)).cast(pl.Decimal(10, 2)),
+        pd.Series(pd.arrays.SparseArray(range(n))),
+        pa.chunked_array([[0.0, 1.0], [2.0, 3.0, 4.0, 5.0]]),
+        np.arange(n).astype("g"),
+        range(n),
+        np.ma.masked_array(np.arange(n), [False] * n),
+    ]
+    for v in numbers:
+        np.testing.assert_array_equal(build("y ~ v", {"y": y, "v": v})[1].fixed[1].x, np.arange(n))
+    labels = [
+        pl.Series([dt.timedelta(i % 3) for i in range(n)]),
+        pl.Series([dt.time(i % 3) for i in range(n)]),
+        pd.Series(pd.period_range("2020", periods=3).tolist() * 2),
+        pd.Series(pd.to_timedelta([0, 1, 2] * 2, "D")),
+        pd.Series(pd.cut([1, 2, 3] * 2, 3)),
+        pa.chunked_array(
+            [pa.array(["a", "b"]).dictionary_encode(), pa.array(["b", "c", "a", "c"]).dictionary_encode()]
+        ),
+        pa.chunked_array([pa.array(["a", "b", "c"] * 2).cast(pa.large_string())]),
+        np.array(["a", "b", "c"] * 2),
+    ]
+    for v in labels:
+        _, design = build("y ~ (1 | v)", {"y": y, "v": v})
+        assert len(design.terms[0].levels) == 3
+        assert sorted(np.bincount(design.terms[0].codes)) == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pl.Series([[1]] * 3), pl.Series([{"a": 1}] * 3), pl.Series([b"a"] * 3), pa.chunked_array([[[1]] * 3]),
+        {1, 2, 3},
+        (i for i in range(3)), np.array([1j] * 3), {"a": 1}, np.zeros((3, 3)),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_read(bad):
+    with pytest.raises(DataError, match="'v'"):
+        build("y ~ v", {"y": [1.0, 2.0, 4.0], "v": bad})

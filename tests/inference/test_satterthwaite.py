@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,13 @@ def test_contrasts_ignore_dropped_columns_and_know_plain_models():
 def test_flat_directions_are_left_out():
     h = np.diag([4.0, 0.0, 2.0])
     np.testing.assert_allclose(satterthwaite.covariance(h), np.diag([0.5, 0, 1]))
+
+
+def test_several_threads_may_ask_at_once():
+    m = fit("sleepstudy", "Reaction ~ Days + (Days | Subject)")
+    with ThreadPoolExecutor(4) as pool:
+        for df in pool.map(lambda _: satterthwaite.coefficient_df(m), range(40)):
+            np.testing.assert_allclose(df, 17, rtol=1e-6)
 
 
 def test_computed_once_and_late():

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 
 import ranef as rf
-from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, UnknownColumnError, UnseenLevelError
+from ranef.errors import (
+    ArgumentError,
+    DataError,
+    FormulaError,
+    NotAvailableError,
+    OptionError,
+    UnknownColumnError,
+    UnseenLevelError,
+)
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 
@@ -58,7 +66,7 @@ def test_accepted(sleepstudy, arguments):
 
 
 def test_structures_of_later_versions_are_named(sleepstudy):
-    with pytest.raises(NotAvailableError, match="'cs'.*Subject"):
+    with pytest.raises(NotAvailableError, match=r"'cs'.*Subject"):
         rf.fit("Reaction ~ Days + cs(Days | Subject)", sleepstudy)
 
 
@@ -82,9 +90,28 @@ def test_data_that_cannot_carry_the_model(formula, data, says):
         rf.fit(formula, data)
 
 
+@pytest.mark.parametrize("formula", ["y ~ x", "y ~ x + (1 | g)", "z ~ x + (1 | g)", "z ~ x + (x | g)"])
+def test_a_response_without_noise_is_refused(formula):
+    rng = np.random.default_rng(1)
+    g, x = np.repeat(np.arange(10), 5), rng.normal(size=50)
+    with pytest.raises(DataError, match="exactly: no residual variance"):
+        rf.fit(formula, {"g": g, "x": x, "y": 1 + 2 * x, "z": 1 + 2 * x + rng.normal(size=10)[g]})
+
+
+def test_a_formula_without_response_is_refused(sleepstudy):
+    with pytest.raises(FormulaError, match="no response"):
+        rf.fit("~ Days + (1 | Subject)", sleepstudy)
+
+
+def test_errors_of_the_core_are_typed():
+    huge = np.random.default_rng(1).normal(size=6) * 1e300
+    with pytest.raises(DataError, match="not finite"):
+        rf.fit("y ~ x + (1 | g)", rows(y=huge))
+
+
 def test_unseen_fixed_level_at_prediction():
     m = rf.fit("y ~ g", rows())
-    with pytest.raises(UnseenLevelError, match="level 'z'.*known"):
+    with pytest.raises(UnseenLevelError, match=r"level 'z'.*known"):
         m.predict(rows(g=list("abczab")))
 
 

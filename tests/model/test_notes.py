@@ -125,7 +125,7 @@ def test_labels_that_start_anew():
     ],
 )
 def test_sound_models_are_not_nagged(name, formula):
-    assert not [c for c in codes(rf.fit(formula, rf.datasets.load(name))) if c not in ("boundary",)]
+    assert not [c for c in codes(rf.fit(formula, rf.datasets.load(name))) if c != "boundary"]
 
 
 def test_messages_are_made_only_when_asked_for(sleepstudy):

@@ -87,7 +87,7 @@ def test_slim_size_does_not_depend_on_the_rows():
         lambda m: m.augment(),
         lambda m: m.refit(np.zeros(180)),
         lambda m: m.update(". ~ ."),
-        lambda m: rf.all_fit(m),
+        rf.all_fit,
     ],
 )
 def test_slim_says_what_it_cannot_do(m, ask):

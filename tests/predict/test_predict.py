@@ -47,7 +47,7 @@ def test_one_row_of_new_data_is_the_row_in_sample(fits):
 
 
 def test_fitted_is_x_beta_plus_z_b(fits):
-    m, data = fits
+    m, _ = fits
     d = m.design
     dense = oracle.linear_predictor(
         sources(d.fixed), m.estimate.beta, term_sources(d.terms), list(m.estimate.modes), d.offset, d.n
@@ -160,7 +160,9 @@ def test_prediction_interval_of_the_population_is_for_new_groups(m):
     assert_allclose(table["conf_high"] - table["estimate"], stats.norm.ppf(0.975) * np.sqrt(total))
 
 
-@pytest.mark.parametrize("kind", [lambda d: d, pl.from_pandas, pa.Table.from_pandas, lambda d: {"x": d["x"].to_numpy()}])
+@pytest.mark.parametrize(
+    "kind", [lambda d: d, pl.from_pandas, pa.Table.from_pandas, lambda d: {"x": d["x"].to_numpy()}]
+)
 def test_population_prediction_interval_needs_no_group_columns(m, kind):
     full = m.predict(zoo.data(), re="none", interval="prediction")
     bare = m.predict(kind(zoo.data()[["x"]]), re="none", interval="prediction")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
@@ -36,24 +38,30 @@ class Control:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        source = self.optimizer.split(":", 1)[0]
+        source = self.optimizer.split(":", 1)[0] if isinstance(self.optimizer, str) else ""
         if source not in ("newton", "scipy", "nlopt") or (source != "newton") == (self.optimizer == source):
             raise OptionError(
                 f"control: optimizer={self.optimizer!r} is unknown; "
                 f"use 'newton', 'scipy:<method>' or 'nlopt:<algorithm>'"
             )
-        if not self.tolerance > 0:
-            raise OptionError(f"control: tolerance={self.tolerance!r} must be positive")
-        if self.max_evaluations is not None and self.max_evaluations < 1:
-            raise OptionError(f"control: max_evaluations={self.max_evaluations!r} must be at least 1")
-        if self.threads < 0:
-            raise OptionError(f"threads={self.threads!r} must be 0 (all) or a positive number")
+        if not isinstance(self.tolerance, Real) or not self.tolerance > 0:
+            raise OptionError(f"control: tolerance={self.tolerance!r} must be a positive number")
+        if self.max_evaluations is not None and not _whole(self.max_evaluations, 1):
+            raise OptionError(f"control: max_evaluations={self.max_evaluations!r} must be a whole number, at least 1")
+        if not _whole(self.threads, 0):
+            raise OptionError(f"threads={self.threads!r} must be 0 (all) or a positive whole number")
+        if self.start is not None and not all(isinstance(v, Real) and isfinite(v) for v in self.start):
+            raise OptionError(f"control: start={self.start!r} must hold finite numbers")
 
     @property
     def options(self) -> dict[str, Any]:
         """What the core's own optimiser is told."""
         limit = {} if self.max_evaluations is None else {"max_evaluations": self.max_evaluations}
         return {"tolerance": self.tolerance, **limit}
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
 
 
 DEFAULT = Control()
@@ -74,5 +82,12 @@ def _from_mapping(value: Any) -> Control:
         if name not in NAMES:
             raise ArgumentError(f"control: unknown option {name!r}; {nearest(name, NAMES)}")
     if given.get("start") is not None:
-        given["start"] = tuple(float(v) for v in given["start"])
+        given["start"] = _start(given["start"])
     return Control(**given)
+
+
+def _start(values: Any) -> tuple[float, ...]:
+    try:
+        return tuple(float(v) for v in values)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"control: start={values!r} must hold finite numbers") from error

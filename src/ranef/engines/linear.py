@@ -15,13 +15,14 @@ import numpy as np
 from ranef import _core
 from ranef.engines.control import Control
 from ranef.engines.estimate import Array, Estimate, from_core
-from ranef.errors import DataError, NotAvailableError
+from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.frame import check_linear
 
 if TYPE_CHECKING:
     from ranef.frame import Block, Design, GroupTerm
 
 STRUCTURES = ("us", "diag")
+EXACT = 1e-5  # a residual standard deviation below this share of the response's is none
 LOOSE = 1e-6  # predicted change of the deviance at which another optimiser's answer counts as an optimum
 
 
@@ -80,9 +81,15 @@ def estimate(design: Design, reml: bool, control: Control) -> tuple[Any, Estimat
         If a term has a covariance structure that this engine does not know.
     """
     check(design, control)
-    core = make_core(design, threads=control.threads)
-    check_rank(core, design)
-    return core, solve(core, design, reml, control)
+    try:
+        core = make_core(design, threads=control.threads)
+        check_rank(core, design)
+        found = solve(core, design, reml, control)
+    except ValueError as error:
+        raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+    if found.outcome != "converged":
+        check_residual(found, design)
+    return core, found
 
 
 # ---- theta -----------------------------------------------------------------------------------------------------------
@@ -137,6 +144,12 @@ def check_start(start: tuple[float, ...], design: Design) -> None:
     needed = len(theta_lower(design.terms))
     if len(start) != needed:
         raise DataError(f"control: start has {len(start)} values, the model has {needed} theta parameters")
+
+
+def check_residual(found: Estimate, design: Design) -> None:
+    """Where the random effects explain every row, the criterion has no minimum."""
+    if found.sigma <= EXACT * float(np.std(np.asarray(design.y))):
+        raise DataError("the model fits the response exactly: no residual variance is left")
 
 
 def check_rank(core: Any, design: Design) -> None:

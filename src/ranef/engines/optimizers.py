@@ -54,18 +54,19 @@ class _Objective:
 
 
 def _scipy(method: str, objective: _Objective, start: Array, lower: Array, control: Control) -> Found:
-    from scipy.optimize import Bounds, minimize
+    from scipy import optimize
 
     if method not in SCIPY:
         raise OptionError(f"control: scipy has no method {method!r} for this; {nearest(method, SCIPY)}")
     smooth = method not in WITHOUT_GRADIENT
     tolerance, limit = _scipy_options(method, control)
+    minimize: Any = optimize.minimize  # its stubs cannot follow a method chosen at run time
     found = minimize(
         objective if smooth else objective.value,
         start,
         jac=smooth or None,
         method=method,
-        bounds=None if method in WITHOUT_BOUNDS else Bounds(lower, np.inf),
+        bounds=None if method in WITHOUT_BOUNDS else optimize.Bounds(lower, np.inf),
         options={**tolerance, **limit},
     )
     theta = np.asarray(found.x, dtype=float)

@@ -46,7 +46,7 @@ def not_a_time(value: Any, label: str) -> None:
     """Refuse dates and times as columns of X."""
     if isinstance(value, Column) and value.time:
         raise DataError(
-            f"{label!r} holds dates or times (no numbers): turn it into a number (days since …), or write factor({label})"
+            f"{label!r} holds dates or times (no numbers): make it a number (days since …), or write factor({label})"
         )
 
 

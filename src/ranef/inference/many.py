@@ -124,7 +124,7 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     ManyFits
         Tables per response; a response that cannot be fitted is counted and named in `failures`.
     """
-    call = make_call(one_sided(formula), **arguments)
+    call = make_call(one_sided(formula, arguments.get("env")), **arguments)
     _, design = build_call(call, data)
     names, responses = columns_of(Y, design.n_input)
     responses = responses if design.rows is None else responses[design.rows]
@@ -138,11 +138,11 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     return ManyFits(names, estimates, failures, layout.fixed, _sd_names(layout.terms), layout.kind)
 
 
-def one_sided(formula: Any) -> Any:
+def one_sided(formula: Any, env: Any = None) -> Any:
     """Return the formula without its response."""
     from ranef.formula import Formula, parse
 
-    read = formula if isinstance(formula, Formula) else parse(formula)
+    read = formula if isinstance(formula, Formula) else parse(formula, env or ())
     return replace(read, lhs=None)
 
 
@@ -166,8 +166,8 @@ def unusable(names: Sequence[str], responses: Array) -> dict[str, str]:
     """Responses that cannot be fitted, and why."""
     missing = ~np.isfinite(responses).all(axis=0)
     constant = ~missing & (responses == responses[:1]).all(axis=0)
-    out = {names[j]: "missing or infinite values" for j in np.flatnonzero(missing)}
-    return out | {names[j]: "constant response" for j in np.flatnonzero(constant)}
+    out = {names[j]: "missing or infinite values" for j in np.flatnonzero(missing).tolist()}
+    return out | {names[j]: "constant response" for j in np.flatnonzero(constant).tolist()}
 
 
 def _why_failed(found: Estimate | str) -> str | None:

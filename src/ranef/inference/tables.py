@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import ArgumentError, NotAvailableError, OptionError, nearest
+from ranef.errors import NotAvailableError, OptionError, nearest
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import Covariance
 from ranef.inference.wald import p_value, quantile
@@ -138,12 +138,3 @@ def glance(m: Fit) -> Any:
     )  # fmt: skip
     row = {name: [getattr(m, name)] for name in names}
     return to_frame({**row, "boundary": [bool(m.boundary)]}, m.layout.kind)
-
-
-def as_names(value: Any, what: str) -> list[str]:
-    """Return a name or several, as a list."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Sequence) and all(isinstance(v, str) for v in value):
-        return list(value)
-    raise ArgumentError(f"{what} takes a name or a list of names, not {type(value).__name__}")
