@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.formula import INTERCEPT
+from ranef.inference.named import names_of
 
 if TYPE_CHECKING:
     from ranef.frame import Block, GroupTerm
@@ -61,7 +62,7 @@ def rows_dropped(m: Fit) -> Iterator[Message]:
 
 def columns_dropped(m: Fit) -> Iterator[Message]:
     """Return fixed columns removed as linearly dependent."""
-    names = [m.layout.fixed[j] for j in m.estimate.dropped]
+    names = [names_of(m, "all")[0][j] for j in m.estimate.dropped]
     if names:
         text = f"fixed effects dropped because they depend linearly on earlier ones: {', '.join(names)}"
         yield Message("columns_dropped", text, {"columns": names})
