@@ -199,10 +199,9 @@ class DenseGlmm:
                 best, beta = value, trial
         return beta
 
-    def fit(self, method="laplace", start=None, options=None):
+    def fit(self, start=None, quadrature=1, options=None):
         """Maximise over (beta, theta)."""
-        assert method in ("laplace",) or method.startswith("agq"), method
-        nodes = int(method[3:]) if method.startswith("agq") else 1
+        nodes = quadrature
         cells = self.cells()
         diagonal = np.array([i == j for _, i, j in cells], bool)
         theta = np.where(diagonal, 0.7, 0.0)
@@ -290,7 +289,7 @@ class DenseGlmm:
         at = [slice(self.first[term] + i * k, self.first[term] + (i + 1) * k) for i in range(levels)]
         return np.array([factor @ inverse[s, s] @ factor.T for s in at])
 
-    def predict_var(self, blocks, terms, n, which, component):
+    def predict_var(self, component, blocks, terms, n):
         """Variance of x'beta_hat + z'(b_hat - b) from the joint curvature of (beta, u) at the mode."""
         loadings, p = self.loadings(self.theta), len(self.kept)
         self.at(self.par)
@@ -301,15 +300,17 @@ class DenseGlmm:
         joint = -np.einsum("knq,nkl,lnr->qr", both, h * self.w[:, None, None], both)
         joint[p:, p:] += np.eye(len(self.u))
         row = np.zeros((n, p + len(self.u)))
-        first = next((j for j in range(self.p) if self.x[component][:, j].any()), 0)
         x = np.zeros((n, self.p))
-        cols = columns(blocks, n)
-        x[:, first : first + cols.shape[1]] = cols
+        for block in blocks:
+            cols = dense(block, n)
+            x[:, block[3] : block[3] + cols.shape[1]] += cols
         row[:, :p] = x[:, self.kept]
-        for t, (on, term) in enumerate(zip(which, terms, strict=True)):
+        for t, term in enumerate(terms):
+            if term is None:
+                continue
             codes, k = np.asarray(term[0]), self.sizes[t][1]
-            z = columns(term[3], n) @ self.factors(self.theta)[t] if on else None
-            for j in range(k if on else 0):
+            z = columns(term[1], n) @ self.factors(self.theta)[t]
+            for j in range(k):
                 row[np.arange(n), p + self.first[t] + np.maximum(codes, 0) * k + j] += np.where(codes < 0, 0, z[:, j])
         return np.einsum("ij,ij->i", row, np.linalg.solve(joint, row.T).T)
 

@@ -147,9 +147,10 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     """
     design = absorbed(design)
     check(design, task)
+    check_method(task)
     try:
         core = make_core(design, task)
-        record = core.fit(core_method(task), start_of(task, design), task.control.options)
+        record = core.fit(start_of(task, design), task.quadrature, task.control.options)
     except ValueError as error:
         raise error if isinstance(error, RanefError) else DataError(str(error)) from error
     return core, from_core(record, core, design, task)
@@ -172,13 +173,6 @@ def absorbed(design: Design) -> Design:
     offset = shift if dispersion.offset is None else dispersion.offset + shift
     others = (replace(dispersion, offset=offset), *design.others[1:])
     return replace(design, others=others, weights=None)
-
-
-def core_method(task: Task) -> str:
-    """Return the core's name of the criterion."""
-    if task.method == "reml":
-        return "reml"
-    return {1: "laplace", 0: "joint"}.get(task.quadrature, f"agq{task.quadrature}")
 
 
 def start_of(task: Task, design: Design) -> dict[str, Any] | None:
@@ -235,6 +229,15 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 # ---- what a design must satisfy --------------------------------------------------------------------------------------
 
 
+def check_method(task: Task) -> None:
+    """Refuse criteria that the engine does not have."""
+    if task.method == "reml":
+        raise NotAvailableError(f"method='reml' for family={task.family.name!r} is not available in this version; use 'ml'")
+    if task.quadrature != 1:
+        what = "joint modes" if task.quadrature == 0 else "adaptive Gauss-Hermite quadrature"
+        raise NotAvailableError(f"quadrature={task.quadrature} ({what}) is not available in this version; leave it out")
+
+
 def check(design: Design, task: Task) -> None:
     """Raise what would otherwise surface as a numerical failure; microseconds."""
     for term in design.terms:
@@ -252,8 +255,9 @@ def check(design: Design, task: Task) -> None:
 
 def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
     """Variance of a linear predictor from the joint covariance of coefficients and random effects."""
-    blocks = [(b.codes, b.contrast, b.x) for b in point.fixed]
-    return np.asarray(core.predict_var(blocks, term_sources(point.terms), point.n, list(which), point.component))
+    blocks, _ = _numbered(point.fixed, point.first)
+    terms = [(t.codes, sources(t.blocks)) if on else None for t, on in zip(point.terms, which, strict=True)]
+    return np.asarray(core.predict_var(point.component, blocks, terms, point.n))
 
 
 @dataclass(frozen=True, slots=True)

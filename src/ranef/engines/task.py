@@ -39,12 +39,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Rows at which a linear predictor's variance is wanted: columns, random-effects terms (all of the fit's)."""
+    """Rows at which a linear predictor's variance is wanted: columns, random-effects terms (all of the fit's).
+
+    `first` is the position of the component's first coefficient.
+    """
 
     fixed: Sequence[Block]
     terms: Sequence[GroupTerm]
     n: int
     component: int
+    first: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,7 +325,7 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
     on = [flag and t in owners for t, flag in enumerate(which)]
     fixed = rows.components[component].fixed
     if any(on) or m.task.linear:
-        seen = m.engine.variance(m.core, Point(fixed, terms, rows.n, component), on)
+        seen = m.engine.variance(m.core, Point(fixed, terms, rows.n, component, m.layout.components[component].first), on)
     else:
         seen = fixed_variance(m, fixed, rows.n, component)
     out = np.maximum(np.asarray(seen), 0.0)
