@@ -1,7 +1,7 @@
 """Families of distributions by scipy: what a core must agree with, and a stand-in for one that has no families yet.
 
-Every function takes a spec (a dict as `Distribution.spec`), predictors `eta` (n, K) and data (a dict with `y` and perhaps
-`trials`: then y is the proportion of successes).
+Every function takes a spec (a dict as `Distribution.spec`), predictors `eta` (n, K) and data (a dict with `y` and
+perhaps `trials`: then y is the proportion of successes).
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ FROZEN = {
     "student_t": lambda p, n: stats.t(p[2], p[0], p[1]),
     "lognormal": lambda p, n: _lognormal(p[0], p[1]),
 }
+
+
 def _choose(n, k):
     return special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
 

@@ -1,4 +1,4 @@
-"""A generalised mixed model in dense numpy, by brute force: the same interface as the core's, and nothing shared with it.
+"""A generalised mixed model in dense numpy, by brute force: the core's interface, and nothing shared with it.
 
 Derivatives of a row's log density are difference quotients of fourth order (step 1e-3: errors of 1e-10), the mode is
 found by damped Newton steps in the spherical effects u, the optimum by a quasi-Newton search on difference quotients
@@ -106,8 +106,7 @@ class DenseGlmm:
                 hessian[:, a, a] = sum(c * at[s] for s, c in SECOND.items()) / STEP**2
             else:
                 cross = sum(
-                    c * d * f(s * unit[a] + r * unit[b])
-                    for (s, c), (r, d) in product(WEIGHTS.items(), WEIGHTS.items())
+                    c * d * f(s * unit[a] + r * unit[b]) for (s, c), (r, d) in product(WEIGHTS.items(), WEIGHTS.items())
                 )
                 hessian[:, a, b] = hessian[:, b, a] = cross / STEP**2
         return f(0), gradient, hessian
@@ -211,8 +210,9 @@ class DenseGlmm:
         objective = lambda v: -self.at(v, nodes)  # noqa: E731
         bounds = [(None, None)] * len(self.kept) + [(0, None) if d else (None, None) for d in diagonal]
         for _ in range(3):
-            found = optimize.minimize(objective, par, jac=lambda v: slope(objective, v), method="L-BFGS-B", bounds=bounds,
-                                      options={"maxiter": 200, "ftol": 1e-12, "gtol": 1e-5})  # fmt: skip
+            options = {"maxiter": 200, "ftol": 1e-12, "gtol": 1e-5}
+            jac = lambda v: slope(objective, v)  # noqa: E731
+            found = optimize.minimize(objective, par, jac=jac, method="L-BFGS-B", bounds=bounds, options=options)
             done = np.allclose(par, found.x, atol=1e-7)
             par = found.x
             if done:
@@ -315,7 +315,7 @@ class DenseGlmm:
         return np.einsum("ij,ij->i", row, np.linalg.solve(joint, row.T).T)
 
 
-def slope(f, v, h=1e-4):
+def slope(f, v, h=1e-3):
     """Central difference quotients of fourth order."""
     out = np.zeros_like(v)
     for j in range(len(v)):
@@ -325,11 +325,11 @@ def slope(f, v, h=1e-4):
     return out
 
 
-def curvature(f, v, h=1e-3):
+def curvature(f, v, h=1e-2):
     """Hessian by difference quotients of gradients."""
     out = np.zeros((len(v), len(v)))
     for j in range(len(v)):
         e = np.zeros_like(v)
         e[j] = h * max(1.0, abs(v[j]))
-        out[j] = (slope(f, v + e) - slope(f, v - e)) / (2 * e[j])
+        out[j] = sum(c * slope(f, v + s * e) for s, c in WEIGHTS.items()) / e[j]
     return (out + out.T) / 2

@@ -1,4 +1,4 @@
-"""What `fit` was asked for: the arguments, checked, as one frozen `Call`; and what follows from them for floors below."""
+"""What `fit` was asked for: the arguments, checked, as one frozen `Call`, and what floors below are told of them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ class Call:
     def outcome(self) -> Outcome:
         """Which responses are legal."""
         zeros = False if self.family.truncated else None
-        return Outcome(self.distribution.name, self.family.entry.support, True if self.zero_inflation is not None else zeros)
+        return Outcome(
+            self.distribution.name, self.family.entry.support, True if self.zero_inflation is not None else zeros
+        )
 
     def task(self, design: Design) -> Task:
         """Return the question to the engine, the number of categories known."""
@@ -233,7 +235,11 @@ def _check_components(call: Call) -> None:
     if call.zero_inflation is not None and family.entry.support in NO_ZEROS:
         raise OptionError(f"zero_inflation=: family={family.name!r} has no zeros to inflate; leave it out")
     for part in call.parts:  # reads every formula, which says what is wrong with it
-        if part.constant is not None and part.name == ZERO and not 0 < float(link_of("logit").inverse(part.constant)) < 1:
+        if (
+            part.constant is not None
+            and part.name == ZERO
+            and not 0 < float(link_of("logit").inverse(part.constant)) < 1
+        ):
             raise OptionError("zero_inflation= is a probability between 0 and 1, both excluded")
 
 

@@ -15,7 +15,7 @@ from ranef.call import Call, build_call, make_call
 from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of
 from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
-from ranef.errors import ConvergenceWarning, FormulaError, NotAvailableError, OptionError
+from ranef.errors import ConvergenceWarning, FormulaError, NotAvailableError, OptionError, SeparationWarning
 from ranef.formula import Formula
 from ranef.frame import Design, Spec
 
@@ -202,8 +202,9 @@ def fit(
 
     Notes
     -----
-    All formulas share the data and one mask for missing values. A `ConvergenceWarning` is raised only where the optimum's certificate fails. A variance of 0 or a correlation of
-    +-1 is a valid estimate, reported as data in `Fit.boundary`.
+    All formulas share the data and one mask for missing values. A `ConvergenceWarning` is raised only where the
+    optimum's certificate fails, a `SeparationWarning` where a binomial outcome is separated by columns of the mean. A
+    variance of 0 or a correlation of +-1 is a valid estimate, reported as data in `Fit.boundary`.
     """
     call = make_call(
         formula,
@@ -256,6 +257,8 @@ def design_of(m: Fit, what: str) -> Design:
 def _finished(m: Fit) -> Fit:
     if not m.converged:
         warnings.warn(_convergence_text(m), ConvergenceWarning, stacklevel=4)
+    if m.separation:
+        warnings.warn(next(n.text for n in m.messages if n.code == "separation"), SeparationWarning, stacklevel=4)
     return m
 
 
@@ -342,7 +345,7 @@ class Fit:
 
     @property
     def npar(self) -> int:
-        """Parameters estimated: independent coefficients of all components, covariance parameters, a linear model's sigma."""
+        """Parameters estimated: independent coefficients of all components, theta, and sigma in linear models."""
         return self.estimate.npar
 
     @property
@@ -352,7 +355,7 @@ class Fit:
 
     @property
     def sigma(self) -> float:
-        """Dispersion as glmmTMB's `sigma()`: a gaussian's residual SD (of weight 1); 1 without one, NaN where it varies."""
+        """Dispersion as glmmTMB's `sigma()`: a gaussian's residual SD (of weight 1); 1 without, NaN if it varies."""
         return self.estimate.sigma
 
     @property
@@ -383,7 +386,7 @@ class Fit:
 
     @property
     def theta(self) -> Array:
-        """Entries of the factors Lambda: relative to sigma in linear models (Sigma = sigma^2 Lambda Lambda'), else absolute."""
+        """Entries of the factors Lambda, relative to sigma in linear models (Sigma = sigma^2 Lambda Lambda')."""
         return self.estimate.theta
 
     @property
@@ -402,6 +405,13 @@ class Fit:
         from ranef.diagnose.boundary import boundary
 
         return boundary(self.layout.terms, self.estimate)
+
+    @cached_property
+    def separation(self) -> tuple[str, ...]:
+        """Columns of the mean that separate the outcome, so that their estimates are infinite; empty for most fits."""
+        from ranef.diagnose.separation import separated
+
+        return separated(self)
 
     @cached_property
     def messages(self) -> tuple[Message, ...]:
@@ -428,7 +438,7 @@ class Fit:
 
     @property
     def params(self) -> Any:
-        """Fixed effects of the mean by name; NaN where the column was dropped. `coefficients()` has other components."""
+        """Fixed effects of the mean by name; NaN where dropped. `coefficients()` has other components."""
         from ranef.inference.named import coefficients
 
         return coefficients(self, "mean")

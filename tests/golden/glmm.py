@@ -1,8 +1,8 @@
 """The generalised and distributional models of the R packages, and the call of ours that fits each.
 
 `CALLS` holds what a reference's own words do not tell (`family` and formulas are read from the file); `WAITS` what the
-engine cannot do yet, by model: such a model is skipped as long as `fit` raises `NotAvailableError`, and runs from the day
-it does not; `LATER` needs arguments that `fit` does not have yet.
+engine cannot do yet, by model: such a model is skipped as long as `fit` raises `NotAvailableError`, and runs from the
+day it does not; `LATER` needs arguments that `fit` does not have yet.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ LATER = {
     "tmb_map_theta": "parameters held at a value",
     "tmb_map_equal": "parameters tied to each other",
     "ma_censored": "censored responses",
+    **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
+                    "lme4 takes the expected Hessian where the link is not canonical: see tmb_cloglog, tmb_probit"),
     "glmm_gamma_log": "lme4's Gamma log-likelihood is not that of the model: tmb_gamma_log is the reference",
 }  # fmt: skip
-# Packages that approximate the density or stop early: our likelihood is at least theirs, and that is all there is to say.
+# Packages that approximate the density or stop early: our likelihood is at least theirs; there is no more to say.
 LOOSE = ("cplm_fineroot", "cplm_sim")
 
 
@@ -136,7 +138,7 @@ def coefficients(ref: dict[str, Any], what: str) -> dict[tuple[str, str], float]
     return {
         ("threshold" if row["term"] in thresholds else COMPONENTS[row["component"]], row["term"]): row[what]
         for row in ref["fixef"]
-        if row[what] is not None
+        if row.get(what) is not None
     }
 
 

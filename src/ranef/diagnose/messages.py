@@ -47,7 +47,11 @@ class Message:
 
 def messages(m: Fit) -> tuple[Message, ...]:
     """All notes on a fit; of a slim fit those taken before its rows went."""
-    return m.digest.messages if m.digest else tuple(note for check in CHECKS for note in check(m))
+    if m.digest:
+        return m.digest.messages
+    from ranef.diagnose import generalised
+
+    return tuple(note for check in (*CHECKS, *generalised.CHECKS) for note in check(m))
 
 
 def rows_dropped(m: Fit) -> Iterator[Message]:

@@ -50,8 +50,8 @@ def response(o: Observed) -> Array:
 
 
 def pearson(o: Observed) -> Array:
-    """Return (y - mu) / SD(y); a gaussian's sigma (of weight 1) is left in, as in lme4."""
-    unit = o.sigma if o.family.is_gaussian_identity and not np.isnan(o.sigma) else 1.0
+    """Return (y - mu) / SD(y); a gaussian's sigma, where it is one number, is left in, as in lme4 and glmmTMB."""
+    unit = o.sigma if o.family.entry.name == "gaussian" and not np.isnan(o.sigma) else 1.0
     with np.errstate(invalid="ignore", divide="ignore"):
         return (o.y - o.mu) * (unit / o.sd)
 
@@ -69,7 +69,7 @@ def deviance_residuals(o: Observed) -> Array:
     unit = UNIT_DEVIANCES.get(o.family.entry.name)
     if unit is None or not o.family.plain_mean:
         raise NotAvailableError(
-            f"residuals: {o.family.name} has no deviance residuals here (no saturated model); use 'quantile' or 'pearson'"
+            f"residuals: {o.family.name} has no deviance residuals here; use 'quantile' or 'pearson' ones"
         )
     return np.sign(o.y - o.mu) * np.sqrt(np.maximum(unit(o.y, o.mu, o.eta, o.data, o.family), 0.0))
 
@@ -128,5 +128,3 @@ def residual_quantiles(m: Fit) -> Array:
         return m.digest.residual_quantiles
     found = residuals(m, "scaled")
     return np.quantile(found[np.isfinite(found)], [0, 0.25, 0.5, 0.75, 1])
-
-

@@ -18,7 +18,7 @@ Unit = Callable[[Array, Array, Array, Data, Distribution], Array]
 def _xlogy(x: Array, y: Array) -> Array:
     from scipy.special import xlogy
 
-    return np.asarray(xlogy(x, y))
+    return np.asarray(xlogy(x, y), dtype=np.float64)
 
 
 def _dispersion(eta: Array, family: Distribution) -> Array:

@@ -26,68 +26,117 @@ class Outcome(Enum):
 
 
 class Result(Protocol):
-    """What floors above may ask of any estimate.
-
-    Attributes
-    ----------
-    theta, beta, vcov : arrays
-        Covariance parameters; coefficients of all components (NaN where dropped) and their covariance matrix.
-    loglik, criterion : float
-        Log-likelihood; -2 log-likelihood or REML criterion.
-    sigma : float
-        The dispersion as glmmTMB's `sigma()`: 1 where the family has none, NaN where it varies between rows.
-    roots, covariances : tuple of (k, k) arrays
-        Covariance matrices of the random effects of each term, absolute, and roots R of them: Sigma = R R'.
-    modes : tuple of (L, k) arrays
-        Conditional modes b.
-    tests : str
-        "t" where coefficients have degrees of freedom, "z" where only large samples are known.
-    """
+    """What floors above may ask of any estimate."""
 
     @property
-    def theta(self) -> Array: ...
+    def theta(self) -> Array:
+        """Covariance parameters."""
+        ...
+
     @property
-    def beta(self) -> Array: ...
+    def beta(self) -> Array:
+        """Coefficients of all components; NaN where dropped."""
+        ...
+
     @property
-    def vcov(self) -> Array: ...
+    def vcov(self) -> Array:
+        """Covariance matrix of `beta`."""
+        ...
+
     @property
-    def loglik(self) -> float: ...
+    def loglik(self) -> float:
+        """Log-likelihood."""
+        ...
+
     @property
-    def criterion(self) -> float: ...
+    def criterion(self) -> float:
+        """-2 log-likelihood or REML criterion."""
+        ...
+
     @property
-    def sigma(self) -> float: ...
+    def sigma(self) -> float:
+        """The dispersion as glmmTMB's `sigma()`: 1 where the family has none, NaN where it varies between rows."""
+        ...
+
     @property
-    def roots(self) -> tuple[Array, ...]: ...
+    def roots(self) -> tuple[Array, ...]:
+        """Roots R of the covariance matrices of the random effects, absolute: Sigma = R R'."""
+        ...
+
     @property
-    def covariances(self) -> tuple[Array, ...]: ...
+    def covariances(self) -> tuple[Array, ...]:
+        """Covariance matrices of the random effects of each term, absolute."""
+        ...
+
     @property
-    def modes(self) -> tuple[Array, ...]: ...
+    def modes(self) -> tuple[Array, ...]:
+        """Conditional modes b of each term, (L, k)."""
+        ...
+
     @property
-    def tests(self) -> str: ...
+    def tests(self) -> str:
+        """Return "t" where coefficients have degrees of freedom, "z" where only large samples are known."""
+        ...
+
     @property
-    def npar(self) -> int: ...
+    def npar(self) -> int:
+        """Parameters estimated."""
+        ...
+
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """Coefficients estimated."""
+        ...
+
     @property
-    def dropped(self) -> tuple[int, ...]: ...
+    def dropped(self) -> tuple[int, ...]:
+        """Coefficients dropped as linearly dependent."""
+        ...
+
     @property
-    def outcome(self) -> str: ...
+    def outcome(self) -> str:
+        """Name of an `Outcome`."""
+        ...
+
     @property
-    def evaluations(self) -> int: ...
+    def evaluations(self) -> int:
+        """Evaluations of the criterion."""
+        ...
+
     @property
-    def iterations(self) -> int: ...
+    def iterations(self) -> int:
+        """Iterations of the optimiser."""
+        ...
+
     @property
-    def gradient(self) -> Array: ...
+    def gradient(self) -> Array:
+        """Gradient at the optimum."""
+        ...
+
     @property
-    def decrease(self) -> float: ...
+    def decrease(self) -> float:
+        """Predicted change by one more Newton step."""
+        ...
+
     @property
-    def curvature(self) -> float: ...
+    def curvature(self) -> float:
+        """Smallest relative eigenvalue of the information."""
+        ...
+
     @property
-    def multipliers(self) -> tuple[Any, ...]: ...
+    def multipliers(self) -> tuple[Any, ...]:
+        """Slopes in the variances held at 0."""
+        ...
+
     @property
-    def boundary(self) -> tuple[tuple[int, str, int], ...]: ...
+    def boundary(self) -> tuple[tuple[int, str, int], ...]:
+        """(term, kind, rank) of every singular covariance."""
+        ...
+
     @property
-    def optimizer(self) -> str: ...
+    def optimizer(self) -> str:
+        """Which optimiser found it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

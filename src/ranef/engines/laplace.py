@@ -1,4 +1,4 @@
-"""Generalised and distributional mixed models: a `Design` of K linear predictors goes to the core, an estimate comes back.
+"""Generalised and distributional mixed models: a `Design` goes to the core, a `LaplaceEstimate` comes back.
 
 Model: y_i ~ f(. | eta_i1 .. eta_iK), eta_k = X_k beta + Z_k b + offset_k, b_t ~ N(0, I (x) Lambda_t Lambda_t'). The
 likelihood integrates over b by Laplace's approximation. The coefficients of all components stand in one vector, the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,34 +87,37 @@ def thresholds(design: Design, family: Distribution) -> list[Component]:
 def threshold_matrix(categories: int, arrangement: str) -> Array:
     """Return T with thresholds = T alpha, (categories - 1, coefficients).
 
-    "flexible": each its own; "equidistant": the first and a spacing; "symmetric": a centre and distances from it.
+    "flexible": each its own; "equidistant": the first and a spacing; "symmetric": the centre and distances from it.
     """
     count = categories - 1
     if arrangement == "equidistant":
-        return np.column_stack([np.ones(count), np.arange(count)])
+        return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])
     if arrangement == "symmetric":
         return _symmetric(count)
     return np.eye(count)
 
 
 def _symmetric(count: int) -> Array:
-    """Ordinal's arrangement: central threshold(s), then spacings outwards, the same on both sides."""
-    half = count // 2
-    out = np.zeros((count, half + 1))
-    out[:, 0] = 1.0
-    for j in range(half):
-        out[: half - j, j + 1] = -1.0
-        out[count - half + j :, j + 1] = 1.0
+    """Ordinal's arrangement: the central threshold or two, then distances from the centre, the same on both sides."""
+    half, centres = (count - 1) // 2, 2 - count % 2
+    out = np.zeros((count, centres + half))
+    for j in range(count):
+        centre = min(max(j, half), half + centres - 1)
+        out[j, centre - half] = 1.0
+        if j != centre:
+            out[j, centres + abs(j - centre) - 1] = float(np.sign(j - centre))
     return out
 
 
 def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[str, ...]:
-    """Return the names of the threshold coefficients: "low|middle" …"""
+    """Return the names of the threshold coefficients, such as "low|middle"."""
     if family.threshold == "equidistant":
         return ("threshold.1", "spacing")
     if family.threshold == "symmetric":
-        return ("central", *(f"spacing.{j + 1}" for j in range((len(categories) - 1) // 2)))
-    return tuple(f"{a}|{b}" for a, b in zip(categories[:-1], categories[1:], strict=True))
+        half = (len(categories) - 2) // 2
+        centres = ("central",) if len(categories) % 2 == 0 else ("central.1", "central.2")
+        return (*centres, *(f"spacing.{j + 1}" for j in range(half)))
+    return tuple(f"{a}|{b}" for a, b in pairwise(categories))
 
 
 # ---- the core --------------------------------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         If a term has a covariance structure, or the task a method, that this engine does not know.
     """
     design = absorbed(design)
-    check(design, task)
+    check(design)
     check_method(task)
     try:
         core = make_core(design, task)
@@ -232,13 +236,15 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 def check_method(task: Task) -> None:
     """Refuse criteria that the engine does not have."""
     if task.method == "reml":
-        raise NotAvailableError(f"method='reml' for family={task.family.name!r} is not available in this version; use 'ml'")
+        raise NotAvailableError(
+            f"method='reml' for family={task.family.name!r} is not available in this version; use 'ml'"
+        )
     if task.quadrature != 1:
         what = "joint modes" if task.quadrature == 0 else "adaptive Gauss-Hermite quadrature"
         raise NotAvailableError(f"quadrature={task.quadrature} ({what}) is not available in this version; leave it out")
 
 
-def check(design: Design, task: Task) -> None:
+def check(design: Design) -> None:
     """Raise what would otherwise surface as a numerical failure; microseconds."""
     for term in design.terms:
         if term.structure not in STRUCTURES:

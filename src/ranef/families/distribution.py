@@ -1,4 +1,4 @@
-"""A family with its links, modifiers and constants settled: what a fit assumes about one response given its predictors."""
+"""A family with its links and modifiers settled: what a fit assumes about a response given its predictors."""
 
 from __future__ import annotations
 

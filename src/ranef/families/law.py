@@ -134,7 +134,7 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """Ordered categories 0 .. J-1 with P(Y <= j) = F(alpha_j - eta) (cumulative links); the response is the number j."""
+    """Ordered categories 0 .. J-1 with P(Y <= j) = F(alpha_j - eta); the response is the number j."""
 
     family: Distribution
     thresholds: Array

@@ -2,7 +2,7 @@
 
 The core's record of a family is a dict: `name`, `aliases`, `parameters` (a list of (name, default link, allowed links),
 the mean first, the dispersion second), `support`, `discrete`, `ordinal`, `truncated` (whether a zero-truncated form
-exists), `dispersion` (one sentence: what its dispersion means). Everything that Python says about a family comes from it.
+exists), `dispersion` (one sentence: what its dispersion means). All that Python says about a family comes from it.
 """
 
 from __future__ import annotations

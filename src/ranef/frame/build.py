@@ -22,7 +22,6 @@ from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
 
-
 GAUSSIAN = Outcome()
 
 
@@ -193,9 +192,7 @@ class _Frame:
             raise ArgumentError("contrasts is a dict: {'recipe': 'sum'}")
         for key, value in contrasts.items():
             hits = [
-                f
-                for f in self.all_factors
-                if key in (f.label, f.column) or (f.column is None and f.names == (key,))
+                f for f in self.all_factors if key in (f.label, f.column) or (f.column is None and f.names == (key,))
             ]
             categorical = [f for f in hits if self.is_factor(f.label)]
             if not hits:

@@ -122,7 +122,7 @@ class GroupTerm:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """The fixed part of one linear predictor: that of the mean, the dispersion, the zero inflation …
+    """The fixed part of one linear predictor: that of the mean, of the dispersion, of the zero inflation.
 
     Parameters
     ----------

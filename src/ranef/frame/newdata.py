@@ -163,7 +163,9 @@ class _New:
         if lhs is None:
             return None
         if spec.trials == "":
-            raise DataError("the model was fitted with an array of trials: fit with trials='column' to use new responses")
+            raise DataError(
+                "the model was fitted with an array of trials: fit with trials='column' to use new responses"
+            )
         side = side_column("trials", spec.trials, table)
         trials = None if side is None else side.x
         given = Given(self.evaluator(lhs), lhs.bare, spec.outcome, lambda x: x, None, trials, spec.categories)

@@ -154,12 +154,16 @@ def _binomial(given: Given) -> Response:
 
 def _pairs(given: Given) -> Response:
     if len(given.value.columns) != 2:
-        raise DataError(f"response {given.name!r} has {len(given.value.columns)} columns; write cbind(success, failure)")
+        raise DataError(
+            f"response {given.name!r} has {len(given.value.columns)} columns; write cbind(success, failure)"
+        )
     if given.trials is not None:
         raise OptionError(f"response {given.name!r} already tells the trials: leave trials= out")
     success, failure = (np.asarray(given.keep(x), np.float64) for x in given.value.columns)
     for name, x in (("success", success), ("failure", failure)):
-        _refuse(given, x < 0, f"negative ({name})", "In cbind(success, failure) both are counts; failure = size - success")
+        _refuse(
+            given, x < 0, f"negative ({name})", "In cbind(success, failure) both are counts; failure = size - success"
+        )
         _refuse(given, x > np.floor(x), f"not whole ({name})", "In cbind(success, failure) both are counts")
     return _of_trials(success, success + failure)
 
@@ -187,8 +191,9 @@ def _two_levels(given: Given) -> Response:
         codes, levels, _ = drop_unused(codes, levels)
     if len(levels) != 2:
         raise DataError(
-            f"response {given.name!r} has {len(levels)} level{'s' * (len(levels) != 1)} ({shorten(levels, 4)}); a binomial "
-            f"one has two, the first meaning failure: write I({given.name} == {levels[-1]!r}) for one against the others"
+            f"response {given.name!r} has {len(levels)} level{'s' * (len(levels) != 1)} ({shorten(levels, 4)}); a "
+            f"binomial one has two, the first meaning failure: write I({given.name} == {levels[-1]!r}) for one against "
+            f"the others"
         )
     return _with_one_trial(given, codes.astype(np.float64), tuple(levels))
 
@@ -209,7 +214,9 @@ def _zero_one(given: Given, y: Array) -> Response:
 
 def _proportion(given: Given, y: Array) -> Response:
     trials = np.ascontiguousarray(given.trials, np.float64)
-    _refuse(given, (trials < 0) | (trials > np.floor(trials)), "given a number of trials that is no count", "Check trials=")
+    _refuse(
+        given, (trials < 0) | (trials > np.floor(trials)), "given a number of trials that is no count", "Check trials="
+    )
     _refuse(
         given, (y < 0) | (y > 1), "outside 0 to 1",
         "With trials= the response is a proportion; for counts write cbind(success, trials - success)",
@@ -246,7 +253,9 @@ def _ordered(given: Given) -> Categories:
     if numbers:
         whole = all(float(v) == round(float(v)) for v in found.levels) and len(found.levels) <= MOST
         if not whole:
-            raise DataError(f"response {given.name!r} holds numbers that are no categories; use ordered(cut({given.name}, …))")
+            raise DataError(
+                f"response {given.name!r} holds numbers that are no categories; use ordered(cut({given.name}, …))"
+            )
     elif not found.ordered:
         raise DataError(
             f"response {given.name!r} is a factor without an order ({shorten(found.levels, 5)}); say the order: "
@@ -256,4 +265,3 @@ def _ordered(given: Given) -> Categories:
 
 
 FORMS: dict[str, Callable[[Given], Response]] = {"binomial": _binomial, "ordinal": _ordinal}
-

@@ -94,10 +94,7 @@ class VarCorr(Mapping[str, Covariance]):
 
 def varcorr(m: Fit) -> VarCorr:
     """Return the random effects' covariances of a fit."""
-    found = tuple(
-        _covariance(info, cov)
-        for info, cov in zip(m.layout.terms, m.estimate.covariances, strict=True)
-    )
+    found = tuple(_covariance(info, cov) for info, cov in zip(m.layout.terms, m.estimate.covariances, strict=True))
     sigma = m.sigma if m.distribution.is_gaussian_identity else float("nan")
     return VarCorr(unique([info.key for info in m.layout.terms]), found, sigma, m.layout.kind)
 

@@ -20,8 +20,9 @@ def augment(m: Fit, newdata: Any = None) -> Any:
     """Return the rows used, or `newdata`, with columns added.
 
     `fitted` (random effects included), `std_error` (of it, from the joint covariance of fixed and random effects; left
-    out where several linear predictors decide the response), `population` (random effects left out), and `residual` where the response is known. A column of that name in the
-    data is kept: the new one gets a trailing underscore. Unseen levels in `newdata` get population values.
+    out where several linear predictors decide the response), `population` (random effects left out), and `residual`
+    where the response is known. A column of that name in the data is kept: the new one gets a trailing underscore.
+    Unseen levels in `newdata` get population values.
     """
     if newdata is None and m.data is None:
         raise NotAvailableError("augment: a slim fit keeps no data; give newdata=")

@@ -191,13 +191,13 @@ def _check_interval(m: Fit, q: Question) -> None:
         return
     if target_of(m, q).component is None:
         raise NotAvailableError(
-            f"predict: standard errors of type={q.type!r} with re={q.re!r}, which joins several linear predictors, are not "
-            f"available in this version; ask for one of them: {', '.join(map(repr, ('link', *m.distribution.parameters)))}"
+            f"predict: standard errors of type={q.type!r} with re={q.re!r}, which joins several linear predictors, "
+            f"are not available in this version; ask for {' or '.join(map(repr, ('link', *m.distribution.parameters)))}"
         )
     if q.interval == "prediction" and not m.distribution.is_gaussian_identity:
         raise NotAvailableError(
-            f"predict: intervals for a new observation of {m.family} are not available in this version; use quantiles of "
-            f"m.simulate()"
+            f"predict: intervals for a new observation of {m.family} are not available in this version; use quantiles "
+            f"of m.simulate()"
         )
 
 
@@ -325,7 +325,9 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
     on = [flag and t in owners for t, flag in enumerate(which)]
     fixed = rows.components[component].fixed
     if any(on) or m.task.linear:
-        seen = m.engine.variance(m.core, Point(fixed, terms, rows.n, component, m.layout.components[component].first), on)
+        seen = m.engine.variance(
+            m.core, Point(fixed, terms, rows.n, component, m.layout.components[component].first), on
+        )
     else:
         seen = fixed_variance(m, fixed, rows.n, component)
     out = np.maximum(np.asarray(seen), 0.0)
@@ -361,7 +363,7 @@ def observation_variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
 
 
 def integrated(m: Fit, rows: Rows, of: Callable[[Array, Data], Array]) -> Array:
-    """Return E[of(eta)] over b ~ N(0, Sigma): each predictor is normal with variance z' Sigma z; Gauss-Hermite nodes."""
+    """Return E[of(eta)] over b ~ N(0, Sigma), in which each predictor is normal with variance z' Sigma z."""
     eta = predictors(m, rows, [False] * len(m.layout.terms))
     spread = np.zeros_like(eta)
     for k in range(len(rows.components)):

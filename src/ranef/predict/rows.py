@@ -73,9 +73,7 @@ def fitted_design(m: Fit, what: str) -> Rows:
     """Return the fitted rows, as `Rows`."""
     d = design_of(m, what)
     d = d if m.task.linear else absorbed(d)
-    return Rows(
-        d.n, d.fixed, dict(enumerate(d.terms)), d.offset, d.weights, others=d.others, y=d.y, trials=d.trials
-    )
+    return Rows(d.n, d.fixed, dict(enumerate(d.terms)), d.offset, d.weights, others=d.others, y=d.y, trials=d.trials)
 
 
 def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:

@@ -84,7 +84,9 @@ def _family(m: Fit) -> list[tuple[str, str]]:
     if m.task.linear:
         return []
     family = m.distribution
-    zeros = ", hurdle" if family.zero_inflation and family.truncated else ", zero-inflated" if family.zero_inflation else ""
+    zeros = (
+        ", hurdle" if family.zero_inflation and family.truncated else ", zero-inflated" if family.zero_inflation else ""
+    )
     return [("Family", f"{family.name}{zeros} ({family.link} link)")]
 
 
@@ -92,7 +94,10 @@ def _formulas(m: Fit) -> list[tuple[str, str]]:
     """Return the formulas of the other components, where something was said about them."""
     said = {**m.call.parameters, "dispersion": m.call.dispersion, "zero_inflation": m.call.zero_inflation}
     return [
-        (_words(part.name).capitalize(), str(part.formula) if part.formula is not None else f"held at {said[part.name]}")
+        (
+            _words(part.name).capitalize(),
+            str(part.formula) if part.formula is not None else f"held at {said[part.name]}",
+        )
         for part in m.spec.parts
         if said.get(part.name) is not None
     ]

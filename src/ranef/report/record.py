@@ -55,7 +55,15 @@ def _data(m: Fit) -> Record:
 
 
 def _term(key: str, t: Any) -> Record:
-    return {"group": key, "component": t.component, "structure": t.structure, "names": t.names, "sd": t.sd, "corr": t.corr, "cov": t.cov}
+    return {
+        "group": key,
+        "component": t.component,
+        "structure": t.structure,
+        "names": t.names,
+        "sd": t.sd,
+        "corr": t.corr,
+        "cov": t.cov,
+    }
 
 
 def _rows(columns: Record) -> list[Record]:
