@@ -8,6 +8,8 @@
 
 mod numeric;
 mod symbolic;
+#[cfg(test)]
+mod tests;
 
 pub use numeric::{Cross, Numeric, SelectedInverse, Source};
 pub use symbolic::Symbolic;

@@ -315,11 +315,22 @@ impl Numeric {
 
     /// Entries of (L L')^-1 on the diagonal blocks, and their squares on the pattern of L.
     pub fn selected_inverse(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
-        let mut out = SelectedInverse::zero(m);
+        self.invert(sym, SelectedInverse::zero(m), m)
+    }
+
+    /// The same, and the blocks of the inverse for every observed pair of levels, laid out as `Pair::value`.
+    pub fn selected_inverse_pairs(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
+        let pairs = m.pairs.iter().map(|p| vec![0.0; p.value.len()]).collect();
+        self.invert(sym, SelectedInverse { pairs, ..SelectedInverse::zero(m) }, m)
+    }
+
+    fn invert(&self, sym: &Symbolic, mut out: SelectedInverse, m: &Moments) -> SelectedInverse {
         let diag: Vec<Shared> = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
+        let pairs: Vec<Shared> = out.pairs.iter_mut().map(|d| Shared::new(d)).collect();
         let mut cross = Cross::zero(m);
         let template = Cross::zero(m);
-        let ctx = Inverter { num: self, sym, diag: &diag, template: &template };
+        let leads: Vec<usize> = m.pairs.iter().map(|p| p.lead).collect();
+        let ctx = Inverter { num: self, sym, diag: &diag, pairs: &pairs, leads: &leads, template: &template };
         ctx.orphans(&self.leaves);
         let mut fronts: Vec<(usize, Front)> = vec![];
         for &s in self.schedule.top.iter().rev() {
@@ -605,12 +616,14 @@ impl Cross {
 pub struct SelectedInverse {
     pub diag: Vec<Vec<f64>>,
     pub cross: Cross,
+    /// Blocks of the inverse in the layout of `Pair::value`; empty unless they were asked for.
+    pub pairs: Vec<Vec<f64>>,
 }
 
 impl SelectedInverse {
     fn zero(m: &Moments) -> Self {
         let diag = m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * f.cols]).collect();
-        SelectedInverse { diag, cross: Cross::zero(m) }
+        SelectedInverse { diag, cross: Cross::zero(m), pairs: vec![] }
     }
 }
 
@@ -618,6 +631,10 @@ struct Inverter<'a> {
     num: &'a Numeric,
     sym: &'a Symbolic,
     diag: &'a [Shared],
+    /// Empty unless the blocks of the observed pairs are wanted.
+    pairs: &'a [Shared],
+    /// Leading factor of every pair.
+    leads: &'a [usize],
     template: &'a Cross,
 }
 
@@ -650,6 +667,43 @@ impl Inverter<'_> {
         for j in 0..k {
             for i in 0..k {
                 out[i + j * k] = a[c + i + (c + j) * ld];
+            }
+        }
+    }
+
+    /// Keep the block (row node, column node) of an edge; every edge belongs to one column, so writes never meet.
+    fn store_pair(&self, e: &Edge, column_factor: usize, block: impl Fn(usize, usize) -> f64) {
+        let columns = self.sym.widths[column_factor] as usize;
+        let rows = self.sym.width_at(e.row as usize);
+        let out = self.pairs[e.pair as usize].slice(e.entry as usize * rows * columns, rows * columns);
+        for j in 0..columns {
+            for i in 0..rows {
+                let at = if self.leads[e.pair as usize] == column_factor { j + i * columns } else { i + j * rows };
+                out[at] = block(i, j);
+            }
+        }
+    }
+
+    /// Blocks of the observed pairs whose earlier node lies in a supernode.
+    fn store_pairs(&self, s: &Super, z: &[f64], ld: usize) {
+        let offset = |q: u32| self.sym.offset[q as usize];
+        let base = offset(s.first);
+        for p in s.first..s.last {
+            let column = (offset(p) - base) as usize;
+            let f = self.sym.factor_at[p as usize] as usize;
+            // Edges and rows are both in elimination order: one walk finds every edge.
+            let (mut below, mut at) = (self.sym.rows(s).iter(), s.width as usize);
+            for e in self.sym.edges(p as usize) {
+                let row = if e.row < s.last {
+                    (offset(e.row) - base) as usize
+                } else {
+                    for &q in below.by_ref().take_while(|&&q| q != e.row) {
+                        at += self.sym.width_at(q as usize);
+                    }
+                    at += self.sym.width_at(e.row as usize);
+                    at - self.sym.width_at(e.row as usize)
+                };
+                self.store_pair(e, f, |i, j| z[row + i + (column + j) * ld]);
             }
         }
     }
@@ -715,6 +769,9 @@ impl Inverter<'_> {
             }
         }
         self.book_super(s, &z, ld, cross);
+        if !self.pairs.is_empty() {
+            self.store_pairs(s, &z, ld);
+        }
         let leaves: Vec<u32> =
             self.sym.children(index).iter().copied().filter(|&c| self.sym.supers[c as usize].leaf).collect();
         let parts: Vec<Cross> = if leaves.len() <= LEAVES {
@@ -814,6 +871,13 @@ impl Inverter<'_> {
                     }
                 }
                 self.store(p, &zll, w, 0);
+            }
+            if !self.pairs.is_empty() {
+                let mut at = 0;
+                for e in self.sym.edges(p) {
+                    self.store_pair(e, f, |i, j| -v[at + i + j * r]);
+                    at += self.sym.width_at(e.row as usize);
+                }
             }
             let mut at = 0;
             for &q in self.sym.rows(s) {
