@@ -6,10 +6,13 @@
 pub mod cholesky;
 pub mod dense;
 pub mod design;
+pub mod family;
 pub mod fit;
 pub mod frame;
+pub mod jet;
 pub mod linear;
 pub mod optimise;
+pub mod special;
 pub mod start;
 
 mod error;
