@@ -9,6 +9,7 @@ pub mod design;
 pub mod family;
 pub mod fit;
 pub mod frame;
+pub mod glmm;
 pub mod jet;
 pub mod linear;
 pub mod optimise;
