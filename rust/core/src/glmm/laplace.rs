@@ -19,8 +19,9 @@ use super::rows::{self, Covariance, GlmmRows, Plan, Want};
 
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
-/// Squared Newton decrement below which one more step leaves an error beyond double precision's reach.
-const INNER_TOLERANCE: f64 = 1e-9;
+/// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
+/// optimum the search asks for less: the error of the deviance is of the order of the decrement given here.
+pub const INNER_TOLERANCE: f64 = 1e-9;
 
 /// Everything that stays the same while the parameters move, and the buffers of the passes.
 pub struct Engine {
@@ -32,6 +33,8 @@ pub struct Engine {
     d3: Vec<f64>,
     /// Quadrature nodes, if more than one.
     pub rule: Option<Rule>,
+    /// Squared Newton decrement at which the search for the mode ends.
+    pub tolerance: f64,
     /// Newton steps and factorisations so far.
     pub inner: usize,
     pub evaluations: usize,
@@ -84,7 +87,17 @@ impl Engine {
             f.zx = vec![0.0; f.levels * f.cols * (p + 1)];
         }
         let model = Model::from_moments(moments)?;
-        Ok(Engine { family, plan, model, fixed: vec![], d3: vec![], rule: None, inner: 0, evaluations: 0 })
+        Ok(Engine {
+            family,
+            plan,
+            model,
+            fixed: vec![],
+            d3: vec![],
+            rule: None,
+            tolerance: INNER_TOLERANCE,
+            inner: 0,
+            evaluations: 0,
+        })
     }
 
     pub fn lmm(&self) -> &Lmm {
@@ -273,7 +286,7 @@ impl Engine {
             if !decrement.is_finite() {
                 return Err(CoreError::NotFinite("the mode of the random effects cannot be found".into()));
             }
-            if decrement < INNER_TOLERANCE {
+            if decrement < self.tolerance {
                 u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
                 return Ok(u);
             }

@@ -578,6 +578,15 @@ fn add_random(plan: &Plan, panel: &mut Panel, b: &[Vec<f64>], m: usize) {
             }
             continue;
         }
+        let c0 = zf.columns[0].component;
+        if cols == 2 && zf.columns[1].component == c0 {
+            let rows = panel.eta.chunks_exact_mut(k).zip(&panel.codes[f][..m]).zip(panel.z[f].chunks_exact(2));
+            for ((eta, &l), z) in rows {
+                let bl = &b[f][l as usize * 2..l as usize * 2 + 2];
+                eta[c0] += bl[0] * z[0] + bl[1] * z[1];
+            }
+            continue;
+        }
         for r in 0..m {
             let bl = &b[f][panel.codes[f][r] as usize * cols..][..cols];
             let z = &panel.z[f][r * cols..(r + 1) * cols];
@@ -739,27 +748,22 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
             }
             continue;
         }
-        let single = zf.columns.iter().all(|c| c.component == zf.columns[0].component);
         let c0 = zf.columns[0].component;
+        if zf.columns.iter().all(|c| c.component == c0) {
+            let at = Place { stride, g: 1 + c0, w: 1 + k + packed(k, c0, c0) };
+            scatter_single(&panel.out[..n * stride], at, &panel.codes[f][..n], &panel.z[f], cols, zg, gram);
+            continue;
+        }
         for (r, row) in panel.out.chunks_exact(stride).take(n).enumerate() {
             let l = panel.codes[f][r] as usize;
             let z = &panel.z[f][r * cols..(r + 1) * cols];
             let zg = &mut zg[l * cols..(l + 1) * cols];
             let gram = &mut gram[l * cols * cols..(l + 1) * cols * cols];
-            if single {
-                let (g, w) = (row[1 + c0], row[1 + k + packed(k, c0, c0)]);
-                for (b, &zb) in z.iter().enumerate() {
-                    zg[b] += g * zb;
-                    let wz = w * zb;
-                    gram[b * cols + b..(b + 1) * cols].iter_mut().zip(&z[b..]).for_each(|(o, za)| *o += wz * za);
-                }
-            } else {
-                for b in 0..cols {
-                    let cb = zf.columns[b].component;
-                    zg[b] += row[1 + cb] * z[b];
-                    for a in b..cols {
-                        gram[a + b * cols] += row[1 + k + packed(k, cb, zf.columns[a].component)] * z[a] * z[b];
-                    }
+            for b in 0..cols {
+                let cb = zf.columns[b].component;
+                zg[b] += row[1 + cb] * z[b];
+                for a in b..cols {
+                    gram[a + b * cols] += row[1 + k + packed(k, cb, zf.columns[a].component)] * z[a] * z[b];
                 }
             }
         }
@@ -785,6 +789,50 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
                     block[a + b * kl] += w * za * zb;
                 }
             }
+        }
+    }
+}
+
+/// Where a row's gradient and curvature of one predictor lie.
+#[derive(Clone, Copy)]
+struct Place {
+    stride: usize,
+    g: usize,
+    w: usize,
+}
+
+/// Gradient and Gram matrix (lower triangle) of a factor whose columns belong to one predictor.
+fn scatter_single(out: &[f64], at: Place, codes: &[i32], z: &[f64], cols: usize, zg: &mut [f64], gram: &mut [f64]) {
+    fn fixed<const K: usize>(out: &[f64], at: Place, codes: &[i32], z: &[f64], zg: &mut [f64], gram: &mut [f64]) {
+        for ((row, &l), z) in out.chunks_exact(at.stride).zip(codes).zip(z.chunks_exact(K)) {
+            let (g, w) = (row[at.g], row[at.w]);
+            let zg = &mut zg[l as usize * K..(l as usize + 1) * K];
+            let gram = &mut gram[l as usize * K * K..(l as usize + 1) * K * K];
+            for b in 0..K {
+                zg[b] += g * z[b];
+                let wz = w * z[b];
+                for a in b..K {
+                    gram[a + b * K] += wz * z[a];
+                }
+            }
+        }
+    }
+    match cols {
+        1 => return fixed::<1>(out, at, codes, z, zg, gram),
+        2 => return fixed::<2>(out, at, codes, z, zg, gram),
+        3 => return fixed::<3>(out, at, codes, z, zg, gram),
+        4 => return fixed::<4>(out, at, codes, z, zg, gram),
+        _ => {}
+    }
+    for ((row, &l), z) in out.chunks_exact(at.stride).zip(codes).zip(z.chunks_exact(cols)) {
+        let (g, w) = (row[at.g], row[at.w]);
+        let zg = &mut zg[l as usize * cols..(l as usize + 1) * cols];
+        let gram = &mut gram[l as usize * cols * cols..(l as usize + 1) * cols * cols];
+        // Indicator columns of wide terms are mostly zero.
+        for (b, &zb) in z.iter().enumerate().filter(|(_, z)| **z != 0.0) {
+            zg[b] += g * zb;
+            let wz = w * zb;
+            gram[b * cols + b..(b + 1) * cols].iter_mut().zip(&z[b..]).for_each(|(o, za)| *o += wz * za);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::optimise::{
 };
 use crate::CoreError;
 
-use super::laplace::{dot, positive, Engine, Point, Slope};
+use super::laplace::{dot, positive, Engine, Point, Slope, INNER_TOLERANCE};
 use super::rows::GlmmRows;
 
 /// Pairs kept for the secant correction.
@@ -219,6 +219,7 @@ pub fn minimise(
     let first = e.evaluations;
     let (lambda, _) = clip_all(e.moments(), units, lambda, false);
     let zero = vec![0.0; e.size()];
+    e.tolerance = 1e-2;
     let mut point = e.evaluate(rows, beta, &lambda, &zero)?;
     let mut secants: Vec<Secant> = vec![];
     let mut last: Option<(Vec<f64>, Vec<Vec<f64>>, Vec<f64>, Vec<Vec<f64>>)> = None;
@@ -228,6 +229,7 @@ pub fn minimise(
     let (mut n, mut beta_gradient) = (vec![], vec![]);
     let mut floor_before: Vec<bool> = vec![false; c];
     let mut searching = p + c > 0;
+    let mut stale = false;
     while searching {
         let slope = e.slope(rows, &point);
         let sigma = optimise::sigma_gradient(e.moments(), &point.lambda, &slope.n);
@@ -287,6 +289,7 @@ pub fn minimise(
             let u =
                 if near { e.predict_mode(&point, &db, &spread(e.moments(), &components, &d)) } else { point.u.clone() };
             fresh = false;
+            e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, 1e-2);
             let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
             match e.evaluate(rows, &b, &trial, &u) {
                 Ok(next) if point.deviance - next.deviance > 0.05 * decrease - noise => {
@@ -296,9 +299,11 @@ pub fn minimise(
                         damping = 0.0;
                     }
                     accepted = Some(next);
+                    stale = e.tolerance > INNER_TOLERANCE;
                     break;
                 }
                 _ => {
+                    stale = true;
                     damping = (damping * 5.0).max(0.5);
                     if damping > 1e8 {
                         outcome = Outcome::Stalled;
@@ -318,7 +323,7 @@ pub fn minimise(
             None => searching = false,
         }
     }
-    finish(e, rows, units, point, n, beta_gradient, Ending { outcome, iterations, decrease, least })
+    finish(e, rows, units, point, n, beta_gradient, Ending { outcome, iterations, decrease, least, stale })
 }
 
 struct Ending {
@@ -326,6 +331,8 @@ struct Ending {
     iterations: usize,
     decrease: f64,
     least: f64,
+    /// The engine's factor is not that of the point, or its mode is rough.
+    stale: bool,
 }
 
 /// Set what rests on the floor to zero and evaluate there: the engine is left at the optimum.
@@ -349,7 +356,9 @@ fn finish(
         }
     }
     let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
-    let point = e.evaluate(rows, &point.beta, &lambda, &point.u)?;
+    e.tolerance = INNER_TOLERANCE;
+    let point =
+        if end.stale || !boundary.is_empty() { e.evaluate(rows, &point.beta, &lambda, &point.u)? } else { point };
     Ok(Found {
         point,
         outcome: end.outcome,
