@@ -7,6 +7,8 @@ use crate::CoreError;
 
 /// Below this order plain loops beat the set-up of a blocked kernel.
 const SMALL: usize = 12;
+/// Block columns of a dense inverse: for orders of some hundreds, and for more.
+const INVERSE_BLOCK: (usize, usize) = (64, 128);
 
 /// How many threads a dense kernel may use: parallelism pays only above this number of multiplications.
 pub fn par_for(work: usize) -> Par {
@@ -334,6 +336,10 @@ pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
         solve_left_lt(l, n, ldl, &mut out, n, n);
         return out;
     }
+    if n > INVERSE_BLOCK.1 {
+        blocked_inverse(l, n, ldl, &mut out);
+        return out;
+    }
     let par = par_for(n * n * n / 3);
     let mut inv = vec![0.0; n * n];
     triangular_inverse::invert_lower_triangular(mat_mut(&mut inv, n, n, n), mat(l, n, n, ldl), par);
@@ -351,6 +357,50 @@ pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
     );
     mirror(&mut out, n);
     out
+}
+
+/// Inverse of L L' block column by block column from the last: with Y = L21 L11^-1 and Z22 known,
+/// Z21 = -Z22 Y and Z11 = (L11 L11')^-1 - Y' Z21. Nearly all of it is one matrix product a block.
+fn blocked_inverse(l: &[f64], n: usize, ldl: usize, z: &mut [f64]) {
+    let step = if n < 1500 { INVERSE_BLOCK.0 } else { INVERSE_BLOCK.1 };
+    let mut y = vec![0.0; n * step];
+    let mut to = n;
+    while to > 0 {
+        let w = if to % step == 0 { step } else { to % step };
+        let (from, r) = (to - w, n - to);
+        let corner = &l[from + from * ldl..];
+        let mut own = inverse_from_cholesky(corner, w, ldl);
+        if r > 0 {
+            for j in 0..w {
+                y[j * r..(j + 1) * r].copy_from_slice(&l[to + (from + j) * ldl..n + (from + j) * ldl]);
+            }
+            solve_right_l(corner, w, ldl, &mut y, r, r);
+            let (left, known) = z.split_at_mut(to * n);
+            let panel = &mut left[to + from * n..];
+            gemm(panel, n, &known[to..], n, &y, r, r, w, r, -1.0);
+            gemm_tn(&mut own, w, &y, r, panel, n, w, w, r, -1.0);
+        }
+        for j in 0..w {
+            z[from + (from + j) * n..to + (from + j) * n].copy_from_slice(&own[j * w..(j + 1) * w]);
+        }
+        mirror_panel(z, n, from, to);
+        to = from;
+    }
+}
+
+/// Copy rows `to..` of columns `from..to` to the columns `to..` of rows `from..to`.
+fn mirror_panel(z: &mut [f64], n: usize, from: usize, to: usize) {
+    let (left, right) = z.split_at_mut(to * n);
+    for ib in (to..n).step_by(64) {
+        for jb in (from..to).step_by(8) {
+            for i in ib..(ib + 64).min(n) {
+                let row = &mut right[(i - to) * n..][..n];
+                for j in jb..(jb + 8).min(to) {
+                    row[j] = left[i + j * n];
+                }
+            }
+        }
+    }
 }
 
 /// Copy the lower triangle of a square matrix to the upper one, in blocks that stay in the cache.
@@ -474,7 +524,7 @@ mod tests {
 
     #[test]
     fn inverse_times_matrix_is_identity_for_small_and_blocked_kernels() {
-        for n in [1, 3, 12, 13, 70, 150] {
+        for n in [1, 3, 12, 13, 70, 128, 129, 300] {
             let a = spd(n);
             let mut l = a.clone();
             cholesky(&mut l, n, n).unwrap();

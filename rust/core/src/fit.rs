@@ -65,6 +65,16 @@ impl Model {
         Ok(Model { lmm: Lmm::new(Moments::build(rows)?)?, state: None })
     }
 
+    /// A model whose cross-products somebody else fills.
+    pub(crate) fn from_moments(moments: Moments) -> Result<Self, CoreError> {
+        Ok(Model { lmm: Lmm::new(moments)?, state: None })
+    }
+
+    /// Remember where the model stands (its factor must be that of `lambda`).
+    pub(crate) fn set_state(&mut self, lambda: Vec<Vec<f64>>, solution: Solution, sigma: f64) {
+        self.state = Some(State { lambda, solution, sigma });
+    }
+
     pub fn to_bytes(&self) -> Result<Vec<u8>, CoreError> {
         postcard::to_allocvec(&self.lmm.moments).map_err(|e| CoreError::Shape(format!("cannot save the model: {e}")))
     }
@@ -165,7 +175,7 @@ impl Model {
         }
     }
 
-    fn slots(&self) -> Vec<(usize, &TermSlot)> {
+    pub(crate) fn slots(&self) -> Vec<(usize, &TermSlot)> {
         let m = self.m();
         let mut out: Vec<(usize, &TermSlot)> =
             m.factors.iter().enumerate().flat_map(|(f, x)| x.slots.iter().map(move |s| (f, s))).collect();
@@ -173,7 +183,7 @@ impl Model {
         out
     }
 
-    fn term_lambda_from_theta(&self, theta: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
+    pub(crate) fn term_lambda_from_theta(&self, theta: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
         if theta.len() != self.theta_len() {
             return shape(format!("theta has {} entries, the model needs {}", theta.len(), self.theta_len()));
         }
@@ -199,7 +209,7 @@ impl Model {
     }
 
     /// Internal relative factors (shifted columns, terms of one grouping side by side).
-    fn lambda_from_theta(&self, theta: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
+    pub(crate) fn lambda_from_theta(&self, theta: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
         let terms = self.term_lambda_from_theta(theta)?;
         let m = self.m();
         let mut out: Vec<Vec<f64>> = m.factors.iter().map(|f| vec![0.0; f.cols * f.cols]).collect();
@@ -217,7 +227,7 @@ impl Model {
     }
 
     /// Lower triangular relative factor of every term in the user's columns.
-    fn term_lambda(&self, lambda: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    pub(crate) fn term_lambda(&self, lambda: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let m = self.m();
         self.slots()
             .into_iter()
@@ -235,7 +245,7 @@ impl Model {
             .collect()
     }
 
-    fn theta_of(&self, lambda: &[Vec<f64>]) -> Vec<f64> {
+    pub(crate) fn theta_of(&self, lambda: &[Vec<f64>]) -> Vec<f64> {
         let mut out = vec![];
         for ((_, s), l) in self.slots().iter().zip(lambda) {
             let k = s.cols;
@@ -249,7 +259,7 @@ impl Model {
     }
 
     /// d criterion / d theta from d criterion / d Sigma: 2 G Lambda, in the user's columns.
-    fn theta_gradient(&self, lambda: &[Vec<f64>], g: &[Vec<f64>]) -> Vec<f64> {
+    pub(crate) fn theta_gradient(&self, lambda: &[Vec<f64>], g: &[Vec<f64>]) -> Vec<f64> {
         let m = self.m();
         let mut out = vec![];
         for ((f, s), l) in self.slots().iter().zip(lambda) {
@@ -286,7 +296,7 @@ impl Model {
     }
 
     /// Conditional modes b = Lambda u per term, in the user's columns (levels x k, row-major).
-    fn user_modes(&self, lambda: &[Vec<f64>], u: &[f64]) -> Vec<Vec<f64>> {
+    pub(crate) fn user_modes(&self, lambda: &[Vec<f64>], u: &[f64]) -> Vec<Vec<f64>> {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
         self.slots()
             .into_iter()
@@ -387,7 +397,7 @@ impl Model {
     }
 
     /// Natural size of each theta: one over the root mean information of its column.
-    fn theta_scale(&self) -> Vec<f64> {
+    pub(crate) fn theta_scale(&self) -> Vec<f64> {
         let m = self.m();
         let mut out = vec![];
         for (f, s) in self.slots() {
@@ -506,13 +516,37 @@ impl Model {
         fixed: &[crate::design::Block<'_>],
         terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
     ) -> Result<Vec<f64>, CoreError> {
-        let state = self.state()?;
         let m = self.m();
         if fixed.iter().map(|b| b.cols).sum::<usize>() != m.p_total || terms.len() != m.n_terms {
             return shape("new rows have other columns or terms than the model");
         }
         for b in fixed {
             b.check(n, "fixed block")?;
+        }
+        let x = |i: usize| {
+            let mut all: Vec<f64> = Vec::with_capacity(m.p_total);
+            for b in fixed {
+                all.extend((0..b.cols).map(|c| b.value(i, c)));
+            }
+            if m.carrier.is_some() {
+                all.iter_mut().zip(&m.x_shift).for_each(|(v, s)| *v -= s);
+            }
+            m.kept.iter().map(|&j| all[j]).collect::<Vec<f64>>()
+        };
+        self.row_variances(n, &x, terms)
+    }
+
+    /// The same with rows of the internal fixed design given by a function.
+    pub(crate) fn row_variances(
+        &self,
+        n: usize,
+        x: &(dyn Fn(usize) -> Vec<f64> + Sync),
+        terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
+    ) -> Result<Vec<f64>, CoreError> {
+        let state = self.state()?;
+        let m = self.m();
+        if terms.len() != m.n_terms {
+            return shape("new rows have other terms than the model");
         }
         for (t, term) in terms.iter().enumerate() {
             if let Some((codes, blocks)) = term {
@@ -527,7 +561,7 @@ impl Model {
             }
         }
         let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
-        let parts: Vec<Vec<f64>> = chunks.into_par_iter().map(|r| self.variance_rows(state, r, fixed, terms)).collect();
+        let parts: Vec<Vec<f64>> = chunks.into_par_iter().map(|r| self.variance_rows(state, r, x, terms)).collect();
         Ok(parts.into_iter().flatten().collect())
     }
 
@@ -535,7 +569,7 @@ impl Model {
         &self,
         state: &State,
         (from, to): (usize, usize),
-        fixed: &[crate::design::Block<'_>],
+        x: &(dyn Fn(usize) -> Vec<f64> + Sync),
         terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
     ) -> Vec<f64> {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
@@ -545,14 +579,7 @@ impl Model {
         let mut out = Vec::with_capacity(to - from);
         let mut z = vec![];
         for i in from..to {
-            let mut x_all: Vec<f64> = Vec::with_capacity(m.p_total);
-            for b in fixed {
-                x_all.extend((0..b.cols).map(|c| b.value(i, c)));
-            }
-            if m.carrier.is_some() {
-                x_all.iter_mut().zip(&m.x_shift).for_each(|(v, s)| *v -= s);
-            }
-            let mut x: Vec<f64> = m.kept.iter().map(|&j| x_all[j]).collect();
+            let mut x = x(i);
             for (t, term) in terms.iter().enumerate() {
                 let Some((codes, blocks)) = term else {
                     continue;

@@ -6,10 +6,14 @@
 pub mod cholesky;
 pub mod dense;
 pub mod design;
+pub mod family;
 pub mod fit;
 pub mod frame;
+pub mod glmm;
+pub mod jet;
 pub mod linear;
 pub mod optimise;
+pub mod special;
 pub mod start;
 
 mod error;

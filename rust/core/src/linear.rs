@@ -99,7 +99,7 @@ impl Lmm {
     }
 
     /// Lambda'Z'[X y] in elimination order, row-major.
-    fn right_hand_side(&self, lambda: &[Vec<f64>]) -> Vec<f64> {
+    pub(crate) fn right_hand_side(&self, lambda: &[Vec<f64>]) -> Vec<f64> {
         let (m, sym) = (&self.moments, &self.symbolic);
         let p1 = m.p() + 1;
         let mut b = vec![0.0; sym.size * p1];
@@ -270,7 +270,7 @@ impl Lmm {
                 }
             })
             .collect();
-        let q = self.quadratic(s, &parts.u);
+        let q = self.quadratic(s, &parts.u).0;
         let info = self.information(&parts, reml);
         let (mut average, mut expected, mut observed) = (vec![0.0; c * c], vec![0.0; c * c], vec![0.0; c * c]);
         for j in 0..c {
@@ -286,7 +286,9 @@ impl Lmm {
     }
 
     /// Q_ij = (V_i P y)' P (V_j P y) = v_i'(I - A^-1) v_j with v_i = E_i u, A over (u, beta).
-    fn quadratic(&self, s: &Solution, u: &[f64]) -> Vec<f64> {
+    ///
+    /// Also the raw part of beta, X'V^-1 V_i P y by component (p numbers each).
+    pub(crate) fn quadratic(&self, s: &Solution, u: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let (m, sym) = (&self.moments, &self.symbolic);
         let (c, p) = (self.components.len(), m.p());
         let mut v = vec![0.0; sym.size * c];
@@ -305,6 +307,7 @@ impl Lmm {
         self.numeric.forward(sym, &mut v, c);
         dense::syrk_rows(&mut q, c, &v, c, sym.size, -1.0);
         // The part of beta: w = L_X^-1 F_X' x.
+        let mut cross = vec![0.0; p * c];
         if p > 0 {
             let mut w = vec![0.0; p * c];
             for (x, f) in v.chunks_exact(c).zip(s.f.chunks_exact(p + 1)) {
@@ -312,6 +315,7 @@ impl Lmm {
                     w[i * p..(i + 1) * p].iter_mut().zip(f).for_each(|(o, f)| *o += xi * f);
                 }
             }
+            cross.copy_from_slice(&w);
             dense::solve_left_l(&s.lx, p, p, &mut w, c, p);
             for j in 0..c {
                 for i in j..c {
@@ -324,7 +328,13 @@ impl Lmm {
                 q[i + j * c] = q[j + i * c];
             }
         }
-        q
+        (q, cross)
+    }
+
+    /// The same for A over u only, from a selected inverse.
+    pub(crate) fn information_of(&self, inv: SelectedInverse) -> Vec<f64> {
+        let parts = Parts { trace: vec![], uu: vec![], n: vec![], u: vec![], h: vec![], inv };
+        self.information(&parts, false)
     }
 
     /// tr(P V_i P V_j) from the blocks of A^-1 on the pattern of its factor: exact for one grouping factor.
@@ -437,7 +447,7 @@ fn symmetric_pairs(c: &Component) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// tr(M E_i) for the symmetric matrix of the component's factor.
-fn entry(matrices: &[Vec<f64>], m: &Moments, i: &Component) -> f64 {
+pub(crate) fn entry(matrices: &[Vec<f64>], m: &Moments, i: &Component) -> f64 {
     let k = m.factors[i.factor].cols;
     let v = matrices[i.factor][i.row + i.col * k];
     if i.row == i.col {

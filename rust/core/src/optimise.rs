@@ -191,7 +191,7 @@ fn clip(block: &[f64], unit: &[f64], structure: Structure, floor: f64, zero: boo
     (x, rank)
 }
 
-fn clip_all(
+pub(crate) fn clip_all(
     m: &Moments,
     units: &[Vec<Vec<f64>>],
     lambda: &[Vec<f64>],
@@ -261,16 +261,16 @@ pub fn invert(a: &[f64], n: usize) -> Vec<f64> {
 }
 
 /// Quadratic model of the deviance in the components of delta.
-struct Model<'a> {
-    components: &'a [Component],
-    gradient: &'a [f64],
-    hessian: Vec<f64>,
+pub(crate) struct Model<'a> {
+    pub components: &'a [Component],
+    pub gradient: &'a [f64],
+    pub hessian: Vec<f64>,
     /// Entries of L that stay at those of the identity.
-    fixed: &'a [bool],
+    pub fixed: &'a [bool],
 }
 
 impl Model<'_> {
-    fn value(&self, d: &[f64]) -> f64 {
+    pub fn value(&self, d: &[f64]) -> f64 {
         let c = d.len();
         let mut v = 0.0;
         for j in 0..c {
@@ -326,7 +326,7 @@ impl Model<'_> {
     }
 
     /// Minimise the model over positive semidefinite I + delta.
-    fn minimise(&self) -> Vec<f64> {
+    pub fn minimise(&self) -> Vec<f64> {
         let c = self.components.len();
         let mut l: Vec<f64> = self.components.iter().map(|k| if k.row == k.col { 1.0 } else { 0.0 }).collect();
         // A scalar or diagonal model is solved by its free minimiser when that is legal.
@@ -449,7 +449,7 @@ fn blocks(components: &[Component], d: &[f64]) -> Vec<(usize, usize, usize, Vec<
 }
 
 /// Lambda after a step: Lambda R with R R' = I + delta.
-fn apply(m: &Moments, components: &[Component], lambda: &[Vec<f64>], d: &[f64]) -> Vec<Vec<f64>> {
+pub(crate) fn apply(m: &Moments, components: &[Component], lambda: &[Vec<f64>], d: &[f64]) -> Vec<Vec<f64>> {
     let mut out = lambda.to_vec();
     for (f, s, k, block) in blocks(components, d) {
         let slot = &m.factors[f].slots[s];
@@ -514,7 +514,7 @@ fn rebuild(l: &[f64], v: &[f64], w: &[f64], c: usize) -> Vec<f64> {
 ///
 /// Far from the optimum the larger of average and expected information: the first is too small above, the second
 /// below a variance's optimum. Near it (`close`) the observed information, as far as it is positive.
-fn curvature(slope: &Slope, c: usize, close: bool, damping: f64) -> (Vec<f64>, f64) {
+pub(crate) fn curvature(slope: &Slope, c: usize, close: bool, damping: f64) -> (Vec<f64>, f64) {
     let target = if close { &slope.observed } else { &slope.expected };
     // Floor directions carry little information: compare in units of each component's own.
     let unit: Vec<f64> = (0..c)
@@ -541,7 +541,7 @@ fn curvature(slope: &Slope, c: usize, close: bool, damping: f64) -> (Vec<f64>, f
 
 /// Components between two directions that rest on the floor with a gradient that keeps them there. Their axes are
 /// columns of Lambda (see `clip`); turning a floor direction into the others stays free.
-fn at_floor(
+pub(crate) fn at_floor(
     m: &Moments,
     units: &[Vec<Vec<f64>>],
     components: &[Component],
@@ -688,7 +688,14 @@ fn finish(
     })
 }
 
-fn floor_slopes(m: &Moments, unit: &[f64], lambda: &[Vec<f64>], n: &[Vec<f64>], f: usize, s: usize) -> Vec<f64> {
+pub(crate) fn floor_slopes(
+    m: &Moments,
+    unit: &[f64],
+    lambda: &[Vec<f64>],
+    n: &[Vec<f64>],
+    f: usize,
+    s: usize,
+) -> Vec<f64> {
     let (factor, slot) = (&m.factors[f], &m.factors[f].slots[s]);
     let k = slot.cols;
     let t = mul(unit, &slot_block(&lambda[f], factor.cols, slot.offset, k), k, true);

@@ -137,6 +137,27 @@ pub struct TermArrays<'py> {
     blocks: Vec<BlockArrays<'py>>,
 }
 
+impl<'py> TermArrays<'py> {
+    pub fn new(t: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let (codes, levels, structure, inner): (Bound<'py, PyAny>, usize, String, Bound<'py, PyAny>) = t.extract()?;
+        Ok(TermArrays {
+            codes: CodeArray::new(&codes)?,
+            levels,
+            structure: Structure::parse(&structure).map_err(to_python)?,
+            blocks: blocks(&inner)?,
+        })
+    }
+
+    pub fn view(&self) -> PyResult<Term<'_>> {
+        Ok(Term {
+            codes: self.codes.view()?,
+            levels: self.levels,
+            structure: self.structure,
+            blocks: block_views(&self.blocks)?,
+        })
+    }
+}
+
 /// Everything of a model that has one entry a row.
 pub struct RowArrays<'py> {
     fixed: Vec<BlockArrays<'py>>,
@@ -154,34 +175,13 @@ impl<'py> RowArrays<'py> {
         weights: Option<PyReadonlyArray1<'py, f64>>,
         offset: Option<PyReadonlyArray1<'py, f64>>,
     ) -> PyResult<Self> {
-        let mut list = vec![];
-        for t in terms.try_iter()? {
-            let (codes, levels, structure, inner): (Bound<'py, PyAny>, usize, String, Bound<'py, PyAny>) =
-                t?.extract()?;
-            list.push(TermArrays {
-                codes: CodeArray::new(&codes)?,
-                levels,
-                structure: Structure::parse(&structure).map_err(to_python)?,
-                blocks: blocks(&inner)?,
-            });
-        }
-        Ok(RowArrays { fixed: blocks(fixed)?, terms: list, y, weights, offset })
+        let list: PyResult<Vec<_>> = terms.try_iter()?.map(|t| TermArrays::new(&t?)).collect();
+        Ok(RowArrays { fixed: blocks(fixed)?, terms: list?, y, weights, offset })
     }
 
     pub fn view(&self) -> PyResult<Rows<'_>> {
         let y = contiguous(self.y.as_slice())?;
-        let terms: PyResult<Vec<Term<'_>>> = self
-            .terms
-            .iter()
-            .map(|t| {
-                Ok(Term {
-                    codes: t.codes.view()?,
-                    levels: t.levels,
-                    structure: t.structure,
-                    blocks: block_views(&t.blocks)?,
-                })
-            })
-            .collect();
+        let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|t| t.view()).collect();
         Ok(Rows {
             n: y.len(),
             fixed: block_views(&self.fixed)?,

@@ -2,6 +2,7 @@
 
 mod columns;
 mod errors;
+mod glmm;
 mod lmm;
 mod tools;
 
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::check_processor()?;
     m.add_class::<lmm::Lmm>()?;
+    m.add_class::<glmm::Glmm>()?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     tools::register(m)
 }

@@ -16,8 +16,11 @@ use rayon::ThreadPool;
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, RowArrays};
 use crate::errors::to_python;
 
+/// None is the default pool (all processors).
+pub type Pool = Option<Arc<ThreadPool>>;
+
 /// Pools by number of threads, made once; None is the default pool (all processors).
-fn pool(threads: usize) -> PyResult<Option<Arc<ThreadPool>>> {
+pub fn pool(threads: usize) -> PyResult<Option<Arc<ThreadPool>>> {
     static POOLS: OnceLock<Mutex<HashMap<usize, Arc<ThreadPool>>>> = OnceLock::new();
     if threads == 0 {
         return Ok(None);
@@ -40,7 +43,7 @@ fn pool(threads: usize) -> PyResult<Option<Arc<ThreadPool>>> {
 }
 
 /// Run without the interpreter lock, in the model's own pool of threads.
-fn solve<T: Send>(
+pub fn solve<T: Send>(
     py: Python<'_>,
     pool: &Option<Arc<ThreadPool>>,
     work: impl FnOnce() -> Result<T, CoreError> + Send,
@@ -58,7 +61,7 @@ pub struct Lmm {
     pool: Option<Arc<ThreadPool>>,
 }
 
-fn options(dict: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
+pub fn options(dict: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
     let mut o = Options::default();
     for (key, value) in dict.map(|d| d.iter().collect::<Vec<_>>()).unwrap_or_default() {
         match key.extract::<String>()?.as_str() {
@@ -74,15 +77,15 @@ fn options(dict: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
 }
 
 /// Column-major square matrix as a numpy array (it is symmetric, so the order does not matter) or its transpose.
-fn matrix<'py>(py: Python<'py>, a: Vec<f64>, n: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
+pub fn matrix<'py>(py: Python<'py>, a: Vec<f64>, n: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
     a.into_pyarray(py).reshape([n, n])
 }
 
-fn rows_by<'py>(py: Python<'py>, a: Vec<f64>, rows: usize, cols: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
+pub fn rows_by<'py>(py: Python<'py>, a: Vec<f64>, rows: usize, cols: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
     a.into_pyarray(py).reshape([rows, cols])
 }
 
-fn vector<'py>(py: Python<'py>, a: &[f64]) -> Bound<'py, PyArray1<f64>> {
+pub fn vector<'py>(py: Python<'py>, a: &[f64]) -> Bound<'py, PyArray1<f64>> {
     PyArray1::from_slice(py, a)
 }
 
@@ -129,7 +132,7 @@ fn report<'py>(py: Python<'py>, r: Report) -> PyResult<Bound<'py, PyDict>> {
     Ok(d)
 }
 
-fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
+pub fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
     a.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))
 }
 

@@ -6,8 +6,13 @@
 //! sweep; where the rest fills in it becomes one dense front, handled by blocked kernels (multifrontal method,
 //! Duff & Reid 1983; selected inverse, Takahashi et al. 1973).
 
+mod inverse;
+mod leaves;
 mod numeric;
 mod symbolic;
+#[cfg(test)]
+mod tests;
 
-pub use numeric::{Cross, Numeric, SelectedInverse, Source};
+pub use inverse::{Cross, SelectedInverse};
+pub use numeric::{Numeric, Source};
 pub use symbolic::Symbolic;

@@ -1,16 +1,15 @@
-//! Numbers on the symbolic factorisation: factor, triangular solves, selected inverse.
+//! Numbers on the symbolic factorisation: the factor and triangular solves.
 
 use rayon::prelude::*;
 
+use super::leaves;
 use super::symbolic::{Edge, Super, Symbolic, NONE};
 use crate::dense;
 use crate::design::Moments;
 use crate::CoreError;
 
 /// Leaves handled by one task.
-const LEAVES: usize = 512;
-/// Off-diagonal blocks larger than this are left out of the cross-factor information (it only steers the optimiser).
-const CROSS_LIMIT: usize = 16;
+pub(super) const LEAVES: usize = 512;
 
 /// The matrix Lambda' Z'WZ Lambda + I, block by block.
 #[derive(Clone, Copy)]
@@ -80,27 +79,26 @@ fn sandwich(a: &[f64], v: &[f64], b: &[f64], ka: usize, kb: usize, out: &mut [f6
     }
 }
 
-/// A square working matrix of a supernode: its own columns, then the rows below.
-struct Front {
-    a: Vec<f64>,
-    ld: usize,
-    width: usize,
+/// A square working matrix of a supernode: what it adds to its parent, or its part of the inverse.
+pub(super) struct Front {
+    pub a: Vec<f64>,
+    pub ld: usize,
 }
 
 /// Shared access to slices whose parts are written by different tasks.
 #[derive(Clone, Copy)]
-struct Shared(*mut f64, usize);
+pub(super) struct Shared(*mut f64, usize);
 // SAFETY: every task writes only the panels (or diagonal blocks) of its own supernodes; ranges never overlap.
 unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    fn new(v: &mut [f64]) -> Self {
+    pub fn new(v: &mut [f64]) -> Self {
         Shared(v.as_mut_ptr(), v.len())
     }
 
     #[allow(clippy::mut_from_ref)]
-    fn slice(&self, from: usize, len: usize) -> &mut [f64] {
+    pub fn slice(&self, from: usize, len: usize) -> &mut [f64] {
         assert!(from + len <= self.1);
         // SAFETY: in range by the assertion; disjoint by the argument above.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(from), len) }
@@ -109,9 +107,9 @@ impl Shared {
 
 /// Subtrees that are independent of each other, and the supernodes above them, in elimination order.
 #[derive(Clone, Debug, Default)]
-struct Schedule {
-    tasks: Vec<(usize, usize)>,
-    top: Vec<usize>,
+pub(super) struct Schedule {
+    pub tasks: Vec<(usize, usize)>,
+    pub top: Vec<usize>,
 }
 
 impl Schedule {
@@ -154,8 +152,8 @@ impl Schedule {
 /// The factor L of one theta; buffers are kept from one factorisation to the next.
 pub struct Numeric {
     panels: Vec<f64>,
-    schedule: Schedule,
-    leaves: Vec<u32>,
+    pub(super) schedule: Schedule,
+    pub(super) leaves: Vec<u32>,
     pub logdet: f64,
 }
 
@@ -166,7 +164,7 @@ impl Numeric {
     }
 
     /// Panel (width + below) x width of a supernode: L on top, the rows below it under it.
-    fn panel(&self, s: &Super) -> &[f64] {
+    pub(super) fn panel(&self, s: &Super) -> &[f64] {
         let (w, r) = (s.width as usize, s.below as usize);
         &self.panels[s.panel..s.panel + (w + r) * w]
     }
@@ -185,10 +183,9 @@ impl Numeric {
             self.leaves.par_chunks(LEAVES).try_for_each(leaf_chunk)?;
         }
         let run = |range: (usize, usize), fronts: &mut Vec<(usize, Front)>| -> Result<(), CoreError> {
-            let mut local = vec![0u32; sym.nodes];
             for s in range.0..range.1 {
                 if !sym.supers[s].leaf {
-                    factor_super(sym, s, src, &shared, fronts, &mut local)?;
+                    factor_super(sym, s, src, &shared, fronts)?;
                 }
             }
             Ok(())
@@ -210,9 +207,8 @@ impl Numeric {
                 .collect();
             fronts.extend(parts?.into_iter().flatten());
         }
-        let mut local = vec![0u32; if self.schedule.top.is_empty() { 0 } else { sym.nodes }];
         for &s in &self.schedule.top {
-            factor_super(sym, s, src, &shared, &mut fronts, &mut local)?;
+            factor_super(sym, s, src, &shared, &mut fronts)?;
         }
         self.logdet = self.log_determinant(sym);
         Ok(())
@@ -312,45 +308,15 @@ impl Numeric {
             }
         }
     }
-
-    /// Entries of (L L')^-1 on the diagonal blocks, and their squares on the pattern of L.
-    pub fn selected_inverse(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
-        let mut out = SelectedInverse::zero(m);
-        let diag: Vec<Shared> = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
-        let mut cross = Cross::zero(m);
-        let template = Cross::zero(m);
-        let ctx = Inverter { num: self, sym, diag: &diag, template: &template };
-        ctx.orphans(&self.leaves);
-        let mut fronts: Vec<(usize, Front)> = vec![];
-        for &s in self.schedule.top.iter().rev() {
-            ctx.invert_super(s, &[], &mut fronts, &mut cross);
-        }
-        let tasks = &self.schedule.tasks;
-        if tasks.len() == 1 && self.schedule.top.is_empty() {
-            ctx.run(tasks[0], &[], &mut cross);
-        } else {
-            let parts: Vec<Cross> = group_tasks(tasks)
-                .into_par_iter()
-                .map(|g| {
-                    let mut c = Cross::zero(m);
-                    g.iter().for_each(|&t| ctx.run(t, &fronts, &mut c));
-                    c
-                })
-                .collect();
-            parts.iter().for_each(|c| cross.add(c));
-        }
-        out.cross = cross;
-        out
-    }
 }
 
 /// Consecutive tasks in at most 64 groups (a number that does not depend on the threads).
-fn group_tasks(tasks: &[(usize, usize)]) -> Vec<&[(usize, usize)]> {
+pub(super) fn group_tasks(tasks: &[(usize, usize)]) -> Vec<&[(usize, usize)]> {
     tasks.chunks(tasks.len().div_ceil(64).max(1)).collect()
 }
 
 /// Scalar rows (in elimination order) below a supernode.
-fn scalar_rows(sym: &Symbolic, s: &Super, out: &mut Vec<u32>) {
+pub(super) fn scalar_rows(sym: &Symbolic, s: &Super, out: &mut Vec<u32>) {
     out.clear();
     for &q in sym.rows(s) {
         out.extend(sym.offset[q as usize]..sym.offset[q as usize + 1]);
@@ -358,7 +324,7 @@ fn scalar_rows(sym: &Symbolic, s: &Super, out: &mut Vec<u32>) {
 }
 
 /// Scalar offsets of a supernode's rows in the front of its parent.
-fn relative_scalars(sym: &Symbolic, s: &Super, out: &mut Vec<u32>) {
+pub(super) fn relative_scalars(sym: &Symbolic, s: &Super, out: &mut Vec<u32>) {
     out.clear();
     for (&q, &r) in sym.rows(s).iter().zip(sym.relative(s)) {
         let w = sym.offset[q as usize + 1] - sym.offset[q as usize];
@@ -397,55 +363,40 @@ fn factor_super(
     src: Source<'_>,
     panels: &Shared,
     fronts: &mut Vec<(usize, Front)>,
-    local: &mut [u32],
 ) -> Result<(), CoreError> {
     let s = &sym.supers[index];
     let (w, r) = (s.width as usize, s.below as usize);
-    let ld = w + r;
-    let panel = panels.slice(s.panel, ld * w);
-    if r == 0 {
-        panel.fill(0.0);
-        assemble(sym, index, src, panel, ld, fronts, local, panels);
-        return dense::cholesky(panel, w, ld);
-    }
-    let mut a = vec![0.0; ld * ld];
-    assemble(sym, index, src, &mut a, ld, fronts, local, panels);
-    panel.copy_from_slice(&a[..ld * w]);
+    let panel = panels.slice(s.panel, (w + r) * w);
+    panel.fill(0.0);
+    let mut update = vec![0.0; r * r];
+    assemble(sym, index, src, panel, &mut update, fronts, panels);
     dense::panel_factor(panel, w, r)?;
-    dense::syrk_lower(&mut a[w * ld + w..], ld, &panel[w..], ld, r, w, -1.0);
-    fronts.push((index, Front { a, ld, width: w }));
+    if r > 0 {
+        dense::syrk_lower(&mut update, r, &panel[w..], w + r, r, w, -1.0);
+        fronts.push((index, Front { a: update, ld: r }));
+    }
     Ok(())
 }
 
-/// Original entries and the children's contributions, in the lower triangle of the front.
-#[allow(clippy::too_many_arguments)]
+/// Original entries and the children's contributions, in the lower triangles of the panel and of the update.
 fn assemble(
     sym: &Symbolic,
     index: usize,
     src: Source<'_>,
-    a: &mut [f64],
-    ld: usize,
+    panel: &mut [f64],
+    update: &mut [f64],
     fronts: &mut Vec<(usize, Front)>,
-    local: &mut [u32],
     panels: &Shared,
 ) {
     let s = &sym.supers[index];
-    let base = sym.offset[s.first as usize];
-    for q in s.first..s.last {
-        local[q as usize] = sym.offset[q as usize] - base;
-    }
-    let mut at = s.width;
-    for &q in sym.rows(s) {
-        local[q as usize] = at;
-        at += sym.width_at(q as usize) as u32;
-    }
+    let (w, r) = (s.width as usize, s.below as usize);
+    let ld = w + r;
+    sym.for_edges(s, |p, column, e, row| {
+        src.edge(e, sym.factor_at[p] as usize, &mut panel[row + column * ld..], ld);
+    });
     for p in s.first as usize..s.last as usize {
-        let f = sym.factor_at[p] as usize;
-        let c = local[p] as usize;
-        src.diagonal(f, sym.level(p), &mut a[c + c * ld..], ld);
-        for e in sym.edges(p) {
-            src.edge(e, f, &mut a[local[e.row as usize] as usize + c * ld..], ld);
-        }
+        let c = (sym.offset[p] - sym.offset[s.first as usize]) as usize;
+        src.diagonal(sym.factor_at[p] as usize, sym.level(p), &mut panel[c + c * ld..], ld);
     }
     let mut idx = vec![];
     let mut leaves = vec![];
@@ -460,374 +411,18 @@ fn assemble(
             let (_, f) = fronts.swap_remove(k);
             relative_scalars(sym, child, &mut idx);
             for (j, &cj) in idx.iter().enumerate() {
-                let from = &f.a[(f.width + j) * f.ld + f.width..][..idx.len()];
-                let to = &mut a[cj as usize * ld..(cj as usize + 1) * ld];
-                for (i, &ri) in idx.iter().enumerate().skip(j) {
-                    to[ri as usize] += from[i];
+                let from = &f.a[j * f.ld..(j + 1) * f.ld];
+                let (to, shift) = match (cj as usize).checked_sub(w) {
+                    None => (&mut panel[cj as usize * ld..(cj as usize + 1) * ld], 0),
+                    Some(c) => (&mut update[c * r..(c + 1) * r], w as u32),
+                };
+                for (&ri, v) in idx[j..].iter().zip(&from[j..]) {
+                    to[(ri - shift) as usize] += v;
                 }
             }
         }
     }
-    add_leaves(sym, &leaves, a, ld, panels);
-}
-
-/// Subtract L21 L21' of every leaf child; large fronts are split by columns, so that each entry is summed in order.
-fn add_leaves(sym: &Symbolic, leaves: &[u32], a: &mut [f64], ld: usize, panels: &Shared) {
-    let work: usize =
-        leaves.iter().map(|&c| &sym.supers[c as usize]).map(|s| (s.below * s.below * s.width) as usize).sum();
-    if work < 300_000 || rayon::current_num_threads() == 1 {
-        scatter_leaves(sym, leaves, a, ld, 0, ld, panels);
-        return;
-    }
-    const PARTS: usize = 8;
-    let cut = |t: usize| (ld as f64 * (1.0 - (1.0 - t as f64 / PARTS as f64).sqrt())) as usize;
-    let mut parts = vec![];
-    let mut rest = a;
-    for t in 0..PARTS {
-        let (from, to) = (cut(t), if t + 1 == PARTS { ld } else { cut(t + 1) });
-        let (mine, more) = rest.split_at_mut(((to - from) * ld).min(rest.len()));
-        parts.push((from, to, mine));
-        rest = more;
-    }
-    parts.into_par_iter().for_each(|(from, to, mine)| scatter_leaves(sym, leaves, mine, ld, from, to, panels));
-}
-
-/// Contributions of the leaves to columns `from..to` of the front (`a` begins at column `from`).
-fn scatter_leaves(sym: &Symbolic, leaves: &[u32], a: &mut [f64], ld: usize, from: usize, to: usize, panels: &Shared) {
-    let mut idx = vec![];
-    for &c in leaves {
-        let s = &sym.supers[c as usize];
-        let (w, r) = (s.width as usize, s.below as usize);
-        if r == 0 {
-            continue;
-        }
-        let panel: &[f64] = panels.slice(s.panel, (w + r) * w);
-        let rel: &[u32] = if sym.rows(s).len() == r {
-            sym.relative(s)
-        } else {
-            relative_scalars(sym, s, &mut idx);
-            &idx
-        };
-        let lo = rel.partition_point(|&v| (v as usize) < from);
-        let hi = rel.partition_point(|&v| (v as usize) < to);
-        if w == 1 {
-            let l = &panel[1..];
-            for j in lo..hi {
-                let f = l[j];
-                let column = &mut a[(rel[j] as usize - from) * ld..][..ld];
-                for (&i, &v) in rel[j..].iter().zip(&l[j..]) {
-                    column[i as usize] -= f * v;
-                }
-            }
-        } else {
-            for j in lo..hi {
-                let column = &mut a[(rel[j] as usize - from) * ld..][..ld];
-                for i in j..r {
-                    let dot: f64 = (0..w).map(|t| panel[w + i + t * (w + r)] * panel[w + j + t * (w + r)]).sum();
-                    column[rel[i] as usize] -= dot;
-                }
-            }
-        }
-    }
-}
-
-/// Squares of inverse blocks between factors f <= g, as sum over blocks M of M[a, b] M[c, d] at ((a, c), (b, d)).
-#[derive(Clone, Debug)]
-pub struct Cross {
-    pub value: Vec<Vec<f64>>,
-    pub factors: usize,
-    widths: Vec<usize>,
-}
-
-impl Cross {
-    fn zero(m: &Moments) -> Self {
-        let widths: Vec<usize> = m.factors.iter().map(|f| f.cols).collect();
-        let n = widths.len();
-        let mut value = vec![];
-        for f in 0..n {
-            for g in f..n {
-                let size = widths[f] * widths[g];
-                value.push(if size > CROSS_LIMIT { vec![] } else { vec![0.0; size * size] });
-            }
-        }
-        Cross { value, factors: n, widths }
-    }
-
-    fn zero_like(other: &Cross) -> Self {
-        let value = other.value.iter().map(|v| vec![0.0; v.len()]).collect();
-        Cross { value, factors: other.factors, widths: other.widths.clone() }
-    }
-
-    pub fn at(&self, f: usize, g: usize) -> &[f64] {
-        &self.value[self.index(f, g)]
-    }
-
-    fn index(&self, f: usize, g: usize) -> usize {
-        f * self.factors - f * (f + 1) / 2 + g
-    }
-
-    fn add(&mut self, other: &Cross) {
-        for (a, b) in self.value.iter_mut().zip(&other.value) {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        }
-    }
-
-    /// Book an off-diagonal block between a node of factor f (rows) and one of factor g (columns).
-    #[inline]
-    fn book(&mut self, f: usize, g: usize, block: impl Fn(usize, usize) -> f64) {
-        let (kf, kg) = (self.widths[f], self.widths[g]);
-        let at = if f <= g { self.index(f, g) } else { self.index(g, f) };
-        let out = &mut self.value[at];
-        if out.is_empty() {
-            return;
-        }
-        if kf == 1 && kg == 1 {
-            let v = block(0, 0);
-            out[0] += if f == g { 2.0 * v * v } else { v * v };
-            return;
-        }
-        let (lo, hi) = if f <= g { (kf, kg) } else { (kg, kf) };
-        let get = |a: usize, b: usize| if f <= g { block(a, b) } else { block(b, a) };
-        for a in 0..lo {
-            for c in 0..lo {
-                for b in 0..hi {
-                    for d in 0..hi {
-                        let v = get(a, b) * get(c, d) + if f == g { get(b, a) * get(d, c) } else { 0.0 };
-                        out[(a * lo + c) * hi * hi + b * hi + d] += v;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Diagonal blocks of the inverse by factor (levels x cols x cols) and the squares of its other known blocks.
-pub struct SelectedInverse {
-    pub diag: Vec<Vec<f64>>,
-    pub cross: Cross,
-}
-
-impl SelectedInverse {
-    fn zero(m: &Moments) -> Self {
-        let diag = m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * f.cols]).collect();
-        SelectedInverse { diag, cross: Cross::zero(m) }
-    }
-}
-
-struct Inverter<'a> {
-    num: &'a Numeric,
-    sym: &'a Symbolic,
-    diag: &'a [Shared],
-    template: &'a Cross,
-}
-
-impl Inverter<'_> {
-    /// Leaves without a parent: their block of the inverse is that of their own factor.
-    fn orphans(&self, leaves: &[u32]) {
-        let go = |chunk: &[u32]| {
-            for &s in chunk {
-                let s = &self.sym.supers[s as usize];
-                if s.parent == NONE {
-                    let w = s.width as usize;
-                    let panel = self.num.panel(s);
-                    let inv = if w == 1 { vec![1.0 / (panel[0] * panel[0])] } else { small_inverse(panel, w, w) };
-                    self.store(s.first as usize, &inv, w, 0);
-                }
-            }
-        };
-        if leaves.len() <= 2 * LEAVES {
-            go(leaves);
-        } else {
-            leaves.par_chunks(LEAVES).for_each(go);
-        }
-    }
-
-    /// Keep the diagonal block of the node at a position, found in `a` at (c, c).
-    fn store(&self, position: usize, a: &[f64], ld: usize, c: usize) {
-        let f = self.sym.factor_at[position] as usize;
-        let k = self.sym.widths[f] as usize;
-        let out = self.diag[f].slice(self.sym.level(position) * k * k, k * k);
-        for j in 0..k {
-            for i in 0..k {
-                out[i + j * k] = a[c + i + (c + j) * ld];
-            }
-        }
-    }
-
-    /// A whole subtree, from its root down; `above` holds the fronts of the top.
-    fn run(&self, (from, to): (usize, usize), above: &[(usize, Front)], cross: &mut Cross) {
-        let mut fronts: Vec<(usize, Front)> = vec![];
-        for s in (from..to).rev() {
-            if !self.sym.supers[s].leaf {
-                self.invert_super(s, above, &mut fronts, cross);
-                // Supernodes come in postorder: a front whose first child is behind us is never looked at again.
-                fronts.retain(|(i, _)| self.sym.children(*i).first().is_some_and(|&c| (c as usize) < s));
-            }
-        }
-    }
-
-    fn invert_super(
-        &self,
-        index: usize,
-        above: &[(usize, Front)],
-        fronts: &mut Vec<(usize, Front)>,
-        cross: &mut Cross,
-    ) {
-        let s = &self.sym.supers[index];
-        let (w, r) = (s.width as usize, s.below as usize);
-        let ld = w + r;
-        let panel = self.num.panel(s);
-        let mut z;
-        if r == 0 {
-            z = dense::inverse_from_cholesky(panel, w, ld);
-        } else {
-            let mut idx = vec![];
-            relative_scalars(self.sym, s, &mut idx);
-            let mut zrr = vec![0.0; r * r];
-            if let Some((_, f)) = fronts.iter().chain(above).rev().find(|(i, _)| *i == s.parent as usize) {
-                for (j, &cj) in idx.iter().enumerate() {
-                    let column = &f.a[cj as usize * f.ld..(cj as usize + 1) * f.ld];
-                    for (i, &ri) in idx.iter().enumerate() {
-                        zrr[i + j * r] = column[ri as usize];
-                    }
-                }
-            }
-            // Y = L21 L11^-1; Z_rw = -Z_rr Y; Z_ww = (L11 L11')^-1 - Y' Z_rw
-            let mut y = vec![0.0; r * w];
-            for j in 0..w {
-                y[j * r..(j + 1) * r].copy_from_slice(&panel[w + j * ld..w + r + j * ld]);
-            }
-            dense::solve_right_l(panel, w, ld, &mut y, r, r);
-            let mut zrw = vec![0.0; r * w];
-            dense::gemm(&mut zrw, r, &zrr, r, &y, r, r, w, r, -1.0);
-            let mut zww = dense::inverse_from_cholesky(panel, w, ld);
-            dense::gemm_tn(&mut zww, w, &y, r, &zrw, r, w, w, r, -1.0);
-            z = vec![0.0; ld * ld];
-            for j in 0..w {
-                z[j * ld..j * ld + w].copy_from_slice(&zww[j * w..(j + 1) * w]);
-                z[j * ld + w..(j + 1) * ld].copy_from_slice(&zrw[j * r..(j + 1) * r]);
-                for i in 0..r {
-                    z[j + (w + i) * ld] = zrw[i + j * r];
-                }
-            }
-            for j in 0..r {
-                z[(w + j) * ld + w..(w + j + 1) * ld].copy_from_slice(&zrr[j * r..(j + 1) * r]);
-            }
-        }
-        self.book_super(s, &z, ld, cross);
-        let leaves: Vec<u32> =
-            self.sym.children(index).iter().copied().filter(|&c| self.sym.supers[c as usize].leaf).collect();
-        let parts: Vec<Cross> = if leaves.len() <= LEAVES {
-            vec![self.invert_leaves(&leaves, &z, ld)]
-        } else {
-            leaves.par_chunks(LEAVES).map(|c| self.invert_leaves(c, &z, ld)).collect()
-        };
-        parts.iter().for_each(|c| cross.add(c));
-        if leaves.len() < self.sym.children(index).len() {
-            fronts.push((index, Front { a: z, ld, width: w }));
-        }
-    }
-
-    fn book_super(&self, s: &Super, z: &[f64], ld: usize, cross: &mut Cross) {
-        let base = self.sym.offset[s.first as usize];
-        let scalar = self.sym.widths.iter().all(|&w| w == 1);
-        let w = s.width as usize;
-        let mut factor_of: Vec<usize> = (s.first..s.last).map(|p| self.sym.factor_at[p as usize] as usize).collect();
-        factor_of.extend(self.sym.rows(s).iter().map(|&q| self.sym.factor_at[q as usize] as usize));
-        if scalar {
-            for p in 0..w {
-                self.store(s.first as usize + p, z, ld, p);
-                let mut sums = vec![0.0; self.template.factors];
-                for i in p + 1..ld {
-                    sums[factor_of[i]] += z[i + p * ld] * z[i + p * ld];
-                }
-                for (g, &v) in sums.iter().enumerate().filter(|(_, v)| **v > 0.0) {
-                    let f = factor_of[p];
-                    let at = cross.index(f.min(g), f.max(g));
-                    cross.value[at][0] += if f == g { 2.0 * v } else { v };
-                }
-            }
-            return;
-        }
-        let mut starts: Vec<usize> = (s.first..s.last).map(|p| (self.sym.offset[p as usize] - base) as usize).collect();
-        let mut at = w;
-        for &q in self.sym.rows(s) {
-            starts.push(at);
-            at += self.sym.width_at(q as usize);
-        }
-        for (p, &cp) in starts.iter().enumerate().take((s.last - s.first) as usize) {
-            self.store(s.first as usize + p, z, ld, cp);
-            for (q, &cq) in starts.iter().enumerate().skip(p + 1) {
-                cross.book(factor_of[q], factor_of[p], |a, b| z[cq + a + (cp + b) * ld]);
-            }
-        }
-    }
-
-    fn invert_leaves(&self, leaves: &[u32], z: &[f64], ld: usize) -> Cross {
-        let mut cross = Cross::zero_like(self.template);
-        let (mut idx, mut v, mut y) = (vec![], vec![], vec![]);
-        for &c in leaves {
-            let s = &self.sym.supers[c as usize];
-            let (w, r) = (s.width as usize, s.below as usize);
-            let panel = self.num.panel(s);
-            let p = s.first as usize;
-            let f = self.sym.factor_at[p] as usize;
-            relative_scalars(self.sym, s, &mut idx);
-            v.clear();
-            v.resize(r * w, 0.0);
-            if w == 1 {
-                let inv = 1.0 / panel[0];
-                y.clear();
-                y.extend(panel[1..].iter().map(|l| l * inv));
-                for a in 0..r {
-                    let column = &z[idx[a] as usize * ld..(idx[a] as usize + 1) * ld];
-                    let ya = y[a];
-                    let mut sum = column[idx[a] as usize] * ya;
-                    for ((&i, &yb), vb) in idx[a + 1..].iter().zip(&y[a + 1..]).zip(&mut v[a + 1..]) {
-                        let zab = column[i as usize];
-                        sum += zab * yb;
-                        *vb += zab * ya;
-                    }
-                    v[a] += sum;
-                }
-                let dot: f64 = v.iter().zip(&y).map(|(a, b)| a * b).sum();
-                self.diag[f].slice(self.sym.level(p), 1)[0] = inv * inv + dot;
-            } else {
-                y.clear();
-                for j in 0..w {
-                    y.extend_from_slice(&panel[w + j * (w + r)..(j + 1) * (w + r)]);
-                }
-                dense::solve_right_l(panel, w, w + r, &mut y, r, r);
-                for a in 0..r {
-                    let column = &z[idx[a] as usize * ld..(idx[a] as usize + 1) * ld];
-                    for (b, &i) in idx.iter().enumerate() {
-                        let zab = column[i as usize];
-                        for j in 0..w {
-                            v[a + j * r] += zab * y[b + j * r];
-                        }
-                    }
-                }
-                let mut zll = small_inverse(panel, w, w + r);
-                for i in 0..w {
-                    for j in 0..w {
-                        zll[i + j * w] += (0..r).map(|a| y[a + i * r] * v[a + j * r]).sum::<f64>();
-                    }
-                }
-                self.store(p, &zll, w, 0);
-            }
-            let mut at = 0;
-            for &q in self.sym.rows(s) {
-                let g = self.sym.factor_at[q as usize] as usize;
-                cross.book(g, f, |a, b| v[at + a + b * r]);
-                at += self.sym.width_at(q as usize);
-            }
-        }
-        cross
-    }
-}
-
-fn small_inverse(l: &[f64], n: usize, ld: usize) -> Vec<f64> {
-    dense::inverse_from_cholesky(l, n, ld)
+    leaves::add(sym, &leaves, panel, update, w, panels);
 }
 
 /// L^-1 times sparse right-hand sides, one row of new data at a time: only ancestors of its nodes are visited.

@@ -4,8 +4,15 @@ use crate::design::Moments;
 use crate::CoreError;
 
 pub const NONE: u32 = u32::MAX;
-/// A trailing block is treated as dense when at least this share of it is filled.
+/// The part left by the leading factor is treated as dense when at least this share of it is filled at once.
 const DENSE_SHARE: f64 = 0.6;
+/// A multiplication outside a dense block costs about this many inside it (indirect addressing, narrow blocks).
+const SPARSE_PENALTY: f64 = 8.0;
+/// Most pairs of neighbours that are looked at to find the graph left by the leading factor.
+const REDUCE_WORK: f64 = 5e7;
+/// Supernodes are merged while the zeros stored for it stay below these shares (narrow result, any result).
+const MERGE_NARROW: (u32, f64) = (8, 0.4);
+const MERGE: f64 = 0.15;
 /// Up to this many trailing nodes the reduced graph is inspected for density before any ordering is computed.
 const INSPECT: usize = 12_000;
 
@@ -60,9 +67,7 @@ pub struct Symbolic {
 
 impl Symbolic {
     pub fn new(m: &Moments) -> Result<Self, CoreError> {
-        let graph = Graph::new(m);
-        let (order, tail) = graph.order()?;
-        Ok(Builder::new(&graph, order).finish(tail))
+        Graph::new(m).symbolic()
     }
 
     pub fn level(&self, position: usize) -> usize {
@@ -90,13 +95,38 @@ impl Symbolic {
         &self.edges[self.edge_start[position] as usize..self.edge_start[position + 1] as usize]
     }
 
+    /// Visit the edges of a supernode's nodes as (position, scalar column, edge, scalar row), both in its front.
+    pub fn for_edges(&self, s: &Super, mut visit: impl FnMut(usize, usize, &Edge, usize)) {
+        let base = self.offset[s.first as usize];
+        let rows = self.rows(s);
+        let mut below = vec![];
+        let mut at = s.width;
+        for &q in rows {
+            below.push(at);
+            at += self.width_at(q as usize) as u32;
+        }
+        for p in s.first as usize..s.last as usize {
+            let column = (self.offset[p] - base) as usize;
+            let mut from = 0;
+            for e in self.edges(p) {
+                if e.row < s.last {
+                    visit(p, column, e, (self.offset[e.row as usize] - base) as usize);
+                } else {
+                    // Edges and rows are both in elimination order.
+                    from += rows[from..].partition_point(|&q| q < e.row);
+                    visit(p, column, e, below[from] as usize);
+                }
+            }
+        }
+    }
+
     /// Multiplications of one factorisation (for the floor that benchmarks report).
     pub fn flops(&self) -> f64 {
         self.supers
             .iter()
             .map(|s| {
                 let (w, r) = (s.width as f64, s.below as f64);
-                w * w * w / 3.0 + w * w * r + w * r * r
+                w * w * w / 6.0 + 0.5 * w * w * r + 0.5 * w * r * r
             })
             .sum()
     }
@@ -120,22 +150,115 @@ impl<'a> Graph<'a> {
         Graph { m, base, nodes }
     }
 
-    /// Elimination order, and how many of the last nodes are known to form one dense block.
-    fn order(&self) -> Result<(Vec<u32>, usize), CoreError> {
-        let natural = |lead: usize| -> Vec<u32> {
-            let range = |f: usize| self.base[f]..self.base[f] + self.m.factors[f].levels as u32;
-            range(lead).chain((0..self.m.factors.len()).filter(|&f| f != lead).flat_map(range)).collect()
-        };
+    /// The factor whose levels are eliminated first: the one with most levels.
+    fn lead(&self) -> usize {
+        (0..self.m.factors.len()).max_by_key(|&f| (self.m.factors[f].levels, usize::MAX - f)).unwrap_or(0)
+    }
+
+    /// Levels of the leading factor, then all others as they come.
+    fn natural(&self, lead: usize) -> Vec<u32> {
+        let range = |f: usize| self.base[f]..self.base[f] + self.m.factors[f].levels as u32;
+        range(lead).chain((0..self.m.factors.len()).filter(|&f| f != lead).flat_map(range)).collect()
+    }
+
+    fn symbolic(&self) -> Result<Symbolic, CoreError> {
+        let lead = self.lead();
+        let natural = |tail: usize| Builder::new(self, self.natural(lead)).leading(tail);
         if self.m.factors.len() <= 1 {
-            return Ok(((0..self.nodes as u32).collect(), 0));
+            return Ok(natural(0));
         }
-        let lead = (0..self.m.factors.len()).max_by_key(|&f| (self.m.factors[f].levels, usize::MAX - f)).unwrap_or(0);
         let rest = self.nodes - self.m.factors[lead].levels;
-        let rest_width: usize = self.width_without(lead);
-        if rest_width <= 16 || (rest <= INSPECT && self.fills_in(lead, rest)) {
-            return Ok((natural(lead), rest));
+        if self.width_without(lead) <= 16 || (rest <= INSPECT && self.fills_in(lead, rest)) {
+            return Ok(natural(rest));
         }
-        Ok((self.minimum_degree()?, 0))
+        let order = match self.reduced_graph(lead, rest) {
+            Some((start, row)) => {
+                let tail = &self.natural(lead)[self.nodes - rest..];
+                let head = self.natural(lead).into_iter().take(self.nodes - rest);
+                head.chain(minimum_degree(&start, &row)?.into_iter().map(|i| tail[i as usize])).collect()
+            }
+            None => {
+                let (start, row) = self.graph();
+                minimum_degree(&start, &row)?
+            }
+        };
+        let ordered = Builder::new(self, order);
+        let plan = ordered.plan();
+        if rest <= INSPECT && self.natural_cost(lead, rest) <= plan.cost {
+            return Ok(natural(rest));
+        }
+        Ok(ordered.planned(plan))
+    }
+
+    /// Cost of eliminating the leading factor and all the rest as one dense block.
+    fn natural_cost(&self, lead: usize, rest: usize) -> f64 {
+        self.degrees(lead).map(sparse_cost).sum::<f64>() + dense_cost(rest)
+    }
+
+    /// Levels of other factors that every level of the leading factor meets.
+    fn degrees(&self, lead: usize) -> impl Iterator<Item = f64> + '_ {
+        let pairs: Vec<_> = self.m.pairs.iter().filter(|p| p.lead == lead).collect();
+        (0..self.m.factors[lead].levels).map(move |l| pairs.iter().map(|p| (p.start[l + 1] - p.start[l]) as f64).sum())
+    }
+
+    /// The graph that is left when a leading factor much larger than all others is eliminated (upper triangle,
+    /// compressed by the earlier node); an ordering is then needed for the few that remain only.
+    fn reduced_graph(&self, lead: usize, rest: usize) -> Option<(Vec<u32>, Vec<u32>)> {
+        let work: f64 = self.degrees(lead).map(|r| r * r).sum();
+        if self.m.factors[lead].levels < 2 * rest || work > REDUCE_WORK {
+            return None;
+        }
+        let (shift, first) = (self.m.factors[lead].levels as u32, self.base[lead]);
+        let rank = |node: u32| if node > first { node - shift } else { node };
+        let (meets_start, meets) = self.lead_rows(lead, rank);
+        let (mut by_start, mut by) = (vec![0u32; rest + 1], vec![0u32; meets.len()]);
+        meets.iter().for_each(|&q| by_start[q as usize + 1] += 1);
+        (0..rest).for_each(|j| by_start[j + 1] += by_start[j]);
+        let mut next = by_start.clone();
+        for l in 0..meets_start.len() - 1 {
+            for &q in &meets[meets_start[l] as usize..meets_start[l + 1] as usize] {
+                by[next[q as usize] as usize] = l as u32;
+                next[q as usize] += 1;
+            }
+        }
+        let mut direct: Vec<Vec<u32>> = vec![vec![]; rest];
+        for p in self.m.pairs.iter().filter(|p| p.lead != lead && p.other != lead) {
+            for l in 0..self.m.factors[p.lead].levels {
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    let (a, b) = (rank(self.base[p.lead] + l as u32), rank(self.base[p.other] + p.level[e]));
+                    direct[a.min(b) as usize].push(a.max(b));
+                }
+            }
+        }
+        let (mut start, mut row, mut mark) = (vec![0u32], vec![], vec![NONE; rest]);
+        for j in 0..rest as u32 {
+            let begin = row.len();
+            let through = by[by_start[j as usize] as usize..by_start[j as usize + 1] as usize]
+                .iter()
+                .flat_map(|&l| &meets[meets_start[l as usize] as usize..meets_start[l as usize + 1] as usize]);
+            for &q in through.chain(&direct[j as usize]) {
+                if q > j && mark[q as usize] != j {
+                    mark[q as usize] = j;
+                    row.push(q);
+                }
+            }
+            row[begin..].sort_unstable();
+            start.push(row.len() as u32);
+        }
+        Some((start, row))
+    }
+
+    /// Ranks (among the other nodes) that every level of the leading factor meets.
+    fn lead_rows(&self, lead: usize, rank: impl Fn(u32) -> u32) -> (Vec<u32>, Vec<u32>) {
+        let (mut start, mut rows) = (vec![0u32], vec![]);
+        for l in 0..self.m.factors[lead].levels {
+            for p in self.m.pairs.iter().filter(|p| p.lead == lead) {
+                let met = &p.level[p.start[l] as usize..p.start[l + 1] as usize];
+                rows.extend(met.iter().map(|&e| rank(self.base[p.other] + e)));
+            }
+            start.push(rows.len() as u32);
+        }
+        (start, rows)
     }
 
     fn width_without(&self, lead: usize) -> usize {
@@ -149,9 +272,12 @@ impl<'a> Graph<'a> {
             let shift = if self.base[lead] < node { self.m.factors[lead].levels } else { 0 };
             node as usize - shift
         };
+        let goal = (0.5 * DENSE_SHARE * (rest * rest) as f64) as usize;
+        if self.degrees(lead).map(|r| r * r).sum::<f64>() < goal as f64 {
+            return false;
+        }
         let words = rest.div_ceil(64);
         let mut bits = vec![0u64; words * rest];
-        let goal = (0.5 * DENSE_SHARE * (rest * rest) as f64) as usize;
         let levels = self.m.factors[lead].levels;
         let pairs: Vec<_> = self.m.pairs.iter().filter(|p| p.lead == lead).collect();
         let mut neighbours = vec![];
@@ -159,7 +285,8 @@ impl<'a> Graph<'a> {
         // A stride that visits levels far apart first, so that the test ends early when the graph is full.
         let stride = coprime_stride(levels);
         let mut l = 0usize;
-        for step in 0..levels {
+        let (mut seen, mut look) = (0usize, goal);
+        for _ in 0..levels {
             neighbours.clear();
             for p in &pairs {
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
@@ -183,16 +310,20 @@ impl<'a> Graph<'a> {
                 mask[a / 64] = 0;
             }
             l = (l + stride) % levels;
-            if step % 256 == 255 && count(&bits) >= goal {
-                return true;
+            // No more can be filled than pairs were seen, and looking costs a pass over all of them.
+            seen += neighbours.len() * neighbours.len();
+            if seen >= look {
+                if count(&bits) >= goal {
+                    return true;
+                }
+                look = seen + seen / 2;
             }
         }
-        count(&bits) >= goal
+        seen >= goal && count(&bits) >= goal
     }
 
-    fn minimum_degree(&self) -> Result<Vec<u32>, CoreError> {
-        use faer::sparse::linalg::amd;
-        use faer::sparse::SymbolicSparseColMatRef;
+    /// All edges, compressed by one of their ends.
+    fn graph(&self) -> (Vec<u32>, Vec<u32>) {
         let n = self.nodes;
         let mut start = vec![0u32; n + 1];
         for p in &self.m.pairs {
@@ -217,14 +348,31 @@ impl<'a> Graph<'a> {
         for j in 0..n {
             row[start[j] as usize..start[j + 1] as usize].sort_unstable();
         }
-        let (mut perm, mut inverse) = (vec![0u32; n], vec![0u32; n]);
-        let req = amd::order_scratch::<u32>(n, row.len());
-        let mut buf = faer::dyn_stack::MemBuffer::new(req);
-        let pattern = SymbolicSparseColMatRef::new_checked(n, n, &start, None, &row);
-        amd::order(&mut perm, &mut inverse, pattern, amd::Control::default(), faer::dyn_stack::MemStack::new(&mut buf))
-            .map_err(|e| CoreError::Shape(format!("minimum-degree ordering failed: {e:?}")))?;
-        Ok(perm)
+        (start, row)
     }
+}
+
+/// Approximate minimum degree order (Amestoy, Davis & Duff 1996) of a compressed graph.
+fn minimum_degree(start: &[u32], row: &[u32]) -> Result<Vec<u32>, CoreError> {
+    use faer::sparse::linalg::amd;
+    use faer::sparse::SymbolicSparseColMatRef;
+    let n = start.len() - 1;
+    let (mut perm, mut inverse) = (vec![0u32; n], vec![0u32; n]);
+    let mut buf = faer::dyn_stack::MemBuffer::new(amd::order_scratch::<u32>(n, row.len()));
+    let pattern = SymbolicSparseColMatRef::new_checked(n, n, start, None, row);
+    amd::order(&mut perm, &mut inverse, pattern, amd::Control::default(), faer::dyn_stack::MemStack::new(&mut buf))
+        .map_err(|e| CoreError::Shape(format!("minimum-degree ordering failed: {e:?}")))?;
+    Ok(perm)
+}
+
+/// Cost of eliminating one node with `r` neighbours by sparse kernels, in multiplications of a dense kernel.
+fn sparse_cost(r: f64) -> f64 {
+    SPARSE_PENALTY * 0.5 * r * r
+}
+
+/// Cost of a dense block of `t` nodes.
+fn dense_cost(t: usize) -> f64 {
+    (t as f64).powi(3) / 6.0
 }
 
 fn count(bits: &[u64]) -> usize {
@@ -244,6 +392,15 @@ fn coprime_stride(n: usize) -> usize {
         s += 1;
     }
     s
+}
+
+/// A dense block at the end of an order, and what a factorisation with it costs.
+struct Plan {
+    parent: Vec<u32>,
+    counts: Vec<u32>,
+    in_tail: Vec<bool>,
+    tail: usize,
+    cost: f64,
 }
 
 struct Builder<'a> {
@@ -379,49 +536,65 @@ impl<'a> Builder<'a> {
         count
     }
 
-    fn finish(mut self, tail: usize) -> Symbolic {
+    /// The leading factor first (its levels never meet each other), the last `tail` nodes as one dense block.
+    fn leading(self, tail: usize) -> Symbolic {
         let n = self.g.nodes;
-        let (mut parent, mut counts) = (vec![NONE; n], vec![0; n]);
-        let mut cut = n - tail;
-        if tail == 0 && !self.edges.is_empty() {
-            let tree = self.tree();
-            self.order = postorder(&tree).iter().map(|&p| self.order[p as usize]).collect();
-            self.relabel();
-            parent = self.tree();
-            counts = self.column_counts(&parent);
-            cut = dense_cut(&counts);
-        } else {
-            for (p, up) in parent.iter_mut().enumerate().take(cut) {
-                *up = self.adjacent(p).first().map_or(NONE, |e| e.row);
-            }
+        let mut ranges: Vec<(u32, u32)> = (0..(n - tail) as u32).map(|j| (j, j + 1)).collect();
+        if tail > 0 {
+            ranges.push(((n - tail) as u32, n as u32));
         }
-        let supers = self.supernodes(&parent, &counts, cut);
-        self.assemble(supers)
+        self.assemble(ranges)
     }
 
-    /// (first, last) of every supernode: fundamental supernodes before the cut, one dense block after it.
-    fn supernodes(&self, parent: &[u32], counts: &[u32], cut: usize) -> Vec<(u32, u32)> {
+    /// Choose what becomes the dense block: from the root down, while a node is so full that it pays.
+    fn plan(&self) -> Plan {
         let n = self.g.nodes;
-        let mut has_child = vec![false; n];
-        for &p in parent.iter().filter(|&&p| p != NONE) {
-            has_child[p as usize] = true;
-        }
-        let mut out: Vec<(u32, u32)> = vec![];
-        for j in 0..cut {
-            let chained = j > 0
-                && has_child[j - 1]
-                && parent[j - 1] == j as u32
-                && counts[j - 1] == counts[j] + 1
-                && !self.edges.is_empty();
-            match out.last_mut() {
-                Some(last) if chained => last.1 = j as u32 + 1,
-                _ => out.push((j as u32, j as u32 + 1)),
+        let parent = self.tree();
+        let counts = self.column_counts(&parent);
+        let mut heaviest = vec![NONE; n];
+        for j in 0..n {
+            if parent[j] != NONE {
+                let best = &mut heaviest[parent[j] as usize];
+                if *best == NONE || counts[j] > counts[*best as usize] {
+                    *best = j as u32;
+                }
             }
         }
-        if cut < n {
-            out.push((cut as u32, n as u32));
+        let mut in_tail = vec![false; n];
+        let (mut at, mut tail) = (n as u32 - 1, 0usize);
+        while at != NONE && SPARSE_PENALTY * (counts[at as usize] as f64).powi(2) >= (tail as f64).powi(2) {
+            in_tail[at as usize] = true;
+            tail += 1;
+            at = heaviest[at as usize];
         }
-        out
+        // A block of a few nodes is better left to the supernodes.
+        if tail < 16 {
+            in_tail.fill(false);
+            tail = 0;
+        }
+        let sparse: f64 = (0..n).filter(|&j| !in_tail[j]).map(|j| sparse_cost(counts[j] as f64)).sum();
+        Plan { parent, counts, in_tail, tail, cost: sparse + dense_cost(tail) }
+    }
+
+    fn planned(mut self, plan: Plan) -> Symbolic {
+        let n = self.g.nodes;
+        let (tail, rest): (Vec<u32>, Vec<u32>) =
+            postorder(&plan.parent).into_iter().partition(|&p| plan.in_tail[p as usize]);
+        let place: Vec<u32> = rest.into_iter().chain(tail).collect();
+        let mut new = vec![0u32; n];
+        place.iter().enumerate().for_each(|(i, &p)| new[p as usize] = i as u32);
+        let parent: Vec<u32> = place
+            .iter()
+            .map(|&p| match plan.parent[p as usize] {
+                NONE => NONE,
+                q => new[q as usize],
+            })
+            .collect();
+        let counts: Vec<u32> = place.iter().map(|&p| plan.counts[p as usize]).collect();
+        self.order = place.iter().map(|&p| self.order[p as usize]).collect();
+        self.relabel();
+        let ranges = supernodes(&parent, &counts, n - plan.tail);
+        self.assemble(ranges)
     }
 
     fn assemble(self, ranges: Vec<(u32, u32)>) -> Symbolic {
@@ -587,21 +760,57 @@ fn postorder(parent: &[u32]) -> Vec<u32> {
     out
 }
 
-/// First position from which the factor is dense enough for one dense block.
-fn dense_cut(counts: &[u32]) -> usize {
-    let n = counts.len();
-    let (mut cut, mut filled) = (n, 0.0);
-    for s in (0..n).rev() {
-        filled += counts[s] as f64 + 1.0;
-        let m = (n - s) as f64;
-        if filled >= DENSE_SHARE * m * (m + 1.0) / 2.0 {
-            cut = s;
+/// (first, last) of every supernode: merged fundamental supernodes before the cut, one dense block after it.
+fn supernodes(parent: &[u32], counts: &[u32], cut: usize) -> Vec<(u32, u32)> {
+    let n = parent.len();
+    let mut has_child = vec![false; n];
+    for &p in parent.iter().filter(|&&p| p != NONE) {
+        has_child[p as usize] = true;
+    }
+    let mut out: Vec<Merged> = vec![];
+    for j in 0..cut {
+        let chained = j > 0 && has_child[j - 1] && parent[j - 1] == j as u32 && counts[j - 1] == counts[j] + 1;
+        match out.last_mut() {
+            Some(last) if chained => last.last = j as u32 + 1,
+            _ => {
+                merge_back(&mut out, parent, counts);
+                out.push(Merged { first: j as u32, last: j as u32 + 1, zeros: 0.0, leaf: !has_child[j] });
+            }
         }
     }
-    // A block of a few nodes is better left to the supernodes.
-    if n - cut < 16 {
-        n
-    } else {
-        cut
+    merge_back(&mut out, parent, counts);
+    let mut ranges: Vec<(u32, u32)> = out.iter().map(|s| (s.first, s.last)).collect();
+    if cut < n {
+        ranges.push((cut as u32, n as u32));
+    }
+    ranges
+}
+
+struct Merged {
+    first: u32,
+    last: u32,
+    zeros: f64,
+    leaf: bool,
+}
+
+/// Merge the last supernode with those right before it that are its children, while few zeros are stored for it
+/// (relaxed amalgamation, Ashcraft & Grimes 1989). Leaves stay: they are eliminated without a front of their own.
+fn merge_back(out: &mut Vec<Merged>, parent: &[u32], counts: &[u32]) {
+    while let [.., child, top] = &mut out[..] {
+        let up = parent[child.last as usize - 1];
+        if child.leaf || top.leaf || up == NONE || up < top.first || up >= top.last {
+            return;
+        }
+        let (wc, wt) = ((child.last - child.first) as f64, (top.last - top.first) as f64);
+        let (rc, rt) = (counts[child.last as usize - 1] as f64, counts[top.last as usize - 1] as f64);
+        let zeros = child.zeros + top.zeros + wc * (wt + rt - rc);
+        let width = wc + wt;
+        let share = zeros / (width * (0.5 * width + rt));
+        if share > MERGE && (width > MERGE_NARROW.0 as f64 || share > MERGE_NARROW.1) {
+            return;
+        }
+        (top.first, top.zeros) = (child.first, zeros);
+        let kept = out.len() - 2;
+        out.remove(kept);
     }
 }

@@ -1,0 +1,352 @@
+//! Leaves, the levels that are eliminated on their own, and the wide front they all meet in.
+//!
+//! A leaf with r rows below it touches r^2 entries of a front that may be much larger than the cache. Work is
+//! ordered so that the front is visited in slabs of columns that fit it. Where leaves reach a good part of the front
+//! their columns are spread out and multiplied by dense kernels instead.
+
+use rayon::prelude::*;
+
+use super::numeric::{relative_scalars, Numeric, Shared};
+use super::symbolic::{Super, Symbolic};
+use crate::dense;
+
+/// Entries of a front that stay in the second-level cache together with the leaves.
+const SLAB: usize = 32_768;
+/// Columns of leaves that are spread out at once.
+const SPREAD: usize = 256;
+/// A multiplication with indirect addressing costs about this many in a dense kernel.
+const INDIRECT: usize = 8;
+/// Fronts smaller than this are not worth a dense kernel.
+const SMALL_FRONT: usize = 32;
+
+#[inline]
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut acc = [0.0f64; 8];
+    let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f64 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in ca.zip(cb) {
+        for t in 0..8 {
+            acc[t] += x[t] * y[t];
+        }
+    }
+    acc.iter().sum::<f64>() + tail
+}
+
+/// Whether leaves reach so much of a front with `ld` rows that dense kernels are faster.
+fn spread_pays(sym: &Symbolic, leaves: &[u32], ld: usize) -> bool {
+    if ld < SMALL_FRONT {
+        return false;
+    }
+    let (mut sparse, mut columns) = (0usize, 0usize);
+    for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
+        sparse += (s.width * s.below) as usize * s.below as usize;
+        columns += s.width as usize;
+    }
+    columns * ld * ld < INDIRECT * sparse
+}
+
+/// Subtract L21 L21' of every leaf from a front: its own columns (`panel`) and the rows below them (`update`).
+pub fn add(sym: &Symbolic, leaves: &[u32], panel: &mut [f64], update: &mut [f64], w: usize, panels: &Shared) {
+    let r = (update.len() as f64).sqrt() as usize;
+    if spread_pays(sym, leaves, w + r) {
+        return add_spread(sym, leaves, panel, update, w, r, panels);
+    }
+    let own = Region { from: 0, to: w, shift: 0, ld: w + r };
+    let below = Region { from: w, to: w + r, shift: w, ld: r };
+    add_region(sym, leaves, panel, own, panels);
+    if r > 0 {
+        add_region(sym, leaves, update, below, panels);
+    }
+}
+
+fn add_spread(
+    sym: &Symbolic,
+    leaves: &[u32],
+    panel: &mut [f64],
+    update: &mut [f64],
+    w: usize,
+    r: usize,
+    panels: &Shared,
+) {
+    let ld = w + r;
+    let (mut spread, mut idx) = (vec![], vec![]);
+    for leaves in by_columns(sym, leaves) {
+        let columns: usize = leaves.iter().map(|&c| sym.supers[c as usize].width as usize).sum();
+        spread.clear();
+        spread.resize(ld * columns, 0.0);
+        let mut at = 0;
+        for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
+            let (sw, sr) = (s.width as usize, s.below as usize);
+            let values: &[f64] = panels.slice(s.panel, (sw + sr) * sw);
+            relative_scalars(sym, s, &mut idx);
+            for column in values.chunks_exact(sw + sr) {
+                let out = &mut spread[at * ld..(at + 1) * ld];
+                idx.iter().zip(&column[sw..]).for_each(|(&i, v)| out[i as usize] = *v);
+                at += 1;
+            }
+        }
+        dense::syrk_lower(panel, ld, &spread, ld, w, columns, -1.0);
+        if r > 0 {
+            dense::gemm_nt(&mut panel[w..], ld, &spread[w..], ld, &spread, ld, r, w, columns, -1.0);
+            dense::syrk_lower(update, r, &spread[w..], ld, r, columns, -1.0);
+        }
+    }
+}
+
+/// Groups of leaves with about SPREAD columns.
+fn by_columns<'a>(sym: &Symbolic, leaves: &'a [u32]) -> impl Iterator<Item = &'a [u32]> {
+    let widest = leaves.iter().map(|&c| sym.supers[c as usize].width as usize).max().unwrap_or(1);
+    leaves.chunks((SPREAD / widest.max(1)).max(1))
+}
+
+/// Columns `from..to` of a front, of which the first `shift` rows are not stored.
+#[derive(Clone, Copy)]
+struct Region {
+    from: usize,
+    to: usize,
+    shift: usize,
+    ld: usize,
+}
+
+/// Slabs of columns are independent, and each entry is summed in the order of the leaves.
+fn add_region(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels: &Shared) {
+    let updates: usize = leaves.iter().map(|&c| sym.supers[c as usize].below as usize).map(|r| r * r / 2).sum();
+    let columns = region.to - region.from;
+    if updates < 100_000 {
+        return scatter(sym, leaves, a, region, panels);
+    }
+    // Every slab looks at every leaf: not more slabs than that is worth, and as many as threads may want.
+    let wanted = (columns * region.ld / SLAB).max(8).min(updates / (4 * leaves.len()) + 8);
+    let share = |t: usize| region.from + (columns as f64 * (1.0 - (1.0 - t as f64 / wanted as f64).sqrt())) as usize;
+    let mut parts = vec![];
+    let mut rest = a;
+    for t in 0..wanted {
+        let (from, to) = (share(t), if t + 1 == wanted { region.to } else { share(t + 1) });
+        let (mine, more) = rest.split_at_mut(((to - from) * region.ld).min(rest.len()));
+        parts.push((Region { from, to, ..region }, mine));
+        rest = more;
+    }
+    parts.into_par_iter().for_each(|(region, mine)| scatter(sym, leaves, mine, region, panels));
+}
+
+fn scatter(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels: &Shared) {
+    let mut idx = vec![];
+    for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
+        let (w, r) = (s.width as usize, s.below as usize);
+        let values: &[f64] = panels.slice(s.panel, (w + r) * w);
+        let rel = relative(sym, s, &mut idx);
+        let lo = rel.partition_point(|&v| (v as usize) < region.from);
+        let hi = lo + rel[lo..].partition_point(|&v| (v as usize) < region.to);
+        match w {
+            1 => scatter_leaf::<1>(values, rel, lo, hi, a, region),
+            2 => scatter_leaf::<2>(values, rel, lo, hi, a, region),
+            3 => scatter_leaf::<3>(values, rel, lo, hi, a, region),
+            4 => scatter_leaf::<4>(values, rel, lo, hi, a, region),
+            _ => scatter_wide(values, w, rel, lo, hi, a, region),
+        }
+    }
+}
+
+/// Offsets of a leaf's scalar rows in its parent's front.
+fn relative<'a>(sym: &'a Symbolic, s: &Super, buffer: &'a mut Vec<u32>) -> &'a [u32] {
+    if sym.rows(s).len() == s.below as usize {
+        return sym.relative(s);
+    }
+    relative_scalars(sym, s, buffer);
+    buffer
+}
+
+#[inline]
+fn scatter_leaf<const W: usize>(values: &[f64], rel: &[u32], lo: usize, hi: usize, a: &mut [f64], region: Region) {
+    let r = rel.len();
+    let l: [&[f64]; W] = std::array::from_fn(|t| &values[t * (W + r) + W..(t + 1) * (W + r)]);
+    for j in lo..hi {
+        let column = &mut a[(rel[j] as usize - region.from) * region.ld..][..region.ld];
+        let own: [f64; W] = std::array::from_fn(|t| l[t][j]);
+        let tails: [&[f64]; W] = std::array::from_fn(|t| &l[t][j..r]);
+        for (i, &q) in rel[j..].iter().enumerate() {
+            let mut sum = own[0] * tails[0][i];
+            for t in 1..W {
+                sum += own[t] * tails[t][i];
+            }
+            column[q as usize - region.shift] -= sum;
+        }
+    }
+}
+
+fn scatter_wide(values: &[f64], w: usize, rel: &[u32], lo: usize, hi: usize, a: &mut [f64], region: Region) {
+    let r = rel.len();
+    for j in lo..hi {
+        let column = &mut a[(rel[j] as usize - region.from) * region.ld..][..region.ld];
+        for t in 0..w {
+            let l = &values[t * (w + r) + w..(t + 1) * (w + r)];
+            for (&q, v) in rel[j..].iter().zip(&l[j..]) {
+                column[q as usize - region.shift] -= l[j] * v;
+            }
+        }
+    }
+}
+
+/// Leaves of one front: Y = L21 L11^-1 and V = Z Y for the front's part Z of the inverse, rows of both leaf by leaf.
+pub struct Batch<'a> {
+    sym: &'a Symbolic,
+    leaves: &'a [u32],
+    /// All leaves and all rows below them are scalars.
+    pub scalar: bool,
+    /// First row of every leaf, offsets of the rows in the front, and where the leaf's products begin.
+    start: Vec<u32>,
+    rows: Vec<u32>,
+    at: Vec<usize>,
+    y: Vec<f64>,
+    v: Vec<f64>,
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(num: &Numeric, sym: &'a Symbolic, leaves: &'a [u32]) -> Self {
+        let scalar = sym.widths.iter().all(|&w| w == 1);
+        let (mut start, mut rows, mut at, mut y) = (vec![0u32], vec![], vec![0usize], vec![]);
+        let mut idx = vec![];
+        for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
+            rows.extend_from_slice(relative(sym, s, &mut idx));
+            start.push(rows.len() as u32);
+            right_division(num.panel(s), s.width as usize, s.below as usize, &mut y);
+            at.push(y.len());
+        }
+        let v = vec![0.0; y.len()];
+        Batch { sym, leaves, scalar, start, rows, at, y, v }
+    }
+
+    /// Y and V of a leaf, rows x width, row-major.
+    pub fn products(&self, i: usize) -> (&[f64], &[f64]) {
+        (&self.y[self.at[i]..self.at[i + 1]], &self.v[self.at[i]..self.at[i + 1]])
+    }
+
+    fn rows(&self, i: usize) -> &[u32] {
+        &self.rows[self.start[i] as usize..self.start[i + 1] as usize]
+    }
+
+    fn width(&self, i: usize) -> usize {
+        self.sym.supers[self.leaves[i] as usize].width as usize
+    }
+
+    pub fn multiply(&mut self, z: &[f64], ld: usize) {
+        if spread_pays(self.sym, self.leaves, ld) {
+            return self.multiply_spread(z, ld);
+        }
+        let slab = (SLAB / ld.max(1)).max(8);
+        let mut next = vec![0u32; self.leaves.len()];
+        for from in (0..ld).step_by(slab) {
+            for i in 0..self.leaves.len() {
+                let w = self.width(i);
+                let rows = &self.rows[self.start[i] as usize..self.start[i + 1] as usize];
+                let y = &self.y[self.at[i]..self.at[i + 1]];
+                let v = &mut self.v[self.at[i]..self.at[i + 1]];
+                while let Some(&q) = rows.get(next[i] as usize).filter(|&&q| (q as usize) < from + slab) {
+                    let column = &z[q as usize * ld..(q as usize + 1) * ld];
+                    let out = &mut v[next[i] as usize * w..(next[i] as usize + 1) * w];
+                    match w {
+                        1 => out[0] = gather_scalar(column, rows, y),
+                        2 => gather::<2>(column, rows, y, out),
+                        3 => gather::<3>(column, rows, y, out),
+                        4 => gather::<4>(column, rows, y, out),
+                        _ => gather_wide(column, rows, y, out),
+                    }
+                    next[i] += 1;
+                }
+            }
+        }
+    }
+
+    fn multiply_spread(&mut self, z: &[f64], ld: usize) {
+        let mut from = 0;
+        let (mut spread, mut product) = (vec![], vec![]);
+        for leaves in by_columns(self.sym, self.leaves) {
+            let range = from..from + leaves.len();
+            let columns: usize = range.clone().map(|i| self.width(i)).sum();
+            spread.clear();
+            spread.resize(ld * columns, 0.0);
+            let mut at = 0;
+            for i in range.clone() {
+                let w = self.width(i);
+                for (&q, y) in self.rows(i).iter().zip(self.products(i).0.chunks_exact(w)) {
+                    y.iter().enumerate().for_each(|(j, y)| spread[q as usize + (at + j) * ld] = *y);
+                }
+                at += w;
+            }
+            product.clear();
+            product.resize(ld * columns, 0.0);
+            dense::gemm(&mut product, ld, z, ld, &spread, ld, ld, columns, ld, 1.0);
+            at = 0;
+            for i in range.clone() {
+                let w = self.width(i);
+                let rows = &self.rows[self.start[i] as usize..self.start[i + 1] as usize];
+                let v = &mut self.v[self.at[i]..self.at[i + 1]];
+                for (&q, v) in rows.iter().zip(v.chunks_exact_mut(w)) {
+                    v.iter_mut().enumerate().for_each(|(j, v)| *v = product[q as usize + (at + j) * ld]);
+                }
+                at += w;
+            }
+            from = range.end;
+        }
+    }
+}
+
+/// Append Y = L21 L11^-1 of a panel, row-major.
+fn right_division(panel: &[f64], w: usize, r: usize, y: &mut Vec<f64>) {
+    if w == 1 {
+        let inv = 1.0 / panel[0];
+        y.extend(panel[1..].iter().map(|l| l * inv));
+        return;
+    }
+    let ld = w + r;
+    let from = y.len();
+    y.resize(from + r * w, 0.0);
+    for (i, row) in y[from..].chunks_exact_mut(w).enumerate() {
+        for j in (0..w).rev() {
+            let mut v = panel[w + i + j * ld];
+            for k in j + 1..w {
+                v -= row[k] * panel[k + j * ld];
+            }
+            row[j] = v / panel[j + j * ld];
+        }
+    }
+}
+
+#[inline]
+fn gather_scalar(column: &[f64], rows: &[u32], y: &[f64]) -> f64 {
+    let mut acc = [0.0f64; 4];
+    let (qs, ys) = (rows.chunks_exact(4), y.chunks_exact(4));
+    let tail: f64 = qs.remainder().iter().zip(ys.remainder()).map(|(&q, y)| column[q as usize] * y).sum();
+    for (q, y) in qs.zip(ys) {
+        for t in 0..4 {
+            acc[t] += column[q[t] as usize] * y[t];
+        }
+    }
+    acc.iter().sum::<f64>() + tail
+}
+
+#[inline]
+fn gather<const W: usize>(column: &[f64], rows: &[u32], y: &[f64], out: &mut [f64]) {
+    let mut acc = [[0.0f64; W]; 2];
+    let (qs, ys) = (rows.chunks_exact(2), y.chunks_exact(2 * W));
+    for (&q, y) in qs.remainder().iter().zip(ys.remainder().chunks_exact(W)) {
+        for j in 0..W {
+            acc[0][j] += column[q as usize] * y[j];
+        }
+    }
+    for (q, y) in qs.zip(ys) {
+        let z = [column[q[0] as usize], column[q[1] as usize]];
+        for j in 0..W {
+            acc[0][j] += z[0] * y[j];
+            acc[1][j] += z[1] * y[W + j];
+        }
+    }
+    out.iter_mut().enumerate().for_each(|(j, o)| *o = acc[0][j] + acc[1][j]);
+}
+
+fn gather_wide(column: &[f64], rows: &[u32], y: &[f64], out: &mut [f64]) {
+    out.fill(0.0);
+    for (&q, y) in rows.iter().zip(y.chunks_exact(out.len())) {
+        out.iter_mut().zip(y).for_each(|(o, y)| *o += column[q as usize] * y);
+    }
+}

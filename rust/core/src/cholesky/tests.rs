@@ -1,0 +1,247 @@
+//! The block elimination against dense algebra, on designs that reach every path through it.
+
+use super::{Numeric, SelectedInverse, Source, Symbolic};
+use crate::dense;
+use crate::design::{Block, Codes, Moments, Numeric as Column, Rows, Structure, Term};
+
+/// A reproducible stream of numbers (splitmix64).
+struct Stream(u64);
+
+impl Stream {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> i32 {
+        (self.next() % n as u64) as i32
+    }
+
+    fn unit(&mut self) -> f64 {
+        self.next() as f64 / u64::MAX as f64 - 0.5
+    }
+}
+
+/// Grouping codes with their levels and number of columns.
+type Grouping = (Vec<i32>, usize, usize);
+
+struct Case {
+    moments: Moments,
+    lambda: Vec<Vec<f64>>,
+}
+
+impl Case {
+    fn new(groupings: &[Grouping], rng: &mut Stream) -> Self {
+        let n = groupings[0].0.len();
+        let y: Vec<f64> = (0..n).map(|_| rng.unit()).collect();
+        let columns: Vec<Vec<f64>> = (0..8).map(|_| (0..n).map(|_| rng.unit()).collect()).collect();
+        let blank = Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None };
+        let terms = groupings
+            .iter()
+            .map(|(codes, levels, cols)| Term {
+                codes: Codes::I32(codes),
+                levels: *levels,
+                structure: Structure::Unstructured,
+                blocks: (0..*cols).map(|c| Block { x: (c > 0).then(|| Column::F64(&columns[c])), ..blank }).collect(),
+            })
+            .collect();
+        let rows = Rows { n, fixed: vec![blank], terms, y: &y, weights: None, offset: None };
+        let moments = Moments::build(&rows).unwrap();
+        let lambda = moments
+            .factors
+            .iter()
+            .map(|f| {
+                let k = f.cols;
+                let mut l = vec![0.0; k * k];
+                for c in 0..k {
+                    for r in c..k {
+                        l[r + c * k] = if r == c { 0.9 + rng.unit() } else { rng.unit() };
+                    }
+                }
+                l
+            })
+            .collect();
+        Case { moments, lambda }
+    }
+
+    /// Lambda'Z'Z Lambda + I with nodes in their natural order, and the first row of every factor.
+    fn dense(&self) -> (Vec<f64>, Vec<usize>, usize) {
+        let m = &self.moments;
+        let mut first = vec![];
+        let mut n = 0;
+        for f in &m.factors {
+            first.push(n);
+            n += f.levels * f.cols;
+        }
+        let mut g = vec![0.0; n * n];
+        let mut lam = vec![0.0; n * n];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            for l in 0..factor.levels {
+                let at = first[f] + l * k;
+                for j in 0..k {
+                    for i in 0..k {
+                        g[at + i + (at + j) * n] = factor.gram[l * k * k + i + j * k];
+                        lam[at + i + (at + j) * n] = self.lambda[f][i + j * k];
+                    }
+                }
+            }
+        }
+        for p in &m.pairs {
+            let (kl, ko) = (m.factors[p.lead].cols, m.factors[p.other].cols);
+            for l in 0..m.factors[p.lead].levels {
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    let (a, b) = (first[p.lead] + l * kl, first[p.other] + p.level[e] as usize * ko);
+                    for j in 0..ko {
+                        for i in 0..kl {
+                            let v = p.value[e * kl * ko + i + j * kl];
+                            g[a + i + (b + j) * n] = v;
+                            g[b + j + (a + i) * n] = v;
+                        }
+                    }
+                }
+            }
+        }
+        let (mut t, mut a) = (vec![0.0; n * n], vec![0.0; n * n]);
+        dense::gemm(&mut t, n, &g, n, &lam, n, n, n, n, 1.0);
+        dense::gemm_tn(&mut a, n, &lam, n, &t, n, n, n, n, 1.0);
+        (0..n).for_each(|i| a[i + i * n] += 1.0);
+        (a, first, n)
+    }
+
+    fn check(&self) -> Symbolic {
+        let m = &self.moments;
+        let sym = Symbolic::new(m).unwrap();
+        let mut num = Numeric::new(&sym);
+        num.factorise(&sym, Source { moments: m, lambda: &self.lambda }).unwrap();
+        let (mut a, first, n) = self.dense();
+        dense::cholesky(&mut a, n, n).unwrap();
+        let logdet = 2.0 * (0..n).map(|i| a[i + i * n].ln()).sum::<f64>();
+        assert!((num.logdet - logdet).abs() < 1e-9 * logdet.abs().max(1.0));
+        let z = dense::inverse_from_cholesky(&a, n, n);
+        let inv = num.selected_inverse_pairs(&sym, m);
+        self.check_inverse(&inv, &z, &first, n);
+        assert!(num.selected_inverse(&sym, m).pairs.is_empty());
+        self.check_solves(&sym, &num, &z, &first, n);
+        sym
+    }
+
+    fn check_inverse(&self, inv: &SelectedInverse, z: &[f64], first: &[usize], n: usize) {
+        let m = &self.moments;
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-10, "{a} is not {b}");
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            for (t, &v) in inv.diag[f].iter().enumerate() {
+                let (l, i, j) = (t / (k * k), t % k, t / k % k);
+                close(v, z[first[f] + l * k + i + (first[f] + l * k + j) * n]);
+            }
+        }
+        for (p, got) in m.pairs.iter().zip(&inv.pairs) {
+            let (kl, ko) = (m.factors[p.lead].cols, m.factors[p.other].cols);
+            for l in 0..m.factors[p.lead].levels {
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    let (a, b) = (first[p.lead] + l * kl, first[p.other] + p.level[e] as usize * ko);
+                    for t in 0..kl * ko {
+                        close(got[e * kl * ko + t], z[a + t % kl + (b + t / kl) * n]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_solves(&self, sym: &Symbolic, num: &Numeric, z: &[f64], first: &[usize], n: usize) {
+        // Column by column of the identity would be slow: two right-hand sides with known solutions will do.
+        let v: Vec<f64> = (0..2 * n).map(|i| ((i * 37) % 101) as f64 / 50.0 - 1.0).collect();
+        let row = |pos: usize| {
+            let f = sym.factor_at[pos] as usize;
+            first[f] + sym.level(pos) * sym.widths[f] as usize
+        };
+        let mut b = vec![0.0; 2 * n];
+        for pos in 0..sym.nodes {
+            let at = sym.offset[pos] as usize;
+            for i in 0..sym.width_at(pos) {
+                for c in 0..2 {
+                    b[(at + i) * 2 + c] = v[row(pos) + i + c * n];
+                }
+            }
+        }
+        num.forward(sym, &mut b, 2);
+        num.backward(sym, &mut b, 2);
+        for pos in 0..sym.nodes {
+            for i in 0..sym.width_at(pos) {
+                for c in 0..2 {
+                    let r = row(pos) + i;
+                    let want: f64 = (0..n).map(|t| z[r + t * n] * v[t + c * n]).sum();
+                    assert!((b[(sym.offset[pos] as usize + i) * 2 + c] - want).abs() < 1e-9);
+                }
+            }
+        }
+    }
+}
+
+fn random_codes(rng: &mut Stream, n: usize, levels: usize) -> Vec<i32> {
+    // Every level occurs.
+    (0..n).map(|i| if i < levels { i as i32 } else { rng.below(levels) }).collect()
+}
+
+#[test]
+fn one_factor() {
+    let mut rng = Stream(1);
+    for k in [1, 2, 3] {
+        Case::new(&[(random_codes(&mut rng, 300, 40), 40, k)], &mut rng).check();
+    }
+}
+
+#[test]
+fn nested_factors() {
+    let mut rng = Stream(2);
+    for (kc, kb, ka) in [(1, 1, 1), (2, 1, 3), (1, 2, 2)] {
+        let c = random_codes(&mut rng, 900, 120);
+        let b: Vec<i32> = c.iter().map(|c| c / 6).collect();
+        let a: Vec<i32> = b.iter().map(|b| b / 4).collect();
+        Case::new(&[(c, 120, kc), (b, 20, kb), (a, 5, ka)], &mut rng).check();
+    }
+}
+
+#[test]
+fn crossed_factors_with_a_dense_tail() {
+    let mut rng = Stream(3);
+    for (ka, kb) in [(1, 1), (2, 1), (1, 3), (2, 2)] {
+        let (a, b) = (random_codes(&mut rng, 900, 90), random_codes(&mut rng, 900, 30));
+        Case::new(&[(a, 90, ka), (b, 30, kb)], &mut rng).check();
+    }
+}
+
+#[test]
+fn three_crossed_factors_have_pairs_inside_the_tail() {
+    let mut rng = Stream(4);
+    for (ka, kb, kc) in [(1, 1, 1), (2, 1, 2), (1, 2, 3)] {
+        let a = random_codes(&mut rng, 700, 100);
+        let (b, c) = (random_codes(&mut rng, 700, 25), random_codes(&mut rng, 700, 12));
+        Case::new(&[(a, 100, ka), (b, 25, kb), (c, 12, kc)], &mut rng).check();
+    }
+}
+
+#[test]
+fn sparse_random_crossing_needs_an_ordering() {
+    let mut rng = Stream(5);
+    for (ka, kb) in [(1, 1), (2, 1), (1, 2)] {
+        let (a, b) = (random_codes(&mut rng, 420, 200), random_codes(&mut rng, 420, 180));
+        Case::new(&[(a, 200, ka), (b, 180, kb)], &mut rng).check();
+    }
+}
+
+#[test]
+fn crossing_within_blocks() {
+    let mut rng = Stream(6);
+    for (ka, kb, kc) in [(1, 1, 1), (1, 2, 2)] {
+        let n = 1500;
+        let student = random_codes(&mut rng, n, 250);
+        let school: Vec<i32> = student.iter().map(|s| s % 10).collect();
+        let teacher: Vec<i32> = school.iter().map(|s| s * 6 + rng.below(6)).collect();
+        Case::new(&[(student, 250, ka), (teacher, 60, kb), (school, 10, kc)], &mut rng).check();
+    }
+}

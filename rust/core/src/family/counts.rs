@@ -1,0 +1,253 @@
+//! Counts: Poisson and the negative binomials.
+//!
+//! With size k the negative binomial is
+//!     log f = sum_{j < y} log(1 + j/k) + y log mu - log y! - (y + k) log(1 + mu/k),
+//! which stays exact for k -> infinity, where it is the Poisson.
+
+use super::closed::{Closed, Memo};
+use super::density::{Density, Legal, Row, Summary};
+use super::draw::Stream;
+use super::link::Par;
+use crate::jet::Scalar;
+use crate::special;
+
+#[derive(Clone, Copy)]
+pub struct Poisson;
+
+impl Density for Poisson {
+    #[inline]
+    fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
+        let rest = -p[0].value() - special::ln_factorial(row.y);
+        if row.y > 0.0 {
+            p[0].ln() * row.y + rest
+        } else {
+            rest
+        }
+    }
+
+    fn ln_cdf<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> (S, S) {
+        let a = S::constant(row.y.floor() + 1.0);
+        let (below, above) = special::ln_incomplete_gamma(a, p[0].value(), p[0].ln());
+        (above, below)
+    }
+
+    fn moments(&self, _: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
+        (p[0].value(), p[0].value())
+    }
+
+    fn draw(&self, _: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
+        rng.poisson(p[0].value())
+    }
+
+    fn start(&self, s: &Summary) -> [f64; 4] {
+        [s.mean.max(0.05), 0.0, 0.0, 0.0]
+    }
+
+    fn legal(&self) -> Legal {
+        Legal::Count
+    }
+}
+
+/// Poisson with log link.
+#[derive(Default)]
+pub struct PoissonLog;
+
+impl Closed for PoissonLog {
+    const K: usize = 1;
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+        let mu = eta[0].exp();
+        out[0] = row.y * eta[0] - mu - special::ln_factorial(row.y);
+        if order >= 2 {
+            out[1] = row.y - mu;
+            out[2] = -mu;
+        }
+        if order >= 3 {
+            out[3] = -mu;
+        }
+    }
+}
+
+/// The negative binomial from log mu and log k.
+fn ln_negative_binomial<S: Scalar>(y: f64, ln_mu: S, ln_k: S) -> S {
+    let t = (ln_mu - ln_k).softplus();
+    let zero = -(t * ln_k.exp());
+    if y == 0.0 {
+        return zero;
+    }
+    let rising = ln_k.compose(special::ln_rising_jet(ln_k.value(), y, S::ORDER));
+    rising + ln_mu * y - t * y + zero - special::ln_factorial(y)
+}
+
+/// F(y) = I_{k / (k + mu)}(k, y + 1)
+fn negative_binomial_cdf<S: Scalar>(y: f64, ln_mu: S, ln_k: S) -> (S, S) {
+    let t = ln_k - ln_mu;
+    special::ln_incomplete_beta(ln_k.exp(), S::constant(y.floor() + 1.0), t.logistic(), (-t).logistic())
+}
+
+fn negative_binomial_draw(mu: f64, k: f64, rng: &mut Stream) -> f64 {
+    if k > 1e15 {
+        return rng.poisson(mu);
+    }
+    let rate = rng.ln_gamma(k) + (mu / k).ln();
+    rng.poisson(rate.exp())
+}
+
+/// A negative binomial by the logarithms of its mean and size.
+macro_rules! negative_binomial {
+    ($name:ident, $doc:literal, $size:expr, $start:expr) => {
+        #[doc = $doc]
+        #[derive(Clone, Copy)]
+        pub struct $name;
+
+        impl Density for $name {
+            fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
+                let ln_mu = p[0].ln();
+                ln_negative_binomial(row.y, ln_mu, $size(ln_mu, p))
+            }
+
+            fn ln_cdf<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> (S, S) {
+                let ln_mu = p[0].ln();
+                negative_binomial_cdf(row.y, ln_mu, $size(ln_mu, p))
+            }
+
+            fn moments(&self, _: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
+                let (mu, k) = (p[0].value(), f64::exp($size(p[0].ln(), p)));
+                (mu, mu * (1.0 + mu / k))
+            }
+
+            fn draw(&self, _: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
+                negative_binomial_draw(p[0].value(), f64::exp($size(p[0].ln(), p)), rng)
+            }
+
+            fn start(&self, s: &Summary) -> [f64; 4] {
+                let mean = s.mean.max(0.05);
+                // Half of the excess variance is left to the random effects.
+                let excess = (0.5 * (s.variance / mean - 1.0)).max(0.05);
+                $start(mean, excess)
+            }
+
+            fn legal(&self) -> Legal {
+                Legal::Count
+            }
+        }
+    };
+}
+
+fn size2<S: Scalar>(_: S, p: &[Par<S>; 4]) -> S {
+    p[1].ln()
+}
+
+fn size1<S: Scalar>(ln_mu: S, p: &[Par<S>; 4]) -> S {
+    ln_mu - p[1].ln()
+}
+
+fn size12<S: Scalar>(ln_mu: S, p: &[Par<S>; 4]) -> S {
+    ln_mu - p[1].ln().ln_add_exp(ln_mu - p[2].ln())
+}
+
+negative_binomial!(
+    NegativeBinomial2,
+    "Variance mu (1 + mu / k) with k the dispersion (Hardin & Hilbe 2007).",
+    size2,
+    |mean: f64, excess: f64| [mean, mean / excess, 0.0, 0.0]
+);
+negative_binomial!(
+    NegativeBinomial1,
+    "Variance mu (1 + phi), phi the dispersion (Hardin & Hilbe 2007).",
+    size1,
+    |mean: f64, excess: f64| [mean, excess, 0.0, 0.0]
+);
+negative_binomial!(
+    NegativeBinomial12,
+    "Variance mu (1 + phi + mu / psi), phi the dispersion and psi the shape.",
+    size12,
+    |mean: f64, excess: f64| [mean, 0.5 * excess, 2.0 * mean / excess, 0.0]
+);
+
+/// Largest count whose sums over j < y are kept.
+const TABLE: usize = 512;
+
+/// Sums over j < y of log(1 + j/k), q, q(1-q), q(1-q)(1-2q) with q = j / (k + j), grown as they are needed.
+struct Rising {
+    k: f64,
+    ln_k: f64,
+    sums: Vec<[f64; 4]>,
+}
+
+impl Rising {
+    fn new(ln_k: f64) -> Rising {
+        Rising { k: ln_k.exp(), ln_k, sums: vec![[0.0; 4]] }
+    }
+
+    #[inline(always)]
+    fn at(&mut self, y: f64, order: usize) -> [f64; 4] {
+        let m = y as usize;
+        if m >= TABLE || m as f64 != y {
+            return special::ln_rising_jet(self.ln_k, y, order);
+        }
+        if m >= self.sums.len() {
+            self.grow(m);
+        }
+        self.sums[m]
+    }
+
+    #[cold]
+    fn grow(&mut self, m: usize) {
+        // Varying dispersions make the table short-lived: grow no further than asked.
+        for j in self.sums.len() - 1..m {
+            let (s, q) = (self.sums[j], j as f64 / (self.k + j as f64));
+            let d = q * (1.0 - q);
+            self.sums.push([s[0] + (j as f64 / self.k).ln_1p(), s[1] - q, s[2] + d, s[3] - d * (1.0 - 2.0 * q)]);
+        }
+    }
+}
+
+/// nbinom2 with log links for the mean and the size.
+#[derive(Default)]
+pub struct NegativeBinomial2Log {
+    rising: Memo<Rising>,
+    repeats: Memo<usize>,
+}
+
+impl Closed for NegativeBinomial2Log {
+    const K: usize = 2;
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+        let (y, ln_k) = (row.y, eta[1]);
+        let seen = self.repeats.get(ln_k, |_| 0);
+        *seen += 1;
+        // A table pays only where the dispersion repeats itself.
+        let (r, k) = if *seen > 1 {
+            let table = self.rising.get(ln_k, Rising::new);
+            (table.at(y, order), table.k)
+        } else {
+            (special::ln_rising_jet(ln_k, y, order), ln_k.exp())
+        };
+        let t = eta[0] - ln_k;
+        let e = (-t.abs()).exp();
+        let (soft, big) = (t.max(0.0) + e.ln_1p(), 1.0 / (1.0 + e));
+        let (p, q) = if t >= 0.0 { (big, e * big) } else { (e * big, big) };
+        let n = y + k;
+        let ks = k * soft;
+        out[0] = r[0] + y * eta[0] - special::ln_factorial(y) - y * soft - ks;
+        if order < 2 {
+            return;
+        }
+        let (kp, npq) = (k * p, n * p * q);
+        let third = npq * (q - p);
+        out[1] = y - n * p;
+        out[2] = r[1] - ks + n * p;
+        out[3] = -npq;
+        out[4] = npq - kp;
+        out[5] = r[2] - ks + 2.0 * kp - npq;
+        if order >= 3 {
+            out[6] = -third;
+            out[7] = third - kp * q;
+            out[8] = 2.0 * kp * q - kp - third;
+            out[9] = r[3] - ks + 3.0 * kp - 3.0 * kp * q + third;
+        }
+    }
+}

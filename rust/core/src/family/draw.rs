@@ -1,0 +1,191 @@
+//! Random numbers: xoshiro256++ (Blackman & Vigna 2021) seeded by SplitMix64, and draws from the standard distributions.
+
+use crate::special;
+
+/// A reproducible stream of random numbers.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    state: [u64; 4],
+}
+
+impl Stream {
+    pub fn new(seed: u64) -> Stream {
+        let mut z = seed;
+        let state = std::array::from_fn(|_| {
+            z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut x = z;
+            x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            x ^ (x >> 31)
+        });
+        Stream { state }
+    }
+
+    pub fn next_u64(&mut self) -> u64 {
+        let s = &mut self.state;
+        let out = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
+        let t = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= t;
+        s[3] = s[3].rotate_left(45);
+        out
+    }
+
+    /// Uniform on the open interval (0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        ((self.next_u64() >> 11) as f64 + 0.5) * (1.0 / (1u64 << 53) as f64)
+    }
+
+    /// Standard normal, by the polar method (Marsaglia & Bray 1964).
+    pub fn normal(&mut self) -> f64 {
+        loop {
+            let (u, v) = (2.0 * self.uniform() - 1.0, 2.0 * self.uniform() - 1.0);
+            let s = u * u + v * v;
+            if s < 1.0 && s > 0.0 {
+                return u * (-2.0 * s.ln() / s).sqrt();
+            }
+        }
+    }
+
+    pub fn exponential(&mut self) -> f64 {
+        -self.uniform().ln()
+    }
+
+    /// log of a Gamma(shape, 1) variate (Marsaglia & Tsang 2000); the logarithm survives tiny shapes.
+    pub fn ln_gamma(&mut self, shape: f64) -> f64 {
+        if !(shape > 0.0 && shape.is_finite()) {
+            return f64::NAN;
+        }
+        if shape < 1.0 {
+            return self.ln_gamma(shape + 1.0) + self.uniform().ln() / shape;
+        }
+        let d = shape - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let x = self.normal();
+            let v = (1.0 + c * x).powi(3);
+            if v > 0.0 && self.uniform().ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+                return (d * v).ln();
+            }
+        }
+    }
+
+    pub fn gamma(&mut self, shape: f64) -> f64 {
+        self.ln_gamma(shape).exp()
+    }
+
+    pub fn beta(&mut self, a: f64, b: f64) -> f64 {
+        let (x, y) = (self.ln_gamma(a), self.ln_gamma(b));
+        special::logistic_pair(x - y).0
+    }
+
+    pub fn poisson(&mut self, mean: f64) -> f64 {
+        if !(mean >= 0.0 && mean.is_finite()) {
+            return f64::NAN;
+        }
+        if mean < 30.0 {
+            let (limit, mut k, mut p) = ((-mean).exp(), 0.0, self.uniform());
+            while p > limit {
+                k += 1.0;
+                p *= self.uniform();
+            }
+            return k;
+        }
+        self.poisson_rejection(mean)
+    }
+
+    /// Transformed rejection with squeeze (Hoermann 1993, algorithm PTRS).
+    fn poisson_rejection(&mut self, mean: f64) -> f64 {
+        let b = 0.931 + 2.53 * mean.sqrt();
+        let a = -0.059 + 0.02483 * b;
+        let inv_alpha = 1.1239 + 1.1328 / (b - 3.4);
+        let vr = 0.9277 - 3.6224 / (b - 2.0);
+        loop {
+            let u = self.uniform() - 0.5;
+            let v = self.uniform();
+            let us = 0.5 - u.abs();
+            let k = ((2.0 * a / us + b) * u + mean + 0.43).floor();
+            if us >= 0.07 && v <= vr {
+                return k;
+            }
+            if k < 0.0 || (us < 0.013 && v > us) {
+                continue;
+            }
+            let left = v.ln() + inv_alpha.ln() - (a / (us * us) + b).ln();
+            if left <= k * mean.ln() - mean - special::ln_factorial(k) {
+                return k;
+            }
+        }
+    }
+
+    /// Binomial by splitting at the median order statistic (Devroye 1986, X.4.3), then by counting.
+    pub fn binomial(&mut self, n: f64, p: f64) -> f64 {
+        if !(n >= 0.0 && (0.0..=1.0).contains(&p)) {
+            return f64::NAN;
+        }
+        let (mut left, mut p, mut sum) = (n.round(), p, 0.0);
+        while left > 40.0 {
+            let i = ((left + 1.0) / 2.0).floor();
+            let x = self.beta(i, left + 1.0 - i);
+            if x <= p {
+                sum += i;
+                left -= i;
+                p = ((p - x) / (1.0 - x)).clamp(0.0, 1.0);
+            } else {
+                left = i - 1.0;
+                p = (p / x).clamp(0.0, 1.0);
+            }
+        }
+        sum + (0..left as usize).filter(|_| self.uniform() < p).count() as f64
+    }
+
+    /// A count by inversion of its probabilities, added up from `first`.
+    pub fn count(&mut self, first: f64, ln_pmf: impl Fn(f64) -> f64) -> f64 {
+        let u = self.uniform();
+        let (mut k, mut sum) = (first, 0.0);
+        for _ in 0..10_000_000u32 {
+            let p = ln_pmf(k).exp();
+            sum += p;
+            if sum >= u || p.is_nan() {
+                break;
+            }
+            // Rounding can leave the sum just short of 1 with nothing more to come.
+            if sum > 0.999_999_999 && p < 1e-17 {
+                break;
+            }
+            k += 1.0;
+        }
+        k
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(mut f: impl FnMut() -> f64) -> (f64, f64) {
+        let n = 40_000;
+        let x: Vec<f64> = (0..n).map(|_| f()).collect();
+        let m = x.iter().sum::<f64>() / n as f64;
+        (m, x.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / n as f64)
+    }
+
+    #[test]
+    fn moments_of_draws() {
+        let mut s = Stream::new(7);
+        let close = |(m, v): (f64, f64), mean: f64, var: f64| {
+            assert!((m - mean).abs() < 5.0 * (var / 40_000.0).sqrt(), "{m} {mean}");
+            assert!((v / var - 1.0).abs() < 0.1, "{v} {var}");
+        };
+        close(moments(|| s.normal()), 0.0, 1.0);
+        close(moments(|| s.gamma(0.4)), 0.4, 0.4);
+        close(moments(|| s.gamma(9.0)), 9.0, 9.0);
+        close(moments(|| s.beta(2.0, 3.0)), 0.4, 0.04);
+        close(moments(|| s.poisson(2.5)), 2.5, 2.5);
+        close(moments(|| s.poisson(80.0)), 80.0, 80.0);
+        close(moments(|| s.binomial(200.0, 0.3)), 60.0, 42.0);
+    }
+}

@@ -1,0 +1,495 @@
+//! Families of distributions: one log density of a row each, derivatives to third order in its linear predictors.
+//!
+//! [`Family`] is a family with its links, modifiers and fixed parameters; row i has K linear predictors in the order
+//! mean, dispersion, further shapes, extra zeros. Dispersions are glmmTMB's unless the note in [`table`] says otherwise.
+//! The response of families with trials is the proportion of successes.
+
+mod binomial;
+mod closed;
+mod counts;
+mod density;
+mod draw;
+mod gamma;
+mod gaussian;
+mod link;
+mod modifiers;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use closed::Loop;
+use density::{Density, Row, Summary};
+use modifiers::Zeros;
+
+pub use density::Legal;
+pub use draw::Stream;
+pub use link::{Link, Par, Range};
+pub use table::{table, Entry, Parameter};
+
+use crate::error::shape;
+use crate::jet::{Jet, Scalar};
+use crate::CoreError;
+use table::{with_density, Kind};
+
+/// Columns of the data that a likelihood reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Data<'a> {
+    /// The response; proportions where there are trials, codes 0, 1 ... for categories.
+    pub y: &'a [f64],
+    pub trials: Option<&'a [f64]>,
+    /// Upper ends of interval-censored responses.
+    pub upper: Option<&'a [f64]>,
+    /// 0 observed, -1 left-censored, 1 right-censored, 2 in (y, upper].
+    pub censor: Option<&'a [i8]>,
+    /// Known standard errors of the responses.
+    pub se: Option<&'a [f64]>,
+}
+
+impl Data<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize) -> Row {
+        Row { y: self.y[i], trials: self.trials.map_or(1.0, |t| t[i]), se: self.se.map_or(0.0, |s| s[i]) }
+    }
+}
+
+/// Which family, with which links and modifiers.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    /// Name or alias of the table; the prefix `truncated_` asks for truncation.
+    pub name: String,
+    /// Links of the free parameters in order; defaults where the list is shorter.
+    pub links: Vec<Link>,
+    /// An extra probability of zero, the last predictor.
+    pub zero_inflation: bool,
+    /// Zero inflation of the truncated family.
+    pub hurdle: bool,
+    pub truncated: bool,
+    /// Parameters that have a known value instead of a predictor.
+    pub constants: Vec<(String, f64)>,
+    pub categories: usize,
+}
+
+/// Responses that the family does not allow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadResponse {
+    /// The first bad row.
+    pub row: usize,
+    /// The first few bad rows.
+    pub rows: Vec<usize>,
+    pub count: usize,
+    pub what: String,
+}
+
+/// Where a parameter of the density comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Predictor(usize),
+    Constant(f64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    link: Link,
+    source: Source,
+    /// The range to check where the link does not keep to it.
+    guard: Option<Range>,
+}
+
+/// A family ready to be evaluated.
+#[derive(Clone, Debug)]
+pub struct Family {
+    entry: &'static Entry,
+    slots: [Slot; 4],
+    extra: Option<Slot>,
+    truncated: bool,
+    categories: usize,
+    free: usize,
+    names: Vec<&'static str>,
+    links: Vec<Link>,
+    closed: Option<Loop>,
+}
+
+/// The name of the predictor of extra zeros.
+pub const ZERO_INFLATION: &str = "zero_inflation";
+
+impl Family {
+    pub fn new(spec: &Spec) -> Result<Family, CoreError> {
+        let (name, prefixed) = match spec.name.strip_prefix("truncated_") {
+            Some(rest) => (rest, true),
+            None => (spec.name.as_str(), false),
+        };
+        let Some(entry) = table().iter().find(|e| e.name == name || e.aliases.contains(&name)) else {
+            return shape(format!("there is no family named {:?}", spec.name));
+        };
+        let truncated = spec.truncated || prefixed || (spec.hurdle && entry.support.is_discrete());
+        let extra_zeros = spec.zero_inflation || spec.hurdle;
+        if truncated && entry.support != Legal::Count {
+            return shape(format!("truncation at zero is for counts; {} is not a family of counts", entry.name));
+        }
+        if extra_zeros && !entry.allows_zero_inflation() {
+            return shape(format!("a response of family {} has no zeros to inflate", entry.name));
+        }
+        let mut family = Family {
+            entry,
+            slots: [Slot { link: Link::Identity, source: Source::Constant(0.0), guard: None }; 4],
+            extra: None,
+            truncated,
+            categories: spec.categories,
+            free: 0,
+            names: vec![],
+            links: vec![],
+            closed: None,
+        };
+        for (name, _) in &spec.constants {
+            if !entry.parameters.iter().any(|p| p.name == name) {
+                return shape(format!("family {} has no parameter named {name:?}", entry.name));
+            }
+        }
+        for (i, parameter) in entry.parameters.iter().enumerate() {
+            family.slots[i] = match spec.constants.iter().find(|(n, _)| n == parameter.name) {
+                Some((_, value)) => constant(parameter, *value)?,
+                None => family.predictor(parameter, &spec.links)?,
+            };
+        }
+        if extra_zeros {
+            let parameter =
+                Parameter { name: ZERO_INFLATION, range: Range::Unit, link: Link::Logit, meaning: "extra zeros" };
+            family.extra = Some(family.predictor(&parameter, &spec.links)?);
+        }
+        if spec.links.len() > family.free {
+            return shape(format!(
+                "family {} has {} predictors here, {} links were given",
+                entry.name,
+                family.free,
+                spec.links.len()
+            ));
+        }
+        if family.free == 0 || family.free > 4 {
+            return shape(format!("a family has one to four predictors; {} has {} here", entry.name, family.free));
+        }
+        if entry.support == Legal::Category && family.categories < 2 {
+            return shape(format!("family {} needs at least two categories", entry.name));
+        }
+        if family.extra.is_none() && !truncated && family.free == entry.parameters.len() {
+            family.closed = entry.kind.closed(&family.links);
+        }
+        Ok(family)
+    }
+
+    /// The slot of the next free parameter.
+    fn predictor(&mut self, p: &Parameter, links: &[Link]) -> Result<Slot, CoreError> {
+        let link = links.get(self.free).copied().unwrap_or(p.link);
+        let allowed = self.entry.links(p);
+        if !allowed.contains(&link) {
+            let list: Vec<&str> = allowed.iter().map(|l| l.name()).collect();
+            return shape(format!(
+                "the parameter {} of family {} takes the links {}, not {}",
+                p.name,
+                self.entry.name,
+                list.join(", "),
+                link.name()
+            ));
+        }
+        let index = self.free;
+        self.free += 1;
+        self.names.push(p.name);
+        self.links.push(link);
+        let guard = (link.can_leave(p.range)).then_some(p.range);
+        Ok(Slot { link, source: Source::Predictor(index), guard })
+    }
+
+    pub fn entry(&self) -> &'static Entry {
+        self.entry
+    }
+
+    /// K, the number of linear predictors.
+    pub fn parameters(&self) -> usize {
+        self.free
+    }
+
+    /// Names of the predictors.
+    pub fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
+    /// Links of the predictors.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// Whether some linear predictors are illegal (an identity link of a positive parameter).
+    pub fn can_leave(&self) -> bool {
+        self.slots.iter().chain(&self.extra).any(|s| s.guard.is_some())
+    }
+
+    /// Numbers a row of `evaluate`: log f, K first, K (K + 1) / 2 second, K (K + 1) (K + 2) / 6 third derivatives.
+    pub fn stride(&self, order: usize) -> usize {
+        let k = self.free;
+        let second = k * (k + 1) / 2;
+        match order {
+            0 => 1,
+            1 | 2 => 1 + k + second,
+            _ => 1 + k + second + second * (k + 2) / 3,
+        }
+    }
+
+    /// log f and its derivatives up to `order` (0, 2 or 3) in the K predictors, for the rows from `from` on.
+    ///
+    /// `eta` is row-major (rows x K), `out` row-major with `stride(order)` numbers a row: log f, gradient, second
+    /// derivatives (a <= b, lexicographic), third derivatives (a <= b <= c). NaN or minus infinity where eta is illegal.
+    pub fn evaluate(&self, data: &Data<'_>, from: usize, eta: &[f64], order: usize, out: &mut [f64]) {
+        let stride = self.stride(order);
+        if let (Some(closed), None, None) = (self.closed, data.censor, data.se) {
+            return closed(data, from, eta, order, stride, out);
+        }
+        with_density!(self.entry.kind, d => match (order, self.free) {
+            (0, _) => self.rows::<_, f64>(&d, data, from, eta, stride, out),
+            (1 | 2, 1) => self.rows::<_, Jet<1, 1, 0>>(&d, data, from, eta, stride, out),
+            (1 | 2, 2) => self.rows::<_, Jet<2, 3, 0>>(&d, data, from, eta, stride, out),
+            (1 | 2, 3) => self.rows::<_, Jet<3, 6, 0>>(&d, data, from, eta, stride, out),
+            (1 | 2, _) => self.rows::<_, Jet<4, 10, 0>>(&d, data, from, eta, stride, out),
+            (_, 1) => self.rows::<_, Jet<1, 1, 1>>(&d, data, from, eta, stride, out),
+            (_, 2) => self.rows::<_, Jet<2, 3, 4>>(&d, data, from, eta, stride, out),
+            (_, 3) => self.rows::<_, Jet<3, 6, 10>>(&d, data, from, eta, stride, out),
+            (_, _) => self.rows::<_, Jet<4, 10, 20>>(&d, data, from, eta, stride, out),
+        })
+    }
+
+    fn rows<D: Density, S: Scalar>(
+        &self,
+        d: &D,
+        data: &Data<'_>,
+        from: usize,
+        eta: &[f64],
+        stride: usize,
+        out: &mut [f64],
+    ) {
+        for (i, (e, o)) in eta.chunks_exact(self.free).zip(out.chunks_exact_mut(stride)).enumerate() {
+            let i = from + i;
+            if !self.is_legal(e) {
+                o.fill(f64::NAN);
+                continue;
+            }
+            let (p, zeros) = self.arguments::<S>(e);
+            let row = data.row(i);
+            let value = match data.censor.map_or(0, |c| c[i]) {
+                0 => modifiers::ln_density(d, &row, &p, &zeros),
+                code => {
+                    let upper = data.upper.map_or(f64::INFINITY, |u| u[i]);
+                    modifiers::ln_censored(d, &row, &p, &zeros, code, upper)
+                }
+            };
+            value.store(o);
+        }
+    }
+
+    /// Whether every parameter is in its range.
+    #[inline]
+    fn is_legal(&self, eta: &[f64]) -> bool {
+        self.slots.iter().chain(&self.extra).all(|s| match (s.guard, s.source) {
+            (Some(range), Source::Predictor(k)) => range.contains(s.link.inverse(eta[k])),
+            _ => true,
+        })
+    }
+
+    #[inline]
+    fn arguments<S: Scalar>(&self, eta: &[f64]) -> ([Par<S>; 4], Zeros<S>) {
+        let par = |s: &Slot| match s.source {
+            Source::Predictor(k) => Par { eta: S::variable(eta[k], k), link: s.link },
+            Source::Constant(v) => Par::constant(v),
+        };
+        let s = &self.slots;
+        (
+            [par(&s[0]), par(&s[1]), par(&s[2]), par(&s[3])],
+            Zeros { truncated: self.truncated, extra: self.extra.as_ref().map(par) },
+        )
+    }
+
+    /// A function of each row's parameters.
+    fn map(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64], f: &mut impl RowFunction) {
+        with_density!(self.entry.kind, d => {
+            for (i, (e, o)) in eta.chunks_exact(self.free).zip(out.iter_mut()).enumerate() {
+                *o = if self.is_legal(e) {
+                    let (p, zeros) = self.arguments::<f64>(e);
+                    f.call(&d, &data.row(from + i), &p, &zeros)
+                } else {
+                    f64::NAN
+                };
+            }
+        })
+    }
+
+    /// Mean of the response of each row (of the proportion where there are trials), extra zeros included.
+    /// NaN for categories, whose mean needs every threshold.
+    pub fn mean(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64]) {
+        self.map(data, from, eta, out, &mut Mean)
+    }
+
+    /// Variance of the response of each row.
+    pub fn variance(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64]) {
+        self.map(data, from, eta, out, &mut Variance)
+    }
+
+    /// P(Y <= y) for each row. For the jump of a discrete response ask again with y - 1 (y - 1/n for proportions).
+    pub fn cdf(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64]) {
+        self.map(data, from, eta, out, &mut Cdf)
+    }
+
+    /// A random response for each row; NaN for categories.
+    pub fn draw(&self, data: &Data<'_>, from: usize, eta: &[f64], rng: &mut Stream, out: &mut [f64]) {
+        self.map(data, from, eta, out, &mut Draw(rng))
+    }
+
+    /// The natural parameter of predictor k at a linear predictor (a Tweedie power is 1 + the link's inverse).
+    pub fn natural(&self, k: usize, eta: f64) -> f64 {
+        let value = self.links[k].inverse(eta);
+        match self.entry.parameters.iter().find(|p| p.name == self.names[k]) {
+            Some(p) if p.range == Range::Power => 1.0 + value,
+            _ => value,
+        }
+    }
+
+    /// Whether every response is legal.
+    pub fn check(&self, data: &Data<'_>) -> Result<(), BadResponse> {
+        let bad: Vec<usize> = (0..data.y.len()).filter(|&i| !self.allows(data, i)).collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let support = self.entry.support;
+        let what = if self.truncated && self.extra.is_none() {
+            "a whole number above 0".into()
+        } else if support == Legal::Category {
+            format!("a category code from 0 to {}", self.categories - 1)
+        } else if support == Legal::Positive && self.extra.is_some() {
+            Legal::NonNegative.name().into()
+        } else if support == Legal::Proportion && data.trials.is_some() {
+            "a proportion k / trials with whole k".into()
+        } else {
+            support.name().to_string()
+        };
+        let what = format!("family {} needs {what}", self.entry.name);
+        Err(BadResponse { row: bad[0], rows: bad.iter().take(5).copied().collect(), count: bad.len(), what })
+    }
+
+    fn allows(&self, data: &Data<'_>, i: usize) -> bool {
+        let row = data.row(i);
+        if !(row.se >= 0.0 && row.se.is_finite()) {
+            return false;
+        }
+        match data.censor.map_or(0, |c| c[i]) {
+            0 => {}
+            2 => return data.upper.is_some_and(|u| u[i] > row.y) && !row.y.is_nan(),
+            -1 | 1 => return row.y.is_finite(),
+            _ => return false,
+        }
+        if row.y == 0.0 && self.extra.is_some() {
+            return true;
+        }
+        self.entry.support.allows(&row, self.categories) && !(self.truncated && row.y == 0.0)
+    }
+
+    /// Starting values for each predictor's intercept on the link scale, from the moments of the response.
+    pub fn start(&self, data: &Data<'_>, offset: Option<&[f64]>) -> Vec<f64> {
+        let mut s = summary(data, self.extra.is_some());
+        s.categories = self.categories;
+        let zeros = s.zeros;
+        let natural = with_density!(self.entry.kind, d => d.start(&s));
+        let mut out = vec![0.0; self.free];
+        for (i, slot) in self.slots.iter().enumerate() {
+            if let Source::Predictor(k) = slot.source {
+                out[k] = start_value(slot.link, natural[i], self.entry.parameters[i].range);
+            }
+        }
+        if let Some(Slot { source: Source::Predictor(k), link, .. }) = self.extra {
+            let share = if self.truncated || !self.entry.has_zeros() { zeros } else { 0.5 * zeros };
+            out[k] = start_value(link, share.clamp(0.02, 0.98), Range::Unit);
+        }
+        if let Some(o) = offset.filter(|o| !o.is_empty()) {
+            out[0] -= o.iter().sum::<f64>() / o.len() as f64;
+        }
+        out
+    }
+}
+
+/// The linear predictor of a starting value, moved into the range of the parameter where it is not.
+fn start_value(link: Link, value: f64, range: Range) -> f64 {
+    let legal = match range {
+        Range::Real => value,
+        Range::Positive if value.is_finite() => value.clamp(1e-6, 1e12),
+        Range::Positive => 1.0,
+        Range::Unit | Range::Power => value.clamp(1e-4, 1.0 - 1e-4),
+    };
+    let eta = link.apply(legal);
+    if eta.is_finite() {
+        eta
+    } else {
+        0.0
+    }
+}
+
+fn constant(p: &Parameter, value: f64) -> Result<Slot, CoreError> {
+    if !p.range.contains(value) {
+        return shape(format!("the parameter {} must be {}; {value} is not", p.name, p.range.name()));
+    }
+    let value = if p.range == Range::Power { value - 1.0 } else { value };
+    Ok(Slot { link: Link::Identity, source: Source::Constant(value), guard: None })
+}
+
+/// Moments of the response (of its positive part where extra zeros are modelled), weighted by the trials.
+fn summary(data: &Data<'_>, positive_only: bool) -> Summary {
+    let n = data.y.len();
+    let rows = || (0..n).map(|i| data.row(i)).filter(|r| r.y.is_finite());
+    let used = || rows().filter(|r| !(positive_only && r.y == 0.0));
+    let total = used().map(|r| r.trials).sum::<f64>().max(1e-300);
+    let mean = used().map(|r| r.trials * r.y).sum::<f64>() / total;
+    let central = |k: i32| used().map(|r| r.trials * (r.y - mean).powi(k)).sum::<f64>() / total;
+    let variance = central(2).max(1e-8 * (mean * mean).max(1e-8));
+    let count = rows().count().max(1) as f64;
+    let share = |v: f64| rows().filter(|r| r.y == v).count() as f64 / count;
+    let logs: Vec<f64> = used().filter(|r| r.y > 0.0).map(|r| r.y.ln()).collect();
+    Summary {
+        mean,
+        variance,
+        skewness: central(3) / variance.powf(1.5),
+        zeros: share(0.0),
+        ones: share(1.0),
+        trials: rows().map(|r| r.trials).sum::<f64>() / count,
+        ln_mean: logs.iter().sum::<f64>() / logs.len().max(1) as f64,
+        categories: 0,
+    }
+}
+
+/// A closure that is generic in the density.
+trait RowFunction {
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64;
+}
+
+struct Mean;
+struct Variance;
+struct Cdf;
+struct Draw<'a>(&'a mut Stream);
+
+impl RowFunction for Mean {
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
+        modifiers::moments(d, row, p, zeros).0
+    }
+}
+
+impl RowFunction for Variance {
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
+        modifiers::moments(d, row, p, zeros).1
+    }
+}
+
+impl RowFunction for Cdf {
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
+        modifiers::ln_cdf(d, row, p, zeros).0.exp()
+    }
+}
+
+impl RowFunction for Draw<'_> {
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
+        modifiers::draw(d, row, p, zeros, self.0)
+    }
+}

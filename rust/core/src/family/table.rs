@@ -1,0 +1,245 @@
+//! The table of families: names, parameters and what they mean.
+
+use super::closed::{self, Loop};
+use super::density::Legal;
+use super::link::{Link, Range};
+use super::{binomial, counts, gamma, gaussian};
+
+/// One distributional parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub range: Range,
+    /// The default link.
+    pub link: Link,
+    pub meaning: &'static str,
+}
+
+/// One family.
+#[derive(Debug)]
+pub struct Entry {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    pub parameters: &'static [Parameter],
+    pub support: Legal,
+    /// The variance function and what the dispersion is.
+    pub note: &'static str,
+    pub(super) kind: Kind,
+}
+
+impl Entry {
+    /// Whether the response can be 0 with positive probability without an extra parameter.
+    pub fn has_zeros(&self) -> bool {
+        self.support == Legal::Count
+    }
+
+    pub fn allows_zero_inflation(&self) -> bool {
+        matches!(self.support, Legal::Count | Legal::Positive | Legal::NonNegative | Legal::Proportion)
+            || self.support == Legal::OpenUnit
+    }
+
+    /// Links that a parameter of this family takes.
+    pub fn links(&self, p: &Parameter) -> &'static [Link] {
+        if self.kind.location_is_quantile() && p.name == "mean" {
+            Range::Power.links()
+        } else {
+            p.range.links()
+        }
+    }
+}
+
+/// The densities behind the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Gaussian,
+    LogNormal,
+    SkewNormal,
+    Binomial,
+    BetaBinomial,
+    Poisson,
+    NegativeBinomial1,
+    NegativeBinomial2,
+    NegativeBinomial12,
+    Gamma,
+    Exponential,
+    InverseGaussian,
+    Weibull,
+}
+
+/// Run an expression with the density of a kind as a concrete type.
+macro_rules! with_density {
+    ($kind:expr, $d:ident => $body:expr) => {{
+        use $crate::family::*;
+        match $kind {
+            Kind::Gaussian => with_density!(@ $d, gaussian::Gaussian, $body),
+            Kind::LogNormal => with_density!(@ $d, gaussian::LogNormal, $body),
+            Kind::SkewNormal => with_density!(@ $d, gaussian::SkewNormal, $body),
+            Kind::Binomial => with_density!(@ $d, binomial::Binomial, $body),
+            Kind::BetaBinomial => with_density!(@ $d, binomial::BetaBinomial, $body),
+            Kind::Poisson => with_density!(@ $d, counts::Poisson, $body),
+            Kind::NegativeBinomial1 => with_density!(@ $d, counts::NegativeBinomial1, $body),
+            Kind::NegativeBinomial2 => with_density!(@ $d, counts::NegativeBinomial2, $body),
+            Kind::NegativeBinomial12 => with_density!(@ $d, counts::NegativeBinomial12, $body),
+            Kind::Gamma => with_density!(@ $d, gamma::Gamma, $body),
+            Kind::Exponential => with_density!(@ $d, gamma::Exponential, $body),
+            Kind::InverseGaussian => with_density!(@ $d, gamma::InverseGaussian, $body),
+            Kind::Weibull => with_density!(@ $d, gamma::Weibull, $body),
+        }
+    }};
+    (@ $d:ident, $value:expr, $body:expr) => {{
+        let $d = $value;
+        $body
+    }};
+}
+pub(super) use with_density;
+
+impl Kind {
+    /// The closed form for these links, where there is one.
+    pub fn closed(self, links: &[Link]) -> Option<Loop> {
+        match (self, links) {
+            (Kind::Gaussian, [Link::Identity, Link::Log]) => Some(closed::rows::<gaussian::Closed2>),
+            (Kind::Binomial, [Link::Logit]) => Some(closed::rows::<binomial::BinomialLogit>),
+            (Kind::Poisson, [Link::Log]) => Some(closed::rows::<counts::PoissonLog>),
+            (Kind::NegativeBinomial2, [Link::Log, Link::Log]) => Some(closed::rows::<counts::NegativeBinomial2Log>),
+            (Kind::Gamma, [Link::Log, Link::Log]) => Some(closed::rows::<gamma::GammaLog>),
+            _ => None,
+        }
+    }
+
+    /// Families whose mean predictor is a location under a distribution's quantile function.
+    fn location_is_quantile(self) -> bool {
+        false
+    }
+}
+
+const fn parameter(name: &'static str, range: Range, link: Link, meaning: &'static str) -> Parameter {
+    Parameter { name, range, link, meaning }
+}
+
+const POSITIVE_MEAN: Parameter = parameter("mean", Range::Positive, Link::Log, "mean");
+const REAL_MEAN: Parameter = parameter("mean", Range::Real, Link::Identity, "mean");
+const UNIT_MEAN: Parameter = parameter("mean", Range::Unit, Link::Logit, "mean");
+
+const fn dispersion(meaning: &'static str) -> Parameter {
+    parameter("dispersion", Range::Positive, Link::Log, meaning)
+}
+
+/// Every family.
+pub fn table() -> &'static [Entry] {
+    &TABLE
+}
+
+static TABLE: [Entry; 13] = [
+    Entry {
+        name: "gaussian",
+        aliases: &["normal"],
+        parameters: &[REAL_MEAN, dispersion("residual standard deviation")],
+        support: Legal::Real,
+        note: "variance sigma^2 (+ se^2 where sampling errors are known); the dispersion is sigma",
+        kind: Kind::Gaussian,
+    },
+    Entry {
+        name: "lognormal",
+        aliases: &["log_normal"],
+        parameters: &[POSITIVE_MEAN, dispersion("standard deviation of the response")],
+        support: Legal::Positive,
+        note: "mean and standard deviation on the scale of the data, as in glmmTMB; variance sigma^2",
+        kind: Kind::LogNormal,
+    },
+    Entry {
+        name: "skew_normal",
+        aliases: &["skewnormal"],
+        parameters: &[
+            REAL_MEAN,
+            dispersion("standard deviation of the response"),
+            parameter("shape", Range::Real, Link::Identity, "slant alpha"),
+        ],
+        support: Legal::Real,
+        note: "variance sigma^2 (+ se^2); the dispersion is the standard deviation, the shape Azzalini's alpha",
+        kind: Kind::SkewNormal,
+    },
+    Entry {
+        name: "binomial",
+        aliases: &["bernoulli"],
+        parameters: &[UNIT_MEAN],
+        support: Legal::Proportion,
+        note: "proportion k / n with variance mu (1 - mu) / n; no dispersion",
+        kind: Kind::Binomial,
+    },
+    Entry {
+        name: "betabinomial",
+        aliases: &["beta_binomial"],
+        parameters: &[UNIT_MEAN, dispersion("precision phi = alpha + beta")],
+        support: Legal::Proportion,
+        note: "proportion k / n with variance mu (1 - mu) (phi + n) / (n (phi + 1)); the dispersion is phi",
+        kind: Kind::BetaBinomial,
+    },
+    Entry {
+        name: "poisson",
+        aliases: &[],
+        parameters: &[POSITIVE_MEAN],
+        support: Legal::Count,
+        note: "variance mu; no dispersion",
+        kind: Kind::Poisson,
+    },
+    Entry {
+        name: "nbinom1",
+        aliases: &["negbinomial1"],
+        parameters: &[POSITIVE_MEAN, dispersion("excess variance phi")],
+        support: Legal::Count,
+        note: "variance mu (1 + phi); the dispersion is phi",
+        kind: Kind::NegativeBinomial1,
+    },
+    Entry {
+        name: "nbinom2",
+        aliases: &["negbinomial", "negative_binomial", "nbinom"],
+        parameters: &[POSITIVE_MEAN, dispersion("size k")],
+        support: Legal::Count,
+        note: "variance mu (1 + mu / k); the dispersion is the size k: larger is closer to Poisson",
+        kind: Kind::NegativeBinomial2,
+    },
+    Entry {
+        name: "nbinom12",
+        aliases: &[],
+        parameters: &[
+            POSITIVE_MEAN,
+            dispersion("linear excess variance phi"),
+            parameter("shape", Range::Positive, Link::Log, "size psi of the quadratic excess variance"),
+        ],
+        support: Legal::Count,
+        note: "variance mu (1 + phi + mu / psi); the dispersion is phi, the shape psi",
+        kind: Kind::NegativeBinomial12,
+    },
+    Entry {
+        name: "gamma",
+        aliases: &["Gamma"],
+        parameters: &[POSITIVE_MEAN, dispersion("shape a")],
+        support: Legal::Positive,
+        note: "variance mu^2 / a; the dispersion predictor is the shape a; sigma (glmmTMB, lme4) is 1 / sqrt(a)",
+        kind: Kind::Gamma,
+    },
+    Entry {
+        name: "exponential",
+        aliases: &[],
+        parameters: &[POSITIVE_MEAN],
+        support: Legal::Positive,
+        note: "variance mu^2; no dispersion",
+        kind: Kind::Exponential,
+    },
+    Entry {
+        name: "inverse_gaussian",
+        aliases: &["inverse.gaussian", "invgauss"],
+        parameters: &[POSITIVE_MEAN, dispersion("sigma")],
+        support: Legal::Positive,
+        note: "variance sigma^2 mu^3; the dispersion is sigma, as in gamlss (brms: shape 1 / sigma^2)",
+        kind: Kind::InverseGaussian,
+    },
+    Entry {
+        name: "weibull",
+        aliases: &[],
+        parameters: &[POSITIVE_MEAN, dispersion("shape k")],
+        support: Legal::Positive,
+        note: "by its mean, as in brms; scale mu / Gamma(1 + 1/k); the dispersion is the shape k",
+        kind: Kind::Weibull,
+    },
+];

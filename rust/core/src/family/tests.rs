@@ -1,0 +1,257 @@
+//! Every family x link x component: derivatives against difference quotients, closed forms against jets.
+
+use super::*;
+
+/// One case: a family with data that it likes.
+struct Case {
+    spec: Spec,
+    y: Vec<f64>,
+    trials: Option<Vec<f64>>,
+}
+
+fn responses(support: Legal) -> (Vec<f64>, Option<Vec<f64>>) {
+    match support {
+        Legal::Real => (vec![-1.3, 0.2, 2.7, 0.9], None),
+        Legal::Positive => (vec![0.3, 1.1, 2.7, 6.0], None),
+        Legal::NonNegative => (vec![0.0, 0.4, 1.7, 9.0], None),
+        Legal::Count => (vec![0.0, 1.0, 3.0, 12.0], None),
+        Legal::Proportion => (vec![0.0, 0.25, 0.5, 1.0], Some(vec![3.0, 8.0, 12.0, 1.0])),
+        Legal::OpenUnit => (vec![0.05, 0.3, 0.5, 0.93], None),
+        Legal::ClosedUnit => (vec![0.0, 0.3, 0.8, 1.0], None),
+        Legal::Category => (vec![0.0, 1.0, 2.0, 3.0], None),
+    }
+}
+
+/// A few legal linear predictors of a parameter.
+fn predictors(name: &str, range: Range, link: Link) -> Vec<f64> {
+    let natural: &[f64] = match (name, range) {
+        ("upper", _) => return vec![0.9, 1.4],
+        ("lower", _) => return vec![-1.1, -0.2],
+        (_, Range::Real) => &[0.4, 1.7],
+        (_, Range::Positive) => &[0.6, 2.3],
+        (_, Range::Unit) => &[0.2, 0.6],
+        (_, Range::Power) => &[0.35, 0.7],
+    };
+    let legal = |m: f64| if range == Range::Real && link.is_distribution() { (m - 0.1) / 2.0 } else { m };
+    natural.iter().map(|&m| link.apply(legal(m))).collect()
+}
+
+fn parameters(spec: &Spec) -> Vec<(&'static str, Range, Link)> {
+    let f = Family::new(spec).unwrap();
+    let find = |n: &str| f.entry().parameters.iter().find(|p| p.name == n).map_or(Range::Unit, |p| p.range);
+    f.names().iter().zip(f.links()).map(|(n, l)| (*n, find(n), *l)).collect()
+}
+
+/// All families, each parameter's links in turn, with and without modifiers.
+fn cases() -> Vec<Case> {
+    let mut out = vec![];
+    for e in table() {
+        let mut specs = vec![];
+        let base = Spec { name: e.name.into(), categories: 4, ..Spec::default() };
+        for (k, p) in e.parameters.iter().enumerate() {
+            for link in e.links(p) {
+                let mut links: Vec<Link> = e.parameters.iter().map(|p| p.link).collect();
+                links[k] = *link;
+                specs.push(Spec { links, ..base.clone() });
+            }
+        }
+        if e.allows_zero_inflation() && e.parameters.len() < 4 {
+            specs.push(Spec { zero_inflation: true, ..base.clone() });
+        }
+        if e.support == Legal::Count {
+            specs.push(Spec { truncated: true, ..base.clone() });
+            specs.push(Spec { hurdle: true, ..base.clone() });
+        }
+        for spec in specs {
+            let (mut y, trials) = responses(e.support);
+            if spec.truncated {
+                y[0] = 2.0;
+            }
+            if spec.zero_inflation && trials.is_none() {
+                y[0] = 0.0;
+            }
+            out.push(Case { spec, y, trials });
+        }
+    }
+    out
+}
+
+fn evaluate(f: &Family, data: &Data<'_>, eta: &[f64], order: usize) -> Vec<f64> {
+    let n = data.y.len();
+    let mut out = vec![0.0; n * f.stride(order)];
+    f.evaluate(data, 0, eta, order, &mut out);
+    out
+}
+
+/// Where derivative (a, b, ..) is stored in a row.
+fn position(k: usize, index: &[usize]) -> usize {
+    let mut at = 1;
+    match index.len() {
+        1 => at + index[0],
+        2 => {
+            at += k;
+            for a in 0..k {
+                for b in a..k {
+                    if [a, b] == index {
+                        return at;
+                    }
+                    at += 1;
+                }
+            }
+            at
+        }
+        _ => {
+            at += k + k * (k + 1) / 2;
+            for a in 0..k {
+                for b in a..k {
+                    for c in b..k {
+                        if [a, b, c] == index {
+                            return at;
+                        }
+                        at += 1;
+                    }
+                }
+            }
+            at
+        }
+    }
+}
+
+/// Every derivative of each row against the central difference of the next lower order (Richardson-extrapolated).
+fn against_differences(label: &str, f: &Family, data: &Data<'_>, eta: &[f64], tol: f64) {
+    let (k, n, stride) = (f.parameters(), data.y.len(), f.stride(3));
+    let exact = evaluate(f, data, eta, 3);
+    let second = evaluate(f, data, eta, 2);
+    let zero = evaluate(f, data, eta, 0);
+    for i in 0..n {
+        assert!(exact[i * stride].is_finite(), "{label}: row {i} log f = {}", exact[i * stride]);
+        assert!((exact[i * stride] - zero[i]).abs() < 1e-12 * (1.0 + zero[i].abs()), "{label}: value of row {i}");
+        let s2 = f.stride(2);
+        for j in 0..s2 {
+            let (a, b) = (exact[i * stride + j], second[i * s2 + j]);
+            assert!(
+                (a - b).abs() <= 1e-13 * (1.0 + a.abs()),
+                "{label}: order 2 differs in row {i}, entry {j}: {a} {b}"
+            );
+        }
+    }
+    let h = 1e-3;
+    for c in 0..k {
+        let at = |step: f64| {
+            let mut e = eta.to_vec();
+            (0..n).for_each(|i| e[i * k + c] += step);
+            evaluate(f, data, &e, 3)
+        };
+        let (p1, m1, p2, m2) = (at(h), at(-h), at(2.0 * h), at(-2.0 * h));
+        let slope = |j: usize| (8.0 * (p1[j] - m1[j]) - (p2[j] - m2[j])) / (12.0 * h);
+        let check = |lower: usize, higher: usize| {
+            for i in 0..n {
+                let (d, e) = (slope(i * stride + lower), exact[i * stride + higher]);
+                let scale = 1.0 + d.abs() + exact[i * stride + lower].abs();
+                assert!((d - e).abs() < tol * scale, "{label}: row {i}, d{lower}/d{c}: {d} but {e}");
+            }
+        };
+        check(0, position(k, &[c]));
+        for a in 0..k {
+            let mut ac = [a, c];
+            ac.sort();
+            check(position(k, &[a]), position(k, &ac));
+            for b in a..k {
+                let mut abc = [a, b, c];
+                abc.sort();
+                check(position(k, &[a, b]), position(k, &abc));
+            }
+        }
+    }
+}
+
+/// Every combination of the parameters' predictors, all rows alike.
+fn grid(sets: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    sets.iter().fold(vec![vec![]], |acc, set| {
+        acc.iter().flat_map(|head| set.iter().map(move |v| [head.as_slice(), &[*v]].concat())).collect()
+    })
+}
+
+#[test]
+fn family_derivatives_are_difference_quotients() {
+    for case in cases() {
+        let f = Family::new(&case.spec).unwrap();
+        let data = Data { y: &case.y, trials: case.trials.as_deref(), ..Data::default() };
+        f.check(&data).unwrap();
+        let sets: Vec<Vec<f64>> = parameters(&case.spec).iter().map(|(n, r, l)| predictors(n, *r, *l)).collect();
+        for point in grid(&sets) {
+            let eta: Vec<f64> = case.y.iter().flat_map(|_| point.clone()).collect();
+            let label = format!(
+                "{} {:?} zi={} truncated={} at {point:?}",
+                case.spec.name, case.spec.links, case.spec.zero_inflation, case.spec.truncated
+            );
+            against_differences(&label, &f, &data, &eta, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn family_closed_forms_are_their_jets() {
+    for name in ["gaussian", "binomial", "poisson", "nbinom2", "gamma"] {
+        let spec = Spec { name: name.into(), ..Spec::default() };
+        let closed = Family::new(&spec).unwrap();
+        assert!(closed.closed.is_some());
+        let jets = Family { closed: None, ..closed.clone() };
+        let (y, trials) = responses(closed.entry().support);
+        let data = Data { y: &y, trials: trials.as_deref(), ..Data::default() };
+        for shift in [-20.0, -3.0, 0.0, 0.7, 6.0, 15.0] {
+            for spread in [0.0, 0.1] {
+                let k = closed.parameters();
+                let eta: Vec<f64> =
+                    (0..y.len() * k).map(|i| if i % k == 0 { shift } else { 0.4 + spread * i as f64 }).collect();
+                let (a, b) = (evaluate(&closed, &data, &eta, 3), evaluate(&jets, &data, &eta, 3));
+                for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+                    assert!((a - b).abs() < 1e-11 * (1.0 + b.abs()), "{name} at {shift}, number {i}: {a} {b}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn family_far_predictors_are_not_nan() {
+    for e in table() {
+        let spec = Spec { name: e.name.into(), categories: 4, ..Spec::default() };
+        let f = Family::new(&spec).unwrap();
+        let (y, trials) = responses(e.support);
+        let data = Data { y: &y, trials: trials.as_deref(), ..Data::default() };
+        for far in [-40.0, 40.0] {
+            let k = f.parameters();
+            let base: Vec<f64> = parameters(&spec).iter().map(|(n, r, l)| predictors(n, *r, *l)[0]).collect();
+            let eta: Vec<f64> = (0..y.len() * k).map(|i| if i % k == 0 { far } else { base[i % k] }).collect();
+            let out = evaluate(&f, &data, &eta, 3);
+            assert!(out.iter().all(|v| !v.is_nan()), "{} at {far}: {out:?}", e.name);
+        }
+    }
+}
+
+#[test]
+fn family_bad_responses_are_named() {
+    let f = Family::new(&Spec { name: "poisson".into(), ..Spec::default() }).unwrap();
+    let y = [1.0, 2.5, 0.0, -1.0];
+    let bad = f.check(&Data { y: &y, ..Data::default() }).unwrap_err();
+    assert_eq!((bad.row, bad.rows, bad.count), (1, vec![1, 3], 2));
+}
+
+#[test]
+fn family_illegal_means_are_nan() {
+    let spec = Spec { name: "gamma".into(), links: vec![Link::Identity], ..Spec::default() };
+    let f = Family::new(&spec).unwrap();
+    let out = evaluate(&f, &Data { y: &[1.0], ..Data::default() }, &[-0.1, 0.0], 2);
+    assert!(f.can_leave() && out[0].is_nan());
+}
+
+#[test]
+fn family_specs_that_make_no_sense_are_refused() {
+    let bad = |spec: Spec| Family::new(&spec).unwrap_err().to_string();
+    assert!(bad(Spec { name: "nope".into(), ..Spec::default() }).contains("nope"));
+    assert!(bad(Spec { name: "truncated_gamma".into(), ..Spec::default() }).contains("counts"));
+    assert!(
+        bad(Spec { name: "poisson".into(), links: vec![Link::Logit], ..Spec::default() }).contains("takes the links")
+    );
+}

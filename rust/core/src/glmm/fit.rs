@@ -1,0 +1,302 @@
+//! A generalised linear mixed model in the user's units.
+
+use crate::dense;
+use crate::design::{Block, Codes};
+use crate::error::shape;
+use crate::family::Family;
+use crate::optimise::{self, Boundary, Options, Outcome};
+use crate::CoreError;
+
+use super::laplace::{Engine, Point};
+use super::rows::{Fixed, GlmmRows};
+use super::search;
+use super::start;
+
+/// Where the search begins, in the user's units; what is left out comes from the data.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    pub beta: Option<Vec<f64>>,
+    pub theta: Option<Vec<f64>>,
+}
+
+/// What a fit reports, in the user's units.
+#[derive(Clone, Debug)]
+pub struct GlmmReport {
+    pub loglik: f64,
+    /// NaN at dropped columns.
+    pub beta: Vec<f64>,
+    /// Lower triangles of Lambda_t, Sigma_t = Lambda_t Lambda_t'.
+    pub theta: Vec<f64>,
+    pub lambda: Vec<Vec<f64>>,
+    /// Per term: levels x k conditional modes, row-major.
+    pub b: Vec<Vec<f64>>,
+    pub outcome: Outcome,
+    pub evaluations: usize,
+    pub inner: usize,
+    pub iterations: usize,
+    /// d deviance / d (beta, theta).
+    pub gradient: Vec<f64>,
+    pub decrease: f64,
+    pub curvature: f64,
+    pub boundary: Vec<Boundary>,
+}
+
+/// Log-likelihood and its gradient in (beta, theta).
+#[derive(Clone, Debug)]
+pub struct GlmmEvaluation {
+    pub loglik: f64,
+    pub gradient: Vec<f64>,
+}
+
+/// A model whose pattern is known; the rows are handed in with every call.
+pub struct Glmm {
+    pub engine: Engine,
+    at: Option<Point>,
+}
+
+impl Glmm {
+    pub fn new(rows: &GlmmRows<'_>, family: Family) -> Result<Self, CoreError> {
+        if let Err(bad) = family.check(&rows.data) {
+            let first: Vec<String> = bad.rows.iter().map(|r| r.to_string()).collect();
+            return shape(format!("{}: {} rows, first {}", bad.what, bad.count, first.join(", ")));
+        }
+        Ok(Glmm { engine: Engine::new(rows, family)?, at: None })
+    }
+
+    pub fn theta_len(&self) -> usize {
+        self.engine.model.theta_len()
+    }
+
+    pub fn dropped(&self) -> &[usize] {
+        &self.engine.plan.dropped
+    }
+
+    pub fn fit(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        start: &Start,
+        quadrature: usize,
+        options: &Options,
+    ) -> Result<GlmmReport, CoreError> {
+        let e = &mut self.engine;
+        (e.inner, e.evaluations) = (0, 0);
+        e.set_quadrature(quadrature)?;
+        let beta = match &start.beta {
+            Some(b) if b.len() == rows.p => e.plan.internal_beta(b),
+            Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
+            None => first_beta(e, rows),
+        };
+        let (beta, scores) = e.start_beta(rows, &beta);
+        let units = optimise::units(e.moments());
+        let lambda = match &start.theta {
+            Some(t) => e.model.lambda_from_theta(t)?,
+            None => start::variances(e.moments(), &units, &scores),
+        };
+        let found = search::minimise(e, rows, &units, &beta, &lambda, options)?;
+        let report = self.report(&found);
+        let (solution, _) = self.engine.working_solution(&found.point.lambda);
+        self.engine.model.set_state(found.point.lambda.clone(), solution, 1.0);
+        self.at = Some(found.point);
+        Ok(report)
+    }
+
+    fn report(&self, found: &search::Found) -> GlmmReport {
+        let (e, m) = (&self.engine, &self.engine.model);
+        let lambda = m.term_lambda(&found.point.lambda);
+        let mut gradient = e.plan.user_gradient(&found.beta_gradient);
+        gradient.extend(m.theta_gradient(&lambda, &found.sigma_gradient));
+        GlmmReport {
+            loglik: -0.5 * found.point.deviance,
+            beta: e.plan.user_beta(&found.point.beta),
+            theta: m.theta_of(&lambda),
+            b: m.user_modes(&found.point.lambda, &found.point.u),
+            lambda,
+            outcome: found.outcome,
+            evaluations: e.evaluations,
+            inner: e.inner,
+            iterations: found.iterations,
+            gradient,
+            decrease: found.decrease,
+            curvature: found.curvature,
+            boundary: found.boundary.clone(),
+        }
+    }
+
+    fn at(&self) -> Result<&Point, CoreError> {
+        match &self.at {
+            Some(p) => Ok(p),
+            None => shape("the model has not been fitted yet"),
+        }
+    }
+
+    /// Predictors of every row at the fit, row-major n x K.
+    pub fn predictors(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
+        let at = self.at()?.clone();
+        Ok(self.engine.predictors(rows, &at))
+    }
+
+    /// Log-likelihood and gradient at (beta, theta) in the user's units. The model is left where it was fitted, if
+    /// it was.
+    pub fn evaluate(&mut self, rows: &GlmmRows<'_>, beta: &[f64], theta: &[f64]) -> Result<GlmmEvaluation, CoreError> {
+        if beta.len() != rows.p {
+            return shape(format!("beta has {} entries, the model needs {}", beta.len(), rows.p));
+        }
+        let exact = self.engine.model.lambda_from_theta(theta)?;
+        if self.at.is_none() {
+            // Units of the floor come from the weights.
+            let b = self.engine.plan.internal_beta(beta);
+            self.engine.start_weights(rows, &b);
+        }
+        let internal = self.engine.plan.internal_beta(beta);
+        let u = vec![0.0; self.engine.size()];
+        let gradient = self.gradient(rows, &internal, theta, &u)?;
+        let value = self.engine.evaluate(rows, &internal, &exact, &u)?;
+        let mut g = self.engine.plan.user_gradient(&gradient.0);
+        g.extend(gradient.1);
+        self.restore(rows)?;
+        Ok(GlmmEvaluation { loglik: -0.5 * value.deviance, gradient: g.iter().map(|g| -0.5 * g).collect() })
+    }
+
+    /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor for new rows, given theta. The working model
+    /// at the optimum gives the joint covariance of (beta, b). A code of -1 contributes nothing.
+    pub fn prediction_variance(
+        &self,
+        n: usize,
+        component: usize,
+        fixed: &[Fixed<'_>],
+        terms: &[Option<(Codes<'_>, Vec<Block<'_>>)>],
+    ) -> Result<Vec<f64>, CoreError> {
+        self.at()?;
+        let plan = &self.engine.plan;
+        if component >= plan.k || fixed.iter().any(|f| f.first + f.block.cols > plan.p_total) {
+            return shape("new rows have other components or columns than the model");
+        }
+        for f in fixed {
+            f.block.check(n, "fixed block")?;
+        }
+        // x in internal coordinates: M^-T x, made once a column.
+        let x = |i: usize| {
+            let mut user = vec![0.0; plan.p_total];
+            for f in fixed {
+                (0..f.block.cols).for_each(|c| user[f.first + c] += f.block.value(i, c));
+            }
+            plan.internal_row(&user)
+        };
+        self.engine.model.row_variances(n, &x, terms)
+    }
+
+    fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
+        if let Some(at) = self.at.take() {
+            self.at = Some(self.engine.evaluate(rows, &at.beta, &at.lambda, &at.u)?);
+        }
+        Ok(())
+    }
+
+    /// d deviance / d beta (internal) and / d theta.
+    fn gradient(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        theta: &[f64],
+        u: &[f64],
+    ) -> Result<(Vec<f64>, Vec<f64>), CoreError> {
+        let e = &mut self.engine;
+        let lambda = optimise::floored(e.moments(), &e.model.lambda_from_theta(theta)?);
+        let at = e.evaluate(rows, beta, &lambda, u)?;
+        let slope = e.slope(rows, &at);
+        let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
+        Ok((slope.beta, e.model.theta_gradient(&e.model.term_lambda_from_theta(theta)?, &sigma)))
+    }
+
+    /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
+    /// gradient. NaN for dropped columns; NaN everywhere where the Hessian is not positive definite.
+    pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
+        let at = self.at()?.clone();
+        let theta = self.engine.model.theta_of(&self.engine.model.term_lambda(&at.lambda));
+        let p = self.engine.plan.p();
+        let q = p + theta.len();
+        let (_, curve) = self.engine.working_solution(&at.lambda);
+        let mut step: Vec<f64> = (0..p).map(|j| 1e-3 * (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
+        let scale = self.engine.model.theta_scale();
+        step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
+        let mut h = vec![0.0; q * q];
+        for j in 0..q {
+            let mut side = |sign: f64| {
+                let (mut b, mut t) = (at.beta.clone(), theta.clone());
+                if j < p {
+                    b[j] += sign * step[j];
+                } else {
+                    t[j - p] += sign * step[j];
+                }
+                self.gradient(rows, &b, &t, &at.u)
+            };
+            let (up, down) = (side(1.0)?, side(-1.0)?);
+            for (i, (a, b)) in up.0.iter().chain(&up.1).zip(down.0.iter().chain(&down.1)).enumerate() {
+                h[i + j * q] = (a - b) / (4.0 * step[j]);
+            }
+        }
+        self.restore(rows)?;
+        for j in 0..q {
+            for i in 0..j {
+                let v = 0.5 * (h[i + j * q] + h[j + i * q]);
+                h[i + j * q] = v;
+                h[j + i * q] = v;
+            }
+        }
+        Ok(self.user_inverse(&h, p, theta.len()))
+    }
+
+    fn user_inverse(&self, h: &[f64], p: usize, m: usize) -> Vec<f64> {
+        let plan = &self.engine.plan;
+        let (q, full) = (p + m, plan.p_total + m);
+        let mut out = vec![f64::NAN; full * full];
+        let d: Vec<f64> = (0..q).map(|j| 1.0 / h[j + j * q].abs().max(1e-300).sqrt()).collect();
+        let mut l: Vec<f64> = (0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect();
+        if dense::cholesky(&mut l, q, q).is_err() {
+            return out;
+        }
+        let mut v = dense::inverse_from_cholesky(&l, q, q);
+        (0..q * q).for_each(|t| v[t] *= d[t % q] * d[t / q]);
+        // Rows of the map from internal to user coefficients are images of unit vectors.
+        let mut map = vec![0.0; full * q];
+        for j in 0..p {
+            let mut unit = vec![0.0; p];
+            unit[j] = 1.0;
+            for (i, b) in plan.user_beta(&unit).iter().enumerate().filter(|(_, b)| !b.is_nan()) {
+                map[i + j * full] = *b;
+            }
+        }
+        (0..m).for_each(|j| map[plan.p_total + j + (p + j) * full] = 1.0);
+        let kept: Vec<usize> = plan.kept.iter().copied().chain(plan.p_total..full).collect();
+        for &b in &kept {
+            for &a in &kept {
+                let mut sum = 0.0;
+                for j in (0..q).filter(|&j| map[b + j * full] != 0.0) {
+                    for i in (0..q).filter(|&i| map[a + i * full] != 0.0) {
+                        sum += map[a + i * full] * v[i + j * q] * map[b + j * full];
+                    }
+                }
+                out[a + b * full] = sum;
+            }
+        }
+        out
+    }
+}
+
+/// Intercepts from the family's moments, everything else zero.
+fn first_beta(e: &Engine, rows: &GlmmRows<'_>) -> Vec<f64> {
+    let mut user = vec![0.0; rows.p];
+    let start = e.family.start(&rows.data, None);
+    for (c, component) in rows.components.iter().enumerate() {
+        let value = start.get(c).copied().unwrap_or(0.0);
+        let offset = component.offset.map_or(0.0, |o| o.iter().sum::<f64>() / o.len().max(1) as f64);
+        for f in &component.fixed {
+            if f.block.is_intercept() || f.block.is_cell_means() {
+                user[f.first..f.first + f.block.cols].fill(value - offset);
+                break;
+            }
+        }
+    }
+    // The shifts of the other columns are booked on the constant: their coefficients are zero, so nothing is to do.
+    e.plan.internal_beta(&user)
+}

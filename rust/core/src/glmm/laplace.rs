@@ -1,0 +1,616 @@
+//! The Laplace approximation at given parameters: mode of the spherical random effects, value and exact gradient.
+//!
+//! With h(u) = -sum_i log f(y_i | eta_i) + u'u / 2, H = B'D2B + I (B = Z Lambda):
+//!     deviance / 2 = h(u_hat) + log|H| / 2
+//! For a change Lambda -> Lambda (I + M) and a change of beta, with s_i = 1/2 D3_i : (B_i H^-1 B_i'), v = H^-1 B's and
+//! t = D1 + s - D2 B v (Kristensen et al. 2016, worked out for spherical effects):
+//!     d/d beta = X't,      d/d M = sum_l [ (B't)_l u_l' + u_l v_l' + (I - H^-1)_ll ].
+
+use crate::cholesky::{SelectedInverse, Source};
+use crate::dense;
+use crate::design::Moments;
+use crate::family::Family;
+use crate::fit::Model;
+use crate::linear::{Lmm, Solution};
+use crate::CoreError;
+
+use super::quadrature::{self, Groups, Rule};
+use super::rows::{self, Covariance, GlmmRows, Plan, Want};
+
+/// Newton steps for the mode before the search gives up at these parameters.
+const MAX_INNER: usize = 60;
+/// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
+/// optimum the search asks for less: the error of the deviance is of the order of the decrement given here.
+pub const INNER_TOLERANCE: f64 = 1e-9;
+
+/// Everything that stays the same while the parameters move, and the buffers of the passes.
+pub struct Engine {
+    pub family: Family,
+    pub plan: Plan,
+    /// The working linear model: pattern, weighted cross-products and their factorisation.
+    pub model: Model,
+    fixed: Vec<f64>,
+    d3: Vec<f64>,
+    /// Quadrature nodes, if more than one.
+    pub rule: Option<Rule>,
+    /// Squared Newton decrement at which the search for the mode ends.
+    pub tolerance: f64,
+    /// Newton steps and factorisations so far.
+    pub inner: usize,
+    pub evaluations: usize,
+}
+
+/// The likelihood at one (beta, Lambda).
+#[derive(Clone, Debug)]
+pub struct Point {
+    pub beta: Vec<f64>,
+    pub lambda: Vec<Vec<f64>>,
+    /// Spherical modes in elimination order.
+    pub u: Vec<f64>,
+    /// -2 log-likelihood.
+    pub deviance: f64,
+    /// X'D1 at the mode.
+    pub xg: Vec<f64>,
+    /// Posterior weights of the quadrature nodes (nodes x levels).
+    pub weights: Vec<Vec<f64>>,
+}
+
+/// Derivatives of the deviance at a point, and the curvature of the working linear model.
+pub struct Slope {
+    /// d deviance / d beta.
+    pub beta: Vec<f64>,
+    /// d deviance = tr(N dSigma*) per factor.
+    pub n: Vec<Vec<f64>>,
+    pub gradient: Vec<f64>,
+    /// Twice X'V^-1X, made positive definite.
+    pub beta_curvature: Vec<f64>,
+    /// d2 deviance / d beta d Sigma* (p x components, column-major).
+    pub cross: Vec<f64>,
+    /// Information in Sigma* with beta profiled out.
+    pub average: Vec<f64>,
+    pub expected: Vec<f64>,
+    pub observed: Vec<f64>,
+}
+
+impl Engine {
+    pub fn new(rows: &GlmmRows<'_>, family: Family) -> Result<Self, CoreError> {
+        let (plan, mut moments) = Plan::new(rows, family.parameters())?;
+        let p = plan.p();
+        // The working model's fixed effects are ours; its cross-products are overwritten by every pass.
+        moments.kept = (0..p).collect();
+        moments.p_total = p;
+        moments.dropped = vec![];
+        moments.carrier = None;
+        moments.x_shift = vec![0.0; p];
+        moments.xx = vec![0.0; (p + 1) * (p + 1)];
+        for f in &mut moments.factors {
+            f.zx = vec![0.0; f.levels * f.cols * (p + 1)];
+        }
+        let model = Model::from_moments(moments)?;
+        Ok(Engine {
+            family,
+            plan,
+            model,
+            fixed: vec![],
+            d3: vec![],
+            rule: None,
+            tolerance: INNER_TOLERANCE,
+            inner: 0,
+            evaluations: 0,
+        })
+    }
+
+    pub fn lmm(&self) -> &Lmm {
+        &self.model.lmm
+    }
+
+    pub fn moments(&self) -> &Moments {
+        &self.model.lmm.moments
+    }
+
+    pub fn size(&self) -> usize {
+        self.model.lmm.symbolic.size
+    }
+
+    /// b = Lambda u by factor (levels x cols).
+    pub fn effects(&self, lambda: &[Vec<f64>], u: &[f64]) -> Vec<Vec<f64>> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        m.factors
+            .iter()
+            .enumerate()
+            .map(|(f, factor)| {
+                let k = factor.cols;
+                let mut b = vec![0.0; factor.levels * k];
+                for (l, b) in b.chunks_exact_mut(k).enumerate() {
+                    let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                    for c in 0..k {
+                        let uc = u[at + c];
+                        b.iter_mut().zip(&lambda[f][c * k..(c + 1) * k]).for_each(|(b, l)| *b += l * uc);
+                    }
+                }
+                b
+            })
+            .collect()
+    }
+
+    /// Lambda'g in elimination order for g by factor (levels x cols).
+    fn project(&self, lambda: &[Vec<f64>], g: &[Vec<f64>]) -> Vec<f64> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let mut out = vec![0.0; sym.size];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            for (l, g) in g[f].chunks_exact(k).enumerate() {
+                let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                for c in 0..k {
+                    out[at + c] = lambda[f][c * k..(c + 1) * k].iter().zip(g).map(|(l, g)| l * g).sum();
+                }
+            }
+        }
+        out
+    }
+
+    fn pass(&mut self, rows: &GlmmRows<'_>, b: &[Vec<f64>], want: Want) -> rows::Sums {
+        rows::pass(&self.plan, &self.model.lmm.moments, &self.family, rows, &self.fixed, b, want, &mut self.d3)
+    }
+
+    fn load(&mut self, s: &mut rows::Sums) {
+        let m = &mut self.model.lmm.moments;
+        for (f, gram) in m.factors.iter_mut().zip(&mut s.gram) {
+            std::mem::swap(&mut f.gram, gram);
+        }
+        for (p, v) in m.pairs.iter_mut().zip(&mut s.pairs) {
+            std::mem::swap(&mut p.value, v);
+        }
+        for (f, zx) in m.factors.iter_mut().zip(&mut s.zx) {
+            if !zx.is_empty() {
+                std::mem::swap(&mut f.zx, zx);
+            }
+        }
+    }
+
+    fn factorise(&mut self, lambda: &[Vec<f64>]) -> Result<(), CoreError> {
+        let lmm = &mut self.model.lmm;
+        lmm.evaluations += 1;
+        lmm.numeric.factorise(&lmm.symbolic, Source { moments: &lmm.moments, lambda })
+    }
+
+    /// H^-1 r.
+    fn solve(&self, r: &mut [f64]) {
+        let lmm = self.lmm();
+        lmm.numeric.forward(&lmm.symbolic, r, 1);
+        lmm.numeric.backward(&lmm.symbolic, r, 1);
+    }
+
+    /// Linear predictors of the rows at a point, row-major n x K.
+    pub fn predictors(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Vec<f64> {
+        rows::fixed_part(&self.plan, rows, &at.beta, &mut self.fixed);
+        rows::predictors(&self.plan, rows, &self.fixed, &self.effects(&at.lambda, &at.u))
+    }
+
+    /// Mode and value at (beta, Lambda), the search for the mode starting at `u`.
+    pub fn evaluate(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        lambda: &[Vec<f64>],
+        u: &[f64],
+    ) -> Result<Point, CoreError> {
+        self.evaluations += 1;
+        rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
+        let u = self.mode(rows, lambda, u)?;
+        let b = self.effects(lambda, &u);
+        let mut s = self.pass(rows, &b, Want::Full);
+        self.load(&mut s);
+        self.factorise(lambda)?;
+        let p1 = self.plan.p() + 1;
+        let m = &mut self.model.lmm.moments;
+        for j in 0..p1 - 1 {
+            m.xx[j * p1..j * p1 + p1 - 1].copy_from_slice(&s.xx[j * (p1 - 1)..(j + 1) * (p1 - 1)]);
+        }
+        let mut deviance = 2.0 * s.value + dot(&u, &u) + self.lmm().numeric.logdet;
+        let mut weights = vec![];
+        if let Some(rule) = &self.rule {
+            let groups = self.groups(lambda, &u)?;
+            for j in 0..rule.len() {
+                let b = quadrature::scaled(&lambda[0], &groups.at(rule.node(j)), groups.k);
+                weights.push(rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, None).0);
+            }
+            deviance = quadrature::combine(rule, &groups, &mut weights);
+        }
+        if !deviance.is_finite() {
+            return Err(CoreError::NotFinite("the log-likelihood is not finite".into()));
+        }
+        Ok(Point { beta: beta.to_vec(), lambda: lambda.to_vec(), u, deviance, xg: s.xg, weights })
+    }
+
+    /// Use `points` quadrature nodes a dimension; the random effects must share one grouping factor.
+    pub fn set_quadrature(&mut self, points: usize) -> Result<(), CoreError> {
+        self.rule = None;
+        if points > 1 {
+            let [factor] = self.moments().factors.as_slice() else {
+                return crate::error::shape(format!(
+                    "quadrature={points} needs random effects of exactly one grouping factor, the model has {}; \
+                     use quadrature=1 (Laplace)",
+                    self.moments().factors.len()
+                ));
+            };
+            self.rule = Some(Rule::new(points, factor.cols)?);
+        }
+        Ok(())
+    }
+
+    /// The groups of a model with one grouping factor, at the modes.
+    fn groups(&self, lambda: &[Vec<f64>], u: &[f64]) -> Result<Groups, CoreError> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let k = m.factors[0].cols;
+        let mut by_level = vec![0.0; u.len()];
+        for (l, out) in by_level.chunks_exact_mut(k).enumerate() {
+            let at = sym.offset[sym.position[l] as usize] as usize;
+            out.copy_from_slice(&u[at..at + k]);
+        }
+        Groups::new(&m.factors[0].gram, &lambda[0], by_level, k)
+    }
+
+    /// Minimise h over u by Newton steps with step halving.
+    fn mode(&mut self, rows: &GlmmRows<'_>, lambda: &[Vec<f64>], u: &[f64]) -> Result<Vec<f64>, CoreError> {
+        let mut u = u.to_vec();
+        if u.is_empty() {
+            return Ok(u);
+        }
+        let b = self.effects(lambda, &u);
+        let mut s = self.pass(rows, &b, Want::Newton);
+        let mut h = s.value + 0.5 * dot(&u, &u);
+        if !h.is_finite() {
+            u.fill(0.0);
+            let b = self.effects(lambda, &u);
+            s = self.pass(rows, &b, Want::Newton);
+            h = s.value;
+        }
+        if !h.is_finite() {
+            return Err(CoreError::NotFinite("the density is zero or undefined at these parameters".into()));
+        }
+        for _ in 0..MAX_INNER {
+            self.inner += 1;
+            let mut step: Vec<f64> = self.project(lambda, &s.zg);
+            step.iter_mut().zip(&u).for_each(|(g, u)| *g = -(*g + u));
+            let gradient = step.clone();
+            self.load(&mut s);
+            if self.factorise(lambda).is_err() {
+                let b = self.effects(lambda, &u);
+                s = self.pass(rows, &b, Want::Convex);
+                self.load(&mut s);
+                self.factorise(lambda)?;
+            }
+            self.solve(&mut step);
+            let decrement = dot(&gradient, &step);
+            if !decrement.is_finite() {
+                return Err(CoreError::NotFinite("the mode of the random effects cannot be found".into()));
+            }
+            if decrement < self.tolerance {
+                u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
+                return Ok(u);
+            }
+            let mut t = 1.0;
+            loop {
+                let trial: Vec<f64> = u.iter().zip(&step).map(|(u, s)| u + t * s).collect();
+                let b = self.effects(lambda, &trial);
+                s = self.pass(rows, &b, Want::Newton);
+                let value = s.value + 0.5 * dot(&trial, &trial);
+                if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
+                    u = trial;
+                    h = value;
+                    break;
+                }
+                t *= 0.5;
+                if t < 1e-10 {
+                    return Err(CoreError::NotFinite("the mode of the random effects cannot be found".into()));
+                }
+            }
+        }
+        Err(CoreError::NotFinite("the mode of the random effects was not reached".into()))
+    }
+
+    /// Exact gradient and the working curvature at a point whose factor is the current one.
+    pub fn slope(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Slope {
+        let inv = self.lmm().numeric.selected_inverse_pairs(&self.lmm().symbolic, self.moments());
+        if self.rule.is_some() {
+            if let Some((beta, n)) = self.quadrature_gradient(rows, at) {
+                return self.curvature(at, beta, n, inv);
+            }
+        }
+        let cov = self.covariance(&at.lambda, &inv);
+        let s = rows::skewness(&self.plan, self.moments(), rows, &cov, &self.d3);
+        drop(cov);
+        let p = self.plan.p();
+        let mut v = self.project(&at.lambda, &s.z);
+        self.solve(&mut v);
+        let bv = self.effects(&at.lambda, &v);
+        let mut beta = vec![0.0; p];
+        for (f, factor) in self.moments().factors.iter().enumerate() {
+            for (zx, v) in factor.zx.chunks_exact(p + 1).zip(&bv[f]) {
+                beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * v);
+            }
+        }
+        for j in 0..p {
+            beta[j] = 2.0 * (beta[j] + at.xg[j] + s.x[j]);
+        }
+        // B't = B'D1 + B's - B'D2Bv = -u + B's - (H - I) v, and H v = B's.
+        let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
+        let n = self.gradient_matrices(at, &bt, &v, &inv);
+        self.curvature(at, beta, n, inv)
+    }
+
+    /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`).
+    fn quadrature_gradient(&self, rows: &GlmmRows<'_>, at: &Point) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
+        let rule = self.rule.as_ref()?;
+        let lambda = &at.lambda[0];
+        let groups = self.groups(&at.lambda, &at.u).ok()?;
+        let (k, p) = (groups.k, self.plan.p());
+        let k2 = k * k;
+        let mut d1 = vec![0.0; rows.n * self.plan.k];
+        let mut sums = quadrature::Moments::zero(&groups);
+        for (j, pi) in at.weights.iter().enumerate() {
+            let u = groups.at(rule.node(j));
+            let b = quadrature::scaled(lambda, &u, k);
+            let (_, zg) = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, Some((pi, &mut d1)));
+            sums.add(lambda, rule.node(j), pi, &u, &zg, k);
+        }
+        let c = sums.effective_inverse(&groups);
+        let cov = Covariance { diag: vec![congruence(lambda, lambda, &c, k, k)], pairs: vec![] };
+        let s = rows::skewness(&self.plan, self.moments(), rows, &cov, &self.d3);
+        let bs = quadrature::scaled(&transpose(lambda, k), &s.z[0], k);
+        let mut beta = rows::fixed_adjoint(&self.plan, rows, &d1);
+        beta.iter_mut().zip(&s.x).for_each(|(o, x)| *o += x);
+        let mut n = sums.direct;
+        let (mut v, mut hv) = (vec![0.0; k], vec![0.0; k]);
+        for l in 0..groups.levels() {
+            let (h, a) = (&groups.h[l * k2..(l + 1) * k2], &groups.a[l * k2..(l + 1) * k2]);
+            let total: Vec<f64> = (0..k).map(|i| sums.slope[l * k + i] + bs[l * k + i]).collect();
+            // v = H^-1 (slope + B's), H^-1 = A A'.
+            let half: Vec<f64> = (0..k).map(|t| (0..k).map(|i| a[i + t * k] * total[i]).sum()).collect();
+            for i in 0..k {
+                v[i] = (0..k).map(|t| a[i + t * k] * half[t]).sum();
+                hv[i] = total[i] - v[i];
+            }
+            let u = &groups.u[l * k..(l + 1) * k];
+            for j in 0..k {
+                for i in 0..k {
+                    n[i + j * k] += bs[l * k + i] * u[j] + u[i] * v[j] - hv[i] * u[j];
+                    let hc: f64 =
+                        (0..k).map(|t| (h[i + t * k] - if i == t { 1.0 } else { 0.0 }) * c[l * k2 + t + j * k]).sum();
+                    n[i + j * k] += hc;
+                }
+            }
+            let bv = quadrature::scaled(lambda, &v, k);
+            for (i, w) in bv.iter().enumerate() {
+                let zx = &self.moments().factors[0].zx[(l * k + i) * (p + 1)..][..p];
+                beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * w);
+            }
+        }
+        beta.iter_mut().for_each(|b| *b *= 2.0);
+        // The rule depends on the axes of Lambda, which stays lower triangular: only such changes count.
+        for b in 0..k {
+            for a in 0..b {
+                n[a + b * k] = n[b + a * k];
+            }
+        }
+        Some((beta, vec![n]))
+    }
+
+    fn gradient_matrices(&self, at: &Point, bt: &[f64], v: &[f64], inv: &SelectedInverse) -> Vec<Vec<f64>> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let mut out = vec![];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            let mut n = vec![0.0; k * k];
+            for l in 0..factor.levels {
+                let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                let z = &inv.diag[f][l * k * k..(l + 1) * k * k];
+                for b in 0..k {
+                    for a in 0..k {
+                        let id = if a == b { 1.0 } else { 0.0 };
+                        n[a + b * k] += bt[o + a] * at.u[o + b] + at.u[o + a] * v[o + b] + id - z[a + b * k];
+                    }
+                }
+            }
+            let sym: Vec<f64> = (0..k * k).map(|t| 0.5 * (n[t] + n[(t % k) * k + t / k])).collect();
+            out.push(sym);
+        }
+        out
+    }
+
+    /// Blocks of Lambda H^-1 Lambda'.
+    fn covariance(&self, lambda: &[Vec<f64>], inv: &SelectedInverse) -> Covariance {
+        let m = self.moments();
+        let diag = m
+            .factors
+            .iter()
+            .enumerate()
+            .map(|(f, factor)| congruence(&lambda[f], &lambda[f], &inv.diag[f], factor.cols, factor.cols))
+            .collect();
+        let pairs = m
+            .pairs
+            .iter()
+            .zip(&inv.pairs)
+            .map(|(p, z)| {
+                congruence(&lambda[p.lead], &lambda[p.other], z, m.factors[p.lead].cols, m.factors[p.other].cols)
+            })
+            .collect();
+        Covariance { diag, pairs }
+    }
+
+    fn curvature(&mut self, at: &Point, beta: Vec<f64>, n: Vec<Vec<f64>>, inv: SelectedInverse) -> Slope {
+        let lmm = &self.model.lmm;
+        let c = lmm.components.len();
+        let (solution, curve) = self.working_solution(&at.lambda);
+        let (q, cross) = lmm.quadratic(&solution, &at.u);
+        let info = lmm.information_of(inv);
+        let gradient = lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect();
+        let observed = (0..c * c).map(|t| 2.0 * q[t] - info[t]).collect();
+        let cross = cross.iter().map(|v| 2.0 * v).collect();
+        Slope { beta, n, gradient, beta_curvature: curve, cross, average: q, expected: info, observed }
+    }
+
+    /// f = L^-1 Lambda'Z'WX, the Cholesky factor of X'V^-1X, and twice that matrix.
+    pub fn working_solution(&self, lambda: &[Vec<f64>]) -> (Solution, Vec<f64>) {
+        let lmm = &self.model.lmm;
+        let p = self.plan.p();
+        let p1 = p + 1;
+        let mut f = lmm.right_hand_side(lambda);
+        lmm.numeric.forward(&lmm.symbolic, &mut f, p1);
+        let mut s = lmm.moments.xx.clone();
+        dense::syrk_rows(&mut s, p1, &f, p1, lmm.symbolic.size, -1.0);
+        let mut a = vec![0.0; p * p];
+        for j in 0..p {
+            for i in j..p {
+                a[i + j * p] = s[i + j * p1];
+                a[j + i * p] = s[i + j * p1];
+            }
+        }
+        let a = positive(&a, p);
+        let mut lx = a.clone();
+        if dense::cholesky(&mut lx, p, p).is_err() {
+            lx = vec![0.0; p * p];
+            (0..p).for_each(|j| lx[j + j * p] = a[j + j * p].abs().sqrt().max(1e-8));
+        }
+        let curve = a.iter().map(|v| 2.0 * v).collect();
+        let solution = Solution {
+            criterion: 0.0,
+            logdet_z: lmm.numeric.logdet,
+            logdet_x: 0.0,
+            r2: 1.0,
+            beta: vec![0.0; p],
+            lx,
+            f,
+        };
+        (solution, curve)
+    }
+
+    /// First-order change of the mode for a change of beta and Sigma* = I + delta (per factor).
+    pub fn predict_mode(&self, at: &Point, dbeta: &[f64], delta: &[Vec<f64>]) -> Vec<f64> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let p = self.plan.p();
+        let mut g: Vec<Vec<f64>> = vec![];
+        for factor in &m.factors {
+            g.push(factor.zx.chunks_exact(p + 1).map(|z| -dot(&z[..p], dbeta)).collect());
+        }
+        let mut r = self.project(&at.lambda, &g);
+        let mut half = vec![0.0; r.len()];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            for l in 0..factor.levels {
+                let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                for a in 0..k {
+                    half[o + a] = 0.5 * (0..k).map(|b| delta[f][a + b * k] * at.u[o + b]).sum::<f64>();
+                    r[o + a] += 2.0 * half[o + a];
+                }
+            }
+        }
+        self.solve(&mut r);
+        r.iter().zip(&half).zip(&at.u).map(|((r, h), u)| u + r - h).collect()
+    }
+
+    /// Fixed effects without random effects: damped Newton steps on -sum log f, roughly.
+    ///
+    /// Also the scores Z'D1 there (levels x cols by factor); the working model is left with the weights there.
+    pub fn start_beta(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let mut beta = beta.to_vec();
+        let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
+        let p = self.plan.p();
+        rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
+        let mut s = self.pass(rows, &b, Want::Full);
+        for _ in 0..25 {
+            let mut h = positive(&s.xx, p);
+            let mut step: Vec<f64> = s.xg.iter().map(|g| -g).collect();
+            if dense::cholesky(&mut h, p, p).is_err() {
+                break;
+            }
+            dense::solve_left_l(&h, p, p, &mut step, 1, p);
+            dense::solve_left_lt(&h, p, p, &mut step, 1, p);
+            let decrement = -dot(&step, &s.xg);
+            if !(decrement > 1e-3) || !s.value.is_finite() {
+                break;
+            }
+            let mut t = 1.0;
+            let mut moved = false;
+            while t > 1e-6 {
+                let trial: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b + t * s).collect();
+                rows::fixed_part(&self.plan, rows, &trial, &mut self.fixed);
+                let next = self.pass(rows, &b, Want::Full);
+                if next.value < s.value - 1e-4 * t * decrement {
+                    (beta, s, moved) = (trial, next, true);
+                    break;
+                }
+                t *= 0.5;
+            }
+            if !moved {
+                break;
+            }
+        }
+        let zg = self.start_weights(rows, &beta);
+        (beta, zg)
+    }
+
+    /// Weighted cross-products without random effects: they give the units of the random effects.
+    pub fn start_weights(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) -> Vec<Vec<f64>> {
+        let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
+        rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
+        let mut s = self.pass(rows, &b, Want::Convex);
+        self.load(&mut s);
+        s.zg
+    }
+}
+
+fn transpose(a: &[f64], k: usize) -> Vec<f64> {
+    (0..k * k).map(|t| a[(t % k) * k + t / k]).collect()
+}
+
+/// A Z B' for every block.
+fn congruence(a: &[f64], b: &[f64], z: &[f64], ka: usize, kb: usize) -> Vec<f64> {
+    if ka == 1 && kb == 1 {
+        let s = a[0] * b[0];
+        return z.iter().map(|z| s * z).collect();
+    }
+    let mut out = vec![0.0; z.len()];
+    let mut half = vec![0.0; ka * kb];
+    for (o, z) in out.chunks_exact_mut(ka * kb).zip(z.chunks_exact(ka * kb)) {
+        for j in 0..kb {
+            for i in 0..ka {
+                half[i + j * ka] = (0..ka).map(|t| a[i + t * ka] * z[t + j * ka]).sum();
+            }
+        }
+        for j in 0..kb {
+            for i in 0..ka {
+                o[i + j * ka] = (0..kb).map(|t| half[i + t * ka] * b[j + t * kb]).sum();
+            }
+        }
+    }
+    out
+}
+
+/// The matrix itself if it is positive definite, else with its (scaled) eigenvalues made positive.
+pub fn positive(a: &[f64], p: usize) -> Vec<f64> {
+    let mut test = a.to_vec();
+    let top = (0..p).map(|j| a[j + j * p].abs()).fold(0.0, f64::max);
+    let scale: Vec<f64> = (0..p).map(|j| a[j + j * p].abs().max(1e-10 * top).max(1e-300).sqrt()).collect();
+    (0..p).for_each(|j| test[j + j * p] -= 1e-10 * scale[j] * scale[j]);
+    if dense::cholesky(&mut test, p, p).is_ok() {
+        return a.to_vec();
+    }
+    let scaled: Vec<f64> = (0..p * p).map(|t| a[t] / (scale[t % p] * scale[t / p])).collect();
+    let (w, v) = dense::eigen_symmetric(&scaled, p);
+    let mut out = vec![0.0; p * p];
+    for (t, w) in w.iter().enumerate() {
+        let w = w.abs().max(1e-4);
+        for j in 0..p {
+            for i in 0..p {
+                out[i + j * p] += w * v[i + t * p] * v[j + t * p] * scale[i] * scale[j];
+            }
+        }
+    }
+    out
+}
+
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}

@@ -1,0 +1,15 @@
+//! Generalised and distributional mixed models: the Laplace approximation of the likelihood with its exact gradient.
+//!
+//! Row i has K linear predictors eta_ik = offset_ik + x_ik' beta + z_ik' b; a family gives log f(y_i | eta_i) and its
+//! derivatives. `rows` makes one pass over the rows, `laplace` finds the mode and the gradient, `search` the optimum,
+//! `fit` speaks the user's units.
+
+mod fit;
+mod laplace;
+mod quadrature;
+mod rows;
+mod search;
+mod start;
+
+pub use fit::{Glmm, GlmmReport, Start};
+pub use rows::{Component, Fixed, GlmmRows};

@@ -1,0 +1,372 @@
+//! The outer search over fixed effects and covariances: Newton steps on the working curvature with secant corrections.
+//!
+//! The quadratic model joins beta (free) with the variance scale of `optimise` (positive semidefinite): beta is
+//! eliminated by its Schur complement, what is left is the same subproblem as a linear mixed model's. The working
+//! linear model's curvature misses the third derivatives of the density; pairs (step, change of the exact gradient)
+//! correct it by BFGS updates (Nocedal & Wright 2006, section 6.1), which are free of the coordinates chosen.
+
+use crate::dense;
+use crate::design::Moments;
+use crate::linear::{self, Component};
+use crate::optimise::{
+    self, apply, at_floor, clip_all, curvature, floor_slopes, invert, Boundary, Model, Options, Outcome,
+};
+use crate::CoreError;
+
+use super::laplace::{dot, positive, Engine, Point, Slope, INNER_TOLERANCE};
+use super::rows::GlmmRows;
+
+/// Pairs kept for the secant correction.
+const MEMORY: usize = 12;
+
+pub struct Found {
+    pub point: Point,
+    pub outcome: Outcome,
+    pub iterations: usize,
+    pub decrease: f64,
+    pub curvature: f64,
+    pub boundary: Vec<Boundary>,
+    /// d deviance / d Sigma per factor and d deviance / d beta, internal coordinates.
+    pub sigma_gradient: Vec<Vec<f64>>,
+    pub beta_gradient: Vec<f64>,
+}
+
+/// A step in (beta, Sigma) and the change of the gradient along it, in absolute coordinates.
+struct Secant {
+    beta: Vec<f64>,
+    sigma: Vec<Vec<f64>>,
+    beta_gradient: Vec<f64>,
+    sigma_gradient: Vec<Vec<f64>>,
+}
+
+fn product(a: &[f64], b: &[f64], k: usize, at: bool, bt: bool) -> Vec<f64> {
+    let get = |m: &[f64], i: usize, j: usize, t: bool| if t { m[j + i * k] } else { m[i + j * k] };
+    let mut out = vec![0.0; k * k];
+    for j in 0..k {
+        for i in 0..k {
+            out[i + j * k] = (0..k).map(|s| get(a, i, s, at) * get(b, s, j, bt)).sum();
+        }
+    }
+    out
+}
+
+fn covariances(m: &Moments, lambda: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    lambda.iter().zip(&m.factors).map(|(l, f)| product(l, l, f.cols, false, true)).collect()
+}
+
+fn difference(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a - b).collect()).collect()
+}
+
+impl Secant {
+    /// (s, y) in (beta, components of Sigma* at Lambda); components in `fixed` do not move.
+    fn local(
+        &self,
+        m: &Moments,
+        lambda: &[Vec<f64>],
+        components: &[Component],
+        fixed: &[bool],
+    ) -> (Vec<f64>, Vec<f64>) {
+        let (mut s, mut y) = (self.beta.clone(), self.beta_gradient.clone());
+        let mut star = vec![];
+        let mut gradient = vec![];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            let inv = invert(&lambda[f], k);
+            star.push(product(&product(&inv, &self.sigma[f], k, false, false), &inv, k, false, true));
+            gradient.push(product(
+                &product(&lambda[f], &self.sigma_gradient[f], k, true, false),
+                &lambda[f],
+                k,
+                false,
+                false,
+            ));
+        }
+        for (c, fixed) in components.iter().zip(fixed) {
+            let k = m.factors[c.factor].cols;
+            s.push(if *fixed { 0.0 } else { star[c.factor][c.row + c.col * k] });
+            y.push(if *fixed { 0.0 } else { linear::entry(&gradient, m, c) });
+        }
+        (s, y)
+    }
+}
+
+/// BFGS update of the symmetric matrix b (n x n) with Powell's damping.
+fn bfgs(b: &mut [f64], n: usize, s: &[f64], y: &[f64]) {
+    let bs: Vec<f64> = (0..n).map(|i| (0..n).map(|j| b[i + j * n] * s[j]).sum()).collect();
+    let sbs = dot(s, &bs);
+    if !(sbs > 1e-14) || !sbs.is_finite() {
+        return;
+    }
+    let sy = dot(s, y);
+    let theta = if sy >= 0.2 * sbs { 1.0 } else { 0.8 * sbs / (sbs - sy) };
+    let r: Vec<f64> = y.iter().zip(&bs).map(|(y, b)| theta * y + (1.0 - theta) * b).collect();
+    let sr = dot(s, &r);
+    if !(sr > 0.0) || !sr.is_finite() {
+        return;
+    }
+    for j in 0..n {
+        for i in 0..n {
+            b[i + j * n] += r[i] * r[j] / sr - bs[i] * bs[j] / sbs;
+        }
+    }
+}
+
+/// The joint quadratic model in (beta, components): gradient and Hessian.
+struct Joint {
+    p: usize,
+    c: usize,
+    gradient: Vec<f64>,
+    hessian: Vec<f64>,
+}
+
+impl Joint {
+    fn new(slope: &Slope, sigma: &linear::Slope, p: usize, c: usize, close: bool, damping: f64) -> (Self, f64) {
+        let n = p + c;
+        let (hcc, least) = curvature(sigma, c, close, damping);
+        let mut h = vec![0.0; n * n];
+        for j in 0..p {
+            for i in 0..p {
+                h[i + j * n] = slope.beta_curvature[i + j * p];
+            }
+            h[j + j * n] *= 1.0 + damping;
+        }
+        let mut lx = slope.beta_curvature.clone();
+        let mut w = slope.cross.clone();
+        if dense::cholesky(&mut lx, p, p).is_ok() {
+            dense::solve_left_l(&lx, p, p, &mut w, c, p);
+        } else {
+            w.fill(0.0);
+        }
+        for j in 0..c {
+            for i in 0..c {
+                let add = dot(&w[i * p..(i + 1) * p], &w[j * p..(j + 1) * p]);
+                h[p + i + (p + j) * n] = hcc[i + j * c] + add;
+            }
+            for i in 0..p {
+                let v = slope.cross[i + j * p];
+                h[i + (p + j) * n] = v;
+                h[p + j + i * n] = v;
+            }
+        }
+        let gradient = slope.beta.iter().chain(&sigma.gradient).copied().collect();
+        (Joint { p, c, gradient, hessian: h }, least)
+    }
+
+    /// Step that minimises the model with every covariance positive semidefinite, and the decrease it promises.
+    fn minimise(&self, components: &[Component], fixed: &[bool]) -> (Vec<f64>, Vec<f64>, f64) {
+        let (p, c, n) = (self.p, self.c, self.p + self.c);
+        let mut bb = vec![0.0; p * p];
+        let mut bc = vec![0.0; p * c];
+        let mut gb: Vec<f64> = self.gradient[..p].to_vec();
+        for j in 0..p {
+            bb[j * p..(j + 1) * p].copy_from_slice(&self.hessian[j * n..j * n + p]);
+        }
+        for j in 0..c {
+            bc[j * p..(j + 1) * p].copy_from_slice(&self.hessian[(p + j) * n..(p + j) * n + p]);
+        }
+        let mut l = positive(&bb, p);
+        if dense::cholesky(&mut l, p, p).is_err() {
+            l.fill(0.0);
+            (0..p).for_each(|j| l[j + j * p] = bb[j + j * p].abs().sqrt().max(1e-6));
+        }
+        dense::solve_left_l(&l, p, p, &mut bc, c, p);
+        dense::solve_left_l(&l, p, p, &mut gb, 1, p);
+        let mut hcc = vec![0.0; c * c];
+        let mut gc = vec![0.0; c];
+        for j in 0..c {
+            gc[j] = self.gradient[p + j] - dot(&bc[j * p..(j + 1) * p], &gb);
+            for i in 0..c {
+                hcc[i + j * c] =
+                    self.hessian[p + i + (p + j) * n] - dot(&bc[i * p..(i + 1) * p], &bc[j * p..(j + 1) * p]);
+            }
+        }
+        let hcc = positive(&hcc, c);
+        let model = Model { components, gradient: &gc, hessian: hcc, fixed };
+        let d = if c > 0 { model.minimise() } else { vec![] };
+        let decrease = 0.5 * dot(&gb, &gb) - if c > 0 { model.value(&d) } else { 0.0 };
+        let mut db: Vec<f64> = gb.iter().map(|g| -g).collect();
+        for j in 0..c {
+            db.iter_mut().zip(&bc[j * p..(j + 1) * p]).for_each(|(o, b)| *o -= b * d[j]);
+        }
+        dense::solve_left_lt(&l, p, p, &mut db, 1, p);
+        (db, d, decrease)
+    }
+}
+
+/// The symmetric matrix of the components' values, per factor.
+fn spread(m: &Moments, components: &[Component], d: &[f64]) -> Vec<Vec<f64>> {
+    let mut out: Vec<Vec<f64>> = m.factors.iter().map(|f| vec![0.0; f.cols * f.cols]).collect();
+    for (c, v) in components.iter().zip(d) {
+        let k = m.factors[c.factor].cols;
+        out[c.factor][c.row + c.col * k] = *v;
+        out[c.factor][c.col + c.row * k] = *v;
+    }
+    out
+}
+
+/// Minimise the Laplace deviance from (beta, Lambda), internal coordinates.
+pub fn minimise(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    units: &[Vec<Vec<f64>>],
+    beta: &[f64],
+    lambda: &[Vec<f64>],
+    options: &Options,
+) -> Result<Found, CoreError> {
+    let components = e.lmm().components.clone();
+    let (p, c) = (e.plan.p(), components.len());
+    let first = e.evaluations;
+    let (lambda, _) = clip_all(e.moments(), units, lambda, false);
+    let zero = vec![0.0; e.size()];
+    e.tolerance = 1e-2;
+    let mut point = e.evaluate(rows, beta, &lambda, &zero)?;
+    let mut secants: Vec<Secant> = vec![];
+    let mut last: Option<(Vec<f64>, Vec<Vec<f64>>, Vec<f64>, Vec<Vec<f64>>)> = None;
+    let (mut damping, mut close, mut iterations) = (0.0, false, 0);
+    let (mut decrease, mut least) = (0.0, 1.0);
+    let mut outcome = Outcome::Converged;
+    let (mut n, mut beta_gradient) = (vec![], vec![]);
+    let mut floor_before: Vec<bool> = vec![false; c];
+    let mut searching = p + c > 0;
+    let mut stale = false;
+    while searching {
+        let slope = e.slope(rows, &point);
+        let sigma = optimise::sigma_gradient(e.moments(), &point.lambda, &slope.n);
+        let fixed = at_floor(e.moments(), units, &components, &point.lambda, &slope.n);
+        if fixed != floor_before {
+            secants.clear();
+            last = None;
+            floor_before = fixed.clone();
+        }
+        let here = covariances(e.moments(), &point.lambda);
+        if let Some((b, s, gb, gs)) = last.take() {
+            secants.push(Secant {
+                beta: point.beta.iter().zip(&b).map(|(x, y)| x - y).collect(),
+                sigma: difference(&here, &s),
+                beta_gradient: slope.beta.iter().zip(&gb).map(|(x, y)| x - y).collect(),
+                sigma_gradient: difference(&sigma, &gs),
+            });
+            if secants.len() > MEMORY {
+                secants.remove(0);
+            }
+        }
+        let local: Vec<_> = secants.iter().map(|s| s.local(e.moments(), &point.lambda, &components, &fixed)).collect();
+        let working = linear::Slope {
+            u: vec![],
+            n: vec![],
+            gradient: slope.gradient.clone(),
+            average: slope.average.clone(),
+            expected: slope.expected.clone(),
+            observed: slope.observed.clone(),
+        };
+        let mut accepted = None;
+        let mut fresh = true;
+        loop {
+            let (mut joint, l) = Joint::new(&slope, &working, p, c, close, damping);
+            if close {
+                least = l;
+            }
+            if damping < 0.5 {
+                local.iter().for_each(|(s, y)| bfgs(&mut joint.hessian, p + c, s, y));
+            }
+            let (db, d, promised) = joint.minimise(&components, &fixed);
+            decrease = promised;
+            if decrease < 0.5 && !close {
+                close = true;
+                continue;
+            }
+            if decrease < options.tolerance {
+                break;
+            }
+            if e.evaluations - first >= options.max_evaluations {
+                outcome = Outcome::MaxEvaluations;
+                break;
+            }
+            let (trial, _) = clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
+            let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + d).collect();
+            let near = fresh && d.iter().all(|v| v.abs() < 0.5);
+            let u =
+                if near { e.predict_mode(&point, &db, &spread(e.moments(), &components, &d)) } else { point.u.clone() };
+            fresh = false;
+            e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, 1e-2);
+            let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
+            match e.evaluate(rows, &b, &trial, &u) {
+                Ok(next) if point.deviance - next.deviance > 0.05 * decrease - noise => {
+                    let ratio = (point.deviance - next.deviance) / decrease;
+                    damping = if ratio > 0.5 || decrease < noise { damping * 0.1 } else { damping };
+                    if damping < 1e-3 {
+                        damping = 0.0;
+                    }
+                    accepted = Some(next);
+                    stale = e.tolerance > INNER_TOLERANCE;
+                    break;
+                }
+                _ => {
+                    stale = true;
+                    damping = (damping * 5.0).max(0.5);
+                    if damping > 1e8 {
+                        outcome = Outcome::Stalled;
+                        break;
+                    }
+                }
+            }
+        }
+        n = slope.n;
+        beta_gradient = slope.beta.clone();
+        match accepted {
+            Some(next) => {
+                last = Some((point.beta.clone(), here, slope.beta, sigma));
+                point = next;
+                iterations += 1;
+            }
+            None => searching = false,
+        }
+    }
+    finish(e, rows, units, point, n, beta_gradient, Ending { outcome, iterations, decrease, least, stale })
+}
+
+struct Ending {
+    outcome: Outcome,
+    iterations: usize,
+    decrease: f64,
+    least: f64,
+    /// The engine's factor is not that of the point, or its mode is rough.
+    stale: bool,
+}
+
+/// Set what rests on the floor to zero and evaluate there: the engine is left at the optimum.
+fn finish(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    units: &[Vec<Vec<f64>>],
+    point: Point,
+    n: Vec<Vec<f64>>,
+    beta_gradient: Vec<f64>,
+    end: Ending,
+) -> Result<Found, CoreError> {
+    let sigma_gradient = if n.is_empty() { vec![] } else { optimise::sigma_gradient(e.moments(), &point.lambda, &n) };
+    let (exact, ranks) = clip_all(e.moments(), units, &point.lambda, true);
+    let mut boundary = vec![];
+    for (f, s, rank) in ranks {
+        let slot = &e.moments().factors[f].slots[s];
+        if rank < slot.cols && !n.is_empty() {
+            let multipliers = floor_slopes(e.moments(), &units[f][s], &point.lambda, &n, f, s);
+            boundary.push(Boundary { term: slot.term, rank, multipliers });
+        }
+    }
+    let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
+    e.tolerance = INNER_TOLERANCE;
+    let point =
+        if end.stale || !boundary.is_empty() { e.evaluate(rows, &point.beta, &lambda, &point.u)? } else { point };
+    Ok(Found {
+        point,
+        outcome: end.outcome,
+        iterations: end.iterations,
+        decrease: end.decrease,
+        curvature: end.least,
+        boundary,
+        sigma_gradient,
+        beta_gradient,
+    })
+}

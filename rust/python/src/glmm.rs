@@ -1,0 +1,361 @@
+//! `_core.Glmm`: a generalised linear mixed model. The arrays stay with the object: every pass reads the rows.
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use ranef_core::design::{Block, Codes, Term};
+use ranef_core::family::{Data, Family, Link, Spec};
+use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Start};
+
+use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
+use crate::errors::to_python;
+use crate::lmm::{floats, matrix, options, pool, rows_by, solve, vector, Pool};
+
+/// {"name", "links", "zero_inflation", "hurdle", "truncated", "constants", "categories"}, all but the name optional.
+fn family_from(d: &Bound<'_, PyDict>) -> PyResult<Family> {
+    fn get<'py, T: FromPyObjectOwned<'py>>(d: &Bound<'py, PyDict>, key: &str, default: T) -> PyResult<T> {
+        match d.get_item(key)? {
+            Some(v) if !v.is_none() => v.extract().map_err(Into::into),
+            _ => Ok(default),
+        }
+    }
+    let links: Vec<String> = get(d, "links", vec![])?;
+    let links: Result<Vec<Link>, _> = links.iter().map(|l| Link::parse(l)).collect();
+    let constants: Vec<(String, f64)> = match d.get_item("constants")? {
+        Some(c) if !c.is_none() => {
+            c.cast::<PyDict>()?.iter().map(|(k, v)| Ok((k.extract()?, v.extract()?))).collect::<PyResult<_>>()?
+        }
+        _ => vec![],
+    };
+    let spec = Spec {
+        name: get(d, "name", String::new())?,
+        links: links.map_err(to_python)?,
+        zero_inflation: get(d, "zero_inflation", false)?,
+        hurdle: get(d, "hurdle", false)?,
+        truncated: get(d, "truncated", false)?,
+        constants,
+        categories: get(d, "categories", 0)?,
+    };
+    Family::new(&spec).map_err(to_python)
+}
+
+/// A response column or one of its companions.
+struct Side<'py> {
+    name: &'static str,
+    values: Option<PyReadonlyArray1<'py, f64>>,
+}
+
+impl<'py> Side<'py> {
+    fn new(data: &Bound<'py, PyDict>, name: &'static str) -> PyResult<Self> {
+        let values = match data.get_item(name)? {
+            Some(v) if !v.is_none() => Some(v.extract()?),
+            _ => None,
+        };
+        Ok(Side { name, values })
+    }
+
+    fn view(&self) -> PyResult<Option<&[f64]>> {
+        let slice = self.values.as_ref().map(|v| v.as_slice()).transpose();
+        slice.map_err(|_| PyValueError::new_err(format!("{} is not contiguous", self.name)))
+    }
+}
+
+struct ComponentArrays<'py> {
+    blocks: Vec<(BlockArrays<'py>, usize)>,
+    offset: Option<PyReadonlyArray1<'py, f64>>,
+}
+
+/// Views of everything that has one entry a row, made for the length of a call.
+struct Arrays<'py> {
+    components: Vec<ComponentArrays<'py>>,
+    terms: Vec<(TermArrays<'py>, usize)>,
+    sides: [Side<'py>; 4],
+    censor: Option<PyReadonlyArray1<'py, i8>>,
+    weights: Option<PyReadonlyArray1<'py, f64>>,
+    p: usize,
+}
+
+impl<'py> Arrays<'py> {
+    fn new(
+        components: &Bound<'py, PyAny>,
+        p: usize,
+        terms: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyDict>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+    ) -> PyResult<Self> {
+        let mut list = vec![];
+        for c in components.try_iter()? {
+            let (inner, offset): (Bound<'py, PyAny>, Option<PyReadonlyArray1<'py, f64>>) = c?.extract()?;
+            let mut out = vec![];
+            for b in inner.try_iter()? {
+                let b = b?;
+                let first: usize = b.get_item(3)?.extract()?;
+                let block = pyo3::types::PyTuple::new(b.py(), [b.get_item(0)?, b.get_item(1)?, b.get_item(2)?])?;
+                out.push((BlockArrays::new(&block.into_any())?, first));
+            }
+            list.push(ComponentArrays { blocks: out, offset });
+        }
+        let mut term_list = vec![];
+        for t in terms.try_iter()? {
+            let t = t?;
+            let four = [t.get_item(0)?, t.get_item(1)?, t.get_item(2)?, t.get_item(3)?];
+            let owner: usize = t.get_item(4)?.extract()?;
+            term_list.push((TermArrays::new(&pyo3::types::PyTuple::new(t.py(), four)?.into_any())?, owner));
+        }
+        let censor = match data.get_item("censor")? {
+            Some(v) if !v.is_none() => Some(v.extract()?),
+            _ => None,
+        };
+        let side = |name| Side::new(data, name);
+        let sides = [side("y")?, side("trials")?, side("upper")?, side("se")?];
+        Ok(Arrays { components: list, terms: term_list, sides, censor, weights, p })
+    }
+
+    fn view(&self) -> PyResult<GlmmRows<'_>> {
+        let y = self.sides[0].view()?.ok_or_else(|| PyKeyError::new_err("data needs 'y'"))?;
+        let n = y.len();
+        let same = |what: &str, len: Option<usize>| match len {
+            Some(m) if m != n => Err(PyValueError::new_err(format!("{what} has {m} values for {n} rows"))),
+            _ => Ok(()),
+        };
+        for s in &self.sides {
+            same(s.name, s.view()?.map(|v| v.len()))?;
+        }
+        let censor = self.censor.as_ref().map(|c| c.as_slice()).transpose();
+        let censor = censor.map_err(|_| PyValueError::new_err("censor is not contiguous"))?;
+        same("censor", censor.map(|c| c.len()))?;
+        let mut components = vec![];
+        for c in &self.components {
+            let fixed: PyResult<Vec<Fixed<'_>>> =
+                c.blocks.iter().map(|(b, first)| Ok(Fixed { block: b.view()?, first: *first })).collect();
+            components.push(Component { fixed: fixed?, offset: c.offset.as_ref().map(floats).transpose()? });
+        }
+        let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|(t, _)| t.view()).collect();
+        let data =
+            Data { y, trials: self.sides[1].view()?, upper: self.sides[2].view()?, censor, se: self.sides[3].view()? };
+        Ok(GlmmRows {
+            n,
+            components,
+            p: self.p,
+            terms: terms?,
+            owner: self.terms.iter().map(|t| t.1).collect(),
+            data,
+            weights: self.weights.as_ref().map(floats).transpose()?,
+        })
+    }
+}
+
+/// What the object was made of, so that views can be made again.
+struct Held {
+    components: Py<PyAny>,
+    terms: Py<PyAny>,
+    data: Py<PyDict>,
+    weights: Option<Py<PyAny>>,
+    p: usize,
+}
+
+impl Held {
+    fn arrays<'py>(&self, py: Python<'py>) -> PyResult<Arrays<'py>> {
+        let weights = self.weights.as_ref().map(|w| w.bind(py).extract()).transpose()?;
+        Arrays::new(self.components.bind(py), self.p, self.terms.bind(py), self.data.bind(py), weights)
+    }
+}
+
+#[pyclass(module = "ranef._core")]
+pub struct Glmm {
+    core: glmm::Glmm,
+    held: Held,
+    n: usize,
+    pool: Pool,
+}
+
+fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
+    let d = PyDict::new(py);
+    d.set_item("loglik", r.loglik)?;
+    d.set_item("beta", vector(py, &r.beta))?;
+    d.set_item("theta", vector(py, &r.theta))?;
+    let (lambda, b) = (PyList::empty(py), PyList::empty(py));
+    for (l, modes) in r.lambda.into_iter().zip(r.b) {
+        let k = (l.len() as f64).sqrt().round() as usize;
+        let row_major: Vec<f64> = (0..k * k).map(|t| l[t / k + (t % k) * k]).collect();
+        lambda.append(rows_by(py, row_major, k, k)?)?;
+        let levels = modes.len() / k.max(1);
+        b.append(rows_by(py, modes, levels, k)?)?;
+    }
+    d.set_item("lambda", lambda)?;
+    d.set_item("b", b)?;
+    d.set_item("outcome", r.outcome.name())?;
+    d.set_item("evaluations", r.evaluations)?;
+    d.set_item("inner", r.inner)?;
+    d.set_item("iterations", r.iterations)?;
+    d.set_item("gradient", vector(py, &r.gradient))?;
+    d.set_item("decrease", r.decrease)?;
+    d.set_item("curvature", r.curvature)?;
+    let (boundary, multipliers) = (PyList::empty(py), PyList::empty(py));
+    for x in r.boundary {
+        let kind = if x.rank == 0 { "variance" } else { "correlation" };
+        boundary.append((x.term, kind, x.rank))?;
+        multipliers.append(x.multipliers)?;
+    }
+    d.set_item("boundary", boundary)?;
+    d.set_item("multipliers", multipliers)?;
+    Ok(d)
+}
+
+#[pymethods]
+impl Glmm {
+    #[new]
+    #[pyo3(signature = (family, components, p, terms, data, weights=None, threads=0))]
+    fn new<'py>(
+        py: Python<'py>,
+        family: &Bound<'py, PyDict>,
+        components: &Bound<'py, PyAny>,
+        p: usize,
+        terms: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyDict>,
+        weights: Option<Bound<'py, PyAny>>,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let pool = pool(threads)?;
+        let family = family_from(family)?;
+        let held = Held {
+            components: components.clone().unbind(),
+            terms: terms.clone().unbind(),
+            data: data.clone().unbind(),
+            weights: weights.map(|w| w.unbind()),
+            p,
+        };
+        let arrays = held.arrays(py)?;
+        let rows = arrays.view()?;
+        let n = rows.n;
+        let core = solve(py, &pool, || glmm::Glmm::new(&rows, family))?;
+        Ok(Glmm { core, held, n, pool })
+    }
+
+    #[getter]
+    fn n(&self) -> usize {
+        self.n
+    }
+
+    #[getter]
+    fn p(&self) -> usize {
+        self.held.p
+    }
+
+    #[getter]
+    fn rank(&self) -> usize {
+        self.held.p - self.core.dropped().len()
+    }
+
+    #[getter]
+    fn dropped(&self) -> Vec<usize> {
+        self.core.dropped().to_vec()
+    }
+
+    #[getter]
+    fn ntheta(&self) -> usize {
+        self.core.theta_len()
+    }
+
+    /// `start` may hold "beta" and "theta".
+    #[pyo3(signature = (start=None, quadrature=1, options=None))]
+    fn fit<'py>(
+        &mut self,
+        py: Python<'py>,
+        start: Option<&Bound<'py, PyDict>>,
+        quadrature: usize,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let opts = self::options(options)?;
+        let mut from = Start::default();
+        if let Some(s) = start {
+            from.beta = s.get_item("beta")?.map(|v| v.extract()).transpose()?;
+            from.theta = s.get_item("theta")?.map(|v| v.extract()).transpose()?;
+        }
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let r = solve(py, &self.pool, || core.fit(&rows, &from, quadrature, &opts))?;
+        report(py, r)
+    }
+
+    /// Log-likelihood and its gradient in (beta, theta).
+    fn evaluate<'py>(&mut self, py: Python<'py>, beta: Vec<f64>, theta: Vec<f64>) -> PyResult<Bound<'py, PyDict>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let e = solve(py, &self.pool, || core.evaluate(&rows, &beta, &theta))?;
+        let d = PyDict::new(py);
+        d.set_item("loglik", e.loglik)?;
+        d.set_item("gradient", vector(py, &e.gradient))?;
+        Ok(d)
+    }
+
+    /// Covariance matrix of (beta, theta): inverse of the Hessian of -loglik.
+    fn vcov<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let v = solve(py, &self.pool, || core.vcov(&rows))?;
+        matrix(py, v, self.held.p + self.core.theta_len())
+    }
+
+    /// Linear predictors of the rows, n x K.
+    fn eta<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let v = solve(py, &self.pool, || core.predictors(&rows))?;
+        let k = rows.components.len();
+        rows_by(py, v, self.n, k)
+    }
+
+    fn cond_cov<'py>(&self, py: Python<'py>, term: usize) -> PyResult<Bound<'py, PyArray3<f64>>> {
+        let model = &self.core.engine.model;
+        let v = solve(py, &self.pool, || model.conditional_covariance(term))?;
+        let k = model.lmm.moments.factors.iter().flat_map(|f| &f.slots).find(|s| s.term == term).map_or(1, |s| s.cols);
+        let levels = v.len() / (k * k);
+        v.into_pyarray(py).reshape([levels, k, k])
+    }
+
+    /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor, given theta.
+    fn predict_var<'py>(
+        &self,
+        py: Python<'py>,
+        component: usize,
+        fixed: &Bound<'py, PyAny>,
+        terms: &Bound<'py, PyAny>,
+        n: usize,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let mut list = vec![];
+        for b in fixed.try_iter()? {
+            let b = b?;
+            let first: usize = b.get_item(3)?.extract()?;
+            let block = pyo3::types::PyTuple::new(py, [b.get_item(0)?, b.get_item(1)?, b.get_item(2)?])?;
+            list.push((BlockArrays::new(&block.into_any())?, first));
+        }
+        let mut arrays: Vec<Option<(CodeArray<'py>, Vec<BlockArrays<'py>>)>> = vec![];
+        for t in terms.try_iter()? {
+            let t = t?;
+            arrays.push(if t.is_none() {
+                None
+            } else {
+                Some((CodeArray::new(&t.get_item(0)?)?, blocks(&t.get_item(1)?)?))
+            });
+        }
+        let fixed: PyResult<Vec<Fixed<'_>>> =
+            list.iter().map(|(b, first)| Ok(Fixed { block: b.view()?, first: *first })).collect();
+        let fixed = fixed?;
+        let mut views: Vec<Option<(Codes<'_>, Vec<Block<'_>>)>> = vec![];
+        for a in &arrays {
+            views.push(match a {
+                Some((c, b)) => Some((c.view()?, block_views(b)?)),
+                None => None,
+            });
+        }
+        let core = &self.core;
+        let v = solve(py, &self.pool, || core.prediction_variance(n, component, &fixed, &views))?;
+        Ok(v.into_pyarray(py))
+    }
+}
