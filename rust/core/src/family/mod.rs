@@ -4,16 +4,21 @@
 //! mean, dispersion, further shapes, extra zeros. Dispersions are glmmTMB's unless the note in [`table`] says otherwise.
 //! The response of families with trials is the proportion of successes.
 
+mod beta;
 mod binomial;
 mod closed;
 mod counts;
 mod density;
+mod dispersed;
 mod draw;
 mod gamma;
 mod gaussian;
 mod link;
 mod modifiers;
+mod ordinal;
+mod robust;
 mod table;
+mod tweedie;
 
 #[cfg(test)]
 mod tests;
@@ -149,6 +154,9 @@ impl Family {
         for (i, parameter) in entry.parameters.iter().enumerate() {
             family.slots[i] = match spec.constants.iter().find(|(n, _)| n == parameter.name) {
                 Some((_, value)) => constant(parameter, *value)?,
+                None if entry.kind.optional() == Some(parameter.name) && spec.links.len() <= i => {
+                    constant(parameter, 1.0)?
+                }
                 None => family.predictor(parameter, &spec.links)?,
             };
         }
@@ -243,7 +251,7 @@ impl Family {
         if let (Some(closed), None, None) = (self.closed, data.censor, data.se) {
             return closed(data, from, eta, order, stride, out);
         }
-        with_density!(self.entry.kind, d => match (order, self.free) {
+        with_density!(self, d => match (order, self.free) {
             (0, _) => self.rows::<_, f64>(&d, data, from, eta, stride, out),
             (1 | 2, 1) => self.rows::<_, Jet<1, 1, 0>>(&d, data, from, eta, stride, out),
             (1 | 2, 2) => self.rows::<_, Jet<2, 3, 0>>(&d, data, from, eta, stride, out),
@@ -308,7 +316,7 @@ impl Family {
 
     /// A function of each row's parameters.
     fn map(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64], f: &mut impl RowFunction) {
-        with_density!(self.entry.kind, d => {
+        with_density!(self, d => {
             for (i, (e, o)) in eta.chunks_exact(self.free).zip(out.iter_mut()).enumerate() {
                 *o = if self.is_legal(e) {
                     let (p, zeros) = self.arguments::<f64>(e);
@@ -389,12 +397,25 @@ impl Family {
         self.entry.support.allows(&row, self.categories) && !(self.truncated && row.y == 0.0)
     }
 
+    /// Starting values of the C - 1 thresholds of ordered categories: quantiles of the cumulative proportions.
+    pub fn thresholds(&self, data: &Data<'_>) -> Vec<f64> {
+        let n = data.y.len() as f64;
+        (1..self.categories)
+            .map(|c| {
+                let below = data.y.iter().filter(|y| **y < c as f64).count() as f64;
+                self.slots[0]
+                    .link
+                    .apply(((below + 0.5 * c as f64 / self.categories as f64) / (n + 0.5)).clamp(1e-6, 1.0 - 1e-6))
+            })
+            .collect()
+    }
+
     /// Starting values for each predictor's intercept on the link scale, from the moments of the response.
     pub fn start(&self, data: &Data<'_>, offset: Option<&[f64]>) -> Vec<f64> {
         let mut s = summary(data, self.extra.is_some());
         s.categories = self.categories;
         let zeros = s.zeros;
-        let natural = with_density!(self.entry.kind, d => d.start(&s));
+        let natural = with_density!(self, d => d.start(&s));
         let mut out = vec![0.0; self.free];
         for (i, slot) in self.slots.iter().enumerate() {
             if let Source::Predictor(k) = slot.source {

@@ -28,7 +28,7 @@ fn predictors(name: &str, range: Range, link: Link) -> Vec<f64> {
         ("upper", _) => return vec![0.9, 1.4],
         ("lower", _) => return vec![-1.1, -0.2],
         (_, Range::Real) => &[0.4, 1.7],
-        (_, Range::Positive) => &[0.6, 2.3],
+        (_, Range::Positive) => &[0.8, 2.3],
         (_, Range::Unit) => &[0.2, 0.6],
         (_, Range::Power) => &[0.35, 0.7],
     };
@@ -51,6 +51,9 @@ fn cases() -> Vec<Case> {
         for (k, p) in e.parameters.iter().enumerate() {
             for link in e.links(p) {
                 let mut links: Vec<Link> = e.parameters.iter().map(|p| p.link).collect();
+                if e.kind.optional().is_some() && p.name != "scale" {
+                    links.pop();
+                }
                 links[k] = *link;
                 specs.push(Spec { links, ..base.clone() });
             }
@@ -64,6 +67,10 @@ fn cases() -> Vec<Case> {
         }
         for spec in specs {
             let (mut y, trials) = responses(e.support);
+            if e.name == "genpois" {
+                // Less spread than Poisson ends the support early.
+                y[3] = 4.0;
+            }
             if spec.truncated {
                 y[0] = 2.0;
             }
