@@ -180,13 +180,13 @@ def _residuals(m: Fit) -> Section:
 def _random(m: Fit) -> list[Section]:
     found = m.varcorr()
     owners = dict.fromkeys(["mean", *(t.component for t in found.values())])
-    out = [section for owner in owners for section in _random_of(m, found, owner)]
+    out = [section for owner in owners for section in _random_of(found, owner)]
     if not out:
         return [Section("", Table(("",), ()), (_counts(m),))]
     return [replace(out[0], notes=(_counts(m),)), *out[1:]]
 
 
-def _random_of(m: Fit, vc: VarCorr, owner: str) -> list[Section]:
+def _random_of(vc: VarCorr, owner: str) -> list[Section]:
     """Return the tables of one component; the mean's has the residual, where there is one."""
     found = {key: t for key, t in vc.items() if t.component == owner}
     residual = owner == "mean" and has_residual(vc)
