@@ -2,6 +2,7 @@
 
 mod columns;
 mod errors;
+mod family;
 mod lmm;
 mod tools;
 
@@ -12,5 +13,6 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::check_processor()?;
     m.add_class::<lmm::Lmm>()?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    family::register(m)?;
     tools::register(m)
 }
