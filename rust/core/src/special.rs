@@ -446,6 +446,20 @@ pub fn lambert_w(x: f64) -> f64 {
     w
 }
 
+/// 1 + t - exp(t), without cancellation near 0.
+#[inline]
+pub fn deviance_part<S: Scalar>(t: S) -> S {
+    let x = t.value();
+    let e = x.exp();
+    let value = if x.abs() < 1e-2 {
+        // -(t^2/2 + t^3/6 + ...)
+        -x * x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0 + x / 5040.0)))))
+    } else {
+        x - x.exp_m1()
+    };
+    t.compose([value, -x.exp_m1(), -e, -e])
+}
+
 /// log of P(a, x) and of Q(a, x), the regularised incomplete gamma functions.
 pub fn ln_incomplete_gamma<S: Scalar>(a: S, x: S, ln_x: S) -> (S, S) {
     let (av, xv) = (a.value(), x.value());
@@ -458,7 +472,10 @@ pub fn ln_incomplete_gamma<S: Scalar>(a: S, x: S, ln_x: S) -> (S, S) {
     if !xv.is_finite() {
         return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
     }
-    let front = a * ln_x - x;
+    // x^a exp(-x) / Gamma(a + 1) without the cancellation of large a
+    let ln_a = a.ln();
+    let binet = ln_a.compose(binet_jet(ln_a.value(), S::ORDER));
+    let front = deviance_part(ln_x - ln_a) * a - ln_a * 0.5 - HALF_LN_2PI - binet;
     if xv < av + 1.0 {
         let (mut term, mut sum, mut d) = (S::constant(1.0), S::constant(1.0), a);
         let slack = if S::ORDER == 0 { 1e-17 } else { 1e-20 };
@@ -470,10 +487,10 @@ pub fn ln_incomplete_gamma<S: Scalar>(a: S, x: S, ln_x: S) -> (S, S) {
                 break;
             }
         }
-        let p = front - (a + 1.0).lgamma() + sum.ln();
+        let p = front + sum.ln();
         (p, p.ln_1m_exp())
     } else {
-        let q = front - a.lgamma() - gamma_fraction(a, x).ln();
+        let q = front + ln_a - gamma_fraction(a, x).ln();
         (q.ln_1m_exp(), q)
     }
 }
@@ -527,7 +544,11 @@ pub fn ln_incomplete_beta<S: Scalar>(a: S, b: S, x: S, y: S) -> (S, S) {
 
 /// I_x(a, b) where the continued fraction is short: x < (a + 1) / (a + b + 2).
 fn beta_tail<S: Scalar>(a: S, b: S, x: S, y: S) -> (S, S) {
-    let front = a * x.ln() + b * y.ln() + (a + b).lgamma() - (a + 1.0).lgamma() - b.lgamma();
+    let binet = |v: S| v.ln().compose(binet_jet(v.value().ln(), S::ORDER));
+    let ln_x = if x.value() > 0.5 { (-y).ln_1p() } else { x.ln() };
+    let ln_y = if y.value() > 0.5 { (-x).ln_1p() } else { y.ln() };
+    let kernel = a * (ln_x + (b / a).ln_1p()) + b * (ln_y + (a / b).ln_1p());
+    let front = kernel + (b / (a * (a + b))).ln() * 0.5 - HALF_LN_2PI + binet(a + b) - binet(a) - binet(b);
     let p = front - beta_fraction(a, b, x).ln();
     (p, p.ln_1m_exp())
 }

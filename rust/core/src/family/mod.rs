@@ -129,7 +129,7 @@ impl Family {
         };
         let truncated = spec.truncated || prefixed || (spec.hurdle && entry.support.is_discrete());
         let extra_zeros = spec.zero_inflation || spec.hurdle;
-        if truncated && entry.support != Legal::Count {
+        if truncated && !entry.allows_truncation() {
             return shape(format!("truncation at zero is for counts; {} is not a family of counts", entry.name));
         }
         if extra_zeros && !entry.allows_zero_inflation() {
@@ -412,8 +412,7 @@ impl Family {
 
     /// Starting values for each predictor's intercept on the link scale, from the moments of the response.
     pub fn start(&self, data: &Data<'_>, offset: Option<&[f64]>) -> Vec<f64> {
-        let mut s = summary(data, self.extra.is_some());
-        s.categories = self.categories;
+        let s = summary(data, self.extra.is_some());
         let zeros = s.zeros;
         let natural = with_density!(self, d => d.start(&s));
         let mut out = vec![0.0; self.free];
@@ -468,17 +467,7 @@ fn summary(data: &Data<'_>, positive_only: bool) -> Summary {
     let variance = central(2).max(1e-8 * (mean * mean).max(1e-8));
     let count = rows().count().max(1) as f64;
     let share = |v: f64| rows().filter(|r| r.y == v).count() as f64 / count;
-    let logs: Vec<f64> = used().filter(|r| r.y > 0.0).map(|r| r.y.ln()).collect();
-    Summary {
-        mean,
-        variance,
-        skewness: central(3) / variance.powf(1.5),
-        zeros: share(0.0),
-        ones: share(1.0),
-        trials: rows().map(|r| r.trials).sum::<f64>() / count,
-        ln_mean: logs.iter().sum::<f64>() / logs.len().max(1) as f64,
-        categories: 0,
-    }
+    Summary { mean, variance, skewness: central(3) / variance.powf(1.5), zeros: share(0.0), ones: share(1.0) }
 }
 
 /// A closure that is generic in the density.

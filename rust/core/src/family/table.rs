@@ -33,6 +33,14 @@ impl Entry {
         self.support == Legal::Count || self.kind == Kind::Tweedie
     }
 
+    pub fn has_trials(&self) -> bool {
+        self.support == Legal::Proportion
+    }
+
+    pub fn allows_truncation(&self) -> bool {
+        self.support == Legal::Count
+    }
+
     pub fn allows_zero_inflation(&self) -> bool {
         matches!(self.support, Legal::Count | Legal::Positive | Legal::NonNegative | Legal::Proportion)
             || self.support == Legal::OpenUnit
