@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::dense;
-use crate::design::{Moments, Rows, Structure, TermSlot};
+use crate::design::{Moments, Rows, TermSlot};
 use crate::error::shape;
 use crate::linear::{dot, Lmm, Solution};
 use crate::optimise::{self, Optimum, Options, Outcome};
@@ -198,7 +198,7 @@ impl Model {
                 let k = s.cols;
                 let mut l = vec![0.0; k * k];
                 for c in 0..k {
-                    for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                    for r in s.structure.rows(c, k) {
                         l[r + c * k] = theta[at];
                         at += 1;
                     }
@@ -250,7 +250,7 @@ impl Model {
         for ((_, s), l) in self.slots().iter().zip(lambda) {
             let k = s.cols;
             for c in 0..k {
-                for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                for r in s.structure.rows(c, k) {
                     out.push(l[r + c * k]);
                 }
             }
@@ -287,7 +287,7 @@ impl Model {
                 }
             }
             for c in 0..k {
-                for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                for r in s.structure.rows(c, k) {
                     out.push(2.0 * (0..k).map(|t| gu[r + t * k] * l[t + c * k]).sum::<f64>());
                 }
             }
@@ -410,7 +410,7 @@ impl Model {
                 })
                 .collect();
             for c in 0..s.cols {
-                for r in if s.structure == Structure::Diagonal { c..c + 1 } else { c..s.cols } {
+                for r in s.structure.rows(c, s.cols) {
                     out.push(if info[r] > 0.0 { 1.0 / info[r].sqrt() } else { 1.0 });
                 }
             }
@@ -442,7 +442,7 @@ impl Model {
             let sums = self.sensitivity_products(f, slot, &lambda, &h);
             let k = slot.cols;
             for c in 0..k {
-                for r in if slot.structure == Structure::Diagonal { c..c + 1 } else { c..k } {
+                for r in slot.structure.rows(c, k) {
                     // dSigma = E_rc Lambda' + Lambda E_cr, in the user's columns.
                     let mut d = vec![0.0; p * p];
                     for (b, &lb) in l[c * k..(c + 1) * k].iter().enumerate() {

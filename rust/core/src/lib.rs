@@ -15,6 +15,7 @@ pub mod linear;
 pub mod optimise;
 pub mod special;
 pub mod start;
+pub mod structure;
 
 mod error;
 pub use error::CoreError;

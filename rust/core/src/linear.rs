@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::cholesky::{Numeric, SelectedInverse, Source, Symbolic};
 use crate::dense;
-use crate::design::{Moments, Structure};
+use crate::design::Moments;
 use crate::CoreError;
 
 /// A free entry of Sigma*: rows and columns of one factor, `row >= col`.
@@ -69,8 +69,7 @@ pub fn components(m: &Moments) -> Vec<Component> {
     for (f, factor) in m.factors.iter().enumerate() {
         for (s, slot) in factor.slots.iter().enumerate() {
             for col in 0..slot.cols {
-                let rows = if slot.structure == Structure::Diagonal { col..col + 1 } else { col..slot.cols };
-                for row in rows {
+                for row in slot.structure.rows(col, slot.cols) {
                     out.push(Component { factor: f, slot: s, row: slot.offset + row, col: slot.offset + col });
                 }
             }

@@ -153,7 +153,10 @@ fn mul(a: &[f64], b: &[f64], n: usize, at: bool) -> Vec<f64> {
 /// Lambda of a slot with every dimensionless standard deviation at least `floor`; directions at the floor if `zero`
 /// are set to exactly zero instead. Returns the rank.
 fn clip(block: &[f64], unit: &[f64], structure: Structure, floor: f64, zero: bool) -> (Vec<f64>, usize) {
-    let k = (unit.len() as f64).sqrt() as usize;
+    let k = (unit.len() as f64).sqrt().round() as usize;
+    if structure == Structure::Patterned {
+        return (block.to_vec(), k);
+    }
     let limit = if zero { 3.0 * floor } else { SNAP * floor };
     let low = if zero { 0.0 } else { floor };
     if structure == Structure::Diagonal || k == 1 {

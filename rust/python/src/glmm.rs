@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Term};
 use ranef_core::family::{Data, Family, Link, Spec};
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Start};
+use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
@@ -69,7 +70,7 @@ struct ComponentArrays<'py> {
 /// Views of everything that has one entry a row, made for the length of a call.
 struct Arrays<'py> {
     components: Vec<ComponentArrays<'py>>,
-    terms: Vec<(TermArrays<'py>, usize)>,
+    terms: Vec<(TermArrays<'py>, usize, Option<Pattern>)>,
     sides: [Side<'py>; 4],
     censor: Option<PyReadonlyArray1<'py, i8>>,
     weights: Option<PyReadonlyArray1<'py, f64>>,
@@ -99,9 +100,30 @@ impl<'py> Arrays<'py> {
         let mut term_list = vec![];
         for t in terms.try_iter()? {
             let t = t?;
-            let four = [t.get_item(0)?, t.get_item(1)?, t.get_item(2)?, t.get_item(3)?];
+            let name: String = t.get_item(2)?.extract()?;
+            let plain = matches!(name.as_str(), "us" | "diag");
+            let word = if plain { name.as_str() } else { "patterned" }.into_pyobject(t.py())?.into_any();
+            let four = [t.get_item(0)?, t.get_item(1)?, word, t.get_item(3)?];
             let owner: usize = t.get_item(4)?.extract()?;
-            term_list.push((TermArrays::new(&pyo3::types::PyTuple::new(t.py(), four)?.into_any())?, owner));
+            let arrays = TermArrays::new(&pyo3::types::PyTuple::new(t.py(), four)?.into_any())?;
+            let pattern = if plain {
+                None
+            } else {
+                let k = arrays.view()?.cols();
+                let (mut points, mut matrix) = (vec![], vec![]);
+                if t.len()? > 5 {
+                    let extra = t.get_item(5)?;
+                    let extra = extra.cast::<PyDict>()?;
+                    if let Some(v) = extra.get_item("coordinates")? {
+                        points = v.extract::<Vec<Vec<f64>>>()?;
+                    }
+                    if let Some(v) = extra.get_item("matrix")? {
+                        matrix = v.extract::<Vec<Vec<f64>>>()?.into_iter().flatten().collect();
+                    }
+                }
+                Some(Pattern::new(&name, k, &points, matrix).map_err(to_python)?)
+            };
+            term_list.push((arrays, owner, pattern));
         }
         let censor = match data.get_item("censor")? {
             Some(v) if !v.is_none() => Some(v.extract()?),
@@ -131,7 +153,7 @@ impl<'py> Arrays<'py> {
                 c.blocks.iter().map(|(b, first)| Ok(Fixed { block: b.view()?, first: *first })).collect();
             components.push(Component { fixed: fixed?, offset: c.offset.as_ref().map(floats).transpose()? });
         }
-        let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|(t, _)| t.view()).collect();
+        let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|(t, _, _)| t.view()).collect();
         let data =
             Data { y, trials: self.sides[1].view()?, upper: self.sides[2].view()?, censor, se: self.sides[3].view()? };
         Ok(GlmmRows {
@@ -140,6 +162,7 @@ impl<'py> Arrays<'py> {
             p: self.p,
             terms: terms?,
             owner: self.terms.iter().map(|t| t.1).collect(),
+            patterns: self.terms.iter().map(|t| t.2.clone()).collect(),
             data,
             weights: self.weights.as_ref().map(floats).transpose()?,
         })
@@ -185,6 +208,8 @@ fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     }
     d.set_item("lambda", lambda)?;
     d.set_item("b", b)?;
+    let natural: Vec<_> = r.natural.into_iter().map(|(t, n)| (t, n.name, n.index, n.value)).collect();
+    d.set_item("natural", natural)?;
     d.set_item("outcome", r.outcome.name())?;
     d.set_item("evaluations", r.evaluations)?;
     d.set_item("inner", r.inner)?;

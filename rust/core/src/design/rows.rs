@@ -210,13 +210,25 @@ pub enum Structure {
     Unstructured,
     /// Independent columns.
     Diagonal,
+    /// A function of few parameters, described elsewhere (`structure`).
+    Patterned,
 }
 
 impl Structure {
+    /// Rows of column `c` of Lambda (k x k) that are parameters of their own.
+    pub fn rows(self, c: usize, k: usize) -> std::ops::Range<usize> {
+        match self {
+            Structure::Unstructured => c..k,
+            Structure::Diagonal => c..c + 1,
+            Structure::Patterned => c..c,
+        }
+    }
+
     pub fn parse(name: &str) -> Result<Self, CoreError> {
         match name {
             "us" => Ok(Structure::Unstructured),
             "diag" => Ok(Structure::Diagonal),
+            "patterned" => Ok(Structure::Patterned),
             _ => shape(format!("unknown covariance structure '{name}'")),
         }
     }

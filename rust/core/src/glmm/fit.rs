@@ -5,9 +5,11 @@ use crate::design::{Block, Codes};
 use crate::error::shape;
 use crate::family::Family;
 use crate::optimise::{self, Boundary, Options, Outcome};
+use crate::structure::Natural;
 use crate::CoreError;
 
 use super::laplace::{Engine, Point};
+use super::patterns;
 use super::rows::{Fixed, GlmmRows};
 use super::search;
 use super::start;
@@ -25,8 +27,10 @@ pub struct GlmmReport {
     pub loglik: f64,
     /// NaN at dropped columns.
     pub beta: Vec<f64>,
-    /// Lower triangles of Lambda_t, Sigma_t = Lambda_t Lambda_t'.
+    /// Lower triangles of Lambda_t, Sigma_t = Lambda_t Lambda_t'; then the parameters of patterned terms.
     pub theta: Vec<f64>,
+    /// Parameters of the patterned terms in natural units: (term, name, column, value).
+    pub natural: Vec<(usize, Natural)>,
     pub lambda: Vec<Vec<f64>>,
     /// Per term: levels x k conditional modes, row-major.
     pub b: Vec<Vec<f64>>,
@@ -63,8 +67,9 @@ impl Glmm {
         Ok(Glmm { engine: Engine::new(rows, family)?, at: None })
     }
 
+    /// Free entries of Lambda, then the parameters of the patterned terms.
     pub fn theta_len(&self) -> usize {
-        self.engine.model.theta_len()
+        self.engine.model.theta_len() + patterns::length(&self.engine.patterns)
     }
 
     pub fn dropped(&self) -> &[usize] {
@@ -88,11 +93,16 @@ impl Glmm {
         };
         let (beta, scores) = e.start_beta(rows, &beta);
         let units = optimise::units(e.moments());
-        let lambda = match &start.theta {
-            Some(t) => e.model.lambda_from_theta(t)?,
-            None => start::variances(e.moments(), &units, &scores),
+        let (lambda, shape) = match &start.theta {
+            Some(t) => e.covariance_at(t)?,
+            None => {
+                let lambda = start::variances(e.moments(), &units, &scores);
+                let shape = patterns::start(e.moments(), &e.patterns, &lambda);
+                (lambda, shape)
+            }
         };
-        let found = search::minimise(e, rows, &units, &beta, &lambda, options)?;
+        let from = search::First { beta: &beta, lambda: &lambda, shape: &shape };
+        let found = search::minimise(e, rows, &units, &from, options)?;
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);
         self.engine.model.set_state(found.point.lambda.clone(), solution, 1.0);
@@ -105,10 +115,14 @@ impl Glmm {
         let lambda = m.term_lambda(&found.point.lambda);
         let mut gradient = e.plan.user_gradient(&found.beta_gradient);
         gradient.extend(m.theta_gradient(&lambda, &found.sigma_gradient));
+        gradient.extend(&found.shape_gradient);
+        let mut theta = m.theta_of(&lambda);
+        theta.extend(&found.point.shape);
         GlmmReport {
             loglik: -0.5 * found.point.deviance,
             beta: e.plan.user_beta(&found.point.beta),
-            theta: m.theta_of(&lambda),
+            theta,
+            natural: e.natural(&found.point.shape),
             b: m.user_modes(&found.point.lambda, &found.point.u),
             lambda,
             outcome: found.outcome,
@@ -141,7 +155,7 @@ impl Glmm {
         if beta.len() != rows.p {
             return shape(format!("beta has {} entries, the model needs {}", beta.len(), rows.p));
         }
-        let exact = self.engine.model.lambda_from_theta(theta)?;
+        let (exact, shape) = self.engine.covariance_at(theta)?;
         if self.at.is_none() {
             // Units of the floor come from the weights.
             let b = self.engine.plan.internal_beta(beta);
@@ -150,7 +164,7 @@ impl Glmm {
         let internal = self.engine.plan.internal_beta(beta);
         let u = vec![0.0; self.engine.size()];
         let gradient = self.gradient(rows, &internal, theta, &u)?;
-        let value = self.engine.evaluate(rows, &internal, &exact, &u)?;
+        let value = self.engine.evaluate(rows, &internal, &exact, &shape, &u)?;
         let mut g = self.engine.plan.user_gradient(&gradient.0);
         g.extend(gradient.1);
         self.restore(rows)?;
@@ -187,7 +201,7 @@ impl Glmm {
 
     fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
         if let Some(at) = self.at.take() {
-            self.at = Some(self.engine.evaluate(rows, &at.beta, &at.lambda, &at.u)?);
+            self.at = Some(self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?);
         }
         Ok(())
     }
@@ -201,23 +215,28 @@ impl Glmm {
         u: &[f64],
     ) -> Result<(Vec<f64>, Vec<f64>), CoreError> {
         let e = &mut self.engine;
-        let lambda = optimise::floored(e.moments(), &e.model.lambda_from_theta(theta)?);
-        let at = e.evaluate(rows, beta, &lambda, u)?;
+        let (exact, shape) = e.covariance_at(theta)?;
+        let lambda = optimise::floored(e.moments(), &exact);
+        let at = e.evaluate(rows, beta, &lambda, &shape, u)?;
         let slope = e.slope(rows, &at);
         let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
-        Ok((slope.beta, e.model.theta_gradient(&e.model.term_lambda_from_theta(theta)?, &sigma)))
+        let mut out = e.model.theta_gradient(&e.model.term_lambda(&exact), &sigma);
+        out.extend(&slope.gradient[..shape.len()]);
+        Ok((slope.beta, out))
     }
 
     /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
     /// gradient. NaN for dropped columns; NaN everywhere where the Hessian is not positive definite.
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
         let at = self.at()?.clone();
-        let theta = self.engine.model.theta_of(&self.engine.model.term_lambda(&at.lambda));
+        let mut theta = self.engine.model.theta_of(&self.engine.model.term_lambda(&at.lambda));
+        theta.extend(&at.shape);
         let p = self.engine.plan.p();
         let q = p + theta.len();
         let (_, curve) = self.engine.working_solution(&at.lambda);
         let mut step: Vec<f64> = (0..p).map(|j| 1e-3 * (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
-        let scale = self.engine.model.theta_scale();
+        let mut scale = self.engine.model.theta_scale();
+        scale.resize(theta.len(), 1.0);
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
         for j in 0..q {

@@ -12,8 +12,10 @@ use crate::design::Moments;
 use crate::family::Family;
 use crate::fit::Model;
 use crate::linear::{Lmm, Solution};
+use crate::structure::Natural;
 use crate::CoreError;
 
+use super::patterns::{self, Patterned};
 use super::quadrature::{self, Groups, Rule};
 use super::rows::{self, Covariance, GlmmRows, Plan, Want};
 
@@ -29,6 +31,7 @@ pub struct Engine {
     pub plan: Plan,
     /// The working linear model: pattern, weighted cross-products and their factorisation.
     pub model: Model,
+    pub patterns: Vec<Patterned>,
     fixed: Vec<f64>,
     d3: Vec<f64>,
     /// Quadrature nodes, if more than one.
@@ -45,6 +48,8 @@ pub struct Engine {
 pub struct Point {
     pub beta: Vec<f64>,
     pub lambda: Vec<Vec<f64>>,
+    /// Parameters of the patterned covariances (already in Lambda).
+    pub shape: Vec<f64>,
     /// Spherical modes in elimination order.
     pub u: Vec<f64>,
     /// -2 log-likelihood.
@@ -61,10 +66,12 @@ pub struct Slope {
     pub beta: Vec<f64>,
     /// d deviance = tr(N dSigma*) per factor.
     pub n: Vec<Vec<f64>>,
+    /// Along the directions: pattern parameters first, then the free entries of the other covariances.
     pub gradient: Vec<f64>,
+    pub directions: Vec<patterns::Direction>,
     /// Twice X'V^-1X, made positive definite.
     pub beta_curvature: Vec<f64>,
-    /// d2 deviance / d beta d Sigma* (p x components, column-major).
+    /// d2 deviance / d beta d direction (p x directions, column-major).
     pub cross: Vec<f64>,
     /// Information in Sigma* with beta profiled out.
     pub average: Vec<f64>,
@@ -86,11 +93,13 @@ impl Engine {
         for f in &mut moments.factors {
             f.zx = vec![0.0; f.levels * f.cols * (p + 1)];
         }
+        let patterns = patterns::find(&moments, &rows.patterns)?;
         let model = Model::from_moments(moments)?;
         Ok(Engine {
             family,
             plan,
             model,
+            patterns,
             fixed: vec![],
             d3: vec![],
             rule: None,
@@ -181,6 +190,29 @@ impl Engine {
         lmm.numeric.backward(&lmm.symbolic, r, 1);
     }
 
+    /// Lambda (internal) and pattern parameters from the user's theta.
+    pub fn covariance_at(&self, theta: &[f64]) -> Result<(Vec<Vec<f64>>, Vec<f64>), CoreError> {
+        let m = self.model.theta_len();
+        let needed = m + patterns::length(&self.patterns);
+        if theta.len() != needed || theta.iter().any(|t| !t.is_finite()) {
+            return crate::error::shape(format!("theta needs {needed} finite entries, it has {}", theta.len()));
+        }
+        let mut lambda = self.model.lambda_from_theta(&theta[..m])?;
+        patterns::put(self.moments(), &self.patterns, &theta[m..], &mut lambda)?;
+        Ok((lambda, theta[m..].to_vec()))
+    }
+
+    /// Pattern parameters in natural units.
+    pub fn natural(&self, shape: &[f64]) -> Vec<(usize, Natural)> {
+        self.patterns
+            .iter()
+            .flat_map(|p| {
+                let theta = &shape[p.first..p.first + p.pattern.parameters()];
+                p.pattern.report(theta).into_iter().map(|n| (p.term, n))
+            })
+            .collect()
+    }
+
     /// Linear predictors of the rows at a point, row-major n x K.
     pub fn predictors(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Vec<f64> {
         rows::fixed_part(&self.plan, rows, &at.beta, &mut self.fixed);
@@ -193,6 +225,7 @@ impl Engine {
         rows: &GlmmRows<'_>,
         beta: &[f64],
         lambda: &[Vec<f64>],
+        shape: &[f64],
         u: &[f64],
     ) -> Result<Point, CoreError> {
         self.evaluations += 1;
@@ -220,7 +253,15 @@ impl Engine {
         if !deviance.is_finite() {
             return Err(CoreError::NotFinite("the log-likelihood is not finite".into()));
         }
-        Ok(Point { beta: beta.to_vec(), lambda: lambda.to_vec(), u, deviance, xg: s.xg, weights })
+        Ok(Point {
+            beta: beta.to_vec(),
+            lambda: lambda.to_vec(),
+            shape: shape.to_vec(),
+            u,
+            deviance,
+            xg: s.xg,
+            weights,
+        })
     }
 
     /// Use `points` quadrature nodes a dimension; the random effects must share one grouping factor.
@@ -441,14 +482,24 @@ impl Engine {
 
     fn curvature(&mut self, at: &Point, beta: Vec<f64>, n: Vec<Vec<f64>>, inv: SelectedInverse) -> Slope {
         let lmm = &self.model.lmm;
-        let c = lmm.components.len();
         let (solution, curve) = self.working_solution(&at.lambda);
-        let (q, cross) = lmm.quadratic(&solution, &at.u);
-        let info = lmm.information_of(inv);
-        let gradient = lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect();
-        let observed = (0..c * c).map(|t| 2.0 * q[t] - info[t]).collect();
+        let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
+        let (q, cross, info) = if directions.is_empty() {
+            let (q, cross) = lmm.quadratic(&solution, &at.u);
+            (q, cross, lmm.information_of(inv))
+        } else {
+            directions.extend(patterns::of_components(&lmm.moments, &lmm.components));
+            let (q, cross) = patterns::quadratic(lmm, &solution, &at.u, &directions);
+            (q, cross, patterns::information(lmm, &inv, &directions))
+        };
+        let gradient = if directions.is_empty() {
+            lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect()
+        } else {
+            patterns::gradient(&n, &directions)
+        };
+        let observed = (0..q.len()).map(|t| 2.0 * q[t] - info[t]).collect();
         let cross = cross.iter().map(|v| 2.0 * v).collect();
-        Slope { beta, n, gradient, beta_curvature: curve, cross, average: q, expected: info, observed }
+        Slope { beta, n, gradient, directions, beta_curvature: curve, cross, average: q, expected: info, observed }
     }
 
     /// f = L^-1 Lambda'Z'WX, the Cholesky factor of X'V^-1X, and twice that matrix.

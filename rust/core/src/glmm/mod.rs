@@ -6,6 +6,7 @@
 
 mod fit;
 mod laplace;
+mod patterns;
 mod quadrature;
 mod rows;
 mod search;

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::design::{Block, Codes, Moments, Rows, Term};
 use crate::error::shape;
 use crate::family::{Data, Family};
+use crate::structure::Pattern;
 use crate::CoreError;
 
 const PANEL: usize = 256;
@@ -36,6 +37,8 @@ pub struct GlmmRows<'a> {
     pub terms: Vec<Term<'a>>,
     /// Component that each term belongs to.
     pub owner: Vec<usize>,
+    /// The covariance structure of terms that are `Structure::Patterned`.
+    pub patterns: Vec<Option<Pattern>>,
     pub data: Data<'a>,
     pub weights: Option<&'a [f64]>,
 }

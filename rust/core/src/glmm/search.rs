@@ -14,6 +14,7 @@ use crate::optimise::{
 use crate::CoreError;
 
 use super::laplace::{dot, positive, Engine, Point, Slope, INNER_TOLERANCE};
+use super::patterns;
 use super::rows::GlmmRows;
 
 /// Pairs kept for the secant correction.
@@ -26,14 +27,17 @@ pub struct Found {
     pub decrease: f64,
     pub curvature: f64,
     pub boundary: Vec<Boundary>,
-    /// d deviance / d Sigma per factor and d deviance / d beta, internal coordinates.
+    /// d deviance / d Sigma per factor, / d beta and / d pattern parameters, internal coordinates.
     pub sigma_gradient: Vec<Vec<f64>>,
     pub beta_gradient: Vec<f64>,
+    pub shape_gradient: Vec<f64>,
 }
 
 /// A step in (beta, Sigma) and the change of the gradient along it, in absolute coordinates.
 struct Secant {
     beta: Vec<f64>,
+    shape: Vec<f64>,
+    shape_gradient: Vec<f64>,
     sigma: Vec<Vec<f64>>,
     beta_gradient: Vec<f64>,
     sigma_gradient: Vec<Vec<f64>>,
@@ -59,7 +63,7 @@ fn difference(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
 }
 
 impl Secant {
-    /// (s, y) in (beta, components of Sigma* at Lambda); components in `fixed` do not move.
+    /// (s, y) in (beta, pattern parameters, components of Sigma* at Lambda); components in `fixed` do not move.
     fn local(
         &self,
         m: &Moments,
@@ -67,7 +71,8 @@ impl Secant {
         components: &[Component],
         fixed: &[bool],
     ) -> (Vec<f64>, Vec<f64>) {
-        let (mut s, mut y) = (self.beta.clone(), self.beta_gradient.clone());
+        let mut s: Vec<f64> = self.beta.iter().chain(&self.shape).copied().collect();
+        let mut y: Vec<f64> = self.beta_gradient.iter().chain(&self.shape_gradient).copied().collect();
         let mut star = vec![];
         let mut gradient = vec![];
         for (f, factor) in m.factors.iter().enumerate() {
@@ -121,7 +126,14 @@ struct Joint {
 }
 
 impl Joint {
-    fn new(slope: &Slope, sigma: &linear::Slope, p: usize, c: usize, close: bool, damping: f64) -> (Self, f64) {
+    /// `free` of the c directions are pattern parameters, which join beta.
+    fn new(
+        slope: &Slope,
+        sigma: &linear::Slope,
+        (p, free, c): (usize, usize, usize),
+        close: bool,
+        damping: f64,
+    ) -> (Self, f64) {
         let n = p + c;
         let (hcc, least) = curvature(sigma, c, close, damping);
         let mut h = vec![0.0; n * n];
@@ -150,7 +162,18 @@ impl Joint {
             }
         }
         let gradient = slope.beta.iter().chain(&sigma.gradient).copied().collect();
-        (Joint { p, c, gradient, hessian: h }, least)
+        (Joint { p: p + free, c: c - free, gradient, hessian: h }, least)
+    }
+
+    /// Take a parameter out of the search.
+    fn hold(&mut self, i: usize) {
+        let n = self.p + self.c;
+        for j in 0..n {
+            self.hessian[i + j * n] = 0.0;
+            self.hessian[j + i * n] = 0.0;
+        }
+        self.hessian[i + i * n] = 1.0;
+        self.gradient[i] = 0.0;
     }
 
     /// Step that minimises the model with every covariance positive semidefinite, and the decrease it promises.
@@ -205,48 +228,86 @@ fn spread(m: &Moments, components: &[Component], d: &[f64]) -> Vec<Vec<f64>> {
     out
 }
 
-/// Minimise the Laplace deviance from (beta, Lambda), internal coordinates.
+/// The gradient at a point, in absolute coordinates, and what is needed to make a secant of it.
+struct Mark {
+    beta: Vec<f64>,
+    shape: Vec<f64>,
+    sigma: Vec<Vec<f64>>,
+    beta_gradient: Vec<f64>,
+    shape_gradient: Vec<f64>,
+    sigma_gradient: Vec<Vec<f64>>,
+}
+
+impl Mark {
+    fn new(e: &Engine, at: &Point, slope: &Slope) -> Self {
+        Mark {
+            beta: at.beta.clone(),
+            shape: at.shape.clone(),
+            sigma: covariances(e.moments(), &at.lambda),
+            beta_gradient: slope.beta.clone(),
+            shape_gradient: slope.gradient[..at.shape.len()].to_vec(),
+            sigma_gradient: optimise::sigma_gradient(e.moments(), &at.lambda, &slope.n),
+        }
+    }
+
+    fn secant(&self, before: &Mark) -> Secant {
+        let minus = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x - y).collect();
+        Secant {
+            beta: minus(&self.beta, &before.beta),
+            shape: minus(&self.shape, &before.shape),
+            sigma: difference(&self.sigma, &before.sigma),
+            beta_gradient: minus(&self.beta_gradient, &before.beta_gradient),
+            shape_gradient: minus(&self.shape_gradient, &before.shape_gradient),
+            sigma_gradient: difference(&self.sigma_gradient, &before.sigma_gradient),
+        }
+    }
+}
+
+/// Where a search begins, internal coordinates.
+pub struct First<'a> {
+    pub beta: &'a [f64],
+    pub lambda: &'a [Vec<f64>],
+    pub shape: &'a [f64],
+}
+
+/// Minimise the Laplace (or quadrature) deviance.
 pub fn minimise(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
     units: &[Vec<Vec<f64>>],
-    beta: &[f64],
-    lambda: &[Vec<f64>],
+    from: &First<'_>,
     options: &Options,
 ) -> Result<Found, CoreError> {
     let components = e.lmm().components.clone();
-    let (p, c) = (e.plan.p(), components.len());
+    let (p, c, free) = (e.plan.p(), components.len(), from.shape.len());
     let first = e.evaluations;
-    let (lambda, _) = clip_all(e.moments(), units, lambda, false);
+    let floors = patterns::floors(e.moments(), &e.patterns, units);
+    let shape = patterns::step(from.shape, &vec![0.0; free], &floors);
+    let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
+    patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
     e.tolerance = 1e-2;
-    let mut point = e.evaluate(rows, beta, &lambda, &zero)?;
+    let mut point = e.evaluate(rows, from.beta, &lambda, &shape, &zero)?;
     let mut secants: Vec<Secant> = vec![];
-    let mut last: Option<(Vec<f64>, Vec<Vec<f64>>, Vec<f64>, Vec<Vec<f64>>)> = None;
+    let mut last: Option<Mark> = None;
     let (mut damping, mut close, mut iterations) = (0.0, false, 0);
     let (mut decrease, mut least) = (0.0, 1.0);
     let mut outcome = Outcome::Converged;
-    let (mut n, mut beta_gradient) = (vec![], vec![]);
-    let mut floor_before: Vec<bool> = vec![false; c];
-    let mut searching = p + c > 0;
+    let mut resting: Vec<bool> = vec![false; c + free];
     let mut stale = false;
-    while searching {
+    let (slope, held) = loop {
         let slope = e.slope(rows, &point);
-        let sigma = optimise::sigma_gradient(e.moments(), &point.lambda, &slope.n);
         let fixed = at_floor(e.moments(), units, &components, &point.lambda, &slope.n);
-        if fixed != floor_before {
+        let held = patterns::held(&e.patterns, &point.shape, &floors, &slope.gradient[..free]);
+        let rest: Vec<bool> = held.iter().chain(&fixed).copied().collect();
+        if rest != resting {
             secants.clear();
             last = None;
-            floor_before = fixed.clone();
+            resting = rest;
         }
-        let here = covariances(e.moments(), &point.lambda);
-        if let Some((b, s, gb, gs)) = last.take() {
-            secants.push(Secant {
-                beta: point.beta.iter().zip(&b).map(|(x, y)| x - y).collect(),
-                sigma: difference(&here, &s),
-                beta_gradient: slope.beta.iter().zip(&gb).map(|(x, y)| x - y).collect(),
-                sigma_gradient: difference(&sigma, &gs),
-            });
+        let mark = Mark::new(e, &point, &slope);
+        if let Some(before) = last.take() {
+            secants.push(mark.secant(&before));
             if secants.len() > MEMORY {
                 secants.remove(0);
             }
@@ -263,13 +324,14 @@ pub fn minimise(
         let mut accepted = None;
         let mut fresh = true;
         loop {
-            let (mut joint, l) = Joint::new(&slope, &working, p, c, close, damping);
+            let (mut joint, l) = Joint::new(&slope, &working, (p, free, c + free), close, damping);
             if close {
                 least = l;
             }
             if damping < 0.5 {
-                local.iter().for_each(|(s, y)| bfgs(&mut joint.hessian, p + c, s, y));
+                local.iter().for_each(|(s, y)| bfgs(&mut joint.hessian, p + free + c, s, y));
             }
+            (0..free).filter(|&i| held[i]).for_each(|i| joint.hold(p + i));
             let (db, d, promised) = joint.minimise(&components, &fixed);
             decrease = promised;
             if decrease < 0.5 && !close {
@@ -283,15 +345,22 @@ pub fn minimise(
                 outcome = Outcome::MaxEvaluations;
                 break;
             }
-            let (trial, _) = clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
+            let shape = patterns::step(&point.shape, &db[p..], &floors);
+            let (mut trial, _) =
+                clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
             let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + d).collect();
-            let near = fresh && d.iter().all(|v| v.abs() < 0.5);
-            let u =
-                if near { e.predict_mode(&point, &db, &spread(e.moments(), &components, &d)) } else { point.u.clone() };
+            let near = fresh && d.iter().chain(&db[p..]).all(|v| v.abs() < 0.5);
+            let u = if near {
+                e.predict_mode(&point, &db[..p], &moved(e.moments(), &components, &d, &slope, &db[p..]))
+            } else {
+                point.u.clone()
+            };
             fresh = false;
             e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, 1e-2);
             let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
-            match e.evaluate(rows, &b, &trial, &u) {
+            let next = patterns::put(e.moments(), &e.patterns, &shape, &mut trial)
+                .and_then(|()| e.evaluate(rows, &b, &trial, &shape, &u));
+            match next {
                 Ok(next) if point.deviance - next.deviance > 0.05 * decrease - noise => {
                     let ratio = (point.deviance - next.deviance) / decrease;
                     damping = if ratio > 0.5 || decrease < noise { damping * 0.1 } else { damping };
@@ -312,18 +381,25 @@ pub fn minimise(
                 }
             }
         }
-        n = slope.n;
-        beta_gradient = slope.beta.clone();
         match accepted {
             Some(next) => {
-                last = Some((point.beta.clone(), here, slope.beta, sigma));
+                last = Some(mark);
                 point = next;
                 iterations += 1;
             }
-            None => searching = false,
+            None => break (slope, held),
         }
+    };
+    finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
+}
+
+/// The change of Sigma* by factor: entries of the components and pattern directions.
+fn moved(m: &Moments, components: &[Component], d: &[f64], slope: &Slope, shape: &[f64]) -> Vec<Vec<f64>> {
+    let mut out = spread(m, components, d);
+    for ((f, s), v) in slope.directions.iter().zip(shape) {
+        out[*f].iter_mut().zip(s).for_each(|(o, s)| *o += v * s);
     }
-    finish(e, rows, units, point, n, beta_gradient, Ending { outcome, iterations, decrease, least, stale })
+    out
 }
 
 struct Ending {
@@ -341,25 +417,42 @@ fn finish(
     rows: &GlmmRows<'_>,
     units: &[Vec<Vec<f64>>],
     point: Point,
-    n: Vec<Vec<f64>>,
-    beta_gradient: Vec<f64>,
+    slope: Slope,
+    held: &[bool],
     end: Ending,
 ) -> Result<Found, CoreError> {
-    let sigma_gradient = if n.is_empty() { vec![] } else { optimise::sigma_gradient(e.moments(), &point.lambda, &n) };
-    let (exact, ranks) = clip_all(e.moments(), units, &point.lambda, true);
+    let sigma_gradient = optimise::sigma_gradient(e.moments(), &point.lambda, &slope.n);
+    let (mut exact, ranks) = clip_all(e.moments(), units, &point.lambda, true);
     let mut boundary = vec![];
     for (f, s, rank) in ranks {
         let slot = &e.moments().factors[f].slots[s];
-        if rank < slot.cols && !n.is_empty() {
-            let multipliers = floor_slopes(e.moments(), &units[f][s], &point.lambda, &n, f, s);
+        if rank < slot.cols {
+            let multipliers = floor_slopes(e.moments(), &units[f][s], &point.lambda, &slope.n, f, s);
             boundary.push(Boundary { term: slot.term, rank, multipliers });
+        }
+    }
+    for p in &e.patterns {
+        let d = p.pattern.deviations();
+        let down = held[p.first..p.first + d].iter().filter(|h| **h).count();
+        if down > 0 {
+            let k = p.pattern.k;
+            let rank = if down == d { 0 } else { k - down };
+            boundary.push(Boundary { term: p.term, rank, multipliers: slope.gradient[p.first..p.first + d].to_vec() });
+            if rank == 0 {
+                let ld = e.moments().factors[p.factor].cols;
+                (p.offset..p.offset + k).for_each(|c| exact[p.factor][c * ld..(c + 1) * ld].fill(0.0));
+            }
         }
     }
     let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
     e.tolerance = INNER_TOLERANCE;
-    let point =
-        if end.stale || !boundary.is_empty() { e.evaluate(rows, &point.beta, &lambda, &point.u)? } else { point };
+    let point = if end.stale || !boundary.is_empty() {
+        e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u)?
+    } else {
+        point
+    };
     Ok(Found {
+        shape_gradient: slope.gradient[..point.shape.len()].to_vec(),
         point,
         outcome: end.outcome,
         iterations: end.iterations,
@@ -367,6 +460,6 @@ fn finish(
         curvature: end.least,
         boundary,
         sigma_gradient,
-        beta_gradient,
+        beta_gradient: slope.beta,
     })
 }

@@ -1,0 +1,251 @@
+//! The table of structures: names, parameters, Sigma and what is reported.
+
+use crate::error::shape;
+use crate::jet::Scalar;
+use crate::CoreError;
+
+use super::{Natural, Pattern};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Kind {
+    HomogeneousDiagonal,
+    CompoundSymmetry,
+    HomogeneousCompoundSymmetry,
+    Ar1,
+    HeterogeneousAr1,
+    Toeplitz,
+    HomogeneousToeplitz,
+    OrnsteinUhlenbeck,
+    Exponential,
+    Gaussian,
+    ProportionalTo,
+    EqualTo,
+}
+
+/// Largest magnitude of an unconstrained correlation parameter that still gives a definite matrix.
+const STEEP: f64 = 1e4;
+
+/// rho = a / sqrt(1 + a^2).
+fn correlation<S: Scalar>(a: S) -> S {
+    a / (a.square() + 1.0).sqrt()
+}
+
+fn capped<S: Scalar>(a: S) -> S {
+    if a.value().abs() > STEEP {
+        S::constant(a.value().signum() * STEEP)
+    } else {
+        a
+    }
+}
+
+impl Kind {
+    pub const ALL: [Kind; 12] = [
+        Kind::HomogeneousDiagonal,
+        Kind::CompoundSymmetry,
+        Kind::HomogeneousCompoundSymmetry,
+        Kind::Ar1,
+        Kind::HeterogeneousAr1,
+        Kind::Toeplitz,
+        Kind::HomogeneousToeplitz,
+        Kind::OrnsteinUhlenbeck,
+        Kind::Exponential,
+        Kind::Gaussian,
+        Kind::ProportionalTo,
+        Kind::EqualTo,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::HomogeneousDiagonal => "homdiag",
+            Kind::CompoundSymmetry => "cs",
+            Kind::HomogeneousCompoundSymmetry => "homcs",
+            Kind::Ar1 => "ar1",
+            Kind::HeterogeneousAr1 => "hetar1",
+            Kind::Toeplitz => "toep",
+            Kind::HomogeneousToeplitz => "homtoep",
+            Kind::OrnsteinUhlenbeck => "ou",
+            Kind::Exponential => "exp",
+            Kind::Gaussian => "gau",
+            Kind::ProportionalTo => "propto",
+            Kind::EqualTo => "equalto",
+        }
+    }
+
+    pub fn parse(name: &str) -> Result<Kind, CoreError> {
+        let alias = if name == "id" { "homdiag" } else { name };
+        match Kind::ALL.iter().find(|k| k.name() == alias) {
+            Some(k) => Ok(*k),
+            None => shape(format!("unknown covariance structure '{name}'")),
+        }
+    }
+
+    pub fn needs_distance(self) -> bool {
+        matches!(self, Kind::OrnsteinUhlenbeck | Kind::Exponential | Kind::Gaussian)
+    }
+
+    pub fn needs_matrix(self) -> bool {
+        matches!(self, Kind::ProportionalTo | Kind::EqualTo)
+    }
+
+    /// Standard deviations come first among the parameters.
+    pub(super) fn deviations(self, k: usize) -> usize {
+        match self {
+            Kind::EqualTo => 0,
+            Kind::CompoundSymmetry | Kind::HeterogeneousAr1 | Kind::Toeplitz => k,
+            _ => 1,
+        }
+    }
+
+    /// Parameters after the standard deviations; one column has no correlation.
+    fn others(self, k: usize) -> usize {
+        match self {
+            Kind::HomogeneousDiagonal | Kind::ProportionalTo | Kind::EqualTo => 0,
+            _ if k == 1 => 0,
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => k - 1,
+            _ => 1,
+        }
+    }
+
+    pub(super) fn parameters(self, k: usize) -> usize {
+        self.deviations(k) + self.others(k)
+    }
+
+    pub(super) fn sigma<S: Scalar>(self, p: &Pattern, theta: &[S]) -> Vec<S> {
+        let k = p.k;
+        let d = self.deviations(k);
+        let sd: Vec<S> = theta[..d].iter().map(|t| t.exp()).collect();
+        let rest = &theta[d..];
+        let one = S::constant(1.0);
+        let lags: Vec<S> = match self {
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => autocorrelations(rest),
+            Kind::Ar1 | Kind::HeterogeneousAr1 if k > 1 => powers(correlation(capped(rest[0])), k),
+            _ => vec![],
+        };
+        let mut out = Vec::with_capacity(k * k);
+        for j in 0..k {
+            for i in 0..k {
+                let scale = match sd.len() {
+                    0 => one,
+                    1 => sd[0].square(),
+                    _ => sd[i] * sd[j],
+                };
+                let r = match self {
+                    Kind::ProportionalTo | Kind::EqualTo => S::constant(p.matrix[i + j * k]),
+                    _ if i == j => one,
+                    Kind::HomogeneousDiagonal => S::constant(0.0),
+                    Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => compound(rest[0], k),
+                    Kind::OrnsteinUhlenbeck => (rest[0].exp() * (-p.distance[i + j * k])).exp(),
+                    Kind::Exponential => ((-rest[0]).exp() * (-p.distance[i + j * k])).exp(),
+                    Kind::Gaussian => (-((-rest[0]).exp() * p.distance[i + j * k]).square()).exp(),
+                    _ => lags[i.abs_diff(j)],
+                };
+                out.push(scale * r);
+            }
+        }
+        out
+    }
+
+    pub(super) fn start(self, p: &Pattern, sd: &[f64], mean: f64) -> Vec<f64> {
+        let k = p.k;
+        let mut out: Vec<f64> = match self.deviations(k) {
+            0 => vec![],
+            1 if self == Kind::ProportionalTo => {
+                let scale = (0..k).map(|i| p.matrix[i * (k + 1)]).sum::<f64>() / k as f64;
+                vec![mean.ln() - 0.5 * scale.ln()]
+            }
+            1 => vec![mean.ln()],
+            _ => sd.iter().map(|s| s.max(1e-150).ln()).collect(),
+        };
+        let others = self.others(k);
+        if others == 0 {
+            return out;
+        }
+        match self {
+            Kind::OrnsteinUhlenbeck => out.push(-typical(&p.distance, k).ln()),
+            Kind::Exponential | Kind::Gaussian => out.push(typical(&p.distance, k).ln()),
+            Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => out.push(compound_inverse(0.2, k)),
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => {
+                out.extend((0..others).map(|l| if l == 0 { 0.2 } else { 0.0 }))
+            }
+            _ => out.push(0.3),
+        }
+        out
+    }
+
+    pub(super) fn report(self, p: &Pattern, theta: &[f64]) -> Vec<Natural> {
+        let k = p.k;
+        let d = self.deviations(k);
+        let index = |i: usize| if d > 1 { Some(i) } else { None };
+        let mut out: Vec<Natural> =
+            (0..d).map(|i| Natural { name: "sd", index: index(i), value: theta[i].exp() }).collect();
+        let rest = &theta[d..];
+        if rest.is_empty() {
+            return out;
+        }
+        let mut add = |name, index, value| out.push(Natural { name, index, value });
+        match self {
+            Kind::OrnsteinUhlenbeck => add("rate", None, rest[0].exp()),
+            Kind::Exponential | Kind::Gaussian => add("range", None, rest[0].exp()),
+            Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => add("cor", None, compound(rest[0], k)),
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => {
+                let lags = autocorrelations(rest);
+                (1..k).for_each(|l| add("cor", Some(l), lags[l]));
+            }
+            _ => add("cor", None, correlation(rest[0])),
+        }
+        out
+    }
+}
+
+/// Correlation in (-1 / (k - 1), 1).
+fn compound<S: Scalar>(c: S, k: usize) -> S {
+    let low = -1.0 / (k as f64 - 1.0);
+    let c = if c.value().abs() > 20.0 { S::constant(20.0 * c.value().signum()) } else { c };
+    c.logistic() * (1.0 - low) + low
+}
+
+fn compound_inverse(rho: f64, k: usize) -> f64 {
+    let low = -1.0 / (k as f64 - 1.0);
+    let p = (rho - low) / (1.0 - low);
+    (p / (1.0 - p)).ln()
+}
+
+fn powers<S: Scalar>(rho: S, k: usize) -> Vec<S> {
+    let mut out = vec![S::constant(1.0)];
+    for l in 1..k {
+        out.push(out[l - 1] * rho);
+    }
+    out
+}
+
+/// Autocorrelations 0..m from unconstrained partial autocorrelations (Durbin-Levinson; Barndorff-Nielsen & Schou 1973).
+fn autocorrelations<S: Scalar>(a: &[S]) -> Vec<S> {
+    let mut rho = vec![S::constant(1.0)];
+    let mut phi: Vec<S> = vec![];
+    let mut left = S::constant(1.0);
+    for &a in a {
+        let partial = correlation(capped(a));
+        let m = phi.len();
+        let mut r = partial * left;
+        for (t, p) in phi.iter().enumerate() {
+            r = r + *p * rho[m - t];
+        }
+        rho.push(r);
+        let mut next: Vec<S> = (0..m).map(|t| phi[t] - partial * phi[m - 1 - t]).collect();
+        next.push(partial);
+        phi = next;
+        left = left * (-(partial.square()) + 1.0);
+    }
+    rho
+}
+
+/// A third of the mean distance: a correlation that is neither 0 nor 1 for most pairs.
+fn typical(distance: &[f64], k: usize) -> f64 {
+    let sum: f64 = distance.iter().sum();
+    let mean = sum / (k * k - k).max(1) as f64;
+    if mean > 0.0 {
+        mean / 3.0
+    } else {
+        1.0
+    }
+}

@@ -1,0 +1,189 @@
+//! Covariance structures of a random-effects term: Sigma(theta) of its k columns, with exact derivatives.
+//!
+//! A structure is written once, over `Scalar`: the derivative of Sigma comes from first-order arithmetic on the same
+//! lines. Parameters are unconstrained (log standard deviations, maps of correlations to the real line) and have names
+//! and natural values for the report. "us" and "diag" are not here: the optimiser holds them in the variance scale.
+
+mod kinds;
+
+use crate::dense;
+use crate::error::shape;
+use crate::jet::{Jet, Scalar};
+use crate::CoreError;
+
+pub use kinds::Kind;
+
+type Dual = Jet<1, 1, 0>;
+
+/// A structure for k columns, with what is known about them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern {
+    pub kind: Kind,
+    pub k: usize,
+    /// Distances between the columns (k x k) for the spatial and temporal kinds.
+    pub distance: Vec<f64>,
+    /// Known matrix (k x k) of `propto` and `equalto`.
+    pub matrix: Vec<f64>,
+}
+
+/// A parameter in the units a reader expects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Natural {
+    pub name: &'static str,
+    /// Column it belongs to, if it is one of several.
+    pub index: Option<usize>,
+    pub value: f64,
+}
+
+impl Pattern {
+    /// `coordinates` are k points (rows of equal length), `matrix` k x k.
+    pub fn new(name: &str, k: usize, coordinates: &[Vec<f64>], matrix: Vec<f64>) -> Result<Self, CoreError> {
+        let kind = Kind::parse(name)?;
+        if k == 0 {
+            return shape(format!("structure '{name}' needs at least one column"));
+        }
+        let mut out = Pattern { kind, k, distance: vec![], matrix };
+        if kind.needs_distance() {
+            if coordinates.len() != k || coordinates.iter().any(|c| c.len() != coordinates[0].len() || c.is_empty()) {
+                return shape(format!("structure '{name}' needs a point for each of its {k} columns"));
+            }
+            out.distance = distances(coordinates);
+            if out.distance.iter().any(|d| !d.is_finite()) {
+                return Err(CoreError::NotFinite(format!("structure '{name}': a coordinate is not finite")));
+            }
+        }
+        if kind.needs_matrix() {
+            if out.matrix.len() != k * k || out.matrix.iter().any(|v| !v.is_finite()) {
+                return shape(format!("structure '{name}' needs a finite {k} x {k} matrix"));
+            }
+            let mut l = out.matrix.clone();
+            if dense::cholesky(&mut l, k, k).is_err() {
+                return Err(CoreError::NotPositiveDefinite(format!(
+                    "the matrix of structure '{name}' is not positive definite"
+                )));
+            }
+        }
+        Ok(out)
+    }
+
+    pub fn parameters(&self) -> usize {
+        self.kind.parameters(self.k)
+    }
+
+    /// How many of the leading parameters are log standard deviations.
+    pub fn deviations(&self) -> usize {
+        self.kind.deviations(self.k)
+    }
+
+    pub fn sigma(&self, theta: &[f64]) -> Vec<f64> {
+        self.kind.sigma(self, theta)
+    }
+
+    /// Lower Cholesky factor of Sigma.
+    pub fn factor(&self, theta: &[f64]) -> Result<Vec<f64>, CoreError> {
+        let k = self.k;
+        let mut l = self.sigma(theta);
+        if l.iter().any(|v| !v.is_finite()) {
+            return Err(CoreError::NotFinite("a covariance is not finite".into()));
+        }
+        dense::cholesky(&mut l, k, k)?;
+        for c in 1..k {
+            l[c * k..c * k + c].fill(0.0);
+        }
+        Ok(l)
+    }
+
+    /// d Sigma / d theta_j.
+    pub fn derivative(&self, theta: &[f64], j: usize) -> Vec<f64> {
+        let dual: Vec<Dual> = theta
+            .iter()
+            .enumerate()
+            .map(|(i, &t)| if i == j { Dual::variable(t, 0) } else { Dual::constant(t) })
+            .collect();
+        self.kind.sigma(self, &dual).iter().map(|d| d.g[0]).collect()
+    }
+
+    /// Start: the given standard deviations of the columns, weak correlation.
+    pub fn start(&self, sd: &[f64]) -> Vec<f64> {
+        let mean = (sd.iter().map(|s| s.max(1e-300).ln()).sum::<f64>() / sd.len().max(1) as f64).exp();
+        self.kind.start(self, sd, mean)
+    }
+
+    /// Parameters in natural units.
+    pub fn report(&self, theta: &[f64]) -> Vec<Natural> {
+        self.kind.report(self, theta)
+    }
+}
+
+fn distances(points: &[Vec<f64>]) -> Vec<f64> {
+    let k = points.len();
+    let mut out = vec![0.0; k * k];
+    for i in 0..k {
+        for j in 0..k {
+            let d: f64 = points[i].iter().zip(&points[j]).map(|(a, b)| (a - b) * (a - b)).sum();
+            out[i + j * k] = d.sqrt();
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zoo() -> Vec<(Pattern, Vec<f64>)> {
+        let points: Vec<Vec<f64>> = [0.0, 0.7, 1.1, 2.5].iter().map(|&t| vec![t, 0.3 * t * t]).collect();
+        let mut matrix = vec![0.2; 16];
+        (0..4).for_each(|i| matrix[i * 5] = 1.0 + 0.1 * i as f64);
+        Kind::ALL
+            .iter()
+            .map(|kind| {
+                let p = Pattern::new(kind.name(), 4, &points, matrix.clone()).unwrap();
+                let theta = (0..p.parameters()).map(|i| 0.3 - 0.17 * i as f64).collect();
+                (p, theta)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn derivatives_agree_with_differences() {
+        for (p, theta) in zoo() {
+            for j in 0..p.parameters() {
+                let exact = p.derivative(&theta, j);
+                let shifted = |s: f64| {
+                    let mut t = theta.clone();
+                    t[j] += s;
+                    p.sigma(&t)
+                };
+                let (up, down) = (shifted(1e-6), shifted(-1e-6));
+                for i in 0..16 {
+                    let numeric = (up[i] - down[i]) / 2e-6;
+                    assert!((numeric - exact[i]).abs() < 1e-7 * (1.0 + exact[i].abs()), "{:?} {j}", p.kind);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_parameter_gives_a_covariance() {
+        for (p, theta) in zoo() {
+            for scale in [0.0, 1.0, 5.0] {
+                let t: Vec<f64> = theta.iter().map(|t| scale * t).collect();
+                assert!(p.factor(&t).is_ok(), "{:?} at {t:?}", p.kind);
+            }
+            assert_eq!(p.report(&theta).len(), p.parameters());
+            assert_eq!(p.start(&[0.5; 4]).len(), p.parameters());
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let ar1 = Pattern::new("ar1", 3, &[], vec![]).unwrap();
+        let s = ar1.sigma(&[2f64.ln(), 1.0]);
+        let rho = 1.0 / 2f64.sqrt();
+        assert!((s[0] - 4.0).abs() < 1e-12 && (s[1] - 4.0 * rho).abs() < 1e-12 && (s[2] - 2.0).abs() < 1e-12);
+        let homcs = Pattern::new("homcs", 3, &[], vec![]).unwrap();
+        let s = homcs.sigma(&[0.0, -40.0]);
+        assert!((s[1] + 0.5).abs() < 1e-8, "compound symmetry reaches -1/(k-1)");
+    }
+}
