@@ -2,8 +2,8 @@
 
 mod columns;
 mod errors;
-mod glmm;
 mod family;
+mod glmm;
 mod lmm;
 mod tools;
 
