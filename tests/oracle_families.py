@@ -1,7 +1,7 @@
-"""Families of distributions by scipy: what a core must agree with, and a stand-in for one that has no families yet.
+"""Families of distributions by scipy and by hand: what the core must agree with.
 
-Every function takes a spec (a dict as `Distribution.spec`), predictors `eta` (n, K) and data (a dict with `y` and
-perhaps `trials`: then y is the proportion of successes).
+Every function takes a spec (a dict as `Distribution.spec`), data (a dict with `y` and perhaps `trials`: then y is the
+proportion of successes) and predictors `eta` (n, K).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FROZEN = {
     "binomial": lambda p, n: stats.binom(n, p[0]),
     "nbinom1": lambda p, n: _nb2(p[0], p[0] / p[1]),
     "nbinom2": lambda p, n: _nb2(p[0], p[1]),
-    "gamma": lambda p, n: stats.gamma(p[1] ** -2.0, scale=p[0] * p[1] ** 2),
+    "gamma": lambda p, n: stats.gamma(p[1], scale=p[0] / p[1]),
     "beta": lambda p, n: stats.beta(p[0] * p[1], (1 - p[0]) * p[1]),
     "betabinomial": lambda p, n: stats.betabinom(n, p[0] * p[1], (1 - p[0]) * p[1]),
     "student_t": lambda p, n: stats.t(p[2], p[0], p[1]),
@@ -53,8 +53,7 @@ def _ln_nb2(y, mu, k):
     return log + k * np.log(k / (k + mu)) + special.xlogy(y, mu / (k + mu))
 
 
-def _ln_gamma(y, mu, cv):
-    a = cv**-2.0
+def _ln_gamma(y, mu, a):
     return special.xlogy(a - 1, y) - y * a / mu + a * np.log(a / mu) - special.gammaln(a)
 
 
@@ -82,7 +81,7 @@ LOG = {
 COUNTS = ("poisson", "binomial", "nbinom1", "nbinom2", "betabinomial")
 
 
-def _read(spec, eta, data):
+def _read(spec, data, eta):
     """Parameters, response (successes), probability of an extra zero, trials."""
     eta = np.asarray(eta, float)
     k = eta.shape[1] - bool(spec["zero_inflation"])
@@ -92,8 +91,8 @@ def _read(spec, eta, data):
     return (p, y, zero, 1) if trials is None else (p, np.rint(y * trials), zero, np.asarray(trials).astype(int))
 
 
-def _setup(spec, eta, data):
-    p, y, zero, n = _read(spec, eta, data)
+def _setup(spec, data, eta):
+    p, y, zero, n = _read(spec, data, eta)
     return FROZEN[spec["name"]](p, n), y, zero, np.maximum(n, 1)
 
 
@@ -103,19 +102,19 @@ def _mass(spec, p, n, y):
     return value - np.log1p(-np.exp(LOG[spec["name"]](0.0 * y, p, n))) if spec["truncated"] else value
 
 
-def _ordered(spec, eta, data):
+def _ordered(spec, data, eta):
     y, top = np.asarray(data["y"]), spec["categories"] - 1
     F = lambda v: inverse_link(spec["links"][0], v)  # noqa: E731
-    high = np.where(y == top, 1.0, F(eta[:, 2] - eta[:, 0]))
-    return np.log(high - np.where(y == 0, 0.0, F(eta[:, 1] - eta[:, 0])))
+    high = np.where(y == top, 1.0, F(eta[:, 1] - eta[:, 0]))
+    return np.log(high - np.where(y == 0, 0.0, F(eta[:, 2] - eta[:, 0])))
 
 
-def density(spec, eta, data):
+def density(spec, data, eta):
     """Log density of each row."""
     with np.errstate(all="ignore"):
         if spec["name"] == "cumulative":
-            return _ordered(spec, np.asarray(eta), data)
-        p, y, zero, n = _read(spec, eta, data)
+            return _ordered(spec, data, np.asarray(eta))
+        p, y, zero, n = _read(spec, data, eta)
         if not spec["zero_inflation"]:
             return _mass(spec, p, n, y)
         own = -np.inf if spec["truncated"] or spec["name"] not in COUNTS else _mass(spec, p, n, 0.0 * y)
@@ -123,8 +122,8 @@ def density(spec, eta, data):
         return np.where(y == 0, np.logaddexp(np.log(zero), np.log1p(-zero) + own), positive)
 
 
-def _moments(spec, eta, data):
-    frozen, _, zero, n = _setup(spec, eta, data)
+def _moments(spec, data, eta):
+    frozen, _, zero, n = _setup(spec, data, eta)
     m, v = frozen.mean() / n, frozen.var() / n**2
     if spec["truncated"]:
         cut = 1 - frozen.pmf(0)
@@ -133,43 +132,30 @@ def _moments(spec, eta, data):
     return (1 - zero) * m, (1 - zero) * (v + m**2) - ((1 - zero) * m) ** 2
 
 
-def mean(spec, eta, data):
+def mean(spec, data, eta):
     """Mean of the response."""
-    return _moments(spec, eta, data)[0]
+    return _moments(spec, data, eta)[0]
 
 
-def variance(spec, eta, data):
+def variance(spec, data, eta):
     """Variance of the response."""
-    return _moments(spec, eta, data)[1]
+    return _moments(spec, data, eta)[1]
 
 
-def cdf(spec, eta, data):
-    """P(Y < y), P(Y <= y)."""
-    frozen, y, zero, _ = _setup(spec, eta, data)
-
-    def at(v):
-        value = frozen.cdf(v)
-        if spec["truncated"]:
-            value = np.maximum(value - frozen.pmf(0), 0) / (1 - frozen.pmf(0))
-        return np.where(v >= 0, zero + (1 - zero) * value, (1 - zero) * value)
-
-    if spec["name"] in COUNTS:
-        return at(y - 1), at(y)
-    return at(y) - zero * (y == 0), at(y)
+def cdf(spec, data, eta):
+    """P(Y <= y)."""
+    frozen, y, zero, _ = _setup(spec, data, eta)
+    value = frozen.cdf(y)
+    if spec["truncated"]:
+        value = np.maximum(value - frozen.pmf(0), 0) / (1 - frozen.pmf(0))
+    return np.where(y >= 0, zero + (1 - zero) * value, (1 - zero) * value)
 
 
-def draw(spec, eta, data, seed):
+def draw(spec, data, eta, seed):
     """Random responses."""
-    frozen, y, zero, n = _setup(spec, eta, data)
+    frozen, y, zero, n = _setup(spec, data, eta)
     rng = np.random.default_rng(seed)
     out = np.asarray(frozen.rvs(size=len(y), random_state=rng), float)
     while spec["truncated"] and (out == 0).any():
         out = np.where(out == 0, frozen.rvs(size=len(y), random_state=rng), out)
     return np.where(rng.uniform(size=len(y)) < zero, 0.0, out) / n
-
-
-def install(core):
-    """Give a core without families these."""
-    for name in ("density", "mean", "variance", "cdf", "draw"):
-        if not hasattr(core, f"family_{name}"):
-            setattr(core, f"family_{name}", globals()[name])

@@ -95,7 +95,7 @@ class DenseGlmm:
 
     def rows(self, eta):
         """Log density of each row, gradient (n, K) and Hessian (n, K, K) in its predictors."""
-        f = lambda shift: self.density(self.spec, eta + shift, self.data)  # noqa: E731
+        f = lambda shift: self.density(self.spec, self.data, eta + shift)  # noqa: E731
         unit = STEP * np.eye(self.k)
         gradient = np.zeros((self.n, self.k))
         hessian = np.zeros((self.n, self.k, self.k))
@@ -117,7 +117,7 @@ class DenseGlmm:
 
     def joint(self, beta, loadings, u):
         """Log density of data and effects (up to the effects' constant)."""
-        value = self.density(self.spec, self.predictors(beta, loadings, u), self.data)
+        value = self.density(self.spec, self.data, self.predictors(beta, loadings, u))
         return float(self.w @ value) - 0.5 * float(u @ u) if np.isfinite(value).all() else -np.inf
 
     def mode(self, beta, loadings, u):
@@ -171,7 +171,7 @@ class DenseGlmm:
             for chosen in product(range(nodes), repeat=len(at)):
                 v, node = u.copy(), x[list(chosen)]
                 v[at] = u[at] + np.sqrt(2) * root @ node
-                f = self.density(self.spec, self.predictors(beta, loadings, v), self.data)
+                f = self.density(self.spec, self.data, self.predictors(beta, loadings, v))
                 values.append((self.w * f)[member].sum() - 0.5 * v[at] @ v[at] + node @ node
                               + np.log(weight[list(chosen)]).sum())  # fmt: skip
             top = max(values)

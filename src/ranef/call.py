@@ -21,7 +21,6 @@ ARGUMENTS = (
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
     "threads", "seed", "progress", "env",
 )  # fmt: skip
-NO_ZEROS = ("real", "ordinal", "closed_unit")  # supports in which a zero is nothing special
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
     "precision_weights=: residual variance sigma^2 / w (lme4's weights); "
@@ -84,7 +83,7 @@ class Call:
         """The linear predictors beside the mean's, thresholds apart."""
         given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters}
         family = self.distribution
-        names = family.parameters[1:] if not family.entry.ordinal else ()
+        names = family.parameters[1:]
         return tuple(_part(name, given.get(name), family, self.env) for name in names)
 
     @property
@@ -183,7 +182,7 @@ def make_call(
 def _part(name: str, value: Value, family: Distribution, env: Any) -> Part:
     """Return a linear predictor: a formula, "~ 1" where nothing is said, or a constant."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        return Part(name, None, predictor_of(float(value), family.link_of(name).name, name))
+        return Part(name, None, predictor_of(float(value), family.link_of(name), name))
     return Part(name, _one_sided(name, "~ 1" if value is None else value, env))
 
 
@@ -202,8 +201,8 @@ def _one_sided(name: str, value: Any, env: Any) -> Formula:
 
 def _others(family: Distribution, others: Mapping[str, Any]) -> tuple[Distribution, dict[str, Value]]:
     """Separate what else was given into the family's own options and parameters."""
-    known = [p.name for p in family.entry.parameters[2:]]
-    given = dict(others)
+    known = [p.name for p in family.entry.parameters[1:] if p.name != "dispersion"]
+    given = {family.entry.nicknames.get(name, name): value for name, value in others.items()}
     if family.entry.ordinal and given.get("threshold") is not None:
         family = with_threshold(family, given.pop("threshold"))
         known = []
@@ -232,7 +231,7 @@ def _check_components(call: Call) -> None:
         others = "'nbinom2' or 'nbinom1'" if family.entry.support == "count" else "'betabinomial'"
         hint = f"; {others} has one" if family.entry.support in ("count", "binomial") else ""
         raise OptionError(f"dispersion=: family={family.name!r} has no dispersion parameter{hint}")
-    if call.zero_inflation is not None and family.entry.support in NO_ZEROS:
+    if call.zero_inflation is not None and not family.entry.inflatable:
         raise OptionError(f"zero_inflation=: family={family.name!r} has no zeros to inflate; leave it out")
     for part in call.parts:  # reads every formula, which says what is wrong with it
         if (

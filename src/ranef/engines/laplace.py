@@ -69,7 +69,7 @@ def _numbered(blocks: Sequence[Block], first: int) -> tuple[list[Source], int]:
 
 
 def thresholds(design: Design, family: Distribution) -> list[Component]:
-    """Return the predictors of the thresholds below and above each row's category; both share their coefficients."""
+    """Return the predictors of the thresholds above and below each row's category; both share their coefficients."""
     if not family.entry.ordinal or design.y is None:
         return []
     matrix = threshold_matrix(len(design.categories), family.threshold)
@@ -78,10 +78,7 @@ def thresholds(design: Design, family: Distribution) -> list[Component]:
     codes = design.y.astype(np.int32)
     low = np.ascontiguousarray(np.vstack([empty, matrix]))  # category j lies above threshold j - 1 …
     high = np.ascontiguousarray(np.vstack([matrix, empty]))  # … and below threshold j
-    return [
-        Component("threshold_low", (Block(names, codes, low),)),
-        Component("threshold_high", (Block(names, codes, high),)),
-    ]
+    return [Component("upper", (Block(names, codes, high),)), Component("lower", (Block(names, codes, low),))]
 
 
 def threshold_matrix(categories: int, arrangement: str) -> Array:
@@ -180,14 +177,24 @@ def absorbed(design: Design) -> Design:
 
 
 def start_of(task: Task, design: Design) -> dict[str, Any] | None:
-    """Start values, as the core takes them."""
+    """Start values, as the core takes them; ordinal thresholds start at the observed proportions."""
+    thresholds = {"beta": threshold_start(design, task.family)} if task.family.entry.ordinal else None
     given = task.control.start
     if given is None:
-        return None
+        return thresholds
     needed = len(theta_lower(design.terms))
     if len(given) != needed:
         raise DataError(f"control: start has {len(given)} values, the model has {needed} theta parameters")
-    return {"theta": np.array(given)}
+    return {"theta": np.array(given), **(thresholds or {})}
+
+
+def threshold_start(design: Design, family: Distribution) -> Array:
+    """Return all coefficients: 0, and the thresholds of a model without predictors."""
+    count = len(design.categories)
+    shares = np.cumsum(np.bincount(np.asarray(design.y, dtype=np.int64), minlength=count))[:-1] / design.n
+    cuts = link_of(family.link).forward(shares)
+    alpha = np.linalg.lstsq(threshold_matrix(count, family.threshold), cuts, rcond=None)[0]
+    return np.concatenate([np.zeros(sum(len(c.names) for c in design.components)), alpha])
 
 
 def from_core(record: Any, core: Any, design: Design, task: Task) -> LaplaceEstimate:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
-from ranef.families.links import ALIASES, Link, link_of
+from ranef.families.links import ALIASES, Link, link_of, shifted
 from ranef.families.table import ZERO, Entry, entries, names
 
 PREFIXES = ("truncated_", "hurdle_", "zero_inflated_", "zero_truncated_", "zi_", "zt_")
@@ -73,9 +73,10 @@ class Distribution:
     @property
     def spec(self) -> dict[str, Any]:
         """What the core is told."""
+        thresholds = ["identity", "identity"] if self.entry.ordinal else []
         return {
             "name": self.entry.name,
-            "links": list(self.links),
+            "links": [*self.links, *thresholds, *(["logit"] if self.zero_inflation else [])],
             "zero_inflation": self.zero_inflation,
             "truncated": self.truncated,
             "constants": {},
@@ -84,7 +85,11 @@ class Distribution:
 
     def link_of(self, parameter: str) -> Link:
         """Return the link of a parameter."""
-        return link_of("logit" if parameter == ZERO else self.links[self.position(parameter)])
+        if parameter == ZERO:
+            return link_of("logit")
+        at = self.position(parameter)
+        link = link_of(self.links[at])
+        return shifted(link) if self.entry.parameters[at].range == "(1, 2)" else link
 
     def position(self, parameter: str) -> int:
         """Return which predictor belongs to a parameter.
@@ -94,7 +99,7 @@ class Distribution:
         OptionError
             If the family has no such parameter.
         """
-        wanted = "mean" if parameter in MEANS else parameter
+        wanted = "mean" if parameter in MEANS else self.entry.nicknames.get(parameter, parameter)
         if wanted not in self.parameters:
             raise OptionError(f"{self.name} has no parameter {parameter!r}; {nearest(parameter, self.parameters)}")
         return self.parameters.index(wanted)

@@ -76,25 +76,34 @@ class Core:
         """Return the expected response, extra zeros and truncation counted."""
         if self.family.plain_mean:
             return np.asarray(link_of(self.family.link).inverse(eta[:, 0]), dtype=np.float64)
-        return np.asarray(_core.family_mean(self.family.spec, np.ascontiguousarray(eta), data.arguments))
+        return np.asarray(_core.family_mean(self.family.spec, data.arguments, np.ascontiguousarray(eta)))
 
     def variance(self, eta: Array, data: Data) -> Array:
         """Return the variance of the response."""
-        return np.asarray(_core.family_variance(self.family.spec, np.ascontiguousarray(eta), data.arguments))
+        return np.asarray(_core.family_variance(self.family.spec, data.arguments, np.ascontiguousarray(eta)))
 
     def cdf(self, eta: Array, data: Data) -> tuple[Array, Array]:
-        """Return P(Y < y) and P(Y <= y)."""
-        low, high = _core.family_cdf(self.family.spec, np.ascontiguousarray(eta), data.arguments)
-        return np.asarray(low), np.asarray(high)
+        """Return P(Y < y) and P(Y <= y); a continuous response may have lumps at 0 and 1."""
+        y = data.y
+        if self.family.entry.discrete:
+            before = y - 1.0 if data.trials is None else y - 1.0 / np.maximum(data.trials, 1.0)
+        else:
+            before = np.where((y == 1.0) & (self.family.entry.support == "closed_unit"), np.nextafter(1.0, 0.0), y)
+        low = np.where(y <= 0, 0.0, self._cdf(eta, Data(np.maximum(before, 0.0), data.trials)))
+        high = self._cdf(eta, data)
+        return (low, high) if self.family.entry.support != "real" else (high, high)
+
+    def _cdf(self, eta: Array, data: Data) -> Array:
+        return np.asarray(_core.family_cdf(self.family.spec, data.arguments, np.ascontiguousarray(eta)))
 
     def draw(self, eta: Array, data: Data, rng: np.random.Generator) -> Array:
         """Return one response for each row."""
         seed = int(rng.integers(1 << 62))
-        return np.asarray(_core.family_draw(self.family.spec, np.ascontiguousarray(eta), data.arguments, seed))
+        return np.asarray(_core.family_draw(self.family.spec, data.arguments, np.ascontiguousarray(eta), seed))
 
     def density(self, eta: Array, data: Data) -> Array:
         """Return log f(y | eta)."""
-        return np.asarray(_core.family_density(self.family.spec, np.ascontiguousarray(eta), data.arguments))
+        return np.asarray(_core.family_eval(self.family.spec, data.arguments, np.ascontiguousarray(eta), 0))[:, 0]
 
 
 @dataclass(frozen=True, slots=True)

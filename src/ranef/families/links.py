@@ -113,15 +113,13 @@ LINKS: dict[str, Link] = {
         ),
         Link("sqrt", np.sqrt, np.square, lambda x: 2 * np.asarray(x), "positive"),
         Link("softplus", lambda m: np.log(np.expm1(m)), _softplus, _expit, "positive"),
-        Link("logit12", lambda p: _logit(np.asarray(p) - 1), lambda x: 1 + _expit(x),
-             lambda x: _expit(x) * _expit(-np.asarray(x)), "one_two"),
     )
 }  # fmt: skip
 ALIASES = {
     "inverse_squared": "1/mu^2", "1/mu2": "1/mu^2", "reciprocal": "inverse", "complementary_log_log": "cloglog",
     "cauchy": "cauchit", "ln": "log", "logistic": "logit", "normal": "probit", "none": "identity",
 }  # fmt: skip
-LEGAL = {"positive": (0.0, np.inf), "unit": (0.0, 1.0), "one_two": (1.0, 2.0), "any": (-np.inf, np.inf)}
+LEGAL = {"positive": (0.0, np.inf), "unit": (0.0, 1.0), "unit + 1": (1.0, 2.0), "any": (-np.inf, np.inf)}
 
 
 def link_of(name: str) -> Link:
@@ -138,7 +136,18 @@ def link_of(name: str) -> Link:
     return found
 
 
-def predictor_of(value: float, link: str, name: str) -> float:
+def shifted(link: Link) -> Link:
+    """Return the link of a parameter between 1 and 2 (a Tweedie power): that of the parameter minus 1."""
+    return Link(
+        link.name,
+        lambda p: link.forward(np.asarray(p) - 1),
+        lambda x: 1 + link.inverse(x),
+        link.slope,
+        f"{link.legal} + 1",
+    )
+
+
+def predictor_of(value: float, link: Link, name: str) -> float:
     """Return the linear predictor of a parameter that is given as a number.
 
     Raises
@@ -146,7 +155,7 @@ def predictor_of(value: float, link: str, name: str) -> float:
     OptionError
         If the parameter cannot have that value.
     """
-    low, high = LEGAL[link_of(link).legal]
+    low, high = LEGAL[link.legal]
     if not low < value < high:
         raise OptionError(f"{name}={value!r} is not possible: it must lie between {low:g} and {high:g}, both excluded")
-    return float(link_of(link).forward(value))
+    return float(link.forward(value))
