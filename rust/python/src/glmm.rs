@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Term};
 use ranef_core::family::{Data, Family, Link, Spec};
-use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Start};
+use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Method, Start};
 use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
@@ -284,15 +284,22 @@ impl Glmm {
     }
 
     /// `start` may hold "beta" and "theta".
-    #[pyo3(signature = (start=None, quadrature=1, options=None))]
+    #[pyo3(signature = (start=None, quadrature=1, options=None, method="ml"))]
     fn fit<'py>(
         &mut self,
         py: Python<'py>,
         start: Option<&Bound<'py, PyDict>>,
         quadrature: usize,
         options: Option<&Bound<'py, PyDict>>,
+        method: &str,
     ) -> PyResult<Bound<'py, PyDict>> {
         let opts = self::options(options)?;
+        let method = match (method, quadrature) {
+            ("reml", _) => Method::Restricted,
+            ("ml", 0) => Method::Joint,
+            ("ml", n) => Method::Quadrature(n),
+            _ => return Err(PyValueError::new_err(format!("unknown method '{method}'"))),
+        };
         let mut from = Start::default();
         if let Some(s) = start {
             from.beta = s.get_item("beta")?.map(|v| v.extract()).transpose()?;
@@ -301,7 +308,7 @@ impl Glmm {
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let core = &mut self.core;
-        let r = solve(py, &self.pool, || core.fit(&rows, &from, quadrature, &opts))?;
+        let r = solve(py, &self.pool, || core.fit(&rows, &from, method, &opts))?;
         report(py, r)
     }
 
