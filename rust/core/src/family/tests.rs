@@ -198,6 +198,45 @@ fn family_derivatives_are_difference_quotients() {
 }
 
 #[test]
+fn family_censored_rows_and_sampling_errors_have_exact_derivatives() {
+    for e in table().iter().filter(|e| e.support != Legal::Category) {
+        let spec = Spec { name: e.name.into(), ..Spec::default() };
+        let inflated = Spec { zero_inflation: true, ..spec.clone() };
+        let hurdle = Spec { hurdle: true, ..spec.clone() };
+        let specs: &[Spec] = match e.support {
+            Legal::Count if e.parameters.len() < 4 => &[spec, inflated, hurdle],
+            _ => &[spec],
+        };
+        let (y, upper) = match e.support {
+            Legal::Proportion => (vec![0.25; 3], vec![0.75; 3]),
+            Legal::OpenUnit | Legal::ClosedUnit => (vec![0.3; 3], vec![0.8; 3]),
+            Legal::Count => (vec![2.0; 3], vec![4.0; 3]),
+            _ => (vec![1.3; 3], vec![2.9; 3]),
+        };
+        let trials = e.has_trials().then(|| vec![8.0; 3]);
+        let se = (e.support == Legal::Real).then(|| vec![0.0, 0.3, 1.1]);
+        let data = Data {
+            y: &y,
+            trials: trials.as_deref(),
+            upper: Some(&upper),
+            censor: Some(&[-1, 1, 2]),
+            se: se.as_deref(),
+        };
+        for spec in specs {
+            let f = Family::new(spec).unwrap();
+            f.check(&data).unwrap();
+            let sets: Vec<Vec<f64>> = parameters(spec).iter().map(|(n, r, l)| predictors(n, *r, *l)).collect();
+            for point in grid(&sets) {
+                let eta: Vec<f64> = y.iter().flat_map(|_| point.clone()).collect();
+                let label = format!("censored {} hurdle={} at {point:?}", e.name, spec.hurdle);
+                against_differences(&label, &f, &data, &eta, 1e-6);
+                against_differences(&label, &f, &Data { censor: None, ..data }, &eta, 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
 fn family_closed_forms_are_their_jets() {
     let plain = ["gaussian", "binomial", "poisson", "nbinom2", "gamma"].map(|n| (n, false));
     let inflated = ["binomial", "poisson", "nbinom2"].map(|n| (n, true));
