@@ -2,6 +2,7 @@
 
 mod columns;
 mod errors;
+mod family;
 mod glmm;
 mod lmm;
 mod tools;
@@ -14,5 +15,6 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<lmm::Lmm>()?;
     m.add_class::<glmm::Glmm>()?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    family::register(m)?;
     tools::register(m)
 }

@@ -40,9 +40,6 @@ pub struct Summary {
     pub skewness: f64,
     pub zeros: f64,
     pub ones: f64,
-    pub trials: f64,
-    pub ln_mean: f64,
-    pub categories: usize,
 }
 
 /// Legal responses.

@@ -5,25 +5,11 @@ use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
 use crate::jet::{Scalar, Univariate};
-use crate::special::{self, HALF_LN_2PI};
+use crate::special::{self, deviance_part, HALF_LN_2PI};
 
 /// Gamma with shape a: log f = a (1 + t - e^t) + log(a)/2 - log(2 pi)/2 - binet(a) - log y, t = log(y / mu).
 #[derive(Clone, Copy)]
 pub struct Gamma;
-
-/// 1 + t - exp(t), without cancellation near 0.
-#[inline]
-fn deviance_part<S: Scalar>(t: S) -> S {
-    let x = t.value();
-    let e = x.exp();
-    let value = if x.abs() < 1e-2 {
-        // -(t^2/2 + t^3/6 + ...)
-        -x * x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0 + x / 5040.0)))))
-    } else {
-        x - x.exp_m1()
-    };
-    t.compose([value, -x.exp_m1(), -e, -e])
-}
 
 fn ln_gamma_density<S: Scalar>(ln_y: f64, ln_mu: S, ln_shape: S) -> S {
     let binet = ln_shape.compose(special::binet_jet(ln_shape.value(), S::ORDER));

@@ -4,16 +4,21 @@
 //! mean, dispersion, further shapes, extra zeros. Dispersions are glmmTMB's unless the note in [`table`] says otherwise.
 //! The response of families with trials is the proportion of successes.
 
+mod beta;
 mod binomial;
 mod closed;
 mod counts;
 mod density;
+mod dispersed;
 mod draw;
 mod gamma;
 mod gaussian;
 mod link;
 mod modifiers;
+mod ordinal;
+mod robust;
 mod table;
+mod tweedie;
 
 #[cfg(test)]
 mod tests;
@@ -124,7 +129,7 @@ impl Family {
         };
         let truncated = spec.truncated || prefixed || (spec.hurdle && entry.support.is_discrete());
         let extra_zeros = spec.zero_inflation || spec.hurdle;
-        if truncated && entry.support != Legal::Count {
+        if truncated && !entry.allows_truncation() {
             return shape(format!("truncation at zero is for counts; {} is not a family of counts", entry.name));
         }
         if extra_zeros && !entry.allows_zero_inflation() {
@@ -149,6 +154,9 @@ impl Family {
         for (i, parameter) in entry.parameters.iter().enumerate() {
             family.slots[i] = match spec.constants.iter().find(|(n, _)| n == parameter.name) {
                 Some((_, value)) => constant(parameter, *value)?,
+                None if entry.kind.optional() == Some(parameter.name) && spec.links.len() <= i => {
+                    constant(parameter, 1.0)?
+                }
                 None => family.predictor(parameter, &spec.links)?,
             };
         }
@@ -171,8 +179,11 @@ impl Family {
         if entry.support == Legal::Category && family.categories < 2 {
             return shape(format!("family {} needs at least two categories", entry.name));
         }
-        if family.extra.is_none() && !truncated && family.free == entry.parameters.len() {
-            family.closed = entry.kind.closed(&family.links);
+        if !truncated && spec.constants.is_empty() {
+            family.closed = match family.extra {
+                None => entry.kind.closed(&family.links),
+                Some(_) => entry.kind.closed_inflated(&family.links),
+            };
         }
         Ok(family)
     }
@@ -243,7 +254,7 @@ impl Family {
         if let (Some(closed), None, None) = (self.closed, data.censor, data.se) {
             return closed(data, from, eta, order, stride, out);
         }
-        with_density!(self.entry.kind, d => match (order, self.free) {
+        with_density!(self, d => match (order, self.free) {
             (0, _) => self.rows::<_, f64>(&d, data, from, eta, stride, out),
             (1 | 2, 1) => self.rows::<_, Jet<1, 1, 0>>(&d, data, from, eta, stride, out),
             (1 | 2, 2) => self.rows::<_, Jet<2, 3, 0>>(&d, data, from, eta, stride, out),
@@ -308,7 +319,7 @@ impl Family {
 
     /// A function of each row's parameters.
     fn map(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64], f: &mut impl RowFunction) {
-        with_density!(self.entry.kind, d => {
+        with_density!(self, d => {
             for (i, (e, o)) in eta.chunks_exact(self.free).zip(out.iter_mut()).enumerate() {
                 *o = if self.is_legal(e) {
                     let (p, zeros) = self.arguments::<f64>(e);
@@ -389,12 +400,24 @@ impl Family {
         self.entry.support.allows(&row, self.categories) && !(self.truncated && row.y == 0.0)
     }
 
+    /// Starting values of the C - 1 thresholds of ordered categories: quantiles of the cumulative proportions.
+    pub fn thresholds(&self, data: &Data<'_>) -> Vec<f64> {
+        let n = data.y.len() as f64;
+        (1..self.categories)
+            .map(|c| {
+                let below = data.y.iter().filter(|y| **y < c as f64).count() as f64;
+                self.slots[0]
+                    .link
+                    .apply(((below + 0.5 * c as f64 / self.categories as f64) / (n + 0.5)).clamp(1e-6, 1.0 - 1e-6))
+            })
+            .collect()
+    }
+
     /// Starting values for each predictor's intercept on the link scale, from the moments of the response.
     pub fn start(&self, data: &Data<'_>, offset: Option<&[f64]>) -> Vec<f64> {
-        let mut s = summary(data, self.extra.is_some());
-        s.categories = self.categories;
+        let s = summary(data, self.extra.is_some());
         let zeros = s.zeros;
-        let natural = with_density!(self.entry.kind, d => d.start(&s));
+        let natural = with_density!(self, d => d.start(&s));
         let mut out = vec![0.0; self.free];
         for (i, slot) in self.slots.iter().enumerate() {
             if let Source::Predictor(k) = slot.source {
@@ -447,17 +470,7 @@ fn summary(data: &Data<'_>, positive_only: bool) -> Summary {
     let variance = central(2).max(1e-8 * (mean * mean).max(1e-8));
     let count = rows().count().max(1) as f64;
     let share = |v: f64| rows().filter(|r| r.y == v).count() as f64 / count;
-    let logs: Vec<f64> = used().filter(|r| r.y > 0.0).map(|r| r.y.ln()).collect();
-    Summary {
-        mean,
-        variance,
-        skewness: central(3) / variance.powf(1.5),
-        zeros: share(0.0),
-        ones: share(1.0),
-        trials: rows().map(|r| r.trials).sum::<f64>() / count,
-        ln_mean: logs.iter().sum::<f64>() / logs.len().max(1) as f64,
-        categories: 0,
-    }
+    Summary { mean, variance, skewness: central(3) / variance.powf(1.5), zeros: share(0.0), ones: share(1.0) }
 }
 
 /// A closure that is generic in the density.

@@ -30,6 +30,14 @@ pub struct Entry {
 impl Entry {
     /// Whether the response can be 0 with positive probability without an extra parameter.
     pub fn has_zeros(&self) -> bool {
+        self.support == Legal::Count || self.kind == Kind::Tweedie
+    }
+
+    pub fn has_trials(&self) -> bool {
+        self.support == Legal::Proportion
+    }
+
+    pub fn allows_truncation(&self) -> bool {
         self.support == Legal::Count
     }
 
@@ -42,6 +50,8 @@ impl Entry {
     pub fn links(&self, p: &Parameter) -> &'static [Link] {
         if self.kind.location_is_quantile() && p.name == "mean" {
             Range::Power.links()
+        } else if p.name == "upper" || p.name == "lower" {
+            &[Link::Identity]
         } else {
             p.range.links()
         }
@@ -64,13 +74,22 @@ pub enum Kind {
     Exponential,
     InverseGaussian,
     Weibull,
+    StudentT,
+    Beta,
+    OrderedBeta,
+    ZeroOneInflatedBeta,
+    Bell,
+    GeneralisedPoisson,
+    ConwayMaxwellPoisson,
+    Tweedie,
+    Cumulative,
 }
 
 /// Run an expression with the density of a kind as a concrete type.
 macro_rules! with_density {
-    ($kind:expr, $d:ident => $body:expr) => {{
+    ($family:expr, $d:ident => $body:expr) => {{
         use $crate::family::*;
-        match $kind {
+        match $family.entry.kind {
             Kind::Gaussian => with_density!(@ $d, gaussian::Gaussian, $body),
             Kind::LogNormal => with_density!(@ $d, gaussian::LogNormal, $body),
             Kind::SkewNormal => with_density!(@ $d, gaussian::SkewNormal, $body),
@@ -84,6 +103,17 @@ macro_rules! with_density {
             Kind::Exponential => with_density!(@ $d, gamma::Exponential, $body),
             Kind::InverseGaussian => with_density!(@ $d, gamma::InverseGaussian, $body),
             Kind::Weibull => with_density!(@ $d, gamma::Weibull, $body),
+            Kind::StudentT => with_density!(@ $d, robust::StudentT, $body),
+            Kind::Beta => with_density!(@ $d, beta::Beta, $body),
+            Kind::OrderedBeta => with_density!(@ $d, beta::OrderedBeta, $body),
+            Kind::ZeroOneInflatedBeta => with_density!(@ $d, beta::ZeroOneInflatedBeta, $body),
+            Kind::Bell => with_density!(@ $d, dispersed::Bell, $body),
+            Kind::GeneralisedPoisson => with_density!(@ $d, dispersed::GeneralisedPoisson, $body),
+            Kind::ConwayMaxwellPoisson => with_density!(@ $d, dispersed::ConwayMaxwellPoisson, $body),
+            Kind::Tweedie => with_density!(@ $d, tweedie::Tweedie, $body),
+            Kind::Cumulative => {
+                with_density!(@ $d, ordinal::Cumulative { categories: $family.categories }, $body)
+            }
         }
     }};
     (@ $d:ident, $value:expr, $body:expr) => {{
@@ -106,9 +136,27 @@ impl Kind {
         }
     }
 
+    /// The closed form with zero inflation, its link last.
+    pub fn closed_inflated(self, links: &[Link]) -> Option<Loop> {
+        use closed::Inflated;
+        match (self, links) {
+            (Kind::Binomial, [Link::Logit, Link::Logit]) => Some(closed::rows::<Inflated<binomial::BinomialLogit>>),
+            (Kind::Poisson, [Link::Log, Link::Logit]) => Some(closed::rows::<Inflated<counts::PoissonLog>>),
+            (Kind::NegativeBinomial2, [Link::Log, Link::Log, Link::Logit]) => {
+                Some(closed::rows::<Inflated<counts::NegativeBinomial2Log>>)
+            }
+            _ => None,
+        }
+    }
+
     /// Families whose mean predictor is a location under a distribution's quantile function.
     fn location_is_quantile(self) -> bool {
-        false
+        matches!(self, Kind::Cumulative | Kind::OrderedBeta)
+    }
+
+    /// A parameter that is 1 unless its link is given.
+    pub(super) fn optional(self) -> Option<&'static str> {
+        (self == Kind::Cumulative).then_some("scale")
     }
 }
 
@@ -129,7 +177,7 @@ pub fn table() -> &'static [Entry] {
     &TABLE
 }
 
-static TABLE: [Entry; 13] = [
+static TABLE: [Entry; 22] = [
     Entry {
         name: "gaussian",
         aliases: &["normal"],
@@ -241,5 +289,100 @@ static TABLE: [Entry; 13] = [
         support: Legal::Positive,
         note: "by its mean, as in brms; scale mu / Gamma(1 + 1/k); the dispersion is the shape k",
         kind: Kind::Weibull,
+    },
+    Entry {
+        name: "student_t",
+        aliases: &["t", "student"],
+        parameters: &[
+            REAL_MEAN,
+            dispersion("scale"),
+            parameter("shape", Range::Positive, Link::Log, "degrees of freedom nu"),
+        ],
+        support: Legal::Real,
+        note: "variance sigma^2 nu / (nu - 2); the dispersion is the scale sigma, the shape nu",
+        kind: Kind::StudentT,
+    },
+    Entry {
+        name: "beta",
+        aliases: &["Beta", "beta_family"],
+        parameters: &[UNIT_MEAN, dispersion("precision phi")],
+        support: Legal::OpenUnit,
+        note: "variance mu (1 - mu) / (phi + 1); the dispersion is the precision phi",
+        kind: Kind::Beta,
+    },
+    Entry {
+        name: "ordered_beta",
+        aliases: &["ordbeta"],
+        parameters: &[
+            UNIT_MEAN,
+            dispersion("precision phi"),
+            parameter("lower", Range::Real, Link::Identity, "cutpoint below which the response is 0"),
+            parameter("upper", Range::Real, Link::Identity, "cutpoint above which the response is 1"),
+        ],
+        support: Legal::ClosedUnit,
+        note: "beta inside, P(0) = F(lower - eta), P(1) = F(eta - upper); the dispersion is the precision phi",
+        kind: Kind::OrderedBeta,
+    },
+    Entry {
+        name: "zero_one_inflated_beta",
+        aliases: &["zoib"],
+        parameters: &[
+            UNIT_MEAN,
+            dispersion("precision phi"),
+            parameter("zoi", Range::Unit, Link::Logit, "probability of 0 or 1"),
+            parameter("coi", Range::Unit, Link::Logit, "share of 1 among 0 and 1"),
+        ],
+        support: Legal::ClosedUnit,
+        note: "beta with mean mu and precision phi (the dispersion) inside; zoi and coi as in brms",
+        kind: Kind::ZeroOneInflatedBeta,
+    },
+    Entry {
+        name: "bell",
+        aliases: &[],
+        parameters: &[POSITIVE_MEAN],
+        support: Legal::Count,
+        note: "variance mu (1 + W(mu)) with Lambert's W; no dispersion",
+        kind: Kind::Bell,
+    },
+    Entry {
+        name: "genpois",
+        aliases: &["generalized_poisson", "generalised_poisson"],
+        parameters: &[POSITIVE_MEAN, dispersion("index of dispersion phi")],
+        support: Legal::Count,
+        note: "variance mu phi; the dispersion is phi (below 1 the support ends early and f sums to nearly 1)",
+        kind: Kind::GeneralisedPoisson,
+    },
+    Entry {
+        name: "compois",
+        aliases: &["com_poisson", "conway_maxwell_poisson"],
+        parameters: &[POSITIVE_MEAN, dispersion("1 / nu")],
+        support: Legal::Count,
+        note: "by its mean (Huang 2017); the dispersion is 1 / nu, below 1 for less spread than Poisson",
+        kind: Kind::ConwayMaxwellPoisson,
+    },
+    Entry {
+        name: "tweedie",
+        aliases: &["Tweedie"],
+        parameters: &[
+            POSITIVE_MEAN,
+            dispersion("phi"),
+            parameter("power", Range::Power, Link::Logit, "power p, with link of p - 1"),
+        ],
+        support: Legal::NonNegative,
+        note: "variance phi mu^p, 1 < p < 2; the dispersion is phi, the third predictor the logit of p - 1",
+        kind: Kind::Tweedie,
+    },
+    Entry {
+        name: "cumulative",
+        aliases: &["ordinal", "clm"],
+        parameters: &[
+            parameter("mean", Range::Real, Link::Logit, "location"),
+            parameter("upper", Range::Real, Link::Identity, "threshold above the category"),
+            parameter("lower", Range::Real, Link::Identity, "threshold below the category"),
+            parameter("scale", Range::Positive, Link::Log, "scale, 1 unless its link is given"),
+        ],
+        support: Legal::Category,
+        note: "P(Y <= c) = F((threshold - location) / scale); the link of the location is F's quantile function",
+        kind: Kind::Cumulative,
     },
 ];
