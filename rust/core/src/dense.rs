@@ -132,6 +132,18 @@ fn lower_product(c: MatMut<'_, f64>, a: MatRef<'_, f64>, alpha: f64, par: Par) {
 
 #[inline]
 pub fn small_cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
+    // The most frequent orders are unrolled by the compiler.
+    match n {
+        1 => plain_cholesky(a, 1, ld),
+        2 => plain_cholesky(a, 2, ld),
+        3 => plain_cholesky(a, 3, ld),
+        4 => plain_cholesky(a, 4, ld),
+        _ => plain_cholesky(a, n, ld),
+    }
+}
+
+#[inline(always)]
+fn plain_cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
     for j in 0..n {
         let mut d = a[j + j * ld];
         for k in 0..j {
@@ -151,6 +163,42 @@ pub fn small_cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreErro
         }
     }
     Ok(())
+}
+
+/// Inverse of L L' for lower triangular L of a small order, written without leading dimension.
+pub fn small_inverse(l: &[f64], n: usize, ldl: usize, out: &mut [f64]) {
+    match n {
+        1 => plain_inverse::<1>(l, ldl, out),
+        2 => plain_inverse::<2>(l, ldl, out),
+        3 => plain_inverse::<3>(l, ldl, out),
+        4 => plain_inverse::<4>(l, ldl, out),
+        _ => out[..n * n].copy_from_slice(&inverse_from_cholesky(l, n, ldl)),
+    }
+}
+
+#[inline]
+fn plain_inverse<const N: usize>(l: &[f64], ldl: usize, out: &mut [f64]) {
+    // m[j] is column j of L^-1.
+    let mut m = [[0.0; N]; N];
+    for j in 0..N {
+        m[j][j] = 1.0 / l[j + j * ldl];
+        for i in j + 1..N {
+            let mut s = 0.0;
+            for k in j..i {
+                s -= l[i + k * ldl] * m[j][k];
+            }
+            m[j][i] = s / l[i + i * ldl];
+        }
+    }
+    for j in 0..N {
+        for i in 0..N {
+            let mut s = 0.0;
+            for k in i.max(j)..N {
+                s += m[i][k] * m[j][k];
+            }
+            out[i + j * N] = s;
+        }
+    }
 }
 
 /// B <- B L^-T for B (m x n) and lower triangular L (n x n).
@@ -281,6 +329,32 @@ pub fn panel_factor(panel: &mut [f64], w: usize, r: usize) -> Result<(), CoreErr
     Ok(())
 }
 
+/// Sums over many rows in registers.
+fn syrk_narrow<const N: usize>(c: &mut [f64], ldc: usize, a: &[f64], k: usize, alpha: f64) {
+    let mut acc = [[[0.0f64; N]; N]; 2];
+    let pairs = a[..k * N].chunks_exact(2 * N);
+    let odd = pairs.remainder();
+    for i in 0..odd.len() {
+        for j in 0..odd.len() {
+            acc[0][i][j] += odd[i] * odd[j];
+        }
+    }
+    for rows in pairs {
+        for t in 0..2 {
+            for i in 0..N {
+                for j in 0..N {
+                    acc[t][i][j] += rows[t * N + i] * rows[t * N + j];
+                }
+            }
+        }
+    }
+    for j in 0..N {
+        for i in j..N {
+            c[i + j * ldc] += alpha * (acc[0][i][j] + acc[1][i][j]);
+        }
+    }
+}
+
 /// C <- C + alpha A B; large ones in tiles of rows that threads take one by one.
 fn product(c: &mut [f64], ldc: usize, a: MatRef<'_, f64>, b: MatRef<'_, f64>, alpha: f64) {
     let (m, n, k) = (a.nrows(), b.ncols(), a.ncols());
@@ -399,18 +473,15 @@ pub fn syrk_rows(c: &mut [f64], ldc: usize, a: &[f64], n: usize, k: usize, alpha
     if n == 0 || k == 0 {
         return;
     }
-    if n <= 8 {
-        for r in 0..k {
-            let row = &a[r * n..(r + 1) * n];
-            for j in 0..n {
-                let f = alpha * row[j];
-                for i in j..n {
-                    c[i + j * ldc] += f * row[i];
-                }
+    macro_rules! pick {
+        ($($n:literal)*) => {
+            match n {
+                $($n => return syrk_narrow::<$n>(c, ldc, a, k, alpha),)*
+                _ => {}
             }
-        }
-        return;
+        };
     }
+    pick!(1 2 3 4 5 6 7 8);
     syrk_lower(c, ldc, a, n, n, k, alpha);
 }
 

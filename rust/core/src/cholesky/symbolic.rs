@@ -79,6 +79,11 @@ impl Symbolic {
         self.widths[self.factor_at[position] as usize] as usize
     }
 
+    /// Whether every node is a single number.
+    pub fn scalar(&self) -> bool {
+        self.widths.iter().all(|&w| w == 1)
+    }
+
     pub fn children(&self, s: usize) -> &[u32] {
         &self.children[self.children_start[s] as usize..self.children_start[s + 1] as usize]
     }
