@@ -5,41 +5,14 @@ use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Term};
-use ranef_core::family::{Data, Family, Link, Spec};
+use ranef_core::family::Data;
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Method, Start};
 use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
+use crate::family::family_from;
 use crate::lmm::{floats, matrix, options, pool, rows_by, solve, vector, Pool};
-
-/// {"name", "links", "zero_inflation", "hurdle", "truncated", "constants", "categories"}, all but the name optional.
-fn family_from(d: &Bound<'_, PyDict>) -> PyResult<Family> {
-    fn get<'py, T: FromPyObjectOwned<'py>>(d: &Bound<'py, PyDict>, key: &str, default: T) -> PyResult<T> {
-        match d.get_item(key)? {
-            Some(v) if !v.is_none() => v.extract().map_err(Into::into),
-            _ => Ok(default),
-        }
-    }
-    let links: Vec<String> = get(d, "links", vec![])?;
-    let links: Result<Vec<Link>, _> = links.iter().map(|l| Link::parse(l)).collect();
-    let constants: Vec<(String, f64)> = match d.get_item("constants")? {
-        Some(c) if !c.is_none() => {
-            c.cast::<PyDict>()?.iter().map(|(k, v)| Ok((k.extract()?, v.extract()?))).collect::<PyResult<_>>()?
-        }
-        _ => vec![],
-    };
-    let spec = Spec {
-        name: get(d, "name", String::new())?,
-        links: links.map_err(to_python)?,
-        zero_inflation: get(d, "zero_inflation", false)?,
-        hurdle: get(d, "hurdle", false)?,
-        truncated: get(d, "truncated", false)?,
-        constants,
-        categories: get(d, "categories", 0)?,
-    };
-    Family::new(&spec).map_err(to_python)
-}
 
 /// A response column or one of its companions.
 struct Side<'py> {
