@@ -308,7 +308,8 @@ pub fn minimise(
     let mut secants: Vec<Secant> = vec![];
     let mut last: Option<Mark> = None;
     let (mut damping, mut close, mut iterations) = (0.0, false, 0);
-    let (mut decrease, mut least) = (0.0, 1.0);
+    let mut least = 1.0;
+    let mut decrease;
     let mut outcome = Outcome::Converged;
     let mut resting: Vec<bool> = vec![false; c + free];
     let mut stale = false;
