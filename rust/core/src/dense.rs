@@ -2,13 +2,21 @@
 
 use faer::linalg::{cholesky::llt, matmul, triangular_inverse, triangular_solve};
 use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
 
 use crate::CoreError;
 
 /// Below this order plain loops beat the set-up of a blocked kernel.
 const SMALL: usize = 12;
-/// Block columns of a dense inverse: for orders of some hundreds, and for more.
-const INVERSE_BLOCK: (usize, usize) = (64, 128);
+/// Narrowest block columns of a dense inverse, order up to which it is not blocked at all, widest block columns.
+const INVERSE_BLOCK: (usize, usize, usize) = (64, 128, 512);
+
+/// Orders from which a Cholesky factorisation is cut into tiles, its block columns, and the tiles.
+const PARALLEL_ORDER: usize = 512;
+const CHOLESKY_BLOCK: usize = 128;
+const TILE: usize = 192;
+/// Multiplications from which a product is cut into tiles.
+const PARALLEL_WORK: usize = 2_000_000;
 
 /// How many threads a dense kernel may use: parallelism pays only above this number of multiplications.
 pub fn par_for(work: usize) -> Par {
@@ -31,27 +39,111 @@ fn mat_mut(a: &mut [f64], rows: usize, cols: usize, ld: usize) -> MatMut<'_, f64
     unsafe { MatMut::from_raw_parts_mut(a.as_mut_ptr(), rows, cols, 1, ld as isize) }
 }
 
+/// A column-major block shared by tasks that write disjoint parts of it.
+#[derive(Clone, Copy)]
+struct Tiles {
+    at: *mut f64,
+    len: usize,
+    ld: usize,
+}
+// SAFETY: only used by the kernels below, each of whose tasks writes a tile of its own and reads what no task writes.
+unsafe impl Send for Tiles {}
+unsafe impl Sync for Tiles {}
+
+impl Tiles {
+    fn new(a: &mut [f64], ld: usize) -> Self {
+        Tiles { at: a.as_mut_ptr(), len: a.len(), ld }
+    }
+
+    fn check(&self, i: usize, j: usize, rows: usize, cols: usize) -> usize {
+        let first = i + j * self.ld;
+        assert!(cols == 0 || first + self.ld * (cols - 1) + rows <= self.len);
+        first
+    }
+
+    fn get<'a>(&self, i: usize, j: usize, rows: usize, cols: usize) -> MatRef<'a, f64> {
+        let first = self.check(i, j, rows, cols);
+        // SAFETY: in range by the check; no task writes this part at the same time.
+        unsafe { MatRef::from_raw_parts(self.at.add(first), rows, cols, 1, self.ld as isize) }
+    }
+
+    fn get_mut<'a>(&self, i: usize, j: usize, rows: usize, cols: usize) -> MatMut<'a, f64> {
+        let first = self.check(i, j, rows, cols);
+        // SAFETY: in range by the check; no other task touches this tile at the same time.
+        unsafe { MatMut::from_raw_parts_mut(self.at.add(first), rows, cols, 1, self.ld as isize) }
+    }
+}
+
+/// Ranges of at most `step`, so that threads take the next one when they are done: no barriers, and no thread waits
+/// for another that the machine has put aside.
+fn ranges(n: usize, step: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    (0..n).step_by(step).map(move |i| (i, (i + step).min(n)))
+}
+
 /// Cholesky factor L of the leading `n` x `n` block, in place in the lower triangle.
 pub fn cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
     if n <= SMALL {
         return small_cholesky(a, n, ld);
     }
-    let par = par_for(n * n * n / 3);
-    let req = llt::factor::cholesky_in_place_scratch::<f64>(n, par, Default::default());
+    if n < PARALLEL_ORDER {
+        return sequential_cholesky(mat_mut(a, n, n, ld));
+    }
+    let tiles = Tiles::new(a, ld);
+    for (from, to) in ranges(n, CHOLESKY_BLOCK) {
+        let w = to - from;
+        sequential_cholesky(tiles.get_mut(from, from, w, w))?;
+        let below: Vec<(usize, usize)> = ranges(n - to, TILE).map(|(i, j)| (to + i, to + j)).collect();
+        below.par_iter().for_each(|&(i, j)| {
+            let panel = tiles.get_mut(i, from, j - i, w);
+            let corner = tiles.get(from, from, w, w);
+            triangular_solve::solve_lower_triangular_in_place(corner, panel.transpose_mut(), Par::Seq);
+        });
+        // The widest tiles first: what is left at the end is small.
+        let parts: Vec<(usize, usize)> = (0..below.len()).flat_map(|j| (j..below.len()).map(move |i| (i, j))).collect();
+        parts.par_iter().with_max_len(1).for_each(|&(i, j)| {
+            let ((i0, i1), (j0, j1)) = (below[i], below[j]);
+            let (left, right) = (tiles.get(i0, from, i1 - i0, w), tiles.get(j0, from, j1 - j0, w));
+            let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
+            if i == j {
+                lower_product(out, left, -1.0, Par::Seq);
+            } else {
+                matmul::matmul(out, Accum::Add, left, right.transpose(), -1.0, Par::Seq);
+            }
+        });
+    }
+    Ok(())
+}
+
+fn sequential_cholesky(a: MatMut<'_, f64>) -> Result<(), CoreError> {
+    let req = llt::factor::cholesky_in_place_scratch::<f64>(a.nrows(), Par::Seq, Default::default());
     let mut buf = faer::dyn_stack::MemBuffer::new(req);
-    llt::factor::cholesky_in_place(
-        mat_mut(a, n, n, ld),
-        Default::default(),
-        par,
-        faer::dyn_stack::MemStack::new(&mut buf),
-        Default::default(),
-    )
-    .map(|_| ())
-    .map_err(|e| CoreError::NotPositiveDefinite(format!("Cholesky factorisation failed: {e}")))
+    let stack = faer::dyn_stack::MemStack::new(&mut buf);
+    llt::factor::cholesky_in_place(a, Default::default(), Par::Seq, stack, Default::default())
+        .map(|_| ())
+        .map_err(|e| CoreError::NotPositiveDefinite(format!("Cholesky factorisation failed: {e}")))
+}
+
+/// Lower triangle of C <- C + alpha A A'.
+fn lower_product(c: MatMut<'_, f64>, a: MatRef<'_, f64>, alpha: f64, par: Par) {
+    use matmul::triangular::BlockStructure::{Rectangular, TriangularLower};
+    let right = a.transpose();
+    matmul::triangular::matmul(c, TriangularLower, Accum::Add, a, Rectangular, right, Rectangular, alpha, par);
 }
 
 #[inline]
 pub fn small_cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
+    // The most frequent orders are unrolled by the compiler.
+    match n {
+        1 => plain_cholesky(a, 1, ld),
+        2 => plain_cholesky(a, 2, ld),
+        3 => plain_cholesky(a, 3, ld),
+        4 => plain_cholesky(a, 4, ld),
+        _ => plain_cholesky(a, n, ld),
+    }
+}
+
+#[inline(always)]
+fn plain_cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
     for j in 0..n {
         let mut d = a[j + j * ld];
         for k in 0..j {
@@ -71,6 +163,42 @@ pub fn small_cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreErro
         }
     }
     Ok(())
+}
+
+/// Inverse of L L' for lower triangular L of a small order, written without leading dimension.
+pub fn small_inverse(l: &[f64], n: usize, ldl: usize, out: &mut [f64]) {
+    match n {
+        1 => plain_inverse::<1>(l, ldl, out),
+        2 => plain_inverse::<2>(l, ldl, out),
+        3 => plain_inverse::<3>(l, ldl, out),
+        4 => plain_inverse::<4>(l, ldl, out),
+        _ => out[..n * n].copy_from_slice(&inverse_from_cholesky(l, n, ldl)),
+    }
+}
+
+#[inline]
+fn plain_inverse<const N: usize>(l: &[f64], ldl: usize, out: &mut [f64]) {
+    // m[j] is column j of L^-1.
+    let mut m = [[0.0; N]; N];
+    for j in 0..N {
+        m[j][j] = 1.0 / l[j + j * ldl];
+        for i in j + 1..N {
+            let mut s = 0.0;
+            for k in j..i {
+                s -= l[i + k * ldl] * m[j][k];
+            }
+            m[j][i] = s / l[i + i * ldl];
+        }
+    }
+    for j in 0..N {
+        for i in 0..N {
+            let mut s = 0.0;
+            for k in i.max(j)..N {
+                s += m[i][k] * m[j][k];
+            }
+            out[i + j * N] = s;
+        }
+    }
 }
 
 /// B <- B L^-T for B (m x n) and lower triangular L (n x n).
@@ -165,11 +293,14 @@ pub fn solve_right_l(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, l
         }
         return;
     }
-    triangular_solve::solve_upper_triangular_in_place(
-        mat(l, n, n, ldl).transpose(),
-        mat_mut(b, m, n, ldb).transpose_mut(),
-        par_for(n * n * m),
-    );
+    let l = mat(l, n, n, ldl).transpose();
+    mat_mut(b, m, n, ldb);
+    let tiles = Tiles::new(b, ldb);
+    let step = if n * n * m / 2 > PARALLEL_WORK { TILE } else { m };
+    let parts: Vec<(usize, usize)> = ranges(m, step).collect();
+    parts.par_iter().with_max_len(1).for_each(|&(i, j)| {
+        triangular_solve::solve_upper_triangular_in_place(l, tiles.get_mut(i, 0, j - i, n).transpose_mut(), Par::Seq);
+    });
 }
 
 /// Factor a panel (w + r) x w in place: L11 = chol(A11), L21 = A21 L11^-T.
@@ -198,8 +329,58 @@ pub fn panel_factor(panel: &mut [f64], w: usize, r: usize) -> Result<(), CoreErr
     Ok(())
 }
 
+/// Sums over many rows in registers.
+fn syrk_narrow<const N: usize>(c: &mut [f64], ldc: usize, a: &[f64], k: usize, alpha: f64) {
+    let mut acc = [[[0.0f64; N]; N]; 2];
+    let pairs = a[..k * N].chunks_exact(2 * N);
+    let odd = pairs.remainder();
+    for i in 0..odd.len() {
+        for j in 0..odd.len() {
+            acc[0][i][j] += odd[i] * odd[j];
+        }
+    }
+    for rows in pairs {
+        for t in 0..2 {
+            for i in 0..N {
+                for j in 0..N {
+                    acc[t][i][j] += rows[t * N + i] * rows[t * N + j];
+                }
+            }
+        }
+    }
+    for j in 0..N {
+        for i in j..N {
+            c[i + j * ldc] += alpha * (acc[0][i][j] + acc[1][i][j]);
+        }
+    }
+}
+
+/// C <- C + alpha A B; large ones in tiles of rows that threads take one by one.
+fn product(c: &mut [f64], ldc: usize, a: MatRef<'_, f64>, b: MatRef<'_, f64>, alpha: f64) {
+    let (m, n, k) = (a.nrows(), b.ncols(), a.ncols());
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    if m * n * k <= PARALLEL_WORK {
+        return matmul::matmul(mat_mut(c, m, n, ldc), Accum::Add, a, b, alpha, Par::Seq);
+    }
+    mat_mut(c, m, n, ldc);
+    let tiles = Tiles::new(c, ldc);
+    let (rows, cols) = (tile_for(m), 4 * TILE);
+    let parts: Vec<((usize, usize), (usize, usize))> =
+        ranges(n, cols).flat_map(|j| ranges(m, rows).map(move |i| (i, j))).collect();
+    parts.par_iter().with_max_len(1).for_each(|&((i0, i1), (j0, j1))| {
+        let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
+        matmul::matmul(out, Accum::Add, a.subrows(i0, i1 - i0), b.subcols(j0, j1 - j0), alpha, Par::Seq);
+    });
+}
+
+/// Tiles of about this many rows: some for every thread, none too small for the kernel.
+fn tile_for(n: usize) -> usize {
+    (n.div_ceil(8).div_ceil(48) * 48).clamp(96, 2 * TILE)
+}
+
 /// C <- C + alpha A B' for column-major A (m x k), B (n x k), C (m x n).
-#[allow(clippy::too_many_arguments)]
 pub fn gemm_nt(
     c: &mut [f64],
     ldc: usize,
@@ -212,21 +393,12 @@ pub fn gemm_nt(
     k: usize,
     alpha: f64,
 ) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
+    if m > 0 && n > 0 && k > 0 {
+        product(c, ldc, mat(a, m, k, lda), mat(b, n, k, ldb).transpose(), alpha);
     }
-    matmul::matmul(
-        mat_mut(c, m, n, ldc),
-        Accum::Add,
-        mat(a, m, k, lda),
-        mat(b, n, k, ldb).transpose(),
-        alpha,
-        par_for(m * n * k),
-    );
 }
 
 /// C <- C + alpha A B for column-major A (m x k), B (k x n), C (m x n).
-#[allow(clippy::too_many_arguments)]
 pub fn gemm(
     c: &mut [f64],
     ldc: usize,
@@ -239,14 +411,12 @@ pub fn gemm(
     k: usize,
     alpha: f64,
 ) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
+    if m > 0 && n > 0 && k > 0 {
+        product(c, ldc, mat(a, m, k, lda), mat(b, k, n, ldb), alpha);
     }
-    matmul::matmul(mat_mut(c, m, n, ldc), Accum::Add, mat(a, m, k, lda), mat(b, k, n, ldb), alpha, par_for(m * n * k));
 }
 
 /// C <- C + alpha A' B for column-major A (k x m), B (k x n), C (m x n).
-#[allow(clippy::too_many_arguments)]
 pub fn gemm_tn(
     c: &mut [f64],
     ldc: usize,
@@ -259,17 +429,9 @@ pub fn gemm_tn(
     k: usize,
     alpha: f64,
 ) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
+    if m > 0 && n > 0 && k > 0 {
+        product(c, ldc, mat(a, k, m, lda).transpose(), mat(b, k, n, ldb), alpha);
     }
-    matmul::matmul(
-        mat_mut(c, m, n, ldc),
-        Accum::Add,
-        mat(a, k, m, lda).transpose(),
-        mat(b, k, n, ldb),
-        alpha,
-        par_for(m * n * k),
-    );
 }
 
 /// Lower triangle of C <- C + alpha A A' for column-major A (n x k).
@@ -288,18 +450,22 @@ pub fn syrk_lower(c: &mut [f64], ldc: usize, a: &[f64], lda: usize, n: usize, k:
         }
         return;
     }
-    use matmul::triangular::BlockStructure::{Rectangular, TriangularLower};
-    matmul::triangular::matmul(
-        mat_mut(c, n, n, ldc),
-        TriangularLower,
-        Accum::Add,
-        mat(a, n, k, lda),
-        Rectangular,
-        mat(a, n, k, lda).transpose(),
-        Rectangular,
-        alpha,
-        par_for(n * n * k / 2),
-    );
+    if n * n * k / 2 <= PARALLEL_WORK {
+        return lower_product(mat_mut(c, n, n, ldc), mat(a, n, k, lda), alpha, Par::Seq);
+    }
+    let (tiles, a) = (Tiles::new(c, ldc), mat(a, n, k, lda));
+    let step = tile_for(n);
+    let parts: Vec<((usize, usize), (usize, usize))> =
+        ranges(n, step).flat_map(|j| ranges(n, step).filter(move |i| i.0 >= j.0).map(move |i| (i, j))).collect();
+    parts.par_iter().with_max_len(1).for_each(|&((i0, i1), (j0, j1))| {
+        let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
+        if i0 == j0 {
+            lower_product(out, a.subrows(i0, i1 - i0), alpha, Par::Seq);
+        } else {
+            let right = a.subrows(j0, j1 - j0).transpose();
+            matmul::matmul(out, Accum::Add, a.subrows(i0, i1 - i0), right, alpha, Par::Seq);
+        }
+    });
 }
 
 /// Lower triangle of C <- C + alpha A A' for ROW-major A (n columns, k rows): C <- C + alpha sum_r a_r a_r'.
@@ -307,18 +473,15 @@ pub fn syrk_rows(c: &mut [f64], ldc: usize, a: &[f64], n: usize, k: usize, alpha
     if n == 0 || k == 0 {
         return;
     }
-    if n <= 8 {
-        for r in 0..k {
-            let row = &a[r * n..(r + 1) * n];
-            for j in 0..n {
-                let f = alpha * row[j];
-                for i in j..n {
-                    c[i + j * ldc] += f * row[i];
-                }
+    macro_rules! pick {
+        ($($n:literal)*) => {
+            match n {
+                $($n => return syrk_narrow::<$n>(c, ldc, a, k, alpha),)*
+                _ => {}
             }
-        }
-        return;
+        };
     }
+    pick!(1 2 3 4 5 6 7 8);
     syrk_lower(c, ldc, a, n, n, k, alpha);
 }
 
@@ -362,7 +525,8 @@ pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
 /// Inverse of L L' block column by block column from the last: with Y = L21 L11^-1 and Z22 known,
 /// Z21 = -Z22 Y and Z11 = (L11 L11')^-1 - Y' Z21. Nearly all of it is one matrix product a block.
 fn blocked_inverse(l: &[f64], n: usize, ldl: usize, z: &mut [f64]) {
-    let step = if n < 1500 { INVERSE_BLOCK.0 } else { INVERSE_BLOCK.1 };
+    // Wide blocks multiply faster, narrow ones spend less on the triangular solves.
+    let step = (n / 12 / 64 * 64).clamp(INVERSE_BLOCK.0, INVERSE_BLOCK.2);
     let mut y = vec![0.0; n * step];
     let mut to = n;
     while to > 0 {

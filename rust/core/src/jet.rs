@@ -346,6 +346,7 @@ impl<const K: usize, const H: usize, const T: usize> Sub for Jet<K, H, T> {
 impl<const K: usize, const H: usize, const T: usize> Mul for Jet<K, H, T> {
     type Output = Self;
     #[inline]
+    #[allow(clippy::suspicious_arithmetic_impl)]
     fn mul(self, other: Self) -> Self {
         let (x, y) = (&self, &other);
         let mut out = self;

@@ -291,10 +291,18 @@ impl Lmm {
         let (m, sym) = (&self.moments, &self.symbolic);
         let (c, p) = (self.components.len(), m.p());
         let mut v = vec![0.0; sym.size * c];
+        // Components come factor by factor.
+        let own: Vec<std::ops::Range<usize>> = (0..m.factors.len())
+            .map(|f| {
+                let from = self.components.partition_point(|k| k.factor < f);
+                from..self.components.partition_point(|k| k.factor <= f)
+            })
+            .collect();
         for pos in 0..sym.nodes {
             let f = sym.factor_at[pos];
             let at = sym.offset[pos] as usize;
-            for (i, comp) in self.components.iter().enumerate().filter(|(_, k)| k.factor == f as usize) {
+            for i in own[f as usize].clone() {
+                let comp = &self.components[i];
                 v[(at + comp.row) * c + i] += u[at + comp.col];
                 if comp.row != comp.col {
                     v[(at + comp.col) * c + i] += u[at + comp.row];
@@ -377,19 +385,24 @@ impl Lmm {
         let factor = &self.moments.factors[f];
         let (k, p) = (factor.cols, self.moments.p());
         let k2 = k * k;
-        let mut block = vec![0.0; k2];
+        // Products of all pairs of entries of the lower triangle, summed over levels by one matrix product.
+        let half = k * (k + 1) / 2;
+        let place = |a: usize, b: usize| a.max(b) * (a.max(b) + 1) / 2 + a.min(b);
+        let mut blocks = Vec::with_capacity(factor.levels * half);
         for z in parts.inv.diag[f].chunks_exact(k2) {
-            for b in 0..k {
-                for a in 0..k {
-                    block[a + b * k] = if a == b { 1.0 } else { 0.0 } - z[a + b * k];
-                }
-            }
             for a in 0..k {
-                for c in 0..k {
-                    for b in 0..k {
-                        for d in 0..k {
-                            w[(a * k + c) * k2 + b * k + d] += block[a + b * k] * block[c + d * k];
-                        }
+                blocks.extend((0..a).map(|b| -z[a + b * k]));
+                blocks.push(1.0 - z[a + a * k]);
+            }
+        }
+        let mut products = vec![0.0; half * half];
+        dense::syrk_rows(&mut products, half, &blocks, half, factor.levels, 1.0);
+        for a in 0..k {
+            for c in 0..k {
+                for b in 0..k {
+                    for d in 0..k {
+                        let (i, j) = (place(a, b), place(c, d));
+                        w[(a * k + c) * k2 + b * k + d] += products[i.max(j) + i.min(j) * half];
                     }
                 }
             }

@@ -512,7 +512,7 @@ fn gamma_fraction<S: Scalar>(a: S, x: S) -> S {
         }
     }
     if S::ORDER > 0 {
-        n = n + n / 2 + 8;
+        n = 2 * n + 20;
     }
     let base = x - a + 1.0;
     let mut f = base + 2.0 * n as f64;
@@ -575,7 +575,7 @@ fn beta_fraction<S: Scalar>(a: S, b: S, x: S) -> S {
         }
     }
     if S::ORDER > 0 {
-        n = n + n / 2 + 8;
+        n = 2 * n + 20;
     }
     let mut f = S::constant(1.0);
     for k in (1..=n).rev() {

@@ -1,66 +1,17 @@
 //! `_core.Glmm`: a generalised linear mixed model. The arrays stay with the object: every pass reads the rows.
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
-use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Term};
-use ranef_core::family::{Data, Family, Link, Spec};
-use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Start};
+use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Method, Start};
 use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
+use crate::family::{family_from, DataArrays};
 use crate::lmm::{floats, matrix, options, pool, rows_by, solve, vector, Pool};
-
-/// {"name", "links", "zero_inflation", "hurdle", "truncated", "constants", "categories"}, all but the name optional.
-fn family_from(d: &Bound<'_, PyDict>) -> PyResult<Family> {
-    fn get<'py, T: FromPyObjectOwned<'py>>(d: &Bound<'py, PyDict>, key: &str, default: T) -> PyResult<T> {
-        match d.get_item(key)? {
-            Some(v) if !v.is_none() => v.extract().map_err(Into::into),
-            _ => Ok(default),
-        }
-    }
-    let links: Vec<String> = get(d, "links", vec![])?;
-    let links: Result<Vec<Link>, _> = links.iter().map(|l| Link::parse(l)).collect();
-    let constants: Vec<(String, f64)> = match d.get_item("constants")? {
-        Some(c) if !c.is_none() => {
-            c.cast::<PyDict>()?.iter().map(|(k, v)| Ok((k.extract()?, v.extract()?))).collect::<PyResult<_>>()?
-        }
-        _ => vec![],
-    };
-    let spec = Spec {
-        name: get(d, "name", String::new())?,
-        links: links.map_err(to_python)?,
-        zero_inflation: get(d, "zero_inflation", false)?,
-        hurdle: get(d, "hurdle", false)?,
-        truncated: get(d, "truncated", false)?,
-        constants,
-        categories: get(d, "categories", 0)?,
-    };
-    Family::new(&spec).map_err(to_python)
-}
-
-/// A response column or one of its companions.
-struct Side<'py> {
-    name: &'static str,
-    values: Option<PyReadonlyArray1<'py, f64>>,
-}
-
-impl<'py> Side<'py> {
-    fn new(data: &Bound<'py, PyDict>, name: &'static str) -> PyResult<Self> {
-        let values = match data.get_item(name)? {
-            Some(v) if !v.is_none() => Some(v.extract()?),
-            _ => None,
-        };
-        Ok(Side { name, values })
-    }
-
-    fn view(&self) -> PyResult<Option<&[f64]>> {
-        let slice = self.values.as_ref().map(|v| v.as_slice()).transpose();
-        slice.map_err(|_| PyValueError::new_err(format!("{} is not contiguous", self.name)))
-    }
-}
 
 struct ComponentArrays<'py> {
     blocks: Vec<(BlockArrays<'py>, usize)>,
@@ -71,8 +22,7 @@ struct ComponentArrays<'py> {
 struct Arrays<'py> {
     components: Vec<ComponentArrays<'py>>,
     terms: Vec<(TermArrays<'py>, usize, Option<Pattern>)>,
-    sides: [Side<'py>; 4],
-    censor: Option<PyReadonlyArray1<'py, i8>>,
+    data: DataArrays<'py>,
     weights: Option<PyReadonlyArray1<'py, f64>>,
     p: usize,
 }
@@ -125,28 +75,12 @@ impl<'py> Arrays<'py> {
             };
             term_list.push((arrays, owner, pattern));
         }
-        let censor = match data.get_item("censor")? {
-            Some(v) if !v.is_none() => Some(v.extract()?),
-            _ => None,
-        };
-        let side = |name| Side::new(data, name);
-        let sides = [side("y")?, side("trials")?, side("upper")?, side("se")?];
-        Ok(Arrays { components: list, terms: term_list, sides, censor, weights, p })
+        Ok(Arrays { components: list, terms: term_list, data: DataArrays::new(data)?, weights, p })
     }
 
     fn view(&self) -> PyResult<GlmmRows<'_>> {
-        let y = self.sides[0].view()?.ok_or_else(|| PyKeyError::new_err("data needs 'y'"))?;
-        let n = y.len();
-        let same = |what: &str, len: Option<usize>| match len {
-            Some(m) if m != n => Err(PyValueError::new_err(format!("{what} has {m} values for {n} rows"))),
-            _ => Ok(()),
-        };
-        for s in &self.sides {
-            same(s.name, s.view()?.map(|v| v.len()))?;
-        }
-        let censor = self.censor.as_ref().map(|c| c.as_slice()).transpose();
-        let censor = censor.map_err(|_| PyValueError::new_err("censor is not contiguous"))?;
-        same("censor", censor.map(|c| c.len()))?;
+        let data = self.data.view()?;
+        let n = data.y.len();
         let mut components = vec![];
         for c in &self.components {
             let fixed: PyResult<Vec<Fixed<'_>>> =
@@ -154,8 +88,6 @@ impl<'py> Arrays<'py> {
             components.push(Component { fixed: fixed?, offset: c.offset.as_ref().map(floats).transpose()? });
         }
         let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|(t, _, _)| t.view()).collect();
-        let data =
-            Data { y, trials: self.sides[1].view()?, upper: self.sides[2].view()?, censor, se: self.sides[3].view()? };
         Ok(GlmmRows {
             n,
             components,
@@ -284,15 +216,22 @@ impl Glmm {
     }
 
     /// `start` may hold "beta" and "theta".
-    #[pyo3(signature = (start=None, quadrature=1, options=None))]
+    #[pyo3(signature = (start=None, quadrature=1, options=None, method="ml"))]
     fn fit<'py>(
         &mut self,
         py: Python<'py>,
         start: Option<&Bound<'py, PyDict>>,
         quadrature: usize,
         options: Option<&Bound<'py, PyDict>>,
+        method: &str,
     ) -> PyResult<Bound<'py, PyDict>> {
         let opts = self::options(options)?;
+        let method = match (method, quadrature) {
+            ("reml", _) => Method::Restricted,
+            ("ml", 0) => Method::Joint,
+            ("ml", n) => Method::Quadrature(n),
+            _ => return Err(PyValueError::new_err(format!("unknown method '{method}'"))),
+        };
         let mut from = Start::default();
         if let Some(s) = start {
             from.beta = s.get_item("beta")?.map(|v| v.extract()).transpose()?;
@@ -301,7 +240,7 @@ impl Glmm {
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let core = &mut self.core;
-        let r = solve(py, &self.pool, || core.fit(&rows, &from, quadrature, &opts))?;
+        let r = solve(py, &self.pool, || core.fit(&rows, &from, method, &opts))?;
         report(py, r)
     }
 

@@ -163,16 +163,13 @@ impl Inverter<'_> {
     /// Leaves without a parent: their block of the inverse is that of their own factor.
     fn orphans(&self, leaves: &[u32]) {
         let go = |chunk: &[u32]| {
+            let mut inv = vec![];
             for &s in chunk {
                 let s = &self.sym.supers[s as usize];
                 if s.parent == NONE {
                     let w = s.width as usize;
-                    let panel = self.num.panel(s);
-                    let inv = if w == 1 {
-                        vec![1.0 / (panel[0] * panel[0])]
-                    } else {
-                        dense::inverse_from_cholesky(panel, w, w)
-                    };
+                    inv.resize(w * w, 0.0);
+                    dense::small_inverse(self.num.panel(s), w, w, &mut inv);
                     self.store(s.first as usize, &inv, w, 0);
                 }
             }
@@ -246,7 +243,9 @@ impl Inverter<'_> {
         let leaves: Vec<u32> =
             self.sym.children(index).iter().copied().filter(|&c| self.sym.supers[c as usize].leaf).collect();
         // Enough batches for any number of threads, and never a number that depends on them.
-        let batch = (leaves.len() / 16).clamp(64, LEAVES);
+        let work: usize =
+            leaves.iter().map(|&c| &self.sym.supers[c as usize]).map(|s| (s.below * s.below * s.width) as usize).sum();
+        let batch = if work < 200_000 { LEAVES } else { (leaves.len() / 16).clamp(16, LEAVES) };
         let parts: Vec<Cross> = if leaves.len() <= batch {
             vec![self.invert_leaves(&leaves, &z, ld)]
         } else {
@@ -295,7 +294,7 @@ impl Inverter<'_> {
 
     fn book_super(&self, s: &Super, z: &[f64], ld: usize, cross: &mut Cross) {
         let base = self.sym.offset[s.first as usize];
-        let scalar = self.sym.widths.iter().all(|&w| w == 1);
+        let scalar = self.sym.scalar();
         let w = s.width as usize;
         let mut factor_of: Vec<usize> = (s.first..s.last).map(|p| self.sym.factor_at[p as usize] as usize).collect();
         factor_of.extend(self.sym.rows(s).iter().map(|&q| self.sym.factor_at[q as usize] as usize));
@@ -332,7 +331,7 @@ impl Inverter<'_> {
         let mut cross = Cross::zero_like(self.template);
         let mut batch = Batch::new(self.num, self.sym, leaves);
         batch.multiply(z, ld);
-        let mut sums = vec![0.0; self.template.factors];
+        let (mut sums, mut zll) = (vec![0.0; self.template.factors], vec![]);
         for (i, &c) in leaves.iter().enumerate() {
             let s = &self.sym.supers[c as usize];
             let w = s.width as usize;
@@ -343,7 +342,8 @@ impl Inverter<'_> {
                 let inv = 1.0 / self.num.panel(s)[0];
                 self.diag[f].slice(self.sym.level(p), 1)[0] = inv * inv + dot(y, v);
             } else {
-                let mut zll = dense::inverse_from_cholesky(self.num.panel(s), w, w + s.below as usize);
+                zll.resize(w * w, 0.0);
+                dense::small_inverse(self.num.panel(s), w, w + s.below as usize, &mut zll);
                 for (y, v) in y.chunks_exact(w).zip(v.chunks_exact(w)) {
                     for j in 0..w {
                         for i in 0..w {

@@ -108,41 +108,58 @@ struct Region {
     ld: usize,
 }
 
-/// Slabs of columns are independent, and each entry is summed in the order of the leaves.
+/// Parts of the columns are independent, and each entry is summed in the order of the leaves.
 fn add_region(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels: &Shared) {
     let updates: usize = leaves.iter().map(|&c| sym.supers[c as usize].below as usize).map(|r| r * r / 2).sum();
     let columns = region.to - region.from;
     if updates < 100_000 {
         return scatter(sym, leaves, a, region, panels);
     }
-    // Every slab looks at every leaf: not more slabs than that is worth, and as many as threads may want.
-    let wanted = (columns * region.ld / SLAB).max(8).min(updates / (4 * leaves.len()) + 8);
-    let share = |t: usize| region.from + (columns as f64 * (1.0 - (1.0 - t as f64 / wanted as f64).sqrt())) as usize;
+    const PARTS: usize = 8;
+    let share = |t: usize| region.from + (columns as f64 * (1.0 - (1.0 - t as f64 / PARTS as f64).sqrt())) as usize;
     let mut parts = vec![];
     let mut rest = a;
-    for t in 0..wanted {
-        let (from, to) = (share(t), if t + 1 == wanted { region.to } else { share(t + 1) });
+    for t in 0..PARTS {
+        let (from, to) = (share(t), if t + 1 == PARTS { region.to } else { share(t + 1) });
         let (mine, more) = rest.split_at_mut(((to - from) * region.ld).min(rest.len()));
         parts.push((Region { from, to, ..region }, mine));
         rest = more;
     }
-    parts.into_par_iter().for_each(|(region, mine)| scatter(sym, leaves, mine, region, panels));
+    parts.into_par_iter().with_max_len(1).for_each(|(region, mine)| scatter(sym, leaves, mine, region, panels));
 }
 
+/// Add all leaves to a region, slab by slab.
 fn scatter(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels: &Shared) {
     let mut idx = vec![];
-    for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
-        let (w, r) = (s.width as usize, s.below as usize);
-        let values: &[f64] = panels.slice(s.panel, (w + r) * w);
-        let rel = relative(sym, s, &mut idx);
-        let lo = rel.partition_point(|&v| (v as usize) < region.from);
-        let hi = lo + rel[lo..].partition_point(|&v| (v as usize) < region.to);
-        match w {
-            1 => scatter_leaf::<1>(values, rel, lo, hi, a, region),
-            2 => scatter_leaf::<2>(values, rel, lo, hi, a, region),
-            3 => scatter_leaf::<3>(values, rel, lo, hi, a, region),
-            4 => scatter_leaf::<4>(values, rel, lo, hi, a, region),
-            _ => scatter_wide(values, w, rel, lo, hi, a, region),
+    let updates: usize = leaves.iter().map(|&c| sym.supers[c as usize].below as usize).sum();
+    // Every slab looks at every leaf, which must not cost more than it saves.
+    let slabs = ((region.to - region.from) * region.ld).div_ceil(SLAB).min(1 + updates / (4 * leaves.len().max(1)));
+    let step = (region.to - region.from).div_ceil(slabs.max(1)).max(1);
+    let mut next: Vec<u32> = vec![0; if slabs > 1 { leaves.len() } else { 0 }];
+    for from in (region.from..region.to).step_by(step) {
+        let to = (from + step).min(region.to);
+        for (i, s) in leaves.iter().map(|&c| &sym.supers[c as usize]).enumerate() {
+            let (w, r) = (s.width as usize, s.below as usize);
+            let rel = relative(sym, s, &mut idx);
+            let lo = match next.get(i) {
+                Some(&at) if from > region.from => at as usize,
+                _ => rel.partition_point(|&v| (v as usize) < region.from),
+            };
+            let hi = lo + rel[lo..].iter().take_while(|&&v| (v as usize) < to).count();
+            if let Some(n) = next.get_mut(i) {
+                *n = hi as u32;
+            }
+            if lo == hi {
+                continue;
+            }
+            let values: &[f64] = panels.slice(s.panel, (w + r) * w);
+            match w {
+                1 => scatter_scalar(&values[1..], rel, lo, hi, a, region),
+                2 => scatter_leaf::<2>(values, rel, lo, hi, a, region),
+                3 => scatter_leaf::<3>(values, rel, lo, hi, a, region),
+                4 => scatter_leaf::<4>(values, rel, lo, hi, a, region),
+                _ => scatter_wide(values, w, rel, lo, hi, a, region),
+            }
         }
     }
 }
@@ -156,10 +173,40 @@ fn relative<'a>(sym: &'a Symbolic, s: &Super, buffer: &'a mut Vec<u32>) -> &'a [
     buffer
 }
 
+/// Leaves of one column, which are most: two columns of the front at a time, so that rows are read once for both.
+#[inline]
+fn scatter_scalar(l: &[f64], rel: &[u32], lo: usize, hi: usize, a: &mut [f64], region: Region) {
+    let r = rel.len();
+    assert!(l.len() == r && rel[lo] as usize >= region.shift && (rel[r - 1] as usize) < region.shift + region.ld);
+    let mut j = lo;
+    while j < hi {
+        let (first, rest) = a[(rel[j] as usize - region.from) * region.ld..].split_at_mut(region.ld);
+        first[rel[j] as usize - region.shift] -= l[j] * l[j];
+        if j + 1 == hi {
+            for (&q, v) in rel[j + 1..].iter().zip(&l[j + 1..]) {
+                // SAFETY: rows of a leaf ascend (see Symbolic), and the first and the last were found to be in range.
+                unsafe { *first.get_unchecked_mut(q as usize - region.shift) -= l[j] * v };
+            }
+            return;
+        }
+        let second = &mut rest[(rel[j + 1] - rel[j] - 1) as usize * region.ld..][..region.ld];
+        for (&q, v) in rel[j + 1..].iter().zip(&l[j + 1..]) {
+            let q = q as usize - region.shift;
+            // SAFETY: as above.
+            unsafe {
+                *first.get_unchecked_mut(q) -= l[j] * v;
+                *second.get_unchecked_mut(q) -= l[j + 1] * v;
+            }
+        }
+        j += 2;
+    }
+}
+
 #[inline]
 fn scatter_leaf<const W: usize>(values: &[f64], rel: &[u32], lo: usize, hi: usize, a: &mut [f64], region: Region) {
     let r = rel.len();
     let l: [&[f64]; W] = std::array::from_fn(|t| &values[t * (W + r) + W..(t + 1) * (W + r)]);
+    assert!(rel.is_empty() || rel[lo] as usize >= region.shift && (rel[r - 1] as usize) < region.shift + region.ld);
     for j in lo..hi {
         let column = &mut a[(rel[j] as usize - region.from) * region.ld..][..region.ld];
         let own: [f64; W] = std::array::from_fn(|t| l[t][j]);
@@ -169,7 +216,8 @@ fn scatter_leaf<const W: usize>(values: &[f64], rel: &[u32], lo: usize, hi: usiz
             for t in 1..W {
                 sum += own[t] * tails[t][i];
             }
-            column[q as usize - region.shift] -= sum;
+            // SAFETY: rows of a leaf ascend (see Symbolic), and the first and the last were found to be in range.
+            unsafe { *column.get_unchecked_mut(q as usize - region.shift) -= sum };
         }
     }
 }
@@ -203,8 +251,13 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub fn new(num: &Numeric, sym: &'a Symbolic, leaves: &'a [u32]) -> Self {
-        let scalar = sym.widths.iter().all(|&w| w == 1);
-        let (mut start, mut rows, mut at, mut y) = (vec![0u32], vec![], vec![0usize], vec![]);
+        let scalar = sym.scalar();
+        let supers = || leaves.iter().map(|&c| &sym.supers[c as usize]);
+        let mut rows = Vec::with_capacity(supers().map(|s| s.below as usize).sum());
+        let mut y = Vec::with_capacity(supers().map(|s| (s.below * s.width) as usize).sum());
+        let (mut start, mut at) = (Vec::with_capacity(leaves.len() + 1), Vec::with_capacity(leaves.len() + 1));
+        start.push(0u32);
+        at.push(0usize);
         let mut idx = vec![];
         for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
             rows.extend_from_slice(relative(sym, s, &mut idx));
@@ -241,18 +294,30 @@ impl<'a> Batch<'a> {
                 let rows = &self.rows[self.start[i] as usize..self.start[i + 1] as usize];
                 let y = &self.y[self.at[i]..self.at[i + 1]];
                 let v = &mut self.v[self.at[i]..self.at[i + 1]];
-                while let Some(&q) = rows.get(next[i] as usize).filter(|&&q| (q as usize) < from + slab) {
-                    let column = &z[q as usize * ld..(q as usize + 1) * ld];
-                    let out = &mut v[next[i] as usize * w..(next[i] as usize + 1) * w];
-                    match w {
-                        1 => out[0] = gather_scalar(column, rows, y),
-                        2 => gather::<2>(column, rows, y, out),
-                        3 => gather::<3>(column, rows, y, out),
-                        4 => gather::<4>(column, rows, y, out),
-                        _ => gather_wide(column, rows, y, out),
+                assert!(rows.len() * w == y.len() && rows.last().is_none_or(|&q| (q as usize) < ld));
+                let inside = |at: usize| rows.get(at).is_some_and(|&q| (q as usize) < from + slab);
+                let column = |at: usize| &z[rows[at] as usize * ld..(rows[at] as usize + 1) * ld];
+                let mut at = next[i] as usize;
+                while inside(at) {
+                    if w == 1 && inside(at + 1) {
+                        // SAFETY: rows ascend (see Symbolic) and the last one lies in the columns.
+                        let both = unsafe { gather_scalar([column(at), column(at + 1)], rows, y) };
+                        v[at..at + 2].copy_from_slice(&both);
+                        at += 2;
+                        continue;
                     }
-                    next[i] += 1;
+                    let out = &mut v[at * w..(at + 1) * w];
+                    match w {
+                        // SAFETY: as above.
+                        1 => out[0] = unsafe { gather_scalar([column(at)], rows, y) }[0],
+                        2 => gather::<2>(column(at), rows, y, out),
+                        3 => gather::<3>(column(at), rows, y, out),
+                        4 => gather::<4>(column(at), rows, y, out),
+                        _ => gather_wide(column(at), rows, y, out),
+                    }
+                    at += 1;
                 }
+                next[i] = at as u32;
             }
         }
     }
@@ -312,17 +377,29 @@ fn right_division(panel: &[f64], w: usize, r: usize, y: &mut Vec<f64>) {
     }
 }
 
+/// Sums of column[q] y over the rows q, for one or two columns.
+///
+/// # Safety
+/// Every row must be an index of the columns.
 #[inline]
-fn gather_scalar(column: &[f64], rows: &[u32], y: &[f64]) -> f64 {
-    let mut acc = [0.0f64; 4];
+unsafe fn gather_scalar<const N: usize>(columns: [&[f64]; N], rows: &[u32], y: &[f64]) -> [f64; N] {
+    let mut acc = [[0.0f64; 4]; N];
     let (qs, ys) = (rows.chunks_exact(4), y.chunks_exact(4));
-    let tail: f64 = qs.remainder().iter().zip(ys.remainder()).map(|(&q, y)| column[q as usize] * y).sum();
-    for (q, y) in qs.zip(ys) {
-        for t in 0..4 {
-            acc[t] += column[q[t] as usize] * y[t];
+    // SAFETY: promised by the caller.
+    let at = |c: usize, q: u32| unsafe { *columns[c].get_unchecked(q as usize) };
+    for (t, (&q, y)) in qs.remainder().iter().zip(ys.remainder()).enumerate() {
+        for c in 0..N {
+            acc[c][t] += at(c, q) * y;
         }
     }
-    acc.iter().sum::<f64>() + tail
+    for (q, y) in qs.zip(ys) {
+        for t in 0..4 {
+            for c in 0..N {
+                acc[c][t] += at(c, q[t]) * y[t];
+            }
+        }
+    }
+    acc.map(|a| a.iter().sum())
 }
 
 #[inline]

@@ -11,6 +11,9 @@ use crate::CoreError;
 /// Leaves handled by one task.
 pub(super) const LEAVES: usize = 512;
 
+/// Supernodes up to this width are solved by plain loops.
+const NARROW: usize = 8;
+
 /// The matrix Lambda' Z'WZ Lambda + I, block by block.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
@@ -59,6 +62,12 @@ impl Source<'_> {
 
 /// out = A' V B for A (ka x ka), V (ka x kb), B (kb x kb).
 fn sandwich(a: &[f64], v: &[f64], b: &[f64], ka: usize, kb: usize, out: &mut [f64], ld: usize) {
+    match (ka, kb) {
+        (2, 2) => return small_sandwich::<2>(a, v, b, out, ld),
+        (3, 3) => return small_sandwich::<3>(a, v, b, out, ld),
+        (4, 4) => return small_sandwich::<4>(a, v, b, out, ld),
+        _ => {}
+    }
     let mut stack = [0.0; 64];
     let mut heap = vec![];
     let t: &mut [f64] = if ka * kb <= 64 {
@@ -75,6 +84,24 @@ fn sandwich(a: &[f64], v: &[f64], b: &[f64], ka: usize, kb: usize, out: &mut [f6
     for j in 0..kb {
         for i in 0..ka {
             out[i + j * ld] = (0..ka).map(|s| a[s + i * ka] * t[s + j * ka]).sum();
+        }
+    }
+}
+
+fn small_sandwich<const K: usize>(a: &[f64], v: &[f64], b: &[f64], out: &mut [f64], ld: usize) {
+    let load = |x: &[f64]| -> [[f64; K]; K] { std::array::from_fn(|j| std::array::from_fn(|i| x[i + j * K])) };
+    let (a, v, b) = (load(a), load(v), load(b));
+    let mut t = [[0.0; K]; K];
+    for j in 0..K {
+        for s in 0..K {
+            for i in 0..K {
+                t[j][i] += v[s][i] * b[j][s];
+            }
+        }
+    }
+    for j in 0..K {
+        for i in 0..K {
+            out[i + j * ld] = (0..K).map(|s| a[i][s] * t[j][s]).sum();
         }
     }
 }
@@ -230,40 +257,51 @@ impl Numeric {
 
     /// B <- L^-1 B, B row-major (size x m) in elimination order.
     pub fn forward(&self, sym: &Symbolic, b: &mut [f64], m: usize) {
-        if m == 0 {
-            return;
+        match m {
+            0 => {}
+            1 => self.forward_fixed::<1>(sym, b, m),
+            2 => self.forward_fixed::<2>(sym, b, m),
+            3 => self.forward_fixed::<3>(sym, b, m),
+            4 => self.forward_fixed::<4>(sym, b, m),
+            _ => self.forward_fixed::<0>(sym, b, m),
         }
+    }
+
+    /// `M` is the number of right-hand sides, 0 when it is not known beforehand.
+    fn forward_fixed<const M: usize>(&self, sym: &Symbolic, b: &mut [f64], m: usize) {
+        let m = if M == 0 { m } else { M };
+        let scalar = sym.scalar();
         let mut index = vec![];
         for s in &sym.supers {
             let (w, r) = (s.width as usize, s.below as usize);
             let ld = w + r;
             let panel = self.panel(s);
             let at = sym.offset[s.first as usize] as usize * m;
-            if w == 1 {
-                let inv = 1.0 / panel[0];
-                b[at..at + m].iter_mut().for_each(|v| *v *= inv);
+            let (y, rest) = b[at..].split_at_mut(w * m);
+            if w <= NARROW {
+                forward_narrow::<M>(panel, w, ld, y, m);
             } else {
-                dense::solve_right_lt(panel, w, ld, &mut b[at..at + w * m], m, m);
+                dense::solve_right_lt(panel, w, ld, y, m, m);
             }
             if r == 0 {
                 continue;
             }
-            scalar_rows(sym, s, &mut index);
-            let (y, rest) = b[at..].split_at_mut(w * m);
+            let rows = scalar_rows(sym, s, scalar, &mut index);
+            let shift = at + w * m;
             if w * r * m < 4096 || w == 1 {
-                for (i, &q) in index.iter().enumerate() {
-                    let out = &mut rest[q as usize * m - at - w * m..][..m];
-                    for j in 0..w {
-                        let l = panel[w + i + j * ld];
-                        out.iter_mut().zip(&y[j * m..(j + 1) * m]).for_each(|(o, v)| *o -= l * v);
+                for j in 0..w {
+                    let yj = &y[j * m..(j + 1) * m];
+                    for (&q, l) in rows.iter().zip(&panel[w + j * ld..]) {
+                        let out = &mut rest[q as usize * m - shift..][..m];
+                        out.iter_mut().zip(yj).for_each(|(o, v)| *o -= l * v);
                     }
                 }
             } else {
                 // (m x r) = Y' (m x w) L21' (w x r)
                 let mut t = vec![0.0; m * r];
                 dense::gemm_nt(&mut t, m, y, m, &panel[w..], ld, m, r, w, 1.0);
-                for (i, &q) in index.iter().enumerate() {
-                    let out = &mut rest[q as usize * m - at - w * m..][..m];
+                for (i, &q) in rows.iter().enumerate() {
+                    let out = &mut rest[q as usize * m - shift..][..m];
                     out.iter_mut().zip(&t[i * m..(i + 1) * m]).for_each(|(o, v)| *o -= v);
                 }
             }
@@ -272,9 +310,19 @@ impl Numeric {
 
     /// B <- L^-T B, B row-major (size x m) in elimination order.
     pub fn backward(&self, sym: &Symbolic, b: &mut [f64], m: usize) {
-        if m == 0 {
-            return;
+        match m {
+            0 => {}
+            1 => self.backward_fixed::<1>(sym, b, m),
+            2 => self.backward_fixed::<2>(sym, b, m),
+            3 => self.backward_fixed::<3>(sym, b, m),
+            4 => self.backward_fixed::<4>(sym, b, m),
+            _ => self.backward_fixed::<0>(sym, b, m),
         }
+    }
+
+    fn backward_fixed<const M: usize>(&self, sym: &Symbolic, b: &mut [f64], m: usize) {
+        let m = if M == 0 { m } else { M };
+        let scalar = sym.scalar();
         let mut index = vec![];
         for s in sym.supers.iter().rev() {
             let (w, r) = (s.width as usize, s.below as usize);
@@ -282,31 +330,61 @@ impl Numeric {
             let panel = self.panel(s);
             let at = sym.offset[s.first as usize] as usize * m;
             let (y, rest) = b[at..].split_at_mut(w * m);
+            let shift = at + w * m;
             if r > 0 {
-                scalar_rows(sym, s, &mut index);
+                let rows = scalar_rows(sym, s, scalar, &mut index);
                 if w * r * m < 4096 || w == 1 {
-                    for (i, &q) in index.iter().enumerate() {
-                        let x = &rest[q as usize * m - at - w * m..][..m];
-                        for j in 0..w {
-                            let l = panel[w + i + j * ld];
-                            y[j * m..(j + 1) * m].iter_mut().zip(x).for_each(|(o, v)| *o -= l * v);
+                    for j in 0..w {
+                        let yj = &mut y[j * m..(j + 1) * m];
+                        for (&q, l) in rows.iter().zip(&panel[w + j * ld..]) {
+                            let x = &rest[q as usize * m - shift..][..m];
+                            yj.iter_mut().zip(x).for_each(|(o, v)| *o -= l * v);
                         }
                     }
                 } else {
                     let mut x = vec![0.0; m * r];
-                    for (i, &q) in index.iter().enumerate() {
-                        x[i * m..(i + 1) * m].copy_from_slice(&rest[q as usize * m - at - w * m..][..m]);
+                    for (i, &q) in rows.iter().enumerate() {
+                        x[i * m..(i + 1) * m].copy_from_slice(&rest[q as usize * m - shift..][..m]);
                     }
                     dense::gemm(y, m, &x, m, &panel[w..], ld, m, w, r, -1.0);
                 }
             }
-            if w == 1 {
-                let inv = 1.0 / panel[0];
-                y.iter_mut().for_each(|v| *v *= inv);
+            if w <= NARROW {
+                backward_narrow::<M>(panel, w, ld, y, m);
             } else {
                 dense::solve_right_l(panel, w, ld, y, m, m);
             }
         }
+    }
+}
+
+/// L^-1 on the rows of a narrow supernode.
+#[inline(always)]
+fn forward_narrow<const M: usize>(l: &[f64], w: usize, ld: usize, y: &mut [f64], m: usize) {
+    let m = if M == 0 { m } else { M };
+    for j in 0..w {
+        let (before, row) = y.split_at_mut(j * m);
+        for (k, done) in before.chunks_exact(m).enumerate() {
+            let f = l[j + k * ld];
+            row[..m].iter_mut().zip(done).for_each(|(o, v)| *o -= f * v);
+        }
+        let inv = 1.0 / l[j + j * ld];
+        row[..m].iter_mut().for_each(|v| *v *= inv);
+    }
+}
+
+/// L^-T on the rows of a narrow supernode.
+#[inline(always)]
+fn backward_narrow<const M: usize>(l: &[f64], w: usize, ld: usize, y: &mut [f64], m: usize) {
+    let m = if M == 0 { m } else { M };
+    for j in (0..w).rev() {
+        let (row, after) = y[j * m..].split_at_mut(m);
+        for (k, done) in after[..(w - 1 - j) * m].chunks_exact(m).enumerate() {
+            let f = l[j + 1 + k + j * ld];
+            row.iter_mut().zip(done).for_each(|(o, v)| *o -= f * v);
+        }
+        let inv = 1.0 / l[j + j * ld];
+        row.iter_mut().for_each(|v| *v *= inv);
     }
 }
 
@@ -315,12 +393,16 @@ pub(super) fn group_tasks(tasks: &[(usize, usize)]) -> Vec<&[(usize, usize)]> {
     tasks.chunks(tasks.len().div_ceil(64).max(1)).collect()
 }
 
-/// Scalar rows (in elimination order) below a supernode.
-pub(super) fn scalar_rows(sym: &Symbolic, s: &Super, out: &mut Vec<u32>) {
-    out.clear();
-    for &q in sym.rows(s) {
-        out.extend(sym.offset[q as usize]..sym.offset[q as usize + 1]);
+/// Scalar rows (in elimination order) below a supernode; with `scalar` nodes they are the rows themselves.
+fn scalar_rows<'a>(sym: &'a Symbolic, s: &Super, scalar: bool, buffer: &'a mut Vec<u32>) -> &'a [u32] {
+    if scalar {
+        return sym.rows(s);
     }
+    buffer.clear();
+    for &q in sym.rows(s) {
+        buffer.extend(sym.offset[q as usize]..sym.offset[q as usize + 1]);
+    }
+    buffer
 }
 
 /// Scalar offsets of a supernode's rows in the front of its parent.
@@ -465,7 +547,7 @@ impl RowSolver<'_> {
             let panel = self.num.panel(s);
             let at = self.sym.offset[s.first as usize] as usize;
             dense::solve_left_l(panel, w, w + r, &mut self.value[at..at + w], 1, w);
-            scalar_rows(self.sym, s, &mut self.index);
+            let rows = scalar_rows(self.sym, s, false, &mut self.index);
             for j in 0..w {
                 let v = std::mem::take(&mut self.value[at + j]);
                 if v == 0.0 {
@@ -475,7 +557,7 @@ impl RowSolver<'_> {
                 let row = &f[(at + j) * width..][..x.len()];
                 x.iter_mut().zip(row).for_each(|(x, f)| *x -= v * f);
                 let column = &panel[j * (w + r) + w..(j + 1) * (w + r)];
-                for (&q, l) in self.index.iter().zip(column) {
+                for (&q, l) in rows.iter().zip(column) {
                     self.value[q as usize] -= l * v;
                 }
             }

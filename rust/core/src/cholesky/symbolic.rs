@@ -79,6 +79,11 @@ impl Symbolic {
         self.widths[self.factor_at[position] as usize] as usize
     }
 
+    /// Whether every node is a single number.
+    pub fn scalar(&self) -> bool {
+        self.widths.iter().all(|&w| w == 1)
+    }
+
     pub fn children(&self, s: usize) -> &[u32] {
         &self.children[self.children_start[s] as usize..self.children_start[s + 1] as usize]
     }
@@ -158,7 +163,8 @@ impl<'a> Graph<'a> {
     /// Levels of the leading factor, then all others as they come.
     fn natural(&self, lead: usize) -> Vec<u32> {
         let range = |f: usize| self.base[f]..self.base[f] + self.m.factors[f].levels as u32;
-        range(lead).chain((0..self.m.factors.len()).filter(|&f| f != lead).flat_map(range)).collect()
+        let others = (0..self.m.factors.len()).filter(|&f| f != lead);
+        (0..self.m.factors.len()).filter(|&f| f == lead).chain(others).flat_map(range).collect()
     }
 
     fn symbolic(&self) -> Result<Symbolic, CoreError> {

@@ -245,3 +245,47 @@ fn crossing_within_blocks() {
         Case::new(&[(student, 250, ka), (teacher, 60, kb), (school, 10, kc)], &mut rng).check();
     }
 }
+
+#[test]
+fn wide_tail_and_many_leaves_use_tiles_slabs_and_batches() {
+    let mut rng = Stream(7);
+    for (levels, ka, rows) in [(900, 1, 20_000), (600, 2, 20_000)] {
+        let (a, b) = (random_codes(&mut rng, rows, levels), random_codes(&mut rng, rows, 560));
+        let case = Case::new(&[(a, levels, ka), (b, 560, 1)], &mut rng);
+        let sym = case.check();
+        assert!(sym.supers.iter().any(|s| s.width >= 560));
+    }
+}
+
+#[test]
+fn sparse_rest_is_ordered_and_its_supernodes_merged() {
+    let mut rng = Stream(8);
+    // Three leading levels a level of the second factor, which meets few others: a band, and a third factor over it.
+    for (ka, kb, kc) in [(1, 1, 1), (1, 2, 1), (2, 1, 2)] {
+        let n = 2400;
+        let a = random_codes(&mut rng, n, 700);
+        let b: Vec<i32> = a.iter().map(|a| (a / 3 + rng.below(9)).min(239)).collect();
+        let c: Vec<i32> = b.iter().map(|b| b / 30).collect();
+        let sym = Case::new(&[(a, 700, ka), (b, 240, kb), (c, 8, kc)], &mut rng).check();
+        let inner: Vec<_> = sym.supers.iter().filter(|s| !s.leaf && s.below > 0).collect();
+        assert!(inner.len() > 2 && inner.iter().any(|s| s.last - s.first > 1));
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let mut rng = Stream(9);
+    let (a, b) = (random_codes(&mut rng, 20_000, 1400), random_codes(&mut rng, 20_000, 600));
+    let case = Case::new(&[(a, 1400, 1), (b, 600, 1)], &mut rng);
+    let run = |threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+            let sym = Symbolic::new(&case.moments).unwrap();
+            let mut num = Numeric::new(&sym);
+            num.factorise(&sym, Source { moments: &case.moments, lambda: &case.lambda }).unwrap();
+            let inv = num.selected_inverse_pairs(&sym, &case.moments);
+            (num.logdet, inv.diag, inv.cross.value, inv.pairs)
+        })
+    };
+    let one = run(1);
+    assert!(one == run(2) && one == run(5));
+}

@@ -65,13 +65,19 @@ impl Closed for BinomialLogit {
 
     #[inline(always)]
     fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
-        let (x, n, k) = (eta[0], row.trials, row.successes());
+        let (x, n) = (eta[0], row.trials);
+        let (k, choose) = if n == 1.0 {
+            (row.y, 0.0)
+        } else {
+            let k = row.successes();
+            (k, special::ln_choose(n, k))
+        };
         let e = (-x.abs()).exp();
         let big = 1.0 / (1.0 + e);
         let (p, q) = if x >= 0.0 { (big, e * big) } else { (e * big, big) };
         // The smaller of the two tails is exact: k x - n softplus(x) would cancel.
         let tail = if x >= 0.0 { (k - n) * x } else { k * x };
-        out[0] = tail - n * e.ln_1p() + special::ln_choose(n, k);
+        out[0] = tail - n * e.ln_1p() + choose;
         if order >= 2 {
             let d = n * p * q;
             out[1] = k * q - (n - k) * p;

@@ -2,6 +2,8 @@
 
 use super::density::Row;
 use super::Data;
+use crate::jet::pair;
+use crate::special;
 
 /// Derivatives of one row in closed form, written in the packing of [`crate::jet::Jet`].
 pub trait Closed: Default {
@@ -39,5 +41,62 @@ pub fn rows<C: Closed>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, 
     let mut c = C::default();
     for (i, (e, o)) in eta.chunks_exact(C::K).zip(out.chunks_exact_mut(stride)).enumerate() {
         c.row(&data.row(from + i), e, order, o);
+    }
+}
+
+/// Zero inflation with logit link over a count in closed form. With t = log f(0) - zeta and w = 1 / (1 + exp(-t)),
+///     y = 0:  zeta + softplus(t) - softplus(zeta),      y > 0:  log f(y) - softplus(zeta),
+/// and the second is the first with w = 1.
+#[derive(Default)]
+pub struct Inflated<C> {
+    base: C,
+}
+
+impl<C: Closed> Closed for Inflated<C> {
+    const K: usize = C::K + 1;
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+        let (m, zeta) = (C::K, eta[C::K]);
+        let mut b = [0.0; 10];
+        self.base.row(row, &eta[..m], order, &mut b);
+        let (p, q) = special::logistic_pair(zeta);
+        let soft = special::softplus(zeta);
+        let (w, rest) = if row.y > 0.0 { (1.0, 0.0) } else { special::logistic_pair(b[0] - zeta) };
+        out[0] = if row.y > 0.0 { b[0] - soft } else { zeta + special::softplus(b[0] - zeta) - soft };
+        if order < 2 {
+            return;
+        }
+        let f2 = w * rest;
+        let (g, h) = (&b[1..1 + m], &b[1 + m..1 + m + m * (m + 1) / 2]);
+        let mut at = 1;
+        let mut put = |v: f64| {
+            out[at] = v;
+            at += 1;
+        };
+        (0..m).for_each(|a| put(w * g[a]));
+        put(rest - p);
+        for a in 0..m {
+            (a..m).for_each(|c| put(w * h[pair(m, a, c)] + f2 * g[a] * g[c]));
+            put(-f2 * g[a]);
+        }
+        put(f2 - p * q);
+        if order < 3 {
+            return;
+        }
+        let f3 = f2 * (rest - w);
+        let mut third = b[1 + m + m * (m + 1) / 2..].iter();
+        for a in 0..m {
+            for c in a..m {
+                for d in c..m {
+                    let cross = g[a] * h[pair(m, c, d)] + g[c] * h[pair(m, a, d)] + g[d] * h[pair(m, a, c)];
+                    let l = third.next().copied().unwrap_or(0.0);
+                    put(w * l + f2 * cross + f3 * g[a] * g[c] * g[d]);
+                }
+                put(-(f2 * h[pair(m, a, c)] + f3 * g[a] * g[c]));
+            }
+            put(f3 * g[a]);
+        }
+        put(-f3 - p * q * (q - p));
     }
 }

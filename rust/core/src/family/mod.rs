@@ -179,8 +179,11 @@ impl Family {
         if entry.support == Legal::Category && family.categories < 2 {
             return shape(format!("family {} needs at least two categories", entry.name));
         }
-        if family.extra.is_none() && !truncated && family.free == entry.parameters.len() {
-            family.closed = entry.kind.closed(&family.links);
+        if !truncated && spec.constants.is_empty() {
+            family.closed = match family.extra {
+                None => entry.kind.closed(&family.links),
+                Some(_) => entry.kind.closed_inflated(&family.links),
+            };
         }
         Ok(family)
     }

@@ -136,6 +136,19 @@ impl Kind {
         }
     }
 
+    /// The closed form with zero inflation, its link last.
+    pub fn closed_inflated(self, links: &[Link]) -> Option<Loop> {
+        use closed::Inflated;
+        match (self, links) {
+            (Kind::Binomial, [Link::Logit, Link::Logit]) => Some(closed::rows::<Inflated<binomial::BinomialLogit>>),
+            (Kind::Poisson, [Link::Log, Link::Logit]) => Some(closed::rows::<Inflated<counts::PoissonLog>>),
+            (Kind::NegativeBinomial2, [Link::Log, Link::Log, Link::Logit]) => {
+                Some(closed::rows::<Inflated<counts::NegativeBinomial2Log>>)
+            }
+            _ => None,
+        }
+    }
+
     /// Families whose mean predictor is a location under a distribution's quantile function.
     fn location_is_quantile(self) -> bool {
         matches!(self, Kind::Cumulative | Kind::OrderedBeta)

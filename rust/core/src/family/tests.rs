@@ -198,9 +198,50 @@ fn family_derivatives_are_difference_quotients() {
 }
 
 #[test]
+fn family_censored_rows_and_sampling_errors_have_exact_derivatives() {
+    for e in table().iter().filter(|e| e.support != Legal::Category) {
+        let spec = Spec { name: e.name.into(), ..Spec::default() };
+        let inflated = Spec { zero_inflation: true, ..spec.clone() };
+        let hurdle = Spec { hurdle: true, ..spec.clone() };
+        let specs: &[Spec] = match e.support {
+            Legal::Count if e.parameters.len() < 4 => &[spec, inflated, hurdle],
+            _ => &[spec],
+        };
+        let (y, upper) = match e.support {
+            Legal::Proportion => (vec![0.25; 3], vec![0.75; 3]),
+            Legal::OpenUnit | Legal::ClosedUnit => (vec![0.3; 3], vec![0.8; 3]),
+            Legal::Count => (vec![2.0; 3], vec![4.0; 3]),
+            _ => (vec![1.3; 3], vec![2.9; 3]),
+        };
+        let trials = e.has_trials().then(|| vec![8.0; 3]);
+        let se = (e.support == Legal::Real).then(|| vec![0.0, 0.3, 1.1]);
+        let data = Data {
+            y: &y,
+            trials: trials.as_deref(),
+            upper: Some(&upper),
+            censor: Some(&[-1, 1, 2]),
+            se: se.as_deref(),
+        };
+        for spec in specs {
+            let f = Family::new(spec).unwrap();
+            f.check(&data).unwrap();
+            let sets: Vec<Vec<f64>> = parameters(spec).iter().map(|(n, r, l)| predictors(n, *r, *l)).collect();
+            for point in grid(&sets) {
+                let eta: Vec<f64> = y.iter().flat_map(|_| point.clone()).collect();
+                let label = format!("censored {} hurdle={} at {point:?}", e.name, spec.hurdle);
+                against_differences(&label, &f, &data, &eta, 1e-6);
+                against_differences(&label, &f, &Data { censor: None, ..data }, &eta, 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
 fn family_closed_forms_are_their_jets() {
-    for name in ["gaussian", "binomial", "poisson", "nbinom2", "gamma"] {
-        let spec = Spec { name: name.into(), ..Spec::default() };
+    let plain = ["gaussian", "binomial", "poisson", "nbinom2", "gamma"].map(|n| (n, false));
+    let inflated = ["binomial", "poisson", "nbinom2"].map(|n| (n, true));
+    for (name, zero_inflation) in plain.into_iter().chain(inflated) {
+        let spec = Spec { name: name.into(), zero_inflation, ..Spec::default() };
         let closed = Family::new(&spec).unwrap();
         assert!(closed.closed.is_some());
         let jets = Family { closed: None, ..closed.clone() };
@@ -261,4 +302,44 @@ fn family_specs_that_make_no_sense_are_refused() {
     assert!(
         bad(Spec { name: "poisson".into(), links: vec![Link::Logit], ..Spec::default() }).contains("takes the links")
     );
+}
+
+/// `cargo test -p ranef-core --profile fast family_timings -- --ignored --nocapture`
+#[test]
+#[ignore = "a table of timings, not a test"]
+fn family_timings() {
+    let modified = [("nbinom2", true, false), ("poisson", true, false), ("nbinom2", true, true)];
+    let plain = table().iter().map(|e| (e.name, false, false));
+    for (name, zero_inflation, truncated) in plain.chain(modified) {
+        let spec = Spec { name: name.into(), categories: 4, zero_inflation, truncated, ..Spec::default() };
+        let f = Family::new(&spec).unwrap();
+        let jets = Family { closed: None, ..f.clone() };
+        let n = 2000;
+        let (y, trials) = responses(f.entry().support);
+        let y: Vec<f64> = (0..n).map(|i| y[i % y.len()]).collect();
+        let trials: Option<Vec<f64>> = trials.map(|t| (0..n).map(|i| t[i % t.len()]).collect());
+        let data = Data { y: &y, trials: trials.as_deref(), ..Data::default() };
+        let base: Vec<f64> = parameters(&spec).iter().map(|(n, r, l)| predictors(n, *r, *l)[1]).collect();
+        let k = f.parameters();
+        let eta: Vec<f64> =
+            (0..n * k).map(|i| base[i % k] + if i % k == 0 { (i % 97) as f64 * 0.01 } else { 0.0 }).collect();
+        let time = |f: &Family, order: usize| {
+            let mut out = vec![0.0; n * f.stride(order)];
+            let mut best = f64::INFINITY;
+            for _ in 0..15 {
+                let t = std::time::Instant::now();
+                f.evaluate(&data, 0, &eta, order, &mut out);
+                best = best.min(t.elapsed().as_secs_f64());
+            }
+            best / n as f64 * 1e9
+        };
+        let t = [0, 2, 3].map(|o| time(&f, o));
+        let j = [0, 2, 3].map(|o| time(&jets, o));
+        let closed =
+            if f.closed.is_some() { format!("closed {:6.0} {:6.0} {:6.0}", t[0], t[1], t[2]) } else { String::new() };
+        println!(
+            "{name:>24} zi={zero_inflation:5} t={truncated:5} K={k} jets {:7.0} {:7.0} {:7.0} ns  {closed}",
+            j[0], j[1], j[2]
+        );
+    }
 }

@@ -21,6 +21,17 @@ pub struct Start {
     pub theta: Option<Vec<f64>>,
 }
 
+/// What is maximised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Adaptive Gauss-Hermite quadrature with so many nodes a dimension; 1 is the Laplace approximation.
+    Quadrature(usize),
+    /// The fixed effects of the first predictor integrated out with the random effects.
+    Restricted,
+    /// Fixed effects at the joint mode, only the random effects integrated (lme4's nAGQ = 0).
+    Joint,
+}
+
 /// What a fit reports, in the user's units.
 #[derive(Clone, Debug)]
 pub struct GlmmReport {
@@ -52,6 +63,13 @@ pub struct GlmmEvaluation {
     pub gradient: Vec<f64>,
 }
 
+/// d deviance / d beta (internal) and / d theta, and the coefficients at the mode.
+struct Gradient {
+    beta: Vec<f64>,
+    theta: Vec<f64>,
+    mode: Vec<f64>,
+}
+
 /// A model whose pattern is known; the rows are handed in with every call.
 pub struct Glmm {
     pub engine: Engine,
@@ -80,12 +98,12 @@ impl Glmm {
         &mut self,
         rows: &GlmmRows<'_>,
         start: &Start,
-        quadrature: usize,
+        method: Method,
         options: &Options,
     ) -> Result<GlmmReport, CoreError> {
         let e = &mut self.engine;
         (e.inner, e.evaluations) = (0, 0);
-        e.set_quadrature(quadrature)?;
+        e.set_method(method)?;
         let beta = match &start.beta {
             Some(b) if b.len() == rows.p => e.plan.internal_beta(b),
             Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
@@ -165,8 +183,8 @@ impl Glmm {
         let u = vec![0.0; self.engine.size()];
         let gradient = self.gradient(rows, &internal, theta, &u)?;
         let value = self.engine.evaluate(rows, &internal, &exact, &shape, &u)?;
-        let mut g = self.engine.plan.user_gradient(&gradient.0);
-        g.extend(gradient.1);
+        let mut g = self.engine.plan.user_gradient(&gradient.beta);
+        g.extend(gradient.theta);
         self.restore(rows)?;
         Ok(GlmmEvaluation { loglik: -0.5 * value.deviance, gradient: g.iter().map(|g| -0.5 * g).collect() })
     }
@@ -207,22 +225,16 @@ impl Glmm {
     }
 
     /// d deviance / d beta (internal) and / d theta.
-    fn gradient(
-        &mut self,
-        rows: &GlmmRows<'_>,
-        beta: &[f64],
-        theta: &[f64],
-        u: &[f64],
-    ) -> Result<(Vec<f64>, Vec<f64>), CoreError> {
+    fn gradient(&mut self, rows: &GlmmRows<'_>, beta: &[f64], theta: &[f64], u: &[f64]) -> Result<Gradient, CoreError> {
         let e = &mut self.engine;
         let (exact, shape) = e.covariance_at(theta)?;
         let lambda = optimise::floored(e.moments(), &exact);
         let at = e.evaluate(rows, beta, &lambda, &shape, u)?;
         let slope = e.slope(rows, &at);
         let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
-        let mut out = e.model.theta_gradient(&e.model.term_lambda(&exact), &sigma);
-        out.extend(&slope.gradient[..shape.len()]);
-        Ok((slope.beta, out))
+        let mut theta = e.model.theta_gradient(&e.model.term_lambda(&exact), &sigma);
+        theta.extend(&slope.gradient[..shape.len()]);
+        Ok(Gradient { beta: slope.beta, theta, mode: at.beta })
     }
 
     /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
@@ -239,7 +251,9 @@ impl Glmm {
         scale.resize(theta.len(), 1.0);
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
-        for j in 0..q {
+        let latent = self.engine.latent.clone();
+        let mut moves = vec![0.0; latent.len() * q];
+        for j in (0..q).filter(|j| !latent.contains(j)) {
             let mut side = |sign: f64| {
                 let (mut b, mut t) = (at.beta.clone(), theta.clone());
                 if j < p {
@@ -250,8 +264,11 @@ impl Glmm {
                 self.gradient(rows, &b, &t, &at.u)
             };
             let (up, down) = (side(1.0)?, side(-1.0)?);
-            for (i, (a, b)) in up.0.iter().chain(&up.1).zip(down.0.iter().chain(&down.1)).enumerate() {
+            for (i, (a, b)) in up.beta.iter().chain(&up.theta).zip(down.beta.iter().chain(&down.theta)).enumerate() {
                 h[i + j * q] = (a - b) / (4.0 * step[j]);
+            }
+            for (i, &l) in latent.iter().enumerate() {
+                moves[i + j * latent.len()] = (up.mode[l] - down.mode[l]) / (2.0 * step[j]);
             }
         }
         self.restore(rows)?;
@@ -262,20 +279,49 @@ impl Glmm {
                 h[j + i * q] = v;
             }
         }
-        Ok(self.user_inverse(&h, p, theta.len()))
+        let inverse =
+            if latent.is_empty() { scaled_inverse(&h, q) } else { self.latent_covariance(&at, &h, q, &moves)? };
+        Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
     }
 
-    fn user_inverse(&self, h: &[f64], p: usize, m: usize) -> Vec<f64> {
+    /// Latent coefficients: their information given the covariances, X'V^-1X of the working model.
+    /// Covariance where some coefficients are latent: theirs given the rest is that of the joint mode, and they follow
+    /// the rest by `moves` (d latent / d outer, r x q).
+    fn latent_covariance(&self, at: &Point, h: &[f64], q: usize, moves: &[f64]) -> Result<Option<Vec<f64>>, CoreError> {
+        let latent = &self.engine.latent;
+        let r = latent.len();
+        let outer: Vec<usize> = (0..q).filter(|j| !latent.contains(j)).collect();
+        let o = outer.len();
+        let inner: Vec<f64> = (0..o * o).map(|t| h[outer[t % o] + outer[t / o] * q]).collect();
+        let Some(v) = scaled_inverse(&inner, o) else { return Ok(None) };
+        let (_, lx) = self.engine.joint_factor(&at.lambda)?;
+        let given = dense::inverse_from_cholesky(&lx, r, r);
+        let mut out = vec![0.0; q * q];
+        for (b, &j) in outer.iter().enumerate() {
+            for (a, &i) in outer.iter().enumerate() {
+                out[i + j * q] = v[a + b * o];
+            }
+            for (a, &i) in latent.iter().enumerate() {
+                let cov: f64 = (0..o).map(|t| moves[a + outer[t] * r] * v[t + b * o]).sum();
+                out[i + j * q] = cov;
+                out[j + i * q] = cov;
+            }
+        }
+        for (b, &j) in latent.iter().enumerate() {
+            for (a, &i) in latent.iter().enumerate() {
+                let follow: f64 = (0..o).map(|t| out[i + outer[t] * q] * moves[b + outer[t] * r]).sum();
+                out[i + j * q] = given[a + b * r] + follow;
+            }
+        }
+        Ok(Some(out))
+    }
+
+    /// A covariance of (beta internal, theta) in the user's units; NaN where there is none.
+    fn user_covariance(&self, v: Option<&[f64]>, p: usize, m: usize) -> Vec<f64> {
         let plan = &self.engine.plan;
         let (q, full) = (p + m, plan.p_total + m);
         let mut out = vec![f64::NAN; full * full];
-        let d: Vec<f64> = (0..q).map(|j| 1.0 / h[j + j * q].abs().max(1e-300).sqrt()).collect();
-        let mut l: Vec<f64> = (0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect();
-        if dense::cholesky(&mut l, q, q).is_err() {
-            return out;
-        }
-        let mut v = dense::inverse_from_cholesky(&l, q, q);
-        (0..q * q).for_each(|t| v[t] *= d[t % q] * d[t / q]);
+        let Some(v) = v else { return out };
         // Rows of the map from internal to user coefficients are images of unit vectors.
         let mut map = vec![0.0; full * q];
         for j in 0..p {
@@ -300,6 +346,16 @@ impl Glmm {
         }
         out
     }
+}
+
+/// Inverse of a positive definite matrix, scaled to a unit diagonal first.
+fn scaled_inverse(h: &[f64], q: usize) -> Option<Vec<f64>> {
+    let d: Vec<f64> = (0..q).map(|j| 1.0 / h[j + j * q].abs().max(1e-300).sqrt()).collect();
+    let mut l: Vec<f64> = (0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect();
+    dense::cholesky(&mut l, q, q).ok()?;
+    let mut v = dense::inverse_from_cholesky(&l, q, q);
+    (0..q * q).for_each(|t| v[t] *= d[t % q] * d[t / q]);
+    Some(v)
 }
 
 /// Intercepts from the family's moments, everything else zero.

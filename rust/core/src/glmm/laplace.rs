@@ -15,9 +15,10 @@ use crate::linear::{Lmm, Solution};
 use crate::structure::Natural;
 use crate::CoreError;
 
+use super::fit::Method;
 use super::patterns::{self, Patterned};
 use super::quadrature::{self, Groups, Rule};
-use super::rows::{self, Covariance, GlmmRows, Plan, Want};
+use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
 
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
@@ -36,6 +37,10 @@ pub struct Engine {
     d3: Vec<f64>,
     /// Quadrature nodes, if more than one.
     pub rule: Option<Rule>,
+    /// Internal coefficients whose mode is found together with that of the random effects, and whether they are
+    /// integrated out (restricted likelihood) or only profiled (lme4's nAGQ = 0).
+    pub latent: Vec<usize>,
+    pub restricted: bool,
     /// Squared Newton decrement at which the search for the mode ends.
     pub tolerance: f64,
     /// Newton steps and factorisations so far.
@@ -103,6 +108,8 @@ impl Engine {
             fixed: vec![],
             d3: vec![],
             rule: None,
+            latent: vec![],
+            restricted: false,
             tolerance: INNER_TOLERANCE,
             inner: 0,
             evaluations: 0,
@@ -229,17 +236,17 @@ impl Engine {
         u: &[f64],
     ) -> Result<Point, CoreError> {
         self.evaluations += 1;
-        rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
-        let u = self.mode(rows, lambda, u)?;
+        let (beta, u) = if self.latent.is_empty() {
+            rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
+            (beta.to_vec(), self.mode(rows, lambda, u)?)
+        } else {
+            self.joint_mode(rows, lambda, beta, u)?
+        };
         let b = self.effects(lambda, &u);
         let mut s = self.pass(rows, &b, Want::Full);
         self.load(&mut s);
         self.factorise(lambda)?;
-        let p1 = self.plan.p() + 1;
-        let m = &mut self.model.lmm.moments;
-        for j in 0..p1 - 1 {
-            m.xx[j * p1..j * p1 + p1 - 1].copy_from_slice(&s.xx[j * (p1 - 1)..(j + 1) * (p1 - 1)]);
-        }
+        self.load_fixed(&s.xx);
         let mut deviance = 2.0 * s.value + dot(&u, &u) + self.lmm().numeric.logdet;
         let mut weights = vec![];
         if let Some(rule) = &self.rule {
@@ -250,18 +257,30 @@ impl Engine {
             }
             deviance = quadrature::combine(rule, &groups, &mut weights);
         }
+        if self.restricted && !self.latent.is_empty() {
+            let lx = self.joint_factor(lambda)?.1;
+            let r = self.latent.len();
+            let logdet: f64 = (0..r).map(|j| lx[j + j * r].ln()).sum();
+            // The integral is over the user's coefficients.
+            let scale: f64 = self.latent.iter().map(|&j| self.plan.scale[self.plan.kept[j]].ln()).sum();
+            deviance += 2.0 * (logdet - scale) - r as f64 * (2.0 * std::f64::consts::PI).ln();
+        }
         if !deviance.is_finite() {
             return Err(CoreError::NotFinite("the log-likelihood is not finite".into()));
         }
-        Ok(Point {
-            beta: beta.to_vec(),
-            lambda: lambda.to_vec(),
-            shape: shape.to_vec(),
-            u,
-            deviance,
-            xg: s.xg,
-            weights,
-        })
+        Ok(Point { beta, lambda: lambda.to_vec(), shape: shape.to_vec(), u, deviance, xg: s.xg, weights })
+    }
+
+    pub fn set_method(&mut self, method: Method) -> Result<(), CoreError> {
+        let points = if let Method::Quadrature(n) = method { n } else { 1 };
+        self.set_quadrature(points)?;
+        self.restricted = method == Method::Restricted;
+        self.latent = match method {
+            Method::Quadrature(_) => vec![],
+            Method::Restricted => self.plan.coefficients_of(0),
+            Method::Joint => (0..self.plan.p()).collect(),
+        };
+        Ok(())
     }
 
     /// Use `points` quadrature nodes a dimension; the random effects must share one grouping factor.
@@ -351,9 +370,168 @@ impl Engine {
         Err(CoreError::NotFinite("the mode of the random effects was not reached".into()))
     }
 
+    /// L^-1 Lambda'Z'D2X (size x r) of the latent coefficients and the Cholesky factor of their X'V^-1X.
+    pub fn joint_factor(&self, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>), CoreError> {
+        let lmm = &self.model.lmm;
+        let (p1, r) = (self.plan.p() + 1, self.latent.len());
+        let all = lmm.right_hand_side(lambda);
+        let mut f: Vec<f64> = all.chunks_exact(p1).flat_map(|row| self.latent.iter().map(|&j| row[j])).collect();
+        lmm.numeric.forward(&lmm.symbolic, &mut f, r);
+        let mut a: Vec<f64> =
+            (0..r * r).map(|t| lmm.moments.xx[self.latent[t % r] + self.latent[t / r] * p1]).collect();
+        dense::syrk_rows(&mut a, r, &f, r, lmm.symbolic.size, -1.0);
+        dense::mirror(&mut a, r);
+        let mut lx = positive(&a, r);
+        dense::cholesky(&mut lx, r, r)?;
+        Ok((f, lx))
+    }
+
+    /// (J^-1 c) for the joint Hessian of (u, latent beta).
+    fn joint_solve(&self, f: &[f64], lx: &[f64], cu: &mut [f64], cb: &mut [f64]) {
+        let lmm = &self.model.lmm;
+        let r = self.latent.len();
+        lmm.numeric.forward(&lmm.symbolic, cu, 1);
+        for (row, w) in f.chunks_exact(r).zip(cu.iter()) {
+            cb.iter_mut().zip(row).for_each(|(c, f)| *c -= f * w);
+        }
+        dense::solve_left_l(lx, r, r, cb, 1, r);
+        dense::solve_left_lt(lx, r, r, cb, 1, r);
+        for (row, w) in f.chunks_exact(r).zip(cu.iter_mut()) {
+            *w -= dot(row, cb);
+        }
+        lmm.numeric.backward(&lmm.symbolic, cu, 1);
+    }
+
+    /// Minimise h over u and the latent coefficients by Newton steps with step halving.
+    fn joint_mode(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        lambda: &[Vec<f64>],
+        beta: &[f64],
+        u: &[f64],
+    ) -> Result<(Vec<f64>, Vec<f64>), CoreError> {
+        let (mut beta, mut u) = (beta.to_vec(), u.to_vec());
+        let lost = |what: &str| CoreError::NotFinite(format!("the mode of random and fixed effects {what}"));
+        rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
+        let mut s = self.pass(rows, &self.effects(lambda, &u), Want::Joint);
+        let mut h = s.value + 0.5 * dot(&u, &u);
+        for _ in 0..MAX_INNER {
+            if !h.is_finite() {
+                return Err(lost("has no finite density"));
+            }
+            self.inner += 1;
+            let mut du = self.project(lambda, &s.zg);
+            du.iter_mut().zip(&u).for_each(|(g, u)| *g = -(*g + u));
+            let mut db: Vec<f64> = self.latent.iter().map(|&j| -s.xg[j]).collect();
+            let (gu, gb) = (du.clone(), db.clone());
+            self.load(&mut s);
+            self.load_fixed(&s.xx);
+            self.factorise(lambda)?;
+            let (f, lx) = self.joint_factor(lambda)?;
+            self.joint_solve(&f, &lx, &mut du, &mut db);
+            let decrement = dot(&gu, &du) + dot(&gb, &db);
+            let mut t = 1.0;
+            loop {
+                let trial: Vec<f64> = u.iter().zip(&du).map(|(u, s)| u + t * s).collect();
+                let mut moved = beta.clone();
+                self.latent.iter().zip(&db).for_each(|(&j, d)| moved[j] += t * d);
+                rows::fixed_part(&self.plan, rows, &moved, &mut self.fixed);
+                if decrement.abs() < self.tolerance {
+                    return Ok((moved, trial));
+                }
+                s = self.pass(rows, &self.effects(lambda, &trial), Want::Joint);
+                let value = s.value + 0.5 * dot(&trial, &trial);
+                if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
+                    (u, beta, h) = (trial, moved, value);
+                    break;
+                }
+                t *= 0.5;
+                if !(t > 1e-10) {
+                    return Err(lost("cannot be found"));
+                }
+            }
+        }
+        Err(lost("was not reached"))
+    }
+
+    fn load_fixed(&mut self, xx: &[f64]) {
+        let p1 = self.plan.p() + 1;
+        let m = &mut self.model.lmm.moments;
+        for j in 0..p1 - 1 {
+            m.xx[j * p1..j * p1 + p1 - 1].copy_from_slice(&xx[j * (p1 - 1)..(j + 1) * (p1 - 1)]);
+        }
+    }
+
+    /// Exact gradient where some coefficients are latent: the adjoint runs through the joint Hessian.
+    fn joint_gradient(
+        &self,
+        rows: &GlmmRows<'_>,
+        at: &Point,
+        inv: &mut SelectedInverse,
+    ) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
+        let (f, lx) = self.joint_factor(&at.lambda).ok()?;
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let (p, r) = (self.plan.p(), self.latent.len());
+        let mut cov = self.covariance(&at.lambda, inv);
+        if self.restricted {
+            let mut e = f.clone();
+            dense::solve_left_l(&lx, r, r, &mut e, sym.size, r);
+            self.lmm().numeric.backward(sym, &mut e, r);
+            let mut by_level = vec![];
+            for (g, factor) in m.factors.iter().enumerate() {
+                let k = factor.cols;
+                let mut out = vec![0.0; factor.levels * k * r];
+                for l in 0..factor.levels {
+                    let o = sym.offset[sym.position[sym.base[g] as usize + l] as usize] as usize;
+                    let z = &mut inv.diag[g][l * k * k..(l + 1) * k * k];
+                    for a in 0..k {
+                        for b in 0..k {
+                            z[a + b * k] += dot(&e[(o + a) * r..(o + a + 1) * r], &e[(o + b) * r..(o + b + 1) * r]);
+                            let l_ab = at.lambda[g][a + b * k];
+                            let row = &e[(o + b) * r..(o + b + 1) * r];
+                            out[(l * k + a) * r..(l * k + a + 1) * r]
+                                .iter_mut()
+                                .zip(row)
+                                .for_each(|(o, e)| *o += l_ab * e);
+                        }
+                    }
+                }
+                by_level.push(out);
+            }
+            let mut position = vec![None; p];
+            self.latent.iter().enumerate().for_each(|(i, &j)| position[j] = Some(i));
+            cov.restricted = Some(Restricted { position, lx: lx.clone(), by_level });
+        }
+        let s = rows::skewness(&self.plan, m, rows, &cov, &self.d3);
+        drop(cov);
+        let mut v = self.project(&at.lambda, &s.z);
+        let mut vb: Vec<f64> = self.latent.iter().map(|&j| s.x[j]).collect();
+        self.joint_solve(&f, &lx, &mut v, &mut vb);
+        let bv = self.effects(&at.lambda, &v);
+        let mut beta: Vec<f64> = (0..p).map(|j| at.xg[j] + s.x[j]).collect();
+        for (f, factor) in m.factors.iter().enumerate() {
+            for (zx, v) in factor.zx.chunks_exact(p + 1).zip(&bv[f]) {
+                beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * v);
+            }
+        }
+        for (i, &j) in self.latent.iter().enumerate() {
+            let column = &m.xx[j * (p + 1)..j * (p + 1) + p];
+            beta.iter_mut().zip(column).for_each(|(o, x)| *o -= x * vb[i]);
+        }
+        beta.iter_mut().for_each(|b| *b *= 2.0);
+        self.latent.iter().for_each(|&j| beta[j] = 0.0);
+        let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
+        Some((beta, self.gradient_matrices(at, &bt, &v, inv)))
+    }
+
     /// Exact gradient and the working curvature at a point whose factor is the current one.
     pub fn slope(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Slope {
-        let inv = self.lmm().numeric.selected_inverse_pairs(&self.lmm().symbolic, self.moments());
+        let mut inv = self.lmm().numeric.selected_inverse_pairs(&self.lmm().symbolic, self.moments());
+        if !self.latent.is_empty() {
+            if let Some((beta, n)) = self.joint_gradient(rows, at, &mut inv) {
+                return self.curvature(at, beta, n, inv);
+            }
+        }
         if self.rule.is_some() {
             if let Some((beta, n)) = self.quadrature_gradient(rows, at) {
                 return self.curvature(at, beta, n, inv);
@@ -397,7 +575,7 @@ impl Engine {
             sums.add(lambda, rule.node(j), pi, &u, &zg, k);
         }
         let c = sums.effective_inverse(&groups);
-        let cov = Covariance { diag: vec![congruence(lambda, lambda, &c, k, k)], pairs: vec![] };
+        let cov = Covariance { diag: vec![congruence(lambda, lambda, &c, k, k)], pairs: vec![], restricted: None };
         let s = rows::skewness(&self.plan, self.moments(), rows, &cov, &self.d3);
         let bs = quadrature::scaled(&transpose(lambda, k), &s.z[0], k);
         let mut beta = rows::fixed_adjoint(&self.plan, rows, &d1);
@@ -477,7 +655,7 @@ impl Engine {
                 congruence(&lambda[p.lead], &lambda[p.other], z, m.factors[p.lead].cols, m.factors[p.other].cols)
             })
             .collect();
-        Covariance { diag, pairs }
+        Covariance { diag, pairs, restricted: None }
     }
 
     fn curvature(&mut self, at: &Point, beta: Vec<f64>, n: Vec<Vec<f64>>, inv: SelectedInverse) -> Slope {

@@ -12,5 +12,5 @@ mod rows;
 mod search;
 mod start;
 
-pub use fit::{Glmm, GlmmReport, Start};
+pub use fit::{Glmm, GlmmReport, Method, Start};
 pub use rows::{Component, Fixed, GlmmRows};

@@ -229,6 +229,17 @@ impl Plan {
         self.kept.len()
     }
 
+    /// Internal coefficients of one predictor, in order.
+    pub fn coefficients_of(&self, k: usize) -> Vec<usize> {
+        let x = &self.x[k];
+        let dense = x.dense.iter().map(|c| c.coef);
+        let sparse = x.sparse.iter().flat_map(|s| s.entry.iter().map(|e| e.0 as usize));
+        let mut out: Vec<usize> = dense.chain(sparse).collect();
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+
     /// Coefficients of the user's columns; NaN where dropped.
     pub fn user_beta(&self, beta: &[f64]) -> Vec<f64> {
         let mut out = vec![f64::NAN; self.p_total];
@@ -400,7 +411,9 @@ pub enum Want {
     Newton,
     /// The same with every row's curvature made positive.
     Convex,
-    /// Also everything that concerns the fixed effects, and the third derivatives.
+    /// Also everything that concerns the fixed effects.
+    Joint,
+    /// And the third derivatives.
     Full,
 }
 
@@ -417,7 +430,7 @@ pub struct Sums {
 
 impl Sums {
     fn zero(plan: &Plan, m: &Moments, want: Want) -> Self {
-        let full = want == Want::Full;
+        let full = matches!(want, Want::Full | Want::Joint);
         let newton = want != Want::Value;
         let p = if full { plan.p() } else { 0 };
         let sized = |on: bool, n: usize| vec![0.0; if on { n } else { 0 }];
@@ -456,10 +469,73 @@ pub struct Adjoint {
     pub z: Vec<Vec<f64>>,
 }
 
-/// Blocks of Lambda H^-1 Lambda' at the levels and the pairs of levels that occur.
+/// Blocks of Lambda H^-1 Lambda' at the levels and the pairs of levels that occur, and the part of integrated fixed
+/// effects.
 pub struct Covariance {
     pub diag: Vec<Vec<f64>>,
     pub pairs: Vec<Vec<f64>>,
+    pub restricted: Option<Restricted>,
+}
+
+/// What integrating out some fixed effects adds: rows of (X - B H^-1 B'D2X) L_X^-T, with L_X L_X' = X'V^-1X.
+pub struct Restricted {
+    /// Position of every coefficient among the integrated ones.
+    pub position: Vec<Option<usize>>,
+    /// Cholesky factor of X'V^-1X of the integrated coefficients.
+    pub lx: Vec<f64>,
+    /// Lambda H^-1 B'D2X L_X^-T by factor, levels x cols x r.
+    pub by_level: Vec<Vec<f64>>,
+}
+
+impl Restricted {
+    fn len(&self) -> usize {
+        (self.lx.len() as f64).sqrt().round() as usize
+    }
+
+    /// Rows w_a of one data row, K x r; S_ab gains w_a'w_b.
+    fn row(
+        &self,
+        plan: &Plan,
+        panel: &Panel,
+        rows: &GlmmRows<'_>,
+        i: usize,
+        r: usize,
+        entries: &mut Vec<(u32, f64)>,
+        w: &mut [f64],
+    ) {
+        let n = self.len();
+        w.fill(0.0);
+        for (a, xp) in plan.x.iter().enumerate() {
+            let out = &mut w[a * n..(a + 1) * n];
+            let d = xp.dense.len();
+            for (col, x) in xp.dense.iter().zip(&panel.x[a][r * d..(r + 1) * d]) {
+                if let Some(p) = self.position[col.coef] {
+                    out[p] += x;
+                }
+            }
+            if !xp.sparse.is_empty() {
+                sparse_entries(xp, &rows.components[a], i, entries);
+                for &(j, x) in entries.iter() {
+                    if let Some(p) = self.position[j as usize] {
+                        out[p] += x;
+                    }
+                }
+            }
+            if out.iter().any(|v| *v != 0.0) {
+                crate::dense::solve_left_l(&self.lx, n, n, out, 1, n);
+            }
+        }
+        for (f, zf) in plan.z.iter().enumerate() {
+            let cols = zf.columns.len();
+            let l = panel.codes[f][r] as usize;
+            for (c, col) in zf.columns.iter().enumerate() {
+                let z = panel.z[f][r * cols + c];
+                let e = &self.by_level[f][(l * cols + c) * n..(l * cols + c + 1) * n];
+                let out = &mut w[col.component * n..(col.component + 1) * n];
+                out.iter_mut().zip(e).for_each(|(o, e)| *o -= z * e);
+            }
+        }
+    }
 }
 
 fn chunk_bounds(n: usize, size: usize) -> Vec<usize> {
@@ -686,14 +762,16 @@ fn pass_range(
             }
             scatter_random(plan, m, &panel, stride, start, n, s);
         }
-        if want == Want::Full {
+        if matches!(want, Want::Full | Want::Joint) {
             panel.fill_x(plan, rows, start, n);
+            fixed_sums.scatter(plan, rows, &panel, stride, start, n, s);
+        }
+        if want == Want::Full {
             for (to, row) in
                 d3[(start - from) * k3..].chunks_exact_mut(k3).zip(panel.out[..n * stride].chunks_exact(stride))
             {
                 to.copy_from_slice(&row[1 + k + k2..]);
             }
-            fixed_sums.scatter(plan, rows, &panel, stride, start, n, s);
         }
         start += n;
     }
@@ -849,7 +927,7 @@ struct FixedSums {
 
 impl FixedSums {
     fn new(plan: &Plan, want: Want) -> Self {
-        let on = want == Want::Full;
+        let on = matches!(want, Want::Full | Want::Joint);
         let mut blocks = vec![];
         for a in 0..plan.k {
             for b in a..plan.k {
@@ -1012,6 +1090,7 @@ fn skewness_range(
     let k = plan.k;
     let k3 = k * (k + 1) * (k + 2) / 6;
     let third = packed3(k);
+    let mut w = vec![0.0; k * cov.restricted.as_ref().map_or(0, |r| r.len())];
     let mut panel = Panel::new(plan, 0);
     let mut entries = vec![];
     let mut start = from;
@@ -1044,6 +1123,16 @@ fn skewness_range(
                         let (ca, cb) = (lead.columns[a].component, other.columns[b].component);
                         sq[ca * k + cb] += v;
                         sq[cb * k + ca] += v;
+                    }
+                }
+            }
+            if let Some(fixed) = &cov.restricted {
+                fixed.row(plan, &panel, rows, start + r, r, &mut entries, &mut w);
+                let n = fixed.len();
+                for a in 0..k {
+                    for b in 0..k {
+                        let (wa, wb) = (&w[a * n..(a + 1) * n], &w[b * n..(b + 1) * n]);
+                        sq[a * k + b] += wa.iter().zip(wb).map(|(x, y)| x * y).sum::<f64>();
                     }
                 }
             }

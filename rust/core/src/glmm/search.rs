@@ -165,6 +165,21 @@ impl Joint {
         (Joint { p: p + free, c: c - free, gradient, hessian: h }, least)
     }
 
+    /// Profile out coefficients that are found inside (their gradient is zero).
+    fn eliminate(&mut self, latent: &[usize]) {
+        let n = self.p + self.c;
+        for &j in latent {
+            let pivot = self.hessian[j + j * n];
+            let column: Vec<f64> = self.hessian[j * n..(j + 1) * n].to_vec();
+            for b in 0..n {
+                for a in 0..n {
+                    self.hessian[a + b * n] -= column[a] * column[b] / pivot;
+                }
+            }
+            self.hold(j);
+        }
+    }
+
     /// Take a parameter out of the search.
     fn hold(&mut self, i: usize) {
         let n = self.p + self.c;
@@ -240,8 +255,10 @@ struct Mark {
 
 impl Mark {
     fn new(e: &Engine, at: &Point, slope: &Slope) -> Self {
+        let mut beta = at.beta.clone();
+        e.latent.iter().for_each(|&j| beta[j] = 0.0);
         Mark {
-            beta: at.beta.clone(),
+            beta,
             shape: at.shape.clone(),
             sigma: covariances(e.moments(), &at.lambda),
             beta_gradient: slope.beta.clone(),
@@ -291,7 +308,8 @@ pub fn minimise(
     let mut secants: Vec<Secant> = vec![];
     let mut last: Option<Mark> = None;
     let (mut damping, mut close, mut iterations) = (0.0, false, 0);
-    let (mut decrease, mut least) = (0.0, 1.0);
+    let mut least = 1.0;
+    let mut decrease;
     let mut outcome = Outcome::Converged;
     let mut resting: Vec<bool> = vec![false; c + free];
     let mut stale = false;
@@ -328,6 +346,7 @@ pub fn minimise(
             if close {
                 least = l;
             }
+            joint.eliminate(&e.latent);
             if damping < 0.5 {
                 local.iter().for_each(|(s, y)| bfgs(&mut joint.hessian, p + free + c, s, y));
             }

@@ -8,8 +8,8 @@ use crate::design::Moments;
 
 /// Smallest and largest standard deviation to start from, in units of one level's information.
 const LOW: f64 = 0.3;
-/// Shrinks the first estimate where it comes out at or below zero.
-const HIGH: f64 = 30.0;
+/// Largest one.
+const HIGH: f64 = 1e6;
 
 /// Relative factors of every grouping factor (diagonal), from the scores Z'D1 by factor (levels x cols).
 pub fn variances(m: &Moments, units: &[Vec<Vec<f64>>], zg: &[Vec<f64>]) -> Vec<Vec<f64>> {
