@@ -89,7 +89,7 @@ class Call:
     @property
     def linear(self) -> bool:
         """Whether the linear engine has the likelihood."""
-        return is_linear(self.family, self.parts, self.frequency_weights) and self.zero_inflation is None
+        return self.zero_inflation is None and is_linear(self.family, self.formula, self.parts, self.frequency_weights)
 
     @property
     def outcome(self) -> Outcome:

@@ -43,7 +43,7 @@ FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time"}
 STRUCTURE = "covariance structures beside us and diag"
 AGQ = "adaptive Gauss-Hermite quadrature"
 WAITS = {
-    **dict.fromkeys(["tmb_cov_ar1_poisson", "tmb_cov_rr1"], STRUCTURE),
+    "tmb_cov_rr1": STRUCTURE,
     **dict.fromkeys([name for name in RANDOM if name != "ma_censored"], AGQ),
     **dict.fromkeys([f"glmm_{m}" for m in ("bacteria_agq10", "cbpp_agq25", "cbpp_agq9", "contraception_agq9",
                                            "toenail_agq20")], AGQ),
@@ -59,7 +59,6 @@ LATER = {
                      "tmb_cov_hetar1", "tmb_sleep_ar1_disp0"], NO_RESIDUAL),
     **dict.fromkeys(["tmb_cov_ou", "tmb_cov_exp", "tmb_cov_exp_poisson"], COORDINATES),
     **dict.fromkeys(["tmb_cov_propto", "tmb_cov_equalto", "tmb_cov_propto_poisson"], KNOWN),
-    "tmb_sleep_cs_ml": STRUCTURE,
     "tmb_prior": "priors",
     "tmb_map_theta": "parameters held at a value",
     "tmb_map_equal": "parameters tied to each other",

@@ -13,6 +13,7 @@ from ranef.families import Distribution
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ranef.formula import Formula
     from ranef.frame import Design, Part
 
 __all__ = [
@@ -32,10 +33,15 @@ __all__ = [
 ]
 
 
-def is_linear(family: Distribution, parts: Sequence[Part], frequencies: object = None) -> bool:
-    """Whether a model has the exact likelihood of the linear engine: gaussian, identity link, one residual variance."""
+def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], frequencies: object = None) -> bool:
+    """Whether the linear engine has the likelihood: gaussian, identity link, one residual variance, us and diag terms.
+
+    A structure that no engine knows is left to the linear one, which says so.
+    """
+    structures = {bar.structure for bar in formula.bars}
+    patterned = bool(structures & set(laplace.PATTERNED)) and structures <= set(laplace.STRUCTURES)
     plain = all(part.formula is not None and str(part.formula) == "~ 1" for part in parts)
-    return family.is_gaussian_identity and plain and frequencies is None
+    return family.is_gaussian_identity and plain and frequencies is None and not patterned
 
 
 def engine_of(task: Task) -> Engine:

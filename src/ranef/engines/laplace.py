@@ -16,7 +16,7 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
-from ranef.engines.linear import STRUCTURES, sources, structure_error, theta_lower
+from ranef.engines.linear import sources, structure_error, theta_lower
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.families import Distribution, link_of
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
 
 Source = tuple[Any, Any, Any, int]
+#: Covariance structures with fewer parameters than "us"; they need nothing but their columns, in order.
+PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep")
+STRUCTURES = ("us", "diag", *PATTERNED)
 
 
 # ---- components ------------------------------------------------------------------------------------------------------
@@ -183,7 +186,7 @@ def start_of(task: Task, design: Design) -> dict[str, Any] | None:
     if given is None:
         return thresholds
     needed = len(theta_lower(design.terms))
-    if len(given) != needed:
+    if len(given) != needed and not any(t.structure in PATTERNED for t in design.terms):
         raise DataError(f"control: start has {len(given)} values, the model has {needed} theta parameters")
     return {"theta": np.array(given), **(thresholds or {})}
 

@@ -1,8 +1,8 @@
 """The table of families, as the core gives it: names, aliases, parameters with their links, legal responses.
 
-The core's record of a family is a dict: `name`, `aliases`, `parameters` (dicts of `name, range, link, links, meaning`; the
-mean first, the dispersion second), `support` (a sentence), `discrete`, `trials`, `truncation`, `zero_inflation`, `note`
-(the variance function). All that Python says about a family comes from it; `ALIASES` and `NICKNAMES` add what other
+The core's record of a family is a dict: `name`, `aliases`, `parameters` (dicts of `name, range, link, links, meaning`;
+the mean first, the dispersion second), `support` (a sentence), `discrete`, `trials`, `truncation`, `zero_inflation`,
+`note` (the variance function). All that Python says about a family comes from it; `ALIASES` and `NICKNAMES` add what other
 packages call families and parameters.
 """
 
@@ -64,7 +64,7 @@ class Entry:
     support : str
         Which responses are legal: a value of `SUPPORTS`.
     discrete, truncated, inflatable : bool
-        Whether responses are counts or categories; whether a zero-truncated form exists; whether extra zeros can be had.
+        Whether responses are counts or categories, a zero-truncated form exists, extra zeros can be had.
     note : str
         The variance function and what the dispersion is.
     """

@@ -27,7 +27,7 @@ class Covariance:
     names : tuple of str
         The varying columns.
     structure : str
-        "us" | "diag".
+        "us", "diag" or the name of the wrapper.
     sd : (k,) array
         Standard deviations.
     corr, cov : (k, k) arrays
@@ -47,7 +47,7 @@ class Covariance:
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """Positions (i, j), i > j, of the correlations that were estimated."""
-        k = len(self.names) if self.structure == "us" else 0
+        k = 0 if self.structure in ("diag", "homdiag") else len(self.names)
         return [(i, j) for j in range(k) for i in range(j + 1, k)]
 
 
@@ -132,6 +132,6 @@ def _columns(table: list[Any]) -> dict[str, list[Any]]:
 
 
 def _line(term: Covariance, i: int) -> str:
-    corr = " ".join(f"{term.corr[i, j]:6.2f}" for j in range(i)) if term.structure == "us" else ""
+    corr = " ".join(f"{term.corr[i, j]:6.2f}" for j in range(i)) if term.pairs else ""
     group = term.group if i == 0 else ""
     return f"{group:<14}{term.names[i]:<24}{term.sd[i]:>12.6g}  {corr}".rstrip()
