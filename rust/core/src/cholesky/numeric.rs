@@ -66,6 +66,9 @@ fn sandwich(a: &[f64], v: &[f64], b: &[f64], ka: usize, kb: usize, out: &mut [f6
         (2, 2) => return small_sandwich::<2>(a, v, b, out, ld),
         (3, 3) => return small_sandwich::<3>(a, v, b, out, ld),
         (4, 4) => return small_sandwich::<4>(a, v, b, out, ld),
+        (5, 5) => return small_sandwich::<5>(a, v, b, out, ld),
+        (6, 6) => return small_sandwich::<6>(a, v, b, out, ld),
+        (8, 8) => return small_sandwich::<8>(a, v, b, out, ld),
         _ => {}
     }
     let mut stack = [0.0; 64];
@@ -99,10 +102,16 @@ fn small_sandwich<const K: usize>(a: &[f64], v: &[f64], b: &[f64], out: &mut [f6
             }
         }
     }
+    // Columns of A' are read side by side, so that the inner loop runs along a column of the result.
+    let rows: [[f64; K]; K] = std::array::from_fn(|s| std::array::from_fn(|i| a[i][s]));
     for j in 0..K {
-        for i in 0..K {
-            out[i + j * ld] = (0..K).map(|s| a[i][s] * t[j][s]).sum();
+        let mut column = [0.0; K];
+        for s in 0..K {
+            for i in 0..K {
+                column[i] += rows[s][i] * t[j][s];
+            }
         }
+        out[j * ld..j * ld + K].copy_from_slice(&column);
     }
 }
 
