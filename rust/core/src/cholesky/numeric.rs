@@ -39,14 +39,17 @@ impl Source<'_> {
     }
 
     /// Block (row node, column node) of an edge, rows x cols with leading dimension `ld`.
+    #[inline]
     fn edge(&self, e: &Edge, column_factor: usize, out: &mut [f64], ld: usize) {
         let pair = &self.moments.pairs[e.pair as usize];
+        let (ll, lo) = (&self.lambda[pair.lead], &self.lambda[pair.other]);
+        if ll.len() == 1 && lo.len() == 1 {
+            out[0] = ll[0] * lo[0] * pair.value[e.entry as usize];
+            return;
+        }
         let (kl, ko) = (self.moments.factors[pair.lead].cols, self.moments.factors[pair.other].cols);
         let v = &pair.value[e.entry as usize * kl * ko..(e.entry as usize + 1) * kl * ko];
-        let (ll, lo) = (&self.lambda[pair.lead], &self.lambda[pair.other]);
-        if kl == 1 && ko == 1 {
-            out[0] = ll[0] * lo[0] * v[0];
-        } else if pair.lead != column_factor {
+        if pair.lead != column_factor {
             sandwich(ll, v, lo, kl, ko, out, ld);
         } else {
             let mut t = vec![0.0; kl * ko];
