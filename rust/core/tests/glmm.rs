@@ -156,7 +156,10 @@ fn gradient_of_every_family_with_random_effects_in_every_predictor() {
         // Identity and inverse links leave the support when the predictor moves far.
         let scale = if f.can_leave() { 0.1 } else { 1.0 };
         let theta: Vec<f64> = [0.3, 0.05, 0.2, 0.25, 0.15].iter().map(|t| t * scale).collect();
-        eprintln!("{} {beta:?}", entry.name);
+        if entry.name == "ordered_beta" {
+            // Cutpoints far enough apart for random effects to leave them in order.
+            (beta[3], beta[4]) = (-1.5, 1.5);
+        }
         let mut model = Glmm::new(&rows, f).unwrap();
         let error = gradient_error(entry.name, &mut model, &rows, &beta, &theta);
         assert!(error < 1e-6, "{}: {error:.2e}", entry.name);
