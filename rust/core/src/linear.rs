@@ -317,11 +317,7 @@ impl Lmm {
         let mut cross = vec![0.0; p * c];
         if p > 0 {
             let mut w = vec![0.0; p * c];
-            for (x, f) in v.chunks_exact(c).zip(s.f.chunks_exact(p + 1)) {
-                for (i, &xi) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
-                    w[i * p..(i + 1) * p].iter_mut().zip(f).for_each(|(o, f)| *o += xi * f);
-                }
-            }
+            dense::gemm_nt(&mut w, p, &s.f, p + 1, &v, c, p, c, sym.size, 1.0);
             cross.copy_from_slice(&w);
             dense::solve_left_l(&s.lx, p, p, &mut w, c, p);
             for j in 0..c {

@@ -243,9 +243,8 @@ impl Inverter<'_> {
         let leaves: Vec<u32> =
             self.sym.children(index).iter().copied().filter(|&c| self.sym.supers[c as usize].leaf).collect();
         // Enough batches for any number of threads, and never a number that depends on them.
-        let work: usize =
-            leaves.iter().map(|&c| &self.sym.supers[c as usize]).map(|s| (s.below * s.below * s.width) as usize).sum();
-        let batch = if work < 200_000 { LEAVES } else { (leaves.len() / 16).clamp(16, LEAVES) };
+        let work: f64 = leaves.iter().map(|&c| self.sym.supers[c as usize].leaf_work()).sum();
+        let batch = if work < 2e5 { LEAVES } else { (leaves.len() / 16).clamp(16, LEAVES) };
         let parts: Vec<Cross> = if leaves.len() <= batch {
             vec![self.invert_leaves(&leaves, &z, ld)]
         } else {

@@ -15,7 +15,7 @@ const SLAB: usize = 32_768;
 /// Columns of leaves that are spread out at once.
 const SPREAD: usize = 256;
 /// A multiplication with indirect addressing costs about this many in a dense kernel.
-const INDIRECT: usize = 8;
+const INDIRECT: f64 = 8.0;
 /// Fronts smaller than this are not worth a dense kernel.
 const SMALL_FRONT: usize = 32;
 
@@ -37,12 +37,10 @@ fn spread_pays(sym: &Symbolic, leaves: &[u32], ld: usize) -> bool {
     if ld < SMALL_FRONT {
         return false;
     }
-    let (mut sparse, mut columns) = (0usize, 0usize);
-    for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
-        sparse += (s.width * s.below) as usize * s.below as usize;
-        columns += s.width as usize;
-    }
-    columns * ld * ld < INDIRECT * sparse
+    let supers = || leaves.iter().map(|&c| &sym.supers[c as usize]);
+    let sparse: f64 = supers().map(Super::leaf_work).sum();
+    let columns: f64 = supers().map(|s| s.width as f64).sum();
+    columns * (ld as f64).powi(2) < INDIRECT * sparse
 }
 
 /// Subtract L21 L21' of every leaf from a front: its own columns (`panel`) and the rows below them (`update`).

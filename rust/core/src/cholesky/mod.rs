@@ -4,7 +4,8 @@
 //! orders the nodes and finds the supernodes once a model; `numeric` factorises, solves and inverts for each theta.
 //! Independent nodes (the levels of the leading factor and all that is nested in it) are eliminated first in one
 //! sweep; where the rest fills in it becomes one dense front, handled by blocked kernels (multifrontal method,
-//! Duff & Reid 1983; selected inverse, Takahashi et al. 1973).
+//! Duff & Reid 1983; selected inverse, Takahashi et al. 1973). Whether it is worth ordering that rest, or better to
+//! take all of it as one dense front, is decided by an estimate of the cost of both.
 
 mod inverse;
 mod leaves;

@@ -39,14 +39,17 @@ impl Source<'_> {
     }
 
     /// Block (row node, column node) of an edge, rows x cols with leading dimension `ld`.
+    #[inline]
     fn edge(&self, e: &Edge, column_factor: usize, out: &mut [f64], ld: usize) {
         let pair = &self.moments.pairs[e.pair as usize];
+        let (ll, lo) = (&self.lambda[pair.lead], &self.lambda[pair.other]);
+        if ll.len() == 1 && lo.len() == 1 {
+            out[0] = ll[0] * lo[0] * pair.value[e.entry as usize];
+            return;
+        }
         let (kl, ko) = (self.moments.factors[pair.lead].cols, self.moments.factors[pair.other].cols);
         let v = &pair.value[e.entry as usize * kl * ko..(e.entry as usize + 1) * kl * ko];
-        let (ll, lo) = (&self.lambda[pair.lead], &self.lambda[pair.other]);
-        if kl == 1 && ko == 1 {
-            out[0] = ll[0] * lo[0] * v[0];
-        } else if pair.lead != column_factor {
+        if pair.lead != column_factor {
             sandwich(ll, v, lo, kl, ko, out, ld);
         } else {
             let mut t = vec![0.0; kl * ko];
@@ -66,6 +69,9 @@ fn sandwich(a: &[f64], v: &[f64], b: &[f64], ka: usize, kb: usize, out: &mut [f6
         (2, 2) => return small_sandwich::<2>(a, v, b, out, ld),
         (3, 3) => return small_sandwich::<3>(a, v, b, out, ld),
         (4, 4) => return small_sandwich::<4>(a, v, b, out, ld),
+        (5, 5) => return small_sandwich::<5>(a, v, b, out, ld),
+        (6, 6) => return small_sandwich::<6>(a, v, b, out, ld),
+        (8, 8) => return small_sandwich::<8>(a, v, b, out, ld),
         _ => {}
     }
     let mut stack = [0.0; 64];
@@ -99,10 +105,16 @@ fn small_sandwich<const K: usize>(a: &[f64], v: &[f64], b: &[f64], out: &mut [f6
             }
         }
     }
+    // Columns of A' are read side by side, so that the inner loop runs along a column of the result.
+    let rows: [[f64; K]; K] = std::array::from_fn(|s| std::array::from_fn(|i| a[i][s]));
     for j in 0..K {
-        for i in 0..K {
-            out[i + j * ld] = (0..K).map(|s| a[i][s] * t[j][s]).sum();
+        let mut column = [0.0; K];
+        for s in 0..K {
+            for i in 0..K {
+                column[i] += rows[s][i] * t[j][s];
+            }
         }
+        out[j * ld..j * ld + K].copy_from_slice(&column);
     }
 }
 

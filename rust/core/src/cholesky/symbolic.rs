@@ -41,6 +41,13 @@ pub struct Super {
     pub panel: usize,
 }
 
+impl Super {
+    /// Multiplications that a leaf causes in its parent's front.
+    pub fn leaf_work(&self) -> f64 {
+        self.width as f64 * (self.below as f64).powi(2)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Symbolic {
     pub nodes: usize,

@@ -190,6 +190,11 @@ fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
     (top + f64::ln(s0) + ln_step, centre + m, s2 / s0 - m * m)
 }
 
+/// Whether the series starts at 0 and has a tail of some 10^5 terms: spread far beyond any count that is modelled so.
+fn too_long(mu: f64, nu: f64) -> bool {
+    mu * nu < 250.0 && (mu / nu).sqrt().min(mu) > 5e3
+}
+
 /// log lambda for a mean: Newton's method on the log of the mean, kept inside a bracket.
 fn conway_lambda(mu: f64, nu: f64) -> f64 {
     let guess = mu + (nu - 1.0) / (2.0 * nu);
@@ -198,7 +203,7 @@ fn conway_lambda(mu: f64, nu: f64) -> f64 {
     // With nu < 1 the mode lambda^(1/nu) lies below the mean.
     let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
     if nu < 1.0 {
-        high = nu * (mu + 1.0).ln();
+        high = nu * (mu + 1.0).ln().max(0.0) + 1e-12;
         x = x.min(high);
     }
     for _ in 0..100 {
@@ -270,7 +275,7 @@ impl Density for ConwayMaxwellPoisson {
     fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
         let (mu, nu) = (p[0].value(), (-p[1].ln()).exp());
         let (m, n0) = (mu.value(), nu.value());
-        if !(m < 1e9 && m > 0.0 && n0 > 1e-8 && n0 < 1e12) {
+        if !(m < 1e9 && m > 0.0 && n0 > 1e-8 && n0 < 1e8) || too_long(m, n0) {
             return limit(row.y, m);
         }
         let x0 = conway_lambda(m, n0);
@@ -293,12 +298,18 @@ impl Density for ConwayMaxwellPoisson {
 
     fn moments(&self, _: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
         let (mu, nu) = (p[0].value(), 1.0 / p[1].value());
+        if too_long(mu, nu) {
+            return (mu, f64::NAN);
+        }
         let (_, mean, variance) = conway_sums(conway_lambda(mu, nu), nu);
         (mean, variance)
     }
 
     fn draw(&self, _: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
         let (mu, nu) = (p[0].value(), 1.0 / p[1].value());
+        if too_long(mu, nu) {
+            return f64::NAN;
+        }
         let x = conway_lambda(mu, nu);
         let (ln_z, _, _) = conway_sums(x, nu);
         rng.count(0.0, |j| j * x - nu * special::ln_factorial(j) - ln_z)

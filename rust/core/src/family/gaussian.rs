@@ -217,19 +217,19 @@ pub fn owen_t(h: f64, a: f64) -> f64 {
     let end = if h > 0.0 { a.min(9.0 / h) } else { a };
     let panels = 1 + (2.0 * end * h.max(1.0)) as usize;
     let width = end / panels as f64;
-    let sum: f64 = (0..panels).map(|i| gauss_legendre(|x| f(x), i as f64 * width, width)).sum();
+    let sum: f64 = (0..panels).map(|i| gauss_legendre(f, i as f64 * width, width)).sum();
     sum / (2.0 * std::f64::consts::PI)
 }
 
 /// Twelve-point Gauss-Legendre quadrature on [from, from + width].
 fn gauss_legendre(f: impl Fn(f64) -> f64, from: f64, width: f64) -> f64 {
     const NODES: [(f64, f64); 6] = [
-        (0.125_233_408_511_468_92, 0.249_147_045_813_402_77),
+        (0.125_233_408_511_468_9, 0.249_147_045_813_402_8),
         (0.367_831_498_998_180_2, 0.233_492_536_538_354_8),
         (0.587_317_954_286_617_5, 0.203_167_426_723_065_92),
         (0.769_902_674_194_304_7, 0.160_078_328_543_346_22),
         (0.904_117_256_370_474_9, 0.106_939_325_995_318_43),
-        (0.981_560_634_246_719_2, 0.047_175_336_386_511_83),
+        (0.981_560_634_246_719_2, 0.047_175_336_386_511_8),
     ];
     let (mid, half) = (from + 0.5 * width, 0.5 * width);
     half * NODES.iter().map(|(x, w)| w * (f(mid + half * x) + f(mid - half * x))).sum::<f64>()

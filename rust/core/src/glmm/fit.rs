@@ -232,9 +232,9 @@ impl Glmm {
         let at = e.evaluate(rows, beta, &lambda, &shape, u)?;
         let slope = e.slope(rows, &at);
         let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
-        let mut theta = e.model.theta_gradient(&e.model.term_lambda(&exact), &sigma);
-        theta.extend(&slope.gradient[..shape.len()]);
-        Ok(Gradient { beta: slope.beta, theta, mode: at.beta })
+        let mut along = e.model.theta_gradient(&e.model.term_lambda_from_theta(&theta[..e.model.theta_len()])?, &sigma);
+        along.extend(&slope.gradient[..shape.len()]);
+        Ok(Gradient { beta: slope.beta, theta: along, mode: at.beta })
     }
 
     /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact

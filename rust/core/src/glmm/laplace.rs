@@ -662,7 +662,9 @@ impl Engine {
         let lmm = &self.model.lmm;
         let (solution, curve) = self.working_solution(&at.lambda);
         let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
-        let (q, cross, info) = if directions.is_empty() {
+        let (q, cross, info) = if directions.is_empty() && lmm.components.is_empty() {
+            (vec![], vec![], vec![])
+        } else if directions.is_empty() {
             let (q, cross) = lmm.quadratic(&solution, &at.u);
             (q, cross, lmm.information_of(inv))
         } else {

@@ -1,0 +1,296 @@
+//! The Laplace engine as a whole: its gradient against differences, and the identities it must satisfy.
+
+use ranef_core::design::{Block, Codes, Numeric, Structure, Term};
+use ranef_core::family::{table, Data, Family, Spec};
+use ranef_core::glmm::{Component, Fixed, Glmm, GlmmRows, Method, Start};
+use ranef_core::optimise::Options;
+use ranef_core::structure::Pattern;
+
+/// Numbers in (0, 1) from a linear congruential generator.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        (-2.0 * self.next().ln()).sqrt() * (2.0 * std::f64::consts::PI * self.next()).cos()
+    }
+}
+
+/// Columns of a small design: 12 groups crossed with 5, a covariate, a time factor of 4 levels.
+struct Columns {
+    n: usize,
+    x: Vec<f64>,
+    g: Vec<i32>,
+    h: Vec<i32>,
+    time: Vec<i32>,
+    eye: Vec<f64>,
+}
+
+fn columns(n: usize) -> Columns {
+    let mut d = Draw(7);
+    let mut eye = vec![0.0; 16];
+    (0..4).for_each(|i| eye[5 * i] = 1.0);
+    Columns {
+        n,
+        x: (0..n).map(|_| d.normal()).collect(),
+        g: (0..n).map(|i| (i % 12) as i32).collect(),
+        h: (0..n).map(|i| ((i / 12) % 5) as i32).collect(),
+        time: (0..n).map(|i| ((i / 7) % 4) as i32).collect(),
+        eye,
+    }
+}
+
+impl Columns {
+    fn one(&self) -> Block<'_> {
+        Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None }
+    }
+
+    fn slope(&self) -> Block<'_> {
+        Block { codes: None, contrast: &[], levels: 0, cols: 1, x: Some(Numeric::F64(&self.x)) }
+    }
+
+    fn times(&self) -> Block<'_> {
+        Block { codes: Some(Codes::I32(&self.time)), contrast: &self.eye, levels: 4, cols: 4, x: None }
+    }
+
+    fn term<'a>(&'a self, codes: &'a [i32], levels: usize, structure: Structure, blocks: Vec<Block<'a>>) -> Term<'a> {
+        Term { codes: Codes::I32(codes), levels, structure, blocks }
+    }
+
+    /// Intercept and covariate in the first predictor, intercepts in the others.
+    fn components(&self, k: usize) -> (Vec<Component<'_>>, usize) {
+        let mut out = vec![Component {
+            fixed: vec![Fixed { block: self.one(), first: 0 }, Fixed { block: self.slope(), first: 1 }],
+            offset: None,
+        }];
+        for c in 1..k {
+            out.push(Component { fixed: vec![Fixed { block: self.one(), first: 1 + c }], offset: None });
+        }
+        (out, k + 1)
+    }
+
+    fn rows<'a>(&'a self, k: usize, terms: Vec<(Term<'a>, usize, Option<Pattern>)>, y: &'a [f64]) -> GlmmRows<'a> {
+        let (components, p) = self.components(k);
+        GlmmRows {
+            n: self.n,
+            components,
+            p,
+            owner: terms.iter().map(|t| t.1).collect(),
+            patterns: terms.iter().map(|t| t.2.clone()).collect(),
+            terms: terms.into_iter().map(|t| t.0).collect(),
+            data: Data { y, ..Data::default() },
+            weights: None,
+        }
+    }
+}
+
+/// Legal responses of every kind of support: the first that a family allows is taken.
+fn responses(n: usize) -> Vec<Vec<f64>> {
+    let mut d = Draw(11);
+    let mut make = |f: &dyn Fn(f64) -> f64| (0..n).map(|_| f(d.next())).collect::<Vec<f64>>();
+    vec![
+        make(&|u| 3.0 * (u - 0.4)),
+        make(&|u| 0.2 + 3.0 * u * u),
+        make(&|u| (5.0 * u * u).floor()),
+        make(&|u| 0.05 + 0.9 * u),
+        make(&|u| (u > 0.4) as u8 as f64),
+    ]
+}
+
+const REAL: usize = 0;
+const COUNT: usize = 2;
+const BINARY: usize = 4;
+
+/// Largest error of the gradient against central differences, relative to 1 + |gradient|.
+fn gradient_error(what: &str, model: &mut Glmm, rows: &GlmmRows<'_>, beta: &[f64], theta: &[f64]) -> f64 {
+    let exact = model.evaluate(rows, beta, theta).expect(what).gradient;
+    let mut worst = 0.0f64;
+    for j in 0..beta.len() + theta.len() {
+        let at = |model: &mut Glmm, s: f64| {
+            let (mut b, mut t) = (beta.to_vec(), theta.to_vec());
+            if j < b.len() {
+                b[j] += s;
+            } else {
+                t[j - b.len()] += s;
+            }
+            model.evaluate(rows, &b, &t).expect(what).loglik
+        };
+        let h = 1e-4;
+        let near = at(model, h) - at(model, -h);
+        let far = at(model, 2.0 * h) - at(model, -2.0 * h);
+        let numeric = (8.0 * near - far) / (12.0 * h);
+        worst = worst.max((numeric - exact[j]).abs() / (1.0 + exact[j].abs()));
+    }
+    worst
+}
+
+fn family(name: &str, zero_inflation: bool) -> Family {
+    Family::new(&Spec { name: name.into(), zero_inflation, ..Spec::default() }).unwrap()
+}
+
+#[test]
+fn gradient_of_every_family_with_random_effects_in_every_predictor() {
+    let c = columns(120);
+    let all = responses(c.n);
+    let mut seen = 0;
+    for entry in table().iter().filter(|e| e.name != "cumulative") {
+        let f = family(entry.name, false);
+        let k = f.parameters();
+        let Some(y) = all.iter().rev().find(|y| f.check(&Data { y, ..Data::default() }).is_ok()) else {
+            panic!("no response for {}", entry.name);
+        };
+        let terms = vec![
+            (c.term(&c.g, 12, Structure::Unstructured, vec![c.one(), c.slope()]), 0, None),
+            (c.term(&c.h, 5, Structure::Diagonal, vec![c.one()]), 0, None),
+            (c.term(&c.g, 12, Structure::Diagonal, vec![c.one()]), k - 1, None),
+        ];
+        let rows = c.rows(k, terms, y);
+        let start = f.start(&rows.data, None);
+        let mut beta = vec![0.02; rows.p];
+        beta[0] = start[0];
+        (1..k).for_each(|j| beta[j + 1] = start[j].clamp(-1.0, 1.5));
+        // Identity and inverse links leave the support when the predictor moves far.
+        let scale = if f.can_leave() { 0.1 } else { 1.0 };
+        let theta: Vec<f64> = [0.3, 0.05, 0.2, 0.25, 0.15].iter().map(|t| t * scale).collect();
+        if entry.name == "ordered_beta" {
+            // Cutpoints far enough apart for random effects to leave them in order.
+            (beta[3], beta[4]) = (-1.5, 1.5);
+        }
+        let mut model = Glmm::new(&rows, f).unwrap();
+        let error = gradient_error(entry.name, &mut model, &rows, &beta, &theta);
+        assert!(error < 1e-6, "{}: {error:.2e}", entry.name);
+        seen += 1;
+    }
+    assert!(seen >= 15, "only {seen} families were tried");
+}
+
+#[test]
+fn gradient_of_every_structure() {
+    let c = columns(120);
+    let y = &responses(c.n)[COUNT];
+    let points: Vec<Vec<f64>> = [0.0, 1.0, 1.7, 3.0].iter().map(|&t| vec![t]).collect();
+    let mut matrix = vec![0.3; 16];
+    (0..4).for_each(|i| matrix[5 * i] = 1.2);
+    for kind in ranef_core::structure::Kind::ALL {
+        let pattern = Pattern::new(kind.name(), 4, &points, matrix.clone()).unwrap();
+        let theta = (0..pattern.parameters()).map(|i| -0.5 + 0.1 * i as f64);
+        let all: Vec<f64> = [0.4].into_iter().chain(theta).collect();
+        let terms = vec![
+            (c.term(&c.g, 12, Structure::Patterned, vec![c.times()]), 0, Some(pattern)),
+            (c.term(&c.h, 5, Structure::Unstructured, vec![c.one()]), 0, None),
+        ];
+        let rows = c.rows(1, terms, y);
+        let mut model = Glmm::new(&rows, family("poisson", false)).unwrap();
+        let error = gradient_error("", &mut model, &rows, &[0.3, 0.2], &all);
+        assert!(error < 1e-6, "{}: {error:.2e}", kind.name());
+    }
+}
+
+fn simple<'a>(c: &'a Columns, y: &'a [f64], k: usize, slope: bool) -> GlmmRows<'a> {
+    let blocks = if slope { vec![c.one(), c.slope()] } else { vec![c.one()] };
+    c.rows(k, vec![(c.term(&c.g, 12, Structure::Unstructured, blocks), 0, None)], y)
+}
+
+#[test]
+fn gradient_with_zero_inflation_quadrature_and_restriction() {
+    let c = columns(180);
+    let y = &responses(c.n)[COUNT];
+    let rows = simple(&c, y, 3, true);
+    let beta = [0.3, 0.1, 0.2, -1.0];
+    for points in [1, 3, 4] {
+        let mut model = Glmm::new(&rows, family("nbinom2", true)).unwrap();
+        model.engine.set_method(Method::Quadrature(points)).unwrap();
+        let error = gradient_error("", &mut model, &rows, &beta, &[0.5, 0.1, 0.3]);
+        assert!(error < 1e-6, "{points} nodes: {error:.2e}");
+    }
+    // Latent coefficients are found inside: only those of the other predictors and the covariances have a gradient.
+    let mut model = Glmm::new(&rows, family("nbinom2", true)).unwrap();
+    model.engine.set_method(Method::Restricted).unwrap();
+    let error = gradient_error("", &mut model, &rows, &beta, &[0.5, 0.1, 0.3]);
+    assert!(error < 1e-6, "restricted: {error:.2e}");
+}
+
+fn fit(rows: &GlmmRows<'_>, f: Family, method: Method) -> (ranef_core::glmm::GlmmReport, Glmm) {
+    let mut model = Glmm::new(rows, f).unwrap();
+    let report = model.fit(rows, &Start::default(), method, &Options::default()).unwrap();
+    (report, model)
+}
+
+#[test]
+fn quadrature_settles() {
+    let c = columns(180);
+    let y = &responses(c.n)[BINARY];
+    let rows = simple(&c, y, 1, false);
+    let at = |points| fit(&rows, family("binomial", false), Method::Quadrature(points)).0.loglik;
+    let (fine, finer) = (at(25), at(41));
+    assert!((fine - finer).abs() < 1e-9, "{fine} {finer}");
+    assert!((at(1) - fine).abs() < 0.5);
+}
+
+#[test]
+fn gaussian_is_the_linear_mixed_model() {
+    let c = columns(180);
+    let y = &responses(c.n)[REAL];
+    let rows = simple(&c, y, 2, true);
+    let linear = ranef_core::design::Rows {
+        n: c.n,
+        fixed: vec![c.one(), c.slope()],
+        terms: rows.terms.clone(),
+        y,
+        weights: None,
+        offset: None,
+    };
+    for (method, reml) in [(Method::Quadrature(1), false), (Method::Restricted, true)] {
+        let (found, _) = fit(&rows, family("gaussian", false), method);
+        let mut lmm = ranef_core::fit::Model::new(&linear).unwrap();
+        let exact = lmm.fit(reml, None, &Options::default()).unwrap();
+        assert!((found.loglik + 0.5 * exact.criterion).abs() < 1e-7, "{method:?}: {}", found.loglik);
+        assert!((found.beta[0] - exact.beta[0]).abs() < 1e-5 && (found.beta[1] - exact.beta[1]).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn binomial_rows_may_be_split_and_reversed() {
+    let c = columns(120);
+    let trials: Vec<f64> = (0..c.n).map(|i| 1.0 + (i % 4) as f64).collect();
+    let hits: Vec<f64> = (0..c.n).map(|i| ((i * 7 + i / 12) % (2 + i % 4)) as f64).collect();
+    let y: Vec<f64> = hits.iter().zip(&trials).map(|(h, t)| h / t).collect();
+    let mut rows = simple(&c, &y, 1, false);
+    rows.data.trials = Some(&trials);
+    let (whole, _) = fit(&rows, family("binomial", false), Method::Quadrature(1));
+    let (mut x, mut g, mut one) = (vec![], vec![], vec![]);
+    for i in (0..c.n).rev() {
+        for t in 0..trials[i] as usize {
+            x.push(c.x[i]);
+            g.push(c.g[i]);
+            one.push(((t as f64) < hits[i]) as u8 as f64);
+        }
+    }
+    let n = x.len();
+    let split = Columns { n, x, g, h: vec![0; n], time: vec![0; n], eye: c.eye.clone() };
+    let rows = simple(&split, &one, 1, false);
+    let (parts, _) = fit(&rows, family("binomial", false), Method::Quadrature(1));
+    assert!((whole.beta[0] - parts.beta[0]).abs() < 1e-5, "{:?} {:?}", whole.beta, parts.beta);
+    assert!((whole.theta[0] - parts.theta[0]).abs() < 1e-5);
+}
+
+#[test]
+fn zero_variance_is_the_plain_model() {
+    let c = columns(120);
+    // The same responses in every group: nothing varies between them.
+    let y: Vec<f64> = (0..c.n).map(|i| ((i / 12) % 3) as f64).collect();
+    let mixed_rows = c.rows(1, vec![(c.term(&c.g, 12, Structure::Unstructured, vec![c.one()]), 0, None)], &y);
+    let plain_rows = c.rows(1, vec![], &y);
+    let (mixed, mut m) = fit(&mixed_rows, family("poisson", false), Method::Quadrature(1));
+    let (plain, mut p) = fit(&plain_rows, family("poisson", false), Method::Quadrature(1));
+    assert_eq!(mixed.theta, vec![0.0]);
+    assert_eq!(mixed.boundary.len(), 1);
+    assert!((mixed.loglik - plain.loglik).abs() < 1e-8);
+    assert!((mixed.beta[1] - plain.beta[1]).abs() < 1e-6);
+    let (v, w) = (m.vcov(&mixed_rows).unwrap(), p.vcov(&plain_rows).unwrap());
+    assert!((v[0] - w[0]).abs() < 1e-6 * w[0], "{} {}", v[0], w[0]);
+}
