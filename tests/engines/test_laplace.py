@@ -19,6 +19,7 @@ def data(seed=7, n=90, groups=9):
     p = 1 / (1 + np.exp(-eta))
     return {
         "g": g.astype(str), "h": (np.arange(n) % 5).astype(str), "x": x, "z": rng.normal(size=n), "size": size,
+        "over": rng.poisson(np.exp(eta) * rng.gamma(1.0, size=n)).astype(float),
         "count": rng.poisson(np.exp(eta)).astype(float), "share": rng.binomial(size.astype(int), p) / size,
         "one": (rng.uniform(size=n) < p).astype(float), "time": rng.gamma(3.0, np.exp(eta) / 3.0), "unit": rng.beta(4 * p, 4 * (1 - p)),
         "real": eta + rng.normal(scale=np.exp(0.3 * x)), "grade": np.digitize(eta + rng.logistic(size=n), [-0.5, 0.5, 1.5]).astype(float),
@@ -31,7 +32,7 @@ CASES = {
     "poisson slopes, crossed": ("count ~ x + (x | g) + (1 | h)", {"family": "poisson"}),
     "binomial trials": ("share ~ x + (1 | g)", {"family": "binomial", "trials": "size"}),
     "bernoulli probit": ("one ~ x + (1 | g)", {"family": "binomial", "link": "probit"}),
-    "nbinom2, dispersion by x": ("count ~ x + (1 | g)", {"family": "nbinom2", "dispersion": "~ x"}),
+    "nbinom2, dispersion by x": ("over ~ x + (1 | g)", {"family": "nbinom2", "dispersion": "~ x"}),
     "zero-inflated": ("count ~ x + (1 | g)", {"family": "poisson", "zero_inflation": "~ z + (1 | h)"}),
     "hurdle": ("count ~ x + (1 | g)", {"family": "truncated_poisson", "zero_inflation": "~ z"}),
     "gamma": ("time ~ x + (1 | g)", {"family": "gamma", "link": "log"}),

@@ -40,16 +40,8 @@ RANDOM = {  # GLMMadaptive keeps random effects outside the formula
 }  # fmt: skip
 FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time"}
 
-STRUCTURE = "covariance structures beside us and diag"
-AGQ = "adaptive Gauss-Hermite quadrature"
 WAITS = {
-    "tmb_cov_rr1": STRUCTURE,
-    **dict.fromkeys(["clm_wine", "tmb_beta_food"], "models without random effects"),
-    **dict.fromkeys([name for name in RANDOM if name != "ma_censored"], AGQ),
-    **dict.fromkeys([f"glmm_{m}" for m in ("bacteria_agq10", "cbpp_agq25", "cbpp_agq9", "contraception_agq9",
-                                           "toenail_agq20")], AGQ),
-    "clmm_wine1_agq": AGQ,
-    "glmm_verbagg_nagq0": "joint modes (quadrature=0)",
+    "tmb_cov_rr1": "reduced rank",
     "tmb_reml_poisson": "REML for other than linear models",
 }  # fmt: skip
 NO_RESIDUAL = "covariance structures without a residual variance (dispersion ~ 0)"
@@ -65,7 +57,7 @@ LATER = {
     "tmb_map_equal": "parameters tied to each other",
     "ma_censored": "censored responses",
     **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
-                    "lme4 takes the expected Hessian where the link is not canonical: see tmb_cloglog, tmb_probit"),
+                    "lme4 takes the expected Hessian where the link is not canonical: tmb_cloglog, tmb_probit do not"),
     "glmm_gamma_log": "lme4's Gamma log-likelihood is not that of the model: tmb_gamma_log is the reference",
 }  # fmt: skip
 # cplm approximates the Tweedie density (its log-likelihood of the model of tmb_tweedie is off by 0.05): no more than the
@@ -147,7 +139,7 @@ def spreads(ref: dict[str, Any]) -> dict[tuple[str, str, str], float]:
     """Standard deviations of random effects by (component, group, term)."""
     return {
         (COMPONENTS[v.get("component", "cond")], canonical_group(v["group"]), term): sd
-        for v in ref["varcorr"]
+        for v in ref.get("varcorr") or ()
         for term, sd in zip(v["terms"], v["sd"], strict=True)
     }
 

@@ -18,7 +18,7 @@ from ranef import _core
 from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
 from ranef.engines.linear import sources, structure_error, theta_lower
 from ranef.engines.task import Engine, Point, Task
-from ranef.errors import DataError, NotAvailableError, RanefError
+from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.frame.checks import check_levels, check_response
 from ranef.frame.design import Block, Component
@@ -151,7 +151,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     """
     design = absorbed(design)
     check(design)
-    check_method(task)
+    check_method(design, task)
     try:
         core = make_core(design, task)
         record = core.fit(start_of(task, design), task.quadrature, task.control.options)
@@ -243,15 +243,18 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 # ---- what a design must satisfy --------------------------------------------------------------------------------------
 
 
-def check_method(task: Task) -> None:
+def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
     if task.method == "reml":
         raise NotAvailableError(
             f"method='reml' for family={task.family.name!r} is not available in this version; use 'ml'"
         )
-    if task.quadrature != 1:
-        what = "joint modes" if task.quadrature == 0 else "adaptive Gauss-Hermite quadrature"
-        raise NotAvailableError(f"quadrature={task.quadrature} ({what}) is not available in this version; leave it out")
+    groups = list(dict.fromkeys(t.label for t in design.terms))
+    if task.quadrature > 1 and len(groups) != 1:
+        raise OptionError(
+            f"quadrature={task.quadrature} needs random effects of exactly one grouping factor; this model has "
+            f"{', '.join(map(repr, groups)) or 'none'}: leave it out for Laplace's approximation"
+        )
 
 
 def check(design: Design) -> None:
@@ -306,7 +309,8 @@ class Rebuilt:
         if self._core is None:
             design, task, found = self._parts
             self._core = make_core(absorbed(design), task)
-            self._core.evaluate(np.nan_to_num(np.array(found.beta)), np.array(found.theta))
+            start = {"beta": np.nan_to_num(np.array(found.beta)), "theta": np.array(found.theta)}
+            self._core.fit(start, task.quadrature, task.control.options)  # starts where it ends
         return getattr(self._core, name)
 
 

@@ -143,7 +143,8 @@ def _named(text: str) -> Distribution:
     if prefix is None:
         raise OptionError(f"family={text!r} is unknown; {nearest(name, [*known])}")
     base = _named(name.removeprefix(prefix))
-    truncated = prefix in ("truncated_", "zero_truncated_", "zt_", "hurdle_") and base.entry.support == "count"
+    cut = prefix in ("truncated_", "zero_truncated_", "zt_")
+    truncated = cut or (prefix == "hurdle_" and base.entry.support == "count")
     if truncated and not base.entry.truncated:
         raise OptionError(f"family={text!r}: {base.name} has no zero-truncated form")
     inflated = "~ 1" if prefix in ("hurdle_", "zero_inflated_", "zi_") else ""

@@ -2,8 +2,8 @@
 
 The core's record of a family is a dict: `name`, `aliases`, `parameters` (dicts of `name, range, link, links, meaning`;
 the mean first, the dispersion second), `support` (a sentence), `discrete`, `trials`, `truncation`, `zero_inflation`,
-`note` (the variance function). All that Python says about a family comes from it; `ALIASES` and `NICKNAMES` add what other
-packages call families and parameters.
+`note` (the variance function). All that Python says about a family comes from it; `ALIASES` and `NICKNAMES` add what
+other packages call families and parameters.
 """
 
 from __future__ import annotations

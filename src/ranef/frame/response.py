@@ -256,7 +256,7 @@ def _ordered(given: Given) -> Categories:
             raise DataError(
                 f"response {given.name!r} holds numbers that are no categories; use ordered(cut({given.name}, …))"
             )
-    elif not found.ordered:
+    elif not found.ordered and not getattr(value, "listed", False):
         raise DataError(
             f"response {given.name!r} is a factor without an order ({shorten(found.levels, 5)}); say the order: "
             f"ordered({given.name}, levels=c('low', 'middle', 'high')), or an ordered column"
