@@ -46,6 +46,8 @@ class Call:
         As given.
     parameters : mapping
         Other parameters of the family by name, as given.
+    linear : bool
+        Whether the linear engine has the likelihood.
     """
 
     formula: Formula
@@ -64,19 +66,20 @@ class Call:
     frequency_weights: Any = None
     quadrature: int = 1
     asked_method: str | None = None
+    linear: bool = False
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of `fit` that ask for this again, without formula and data."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        apart = ("formula", "parameters", "asked_method")
+        apart = ("formula", "parameters", "asked_method", "linear")
         kept = {name: value for name, value in given.items() if name not in apart}
         return {**kept, "method": self.asked_method, **self.parameters}
 
     @property
     def distribution(self) -> Distribution:
         """The family with its zero inflation."""
-        return replace(self.family, zero_inflation=self.zero_inflation is not None)
+        return self.family if self.zero_inflation is None else replace(self.family, zero_inflation=True)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -86,10 +89,12 @@ class Call:
         names = family.parameters[1:]
         return tuple(_part(name, given.get(name), family, self.env) for name in names)
 
-    @property
-    def linear(self) -> bool:
-        """Whether the linear engine has the likelihood."""
-        return self.zero_inflation is None and is_linear(self.family, self.formula, self.parts, self.frequency_weights)
+    def is_linear(self) -> bool:
+        """Tell whether the linear engine has the likelihood."""
+        if self.zero_inflation is not None or not self.family.is_gaussian_identity:
+            return False
+        said = self.dispersion is not None or bool(self.parameters)
+        return is_linear(self.family, self.formula, self.parts if said else (), self.frequency_weights)
 
     @property
     def outcome(self) -> Outcome:
@@ -147,7 +152,7 @@ def make_call(
     env: Any = None,
     **others: Any,
 ) -> Call:
-    """Check the arguments of `fit`."""
+    """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
     if sampling_weights is not None:
         raise NotAvailableError("sampling_weights= is not available in this version; leave it out")
     distribution, parameters = _others(read_family(family, link), others)
@@ -162,7 +167,7 @@ def make_call(
         missing=missing,
         control=make_control(control, threads),
         env=env,
-        family=replace(distribution, inflated_by=""),
+        family=replace(distribution, inflated_by="") if distribution.inflated_by else distribution,
         dispersion=dispersion,
         zero_inflation=zero_inflation,
         parameters=parameters,
@@ -170,10 +175,13 @@ def make_call(
         frequency_weights=frequency_weights,
         quadrature=quadrature,
     )
-    _check_components(call)
+    if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
+        _check_components(call)
+    linear = call.is_linear()
+    call = replace(call, linear=linear, method=_method(method, linear), asked_method=method)
     _check_weights(call)
     _check_quadrature(call)
-    return replace(call, method=_method(method, call.linear), asked_method=method)
+    return call
 
 
 # ---- the components --------------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def design_of(m: Fit, what: str) -> Design:
 def _finished(m: Fit) -> Fit:
     if not m.converged:
         warnings.warn(_convergence_text(m), ConvergenceWarning, stacklevel=4)
-    if m.separation:
+    if not m.task.linear and m.separation:
         warnings.warn(next(n.text for n in m.messages if n.code == "separation"), SeparationWarning, stacklevel=4)
     return m
 

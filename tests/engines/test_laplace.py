@@ -20,9 +20,13 @@ def data(seed=7, n=90, groups=9):
     return {
         "g": g.astype(str), "h": (np.arange(n) % 5).astype(str), "x": x, "z": rng.normal(size=n), "size": size,
         "over": rng.poisson(np.exp(eta) * rng.gamma(1.0, size=n)).astype(float),
-        "count": rng.poisson(np.exp(eta)).astype(float), "share": rng.binomial(size.astype(int), p) / size,
-        "one": (rng.uniform(size=n) < p).astype(float), "time": rng.gamma(3.0, np.exp(eta) / 3.0), "unit": rng.beta(4 * p, 4 * (1 - p)),
-        "real": eta + rng.normal(scale=np.exp(0.3 * x)), "grade": np.digitize(eta + rng.logistic(size=n), [-0.5, 0.5, 1.5]).astype(float),
+        "count": rng.poisson(np.exp(eta)).astype(float),
+        "share": rng.binomial(size.astype(int), p) / size,
+        "one": (rng.uniform(size=n) < p).astype(float),
+        "time": rng.gamma(3.0, np.exp(eta) / 3.0),
+        "unit": rng.beta(4 * p, 4 * (1 - p)),
+        "real": eta + rng.normal(scale=np.exp(0.3 * x)),
+        "grade": np.digitize(eta + rng.logistic(size=n), [-0.5, 0.5, 1.5]).astype(float),
     }  # fmt: skip
 
 

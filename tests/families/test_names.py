@@ -16,7 +16,8 @@ from ranef.families.links import LEGAL
     [
         ("Gamma", "gamma"), ("GAUSSIAN", "gaussian"), ("negative.binomial", "nbinom2"), ("negbinomial", "nbinom2"),
         ("nbinom1", "nbinom1"), ("truncated_nbinom2", "truncated_nbinom2"), ("t_family", "student_t"),
-        ("student", "student_t"), ("beta_family", "beta"), ("beta_binomial", "betabinomial"), ("ordbeta", "ordered_beta"),
+        ("student", "student_t"), ("beta_family", "beta"), ("beta_binomial", "betabinomial"),
+        ("ordbeta", "ordered_beta"),
         ("skewnormal", "skew_normal"), ("inverse.gaussian", "inverse_gaussian"), ("bernoulli", "binomial"),
         ("clmm", "cumulative"), ("hurdle_poisson", "truncated_poisson"), ("zero_inflated_poisson", "poisson"),
     ],

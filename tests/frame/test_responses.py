@@ -13,7 +13,8 @@ from ranef.frame import Outcome, Part, build
 DATA = pd.DataFrame(
     {
         "hits": [1.0, 0, 3, 2], "size": [4.0, 2, 3, 5], "share": [0.25, 0, 1, 0.4], "yes": [True, False, True, True],
-        "word": pd.Categorical(["no", "yes", "no", "no"], ["no", "yes"]), "one": [0, 1, 1, 0], "real": [0.5, 1.5, -1, 2],
+        "word": pd.Categorical(["no", "yes", "no", "no"], ["no", "yes"]),
+        "one": [0, 1, 1, 0], "real": [0.5, 1.5, -1, 2],
         "grade": pd.Categorical(["c", "a", "b", "c"], ["a", "b", "c", "d"], ordered=True), "x": [1.0, 2, 3, 5],
         "many": pd.Categorical(list("abca")),
     }

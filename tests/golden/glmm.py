@@ -57,11 +57,11 @@ LATER = {
     "tmb_map_equal": "parameters tied to each other",
     "ma_censored": "censored responses",
     **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
-                    "lme4 takes the expected Hessian where the link is not canonical: tmb_cloglog, tmb_probit do not"),
+                    "lme4 takes the expected Hessian where the link is not canonical; as tmb_probit"),
     "glmm_gamma_log": "lme4's Gamma log-likelihood is not that of the model: tmb_gamma_log is the reference",
 }  # fmt: skip
-# cplm approximates the Tweedie density (its log-likelihood of the model of tmb_tweedie is off by 0.05): no more than the
-# log-likelihood can be compared, to 1e-3.
+# cplm approximates the Tweedie density (its log-likelihood of the model of tmb_tweedie is off by 0.05): no more than
+# the log-likelihood can be compared, to 1e-3.
 LOOSE = ("cplm_fineroot", "cplm_sim")
 
 
@@ -139,8 +139,8 @@ def spreads(ref: dict[str, Any]) -> dict[tuple[str, str, str], float]:
     """Standard deviations of random effects by (component, group, term)."""
     return {
         (COMPONENTS[v.get("component", "cond")], canonical_group(v["group"]), term): sd
-        for v in ref.get("varcorr") or ()
-        for term, sd in zip(v["terms"], v["sd"], strict=True)
+        for v in filter(None, ref.get("varcorr") or ())
+        for term, sd in zip(v["terms"] or (), v["sd"] or (), strict=True)
     }
 
 
@@ -149,7 +149,7 @@ def modes(ref: dict[str, Any]) -> dict[tuple[str, str, str, str], float]:
     out = {}
     for key, block in (ref.get("ranef") or {}).items():
         component, group = key.split(":", 1) if key.split(":")[0] in COMPONENTS else ("cond", key)
-        for level, row in zip(block["levels"], block["estimate"], strict=True):
+        for level, row in zip(block["levels"] or (), block["estimate"] or (), strict=True):
             for term, value in zip(block["terms"], row, strict=True):
                 out[COMPONENTS[component], group, level, term] = value
     return out

@@ -9,6 +9,7 @@ from ranef.engines.control import Control, make_control
 from ranef.engines.estimate import Certificate, Estimate, LaplaceEstimate, Outcome, Result
 from ranef.engines.task import Engine, Point, Task
 from ranef.families import Distribution
+from ranef.formula import INTERCEPT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +39,15 @@ def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], fre
 
     A structure that no engine knows is left to the linear one, which says so.
     """
+    if not family.is_gaussian_identity or frequencies is not None:
+        return False
     structures = {bar.structure for bar in formula.bars}
-    patterned = bool(structures & set(laplace.PATTERNED)) and structures <= set(laplace.STRUCTURES)
-    plain = all(part.formula is not None and str(part.formula) == "~ 1" for part in parts)
-    return family.is_gaussian_identity and plain and frequencies is None and not patterned
+    patterned = not structures <= {"us", "diag"} and structures <= set(laplace.STRUCTURES)
+    return not patterned and all(part.formula is not None and _is_one(part.formula) for part in parts)
+
+
+def _is_one(formula: Formula) -> bool:
+    return formula.fixed == (INTERCEPT,) and not formula.bars and not formula.offset_factors
 
 
 def engine_of(task: Task) -> Engine:

@@ -26,7 +26,7 @@ class Control:
     max_evaluations : int, optional
         Evaluations of the criterion allowed; None: the optimiser's own default.
     start : tuple of float, optional
-        Start values of `theta`, the entries of the relative factor Lambda, in the order of `Fit.theta_names`.
+        Start values of `theta`, the entries of the factors Lambda: relative to sigma in linear models, else absolute.
     threads : int
         Threads of the core; 0: as many as the machine gives. The answer does not depend on it.
     """

@@ -1,0 +1,69 @@
+"""Every family of the table: drawn from its law, fitted, and asked everything that a fit answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ranef as rf
+from ranef.families import Data, law_of, names, read_family
+
+N, GROUPS = 400, 20
+# Predictors of the dispersion and the shapes; those not named are 1.
+TRUTH = {
+    "student_t": [np.log(0.8), np.log(5.0)],
+    "skew_normal": [0.0, 2.0],
+    "tweedie": [0.2, 0.0],
+    "nbinom12": [0.0, 1.0],
+    "ordered_beta": [1.5, -1.5, 1.5],
+    "zero_one_inflated_beta": [1.5, -1.0, 0.0],
+}
+
+
+def drawn(name, seed=3):
+    rng = np.random.default_rng(seed)
+    family, g, x = read_family(name), rng.integers(0, GROUPS, N), rng.normal(size=N)
+    others = TRUTH.get(name, [1.0] * (len(family.parameters) - 1))
+    eta = np.column_stack([0.3 + 0.4 * x + rng.normal(scale=0.4, size=GROUPS)[g], *(np.full(N, v) for v in others)])
+    trials = rng.integers(1, 9, N).astype(float) if family.entry.support == "binomial" else None
+    y = law_of(family, np.array([-1.0, 0.5])).draw(eta, Data(np.zeros(N), trials), rng)
+    data = {"y": y, "x": x, "g": g.astype(str)}
+    return data if trials is None else {**data, "n": trials}
+
+
+@pytest.fixture(scope="module", params=names())
+def m(request):
+    data = drawn(request.param)
+    return rf.fit("y ~ x + (1 | g)", data, family=request.param, method="ml", trials="n" if "n" in data else None)
+
+
+def test_the_truth_is_recovered(m):
+    assert m.converged
+    table = m.tidy().query("term == 'x' and component == 'mean'")
+    # One draw: the truth lies within four standard errors but for one in 16,000.
+    assert abs(table["estimate"].iloc[0] - 0.4) < 4 * table["std_error"].iloc[0]
+
+
+def test_quantile_residuals_are_normal(m):
+    q = m.residuals("quantile", seed=1)
+    assert abs(q.mean()) < 0.2
+    assert 0.85 < q.std() < 1.15
+
+
+def test_pearson_residuals_have_unit_variance(m):
+    scaled = m.residuals("scaled")
+    assert 0.6 < scaled.std() < 1.4
+
+
+def test_everything_is_finite(m):
+    for values in (m.predict(), m.predict(re="none"), m.predict(re="integrate"), m.simulate(1, seed=1), m.residuals()):
+        assert np.isfinite(values).all()
+    assert np.isfinite(m.vcov("all")).all().all()
+    assert m.family in m.summary() or m.task.linear
+    again = m.refit(m.simulate(1, seed=2)[:, 0])
+    assert again.converged
+
+
+def test_the_average_lies_between_the_smallest_and_the_largest_response(m):
+    y = np.asarray(m.design.y)
+    assert y.min() < m.predict(re="integrate").mean() < y.max()
