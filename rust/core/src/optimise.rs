@@ -9,7 +9,7 @@
 
 use crate::dense;
 use crate::design::{Moments, Structure};
-use crate::linear::{Component, Lmm, Slope, Solution};
+use crate::linear::{dot, Component, Lmm, Slope, Solution};
 use crate::CoreError;
 
 /// Smallest standard deviation relative to the noise of one level's information (deviance error below q 1e-8).
@@ -263,13 +263,52 @@ pub fn invert(a: &[f64], n: usize) -> Vec<f64> {
 /// Quadratic model of the deviance in the components of delta.
 struct Model<'a> {
     components: &'a [Component],
-    gradient: &'a [f64],
+    gradient: Vec<f64>,
     hessian: Vec<f64>,
+    residual: Residual,
     /// Entries of L that stay at those of the identity.
     fixed: &'a [bool],
 }
 
-impl Model<'_> {
+/// Relative change of the residual variance that goes with delta: at + along' delta.
+struct Residual {
+    at: f64,
+    along: Vec<f64>,
+    /// Decrease of the deviance by `at` alone.
+    gain: f64,
+}
+
+impl<'a> Model<'a> {
+    /// The model of a relative covariance (residual variance profiled out) turned into one of absolute covariances:
+    /// in those the expected information makes one step exact where the design is balanced.
+    fn absolute(components: &'a [Component], slope: &Slope, profiled: Vec<f64>, mixed: &[f64], fixed: &'a [bool]) -> Self {
+        let c = components.len();
+        let diagonal: Vec<f64> =
+            components.iter().zip(fixed).map(|(k, &f)| if k.row == k.col && !f { 1.0 } else { 0.0 }).collect();
+        let mut u: Vec<f64> = mixed.iter().map(|k| -k).collect();
+        let mut h = profiled;
+        for j in 0..c {
+            for i in 0..c {
+                h[i + j * c] += mixed[i] * mixed[j] / slope.nu;
+                u[i] += h[i + j * c] * diagonal[j];
+            }
+        }
+        let a = slope.nu + dot(&diagonal, &u) - dot(&diagonal, mixed);
+        let slide = dot(&diagonal, &slope.gradient);
+        for t in 0..c * c {
+            h[t] -= u[t % c] * u[t / c] / a;
+        }
+        let gradient = slope.gradient.iter().zip(&u).map(|(g, u)| g - slide * u / a).collect();
+        let residual = Residual { at: slide / a, along: u.iter().map(|u| u / a).collect(), gain: 0.5 * slide * slide / a };
+        Model { components, gradient, hessian: h, residual, fixed }
+    }
+
+    /// The model in relative covariances.
+    fn relative(components: &'a [Component], slope: &Slope, hessian: Vec<f64>, fixed: &'a [bool]) -> Self {
+        let residual = Residual { at: 0.0, along: vec![0.0; components.len()], gain: 0.0 };
+        Model { components, gradient: slope.gradient.clone(), hessian, residual, fixed }
+    }
+
     fn value(&self, d: &[f64]) -> f64 {
         let c = d.len();
         let mut v = 0.0;
@@ -510,33 +549,94 @@ fn rebuild(l: &[f64], v: &[f64], w: &[f64], c: usize) -> Vec<f64> {
     out
 }
 
-/// Curvature for the next step, and the smallest eigenvalue of the observed relative to the average information.
+/// Curvature of the profiled deviance for the next step, and the smallest eigenvalue of the observed relative to the
+/// average information; both on the free components only.
 ///
-/// Far from the optimum the larger of average and expected information: the first is too small above, the second
-/// below a variance's optimum. Near it (`close`) the observed information, as far as it is positive.
-fn curvature(slope: &Slope, c: usize, close: bool, damping: f64) -> (Vec<f64>, f64) {
-    let target = if close { &slope.observed } else { &slope.expected };
+/// Far from the optimum the expected information; near it (`close`) the observed one, as far as it is positive. Turning
+/// a direction whose variance is zero into others costs its multiplier: that curvature (`turning`) belongs to the
+/// boundary, is part of the model anyway, and counts when eigenvalues are judged.
+fn curvature(slope: &Slope, turning: &[f64], fixed: &[bool], close: bool, damping: f64) -> (Vec<f64>, f64) {
+    let c = slope.gradient.len();
+    let free: Vec<usize> = (0..c).filter(|&i| !fixed[i]).collect();
+    let m = free.len();
+    let target = if close { &slope.observed } else { &slope.expected }.profiled(slope.nu);
+    let average = slope.average.profiled(slope.nu);
+    let expected = slope.expected.profiled(slope.nu);
     // Floor directions carry little information: compare in units of each component's own.
     let unit: Vec<f64> = (0..c)
-        .map(|i| slope.average[i + i * c].abs().max(slope.expected[i + i * c].abs()).max(1e-300).sqrt())
+        .map(|i| (average[i * (c + 1)].abs().max(expected[i * (c + 1)].abs()) + turning[i * (c + 1)]).max(1e-300).sqrt())
         .collect();
-    let scaled = |a: &[f64]| -> Vec<f64> { (0..c * c).map(|t| a[t] / (unit[t % c] * unit[t / c])).collect() };
-    let (mut h, mut least) = (scaled(&slope.average), 1.0);
-    if let Some((w, v, l)) = generalised(&scaled(target), &h, c) {
-        if close {
-            least = w.first().copied().unwrap_or(1.0);
+    let pick = |a: &[f64]| -> Vec<f64> {
+        (0..m * m)
+            .map(|t| (free[t % m], free[t / m]))
+            .map(|(i, j)| (a[i + j * c] + turning[i + j * c]) / (unit[i] * unit[j]))
+            .collect()
+    };
+    let (mut scaled, mut least) = (pick(&target), 1.0);
+    let (base, low, high) = if close { (pick(&average), 0.1, 1e6) } else { (pick(&expected), 1e-3, 1e6) };
+    if let Some((w, v, l)) = generalised(&scaled, &base, m) {
+        least = w.first().copied().unwrap_or(1.0);
+        if least < low {
+            let w: Vec<f64> = w.iter().map(|&w| w.clamp(low, high)).collect();
+            scaled = rebuild(&l, &v, &w, m);
         }
-        let low = if close { 0.1 } else { 1.0 };
-        let w: Vec<f64> = w.iter().map(|&w| w.clamp(low, 1e6)).collect();
-        h = rebuild(&l, &v, &w, c);
     }
-    for t in 0..c * c {
-        h[t] *= unit[t % c] * unit[t / c];
-    }
-    for i in 0..c {
-        h[i + i * c] += damping * h[i + i * c].abs() + 1e-300;
+    let mut h = vec![0.0; c * c];
+    for (b, &j) in free.iter().enumerate() {
+        for (a, &i) in free.iter().enumerate() {
+            h[i + j * c] = scaled[a + b * m] * unit[i] * unit[j] - turning[i + j * c];
+        }
+        h[j + j * c] += damping * (h[j + j * c].abs() + turning[j + j * c]) + 1e-300;
     }
     (h, least)
+}
+
+/// Second derivative in the entries (null, positive) of a covariance that its semidefiniteness brings about: a zero
+/// direction n that turns by t into a positive one has variance t^2, which costs its multiplier.
+fn turning(m: &Moments, components: &[Component], n: &[Vec<f64>], fixed: &[bool]) -> Vec<f64> {
+    let c = components.len();
+    let null = |f: usize, a: usize| components.iter().zip(fixed).any(|(k, &x)| x && k.factor == f && k.row == a && k.col == a);
+    let ends = |k: &Component| match (null(k.factor, k.row), null(k.factor, k.col)) {
+        (true, false) => Some((k.row, k.col)),
+        (false, true) => Some((k.col, k.row)),
+        _ => None,
+    };
+    let mut out = vec![0.0; c * c];
+    for (i, ki) in components.iter().enumerate() {
+        for (j, kj) in components.iter().enumerate().filter(|(_, k)| k.factor == ki.factor && k.slot == ki.slot) {
+            if let (Some((a, p)), Some((b, q))) = (ends(ki), ends(kj)) {
+                if p == q {
+                    out[i + j * c] = 2.0 * n[ki.factor][a + b * m.factors[ki.factor].cols];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The step in relative covariances that a model asks for, and the decrease it promises.
+fn step(m: &Moments, components: &[Component], slope: &Slope, close: bool, damping: f64, fixed: &[bool]) -> (Vec<f64>, f64, f64) {
+    let turning = turning(m, components, &slope.n, fixed);
+    let (h, least) = curvature(slope, &turning, fixed, close, damping);
+    let mixed = if close { &slope.observed.mixed } else { &slope.expected.mixed };
+    let mixed: Vec<f64> = mixed.iter().zip(fixed).map(|(k, &f)| if f { 0.0 } else { *k }).collect();
+    let model = Model::absolute(components, slope, h.clone(), &mixed, fixed);
+    let d = model.minimise();
+    let residual = model.residual.at + dot(&model.residual.along, &d);
+    if (-0.9..=9.0).contains(&residual) {
+        let decrease = model.residual.gain - model.value(&d);
+        let relative = components
+            .iter()
+            .zip(&d)
+            .zip(fixed)
+            .map(|((k, d), f)| (if k.row == k.col && !f { d - residual } else { *d }) / (1.0 + residual))
+            .collect();
+        return (relative, decrease, least);
+    }
+    let model = Model::relative(components, slope, h, fixed);
+    let d = model.minimise();
+    let decrease = -model.value(&d);
+    (d, decrease, least)
 }
 
 /// Components between two directions that rest on the floor with a gradient that keeps them there. Their axes are
@@ -583,13 +683,14 @@ pub fn minimise(lmm: &mut Lmm, reml: bool, start: &[Vec<f64>], options: &Options
         let fixed = at_floor(&lmm.moments, &units, &components, &lambda, &slope.n);
         let mut accepted = None;
         loop {
-            let (h, l) = curvature(&slope, c, close, damping);
+            let (d, promised, l) = step(&lmm.moments, &components, &slope, close, damping, &fixed);
+            decrease = promised;
             if close {
                 least = l;
             }
-            let model = Model { components: &components, gradient: &slope.gradient, hessian: h, fixed: &fixed };
-            let d = model.minimise();
-            decrease = -model.value(&d);
+            if std::env::var("TRACE").is_ok() {
+                eprintln!("it {iterations} crit {:.9} close {close} damp {damping:.1e} promised {decrease:.3e} least {l:.3} fixed {} sd {:?}", solution.criterion, fixed.iter().filter(|f| **f).count(), lambda.iter().map(|l| l.iter().map(|v| format!("{v:.2e}")).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>());
+            }
             if decrease < 0.5 && !close {
                 close = true;
                 continue;
