@@ -270,6 +270,7 @@ impl Lmm {
     pub fn slope(&self, s: &Solution, reml: bool) -> Slope {
         let nu = self.nu(reml);
         let parts = self.gradient_matrices(s, reml, s.r2 / nu);
+
         let gradient: Vec<f64> = self.components.iter().map(|i| entry(&parts.n, &self.moments, i)).collect();
         let a: Vec<f64> = self.components.iter().map(|i| entry(&parts.uu, &self.moments, i)).collect();
         let t: Vec<f64> = self
@@ -414,7 +415,8 @@ impl Lmm {
                             sum += dot(&xs[r..r + probes], &xt[c..c + probes]);
                         }
                     }
-                    info[i + j * c] = sum * if ci.row == ci.col { 1.0 } else { 2.0 } / if all { 1.0 } else { probes as f64 };
+                    info[i + j * c] =
+                        sum * if ci.row == ci.col { 1.0 } else { 2.0 } / if all { 1.0 } else { probes as f64 };
                 }
             }
         }

@@ -15,24 +15,31 @@ const LEAST: f64 = 1e-2;
 const MOST: f64 = 1e8;
 /// Fixed effects beyond the constant are taken out of the expectations up to this many columns.
 const PROJECTED: usize = 12;
-/// Models with more numbers in their cross-products are visited once, others twice (with better shrinkage).
-const LARGE: usize = 1_000_000;
+/// Models that take more work are visited once, others twice (with better shrinkage).
+const LARGE: usize = 100_000;
+/// Pairs of terms with more columns than this (product) are taken as unrelated; wider terms start from `psi` = I.
+const WIDEST: usize = 64;
 
 /// Relative factors of every grouping factor, in internal coordinates.
 pub fn start(m: &Moments) -> Vec<Vec<f64>> {
     let scale: Vec<Vec<f64>> = m.factors.iter().zip(units(m)).map(|(f, u)| inverse_units(f, &u)).collect();
     let mut psi: Vec<Vec<f64>> = m.factors.iter().map(|f| identity(f.cols)).collect();
-    if !m.factors.is_empty() {
+    if m.factors.iter().all(|f| f.cols * f.cols <= 4 * WIDEST) && !m.factors.is_empty() {
         let sums = Sums::new(m, &scale);
-        let size: usize = m.pairs.iter().map(|p| p.value.len()).sum();
-        for _ in 0..if size > LARGE { 1 } else { 2 } {
-            match sums.and_then_solve(&psi) {
+        for _ in 0..if work(m) > LARGE { 1 } else { 2 } {
+            match sums.solve(&psi) {
                 Some(next) => psi = next,
                 None => break,
             }
         }
     }
     scale.iter().zip(&psi).zip(&m.factors).map(|((t, p), f)| times_root(t, p, f)).collect()
+}
+
+/// Multiplications of one visit, roughly.
+fn work(m: &Moments) -> usize {
+    let own: usize = m.factors.iter().map(|f| f.levels * f.cols.pow(4)).sum();
+    own + m.pairs.iter().map(|p| p.value.len()).sum::<usize>()
 }
 
 fn identity(k: usize) -> Vec<f64> {
@@ -74,14 +81,9 @@ fn times_root(scale: &[f64], psi: &[f64], f: &Factor) -> Vec<f64> {
     product(scale, &root, k, k, k)
 }
 
-/// A (n x s) times B (s x m), column-major.
-fn product(a: &[f64], b: &[f64], n: usize, s: usize, m: usize) -> Vec<f64> {
-    let mut c = vec![0.0; n * m];
-    add_product(&mut c, a, b, n, s, m);
-    c
-}
-
-fn add_product(c: &mut [f64], a: &[f64], b: &[f64], n: usize, s: usize, m: usize) {
+/// C = A (n x s) times B (s x m), column-major.
+fn multiply(c: &mut [f64], a: &[f64], b: &[f64], n: usize, s: usize, m: usize) {
+    c[..n * m].fill(0.0);
     for j in 0..m {
         for t in 0..s {
             let v = b[t + j * s];
@@ -92,14 +94,19 @@ fn add_product(c: &mut [f64], a: &[f64], b: &[f64], n: usize, s: usize, m: usize
     }
 }
 
-fn transpose(a: &[f64], n: usize, m: usize) -> Vec<f64> {
-    let mut out = vec![0.0; n * m];
+/// C = A' (n x s, A being s x n) times B (s x m), column-major.
+fn multiply_t(c: &mut [f64], a: &[f64], b: &[f64], n: usize, s: usize, m: usize) {
     for j in 0..m {
         for i in 0..n {
-            out[j + i * m] = a[i + j * n];
+            c[i + j * n] = dot(&a[i * s..(i + 1) * s], &b[j * s..(j + 1) * s]);
         }
     }
-    out
+}
+
+fn product(a: &[f64], b: &[f64], n: usize, s: usize, m: usize) -> Vec<f64> {
+    let mut c = vec![0.0; n * m];
+    multiply(&mut c, a, b, n, s, m);
+    c
 }
 
 /// What a factor's levels hold, in dimensionless columns.
@@ -111,6 +118,95 @@ struct Levels {
     gram: Vec<f64>,
     /// Z_l'X B with B'X'XB = I, k x d a level.
     fixed: Vec<f64>,
+}
+
+impl Levels {
+    fn new(f: &Factor, t: &[f64], beta: &[f64], basis: &[f64], d: usize) -> Self {
+        let (k, p) = (f.cols, beta.len());
+        let mut out = Levels {
+            k,
+            sum: vec![0.0; f.levels * k],
+            gram: vec![0.0; f.levels * k * k],
+            fixed: vec![0.0; f.levels * k * d],
+        };
+        let (mut raw, mut half) = (vec![0.0; k * (d + 1)], vec![0.0; k * k]);
+        for (l, (g, zx)) in f.gram.chunks_exact(k * k).zip(f.zx.chunks_exact(k * (p + 1))).enumerate() {
+            for (a, row) in zx.chunks_exact(p + 1).enumerate() {
+                raw[a] = row[p] - dot(&row[..p], beta);
+                for (c, b) in basis.chunks_exact(p.max(1)).enumerate() {
+                    raw[a + (c + 1) * k] = dot(&row[..p], b);
+                }
+            }
+            multiply_t(&mut out.sum[l * k..(l + 1) * k], t, &raw[..k], k, k, 1);
+            multiply_t(&mut out.fixed[l * k * d..(l + 1) * k * d], t, &raw[k..], k, k, d);
+            multiply(&mut half, g, t, k, k, k);
+            multiply_t(&mut out.gram[l * k * k..(l + 1) * k * k], t, &half, k, k, k);
+        }
+        out
+    }
+
+    fn fixed(&self, l: usize, d: usize) -> &[f64] {
+        &self.fixed[l * self.k * d..(l + 1) * self.k * d]
+    }
+}
+
+/// sum W C_lm (x) W (C_lm - 2 D_l D_m') over levels: (kf kg)^2 numbers, entry ((r, s), (r', s')).
+struct Kronecker {
+    sum: Vec<f64>,
+    rows: usize,
+    columns: usize,
+    back: Vec<f64>,
+    wd: Vec<f64>,
+    wc: Vec<f64>,
+}
+
+impl Kronecker {
+    fn new(rows: usize, columns: usize, d: usize) -> Self {
+        let size = rows * columns;
+        Kronecker {
+            sum: vec![0.0; size * size],
+            rows,
+            columns,
+            back: vec![0.0; size],
+            wd: vec![0.0; rows * d],
+            wc: vec![0.0; size],
+        }
+    }
+
+    /// One pair of levels: weight W, block C, and D of both.
+    fn add(&mut self, w: &[f64], c: &[f64], dl: &[f64], dm: &[f64]) {
+        let (n, m) = (self.rows, self.columns);
+        let d = self.wd.len() / n;
+        multiply(&mut self.wc, w, c, n, n, m);
+        multiply(&mut self.wd, w, dl, n, n, d);
+        self.back.copy_from_slice(&self.wc);
+        for t in 0..d {
+            for j in 0..m {
+                for i in 0..n {
+                    self.back[i + j * n] -= 2.0 * self.wd[i + t * n] * dm[j + t * m];
+                }
+            }
+        }
+        for (out, x) in self.sum.chunks_exact_mut(n * m).zip(&self.wc) {
+            out.iter_mut().zip(&self.back).for_each(|(o, b)| *o += x * b);
+        }
+    }
+
+    /// tr(E_i S(E_j)) of a component of the rows' and one of the columns' factor.
+    fn entry(&self, i: &Component, j: &Component) -> f64 {
+        let (n, size) = (self.rows, self.rows * self.columns);
+        let mut sum = 0.0;
+        for (r, r2) in both(i) {
+            for (s, s2) in both(j) {
+                sum += self.sum[(r + s * n) * size + r2 + s2 * n];
+            }
+        }
+        sum
+    }
+}
+
+fn both(c: &Component) -> impl Iterator<Item = (usize, usize)> {
+    [(c.row, c.col), (c.col, c.row)].into_iter().take(if c.row == c.col { 1 } else { 2 })
 }
 
 struct Sums<'a> {
@@ -129,49 +225,31 @@ impl<'a> Sums<'a> {
         let p = m.p();
         let (beta, rss, lx) = least_squares(m);
         let basis = basis(m, &lx);
-        let d = if p == 0 { 0 } else { basis.len() / p };
-        let levels = m
-            .factors
-            .iter()
-            .zip(scale)
-            .map(|(f, t)| {
-                let (k, p1) = (f.cols, p + 1);
-                let mut out = Levels { k, sum: vec![], gram: vec![], fixed: vec![] };
-                for (g, zx) in f.gram.chunks_exact(k * k).zip(f.zx.chunks_exact(k * p1)) {
-                    let raw: Vec<f64> = zx.chunks_exact(p1).map(|r| r[p] - dot(&r[..p], &beta)).collect();
-                    let mut fixed = vec![0.0; k * d];
-                    for (a, row) in zx.chunks_exact(p1).enumerate() {
-                        for (c, b) in basis.chunks_exact(p.max(1)).enumerate() {
-                            fixed[a + c * k] = dot(&row[..p], b);
-                        }
-                    }
-                    let tt = transpose(t, k, k);
-                    out.sum.extend(product(&tt, &raw, k, k, 1));
-                    out.gram.extend(product(&tt, &product(g, t, k, k, k), k, k, k));
-                    out.fixed.extend(product(&tt, &fixed, k, k, d));
-                }
-                out
-            })
-            .collect();
+        let d = basis.len().checked_div(p).unwrap_or(0);
+        let levels = m.factors.iter().zip(scale).map(|(f, t)| Levels::new(f, t, &beta, &basis, d)).collect();
         Sums { m, scale, components: components(m), levels, d, rss }
     }
 
+    fn of(&self, f: usize) -> impl Iterator<Item = (usize, &Component)> {
+        self.components.iter().enumerate().filter(move |(_, c)| c.factor == f)
+    }
+
     /// Variance components over the residual variance, made positive definite; None where the data cannot tell.
-    fn and_then_solve(&self, psi: &[Vec<f64>]) -> Option<Vec<Vec<f64>>> {
+    fn solve(&self, psi: &[Vec<f64>]) -> Option<Vec<Vec<f64>>> {
         let weights: Vec<Vec<f64>> = self.levels.iter().zip(psi).map(|(l, p)| shrinkage(l, p)).collect();
         let c = self.components.len();
         let n = c + 1;
         let (mut a, mut b) = (vec![0.0; n * n], vec![0.0; n]);
+        let carried: Vec<Vec<f64>> = self.components.iter().map(|i| self.carried(i)).collect();
         for (f, w) in weights.iter().enumerate() {
-            self.own_moments(f, w, &mut a, &mut b);
+            self.own_moments(f, w, &carried, &mut a, &mut b);
         }
-        for (at, pair) in self.m.pairs.iter().enumerate() {
-            self.cross_moments(at, (pair.lead, pair.other), &weights, &mut a);
+        for at in 0..self.m.pairs.len() {
+            self.cross_moments(at, &weights, &mut a);
         }
         a[c + c * n] = (self.m.n - self.m.p()) as f64;
         b[c] = self.rss;
-        let inverse = invert(&a, n);
-        let x = product(&inverse, &b, n, n, 1);
+        let x = product(&invert(&a, n), &b, n, n, 1);
         if x.iter().any(|v| !v.is_finite()) {
             return None;
         }
@@ -201,154 +279,129 @@ impl<'a> Sums<'a> {
         out
     }
 
-    /// Equations of one factor: its observed moments, and what itself and the noise contribute to them.
-    fn own_moments(&self, f: usize, weights: &[f64], a: &mut [f64], b: &mut [f64]) {
+    /// Equations of one factor: its observed moments, and what itself, the noise and X contribute to them.
+    fn own_moments(&self, f: usize, weights: &[f64], carried: &[Vec<f64>], a: &mut [f64], b: &mut [f64]) {
         let l = &self.levels[f];
-        let (k, d, c) = (l.k, self.d, self.components.len());
-        let outer = self.fixed_products(f);
-        let mut seen = vec![0.0; k * k];
-        let mut noise = vec![0.0; k * k];
-        let mut free = vec![0.0; k * k];
-        for (i, w) in weights.chunks_exact(k * k).enumerate() {
-            let h = product(w, &l.sum[i * k..(i + 1) * k], k, k, 1);
-            add_outer(&mut seen, &h, &h, k);
-            let (g, fixed) = (&l.gram[i * k * k..(i + 1) * k * k], &l.fixed[i * k * d..(i + 1) * k * d]);
-            let mut rest = g.to_vec();
-            add_gram(&mut rest, fixed, k, d, -1.0);
-            free.iter_mut().zip(&rest).for_each(|(o, v)| *o += v);
-            let wg = product(w, g, k, k, k);
-            let wr = product(w, &rest, k, k, k);
-            add_product(&mut noise, &wr, &transpose(w, k, k), k, k, k);
-            let wd = product(w, fixed, k, k, d);
-            // W (G - D D_l') E (G - D D_l')' W' for the level itself, and K for all others.
-            let back = product(fixed, &transpose(&wd, k, d), k, d, k);
-            for (j, cj) in self.components.iter().enumerate().filter(|(_, x)| x.factor == f) {
-                let mut e = vec![0.0; k * k];
-                add_component(&mut e, &wg, &transpose(&wg, k, k), cj, k, k, 1.0);
-                add_component(&mut e, &wg, &back, cj, k, k, -1.0);
-                add_component(&mut e, &transpose(&back, k, k), &transpose(&wg, k, k), cj, k, k, -1.0);
-                self.book(f, &e, &mut a[j * (c + 1)..]);
+        let (k, d, n) = (l.k, self.d, self.components.len() + 1);
+        let k2 = k * k;
+        let (mut seen, mut noise, mut free) = (vec![0.0; k2], vec![0.0; k2], vec![0.0; k2]);
+        let (mut h, mut wr, mut rest) = (vec![0.0; k], vec![0.0; k2], vec![0.0; k2]);
+        let mut own = Kronecker::new(k, k, d);
+        let mut fixed = vec![0.0; k2 * d * d];
+        for (i, w) in weights.chunks_exact(k2).enumerate() {
+            let (g, dl) = (&l.gram[i * k2..(i + 1) * k2], l.fixed(i, d));
+            own.add(w, g, dl, dl);
+            multiply(&mut h, w, &l.sum[i * k..(i + 1) * k], k, k, 1);
+            rest.copy_from_slice(g);
+            add_gram(&mut rest, dl, k, d, -1.0);
+            multiply(&mut wr, w, &rest, k, k, k);
+            for j in 0..k {
+                for i in 0..k {
+                    let at = i + j * k;
+                    seen[at] += h[i] * h[j];
+                    free[at] += rest[at];
+                    noise[at] += (0..k).map(|t| wr[i + t * k] * w[j + t * k]).sum::<f64>();
+                }
             }
-            self.add_fixed(f, &wd, k, &outer, a);
+            for (out, x) in fixed.chunks_exact_mut((k * d).max(1)).zip(&own.wd) {
+                out.iter_mut().zip(&own.wd).for_each(|(o, v)| *o += x * v);
+            }
         }
-        self.book(f, &noise, &mut a[c * (c + 1)..]);
-        self.book(f, &seen, b);
-        for (j, cj) in self.components.iter().enumerate().filter(|(_, x)| x.factor == f) {
-            let v = free[cj.row + cj.col * k];
-            a[c + j * (c + 1)] = if cj.row == cj.col { v } else { 2.0 * v };
-        }
-    }
-
-    /// W D K_j D'W' of a level for the components of one or all factors (K_j = sum_m D_m' E_j D_m).
-    fn add_fixed(&self, f: usize, wd: &[f64], k: usize, own: &[Vec<f64>], a: &mut [f64]) {
-        let c = self.components.len();
-        for (j, kj) in own.iter().enumerate().filter(|(_, v)| !v.is_empty()) {
-            let t = product(wd, kj, k, self.d, self.d);
-            let e = product(&t, &transpose(wd, k, self.d), k, self.d, k);
-            self.book(f, &e, &mut a[j * (c + 1)..]);
-        }
-    }
-
-    /// K_j of every component (d x d): what the projection off X carries from all levels to each.
-    fn fixed_products(&self, _f: usize) -> Vec<Vec<f64>> {
-        let d = self.d;
-        self.components
-            .iter()
-            .map(|c| {
-                let l = &self.levels[c.factor];
-                let mut out = vec![0.0; d * d];
-                for x in l.fixed.chunks_exact((l.k * d).max(1)) {
-                    for b in 0..d {
-                        for a in 0..d {
-                            out[a + b * d] += x[c.row + a * l.k] * x[c.col + b * l.k];
-                            if c.row != c.col {
-                                out[a + b * d] += x[c.col + a * l.k] * x[c.row + b * l.k];
-                            }
-                        }
+        for (i, ci) in self.of(f) {
+            for (j, cj) in self.of(f) {
+                a[i + j * n] += own.entry(ci, cj);
+            }
+            for (j, kj) in carried.iter().enumerate() {
+                for (r, r2) in both(ci) {
+                    for t in 0..d * d {
+                        a[i + j * n] += kj[t] * fixed[(r + (t % d) * k) * k * d + r2 + (t / d) * k];
                     }
                 }
-                out
-            })
-            .collect()
+            }
+            for (r, r2) in both(ci) {
+                a[i + (n - 1) * n] += noise[r + r2 * k];
+                b[i] += seen[r + r2 * k];
+                a[n - 1 + i * n] += free[r + r2 * k];
+            }
+        }
+    }
+
+    /// K_j = sum_m D_m' E_j D_m (d x d): what the projection off X carries from the levels of a component to all others.
+    fn carried(&self, c: &Component) -> Vec<f64> {
+        let (l, d) = (&self.levels[c.factor], self.d);
+        let mut out = vec![0.0; d * d];
+        for x in l.fixed.chunks_exact((l.k * d).max(1)) {
+            for (r, s) in both(c) {
+                for b in 0..d {
+                    for a in 0..d {
+                        out[a + b * d] += x[r + a * l.k] * x[s + b * l.k];
+                    }
+                }
+            }
+        }
+        out
     }
 
     /// What each of two factors contributes to the moments of the other through the rows they share.
-    fn cross_moments(&self, at: usize, (lead, other): (usize, usize), weights: &[Vec<f64>], a: &mut [f64]) {
+    fn cross_moments(&self, at: usize, weights: &[Vec<f64>], a: &mut [f64]) {
         let pair = &self.m.pairs[at];
-        let (kl, ko, d) = (self.levels[lead].k, self.levels[other].k, self.d);
-        let tl = transpose(&self.scale[lead], kl, kl);
+        let (lead, other) = (pair.lead, pair.other);
+        let (kl, ko) = (self.levels[lead].k, self.levels[other].k);
+        let (down, up) = if kl == 1 && ko == 1 {
+            self.scalar_moments(at, weights)
+        } else if kl * ko <= WIDEST {
+            self.block_moments(at, weights)
+        } else {
+            return;
+        };
+        let n = self.components.len() + 1;
+        for (i, ci) in self.of(lead) {
+            for (j, cj) in self.of(other) {
+                a[i + j * n] += down.entry(ci, cj);
+                a[j + i * n] += up.entry(cj, ci);
+            }
+        }
+    }
+
+    fn block_moments(&self, at: usize, weights: &[Vec<f64>]) -> (Kronecker, Kronecker) {
+        let pair = &self.m.pairs[at];
+        let (lead, other, d) = (pair.lead, pair.other, self.d);
+        let (kl, ko) = (self.levels[lead].k, self.levels[other].k);
+        let (mut down, mut up) = (Kronecker::new(kl, ko, d), Kronecker::new(ko, kl, d));
+        let (mut half, mut v, mut vt) = (vec![0.0; kl * ko], vec![0.0; kl * ko], vec![0.0; kl * ko]);
         for l in 0..pair.start.len() - 1 {
             for e in pair.start[l] as usize..pair.start[l + 1] as usize {
                 let o = pair.level[e] as usize;
-                let raw = &pair.value[e * kl * ko..(e + 1) * kl * ko];
-                let dl = &self.levels[lead].fixed[l * kl * d..(l + 1) * kl * d];
-                let dz = &self.levels[other].fixed[o * ko * d..(o + 1) * ko * d];
-                let (wl, wo) = (&weights[lead][l * kl * kl..][..kl * kl], &weights[other][o * ko * ko..][..ko * ko]);
-                if kl == 1 && ko == 1 {
-                    let v = raw[0] * self.scale[lead][0] * self.scale[other][0];
-                    let e = v * v - 2.0 * v * dot(dl, dz);
-                    self.add_scalar(lead, other, wl[0] * wl[0] * e, a);
-                    self.add_scalar(other, lead, wo[0] * wo[0] * e, a);
-                    continue;
-                }
-                let v = product(&tl, &product(raw, &self.scale[other], kl, ko, ko), kl, kl, ko);
-                self.add_block(lead, other, &product(wl, &v, kl, kl, ko), &product(wl, dl, kl, kl, d), dz, a);
-                let vt = transpose(&v, kl, ko);
-                self.add_block(other, lead, &product(wo, &vt, ko, ko, kl), &product(wo, dz, ko, ko, d), dl, a);
+                multiply(&mut half, &pair.value[e * kl * ko..(e + 1) * kl * ko], &self.scale[other], kl, ko, ko);
+                multiply_t(&mut v, &self.scale[lead], &half, kl, kl, ko);
+                (0..kl * ko).for_each(|t| vt[t / kl + (t % kl) * ko] = v[t]);
+                let (dl, dm) = (self.levels[lead].fixed(l, d), self.levels[other].fixed(o, d));
+                down.add(&weights[lead][l * kl * kl..(l + 1) * kl * kl], &v, dl, dm);
+                up.add(&weights[other][o * ko * ko..(o + 1) * ko * ko], &vt, dm, dl);
             }
         }
+        (down, up)
     }
 
-    fn add_scalar(&self, f: usize, g: usize, e: f64, a: &mut [f64]) {
-        let c = self.components.len();
-        let find = |f: usize| self.components.iter().position(|x| x.factor == f);
-        if let (Some(i), Some(j)) = (find(f), find(g)) {
-            a[i + j * (c + 1)] += e;
-        }
-    }
-
-    /// C E C' - C E D_g D_f'... for WC (kf x kg), W D_f (kf x d) and D_g (kg x d).
-    fn add_block(&self, f: usize, g: usize, wc: &[f64], wd: &[f64], dg: &[f64], a: &mut [f64]) {
-        let (kf, kg, c) = (self.levels[f].k, self.levels[g].k, self.components.len());
-        let wct = transpose(wc, kf, kg);
-        let back = product(dg, &transpose(wd, kf, self.d), kg, self.d, kf);
-        let forth = transpose(&back, kg, kf);
-        for (j, cj) in self.components.iter().enumerate().filter(|(_, x)| x.factor == g) {
-            let mut e = vec![0.0; kf * kf];
-            add_component(&mut e, wc, &wct, cj, kf, kg, 1.0);
-            add_component(&mut e, wc, &back, cj, kf, kg, -1.0);
-            add_component(&mut e, &forth, &wct, cj, kf, kg, -1.0);
-            self.book(f, &e, &mut a[j * (c + 1)..]);
-        }
-    }
-
-    /// tr(E_i S) of a factor's components, added to a column of the system.
-    fn book(&self, f: usize, s: &[f64], column: &mut [f64]) {
-        let k = self.levels[f].k;
-        for (i, c) in self.components.iter().enumerate().filter(|(_, c)| c.factor == f) {
-            column[i] += s[c.row + c.col * k] + if c.row == c.col { 0.0 } else { s[c.col + c.row * k] };
-        }
-    }
-}
-
-/// A E_c B for A (n x s) and B (s x n), times `sign`, added to out.
-fn add_component(out: &mut [f64], a: &[f64], b: &[f64], c: &Component, n: usize, s: usize, sign: f64) {
-    for j in 0..n {
-        for i in 0..n {
-            let mut v = a[i + c.row * n] * b[c.col + j * s];
-            if c.row != c.col {
-                v += a[i + c.col * n] * b[c.row + j * s];
+    /// The same for two factors of one column each.
+    fn scalar_moments(&self, at: usize, weights: &[Vec<f64>]) -> (Kronecker, Kronecker) {
+        let pair = &self.m.pairs[at];
+        let (lead, other, d) = (pair.lead, pair.other, self.d);
+        let scale = self.scale[lead][0] * self.scale[other][0];
+        let (mut down, mut up) = (Kronecker::new(1, 1, d), Kronecker::new(1, 1, d));
+        for (l, w) in weights[lead].iter().enumerate() {
+            let dl = self.levels[lead].fixed(l, d);
+            let mut sum = 0.0;
+            for e in pair.start[l] as usize..pair.start[l + 1] as usize {
+                let o = pair.level[e] as usize;
+                let v = scale * pair.value[e];
+                let t = v * (v - 2.0 * dot(dl, self.levels[other].fixed(o, d)));
+                sum += t;
+                up.sum[0] += weights[other][o] * weights[other][o] * t;
             }
-            out[i + j * n] += sign * v;
+            down.sum[0] += w * w * sum;
         }
-    }
-}
-
-fn add_outer(out: &mut [f64], a: &[f64], b: &[f64], k: usize) {
-    for j in 0..k {
-        for i in 0..k {
-            out[i + j * k] += a[i] * b[j];
-        }
+        (down, up)
     }
 }
 
@@ -367,14 +420,20 @@ fn add_gram(out: &mut [f64], x: &[f64], k: usize, d: usize, sign: f64) {
 fn shrinkage(l: &Levels, psi: &[f64]) -> Vec<f64> {
     let k = l.k;
     let mut out = Vec::with_capacity(l.gram.len());
+    let mut v = vec![0.0; k * k];
     for g in l.gram.chunks_exact(k * k) {
         if k == 1 {
             out.push(1.0 / (1.0 + g[0] * psi[0]));
             continue;
         }
-        let mut v = product(g, psi, k, k, k);
+        multiply(&mut v, g, psi, k, k, k);
         (0..k).for_each(|a| v[a + a * k] += 1.0);
-        out.extend(invert(&v, k));
+        if k == 2 {
+            let det = v[0] * v[3] - v[1] * v[2];
+            out.extend([v[3] / det, -v[1] / det, -v[2] / det, v[0] / det]);
+        } else {
+            out.extend(invert(&v, k));
+        }
     }
     out
 }
