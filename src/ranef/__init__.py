@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ranef import errors
-from ranef.engines import Certificate, Control, Estimate
-from ranef.errors import ConvergenceWarning, RanefError, RanefWarning
+from ranef import errors, families
+from ranef.engines import Certificate, Control, Estimate, LaplaceEstimate
+from ranef.errors import ConvergenceWarning, RanefError, RanefWarning, SeparationWarning
 from ranef.formula import Formula, parse
 from ranef.model import Fit, fit
 
@@ -33,13 +33,16 @@ __all__ = [
     "Estimate",
     "Fit",
     "Formula",
+    "LaplaceEstimate",
     "ManyFits",
     "RanefError",
     "RanefWarning",
+    "SeparationWarning",
     "__version__",
     "all_fit",
     "datasets",
     "errors",
+    "families",
     "fit",
     "fit_many",
     "parse",

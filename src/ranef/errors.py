@@ -63,6 +63,10 @@ class ConvergenceWarning(RanefWarning):
     """The optimiser stopped before its certificate held."""
 
 
+class SeparationWarning(RanefWarning):
+    """The outcome is separated by some columns: their estimates are infinite."""
+
+
 def mark(text: str, position: int | None) -> str:
     """Return `text` with a caret under the character at `position`."""
     return f"    {text}" if position is None else f"    {text}\n    {' ' * position}^"

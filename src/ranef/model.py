@@ -6,95 +6,105 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines import Certificate, Control, Estimate, linear, make_control
+from ranef import families
+from ranef.call import Call, build_call, make_call
+from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of
+from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
-from ranef.errors import (
-    ArgumentError,
-    ConvergenceWarning,
-    FormulaError,
-    NotAvailableError,
-    OptionError,
-    nearest,
-)
-from ranef.formula import Formula, parse
-from ranef.frame import Design, Spec, build
+from ranef.errors import ConvergenceWarning, FormulaError, NotAvailableError, OptionError, SeparationWarning
+from ranef.formula import Formula
+from ranef.frame import Design, Spec
 
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
     from ranef.diagnose.messages import Message
     from ranef.inference.varcorr import VarCorr
 
-METHODS = ("reml", "ml")
-NOT_YET = ("dispersion", "zero_inflation", "frequency_weights", "sampling_weights", "trials")
-UNUSED = ("seed", "progress")  # gaussian fits draw no random numbers and end before a bar could be drawn
-GAUSSIAN = ("gaussian", "normal")
-WEIGHTS = (
-    "weights= is ambiguous: say which kind you mean. "
-    "precision_weights=: residual variance sigma^2 / w (lme4's weights); "
-    "frequency_weights=: a row stands for w equal rows; "
-    "sampling_weights=: inverse probabilities of a survey; "
-    "trials=: denominator of a binomial proportion"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What `fit` was asked for, after checking; everything that `update` needs to ask again."""
-
-    formula: Formula
-    method: str
-    offset: Any
-    precision_weights: Any
-    contrasts: Any
-    missing: str
-    control: Control
-    env: Any
-    family: str = "gaussian"
-    link: str = "identity"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of `fit` that ask for this again, without formula and data."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "formula"}
+__all__ = ["Call", "ComponentInfo", "Digest", "Fit", "GroupInfo", "Layout", "design_of", "fit", "layout_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
-    """A random-effects term without its rows: (names | label), its levels and structure."""
+    """A random-effects term without its rows: (names | label), its levels, structure and component."""
 
     label: str
     names: tuple[str, ...]
     structure: str
     levels: Sequence[Any]
+    component: str = "mean"
+
+    @property
+    def key(self) -> str:
+        """The label, with the component before it if that is not the mean: "zero_inflation:site"."""
+        return self.label if self.component == "mean" else f"{self.component}:{self.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentInfo:
+    """A part of the model that has coefficients of its own: those at `first`, `first + 1`, …."""
+
+    name: str
+    names: tuple[str, ...]
+    first: int
+
+    @property
+    def at(self) -> slice:
+        """Where its coefficients stand."""
+        return slice(self.first, self.first + len(self.names))
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Names and sizes of a design, without its rows: what is left to print when the rows are gone."""
+    """Names and sizes of a design, without its rows: what is left to print when the rows are gone.
+
+    `components` lists the parts that have coefficients: the mean's, the dispersion's …, in the order of
+    `estimate.beta`.
+    """
 
     n: int
     n_input: int
     dropped: Mapping[str, int]
     response: str
-    fixed: tuple[str, ...]
+    components: tuple[ComponentInfo, ...]
     terms: tuple[GroupInfo, ...]
     kind: str
 
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of the fixed effects of the mean."""
+        return self.components[0].names
 
-def layout_of(design: Design) -> Layout:
+    def component(self, name: str) -> ComponentInfo:
+        """Return the component of that name.
+
+        Raises
+        ------
+        OptionError
+            If the model has none; the nearest is named.
+        """
+        found = {c.name: c for c in self.components}
+        if name not in found:
+            raise OptionError(f"component={name!r} is not part of this model; it has {', '.join(map(repr, found))}")
+        return found[name]
+
+
+def layout_of(design: Design, task: Task) -> Layout:
     """Return the layout of a design."""
+    names = tuple(c.name for c in design.components)
+    parts: list[ComponentInfo] = []
+    for name, columns in coefficients_of(design, task):
+        parts.append(ComponentInfo(name, columns, parts[-1].first + len(parts[-1].names) if parts else 0))
     return Layout(
         n=design.n,
         n_input=design.n_input,
         dropped=design.dropped,
         response=design.response_name or "",
-        fixed=tuple(name for block in design.fixed for name in block.names),
-        terms=tuple(GroupInfo(t.label, t.names, t.structure, t.levels) for t in design.terms),
+        components=tuple(parts),
+        terms=tuple(GroupInfo(t.label, t.names, t.structure, t.levels, names[t.component]) for t in design.terms),
         kind=design.kind,
     )
 
@@ -111,10 +121,10 @@ def fit(
     formula: str | Formula,
     data: Any,
     *,
-    family: str = "gaussian",
-    link: str | None = None,
-    dispersion: str | None = None,
-    zero_inflation: str | None = None,
+    family: Any = "gaussian",
+    link: str | Mapping[str, str] | None = None,
+    dispersion: str | Formula | float | None = None,
+    zero_inflation: str | Formula | float | None = None,
     method: str | None = None,
     quadrature: int = 1,
     offset: Any = None,
@@ -126,10 +136,10 @@ def fit(
     missing: str = "drop",
     control: Control | Mapping[str, Any] | None = None,
     threads: int | None = None,
-    seed: int | None = None,  # noqa: ARG001 (for methods that draw random numbers)
-    progress: Any = None,  # noqa: ARG001 (for methods that take long)
+    seed: int | None = None,
+    progress: Any = None,
     env: Any = None,
-    **unknown: Any,
+    **parameters: Any,
 ) -> Fit:
     """Fit a mixed-effects model.
 
@@ -139,12 +149,31 @@ def fit(
         As in lme4: `"reaction ~ days + (days | subject)"`.
     data : data frame or dict of arrays
         pandas, polars, pyarrow or anything narwhals reads. Tables that the fit returns are of the same kind.
-    family, link : str
-        Only "gaussian" with "identity" in this version.
+        The response is a column or an expression; for binomial families also a truth value, a factor of two levels
+        (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor.
+    family : str or one of `rf.families`
+        "gaussian", "poisson", "nbinom2", "binomial", … (`rf.families.names()`); the names of lme4, glmmTMB and brms are
+        understood. "truncated_<count family>" has no zeros, and is a hurdle model with `zero_inflation`.
+    link : str or dict, optional
+        Link of the mean, or parameter -> link; the family's default otherwise.
+    dispersion : str or number, optional
+        One-sided formula of the dispersion, "~ x + (1 | g)"; default "~ 1". A number holds it there. What it means is
+        the family's (glmmTMB's `sigma()`); summary says it.
+    zero_inflation : str or number, optional
+        One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
     method : "reml" | "ml", optional
-        Default for gaussian: "reml".
-    offset, precision_weights : str or array, optional
-        Column name or values. `precision_weights` w: residual variance sigma^2 / w.
+        Default: "reml" where the model is linear (gaussian, identity link, one residual variance), else "ml".
+    quadrature : int
+        For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes, 0 the
+        joint modes of coefficients and random effects (lme4's nAGQ = 0).
+    offset : str or array, optional
+        Column name or values added to the mean's linear predictor; `offset(x)` in any formula does the same there.
+    precision_weights : str or array, optional
+        w: residual variance sigma^2 / w; gaussian only.
+    frequency_weights : str or array, optional
+        A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`).
+    trials : str or array, optional
+        Denominator of a binomial proportion.
     contrasts : dict, optional
         Column -> "treatment" | "sum" | "helmert" | "poly" | matrix.
     missing : "drop" | "raise"
@@ -159,6 +188,9 @@ def fit(
         For methods that take long; this version's do not.
     env : mapping, optional
         Names, other than columns and the listed transforms, that the formula may use.
+    **parameters
+        Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`; `threshold="symmetric"` or
+        "equidistant" for ordinal families.
 
     Returns
     -------
@@ -170,8 +202,9 @@ def fit(
 
     Notes
     -----
-    A `ConvergenceWarning` is raised only where the optimum's certificate fails. A variance of 0 or a correlation of
-    +-1 is a valid estimate, reported as data in `Fit.boundary`.
+    All formulas share the data and one mask for missing values. A `ConvergenceWarning` is raised only where the
+    optimum's certificate fails, a `SeparationWarning` where a binomial outcome is separated by columns of the mean. A
+    variance of 0 or a correlation of +-1 is a valid estimate, reported as data in `Fit.boundary`.
     """
     call = make_call(
         formula,
@@ -190,43 +223,12 @@ def fit(
         missing=missing,
         control=control,
         threads=threads,
+        seed=seed,
+        progress=progress,
         env=env,
-        **unknown,
+        **parameters,
     )
     return fit_call(call, data)
-
-
-def make_call(
-    formula: Any,
-    *,
-    family: Any = "gaussian",
-    link: Any = None,
-    method: Any = None,
-    quadrature: int = 1,
-    offset: Any = None,
-    precision_weights: Any = None,
-    contrasts: Any = None,
-    missing: str = "drop",
-    control: Any = None,
-    threads: int | None = None,
-    env: Any = None,
-    **others: Any,
-) -> Call:
-    """Check the arguments of `fit`; those in `others` are refused unless they are None."""
-    _refuse(others)
-    _only_gaussian(family, link)
-    if quadrature != 1:
-        raise OptionError(f"quadrature={quadrature!r}: the gaussian likelihood is exact, leave quadrature out")
-    return Call(
-        formula=_read(formula, env),
-        method=_method(method),
-        offset=offset,
-        precision_weights=precision_weights,
-        contrasts=contrasts,
-        missing=missing,
-        control=make_control(control, threads),
-        env=env,
-    )
 
 
 def fit_call(call: Call, data: Any) -> Fit:
@@ -234,21 +236,9 @@ def fit_call(call: Call, data: Any) -> Fit:
     if call.formula.lhs is None:
         raise FormulaError("the formula has no response: write 'y ~ …'", call.formula.text or str(call.formula), 0)
     spec, design = build_call(call, data)
-    core, estimate = linear.estimate(design, call.method == "reml", call.control)
-    return _finished(Fit(call, spec, layout_of(design), estimate, core, design, data))
-
-
-def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
-    """Spec and design of a call."""
-    return build(
-        call.formula,
-        data,
-        weights=call.precision_weights,
-        offset=call.offset,
-        contrasts=call.contrasts,
-        missing=call.missing,
-        env=call.env,
-    )
+    task = call.task(design)
+    core, estimate = engine_of(task).estimate(design, task)
+    return _finished(Fit(call, spec, layout_of(design, task), task, estimate, core, design, data))
 
 
 def design_of(m: Fit, what: str) -> Design:
@@ -267,6 +257,8 @@ def design_of(m: Fit, what: str) -> Design:
 def _finished(m: Fit) -> Fit:
     if not m.converged:
         warnings.warn(_convergence_text(m), ConvergenceWarning, stacklevel=4)
+    if m.separation:
+        warnings.warn(next(n.text for n in m.messages if n.code == "separation"), SeparationWarning, stacklevel=4)
     return m
 
 
@@ -277,50 +269,6 @@ def _convergence_text(m: Fit) -> str:
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "
         f"or raise control={{'max_evaluations': …}}"
     )
-
-
-# ---- checks of the arguments -----------------------------------------------------------------------------------------
-
-
-def _refuse(others: Mapping[str, Any]) -> None:
-    for name, value in others.items():
-        if name in UNUSED:
-            continue
-        if name not in NOT_YET:
-            raise _unknown(name)
-        if value is not None:
-            raise NotAvailableError(f"{name}= is not available for gaussian models in this version; leave it out")
-
-
-def _unknown(name: str) -> ArgumentError:
-    if name == "weights":
-        return ArgumentError(WEIGHTS)
-    if name.upper() == "REML":
-        return ArgumentError(f"fit() has no argument {name!r}: write method='reml' or method='ml'")
-    known = [p for p in signature(fit).parameters if p != "unknown"]
-    return ArgumentError(f"fit() has no argument {name!r}; {nearest(name, known)}")
-
-
-def _read(formula: Any, env: Any) -> Formula:
-    return formula if isinstance(formula, Formula) else parse(formula, env or ())
-
-
-def _only_gaussian(family: Any, link: Any) -> None:
-    if not isinstance(family, str):
-        raise ArgumentError(f"family= takes a name such as 'gaussian', not {type(family).__name__}")
-    if family.lower() not in GAUSSIAN:
-        raise NotAvailableError(f"family={family!r} is not available in this version; it fits 'gaussian'")
-    if link not in (None, "identity"):
-        raise NotAvailableError(f"link={link!r} is not available for gaussian in this version; it fits 'identity'")
-
-
-def _method(method: Any) -> str:
-    if method is None:
-        return "reml"
-    name = method.lower() if isinstance(method, str) else method
-    if name not in METHODS:
-        raise OptionError(f"method={method!r} is unknown for gaussian models; {nearest(method, METHODS)}")
-    return name
 
 
 # ---- the fit ---------------------------------------------------------------------------------------------------------
@@ -338,7 +286,9 @@ class Fit:
         How data become arrays: levels, contrasts, state of transforms.
     layout : Layout
         Names and sizes.
-    estimate : Estimate
+    task : Task
+        What the engine was asked: distribution, criterion, options.
+    estimate : Estimate or LaplaceEstimate
         The numbers the engine returned.
     design : Design or None
         The rows as arrays; None after `slim()`.
@@ -349,7 +299,8 @@ class Fit:
     call: Call
     spec: Spec
     layout: Layout
-    estimate: Estimate
+    task: Task
+    estimate: Result
     core: Any
     design: Design | None
     data: Any
@@ -365,12 +316,27 @@ class Fit:
     @property
     def method(self) -> str:
         """The criterion: reml or ml."""
-        return self.call.method
+        return self.task.method
+
+    @property
+    def distribution(self) -> families.Distribution:
+        """The family with its links and modifiers."""
+        return self.task.family
 
     @property
     def family(self) -> str:
         """Name of the family."""
-        return self.call.family
+        return self.task.family.name
+
+    @property
+    def link(self) -> str:
+        """Link of the mean."""
+        return self.task.family.link
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that fitted it."""
+        return engine_of(self.task)
 
     @property
     def nobs(self) -> int:
@@ -379,7 +345,7 @@ class Fit:
 
     @property
     def npar(self) -> int:
-        """Parameters estimated: independent fixed effects, covariance parameters and sigma."""
+        """Parameters estimated: independent coefficients of all components, theta, and sigma in linear models."""
         return self.estimate.npar
 
     @property
@@ -389,7 +355,7 @@ class Fit:
 
     @property
     def sigma(self) -> float:
-        """Residual standard deviation (of an observation of weight 1)."""
+        """Dispersion as glmmTMB's `sigma()`: a gaussian's residual SD (of weight 1); 1 without, NaN if it varies."""
         return self.estimate.sigma
 
     @property
@@ -400,7 +366,7 @@ class Fit:
     @property
     def loglik(self) -> float:
         """Log-likelihood; for method "reml" the restricted one, as lme4's `logLik`."""
-        return -self.estimate.criterion / 2
+        return self.estimate.loglik
 
     @property
     def aic(self) -> float:
@@ -420,7 +386,7 @@ class Fit:
 
     @property
     def theta(self) -> Array:
-        """Entries of the relative factors Lambda; the covariance of a term is sigma^2 Lambda Lambda'."""
+        """Entries of the factors Lambda, relative to sigma in linear models (Sigma = sigma^2 Lambda Lambda')."""
         return self.estimate.theta
 
     @property
@@ -441,6 +407,13 @@ class Fit:
         return boundary(self.layout.terms, self.estimate)
 
     @cached_property
+    def separation(self) -> tuple[str, ...]:
+        """Columns of the mean that separate the outcome, so that their estimates are infinite; empty for most fits."""
+        from ranef.diagnose.separation import separated
+
+        return separated(self)
+
+    @cached_property
     def messages(self) -> tuple[Message, ...]:
         """What is worth knowing about data and model: rows and columns dropped, boundary, common pitfalls."""
         from ranef.diagnose.messages import messages
@@ -449,14 +422,14 @@ class Fit:
 
     @cached_property
     def residual_quantiles(self) -> Array:
-        """Minimum, quartiles and maximum of the scaled residuals, sqrt(w) (y - fitted) / sigma."""
+        """Minimum, quartiles and maximum of the scaled residuals, (y - fitted) / SD(y)."""
         from ranef.diagnose.residuals import residual_quantiles
 
         return residual_quantiles(self)
 
     @cached_property
     def ddf(self) -> Array:
-        """Satterthwaite's degrees of freedom of each fixed effect; residual ones without random effects."""
+        """Degrees of freedom of each coefficient: Satterthwaite's or residual ones in linear models, else infinite."""
         from ranef.inference.satterthwaite import coefficient_df
 
         return coefficient_df(self)
@@ -465,18 +438,31 @@ class Fit:
 
     @property
     def params(self) -> Any:
-        """Fixed effects by name; NaN where the column was dropped as linearly dependent."""
-        from ranef.inference.named import named_vector
+        """Fixed effects of the mean by name; NaN where dropped. `coefficients()` has other components."""
+        from ranef.inference.named import coefficients
 
-        return named_vector(self.layout.fixed, self.estimate.beta, self.layout.kind)
+        return coefficients(self, "mean")
+
+    def coefficients(self, component: str = "all") -> Any:
+        """Return the coefficients of one component by name, or of all ("dispersion.(Intercept)")."""
+        from ranef.inference.named import coefficients
+
+        return coefficients(self, component)
+
+    @cached_property
+    def deviance(self) -> float:
+        """Sum of the squared deviance residuals, given the conditional modes (lme4's `deviance` of a GLMM)."""
+        from ranef.diagnose.residuals import deviance
+
+        return deviance(self)
 
     def vcov(self, component: str = "mean", kind: str = "model") -> Any:
         """Covariance matrix of the fixed effects, named.
 
         Parameters
         ----------
-        component : "mean"
-            Which part of the model.
+        component : str
+            Which part of the model: "mean", "dispersion", "zero_inflation" …, or "all".
         kind : "model"
             Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta.
         """
@@ -584,22 +570,26 @@ class Fit:
 
         return fitted(self, align)
 
-    def residuals(self, type: str = "response", align: str = "rows") -> Array:  # noqa: A002
+    def residuals(self, type: str = "response", align: str = "rows", seed: int = 0) -> Array:  # noqa: A002
         """Residuals.
 
         Parameters
         ----------
         type : "response" | "pearson" | "deviance" | "scaled" | "quantile"
-            y - fitted; times sqrt(w); the same for gaussian; also divided by sigma; the same for gaussian.
+            y - fitted; divided by the root of the variance function (as lme4: a gaussian's sigma is left in); signed
+            roots of the unit deviances; (y - fitted) / SD(y); normal quantiles of F(y), drawn between F(y-) and F(y)
+            where responses are discrete (Dunn & Smyth 1996).
         align : "rows" | "input"
             One value per row used, or per row given (NaN where dropped).
+        seed : int
+            For "quantile" of discrete responses: same seed, same residuals.
         """
         from ranef.diagnose.residuals import residuals
 
-        return residuals(self, type, align)
+        return residuals(self, type, align, seed)
 
     def simulate(self, n: int = 1, re: str = "new", seed: Any = None) -> Array:
-        """Draw responses from the fitted model, (nobs, n).
+        """Draw responses from the fitted model, (nobs, n): a binomial's as successes, an ordinal's as category numbers.
 
         Parameters
         ----------
@@ -631,15 +621,18 @@ class Fit:
     def slim(self) -> Fit:
         """Return a copy without rows, of a size that does not depend on n; summary and predict still work."""
         digest = Digest(self.messages, self.residual_quantiles)
-        core = linear.restored(self.core.moments_state(), self.estimate)
+        _ = self.estimate.vcov  # before the core that makes it goes
+        saved = self.engine.save(self.core, self.estimate)
+        core = self.engine.restore(saved, self.estimate, None, self.task)
         return replace(self, core=core, design=None, data=None, digest=digest)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**state, "core": self.core.moments_state()}
+        return {**state, "core": self.engine.save(self.core, self.estimate)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, core=linear.restored(state["core"], state["estimate"]))
+        core = engine_of(state["task"]).restore(state["core"], state["estimate"], state["design"], state["task"])
+        self.__dict__.update(state, core=core)
 
     def __copy__(self) -> Fit:
         return replace(self)

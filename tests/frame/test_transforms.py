@@ -8,7 +8,7 @@ import pytest
 from scipy.interpolate import CubicSpline, LSQUnivariateSpline, make_interp_spline
 
 from frame.frames import columns
-from ranef.errors import DataError, FormulaError, NotAvailableError, RanefError
+from ranef.errors import DataError, FormulaError, RanefError
 from ranef.formula import functions
 from ranef.frame import build, matrix
 from ranef.frame.evaluate import CALLS
@@ -291,8 +291,8 @@ def test_errors_name_the_call(rhs, words):
         build(f"y ~ {rhs}", {**DATA, "const": [1.0] * 50})
 
 
-def test_responses_of_two_columns_come_later():
-    with pytest.raises(NotAvailableError, match="cbind"):
+def test_responses_of_two_columns_belong_to_binomial_families():
+    with pytest.raises(DataError, match="not one column"):
         build("cbind(x, z) ~ 1", DATA)
 
 

@@ -27,6 +27,7 @@ FORMULAS = {
     "nlme_wafer_diag": "current ~ voltage + I(voltage^2) + (voltage || Wafer) + (voltage || Wafer:Site)",
     "tmb_sleep_diag_ml": "Reaction ~ Days + (Days || Subject)",
 }
+TMB = ("tmb_rankdef", "tmb_sleep_diag_ml", "tmb_sleep_reml")  # glmmTMB's linear models; the others are in glmm.py
 # nlme names a nested factor by its last part: the parts it is nested in.
 NESTED = {
     "nlme_machines_nested": {"Machine": "Worker:Machine"},
@@ -192,7 +193,7 @@ def load(name: str) -> Reference:
 def fitted_models() -> list[str]:
     """Names of the references that are fitted models (the others are tests and predictions of such)."""
     names = sorted(path.stem for path in MODELS.glob("*.json"))
-    return [name for name in names if name.startswith(("lmm_", "nlme_", "tmb_"))]
+    return [name for name in names if name.startswith(("lmm_", "nlme_")) or name in TMB]
 
 
 @cache

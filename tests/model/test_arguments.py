@@ -34,14 +34,21 @@ def sleepstudy():
         ({"groups": "Subject"}, ArgumentError, "groups"),
         ({"method": "mle"}, OptionError, "'ml'"),
         ({"method": 3}, OptionError, "reml"),
-        ({"family": "poisson"}, NotAvailableError, "poisson"),
+        ({"family": "poison"}, OptionError, "did you mean 'poisson'"),
+        ({"family": "poisson"}, DataError, "not whole.*poisson.*rows 0, 1"),
         ({"family": 3}, ArgumentError, "int"),
-        ({"link": "log"}, NotAvailableError, "identity"),
-        ({"dispersion": "~ Days"}, NotAvailableError, "dispersion"),
-        ({"zero_inflation": "~ 1"}, NotAvailableError, "zero_inflation"),
-        ({"frequency_weights": "Days"}, NotAvailableError, "frequency_weights"),
+        ({"link": "lgo"}, OptionError, "did you mean 'log'"),
+        ({"dispersion": "Days"}, FormulaError, "one-sided"),
+        ({"dispersion": "y ~ Days"}, FormulaError, "without y"),
+        ({"dispersion": "~ 0"}, FormulaError, "nothing to estimate"),
+        ({"dispersion": -1.0}, OptionError, "between 0 and inf"),
+        ({"zero_inflation": "~ 1"}, OptionError, "no zeros"),
+        ({"frequency_weights": "Days"}, DataError, "must be positive"),
         ({"sampling_weights": "Days"}, NotAvailableError, "sampling_weights"),
-        ({"trials": "Days"}, NotAvailableError, "trials"),
+        ({"trials": "Days"}, OptionError, "trials"),
+        ({"nu": 4}, ArgumentError, "nu"),
+        ({"ziformula": "~ 1"}, ArgumentError, "zero_inflation="),
+        ({"nAGQ": 3}, ArgumentError, "quadrature="),
         ({"quadrature": 9}, OptionError, "exact"),
         ({"missing": "ignore"}, OptionError, "drop"),
         ({"precision_weights": "weight"}, UnknownColumnError, "weight"),
@@ -57,7 +64,7 @@ def test_unknown_arguments_are_type_errors_and_unavailable_ones_not_implemented(
     with pytest.raises(TypeError):
         rf.fit(SLEEP, sleepstudy, famly="gaussian")
     with pytest.raises(NotImplementedError):
-        rf.fit(SLEEP, sleepstudy, family="binomial")
+        rf.fit(SLEEP, sleepstudy, sampling_weights="Days")
 
 
 @pytest.mark.parametrize("arguments", [{"family": "Gaussian"}, {"family": "normal"}, {"method": "REML"}, {"seed": 1}])
@@ -66,8 +73,8 @@ def test_accepted(sleepstudy, arguments):
 
 
 def test_structures_of_later_versions_are_named(sleepstudy):
-    with pytest.raises(NotAvailableError, match=r"'cs'.*Subject"):
-        rf.fit("Reaction ~ Days + cs(Days | Subject)", sleepstudy)
+    with pytest.raises(NotAvailableError, match=r"'rr'.*Subject"):
+        rf.fit("Reaction ~ Days + rr(Days | Subject, d = 1)", sleepstudy)
 
 
 def rows(**columns):

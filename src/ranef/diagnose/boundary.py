@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.estimate import Array, Estimate
+from ranef.engines.estimate import Array, Result
 
 if TYPE_CHECKING:
     from ranef.model import GroupInfo
@@ -43,9 +43,9 @@ class Boundary:
         return self.text
 
 
-def boundary(terms: Sequence[GroupInfo], estimate: Estimate) -> tuple[Boundary, ...]:
+def boundary(terms: Sequence[GroupInfo], estimate: Result) -> tuple[Boundary, ...]:
     """Describe every term of a fit whose covariance is singular."""
-    return tuple(_describe(terms[t], estimate.factors[t], rank) for t, _, rank in estimate.boundary)
+    return tuple(_describe(terms[t], estimate.roots[t], rank) for t, _, rank in estimate.boundary)
 
 
 def _describe(term: GroupInfo, factor: Array, rank: int) -> Boundary:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.formula import INTERCEPT
+from ranef.inference.named import names_of
 
 if TYPE_CHECKING:
     from ranef.frame import Block, GroupTerm
@@ -46,7 +47,11 @@ class Message:
 
 def messages(m: Fit) -> tuple[Message, ...]:
     """All notes on a fit; of a slim fit those taken before its rows went."""
-    return m.digest.messages if m.digest else tuple(note for check in CHECKS for note in check(m))
+    if m.digest:
+        return m.digest.messages
+    from ranef.diagnose import generalised
+
+    return tuple(note for check in (*CHECKS, *generalised.CHECKS) for note in check(m))
 
 
 def rows_dropped(m: Fit) -> Iterator[Message]:
@@ -61,7 +66,7 @@ def rows_dropped(m: Fit) -> Iterator[Message]:
 
 def columns_dropped(m: Fit) -> Iterator[Message]:
     """Return fixed columns removed as linearly dependent."""
-    names = [m.layout.fixed[j] for j in m.estimate.dropped]
+    names = [names_of(m, "all")[0][j] for j in m.estimate.dropped]
     if names:
         text = f"fixed effects dropped because they depend linearly on earlier ones: {', '.join(names)}"
         yield Message("columns_dropped", text, {"columns": names})

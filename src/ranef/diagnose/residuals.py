@@ -8,23 +8,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef.diagnose.unit_deviance import UNIT_DEVIANCES
 from ranef.engines.estimate import Array
-from ranef.errors import OptionError, nearest
+from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.families import Data, Distribution, Law
 from ranef.model import design_of
-from ranef.predict.rows import aligned, fitted_rows
+from ranef.predict.rows import aligned, fitted_predictors, law
 
 if TYPE_CHECKING:
     from ranef.model import Fit
 
+TINY = 1e-12  # probabilities are kept so far from 0 and 1 before they become normal quantiles
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What residuals are made of: response, fitted values, roots of the precision weights, sigma."""
+    """What residuals are made of: the law of the responses, its predictors, the data, the means.
 
-    y: Array
+    `unit` is a gaussian's sigma where it is one number, else 1: Pearson residuals keep it.
+    """
+
+    family: Distribution
+    law: Law
+    eta: Array
+    data: Data
     mu: Array
-    root_w: Array | float
-    sigma: float
+    unit: float
+    seed: int
+
+    @property
+    def y(self) -> Array:
+        """The response, on the scale of the mean."""
+        return self.data.y
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviation of each response."""
+        return np.sqrt(self.law.variance(self.eta, self.data))
 
 
 def response(o: Observed) -> Array:
@@ -33,25 +53,50 @@ def response(o: Observed) -> Array:
 
 
 def pearson(o: Observed) -> Array:
-    """Return sqrt(w) (y - mu), not divided by sigma, as lme4."""
-    return o.root_w * (o.y - o.mu)
+    """Return (y - mu) / SD(y); a gaussian's sigma, where it is one number, is left in, as in lme4 and glmmTMB."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (o.y - o.mu) * (o.unit / o.sd)
 
 
 def scaled(o: Observed) -> Array:
-    """Return sqrt(w) (y - mu) / sigma."""
-    return pearson(o) / o.sigma
+    """Return (y - mu) / SD(y)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (o.y - o.mu) / o.sd
+
+
+def deviance_residuals(o: Observed) -> Array:
+    """Return signed roots of the unit deviances 2 (log f(y; mean y) - log f(y; mean mu))."""
+    if o.family.is_gaussian_identity and o.unit != 1.0:
+        return pearson(o)
+    unit = UNIT_DEVIANCES.get(o.family.entry.name)
+    if unit is None or not o.family.plain_mean:
+        raise NotAvailableError(
+            f"residuals: {o.family.name} has no deviance residuals here; use 'quantile' or 'pearson' ones"
+        )
+    return np.sign(o.y - o.mu) * np.sqrt(np.maximum(unit(o.y, o.mu, o.eta, o.data, o.family), 0.0))
+
+
+def quantile(o: Observed) -> Array:
+    """Return normal quantiles of F(y), uniform between F(y-) and F(y) where they differ (Dunn & Smyth 1996)."""
+    from scipy.special import ndtri
+
+    if o.family.is_gaussian_identity:
+        return scaled(o)
+    low, high = o.law.cdf(o.eta, o.data)
+    u = low + (high - low) * np.random.default_rng(o.seed).uniform(size=len(o.y))
+    return np.asarray(ndtri(np.clip(u, TINY, 1 - TINY)))
 
 
 TYPES: dict[str, Callable[[Observed], Array]] = {
     "response": response,
     "pearson": pearson,
-    "deviance": pearson,  # the signed root of the gaussian's unit deviance w (y - mu)^2
+    "deviance": deviance_residuals,
     "scaled": scaled,
-    "quantile": scaled,  # Dunn & Smyth (1996): the normal quantile of F(y), for gaussian exactly this
+    "quantile": quantile,
 }
 
 
-def residuals(m: Fit, type: str = "response", align: str = "rows") -> Array:  # noqa: A002
+def residuals(m: Fit, type: str = "response", align: str = "rows", seed: int = 0) -> Array:  # noqa: A002
     """Residuals given the conditional modes.
 
     Raises
@@ -59,16 +104,34 @@ def residuals(m: Fit, type: str = "response", align: str = "rows") -> Array:  # 
     OptionError
         If the type or the alignment is unknown.
     NotAvailableError
-        If the fit keeps no rows (after `slim()`).
+        If the fit keeps no rows (after `slim()`), or the family has no residuals of that type.
     """
     if type not in TYPES:
         raise OptionError(f"residuals: type={type!r} is unknown; {nearest(type, TYPES)}")
-    design = design_of(m, "residuals")
-    root_w = 1.0 if design.weights is None else np.sqrt(design.weights)
-    observed = Observed(np.asarray(design.y), fitted_rows(m), root_w, m.sigma)
-    return aligned(m, TYPES[type](observed), align)
+    return aligned(m, TYPES[type](observed(m, seed)), align)
+
+
+def observed(m: Fit, seed: int = 0) -> Observed:
+    """Gather what residuals are made of."""
+    design_of(m, "residuals")
+    rows, eta = fitted_predictors(m, "residuals")
+    answers = law(m)
+    return Observed(m.distribution, answers, eta, rows.data, answers.mean(eta, rows.data), _unit(m), seed)
+
+
+def _unit(m: Fit) -> float:
+    varies = np.isnan(m.sigma) or any(t.component == "dispersion" for t in m.layout.terms)
+    return m.sigma if m.distribution.entry.name == "gaussian" and not varies else 1.0
+
+
+def deviance(m: Fit) -> float:
+    """Sum of the squared deviance residuals; of linear models -2 log-likelihood or the REML criterion, as in lme4."""
+    return m.criterion if m.task.linear else float(np.sum(residuals(m, "deviance") ** 2))
 
 
 def residual_quantiles(m: Fit) -> Array:
     """Minimum, quartiles and maximum of the scaled residuals."""
-    return m.digest.residual_quantiles if m.digest else np.quantile(residuals(m, "scaled"), [0, 0.25, 0.5, 0.75, 1])
+    if m.digest:
+        return m.digest.residual_quantiles
+    found = residuals(m, "scaled")
+    return np.quantile(found[np.isfinite(found)], [0, 0.25, 0.5, 0.75, 1])

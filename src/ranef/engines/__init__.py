@@ -1,6 +1,54 @@
-"""Floor 3: arrays in, `Estimate` out. One module per engine."""
+"""Floor 3: arrays in, an estimate out. One module per engine."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ranef.engines import laplace, linear
 from ranef.engines.control import Control, make_control
-from ranef.engines.estimate import Certificate, Estimate, Outcome
+from ranef.engines.estimate import Certificate, Estimate, LaplaceEstimate, Outcome, Result
+from ranef.engines.task import Engine, Point, Task
+from ranef.families import Distribution
 
-__all__ = ["Certificate", "Control", "Estimate", "Outcome", "make_control"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ranef.formula import Formula
+    from ranef.frame import Design, Part
+
+__all__ = [
+    "Certificate",
+    "Control",
+    "Engine",
+    "Estimate",
+    "LaplaceEstimate",
+    "Outcome",
+    "Point",
+    "Result",
+    "Task",
+    "engine_of",
+    "is_linear",
+    "layout_of",
+    "make_control",
+]
+
+
+def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], frequencies: object = None) -> bool:
+    """Whether the linear engine has the likelihood: gaussian, identity link, one residual variance, us and diag terms.
+
+    A structure that no engine knows is left to the linear one, which says so.
+    """
+    structures = {bar.structure for bar in formula.bars}
+    patterned = bool(structures & set(laplace.PATTERNED)) and structures <= set(laplace.STRUCTURES)
+    plain = all(part.formula is not None and str(part.formula) == "~ 1" for part in parts)
+    return family.is_gaussian_identity and plain and frequencies is None and not patterned
+
+
+def engine_of(task: Task) -> Engine:
+    """Return the engine that a task is for."""
+    return linear.ENGINE if task.linear else laplace.ENGINE
+
+
+def layout_of(design: Design, task: Task) -> list[tuple[str, tuple[str, ...]]]:
+    """Return (component, names of its coefficients) in the order of the coefficients."""
+    return laplace.layout(design, task.family)

@@ -1,11 +1,15 @@
-"""What an engine returns: the `Estimate` and the certificate that it is an optimum."""
+"""What an engine returns: an estimate and the certificate that it is an optimum.
+
+`Estimate` is a linear mixed model's, `LaplaceEstimate` that of every other likelihood. Both answer the same questions
+(`Result`), on the same scales, so that nobody above asks which engine it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,120 @@ class Outcome(Enum):
     converged = "converged: the certificate holds"
     max_evaluations = "stopped at the allowed number of evaluations before the certificate held"
     stalled = "stopped because no step lowered the criterion, although the certificate does not hold"
+
+
+class Result(Protocol):
+    """What floors above may ask of any estimate."""
+
+    @property
+    def theta(self) -> Array:
+        """Covariance parameters."""
+        ...
+
+    @property
+    def beta(self) -> Array:
+        """Coefficients of all components; NaN where dropped."""
+        ...
+
+    @property
+    def vcov(self) -> Array:
+        """Covariance matrix of `beta`."""
+        ...
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood."""
+        ...
+
+    @property
+    def criterion(self) -> float:
+        """-2 log-likelihood or REML criterion."""
+        ...
+
+    @property
+    def sigma(self) -> float:
+        """The dispersion as glmmTMB's `sigma()`: 1 where the family has none, NaN where it varies between rows."""
+        ...
+
+    @property
+    def roots(self) -> tuple[Array, ...]:
+        """Roots R of the covariance matrices of the random effects, absolute: Sigma = R R'."""
+        ...
+
+    @property
+    def covariances(self) -> tuple[Array, ...]:
+        """Covariance matrices of the random effects of each term, absolute."""
+        ...
+
+    @property
+    def modes(self) -> tuple[Array, ...]:
+        """Conditional modes b of each term, (L, k)."""
+        ...
+
+    @property
+    def tests(self) -> str:
+        """Return "t" where coefficients have degrees of freedom, "z" where only large samples are known."""
+        ...
+
+    @property
+    def npar(self) -> int:
+        """Parameters estimated."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Coefficients estimated."""
+        ...
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Coefficients dropped as linearly dependent."""
+        ...
+
+    @property
+    def outcome(self) -> str:
+        """Name of an `Outcome`."""
+        ...
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the criterion."""
+        ...
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the optimiser."""
+        ...
+
+    @property
+    def gradient(self) -> Array:
+        """Gradient at the optimum."""
+        ...
+
+    @property
+    def decrease(self) -> float:
+        """Predicted change by one more Newton step."""
+        ...
+
+    @property
+    def curvature(self) -> float:
+        """Smallest relative eigenvalue of the information."""
+        ...
+
+    @property
+    def multipliers(self) -> tuple[Any, ...]:
+        """Slopes in the variances held at 0."""
+        ...
+
+    @property
+    def boundary(self) -> tuple[tuple[int, str, int], ...]:
+        """(term, kind, rank) of every singular covariance."""
+        ...
+
+    @property
+    def optimizer(self) -> str:
+        """Which optimiser found it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,9 +215,125 @@ class Estimate:
         return self.rank + len(self.theta) + 1
 
     @property
+    def tests(self) -> str:
+        """Coefficients have t tests."""
+        return "t"
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood; the restricted one for REML."""
+        return -self.criterion / 2
+
+    @property
+    def roots(self) -> tuple[Array, ...]:
+        """Sigma Lambda of each term: a root of the covariance of its random effects."""
+        return tuple(self.sigma * factor for factor in self.factors)
+
+    @property
     def covariances(self) -> tuple[Array, ...]:
         """Covariance matrix of the random effects of each term, sigma^2 Lambda Lambda'."""
         return tuple(self.sigma**2 * (factor @ factor.T) for factor in self.factors)
+
+
+class Deferred:
+    """A matrix that is computed when somebody looks; it pickles as what it holds."""
+
+    __slots__ = ("_make", "_value")
+
+    def __init__(self, make: Callable[[], Any] | None, value: Any = None) -> None:
+        self._make, self._value = make, value
+
+    def __call__(self) -> Any:
+        """Return the matrix."""
+        if self._value is None and self._make is not None:
+            self._value = frozen(self._make())
+            self._make = None
+        return self._value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Deferred, (None, self())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LaplaceEstimate:
+    """A generalised or distributional mixed model at the optimum of its likelihood. Arrays are read-only.
+
+    Attributes
+    ----------
+    theta : (m,) array
+        Entries of the ABSOLUTE factors Lambda (Sigma = Lambda Lambda'), per term as in `Estimate.theta`.
+    loglik : float
+        Log-likelihood with all constants; of the Laplace approximation unless `method` says otherwise.
+    reml : bool
+        Whether the coefficients of the mean were integrated out.
+    beta : (p,) array
+        Coefficients of all components, the mean's first; NaN where dropped.
+    joint : Deferred
+        Covariance matrix of (beta, theta), the inverse of the exact Hessian of -loglik; NaN where not identified.
+    sigma : float
+        The dispersion as glmmTMB's `sigma()`.
+    factors, modes : tuples of (k, k) and (L, k) arrays
+        Lambda and the conditional modes b of each term.
+    n, rank : int
+        Rows used; coefficients estimated.
+    inner : int
+        Newton iterations for the modes, all evaluations together.
+    dropped, outcome, evaluations, iterations, gradient, decrease, curvature, multipliers, boundary, optimizer
+        As in `Estimate`; the gradient is that over (beta, theta).
+    """
+
+    theta: Array
+    loglik: float
+    reml: bool
+    beta: Array
+    joint: Deferred
+    sigma: float
+    factors: tuple[Array, ...]
+    modes: tuple[Array, ...]
+    n: int
+    rank: int
+    dropped: tuple[int, ...]
+    outcome: str
+    evaluations: int
+    inner: int
+    iterations: int
+    gradient: Array
+    decrease: float
+    curvature: float
+    multipliers: tuple[Any, ...]
+    boundary: tuple[tuple[int, str, int], ...]
+    optimizer: str = "newton"
+
+    @property
+    def tests(self) -> str:
+        """Coefficients have z tests."""
+        return "z"
+
+    @property
+    def criterion(self) -> float:
+        """-2 log-likelihood."""
+        return -2 * self.loglik
+
+    @property
+    def npar(self) -> int:
+        """Parameters estimated: coefficients of all components and theta."""
+        return self.rank + len(self.theta)
+
+    @property
+    def vcov(self) -> Array:
+        """Covariance matrix of `beta`; NaN in rows and columns dropped or not identified."""
+        p = len(self.beta)
+        return self.joint()[:p, :p]
+
+    @property
+    def roots(self) -> tuple[Array, ...]:
+        """Lambda of each term."""
+        return self.factors
+
+    @property
+    def covariances(self) -> tuple[Array, ...]:
+        """Covariance matrix of the random effects of each term."""
+        return tuple(factor @ factor.T for factor in self.factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +377,7 @@ class Certificate:
     optimizer: str
 
 
-def certificate(estimate: Estimate) -> Certificate:
+def certificate(estimate: Result) -> Certificate:
     """Return the certificate of an estimate."""
     return Certificate(
         outcome=Outcome[estimate.outcome],

@@ -15,6 +15,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines.control import Control
 from ranef.engines.estimate import Array, Estimate, from_core
+from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.frame import check_linear
 
@@ -90,6 +91,38 @@ def estimate(design: Design, reml: bool, control: Control) -> tuple[Any, Estimat
     if found.outcome != "converged":
         check_residual(found, design)
     return core, found
+
+
+# ---- as an engine ----------------------------------------------------------------------------------------------------
+
+
+def fit_task(design: Design, task: Task) -> tuple[Any, Estimate]:
+    """`estimate`, as the record of engines has it."""
+    return estimate(design, task.method == "reml", task.control)
+
+
+def fit_again(design: Design, task: Task) -> tuple[Any, Estimate]:
+    """Fit another response to a design that was checked before."""
+    core = make_core(design, threads=task.control.threads)
+    return core, solve(core, design, task.method == "reml", task.control)
+
+
+def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
+    """Variance of a linear predictor from the joint covariance of fixed and random effects."""
+    return np.asarray(core.predict_var(sources(point.fixed), term_sources(point.terms), point.n, list(which)))
+
+
+def save(core: Any, _found: Estimate) -> bytes:
+    """Return the cross-products."""
+    return core.moments_state()
+
+
+def restore(saved: bytes, found: Estimate, _design: Any, _task: Task) -> Any:
+    """`restored`, as the record of engines has it."""
+    return restored(saved, found)
+
+
+ENGINE = Engine("linear", fit_task, fit_again, variance, save, restore)
 
 
 # ---- theta -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,21 @@
 
 from ranef.frame.build import build
 from ranef.frame.checks import check_linear
-from ranef.frame.design import Block, Design, GroupTerm, Levels, NewDesign, Unseen, matrix
-from ranef.frame.spec import Spec
+from ranef.frame.design import Block, Component, Design, GroupTerm, Levels, NewDesign, Unseen, matrix
+from ranef.frame.spec import Outcome, Part, Spec
 
-__all__ = ["Block", "Design", "GroupTerm", "Levels", "NewDesign", "Spec", "Unseen", "build", "check_linear", "matrix"]
+__all__ = [
+    "Block",
+    "Component",
+    "Design",
+    "GroupTerm",
+    "Levels",
+    "NewDesign",
+    "Outcome",
+    "Part",
+    "Spec",
+    "Unseen",
+    "build",
+    "check_linear",
+    "matrix",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,17 @@ from ranef.errors import ArgumentError, DataError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
 from ranef.frame.coding import Coding, full_codings, read_coding
-from ranef.frame.design import Array, Block, Design, GroupTerm, Levels
+from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
 from ranef.frame.evaluate import Categories, Evaluator
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
-from ranef.frame.spec import BarPlan, FactorState, Spec
+from ranef.frame.response import Given, Response, read_response
+from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
-from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, response_of, side_column, total_of
+from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
+
+GAUSSIAN = Outcome()
 
 
 def build(
@@ -31,6 +34,10 @@ def build(
     contrasts: Mapping[str, Any] | None = None,
     missing: str = "drop",
     env: Mapping[str, Any] | None = None,
+    parts: Sequence[Part] = (),
+    outcome: Outcome = GAUSSIAN,
+    trials: Any = None,
+    frequencies: Any = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -50,6 +57,12 @@ def build(
     env : dict, optional
         Further functions and constants that the formula may use. Without it only columns and the functions of
         `ranef.formula.functions` are known.
+    parts : sequence of Part
+        The linear predictors beside the mean's: their formulas share the data and the mask.
+    outcome : Outcome
+        Which responses are legal; an ordinal one takes the mean's intercept away (its thresholds are the intercepts).
+    trials, frequencies : str or array of n numbers, optional
+        Trials of a binomial proportion; frequency weights.
 
     Returns
     -------
@@ -64,18 +77,52 @@ def build(
         raise OptionError(f"missing is 'drop' or 'raise', not {missing!r}")
     table = read_table(data)
     formula = _resolved(formula, table, env or {})
-    frame = _Frame(Evaluator(table, {}, env or {}), formula)
-    side = {"weights": side_column("weights", weights, table), "offset": side_column("offset", offset, table)}
-    frame.mask([column for column in side.values() if column is not None], missing)
+    parts = [_resolved_part(part, table, env or {}) for part in parts]
+    formulas = (formula, *(part.formula for part in parts if part.formula is not None))
+    frame = _Frame(Evaluator(table, {}, env or {}), formulas)
+    sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
+    frame.mask([column for column in sides.values() if column is not None], missing)
     frame.contrasts(contrasts or {})
-    fixed, bars = frame.fixed_plans(), tuple(frame.bar_plan(bar) for bar in formula.bars)
+    fixed = _without_intercept(frame.plans(formula.fixed), outcome)
+    parts = [replace(p, fixed=frame.plans(p.formula.fixed)) if p.formula is not None else p for p in parts]
+    owners = (formula, *(part.formula for part in parts))
+    bars = tuple(frame.bar_plan(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars)
     blocks = blocks_of(fixed, frame.variables)
-    names = tuple(name for block in blocks for name in block.names)
-    terms = tuple(term for _, term in bars)
-    named = offset if isinstance(offset, str) else None if offset is None else ""
-    plans = tuple(plan for plan, _ in bars)
-    spec = Spec(formula, fixed, plans, frame.factors, frame.evaluator.states, names, named, table.kind, dict(env or {}))
-    return spec, frame.design(blocks, terms, side["weights"], side["offset"])
+    design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
+    others = tuple(frame.component(part, design.n) for part in parts)
+    spec = Spec(
+        formula,
+        fixed,
+        tuple(plan for plan, _ in bars),
+        frame.factors,
+        frame.evaluator.states,
+        tuple(name for block in blocks for name in block.names),
+        _named(offset),
+        table.kind,
+        dict(env or {}),
+        tuple(parts),
+        outcome,
+        _named(trials),
+        design.categories,
+    )
+    return spec, replace(design, others=others) if others else design
+
+
+def _named(value: Any) -> str | None:
+    return value if isinstance(value, str) else None if value is None else ""
+
+
+def _sides(table: Table, **given: Any) -> dict[str, Column | None]:
+    return {what: side_column(what, value, table) for what, value in given.items()}
+
+
+def _without_intercept(plans: tuple[TermPlan, ...], outcome: Outcome) -> tuple[TermPlan, ...]:
+    """Thresholds are intercepts: the factors stay coded as beside one."""
+    return tuple(plan for plan in plans if plan.factors) if outcome.support == "ordinal" else plans
+
+
+def _resolved_part(part: Part, table: Table, env: Mapping[str, Any]) -> Part:
+    return part if part.formula is None else replace(part, formula=_resolved(part.formula, table, env))
 
 
 def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any]) -> Formula:
@@ -95,7 +142,7 @@ class _Frame:
     """The work of `build`: values of all factors, one mask, then variables on the rows used."""
 
     evaluator: Evaluator
-    formula: Formula
+    formulas: tuple[Formula, ...]
     values: dict[str, Any] = field(default_factory=dict)
     rows: Array | None = None
     dropped: dict[str, int] = field(default_factory=dict)
@@ -103,6 +150,11 @@ class _Frame:
     variables: dict[str, Variable] = field(default_factory=dict)
     factors: dict[str, FactorState] = field(default_factory=dict)
     used: dict[str, tuple[Array, Levels, tuple[Any, ...]]] = field(default_factory=dict)
+
+    @property
+    def all_factors(self) -> list[Factor]:
+        """Every factor of every formula."""
+        return [factor for formula in self.formulas for factor in formula.factors]
 
     # ------------------------------------------------------------ the mask
 
@@ -112,7 +164,7 @@ class _Frame:
         if table.n == 0:
             raise DataError("the data have no rows")
         masks: dict[str, Array] = {}
-        for factor in self.formula.factors:
+        for factor in self.all_factors:
             if factor.label not in self.values:
                 self.values[factor.label] = value = self.evaluator(factor)
                 _collect(masks, self.evaluator.needs(factor))
@@ -140,13 +192,11 @@ class _Frame:
             raise ArgumentError("contrasts is a dict: {'recipe': 'sum'}")
         for key, value in contrasts.items():
             hits = [
-                f
-                for f in self.formula.factors
-                if key in (f.label, f.column) or (f.column is None and f.names == (key,))
+                f for f in self.all_factors if key in (f.label, f.column) or (f.column is None and f.names == (key,))
             ]
             categorical = [f for f in hits if self.is_factor(f.label)]
             if not hits:
-                raise unknown_column(str(key), [f.bare for f in self.formula.factors], "factor")
+                raise unknown_column(str(key), [f.bare for f in self.all_factors], "factor")
             if not categorical:
                 raise DataError(
                     f"contrasts are given for {key!r}, which is numeric; write factor({key}) in the formula"
@@ -187,10 +237,7 @@ class _Frame:
         codings = full_codings(terms, set(self.factors))
         return tuple(TermPlan(t.factors, full) for t, full in zip(terms, codings, strict=True))
 
-    def fixed_plans(self) -> tuple[TermPlan, ...]:
-        return self.plans(self.formula.fixed)
-
-    def bar_plan(self, bar: Bar) -> tuple[BarPlan, GroupTerm]:
+    def bar_plan(self, bar: Bar, component: int = 0) -> tuple[BarPlan, GroupTerm]:
         plans = self.plans(bar.terms)
         blocks = blocks_of(plans, self.variables)
         names = tuple(name for block in blocks for name in block.names)
@@ -199,34 +246,53 @@ class _Frame:
         codes, levels, keys = uses[0][0], parts[0], None
         if len(uses) > 1:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
-        plan = BarPlan(bar, names, plans, levels, parts, keys)
-        return plan, GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args)
+        plan = BarPlan(bar, names, plans, levels, parts, keys, component)
+        return plan, GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
+
+    def component(self, part: Part, n: int) -> Component:
+        if part.formula is None:
+            return Component(part.name, (), np.full(n, part.constant, np.float64))
+        return Component(part.name, blocks_of(part.fixed, self.variables), self.offsets(part.formula, None))
 
     # ------------------------------------------------------------ the result
 
     def design(
-        self, fixed: tuple[Block, ...], terms: tuple[GroupTerm, ...], weights: Column | None, offset: Column | None
+        self,
+        formula: Formula,
+        fixed: tuple[Block, ...],
+        terms: tuple[GroupTerm, ...],
+        sides: Mapping[str, Column | None],
+        outcome: Outcome,
     ) -> Design:
-        table, formula = self.evaluator.table, self.formula
-        n = table.n if self.rows is None else len(self.rows)
-        y = None
-        if formula.lhs is not None:
-            y = response_of(self.values[formula.lhs.label], formula.response or "", self.keep)
-        sides = [*(self.values[f.label] for f in formula.offset_factors), *([] if offset is None else [offset])]
-        total = total_of([number_of(value, "offset", self.keep) for value in sides])
+        table = self.evaluator.table
+        found = self.response(formula, sides["trials"], outcome)
         return Design(
-            n,
+            table.n if self.rows is None else len(self.rows),
             formula.response,
-            y,
-            self.weights(weights),
-            total,
+            None if found is None else found.y,
+            self.weights(sides["weights"]),
+            self.offsets(formula, sides["offset"]),
             fixed,
             terms,
             self.rows,
             table.n,
             self.dropped,
             table.kind,
+            trials=None if found is None else found.trials,
+            categories=() if found is None else found.categories,
+            frequencies=self.weights(sides["frequencies"]),
         )
+
+    def response(self, formula: Formula, trials: Column | None, outcome: Outcome) -> Response | None:
+        if formula.lhs is None:
+            return None
+        sizes = None if trials is None or trials.x is None else self.keep(trials.x)
+        value = self.values[formula.lhs.label]
+        return read_response(Given(value, formula.response or "", outcome, self.keep, self.rows, sizes))
+
+    def offsets(self, formula: Formula, given: Column | None) -> Array | None:
+        values = [*(self.values[f.label] for f in formula.offset_factors), *([] if given is None else [given])]
+        return total_of([number_of(value, "offset", self.keep) for value in values])
 
     def weights(self, column: Column | None) -> Array | None:
         if column is None or column.x is None:

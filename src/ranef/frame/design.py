@@ -106,6 +106,8 @@ class GroupTerm:
         The k columns.
     args : tuple of str
         Further arguments of the wrapper, as text.
+    component : int
+        Which of the design's components it belongs to; 0 is the mean.
     """
 
     label: str
@@ -115,6 +117,29 @@ class GroupTerm:
     levels: Levels
     blocks: tuple[Block, ...]
     args: tuple[str, ...] = ()
+    component: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """The fixed part of one linear predictor: that of the mean, of the dispersion, of the zero inflation.
+
+    Parameters
+    ----------
+    name : str
+        The parameter of the distribution.
+    fixed : tuple of Block
+    offset : ndarray of float64, shape (n,), or None
+    """
+
+    name: str
+    fixed: tuple[Block, ...]
+    offset: Array | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(name for block in self.fixed for name in block.names)
 
 
 @dataclass(frozen=True)
@@ -127,9 +152,11 @@ class Design:
         Rows used.
     response_name : str or None
     y : ndarray of float64, shape (n,), contiguous, or None
+        With `trials` the proportion of successes; for ordinal families the category, from 0.
     weights, offset : ndarray of float64, shape (n,), or None
-        Precision weights (positive) and the sum of all offsets.
+        Precision weights (positive) and the sum of all offsets of the mean.
     fixed : tuple of Block
+        Of the mean.
     terms : tuple of GroupTerm
     rows : ndarray of int64 or None
         Positions (from 0) of the rows used; None: all.
@@ -139,6 +166,14 @@ class Design:
         Column -> rows missing there (a row may be missing in several columns).
     kind : str
         What came in: ``"pandas"``, ``"polars"``, ``"pyarrow"``, ``"dict"``.
+    others : tuple of Component
+        The linear predictors beside the mean's.
+    trials : ndarray of float64 or None
+        Number of trials of each row, for binomial families.
+    categories : tuple
+        Labels of a response that came as categories, in the order of its codes.
+    frequencies : ndarray of float64 or None
+        Frequency weights: how many equal rows a row stands for.
     """
 
     n: int
@@ -152,6 +187,15 @@ class Design:
     n_input: int
     dropped: dict[str, int] = field(default_factory=dict)
     kind: str = "dict"
+    others: tuple[Component, ...] = ()
+    trials: Array | None = None
+    categories: tuple[Any, ...] = ()
+    frequencies: Array | None = None
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Every linear predictor, the mean's first."""
+        return (Component("mean", self.fixed, self.offset), *self.others)
 
     @property
     def fixed_names(self) -> tuple[str, ...]:
@@ -206,6 +250,10 @@ class NewDesign:
         Rows with a missing value among the fixed effects, random slopes or offset: their prediction is NaN.
     y, offset : ndarray of float64 or None
     kind : str
+    others : tuple of Component
+        The linear predictors beside the mean's.
+    trials : ndarray of float64 or None
+        With the response of a binomial family.
     """
 
     n: int
@@ -217,6 +265,8 @@ class NewDesign:
     y: Array | None
     offset: Array | None
     kind: str
+    others: tuple[Component, ...] = ()
+    trials: Array | None = None
 
 
 def matrix(blocks: Sequence[Block], n: int) -> Array:

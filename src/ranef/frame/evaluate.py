@@ -318,10 +318,10 @@ def _list(_walk: _Walk, _at: int, *items: Value) -> Value:
     return list(items)
 
 
-def _cbind(walk: _Walk, _at: int, *_items: Value) -> Value:
-    raise NotAvailableError(
-        f"{walk.factor.label}: responses of several columns (cbind) are not available in this version"
-    )
+def _cbind(walk: _Walk, _at: int, *items: Value) -> Value:
+    n = walk.outer.table.n
+    columns = [np.broadcast_to(np.asarray(walk.number(item), np.float64), (n,)) for item in items]
+    return Matrix(tuple(np.ascontiguousarray(column) for column in columns))
 
 
 def _factor(

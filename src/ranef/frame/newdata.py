@@ -9,31 +9,42 @@ from typing import Any
 import numpy as np
 
 from ranef.errors import DataError, OptionError, UnseenLevelError
-from ranef.formula import Factor
+from ranef.formula import Factor, Formula
 from ranef.frame.blocks import Coded, Number, Variable, blocks_of
 from ranef.frame.coding import level_name
-from ranef.frame.design import Array, Block, GroupTerm, NewDesign, Unseen
+from ranef.frame.design import Array, Block, Component, GroupTerm, NewDesign, Unseen
 from ranef.frame.evaluate import Categories, Evaluator
 from ranef.frame.kernels import small_int
 from ranef.frame.levels import keys_of, translate
-from ranef.frame.spec import BarPlan, FactorState, Spec
+from ranef.frame.response import Given, Response, read_response
+from ranef.frame.spec import BarPlan, FactorState, Part, Spec
 from ranef.frame.table import Column, Table, rows_of, shorten
-from ranef.frame.values import categories_of, number_of, response_of, side_column, total_of
+from ranef.frame.values import categories_of, number_of, side_column, total_of
 
 
-def new_design(spec: Spec, table: Table, response: bool, groups: str | Iterable[str], offset: Any) -> NewDesign:
+def new_design(
+    spec: Spec,
+    table: Table,
+    response: bool,
+    groups: str | Iterable[str],
+    offset: Any,
+    wanted: frozenset[str] | None = None,
+) -> NewDesign:
     """See `Spec.new`."""
     which = _wanted(spec, groups)
     new = _New(spec, Evaluator(table, spec.states, spec.env))
     bars = [spec.bars[i] for i in which]
-    for plan in (*spec.fixed, *(p for bar in bars for p in bar.columns)):
-        for factor in plan.factors:
-            new.variable(factor)
+    parts = [part if wanted is None or part.name in wanted else Part(part.name) for part in spec.parts]
+    plans = (*spec.fixed, *(p for part in parts for p in part.fixed), *(p for bar in bars for p in bar.columns))
+    for factor in dict.fromkeys(factor for plan in plans for factor in plan.factors):
+        new.variable(factor)
     total = new.offset(offset)
+    others = tuple(new.component(part) for part in parts)
     grouped = [new.group(bar) for bar in bars]
     terms = tuple(
         _new_term(b, codes, blocks_of(b.columns, new.variables)) for b, (codes, _) in zip(bars, grouped, strict=True)
     )
+    found = new.response() if response else None
     return NewDesign(
         table.n,
         blocks_of(spec.fixed, new.variables),
@@ -41,14 +52,17 @@ def new_design(spec: Spec, table: Table, response: bool, groups: str | Iterable[
         which,
         tuple(unseen for _, unseen in grouped),
         new.missing(),
-        new.response() if response else None,
+        None if found is None else found.y,
         total,
         table.kind,
+        others,
+        None if found is None else found.trials,
     )
 
 
 def _new_term(bar: BarPlan, codes: Array, blocks: tuple[Block, ...]) -> GroupTerm:
-    return GroupTerm(bar.bar.label, bar.names, bar.bar.structure, codes, bar.levels, blocks, bar.bar.args)
+    b = bar.bar
+    return GroupTerm(b.label, bar.names, b.structure, codes, bar.levels, blocks, b.args, bar.component)
 
 
 def _wanted(spec: Spec, groups: str | Iterable[str]) -> tuple[int, ...]:
@@ -121,7 +135,11 @@ class _New:
                 "the model was fitted with an array of offsets: give offset= for the new data too, or fit with a column"
             )
         side = side_column("offset", given, self.evaluator.table)
-        factors = self.spec.formula.offset_factors
+        return self.total(self.spec.formula, side)
+
+    def total(self, formula: Formula, side: Column | None = None) -> Array | None:
+        """Return the sum of a formula's offsets."""
+        factors = formula.offset_factors
         values = [self.evaluator(f) for f in factors]
         for factor in factors:
             self.note(self.evaluator.needs(factor))
@@ -130,9 +148,28 @@ class _New:
             self.masks.append(np.isnan(total))
         return total
 
-    def response(self) -> Array | None:
-        lhs = self.spec.formula.lhs
-        return None if lhs is None else response_of(self.evaluator(lhs), lhs.bare, lambda x: x)
+    def component(self, part: Part) -> Component:
+        """Return a linear predictor beside the mean's."""
+        if part.formula is None and part.constant is None:
+            return Component(part.name, ())
+        if part.formula is None:
+            return Component(part.name, (), np.full(self.evaluator.table.n, part.constant, np.float64))
+        return Component(part.name, blocks_of(part.fixed, self.variables), self.total(part.formula))
+
+    def response(self) -> Response | None:
+        """Return the response; rows without one hold NaN."""
+        spec, table = self.spec, self.evaluator.table
+        lhs = spec.formula.lhs
+        if lhs is None:
+            return None
+        if spec.trials == "":
+            raise DataError(
+                "the model was fitted with an array of trials: fit with trials='column' to use new responses"
+            )
+        side = side_column("trials", spec.trials, table)
+        trials = None if side is None else side.x
+        given = Given(self.evaluator(lhs), lhs.bare, spec.outcome, lambda x: x, None, trials, spec.categories)
+        return read_response(given)
 
 
 def _group_codes(found: Sequence[Categories], plan: BarPlan) -> Array:

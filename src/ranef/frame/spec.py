@@ -38,6 +38,8 @@ class BarPlan:
         Of its factors one by one.
     keys : ndarray of int64 or None
         For two or more factors: the mixed-radix number of every level's parts, ascending.
+    component : int
+        The linear predictor it belongs to; 0 is the mean's.
     """
 
     bar: Bar
@@ -46,6 +48,48 @@ class BarPlan:
     levels: Levels
     parts: tuple[Levels, ...]
     keys: Array | None
+    component: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A linear predictor beside the mean's: its formula, or the constant it is held at.
+
+    Parameters
+    ----------
+    name : str
+        The parameter of the distribution.
+    formula : Formula or None
+        One-sided.
+    constant : float or None
+        On the scale of the linear predictor.
+    fixed : tuple of TermPlan
+        Filled by `build`.
+    """
+
+    name: str
+    formula: Formula | None = None
+    constant: float | None = None
+    fixed: tuple[TermPlan, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What kind of response is legal, and how it comes.
+
+    Parameters
+    ----------
+    family : str
+        Name of the family, for messages.
+    support : str
+        As the table of families calls it: "real", "count", "binomial" …
+    zeros : bool
+        Whether zeros are legal although the support has none (zero inflation), or illegal although it has (None).
+    """
+
+    family: str = "gaussian"
+    support: str = "real"
+    zeros: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +114,14 @@ class Spec:
         The kind of frame that came in.
     env : dict
         The caller's functions.
+    parts : tuple of Part
+        The linear predictors beside the mean's.
+    outcome : Outcome
+        What responses are legal.
+    trials : str or None
+        The column of the `trials=` argument; "" if an array was given.
+    categories : tuple
+        Labels of a response that came as categories.
     """
 
     formula: Formula
@@ -81,6 +133,15 @@ class Spec:
     offset: str | None
     kind: str
     env: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    outcome: Outcome = field(default_factory=Outcome)
+    trials: str | None = None
+    categories: tuple[Any, ...] = ()
+
+    @property
+    def formulas(self) -> tuple[Formula, ...]:
+        """Every formula, the mean's first."""
+        return (self.formula, *(part.formula for part in self.parts if part.formula is not None))
 
     def new(
         self,
@@ -89,6 +150,7 @@ class Spec:
         response: bool = False,
         groups: str | Iterable[str] = "all",
         offset: Any = None,
+        parts: Iterable[str] | None = None,
     ) -> NewDesign:
         """Return the same columns for new data; every row is kept.
 
@@ -102,6 +164,8 @@ class Spec:
             The random-effects terms wanted, by the label of their grouping; the columns of the others need not exist.
         offset : str or array, optional
             In place of the fit's `offset=` argument; needed if that was an array.
+        parts : iterable of str, optional
+            The linear predictors beside the mean's that are wanted; None: all. The others come without columns.
 
         Raises
         ------
@@ -112,4 +176,5 @@ class Spec:
         from ranef.frame.newdata import new_design
         from ranef.frame.table import read_table
 
-        return new_design(self, read_table(data), response, groups, offset)
+        wanted = None if parts is None else frozenset(parts)
+        return new_design(self, read_table(data), response, groups, offset, wanted)

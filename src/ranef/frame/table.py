@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class Column:
     """One column: numbers (`x`), truth values (`x` of bool), or categories (`codes` and `levels`).
 
     `missing` marks missing rows (None: none); there `x` is NaN (False for bool) and `codes` -1. `time` columns are
-    dates or times: usable as categories only, with their text as labels.
+    dates or times: usable as categories only, with their text as labels. `listed` categories (a polars Enum) have an
+    order that somebody chose, and may be a response of ordered categories although they are coded as unordered ones.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Column:
     ordered: bool = False
     missing: Array | None = None
     time: bool = False
+    listed: bool = False
 
     def __len__(self) -> int:
         values = self.codes if self.x is None else self.x
@@ -250,7 +252,7 @@ def polars_column(name: str, series: Any) -> Column:
         missing = series.is_null().to_numpy() if series.null_count() else None
         return array_column(name, series.fill_null(False).to_numpy(), missing)
     if dtype == "Enum":
-        return _polars_codes(name, series, series.dtype.categories.to_list())
+        return replace(_polars_codes(name, series, series.dtype.categories.to_list()), listed=True)
     if dtype in ("Categorical", "String"):
         import polars as pl
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from ranef.call import build_call, make_call
 from ranef.engines import Estimate, linear
 from ranef.engines.estimate import Array, from_core
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import unique
-from ranef.model import build_call, design_of, fit, layout_of, make_call
+from ranef.model import design_of, fit, layout_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -29,12 +30,12 @@ def refit(m: Fit, y: Any) -> Fit:
     m : Fit
         A fit with its rows.
     y : array
-        One value per row used, or per row given (values at dropped rows are not looked at).
+        One value per row used, or per row given (values at dropped rows are not looked at), in the form in which
+        `simulate` gives them: with trials proportions of successes, for ordinal families category numbers.
     """
     design = replace(design_of(m, "refit"), y=_response(m, y))
     check_response(design)
-    core = linear.make_core(design, threads=m.call.control.threads)
-    estimate = linear.solve(core, design, m.call.method == "reml", m.call.control)
+    core, estimate = m.engine.again(design, m.task)
     return replace(m, estimate=estimate, core=core, design=design)
 
 
@@ -125,6 +126,8 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
         Tables per response; a response that cannot be fitted is counted and named in `failures`.
     """
     call = make_call(one_sided(formula, arguments.get("env")), **arguments)
+    if not call.linear:
+        raise NotAvailableError("fit_many: many responses at once are available for linear models only in this version")
     _, design = build_call(call, data)
     names, responses = columns_of(Y, design.n_input)
     responses = responses if design.rows is None else responses[design.rows]
@@ -134,7 +137,7 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     found = dict(zip([names[j] for j in good], _solve(design, responses[:, good], call), strict=True))
     failures |= {name: why for name, e in found.items() if (why := _why_failed(e))}
     estimates = tuple(e if isinstance(e := found.get(name), Estimate) else None for name in names)
-    layout = layout_of(design)
+    layout = layout_of(design, call.task(design))
     return ManyFits(names, estimates, failures, layout.fixed, _sd_names(layout.terms), layout.kind)
 
 

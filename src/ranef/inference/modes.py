@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 def conditional_covariance(m: Fit) -> dict[str, Array]:
     """Covariance of the conditional modes of each term given theta and sigma (lme4's condVar): label -> (L, k, k)."""
-    labels = unique([t.label for t in m.layout.terms])
+    labels = unique([t.key for t in m.layout.terms])
     return {label: np.asarray(m.core.cond_cov(i)) for i, label in enumerate(labels)}
 
 
 def grouped(m: Fit) -> dict[str, list[int]]:
-    """Return grouping factor -> its terms, in order."""
+    """Return grouping factor -> its terms, in order; terms of other components as "zero_inflation:site"."""
     out: dict[str, list[int]] = {}
     for i, term in enumerate(m.layout.terms):
-        out.setdefault(term.label, []).append(i)
+        out.setdefault(term.key, []).append(i)
     return out
 
 
@@ -68,7 +68,8 @@ def coef(m: Fit) -> dict[str, Any]:
 
 def _coef_frame(m: Fit, terms: list[int]) -> dict[str, Any]:
     levels = len(m.layout.terms[terms[0]].levels)
-    out = {name: np.full(levels, beta) for name, beta in zip(m.layout.fixed, m.estimate.beta, strict=True)}
+    part = m.layout.component(m.layout.terms[terms[0]].component)
+    out = {name: np.full(levels, beta) for name, beta in zip(part.names, m.estimate.beta[part.at], strict=True)}
     for i in terms:
         for name, mode in zip(m.layout.terms[i].names, m.estimate.modes[i].T, strict=True):
             out[name] = out.get(name, np.zeros(levels)) + mode

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import NotAvailableError, OptionError, UnknownColumnError, nearest
+from ranef.errors import NotAvailableError, UnknownColumnError, nearest
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -103,10 +103,31 @@ def named_matrix(names: tuple[str, ...], values: Array, kind: str) -> Any:
     return pd.DataFrame(values, index=list(names), columns=list(names), copy=True)
 
 
+def coefficients(m: Fit, component: str) -> Any:
+    """Coefficients of a component by name, or of all of them."""
+    names, at = names_of(m, component)
+    return named_vector(names, m.estimate.beta[at], m.layout.kind)
+
+
+def names_of(m: Fit, component: str) -> tuple[tuple[str, ...], slice]:
+    """Names of the coefficients of a component, or of all ("dispersion.(Intercept)"), and where they stand.
+
+    Raises
+    ------
+    OptionError
+        If the model has no such component.
+    """
+    if component != "all":
+        found = m.layout.component(component)
+        return found.names, found.at
+    parts = m.layout.components
+    names = (name if c.name == "mean" else f"{c.name}.{name}" for c in parts for name in c.names)
+    return tuple(names), slice(None)
+
+
 def vcov(m: Fit, component: str, kind: str) -> Any:
-    """Covariance matrix of the fixed effects."""
-    if component != "mean":
-        raise OptionError(f"vcov: component={component!r} is not part of this model; it has 'mean'")
+    """Covariance matrix of the coefficients of a component."""
+    names, at = names_of(m, component)
     if kind != "model":
         raise NotAvailableError(f"vcov: kind={kind!r} is not available in this version; use 'model'")
-    return named_matrix(m.layout.fixed, m.estimate.vcov, m.layout.kind)
+    return named_matrix(names, m.estimate.vcov[at, at], m.layout.kind)

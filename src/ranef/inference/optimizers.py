@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines import Estimate, linear
+from ranef.errors import NotAvailableError
 from ranef.inference.frames import to_frame
 from ranef.inference.many import _sd_names, _sds
 from ranef.model import design_of
@@ -38,6 +39,8 @@ def all_fit(m: Fit, optimizers: Sequence[str] | None = None) -> Any:
         One row per optimiser: `optimizer, outcome, criterion, excess` (over the smallest criterion found),
         `evaluations, seconds`, then every fixed effect, standard deviation and sigma.
     """
+    if not m.task.linear:
+        raise NotAvailableError("all_fit: other optimisers are available for linear models only in this version")
     names = optimizers or (*OPTIMIZERS, *(NLOPT if find_spec("nlopt") else ()))
     timed = [_timed(m, name) for name in names]
     best = min(e.criterion for e, _ in timed)
@@ -56,7 +59,7 @@ def _timed(m: Fit, optimizer: str) -> tuple[Estimate, float]:
     design, control = design_of(m, "all_fit"), replace(m.call.control, optimizer=optimizer, start=None)
     core = linear.make_core(design, threads=control.threads)
     started = time.perf_counter()
-    found = linear.solve(core, design, m.call.method == "reml", control)
+    found = linear.solve(core, design, m.method == "reml", control)
     return found, time.perf_counter() - started
 
 

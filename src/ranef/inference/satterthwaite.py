@@ -24,6 +24,8 @@ FLAT = 1e-8  # eigenvalues of the unit-diagonal Hessian below this are flat dire
 def coefficient_df(m: Fit) -> Array:
     """Degrees of freedom of each fixed effect, (p,); NaN for dropped columns."""
     estimate = m.estimate
+    if estimate.tests == "z":
+        return np.where(np.isnan(estimate.beta), np.nan, np.inf)
     if not m.layout.terms:
         return np.where(np.isnan(estimate.beta), np.nan, float(m.df_residual))
     slopes, spread = ingredients(m)
@@ -33,6 +35,8 @@ def coefficient_df(m: Fit) -> Array:
 def contrast_df(m: Fit, contrasts: Array) -> Array:
     """Degrees of freedom of each row of `contrasts`, (r, p); entries at dropped columns are not looked at."""
     estimate, rows = m.estimate, np.atleast_2d(contrasts)
+    if estimate.tests == "z":
+        return np.full(len(rows), np.inf)
     if not m.layout.terms:
         return np.full(len(rows), float(m.df_residual))
     kept = ~np.isnan(estimate.beta)
@@ -51,7 +55,8 @@ def matched(v: Array, g: Array, spread: Array) -> Array:
 
 def ingredients(m: Fit) -> tuple[Array, Array]:
     """(d vcov / d psi (m, p, p), A (m, m)) at the estimate."""
-    estimate: Estimate = m.estimate
+    estimate = m.estimate
+    assert isinstance(estimate, Estimate)
     at = (np.ascontiguousarray(estimate.theta), estimate.sigma, estimate.reml)
     with LOCK:
         slopes, hessian = m.core.vcov_jacobian(*at), m.core.hessian(*at)

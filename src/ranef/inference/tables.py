@@ -10,7 +10,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, nearest
 from ranef.inference.frames import to_frame
-from ranef.inference.varcorr import Covariance
+from ranef.inference.varcorr import Covariance, has_residual
 from ranef.inference.wald import p_value, quantile
 
 if TYPE_CHECKING:
@@ -65,15 +65,15 @@ def _interval(estimate: Array, std_error: Array, df: Array | float, level: float
 
 
 def fixed(m: Fit, level: float | None = None) -> Columns:
-    """Return fixed effects with t tests."""
+    """Return the coefficients of all components with t or z tests."""
     beta, df = m.estimate.beta, m.ddf
     std_error = np.sqrt(np.diag(m.estimate.vcov))
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error
     return {
         "effect": "fixed",
-        "component": "mean",
-        "term": list(m.layout.fixed),
+        "component": [c.name for c in m.layout.components for _ in c.names],
+        "term": [name for c in m.layout.components for name in c.names],
         "estimate": beta,
         "std_error": std_error,
         "statistic": statistic,
@@ -87,25 +87,27 @@ def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wa
     """Return standard deviations `sd__x` and correlations `cor__x.y` of each term, and `sd__Observation`."""
     found = m.varcorr()
     rows = [row for key, term in found.items() for row in _ran_par_rows(key, term)]
-    rows.append(("Residual", "sd__Observation", found.sigma))
+    if has_residual(found):
+        rows.append(("Residual", "sd__Observation", found.sigma, "mean"))
     return {
         "effect": "ran_pars",
-        "component": "mean",
+        "component": [r[3] for r in rows],
         "group": [r[0] for r in rows],
         "term": [r[1] for r in rows],
         "estimate": np.array([r[2] for r in rows]),
     }
 
 
-def _ran_par_rows(key: str, term: Covariance) -> list[tuple[str, str, float]]:
-    sds = [(key, f"sd__{name}", float(sd)) for name, sd in zip(term.names, term.sd, strict=True)]
-    return sds + [(key, f"cor__{term.names[j]}.{term.names[i]}", float(term.corr[i, j])) for i, j in term.pairs]
+def _ran_par_rows(key: str, term: Covariance) -> list[tuple[str, str, float, str]]:
+    of, key = term.component, key.removeprefix(f"{term.component}:")
+    sds = [(key, f"sd__{name}", float(sd), of) for name, sd in zip(term.names, term.sd, strict=True)]
+    return sds + [(key, f"cor__{term.names[j]}.{term.names[i]}", float(term.corr[i, j]), of) for i, j in term.pairs]
 
 
 def ran_vals(m: Fit, level: float | None = None) -> Columns:
     """Conditional modes with conditional standard deviations; normal intervals."""
     parts = [_ran_vals(m, i, level) for i in range(len(m.layout.terms))]
-    names = ("group", "level", "term", "estimate", "std_error", "conf_low", "conf_high")
+    names = ("component", "group", "level", "term", "estimate", "std_error", "conf_low", "conf_high")
     stacked = {n: [v for part in parts for v in part[n]] for n in names if parts and n in parts[0]}
     return {"effect": "ran_vals", "component": "mean", "term": [], **stacked}
 
@@ -115,6 +117,7 @@ def _ran_vals(m: Fit, i: int, level: float | None) -> Columns:
     sd = np.sqrt(np.einsum("ljj->lj", np.asarray(m.core.cond_cov(i))))
     q, k = modes.shape
     return {
+        "component": [info.component] * (q * k),
         "group": [info.label] * (q * k),
         "level": [str(v) for _ in range(k) for v in info.levels],
         "term": [name for name in info.names for _ in range(q)],

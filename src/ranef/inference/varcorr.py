@@ -13,12 +13,12 @@ from ranef.errors import UnknownColumnError, nearest
 from ranef.inference.frames import to_frame
 
 if TYPE_CHECKING:
-    from ranef.model import Fit
+    from ranef.model import Fit, GroupInfo
 
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """Covariance of the random effects of one term, in the units of the response (absolute, not relative to sigma).
+    """Covariance of the random effects of one term, in the units of its linear predictor (absolute).
 
     Attributes
     ----------
@@ -27,11 +27,13 @@ class Covariance:
     names : tuple of str
         The varying columns.
     structure : str
-        "us" | "diag".
+        "us", "diag" or the name of the wrapper.
     sd : (k,) array
         Standard deviations.
     corr, cov : (k, k) arrays
         Correlations (NaN where a standard deviation is 0) and covariances.
+    component : str
+        The part of the model it belongs to: "mean", "zero_inflation" ….
     """
 
     group: str
@@ -40,11 +42,12 @@ class Covariance:
     sd: Array
     corr: Array
     cov: Array
+    component: str = "mean"
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """Positions (i, j), i > j, of the correlations that were estimated."""
-        k = len(self.names) if self.structure == "us" else 0
+        k = 0 if self.structure in ("diag", "homdiag") else len(self.names)
         return [(i, j) for j in range(k) for i in range(j + 1, k)]
 
 
@@ -52,12 +55,14 @@ class Covariance:
 class VarCorr(Mapping[str, Covariance]):
     """Covariances by term, and sigma. A second term of the same group g has the key "g.1", as in lme4.
 
+    Terms of components other than the mean have keys such as "zero_inflation:g".
+
     Attributes
     ----------
     terms : tuple of Covariance
         In the order of the formula.
     sigma : float
-        Residual standard deviation.
+        Residual standard deviation of a gaussian model; NaN where there is none, or none that is one number.
     """
 
     keys_: tuple[str, ...]
@@ -84,24 +89,27 @@ class VarCorr(Mapping[str, Covariance]):
         lines = [f"{'group':<14}{'term':<24}{'sd':>12}  corr"]
         for term in self.terms:
             lines += [_line(term, i) for i in range(len(term.names))]
-        return "\n".join([*lines, f"{'Residual':<14}{'':<24}{self.sigma:>12.6g}"])
+        return "\n".join([*lines, *([f"{'Residual':<14}{'':<24}{self.sigma:>12.6g}"] if has_residual(self) else [])])
 
 
 def varcorr(m: Fit) -> VarCorr:
     """Return the random effects' covariances of a fit."""
-    found = tuple(
-        _covariance(info.label, info.names, info.structure, cov)
-        for info, cov in zip(m.layout.terms, m.estimate.covariances, strict=True)
-    )
-    return VarCorr(unique([t.group for t in found]), found, m.sigma, m.layout.kind)
+    found = tuple(_covariance(info, cov) for info, cov in zip(m.layout.terms, m.estimate.covariances, strict=True))
+    sigma = m.sigma if m.distribution.is_gaussian_identity else float("nan")
+    return VarCorr(unique([info.key for info in m.layout.terms]), found, sigma, m.layout.kind)
 
 
-def _covariance(group: str, names: tuple[str, ...], structure: str, cov: Array) -> Covariance:
+def has_residual(found: VarCorr) -> bool:
+    """Whether the model has a residual variance that is one number."""
+    return not np.isnan(found.sigma)
+
+
+def _covariance(info: GroupInfo, cov: Array) -> Covariance:
     sd = np.sqrt(np.diag(cov))
     with np.errstate(invalid="ignore", divide="ignore"):
         corr = np.clip(cov / np.outer(sd, sd), -1, 1)
     np.fill_diagonal(corr, 1.0)
-    return Covariance(group, names, structure, sd, corr, cov)
+    return Covariance(info.label, info.names, info.structure, sd, corr, cov, info.component)
 
 
 def unique(labels: list[str]) -> tuple[str, ...]:
@@ -115,7 +123,7 @@ def rows(vc: VarCorr) -> list[tuple[str, str | None, str | None, float, float]]:
     for key, t in vc.items():
         out += [(key, n, None, t.cov[i, i], t.sd[i]) for i, n in enumerate(t.names)]
         out += [(key, t.names[j], t.names[i], t.cov[i, j], t.corr[i, j]) for i, j in t.pairs]
-    return [*out, ("Residual", None, None, vc.sigma**2, vc.sigma)]
+    return [*out, *([("Residual", None, None, vc.sigma**2, vc.sigma)] if has_residual(vc) else [])]
 
 
 def _columns(table: list[Any]) -> dict[str, list[Any]]:
@@ -124,6 +132,6 @@ def _columns(table: list[Any]) -> dict[str, list[Any]]:
 
 
 def _line(term: Covariance, i: int) -> str:
-    corr = " ".join(f"{term.corr[i, j]:6.2f}" for j in range(i)) if term.structure == "us" else ""
+    corr = " ".join(f"{term.corr[i, j]:6.2f}" for j in range(i)) if term.pairs else ""
     group = term.group if i == 0 else ""
     return f"{group:<14}{term.names[i]:<24}{term.sd[i]:>12.6g}  {corr}".rstrip()

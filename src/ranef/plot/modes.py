@@ -202,7 +202,7 @@ def _solve(gram: Array, right: Array) -> Array:
 
 
 def _fixed_effect(m: Fit, name: str) -> float:
-    beta = dict(zip(m.layout.fixed, m.estimate.beta, strict=True))
+    beta = dict(zip(m.layout.fixed, m.estimate.beta[: len(m.layout.fixed)], strict=True))
     return float(np.nan_to_num(beta.get(name, 0.0)))
 
 

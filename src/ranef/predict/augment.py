@@ -10,8 +10,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.inference.frames import to_frame
-from ranef.predict.predict import Question, predict, variance
-from ranef.predict.rows import fitted_design
+from ranef.predict.predict import Question, predict, target_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -20,9 +19,10 @@ if TYPE_CHECKING:
 def augment(m: Fit, newdata: Any = None) -> Any:
     """Return the rows used, or `newdata`, with columns added.
 
-    `fitted` (random effects included), `std_error` (of it, from the joint covariance of fixed and random effects),
-    `population` (random effects left out), and `residual` where the response is known. A column of that name in the
-    data is kept: the new one gets a trailing underscore. Unseen levels in `newdata` get population values.
+    `fitted` (random effects included), `std_error` (of it, from the joint covariance of fixed and random effects; left
+    out where several linear predictors decide the response), `population` (random effects left out), and `residual`
+    where the response is known. A column of that name in the data is kept: the new one gets a trailing underscore.
+    Unseen levels in `newdata` get population values.
     """
     if newdata is None and m.data is None:
         raise NotAvailableError("augment: a slim fit keeps no data; give newdata=")
@@ -32,20 +32,22 @@ def augment(m: Fit, newdata: Any = None) -> Any:
 
 
 def _fitted_columns(m: Fit) -> dict[str, Array]:
-    which = [True] * len(m.layout.terms)
-    return {
-        "fitted": m.fitted(),
-        "std_error": np.sqrt(variance(m, fitted_design(m, "augment"), which)),
-        "population": predict(m, None, Question(re="none")),
-        "residual": m.residuals(),
-    }
+    error = {"std_error": _array(predict(m, None, Question(std_error=True)), "std_error")} if _has_error(m) else {}
+    population = predict(m, None, Question(re="none"))
+    return {"fitted": m.fitted(), **error, "population": population, "residual": m.residuals()}
+
+
+def _has_error(m: Fit) -> bool:
+    return target_of(m, Question()).component is not None
 
 
 def _new_columns(m: Fit, newdata: Any) -> dict[str, Array]:
-    table = predict(m, newdata, Question(new_levels="population", std_error=True))
+    question = Question(new_levels="population", std_error=_has_error(m))
+    table = predict(m, newdata, question)
+    error = {"std_error": _array(table, "std_error")} if question.std_error else {}
     found = {
-        "fitted": _array(table, "estimate"),
-        "std_error": _array(table, "std_error"),
+        "fitted": _array(table, "estimate") if question.std_error else table,
+        **error,
         "population": predict(m, newdata, Question(re="none", new_levels="population")),
     }
     y = response_of(m, newdata)
@@ -62,7 +64,7 @@ def response_of(m: Fit, newdata: Any) -> Array | None:
     names = newdata if isinstance(newdata, dict) else nw.from_native(newdata, eager_only=True).columns
     if lhs is None or not set(lhs.names) <= set(names):
         return None
-    return m.spec.new(newdata, response=True, groups="none").y
+    return m.spec.new(newdata, response=True, groups="none", parts=()).y
 
 
 def joined(data: Any, rows: Any, columns: dict[str, Array], kind: str) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.engines.linear import sources, term_sources
-from ranef.errors import OptionError, UnseenLevelError, nearest
+from ranef.engines.task import Point
+from ranef.errors import NotAvailableError, OptionError, UnseenLevelError, nearest
+from ranef.families import Data
+from ranef.families.distribution import MEANS
 from ranef.frame.design import Block, GroupTerm, Levels, matrix
 from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
@@ -20,9 +23,12 @@ from ranef.predict.rows import (
     aligned,
     fitted_design,
     fitted_rows,
+    law,
     linear_predictor,
     new_design,
+    predictors,
     prior_variance,
+    terms_of,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
 
 NEW_LEVELS = ("error", "population", "sample")
 INTERVALS = ("confidence", "prediction")
-TYPES = ("response", "link")
+NODES = 41  # of Gauss-Hermite quadrature in one predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +48,17 @@ class Question:
     ----------
     re : "all" | "none" | list of grouping factors | "integrate"
         Random effects to include: the conditional modes of all terms, of none (population), of the named groups.
-        "integrate" averages over the random effects; with an identity link that is the population.
-    type : "response" | "link"
-        The same for gaussian.
+        "integrate" averages the response over the random effects' distribution; with an identity link that is "none".
+    type : "response" | "link" | "probs" | a parameter's name
+        The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model); the mean's
+        linear predictor; the probability of every category (ordinal families, one column each); or a parameter on its
+        own scale: "mean" (before extra zeros and truncation), "dispersion", "zero_inflation" ….
     new_levels : "error" | "population" | "sample"
         For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
         A missing group counts as an unknown level: NaN under "error".
     interval : None | "confidence" | "prediction"
-        For the linear predictor given the included random effects, or for a new observation (adds sigma^2 / w and the
-        variance of the random effects not included).
+        For what is predicted given the included random effects (made on the link scale and transformed), or for a new
+        observation of a linear model (adds sigma^2 / w and the variance of the random effects not included).
     level : float
         Coverage.
     std_error : bool
@@ -80,17 +88,32 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     ------
     UnseenLevelError, UnknownColumnError, OptionError
     """
-    check(question)
+    check(m, question)
+    target = target_of(m, question)
     which = included(m, question.re)
-    rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which)
-    estimate = linear_predictor(m, rows, which)
-    if question.new_levels == "sample":
-        estimate = estimate + sampled_effects(m, rows, which, question.seed)
+    rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
     blank = unusable(rows, which, question)
-    estimate = blanked(estimate, blank)
+    estimate = blanked(estimated(m, rows, which, question, target), blank)
+    if question.type == "probs":
+        return to_frame(dict(zip(map(str, m.spec.categories), estimate.T.copy(), strict=True)), m.layout.kind)
     if question.interval is None and not question.std_error:
         return estimate
-    return _with_errors(m, rows, which, question, estimate, blank)
+    return _with_errors(m, rows, which, question, target, estimate, blank)
+
+
+def estimated(m: Fit, rows: Rows, which: list[bool], q: Question, target: Target) -> Array:
+    """Return what is asked for, on its scale."""
+    if target.component is not None:
+        eta = linear_predictor(m, rows, which, target.component)
+        if q.new_levels == "sample":
+            eta = eta + sampled_effects(m, rows, which, q.seed, target.component)
+        return target.value(eta)
+    if q.re == "integrate" and m.layout.terms:
+        return integrated(m, rows, target.of)
+    eta = predictors(m, rows, which)
+    if q.new_levels == "sample":
+        eta = eta + np.column_stack([sampled_effects(m, rows, which, q.seed, k) for k in range(eta.shape[1])])
+    return target.of(eta, rows.data)
 
 
 def fitted(m: Fit, align: str = "rows") -> Array:
@@ -101,16 +124,81 @@ def fitted(m: Fit, align: str = "rows") -> Array:
 # ---- the question ----------------------------------------------------------------------------------------------------
 
 
-def check(q: Question) -> None:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is predicted: a function of one linear predictor, or of all of them.
+
+    Attributes
+    ----------
+    component : int or None
+        The linear predictor that alone decides it; None: `of` takes them all.
+    value, slope : callable
+        The function of that linear predictor and its derivative.
+    of : callable
+        The function of (eta, data).
+    """
+
+    component: int | None
+    value: Callable[[Array], Array]
+    slope: Callable[[Array], Array]
+    of: Callable[[Array, Data], Array]
+
+
+def target_of(m: Fit, q: Question) -> Target:
+    """Return what a question asks for."""
+    family, answers = m.distribution, law(m)
+    if q.type == "link" or (q.type == "response" and _is_identity(m)):
+        return Target(0, np.asarray, np.ones_like, _first)
+    if q.type == "probs":
+        return Target(None, np.asarray, np.ones_like, lambda eta, _: answers.probabilities(eta))  # pyright: ignore[reportAttributeAccessIssue]
+    if q.type != "response":
+        name = "mean" if q.type in MEANS else q.type
+        link = family.link_of(name)
+        if name == "dispersion" and m.task.linear:
+            return Target(None, link.inverse, link.slope, lambda eta, _: link.inverse(eta[:, 1]))
+        return Target(family.parameters.index(name), link.inverse, link.slope, lambda eta, _: eta)
+    link = family.link_of("mean")
+    alone = family.plain_mean and q.re != "integrate"
+    return Target(0 if alone else None, link.inverse, link.slope, answers.mean)
+
+
+def _is_identity(m: Fit) -> bool:
+    return m.distribution.plain_mean and m.distribution.link == "identity"
+
+
+def _first(eta: Array, _data: Data) -> Array:
+    return eta[:, 0]
+
+
+def check(m: Fit, q: Question) -> None:
     """Raise `OptionError` for values that are not legal."""
-    if q.type not in TYPES:
-        raise OptionError(f"predict: type={q.type!r} is unknown for gaussian; {nearest(q.type, TYPES)}")
+    family = m.distribution
+    own = () if family.entry.ordinal else (*family.parameters, *MEANS)
+    types = ("response", "link", *(("probs",) if family.entry.ordinal else ()), *own)
+    if q.type not in types:
+        raise OptionError(f"predict: type={q.type!r} is unknown for {family.name}; {nearest(q.type, types)}")
     if q.new_levels not in NEW_LEVELS:
         raise OptionError(f"predict: new_levels={q.new_levels!r} is unknown; {nearest(q.new_levels, NEW_LEVELS)}")
     if q.interval is not None and q.interval not in INTERVALS:
         raise OptionError(f"predict: interval={q.interval!r} is unknown; {nearest(q.interval, INTERVALS)}")
     if q.new_levels == "sample" and (q.interval or q.std_error):
         raise OptionError("predict: an interval around a sampled effect has no meaning; use new_levels='population'")
+    _check_interval(m, q)
+
+
+def _check_interval(m: Fit, q: Question) -> None:
+    if not (q.interval or q.std_error):
+        return
+    if target_of(m, q).component is None:
+        raise NotAvailableError(
+            f"predict: standard errors of type={q.type!r} with re={q.re!r}, which joins several linear predictors, "
+            f"are not available in this version; ask for {' or '.join(map(repr, ('link', *m.distribution.parameters)))}"
+        )
+    if q.interval == "prediction" and not m.distribution.is_gaussian_identity:
+        raise NotAvailableError(
+            f"predict: intervals for a new observation of {m.family} are not available in this version; use quantiles "
+            f"of m.simulate()"
+        )
 
 
 def included(m: Fit, re: Any) -> list[bool]:
@@ -131,13 +219,15 @@ def included(m: Fit, re: Any) -> list[bool]:
 # ---- new rows --------------------------------------------------------------------------------------------------------
 
 
-def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool]) -> Rows:
-    """Return the design of new rows; groups that play no part need no column."""
-    labels = {t.label for t, on in zip(m.layout.terms, which, strict=True) if on}
-    if q.interval == "prediction":
-        rows = new_design(m, with_blank_groups(m, newdata, which), "all")
+def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool], target: Target) -> Rows:
+    """Return the design of new rows; groups and components that play no part need no column."""
+    parts = None if target.component is None else [m.layout.components[target.component].name]
+    everywhere = q.re == "integrate" and target.component is None
+    labels = {t.label for t, on in zip(m.layout.terms, which, strict=True) if on and _plays(t, parts)}
+    if q.interval == "prediction" or everywhere:
+        rows = new_design(m, with_blank_groups(m, newdata, which), "all", parts)
     else:
-        rows = new_design(m, newdata, labels)
+        rows = new_design(m, newdata, labels, parts)
     if q.new_levels == "error":
         for t, unseen in rows.unseen.items():
             if which[t] and unseen.levels:
@@ -145,9 +235,13 @@ def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool]) -> Rows:
     return rows
 
 
+def _plays(term: GroupInfo, parts: list[str] | None) -> bool:
+    return parts is None or term.component in parts
+
+
 def with_blank_groups(m: Fit, newdata: Any, which: list[bool]) -> Any:
     """Return new data in which the grouping columns of terms left out exist, if need be without values."""
-    bars = [bar for bar, on in zip(m.formula.bars, which, strict=True) if not on]
+    bars = [plan.bar for plan, on in zip(m.spec.bars, which, strict=True) if not on]
     wanted = dict.fromkeys(name for bar in bars for factor in bar.factors for name in factor.names)
     if isinstance(newdata, dict):
         n = max((np.size(v) for v in newdata.values()), default=0)
@@ -178,17 +272,20 @@ def unusable(rows: Rows, which: list[bool], q: Question) -> Any:
 
 def blanked(values: Array, blank: Any) -> Array:
     """Values with NaN where `blank`."""
-    return values if blank is None else np.where(blank, np.nan, values)
+    return values if blank is None else np.where(blank if values.ndim == 1 else blank[:, None], np.nan, values)
 
 
-def sampled_effects(m: Fit, rows: Rows, which: list[bool], seed: int | None) -> Array:
+def sampled_effects(m: Fit, rows: Rows, which: list[bool], seed: int | None, component: int = 0) -> Array:
     """Z' b of levels that were not seen, with one b ~ N(0, Sigma) per new level and one per missing level."""
+    owners = terms_of(m, component) if component < len(m.layout.components) else []
     rng, out = np.random.default_rng(seed), np.zeros(rows.n)
     for t, unseen in rows.unseen.items():
         if which[t]:
             codes = _draw_codes(unseen)
-            factor = m.sigma * m.estimate.factors[t]
-            b = rng.standard_normal((int(codes.max()) + 1, len(factor))) @ factor.T
+            root = m.estimate.roots[t]
+            b = rng.standard_normal((int(codes.max()) + 1, len(root))) @ root.T
+            if t not in owners:
+                continue
             at = np.flatnonzero(codes >= 0)
             out[at] += np.einsum("ij,ij->i", matrix(rows.terms[t].blocks, rows.n)[at], b[codes[at]])
     return out
@@ -206,25 +303,45 @@ def _draw_codes(unseen: Unseen) -> Any:
 # ---- uncertainty -----------------------------------------------------------------------------------------------------
 
 
-def _with_errors(m: Fit, rows: Rows, which: list[bool], q: Question, estimate: Array, blank: Any) -> Any:
-    error = np.sqrt(variance(m, rows, which))
-    columns = {"estimate": estimate, "std_error": blanked(error, blank)}
+def _with_errors(
+    m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array, blank: Any
+) -> Any:
+    component = target.component or 0
+    eta, error = linear_predictor(m, rows, which, component), np.sqrt(variance(m, rows, which, component))
+    columns = {"estimate": estimate, "std_error": blanked(np.abs(target.slope(eta)) * error, blank)}
     if q.interval is not None:
         spread = error if q.interval == "confidence" else np.sqrt(error**2 + observation_variance(m, rows, which))
-        half = blanked(quantile(q.level, m.df_residual if not m.layout.terms else np.inf) * spread, blank)
-        columns |= {"conf_low": estimate - half, "conf_high": estimate + half}
+        df = m.df_residual if not m.layout.terms and m.estimate.tests == "t" else np.inf
+        half = quantile(q.level, df) * spread
+        ends = np.sort([target.value(eta - half), target.value(eta + half)], axis=0)
+        columns |= {"conf_low": blanked(ends[0], blank), "conf_high": blanked(ends[1], blank)}
     return to_frame(columns, m.layout.kind)
 
 
-def variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
+def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array:
     """Variance of x'beta_hat + z'(b_hat - b): joint covariance, plus z' Sigma z at levels that were not seen."""
     terms = [rows.terms.get(t, _absent(info, rows.n)) for t, info in enumerate(m.layout.terms)]
-    seen = m.core.predict_var(sources(rows.fixed), term_sources(terms), rows.n, list(which))
+    owners = terms_of(m, component)
+    on = [flag and t in owners for t, flag in enumerate(which)]
+    fixed = rows.components[component].fixed
+    if any(on) or m.task.linear:
+        seen = m.engine.variance(
+            m.core, Point(fixed, terms, rows.n, component, m.layout.components[component].first), on
+        )
+    else:
+        seen = fixed_variance(m, fixed, rows.n, component)
     out = np.maximum(np.asarray(seen), 0.0)
-    for term, on, sigma in zip(terms, which, m.estimate.covariances, strict=True):
-        if on and (new := np.asarray(term.codes) < 0).any():
-            out = out + np.where(new, prior_variance(term, sigma, rows.n), 0.0)
+    for t, sigma in enumerate(m.estimate.covariances):
+        if on[t] and (new := np.asarray(terms[t].codes) < 0).any():
+            out = out + np.where(new, prior_variance(terms[t], sigma, rows.n), 0.0)
     return out
+
+
+def fixed_variance(m: Fit, fixed: Sequence[Block], n: int, component: int) -> Array:
+    """Return x' Var(beta_hat) x."""
+    at = m.layout.components[component].at
+    x, cov = matrix(fixed, n), np.nan_to_num(m.estimate.vcov[at, at])
+    return np.einsum("ij,jk,ik->i", x, cov, x)
 
 
 def _absent(info: GroupInfo, n: int) -> GroupTerm:
@@ -235,8 +352,28 @@ def _absent(info: GroupInfo, n: int) -> GroupTerm:
 
 def observation_variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
     """Return what a new observation adds: sigma^2 / w, and the random effects of the terms left out."""
-    out = np.full(rows.n, m.sigma**2) / (1.0 if rows.weights is None else rows.weights)
-    for t, on in enumerate(which):
-        if not on:
+    out = law(m).variance(predictors(m, rows, which), rows.data)
+    for t in terms_of(m, 0):
+        if not which[t]:
             out = out + prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
     return out
+
+
+# ---- averages over the random effects --------------------------------------------------------------------------------
+
+
+def integrated(m: Fit, rows: Rows, of: Callable[[Array, Data], Array]) -> Array:
+    """Return E[of(eta)] over b ~ N(0, Sigma), in which each predictor is normal with variance z' Sigma z."""
+    eta = predictors(m, rows, [False] * len(m.layout.terms))
+    spread = np.zeros_like(eta)
+    for k in range(len(rows.components)):
+        for t in terms_of(m, k):
+            spread[:, k] += prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
+    varying = [k for k in range(eta.shape[1]) if spread[:, k].any()]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES if len(varying) < 2 else NODES // 2)
+    total: Any = 0.0
+    for chosen in product(range(len(nodes)), repeat=len(varying)):
+        at = eta.copy()
+        at[:, varying] += np.sqrt(spread[:, varying]) * nodes[list(chosen)]
+        total = total + float(np.prod(weights[list(chosen)])) * of(at, rows.data)
+    return total / float(weights.sum()) ** len(varying)

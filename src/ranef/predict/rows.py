@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.engines.estimate import Array
+from ranef.engines.laplace import absorbed, threshold_matrix
 from ranef.engines.linear import sources, term_sources
 from ranef.errors import OptionError
-from ranef.frame.design import matrix
+from ranef.families import Data, Law, law_of
+from ranef.frame.design import Component, matrix
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -34,11 +36,15 @@ class Rows:
     terms : dict of int -> GroupTerm
         Random-effects terms at hand, by their position in the fit; code -1: level new or missing.
     offset, weights : (n,) array or None
-        Sum of offsets; precision weights.
+        Sum of offsets of the mean; precision weights.
     unseen : dict of int -> Unseen
         For each term that has any, the rows whose level was not among the fitted ones.
     missing : (n,) array of bool, or None
         Rows with a missing value among fixed effects, slopes or offset.
+    others : tuple of Component
+        The linear predictors beside the mean's.
+    y, trials : (n,) array or None
+        Response and trials, where they are known.
     """
 
     n: int
@@ -48,35 +54,95 @@ class Rows:
     weights: Array | None = None
     unseen: Mapping[int, Unseen] = field(default_factory=dict)
     missing: NDArray[np.bool_] | None = None
+    others: tuple[Component, ...] = ()
+    y: Array | None = None
+    trials: Array | None = None
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Every linear predictor, the mean's first."""
+        return (Component("mean", self.fixed, self.offset), *self.others)
+
+    @property
+    def data(self) -> Data:
+        """What laws are told about the rows."""
+        return Data(np.zeros(self.n) if self.y is None else self.y, self.trials)
 
 
 def fitted_design(m: Fit, what: str) -> Rows:
     """Return the fitted rows, as `Rows`."""
     d = design_of(m, what)
-    return Rows(d.n, d.fixed, dict(enumerate(d.terms)), d.offset, d.weights)
+    d = d if m.task.linear else absorbed(d)
+    return Rows(d.n, d.fixed, dict(enumerate(d.terms)), d.offset, d.weights, others=d.others, y=d.y, trials=d.trials)
 
 
-def new_design(m: Fit, newdata: Any, groups: Any) -> Rows:
-    """Return new rows, as `Rows`; only the grouping factors in `groups` need columns."""
-    d = m.spec.new(newdata, groups=groups)
+def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
+    """Return new rows, as `Rows`; only the grouping factors in `groups` and the components in `parts` need columns."""
+    d = m.spec.new(newdata, groups=groups, parts=parts)
     terms = dict(zip(d.which, d.terms, strict=True))
     unseen = {t: u for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
-    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing)
+    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others)
 
 
-def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool]) -> Array:
+def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int = 0) -> Array:
     """X beta + offset + Z b of the terms in `which`; dropped columns count 0, so do levels with code -1."""
-    on = [t for t, flag in enumerate(which) if flag]
+    on = [t for t in terms_of(m, component) if which[t]]
     terms, modes = [rows.terms[t] for t in on], [m.estimate.modes[t] for t in on]
+    part = rows.components[component]
+    beta = m.estimate.beta if len(m.layout.components) == 1 else m.estimate.beta[m.layout.components[component].at]
     return np.asarray(
-        _core.linear_predictor(sources(rows.fixed), m.estimate.beta, term_sources(terms), modes, rows.offset, rows.n)
+        _core.linear_predictor(
+            sources(part.fixed), np.ascontiguousarray(beta), term_sources(terms), modes, part.offset, rows.n
+        )
     )
 
 
+def terms_of(m: Fit, component: int) -> list[int]:
+    """Return the positions of the random-effects terms of a component."""
+    name = m.layout.components[component].name
+    return [t for t, info in enumerate(m.layout.terms) if info.component == name]
+
+
+def predictors(m: Fit, rows: Rows, which: Sequence[bool]) -> Array:
+    """Return every linear predictor, (n, K) column by column; an ordinal family's thresholds apart."""
+    columns = [linear_predictor(m, rows, which, k) for k in range(len(rows.components))]
+    if m.task.linear:
+        columns.append(residual_predictor(m, rows))
+    return np.column_stack(columns)
+
+
+def residual_predictor(m: Fit, rows: Rows) -> Array:
+    """Return log(sigma / sqrt(w)), which a linear model has in place of a dispersion component."""
+    shift = 0.0 if rows.weights is None else 0.5 * np.log(rows.weights)
+    return np.full(rows.n, np.log(m.sigma)) - shift
+
+
+def law(m: Fit) -> Law:
+    """Return the law of a fit's responses."""
+    return law_of(m.distribution, thresholds(m))
+
+
+def thresholds(m: Fit) -> Array:
+    """Return an ordinal fit's thresholds alpha_1 < alpha_2 < …; empty for other families."""
+    family = m.distribution
+    if not family.entry.ordinal:
+        return np.empty(0)
+    return threshold_matrix(family.categories, family.threshold) @ m.estimate.beta[m.layout.component("threshold").at]
+
+
+def fitted_predictors(m: Fit, what: str = "fitted") -> tuple[Rows, Array]:
+    """Return the rows used and their linear predictors, random effects included."""
+    rows = fitted_design(m, what)
+    return rows, predictors(m, rows, [True] * len(rows.terms))
+
+
 def fitted_rows(m: Fit) -> Array:
-    """Fitted values of the rows used."""
-    rows = fitted_design(m, "fitted")
-    return linear_predictor(m, rows, [True] * len(rows.terms))
+    """Fitted values of the rows used: expected responses given the conditional modes."""
+    if m.task.linear:
+        rows = fitted_design(m, "fitted")
+        return linear_predictor(m, rows, [True] * len(rows.terms))
+    rows, eta = fitted_predictors(m)
+    return law(m).mean(eta, rows.data)
 
 
 def aligned(m: Fit, values: Array, align: str) -> Array:

@@ -10,7 +10,7 @@ from ranef import _core
 from ranef.engines.estimate import Array
 from ranef.engines.linear import term_sources
 from ranef.errors import OptionError
-from ranef.predict.rows import Rows, fitted_design, linear_predictor
+from ranef.predict.rows import Rows, fitted_design, law, predictors, terms_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -34,23 +34,28 @@ def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
         raise OptionError(f"simulate: re={re!r} is unknown; use 'new' or 'conditional'")
     if not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"simulate: n={n!r} must be a positive whole number")
-    rows, rng = fitted_design(m, "simulate"), np.random.default_rng(seed)
-    mean = linear_predictor(m, rows, [re == "conditional"] * len(rows.terms))
-    scale = m.sigma if rows.weights is None else m.sigma / np.sqrt(rows.weights)
+    rows, rng, answers = fitted_design(m, "simulate"), np.random.default_rng(seed), law(m)
+    fixed = predictors(m, rows, [re == "conditional"] * len(rows.terms))
     out = np.empty((rows.n, n), order="F")
     for j in range(n):
-        effects = new_effects(m, rows, rng) if re == "new" else 0.0
-        out[:, j] = mean + effects + scale * rng.standard_normal(rows.n)
+        eta = fixed + new_effects(m, rows, rng, fixed.shape[1]) if re == "new" else fixed
+        out[:, j] = answers.draw(eta, rows.data, rng)
     return out
 
 
-def new_effects(m: Fit, rows: Rows, rng: np.random.Generator) -> Array | float:
-    """Z b, with b drawn from N(0, sigma^2 Lambda Lambda')."""
+def new_effects(m: Fit, rows: Rows, rng: np.random.Generator, predictors: int) -> Array | float:
+    """Z b of every predictor, (n, K), with b drawn from N(0, Sigma)."""
     if not rows.terms:
         return 0.0
+    out = np.zeros((rows.n, predictors))
     drawn = [
-        m.sigma * rng.standard_normal(modes.shape) @ factor.T
-        for modes, factor in zip(m.estimate.modes, m.estimate.factors, strict=True)
+        rng.standard_normal(modes.shape) @ root.T
+        for modes, root in zip(m.estimate.modes, m.estimate.roots, strict=True)
     ]
-    terms = term_sources(list(rows.terms.values()))
-    return np.asarray(_core.linear_predictor([], np.empty(0), terms, drawn, None, rows.n))
+    for k in range(len(rows.components)):
+        on = terms_of(m, k)
+        if on:
+            terms = term_sources([rows.terms[t] for t in on])
+            b = [drawn[t] for t in on]
+            out[:, k] = _core.linear_predictor([], np.empty(0), terms, b, None, rows.n)
+    return out

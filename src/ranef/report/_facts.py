@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranef.families import ZERO
 from ranef.inference.tables import fixed as fixed_effects
-from ranef.inference.varcorr import Covariance
+from ranef.inference.varcorr import Covariance, VarCorr, has_residual
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
 
 if TYPE_CHECKING:
-    from ranef.model import Fit
+    from ranef.model import ComponentInfo, Fit
 
 Array = NDArray[np.float64]
 #: Random-effects terms with more columns than this show their correlations in a table of their own.
 MAX_INLINE = 6
 #: Messages whose content stands elsewhere in the summary.
 SHOWN = ("rows_dropped", "columns_dropped", "not_converged", "boundary")
+APPROXIMATIONS = {1: "Laplace approximation", 0: "joint modes"}
 METHODS = {"reml": "REML", "ml": "maximum likelihood"}
 FRAMES = {"pyarrow": "pyarrow table", "dict": "dict of arrays"}
 
@@ -46,9 +48,11 @@ class Summary:
 
 
 def gather(m: Fit, correlation: bool = False) -> Summary:
-    """Return the summary of a linear mixed model."""
-    sections = [_criterion(m), _residuals(m), *_random(m), _fixed(m)]
-    if correlation and m.estimate.rank > 1:
+    """Return the summary of a fit."""
+    parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
+    fixed_parts = [_fixed(m, c) for c in parts]
+    sections = [_criterion(m), _residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
+    if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
     return Summary(_title(m), _head(m), tuple(sections), (_certificate(m), *_messages(m)))
 
@@ -58,15 +62,67 @@ def gather(m: Fit, correlation: bool = False) -> Summary:
 
 def _title(m: Fit) -> str:
     mixed = "mixed " if m.layout.terms else ""
-    return f"Linear {mixed}model fit by {METHODS[m.method]}"
+    if m.task.linear:
+        return f"Linear {mixed}model fit by {METHODS[m.method]}"
+    how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive Gauss-Hermite quadrature, {m.task.quadrature} nodes")
+    kind = "Cumulative link" if m.distribution.entry.ordinal else "Generalised linear"
+    return f"{kind} {mixed}model fit by {METHODS[m.method]}" + (f" ({how})" if m.layout.terms else "")
 
 
 def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     weights, offset = m.call.precision_weights, m.call.offset
-    lines = [("Formula", str(m.formula)), ("Data", _data(m))]
+    lines = [*_family(m), ("Formula", str(m.formula)), *_formulas(m), ("Data", _data(m))]
     lines += [] if weights is None else [("Weights", f"precision weights {_named(weights)}")]
     lines += [] if offset is None else [("Offset", _named(offset))]
+    counts = m.call.frequency_weights
+    lines += [] if counts is None else [("Weights", f"frequency weights {_named(counts)}")]
     return tuple(lines)
+
+
+def _family(m: Fit) -> list[tuple[str, str]]:
+    """Return the family with its link, for other than linear models."""
+    if m.task.linear:
+        return []
+    family = m.distribution
+    zeros = (
+        ", hurdle" if family.zero_inflation and family.truncated else ", zero-inflated" if family.zero_inflation else ""
+    )
+    return [("Family", f"{family.name}{zeros} ({family.link} link)")]
+
+
+def _formulas(m: Fit) -> list[tuple[str, str]]:
+    """Return the formulas of the other components, where something was said about them."""
+    said = {**m.call.parameters, "dispersion": m.call.dispersion, "zero_inflation": m.call.zero_inflation}
+    return [
+        (
+            _words(part.name).capitalize(),
+            str(part.formula) if part.formula is not None else f"held at {said[part.name]}",
+        )
+        for part in m.spec.parts
+        if said.get(part.name) is not None
+    ]
+
+
+def _words(component: str) -> str:
+    return component.replace("_", " ")
+
+
+def _is_one_number(m: Fit, component: ComponentInfo) -> bool:
+    """Whether a component is a lone intercept of a parameter that is best read on its own scale."""
+    random = any(t.component == component.name for t in m.layout.terms)
+    return component.names == ("(Intercept)",) and component.name not in ("mean", ZERO, "threshold") and not random
+
+
+def _dispersion(m: Fit) -> list[Section]:
+    """Return a table of the parameters that are one number, on their own scale, and what the dispersion means."""
+    parts = [c for c in m.layout.components if _is_one_number(m, c)]
+    if not parts:
+        return []
+    family = m.distribution
+    values = [float(family.link_of(c.name).inverse(m.estimate.beta[c.first])) for c in parts]
+    meaning = family.entry.dispersion
+    labels = [f"{_words(c.name)} ({meaning})" if c.name == "dispersion" and meaning else _words(c.name) for c in parts]
+    return [Section("Parameters of the family", columns(["", "Estimate"], [labels, [general(v) for v in values]]))]
 
 
 def _data(m: Fit) -> str:
@@ -92,7 +148,7 @@ def _counts(m: Fit) -> str:
 def _certificate(m: Fit) -> str:
     c = m.certificate
     work = count(c.evaluations, "evaluation") + ("" if c.optimizer == "newton" else f" by {c.optimizer}")
-    if not m.layout.terms:
+    if not m.layout.terms and m.task.linear:
         return "Estimates in closed form."
     if not c.holds:
         return f"NOT CONVERGED: {c.outcome.value} (gradient {c.gradient:.1e}, {work})."
@@ -123,16 +179,32 @@ def _residuals(m: Fit) -> Section:
 
 def _random(m: Fit) -> list[Section]:
     found = m.varcorr()
-    sd = np.array([*chain.from_iterable(t.sd for t in found.values()), found.sigma])
-    groups = [*chain.from_iterable(_once(key, len(t.names)) for key, t in found.items()), "Residual"]
-    names = [*chain.from_iterable(t.names for t in found.values()), ""]
+    owners = dict.fromkeys(["mean", *(t.component for t in found.values())])
+    out = [section for owner in owners for section in _random_of(found, owner)]
+    if not out:
+        return [Section("", Table(("",), ()), (_counts(m),))]
+    return [replace(out[0], notes=(_counts(m),)), *out[1:]]
+
+
+def _random_of(vc: VarCorr, owner: str) -> list[Section]:
+    """Return the tables of one component; the mean's has the residual, where there is one."""
+    found = {key: t for key, t in vc.items() if t.component == owner}
+    residual = owner == "mean" and has_residual(vc)
+    if not found and not residual:
+        return []
+    sd = np.array([*chain.from_iterable(t.sd for t in found.values()), *([vc.sigma] if residual else [])])
+    groups = [*chain.from_iterable(_once(t.group, len(t.names)) for t in found.values()), *(["Residual"] * residual)]
+    if owner == "mean":
+        groups = [*chain.from_iterable(_once(k, len(t.names)) for k, t in found.items()), *(["Residual"] * residual)]
+    names = [*chain.from_iterable(t.names for t in found.values()), *([""] * residual)]
     cells = [groups, names, aligned(sd**2), aligned(sd)]
     heads = ["Groups", "Name", "Variance", "Std.Dev."]
     width = max((len(t.names) for t in found.values() if _inline(t)), default=1) - 1
     if width:
-        cells += _inline_columns(found.values(), width)
+        cells += _inline_columns(found.values(), width, residual)
         heads += ["Corr", *[""] * (width - 1)]
-    first = Section("Random effects" if found else "", columns(heads, cells, left=2), (_counts(m),))
+    title = "Random effects" if owner == "mean" else f"Random effects ({_words(owner)})"
+    first = Section(title if found else "", columns(heads, cells, left=2))
     apart = [(key, t) for key, t in found.items() if t.pairs and not _inline(t)]
     return [first, *(_correlation(f"Correlation of {key}", t.names, t.corr) for key, t in apart)]
 
@@ -145,12 +217,12 @@ def _once(label: str, k: int) -> list[str]:
     return [label, *[""] * (k - 1)]
 
 
-def _inline_columns(terms: Iterable[Covariance], width: int) -> list[list[str]]:
+def _inline_columns(terms: Iterable[Covariance], width: int, residual: bool) -> list[list[str]]:
     rows: list[list[str]] = []
     for term in terms:
         k = len(term.names)
         rows += [[fixed(r, 3) for r in term.corr[i, :i]] if _inline(term) else [] for i in range(k)]
-    padded = [[*row, *[""] * (width - len(row))] for row in [*rows, []]]
+    padded = [[*row, *[""] * (width - len(row))] for row in [*rows, *([[]] * residual)]]
     return [list(column) for column in zip(*padded, strict=True)]
 
 
@@ -169,17 +241,18 @@ def _fixed_correlation(m: Fit) -> Section:
     return _correlation("Correlation of fixed effects", names, cov / np.outer(sd, sd))
 
 
-def _fixed(m: Fit) -> Section:
+def _fixed(m: Fit, component: ComponentInfo) -> Section:
     found = fixed_effects(m)
+    at, test = component.at, m.estimate.tests
     cells = [
-        found["term"],
-        *_with_errors(found["estimate"], found["std_error"]),
-        degrees(found["df"]),
-        aligned(found["statistic"], places=3),
-        p_values(found["p_value"]),
+        found["term"][at],
+        *_with_errors(found["estimate"][at], found["std_error"][at]),
+        *([degrees(found["df"][at])] if test == "t" else []),
+        aligned(found["statistic"][at], places=3),
+        p_values(found["p_value"][at]),
     ]
-    heads = ["", "Estimate", "Std. Error", "df", "t value", "Pr(>|t|)"]
-    return Section(_fixed_title(m), columns(heads, cells), _lost_columns(m))
+    heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
+    return Section(_fixed_title(m, component), columns(heads, cells), _lost_columns(m, component))
 
 
 def _with_errors(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
@@ -191,12 +264,19 @@ def _with_errors(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
     return [general(v) for v in estimate], shown
 
 
-def _fixed_title(m: Fit) -> str:
+def _fixed_title(m: Fit, component: ComponentInfo) -> str:
+    if component.name == "threshold":
+        return "Thresholds"
+    if m.estimate.tests == "z":
+        alone = len(m.layout.components) == 1 or m.distribution.entry.ordinal
+        of = "" if alone else f" ({_words(component.name)}, {m.distribution.link_of(component.name).name} link)"
+        return f"Fixed effects{of}"
     return "Fixed effects (t tests" + (", Satterthwaite's degrees of freedom)" if m.layout.terms else ")")
 
 
-def _lost_columns(m: Fit) -> tuple[str, ...]:
-    names = [m.layout.fixed[j] for j in m.estimate.dropped]
+def _lost_columns(m: Fit, component: ComponentInfo) -> tuple[str, ...]:
+    lost = [j - component.first for j in m.estimate.dropped]
+    names = [component.names[j] for j in lost if 0 <= j < len(component.names)]
     if not names:
         return ()
     verb = "is a linear combination" if len(names) == 1 else "are linear combinations"

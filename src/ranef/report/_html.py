@@ -42,7 +42,8 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _section(section: Section) -> str:
-    return "\n".join([_table(section.table, section.title), *map(_paragraph, section.notes)])
+    table = [_table(section.table, section.title)] if section.table.rows else []
+    return "\n".join([*table, *map(_paragraph, section.notes)])
 
 
 def _table(table: Table, caption: str) -> str:

@@ -67,4 +67,6 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 def _section(section: Section) -> list[str]:
     head = [f"{section.title}:"] if section.title else []
+    if not section.table.rows:
+        return [line for note in section.notes for line in wrap(note)]
     return head + table_lines(section.table, " ") + [line for note in section.notes for line in wrap(note)]

@@ -25,6 +25,7 @@ def record(m: Fit) -> Record:
     found = {
         "formula": str(m.formula),
         "family": m.family,
+        "links": dict(zip(m.distribution.parameters, [*m.distribution.links, "logit"], strict=False)),
         "method": m.method,
         "data": _data(m),
         "figures": {name: getattr(m, name) for name in FIGURES},
@@ -54,7 +55,15 @@ def _data(m: Fit) -> Record:
 
 
 def _term(key: str, t: Any) -> Record:
-    return {"group": key, "structure": t.structure, "names": t.names, "sd": t.sd, "corr": t.corr, "cov": t.cov}
+    return {
+        "group": key,
+        "component": t.component,
+        "structure": t.structure,
+        "names": t.names,
+        "sd": t.sd,
+        "corr": t.corr,
+        "cov": t.cov,
+    }
 
 
 def _rows(columns: Record) -> list[Record]:

@@ -1,0 +1,271 @@
+"""What `fit` was asked for: the arguments, checked, as one frozen `Call`, and what floors below are told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
+from typing import Any
+
+from ranef.engines import Control, Task, is_linear, make_control
+from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
+from ranef.families import ZERO, Distribution, link_of, read_family
+from ranef.families.distribution import with_threshold
+from ranef.families.links import predictor_of
+from ranef.formula import Formula, parse
+from ranef.frame import Design, Outcome, Part, Spec, build
+
+METHODS = ("reml", "ml")
+ARGUMENTS = (
+    "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
+    "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
+    "threads", "seed", "progress", "env",
+)  # fmt: skip
+WEIGHTS = (
+    "weights= is ambiguous: say which kind you mean. "
+    "precision_weights=: residual variance sigma^2 / w (lme4's weights); "
+    "frequency_weights=: a row stands for w equal rows (glmmTMB's weights); "
+    "sampling_weights=: inverse probabilities of a survey; "
+    "trials=: denominator of a binomial proportion"
+)
+
+Value = str | Formula | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What `fit` was asked for, after checking; everything that `update` needs to ask again.
+
+    Attributes
+    ----------
+    formula : Formula
+        Of the mean.
+    family : Distribution
+        With its links; without zero inflation, which is in `zero_inflation`.
+    dispersion, zero_inflation : str, Formula, number or None
+        As given.
+    parameters : mapping
+        Other parameters of the family by name, as given.
+    """
+
+    formula: Formula
+    method: str
+    offset: Any
+    precision_weights: Any
+    contrasts: Any
+    missing: str
+    control: Control
+    env: Any
+    family: Distribution
+    dispersion: Value = None
+    zero_inflation: Value = None
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    trials: Any = None
+    frequency_weights: Any = None
+    quadrature: int = 1
+    asked_method: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `fit` that ask for this again, without formula and data."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        apart = ("formula", "parameters", "asked_method")
+        kept = {name: value for name, value in given.items() if name not in apart}
+        return {**kept, "method": self.asked_method, **self.parameters}
+
+    @property
+    def distribution(self) -> Distribution:
+        """The family with its zero inflation."""
+        return replace(self.family, zero_inflation=self.zero_inflation is not None)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The linear predictors beside the mean's, thresholds apart."""
+        given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters}
+        family = self.distribution
+        names = family.parameters[1:]
+        return tuple(_part(name, given.get(name), family, self.env) for name in names)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the linear engine has the likelihood."""
+        return self.zero_inflation is None and is_linear(self.family, self.formula, self.parts, self.frequency_weights)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Which responses are legal."""
+        zeros = False if self.family.truncated else None
+        return Outcome(
+            self.distribution.name, self.family.entry.support, True if self.zero_inflation is not None else zeros
+        )
+
+    def task(self, design: Design) -> Task:
+        """Return the question to the engine, the number of categories known."""
+        family = self.distribution
+        if family.entry.ordinal:
+            family = replace(family, categories=len(design.categories))
+        return Task(family, self.method, self.quadrature, self.control, self.linear)
+
+
+def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
+    """Spec and design of a call."""
+    return build(
+        call.formula,
+        data,
+        weights=call.precision_weights,
+        offset=call.offset,
+        contrasts=call.contrasts,
+        missing=call.missing,
+        env=call.env,
+        parts=() if call.linear else call.parts,
+        outcome=call.outcome,
+        trials=call.trials,
+        frequencies=call.frequency_weights,
+    )
+
+
+def make_call(
+    formula: Any,
+    *,
+    family: Any = "gaussian",
+    link: Any = None,
+    dispersion: Value = None,
+    zero_inflation: Value = None,
+    method: Any = None,
+    quadrature: Any = 1,
+    offset: Any = None,
+    precision_weights: Any = None,
+    frequency_weights: Any = None,
+    sampling_weights: Any = None,
+    trials: Any = None,
+    contrasts: Any = None,
+    missing: str = "drop",
+    control: Any = None,
+    threads: int | None = None,
+    seed: Any = None,  # noqa: ARG001 (fits draw no random numbers)
+    progress: Any = None,  # noqa: ARG001
+    env: Any = None,
+    **others: Any,
+) -> Call:
+    """Check the arguments of `fit`."""
+    if sampling_weights is not None:
+        raise NotAvailableError("sampling_weights= is not available in this version; leave it out")
+    distribution, parameters = _others(read_family(family, link), others)
+    if zero_inflation is None and distribution.inflated_by:
+        zero_inflation = distribution.inflated_by
+    call = Call(
+        formula=formula if isinstance(formula, Formula) else parse(formula, env or ()),
+        method="",
+        offset=offset,
+        precision_weights=precision_weights,
+        contrasts=contrasts,
+        missing=missing,
+        control=make_control(control, threads),
+        env=env,
+        family=replace(distribution, inflated_by=""),
+        dispersion=dispersion,
+        zero_inflation=zero_inflation,
+        parameters=parameters,
+        trials=trials,
+        frequency_weights=frequency_weights,
+        quadrature=quadrature,
+    )
+    _check_components(call)
+    _check_weights(call)
+    _check_quadrature(call)
+    return replace(call, method=_method(method, call.linear), asked_method=method)
+
+
+# ---- the components --------------------------------------------------------------------------------------------------
+
+
+def _part(name: str, value: Value, family: Distribution, env: Any) -> Part:
+    """Return a linear predictor: a formula, "~ 1" where nothing is said, or a constant."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return Part(name, None, predictor_of(float(value), family.link_of(name), name))
+    return Part(name, _one_sided(name, "~ 1" if value is None else value, env))
+
+
+def _one_sided(name: str, value: Any, env: Any) -> Formula:
+    if isinstance(value, str) and "~" not in value:
+        raise FormulaError(f"{name}= is a one-sided formula such as '~ x', or a number", value, 0)
+    if not isinstance(value, (str, Formula)):
+        raise ArgumentError(f"{name}= takes a formula such as '~ x', or a number, not {type(value).__name__}")
+    formula = value if isinstance(value, Formula) else parse(value, env or ())
+    if formula.lhs is not None:
+        raise FormulaError(f"{name}= is a one-sided formula: write '~ x' without {formula.response}", formula.text, 0)
+    if not formula.fixed and not formula.bars:
+        raise FormulaError(f"{name}='~ 0' holds nothing to estimate; give a number to hold it there", formula.text, 0)
+    return formula
+
+
+def _others(family: Distribution, others: Mapping[str, Any]) -> tuple[Distribution, dict[str, Value]]:
+    """Separate what else was given into the family's own options and parameters."""
+    known = [p.name for p in family.entry.parameters[1:] if p.name != "dispersion"]
+    given = {family.entry.nicknames.get(name, name): value for name, value in others.items()}
+    if family.entry.ordinal and given.get("threshold") is not None:
+        family = with_threshold(family, given.pop("threshold"))
+        known = []
+    for name in given:
+        if name not in known:
+            raise _unknown(name, known)
+    return family, {name: value for name, value in given.items() if value is not None}
+
+
+def _unknown(name: str, parameters: Sequence[str]) -> ArgumentError:
+    if name == "weights":
+        return ArgumentError(WEIGHTS)
+    if name.upper() == "REML":
+        return ArgumentError(f"fit() has no argument {name!r}: write method='reml' or method='ml'")
+    if name == "nAGQ":
+        return ArgumentError("fit() has no argument 'nAGQ': write quadrature=")
+    if name in ("ziformula", "dispformula"):
+        ours = "zero_inflation" if name == "ziformula" else "dispersion"
+        return ArgumentError(f"fit() has no argument {name!r}: write {ours}='~ …'")
+    return ArgumentError(f"fit() has no argument {name!r}; {nearest(name, (*ARGUMENTS, *parameters))}")
+
+
+def _check_components(call: Call) -> None:
+    family = call.family
+    if call.dispersion is not None and "dispersion" not in family.parameters:
+        others = "'nbinom2' or 'nbinom1'" if family.entry.support == "count" else "'betabinomial'"
+        hint = f"; {others} has one" if family.entry.support in ("count", "binomial") else ""
+        raise OptionError(f"dispersion=: family={family.name!r} has no dispersion parameter{hint}")
+    if call.zero_inflation is not None and not family.entry.inflatable:
+        raise OptionError(f"zero_inflation=: family={family.name!r} has no zeros to inflate; leave it out")
+    for part in call.parts:  # reads every formula, which says what is wrong with it
+        if (
+            part.constant is not None
+            and part.name == ZERO
+            and not 0 < float(link_of("logit").inverse(part.constant)) < 1
+        ):
+            raise OptionError("zero_inflation= is a probability between 0 and 1, both excluded")
+
+
+def _check_weights(call: Call) -> None:
+    if call.trials is not None and call.family.entry.support != "binomial":
+        raise OptionError(f"trials= belongs to binomial families; family={call.family.name!r} has none")
+    if call.precision_weights is None or call.linear:
+        return
+    if call.family.entry.name != "gaussian" or call.family.links[1] != "log":
+        raise OptionError(
+            f"precision_weights= (residual variance sigma^2 / w) has no meaning under family={call.family.name!r}: use "
+            f"frequency_weights= (a row stands for w rows), trials= (denominator of a proportion), or dispersion='~ w'"
+        )
+
+
+def _check_quadrature(call: Call) -> None:
+    q = call.quadrature
+    if not isinstance(q, Integral) or isinstance(q, bool) or q < 0:
+        raise OptionError(f"quadrature={q!r} is the number of nodes: 1 (Laplace), more, or 0 (joint modes)")
+    if call.linear and q != 1:
+        raise OptionError(f"quadrature={q!r}: the gaussian likelihood is exact, leave quadrature out")
+
+
+def _method(method: Any, linear: bool) -> str:
+    if method is None:
+        return "reml" if linear else "ml"
+    name = method.lower() if isinstance(method, str) else method
+    if name not in METHODS:
+        raise OptionError(f"method={method!r} is unknown; {nearest(method, METHODS)}")
+    return name

@@ -1,0 +1,163 @@
+"""Quiet notes on generalised models: separation, offsets on the wrong scale, dispersion, approximations in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.diagnose.messages import Message
+from ranef.diagnose.residuals import residuals
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
+LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
+SMALL_CLUSTER = 4
+SURE = 1e-3
+ALTERNATIVES = {
+    "poisson": "'nbinom2', 'nbinom1' or a random effect for every row",
+    "binomial": "'betabinomial' or a random effect for every row",
+}
+
+
+def separation(m: Fit) -> Iterator[Message]:
+    """P6: infinite estimates."""
+    if m.separation:
+        yield Message("separation", separation_text(m), {"columns": list(m.separation)})
+
+
+def separation_text(m: Fit) -> str:
+    """Return what is said about separation."""
+    columns = ", ".join(m.separation)
+    return (
+        f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
+        f"and their standard errors have no meaning (the others have); collapse levels, or drop the columns"
+    )
+
+
+def far_estimates(m: Fit) -> Iterator[Message]:
+    """P7: huge coefficients with huge standard errors."""
+    if m.distribution.entry.support != "binomial" or m.separation:
+        return
+    part = m.layout.components[0]
+    beta = m.estimate.beta[part.at]
+    if not (np.abs(beta) > LARGE).any():
+        return
+    error = np.sqrt(np.diag(m.estimate.vcov)[part.at])
+    for j in np.flatnonzero((np.abs(beta) > LARGE) & (error > np.abs(beta) / 2)).tolist():
+        text = (
+            f"{part.names[j]}: estimate {beta[j]:.3g}, standard error {error[j]:.3g}: a Wald test says little here "
+            f"(Hauck & Donner 1977); compare log-likelihoods of fits with and without it"
+        )
+        yield Message("hauck_donner", text, {"column": part.names[j], "estimate": float(beta[j])})
+
+
+def unlogged_offset(m: Fit) -> Iterator[Message]:
+    """P5: an offset under a log link that looks like an exposure, not like its logarithm."""
+    offset = None if m.design is None else m.design.offset
+    if m.link != "log" or m.task.linear or offset is None:
+        return
+    if offset.min() >= 0 and np.ptp(offset) > WIDE:
+        name = " + ".join(m.formula.offsets) or "offset"
+        text = (
+            f"offset {name} spans {offset.min():.4g} to {offset.max():.4g}: with a log link the response is "
+            f"proportional to exp({name}); offset(log({name})) makes it proportional to {name}"
+        )
+        yield Message("unlogged_offset", text, {"low": float(offset.min()), "high": float(offset.max())})
+
+
+def dispersion(m: Fit) -> Iterator[Message]:
+    """P31, P33: Pearson's chi-square far from its degrees of freedom, where the counts are large enough to tell."""
+    if m.design is None or m.family not in ALTERNATIVES or m.distribution.zero_inflation or _row_effect(m):
+        return
+    if not _telling(m):
+        return
+    from scipy.special import gammainc, gammaincc
+
+    chi2, df = float(np.nansum(residuals(m, "pearson") ** 2)), m.df_residual
+    above, below = float(gammaincc(df / 2, chi2 / 2)), float(gammainc(df / 2, chi2 / 2))
+    ratio, evidence = chi2 / df, {"chi2": chi2, "df": df}
+    if ratio > 1.5 and above < SURE:
+        text = f"overdispersed: Pearson chi-square / df = {ratio:.3g}, so standard errors are too small"
+        yield Message("overdispersion", f"{text}; try {ALTERNATIVES[m.family]}", {**evidence, "p": above})
+    if ratio < 0.5 and below < SURE:
+        text = f"underdispersed: Pearson chi-square / df = {ratio:.3g}, so standard errors are too large"
+        yield Message("underdispersion", f"{text}; try 'genpois' or 'compois'", {**evidence, "p": below})
+
+
+def _telling(m: Fit) -> bool:
+    """P29, P32: nothing can be told from single trials, little from counts that are expected below one."""
+    mu, design = m.fitted(), m.design
+    assert design is not None
+    if m.family == "poisson":
+        return float(np.median(mu)) >= 1
+    return design.trials is not None and float(np.median(design.trials * mu * (1 - mu))) >= 1
+
+
+def _row_effect(m: Fit) -> bool:
+    return any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms)
+
+
+def two_dispersions(m: Fit) -> Iterator[Message]:
+    """P34: a random effect for every row beside a family that has a dispersion."""
+    if not m.task.linear and "dispersion" in m.distribution.parameters and _row_effect(m):
+        text = f"a random effect for every row and the dispersion of {m.family} model the same variation: drop one"
+        yield Message("two_dispersions", text, {})
+
+
+def small_clusters(m: Fit) -> Iterator[Message]:
+    """P37: Laplace's approximation with few binary rows a group."""
+    design = m.design
+    if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
+        return
+    for term in design.terms:
+        size = float(np.median(np.bincount(term.codes, minlength=len(term.levels))))
+        if size <= SMALL_CLUSTER and len(term.levels) < design.n and m.task.quadrature == 1:
+            text = (
+                f"{term.label!r} has {size:g} binary rows a level (median): Laplace's approximation of its variance "
+                f"may be biased downwards"
+            )
+            yield Message("small_clusters", text, {"group": term.label, "median": size})
+
+
+def covariance_heavy(m: Fit) -> Iterator[Message]:
+    """P13, P14: more covariance parameters than levels to estimate them from."""
+    for t in m.layout.terms:
+        k = len(t.names)
+        count = k * (k + 1) // 2
+        if t.structure == "us" and k > 2 and count > len(t.levels):
+            text = (
+                f"({', '.join(t.names[:3])}{', …' if k > 3 else ''} | {t.label}) has {count} covariance parameters and "
+                f"{len(t.levels)} levels to estimate them from: simplify it, or write ||"
+            )
+            yield Message("covariance_heavy", text, {"group": t.label, "parameters": count, "levels": len(t.levels)})
+
+
+def unstable_link(m: Fit) -> Iterator[Message]:
+    """P43: Gamma with the inverse link."""
+    if m.distribution.entry.name == "gamma" and m.link == "inverse":
+        yield Message(
+            "unstable_link", "the inverse link of a Gamma model is unstable: means can turn negative; try 'log'", {}
+        )
+
+
+def no_extra_zeros(m: Fit) -> Iterator[Message]:
+    """P12: a probability of extra zeros that went to 0."""
+    part = next((c for c in m.layout.components if c.name == "zero_inflation"), None)
+    if part is None or part.names != ("(Intercept)",):
+        return
+    eta = float(m.estimate.beta[part.first])
+    if eta < -LARGE:
+        text = (
+            f"the probability of extra zeros is estimated {np.exp(eta):.2g}: without zero_inflation= the fit is as good"
+        )
+        yield Message("no_extra_zeros", text, {"probability": float(np.exp(eta))})
+
+
+CHECKS = (
+    separation, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters, covariance_heavy,
+    unstable_link, no_extra_zeros,
+)  # fmt: skip

@@ -1,0 +1,86 @@
+"""Separation: a direction of the fixed effects along which the likelihood rises for ever, found by linear programming.
+
+For a binomial response a direction d separates if x'd >= 0 wherever every trial succeeded, <= 0 wherever none did, 0
+elsewhere, and not 0 everywhere (Albert & Anderson 1984; Konis 2007). For counts with a log link: x'd = 0 where y > 0
+and <= 0 where y = 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.frame.design import matrix
+from ranef.predict.rows import fitted_design, linear_predictor
+
+if TYPE_CHECKING:
+    from ranef.frame import Design
+    from ranef.model import Fit
+
+FAR = 9.0  # a predictor beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
+LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
+ZERO = 1e-7
+
+
+def separated(m: Fit) -> tuple[str, ...]:
+    """Names of the mean's columns whose estimates are infinite; empty for most. Looks only where the fit went far."""
+    if m.task.linear or m.design is None or not _applies(m) or not _went_far(m):
+        return ()
+    sign = signs(m)
+    x = matrix(m.design.fixed, m.layout.n)
+    if not x.size:
+        return ()
+    return tuple(m.layout.fixed[j] for j in direction(x, sign))
+
+
+def _applies(m: Fit) -> bool:
+    support = m.distribution.entry.support
+    return support == "binomial" or (support == "count" and m.link == "log" and not m.distribution.zero_inflation)
+
+
+def _went_far(m: Fit) -> bool:
+    rows = fitted_design(m, "separation")
+    eta = linear_predictor(m, rows, [False] * len(rows.terms))
+    far = -eta if m.distribution.entry.support == "count" else np.abs(eta)
+    beta = m.estimate.beta[m.layout.components[0].at]
+    return bool(far.max(initial=0.0) > FAR or np.nanmax(np.abs(beta), initial=0.0) > FAR)
+
+
+def signs(m: Fit) -> Array:
+    """Return +1 where x'd may only be positive, -1 where only negative, 0 where it must vanish."""
+    design: Design | None = m.design
+    assert design is not None
+    y = np.asarray(design.y)
+    if m.distribution.entry.support == "count":
+        return np.where(y > 0, 0.0, -1.0)
+    return np.where(y <= 0, -1.0, np.where(y >= 1, 1.0, 0.0))
+
+
+def direction(x: Array, sign: Array) -> list[int]:
+    """Return the columns that take part in a separating direction of X, or none."""
+    from scipy.optimize import linprog
+
+    scale = np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
+    rows = np.unique(np.column_stack([sign, x / scale]), axis=0)
+    if rows.size > LARGEST:
+        return []
+    free, fixed = rows[rows[:, 0] != 0], rows[rows[:, 0] == 0]
+    inward = free[:, 1:] * free[:, :1]
+    if not len(inward):
+        return []
+    found = linprog(
+        -inward.sum(axis=0),
+        A_ub=-inward,
+        b_ub=np.zeros(len(inward)),
+        A_eq=fixed[:, 1:] if len(fixed) else None,
+        b_eq=np.zeros(len(fixed)) if len(fixed) else None,
+        bounds=(-1, 1),
+        method="highs",
+    )
+    if found.x is None or float(inward.sum(axis=0) @ found.x) < ZERO * len(inward):
+        return []
+    columns = np.flatnonzero(np.abs(found.x) > ZERO)
+    moving = [int(j) for j in columns if np.ptp(x[:, j]) > 0]
+    return moving or [int(j) for j in columns]

@@ -1,0 +1,327 @@
+"""Generalised and distributional mixed models: a `Design` goes to the core, a `LaplaceEstimate` comes back.
+
+Model: y_i ~ f(. | eta_i1 .. eta_iK), eta_k = X_k beta + Z_k b + offset_k, b_t ~ N(0, I (x) Lambda_t Lambda_t'). The
+likelihood integrates over b by Laplace's approximation. The coefficients of all components stand in one vector, the
+mean's first; the thresholds of an ordinal family are shared between its two threshold predictors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef import _core
+from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
+from ranef.engines.linear import sources, structure_error, theta_lower
+from ranef.engines.task import Engine, Point, Task
+from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
+from ranef.families import Distribution, link_of
+from ranef.frame.checks import check_levels, check_response
+from ranef.frame.design import Block, Component
+
+if TYPE_CHECKING:
+    from ranef.frame import Design, GroupTerm
+
+Source = tuple[Any, Any, Any, int]
+#: Covariance structures with fewer parameters than "us"; they need nothing but their columns, in order.
+PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep")
+STRUCTURES = ("us", "diag", *PATTERNED)
+
+
+# ---- components ------------------------------------------------------------------------------------------------------
+
+
+def components(design: Design, family: Distribution) -> list[Component]:
+    """Return the linear predictors in the core's order, thresholds included."""
+    return [*design.components, *thresholds(design, family)]
+
+
+def layout(design: Design, family: Distribution) -> list[tuple[str, tuple[str, ...]]]:
+    """Return (component, names of its coefficients) in the order of beta; shared coefficients once."""
+    found = [(c.name, c.names) for c in design.components]
+    return [*found, ("threshold", threshold_names(design.categories, family))] if family.entry.ordinal else found
+
+
+def core_components(design: Design, family: Distribution) -> tuple[list[tuple[list[Source], Array | None]], int]:
+    """Return the components as the core takes them, and how many coefficients there are."""
+    out: list[tuple[list[Source], Array | None]] = []
+    first = 0
+    for component in design.components:
+        blocks, first = _numbered(component.fixed, first)
+        out.append((blocks, component.offset))
+    if family.entry.ordinal:
+        shared = [_numbered(c.fixed, first) for c in thresholds(design, family)]
+        out += [(blocks, None) for blocks, _ in shared]
+        first = shared[0][1]
+    return out, first
+
+
+def _numbered(blocks: Sequence[Block], first: int) -> tuple[list[Source], int]:
+    out: list[Source] = []
+    for block in blocks:
+        out.append((block.codes, block.contrast, block.x, first))
+        first += len(block.names)
+    return out, first
+
+
+# ---- thresholds of ordinal families ----------------------------------------------------------------------------------
+
+
+def thresholds(design: Design, family: Distribution) -> list[Component]:
+    """Return the predictors of the thresholds above and below each row's category; both share their coefficients."""
+    if not family.entry.ordinal or design.y is None:
+        return []
+    matrix = threshold_matrix(len(design.categories), family.threshold)
+    names = threshold_names(design.categories, family)
+    empty = np.zeros((1, matrix.shape[1]))
+    codes = design.y.astype(np.int32)
+    low = np.ascontiguousarray(np.vstack([empty, matrix]))  # category j lies above threshold j - 1 …
+    high = np.ascontiguousarray(np.vstack([matrix, empty]))  # … and below threshold j
+    return [Component("upper", (Block(names, codes, high),)), Component("lower", (Block(names, codes, low),))]
+
+
+def threshold_matrix(categories: int, arrangement: str) -> Array:
+    """Return T with thresholds = T alpha, (categories - 1, coefficients).
+
+    "flexible": each its own; "equidistant": the first and a spacing; "symmetric": the centre and distances from it.
+    """
+    count = categories - 1
+    if arrangement == "equidistant":
+        return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])
+    if arrangement == "symmetric":
+        return _symmetric(count)
+    return np.eye(count)
+
+
+def _symmetric(count: int) -> Array:
+    """Ordinal's arrangement: the central threshold or two, then distances from the centre, the same on both sides."""
+    half, centres = (count - 1) // 2, 2 - count % 2
+    out = np.zeros((count, centres + half))
+    for j in range(count):
+        centre = min(max(j, half), half + centres - 1)
+        out[j, centre - half] = 1.0
+        if j != centre:
+            out[j, centres + abs(j - centre) - 1] = float(np.sign(j - centre))
+    return out
+
+
+def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[str, ...]:
+    """Return the names of the threshold coefficients, such as "low|middle"."""
+    if family.threshold == "equidistant":
+        return ("threshold.1", "spacing")
+    if family.threshold == "symmetric":
+        half = (len(categories) - 2) // 2
+        centres = ("central",) if len(categories) % 2 == 0 else ("central.1", "central.2")
+        return (*centres, *(f"spacing.{j + 1}" for j in range(half)))
+    return tuple(f"{a}|{b}" for a, b in pairwise(categories))
+
+
+# ---- the core --------------------------------------------------------------------------------------------------------
+
+
+def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, int, str, list[tuple[Any, Any, Any]], int]]:
+    """Random-effects terms as the core takes them."""
+    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component) for t in terms]
+
+
+def make_core(design: Design, task: Task) -> Any:
+    """Hand the arrays of a design to the core."""
+    if not hasattr(_core, "Glmm"):
+        raise NotAvailableError(f"family={task.family.name!r} is not available in this version; it fits 'gaussian'")
+    parts, p = core_components(design, task.family)
+    y = np.ascontiguousarray(design.y)
+    data = {"y": y} if design.trials is None else {"y": y, "trials": design.trials}
+    terms = term_sources(design.terms)
+    return _core.Glmm(task.family.spec, parts, p, terms, data, design.frequencies, task.control.threads)
+
+
+def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
+    """Return the core and the estimate of one design.
+
+    Raises
+    ------
+    DataError
+        If the data cannot carry the model.
+    NotAvailableError
+        If a term has a covariance structure, or the task a method, that this engine does not know.
+    """
+    design = absorbed(design)
+    check(design)
+    check_method(design, task)
+    try:
+        core = make_core(design, task)
+        record = core.fit(start_of(task, design), task.quadrature, task.control.options)
+    except ValueError as error:
+        raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+    return core, from_core(record, core, design, task)
+
+
+def again(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
+    """Fit another response."""
+    return estimate(design, task)
+
+
+def absorbed(design: Design) -> Design:
+    """Return the design with a gaussian's precision weights w where they belong: sigma_i^2 = sigma^2 / w_i.
+
+    They become an offset of the dispersion's predictor, -log(w) / 2, which needs its log link.
+    """
+    if design.weights is None:
+        return design
+    dispersion = design.others[0]
+    shift = -0.5 * np.log(design.weights)
+    offset = shift if dispersion.offset is None else dispersion.offset + shift
+    others = (replace(dispersion, offset=offset), *design.others[1:])
+    return replace(design, others=others, weights=None)
+
+
+def start_of(task: Task, design: Design) -> dict[str, Any] | None:
+    """Start values, as the core takes them; ordinal thresholds start at the observed proportions."""
+    thresholds = {"beta": threshold_start(design, task.family)} if task.family.entry.ordinal else None
+    given = task.control.start
+    if given is None:
+        return thresholds
+    needed = len(theta_lower(design.terms))
+    if len(given) != needed and not any(t.structure in PATTERNED for t in design.terms):
+        raise DataError(f"control: start has {len(given)} values, the model has {needed} theta parameters")
+    return {"theta": np.array(given), **(thresholds or {})}
+
+
+def threshold_start(design: Design, family: Distribution) -> Array:
+    """Return all coefficients: 0, and the thresholds of a model without predictors."""
+    count = len(design.categories)
+    shares = np.cumsum(np.bincount(np.asarray(design.y, dtype=np.int64), minlength=count))[:-1] / design.n
+    cuts = link_of(family.link).forward(shares)
+    alpha = np.linalg.lstsq(threshold_matrix(count, family.threshold), cuts, rcond=None)[0]
+    return np.concatenate([np.zeros(sum(len(c.names) for c in design.components)), alpha])
+
+
+def from_core(record: Any, core: Any, design: Design, task: Task) -> LaplaceEstimate:
+    """Turn the core's record of a fit into an estimate."""
+    beta = frozen(record["beta"])
+    return LaplaceEstimate(
+        theta=frozen(record["theta"]),
+        loglik=float(record["loglik"]),
+        reml=task.method == "reml",
+        beta=beta,
+        joint=Deferred(core.vcov),
+        sigma=sigma_of(beta, design, task.family),
+        factors=tuple(map(frozen, record["lambda"])),
+        modes=tuple(map(frozen, record["b"])),
+        n=core.n,
+        rank=core.p - len(core.dropped),
+        dropped=tuple(core.dropped),
+        outcome=record["outcome"],
+        evaluations=int(record["evaluations"]),
+        inner=int(record["inner"]),
+        iterations=int(record["iterations"]),
+        gradient=frozen(record["gradient"]),
+        decrease=float(record["decrease"]),
+        curvature=float(record["curvature"]),
+        multipliers=tuple(record["multipliers"]),
+        boundary=tuple(record["boundary"]),
+    )
+
+
+def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
+    """Return the dispersion where it is one number: glmmTMB's `sigma()`; 1 without one, NaN where rows differ."""
+    if "dispersion" not in family.parameters:
+        return 1.0
+    at = family.position("dispersion")
+    component = design.components[at]
+    first = sum(len(c.names) for c in design.components[:at])
+    inverse = link_of(family.links[at]).inverse
+    if not component.names and component.offset is not None and len(set(component.offset.tolist())) == 1:
+        return float(inverse(component.offset[0]))
+    return float(inverse(beta[first])) if component.names == ("(Intercept)",) else float("nan")
+
+
+# ---- what a design must satisfy --------------------------------------------------------------------------------------
+
+
+def check_method(design: Design, task: Task) -> None:
+    """Refuse criteria that the engine does not have."""
+    if task.method == "reml":
+        raise NotAvailableError(
+            f"method='reml' for family={task.family.name!r} is not available in this version; use 'ml'"
+        )
+    groups = list(dict.fromkeys(t.label for t in design.terms))
+    if task.quadrature > 1 and len(groups) != 1:
+        raise OptionError(
+            f"quadrature={task.quadrature} needs random effects of exactly one grouping factor; this model has "
+            f"{', '.join(map(repr, groups)) or 'none'}: leave it out for Laplace's approximation"
+        )
+
+
+def check(design: Design) -> None:
+    """Raise what would otherwise surface as a numerical failure; microseconds."""
+    for term in design.terms:
+        if term.structure not in STRUCTURES:
+            raise structure_error(term)
+        check_levels(design, term)
+    check_response(design)
+    p = sum(len(c.names) for c in design.components)
+    if p > design.n:
+        raise DataError(f"{p} coefficients, {design.n} observations: simplify the model")
+
+
+# ---- afterwards ------------------------------------------------------------------------------------------------------
+
+
+def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
+    """Variance of a linear predictor from the joint covariance of coefficients and random effects."""
+    blocks, _ = _numbered(point.fixed, point.first)
+    terms = [(t.codes, sources(t.blocks)) if on else None for t, on in zip(point.terms, which, strict=True)]
+    return np.asarray(core.predict_var(point.component, blocks, terms, point.n))
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is left of a core without its rows: the conditional covariances."""
+
+    conditional: tuple[Array, ...]
+
+    def cond_cov(self, term: int) -> Array:
+        """Conditional covariance of the modes of a term."""
+        return self.conditional[term]
+
+    def predict_var(self, *_: Any) -> Array:
+        """Refuse: it takes the factorisation."""
+        raise NotAvailableError(
+            "standard errors of predictions with random effects need the rows: ask the fit before slim(), or re='none'"
+        )
+
+
+class Rebuilt:
+    """The core of a fit that was pickled with its rows: made again when somebody asks it something."""
+
+    def __init__(self, design: Design, task: Task, found: LaplaceEstimate) -> None:
+        self._parts = (design, task, found)
+        self._core: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._core is None:
+            design, task, found = self._parts
+            self._core = make_core(absorbed(design), task)
+            start = {"beta": np.nan_to_num(np.array(found.beta)), "theta": np.array(found.theta)}
+            self._core.fit(start, task.quadrature, task.control.options)  # starts where it ends
+        return getattr(self._core, name)
+
+
+def save(core: Any, found: LaplaceEstimate) -> Remains:
+    """Return what a fit without rows keeps of its core."""
+    return Remains(tuple(frozen(core.cond_cov(t)) for t in range(len(found.modes))))
+
+
+def restore(saved: Remains, found: LaplaceEstimate, design: Any, task: Task) -> Any:
+    """Return a core that answers as the fit's did."""
+    return saved if design is None else Rebuilt(design, task, found)
+
+
+ENGINE = Engine("laplace", estimate, again, variance, save, restore)

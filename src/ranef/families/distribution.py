@@ -1,0 +1,176 @@
+"""A family with its links and modifiers settled: what a fit assumes about a response given its predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ranef.errors import ArgumentError, OptionError, nearest
+from ranef.families.links import ALIASES, Link, link_of, shifted
+from ranef.families.table import ZERO, Entry, entries, names
+
+PREFIXES = ("truncated_", "hurdle_", "zero_inflated_", "zero_truncated_", "zi_", "zt_")
+THRESHOLDS = ("flexible", "symmetric", "equidistant")
+MEANS = ("mu", "conditional", "conditional_mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A family as a fit uses it.
+
+    Attributes
+    ----------
+    entry : Entry
+        Its row in the table.
+    links : tuple of str
+        The link of every parameter of the table's row.
+    truncated : bool
+        Whether zeros are impossible (for counts); with `zero_inflation` that is a hurdle.
+    zero_inflation : bool
+        Whether a further predictor, the last, gives the probability of an extra zero (logit).
+    categories : int
+        Number of ordered categories; 0 for other families.
+    threshold : str
+        How thresholds are arranged: "flexible", "symmetric" or "equidistant".
+    inflated_by : str
+        The formula that a name such as "hurdle_poisson" implies for the zero part; "" for none.
+    """
+
+    entry: Entry
+    links: tuple[str, ...]
+    truncated: bool = False
+    zero_inflation: bool = False
+    categories: int = 0
+    threshold: str = "flexible"
+    inflated_by: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name as glmmTMB has it: "truncated_poisson" for the truncated form."""
+        return f"truncated_{self.entry.name}" if self.truncated else self.entry.name
+
+    @property
+    def link(self) -> str:
+        """Link of the mean."""
+        return self.links[0]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that have a linear predictor, in the core's order."""
+        return (*(p.name for p in self.entry.parameters), *((ZERO,) if self.zero_inflation else ()))
+
+    @property
+    def plain_mean(self) -> bool:
+        """Whether the mean is the first parameter, untouched by zeros."""
+        return not (self.zero_inflation or self.truncated or self.entry.ordinal)
+
+    @property
+    def is_gaussian_identity(self) -> bool:
+        """Whether the likelihood of the linear engine applies."""
+        return self.entry.name == "gaussian" and self.link == "identity" and not self.zero_inflation
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the core is told."""
+        thresholds = ["identity", "identity"] if self.entry.ordinal else []
+        return {
+            "name": self.entry.name,
+            "links": [*self.links, *thresholds, *(["logit"] if self.zero_inflation else [])],
+            "zero_inflation": self.zero_inflation,
+            "truncated": self.truncated,
+            "constants": {},
+            "categories": self.categories,
+        }
+
+    def link_of(self, parameter: str) -> Link:
+        """Return the link of a parameter."""
+        if parameter == ZERO:
+            return link_of("logit")
+        at = self.position(parameter)
+        link = link_of(self.links[at])
+        return shifted(link) if self.entry.parameters[at].range == "(1, 2)" else link
+
+    def position(self, parameter: str) -> int:
+        """Return which predictor belongs to a parameter.
+
+        Raises
+        ------
+        OptionError
+            If the family has no such parameter.
+        """
+        wanted = "mean" if parameter in MEANS else self.entry.nicknames.get(parameter, parameter)
+        if wanted not in self.parameters:
+            raise OptionError(f"{self.name} has no parameter {parameter!r}; {nearest(parameter, self.parameters)}")
+        return self.parameters.index(wanted)
+
+
+def read_family(family: Any, link: Any = None) -> Distribution:
+    """Return the distribution that `family=` and `link=` name.
+
+    Parameters
+    ----------
+    family : str, Distribution, or a call of `rf.families`
+        A name of ours or of lme4, glmmTMB or brms.
+    link : str or dict, optional
+        Link of the mean, or parameter -> link.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither text nor a family.
+    OptionError
+        If there is no such family or link; the nearest is named.
+    """
+    if callable(family) and not isinstance(family, type):
+        family = family()
+    if isinstance(family, Distribution):
+        return family if link is None else with_links(family, link)
+    if not isinstance(family, str):
+        raise ArgumentError(
+            f"family= takes a name such as 'poisson' or one of rf.families, not {type(family).__name__}"
+        )
+    found = _named(family.strip())
+    return found if link is None else with_links(found, link)
+
+
+def _named(text: str) -> Distribution:
+    known, name = names(), text.lower()
+    if name in known:
+        entry = entries()[known[name]]
+        return Distribution(entry, tuple(p.link for p in entry.parameters))
+    prefix = next((p for p in PREFIXES if name.startswith(p) and name.removeprefix(p) in known), None)
+    if prefix is None:
+        raise OptionError(f"family={text!r} is unknown; {nearest(name, [*known])}")
+    base = _named(name.removeprefix(prefix))
+    cut = prefix in ("truncated_", "zero_truncated_", "zt_")
+    truncated = cut or (prefix == "hurdle_" and base.entry.support == "count")
+    if truncated and not base.entry.truncated:
+        raise OptionError(f"family={text!r}: {base.name} has no zero-truncated form")
+    inflated = "~ 1" if prefix in ("hurdle_", "zero_inflated_", "zi_") else ""
+    return replace(base, truncated=truncated, inflated_by=inflated)
+
+
+def with_links(family: Distribution, link: Any) -> Distribution:
+    """Return the family with other links: the mean's, or those of a dict parameter -> link."""
+    asked = link if isinstance(link, Mapping) else {"mean": link}
+    links = list(family.links)
+    for parameter, name in asked.items():
+        if not isinstance(name, str):
+            raise ArgumentError(f"link= takes a name such as 'log', not {type(name).__name__}")
+        at = family.position(str(parameter))
+        row = family.entry.parameters[at]
+        wanted = ALIASES.get(name, name)
+        if wanted not in row.links:
+            raise OptionError(
+                f"link={name!r} is not available for the {row.name} of {family.name}; {nearest(name, row.links)}"
+            )
+        links[at] = wanted
+    return replace(family, links=tuple(links))
+
+
+def with_threshold(family: Distribution, threshold: Any) -> Distribution:
+    """Return an ordinal family with another arrangement of its thresholds."""
+    if threshold not in THRESHOLDS:
+        raise OptionError(f"threshold={threshold!r} is unknown; {nearest(threshold, THRESHOLDS)}")
+    return replace(family, threshold=threshold)

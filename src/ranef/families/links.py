@@ -1,0 +1,161 @@
+"""Links: from a parameter of a distribution to its linear predictor and back. One row of `LINKS` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranef.errors import OptionError, nearest
+
+Array = NDArray[np.float64]
+Function = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link.
+
+    Attributes
+    ----------
+    name : str
+    forward, inverse, slope : callable
+        Parameter -> predictor, predictor -> parameter, and d parameter / d predictor at a predictor.
+    legal : str
+        "any", "positive" or "unit": which parameter values have a predictor.
+    """
+
+    name: str
+    forward: Function
+    inverse: Function
+    slope: Function
+    legal: str
+
+
+def _expit(x: Any) -> Any:
+    from scipy.special import expit
+
+    return expit(x)
+
+
+def _logit(p: Any) -> Any:
+    return np.log(p) - np.log1p(-np.asarray(p))
+
+
+def _ndtr(x: Any) -> Any:
+    from scipy.special import ndtr
+
+    return ndtr(x)
+
+
+def _ndtri(p: Any) -> Any:
+    from scipy.special import ndtri
+
+    return ndtri(p)
+
+
+def _density(x: Any) -> Any:
+    return np.exp(-0.5 * np.square(x)) / np.sqrt(2 * np.pi)
+
+
+def _one(x: Any) -> Any:
+    return np.ones_like(np.asarray(x, dtype=float))
+
+
+def _softplus(x: Any) -> Any:
+    return np.logaddexp(0.0, x)
+
+
+LINKS: dict[str, Link] = {
+    link.name: link
+    for link in (
+        Link("identity", np.asarray, np.asarray, _one, "any"),
+        Link("log", np.log, np.exp, np.exp, "positive"),
+        Link("logit", _logit, _expit, lambda x: _expit(x) * _expit(-np.asarray(x)), "unit"),
+        Link("probit", _ndtri, _ndtr, _density, "unit"),
+        Link(
+            "cloglog",
+            lambda p: np.log(-np.log1p(-np.asarray(p))),
+            lambda x: -np.expm1(-np.exp(x)),
+            lambda x: np.exp(x - np.exp(x)),
+            "unit",
+        ),
+        Link(
+            "loglog",
+            lambda p: -np.log(-np.log(p)),
+            lambda x: np.exp(-np.exp(-np.asarray(x))),
+            lambda x: np.exp(-np.asarray(x) - np.exp(-np.asarray(x))),
+            "unit",
+        ),
+        Link(
+            "cauchit",
+            lambda p: np.tan(np.pi * (np.asarray(p) - 0.5)),
+            lambda x: np.arctan(x) / np.pi + 0.5,
+            lambda x: 1 / (np.pi * (1 + np.square(x))),
+            "unit",
+        ),
+        Link(
+            "inverse",
+            lambda m: 1 / np.asarray(m),
+            lambda x: 1 / np.asarray(x),
+            lambda x: -1 / np.square(x),
+            "positive",
+        ),
+        Link(
+            "1/mu^2",
+            lambda m: 1 / np.square(m),
+            lambda x: 1 / np.sqrt(x),
+            lambda x: -0.5 * np.asarray(x) ** -1.5,
+            "positive",
+        ),
+        Link("sqrt", np.sqrt, np.square, lambda x: 2 * np.asarray(x), "positive"),
+        Link("softplus", lambda m: np.log(np.expm1(m)), _softplus, _expit, "positive"),
+    )
+}  # fmt: skip
+ALIASES = {
+    "inverse_squared": "1/mu^2", "1/mu2": "1/mu^2", "reciprocal": "inverse", "complementary_log_log": "cloglog",
+    "cauchy": "cauchit", "ln": "log", "logistic": "logit", "normal": "probit", "none": "identity",
+}  # fmt: skip
+LEGAL = {"positive": (0.0, np.inf), "unit": (0.0, 1.0), "unit + 1": (1.0, 2.0), "any": (-np.inf, np.inf)}
+
+
+def link_of(name: str) -> Link:
+    """Return the link of that name.
+
+    Raises
+    ------
+    OptionError
+        If there is none; the nearest is named.
+    """
+    found = LINKS.get(ALIASES.get(name, name))
+    if found is None:
+        raise OptionError(f"link={name!r} is unknown; {nearest(name, LINKS)}")
+    return found
+
+
+def shifted(link: Link) -> Link:
+    """Return the link of a parameter between 1 and 2 (a Tweedie power): that of the parameter minus 1."""
+    return Link(
+        link.name,
+        lambda p: link.forward(np.asarray(p) - 1),
+        lambda x: 1 + link.inverse(x),
+        link.slope,
+        f"{link.legal} + 1",
+    )
+
+
+def predictor_of(value: float, link: Link, name: str) -> float:
+    """Return the linear predictor of a parameter that is given as a number.
+
+    Raises
+    ------
+    OptionError
+        If the parameter cannot have that value.
+    """
+    low, high = LEGAL[link.legal]
+    if not low < value < high:
+        raise OptionError(f"{name}={value!r} is not possible: it must lie between {low:g} and {high:g}, both excluded")
+    return float(link.forward(value))

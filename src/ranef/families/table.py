@@ -1,0 +1,124 @@
+"""The table of families, as the core gives it: names, aliases, parameters with their links, legal responses.
+
+The core's record of a family is a dict: `name`, `aliases`, `parameters` (dicts of `name, range, link, links, meaning`;
+the mean first, the dispersion second), `support` (a sentence), `discrete`, `trials`, `truncation`, `zero_inflation`,
+`note` (the variance function). All that Python says about a family comes from it; `ALIASES` and `NICKNAMES` add what
+other packages call families and parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ranef import _core
+
+ZERO = "zero_inflation"
+SUPPORTS = {
+    "a number": "real",
+    "a number above 0": "positive",
+    "a number of at least 0": "nonnegative",
+    "a whole number of at least 0": "count",
+    "a proportion (0 and 1 without trials)": "binomial",
+    "a number strictly between 0 and 1": "unit",
+    "a number from 0 to 1": "closed_unit",
+    "a category code": "ordinal",
+}
+ALIASES = {
+    "gaussian": ("Gaussian",), "nbinom2": ("negative.binomial", "nb2", "negbin"), "nbinom1": ("nb1",),
+    "student_t": ("t_family",), "cumulative": ("clmm", "sratio_cumulative"), "genpois": ("generalized.poisson",),
+    "beta": ("beta_regression",), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
+    "inverse_gaussian": ("inverse.gaussian",),
+}  # fmt: skip
+NICKNAMES = {
+    "student_t": {"nu": "shape", "df": "shape"}, "tweedie": {"p": "power"}, "skew_normal": {"alpha": "shape"},
+    "nbinom12": {"psi": "shape"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a family: its name, default link, allowed links, range and meaning."""
+
+    name: str
+    link: str
+    links: tuple[str, ...]
+    range: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the table.
+
+    Attributes
+    ----------
+    name : str
+    aliases : tuple of str
+        What other packages call it.
+    parameters : tuple of Parameter
+        The mean first, the dispersion (where there is one) second; an ordinal family's thresholds are no parameters
+        here.
+    support : str
+        Which responses are legal: a value of `SUPPORTS`.
+    discrete, truncated, inflatable : bool
+        Whether responses are counts or categories, a zero-truncated form exists, extra zeros can be had.
+    note : str
+        The variance function and what the dispersion is.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    support: str
+    discrete: bool
+    truncated: bool
+    inflatable: bool
+    note: str
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether responses are ordered categories."""
+        return self.support == "ordinal"
+
+    @property
+    def dispersion(self) -> str:
+        """What the dispersion parameter means; "" where there is none."""
+        return next((p.meaning for p in self.parameters if p.name == "dispersion"), "")
+
+    @property
+    def nicknames(self) -> Mapping[str, str]:
+        """Other packages' names of its parameters."""
+        return NICKNAMES.get(self.name, {})
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """Return every family by its name, in the table's order."""
+    return {row["name"]: _entry(row) for row in _core.families()}
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    support = SUPPORTS[row["support"]]
+    parameters = tuple(
+        Parameter(p["name"], p["link"], tuple(p["links"]), p["range"], p["meaning"]) for p in row["parameters"]
+    )
+    return Entry(
+        row["name"],
+        (*row["aliases"], *ALIASES.get(row["name"], ())),
+        parameters[:1] if support == "ordinal" else parameters,
+        support,
+        bool(row["discrete"]),
+        bool(row["truncation"]),
+        bool(row["zero_inflation"]),
+        row["note"],
+    )
+
+
+@cache
+def names() -> Mapping[str, str]:
+    """Return every name and alias, lower case, with the family's own name."""
+    found = {alias.lower(): entry.name for entry in entries().values() for alias in entry.aliases}
+    return {**found, **{name.lower(): name for name in entries()}}

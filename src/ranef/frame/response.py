@@ -1,0 +1,267 @@
+"""Responses in the forms that families take them, and what is illegal, with the rows that are.
+
+A form is one function `(Given) -> Response` and one row of `FORMS`; a legal range is one row of `RANGES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import DataError, OptionError
+from ranef.frame.design import Array
+from ranef.frame.evaluate import Categories
+from ranef.frame.levels import drop_unused
+from ranef.frame.spec import Outcome
+from ranef.frame.table import Column, rows_of, shorten
+from ranef.frame.transforms import Matrix
+from ranef.frame.values import categories_of, response_of
+
+NEAR = 1e-6  # a proportion times its trials may miss a whole number by this much, relative to the trials
+MOST = 50  # so many distinct whole numbers may be the categories of an ordinal response
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A response as it came, and what it is to become."""
+
+    value: Any
+    name: str
+    outcome: Outcome
+    keep: Callable[[Array], Array]
+    rows: Array | None
+    trials: Array | None = None
+    categories: tuple[Any, ...] = ()
+
+    def where(self, bad: Array) -> str:
+        """Say which rows of the data are bad."""
+        if self.rows is None:
+            return rows_of(bad)
+        mask = np.zeros(int(self.rows[-1]) + 1, bool)
+        mask[self.rows[bad]] = True
+        return rows_of(mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response as the core takes it."""
+
+    y: Array
+    trials: Array | None = None
+    categories: tuple[Any, ...] = ()
+
+
+def read_response(given: Given) -> Response:
+    """Return the response in the form that its family takes.
+
+    Raises
+    ------
+    DataError
+        If it holds values that the family cannot produce; names rows, and what to do.
+    """
+    if given.trials is not None and given.outcome.support != "binomial":
+        raise OptionError(f"trials= belongs to binomial families; family={given.outcome.family!r} has none")
+    return FORMS.get(given.outcome.support, _numbers)(given)
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _numbers(given: Given) -> Response:
+    value = _truth_as_number(given.value) if given.outcome.support == "count" else given.value
+    y = response_of(value, given.name, given.keep)
+    if given.outcome.support in RANGES:
+        RANGES[given.outcome.support](given, y)
+    return Response(y)
+
+
+def _truth_as_number(value: Any) -> Any:
+    if isinstance(value, Column) and value.x is not None and value.x.dtype.kind == "b":
+        return value.x.astype(np.float64)
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "b" else value
+
+
+def _refuse(given: Given, bad: Array, what: str, remedy: str) -> None:
+    if bad.any():
+        count = int(bad.sum())
+        verb = "value is" if count == 1 else "values are"
+        raise DataError(
+            f"response {given.name!r}: {count} {verb} {what}, impossible under family={given.outcome.family!r}; "
+            f"{given.where(bad)}. {remedy}"
+        )
+
+
+def _count(given: Given, y: Array) -> None:
+    _refuse(given, y < 0, "negative", "A count is a whole number, 0 or above")
+    _refuse(given, y > np.floor(y), "not whole", "For non-negative numbers that are no counts: 'gamma' or 'tweedie'")
+    if given.outcome.zeros is False:
+        _refuse(given, y == 0, "0", "For a hurdle model add zero_inflation='~ 1'")
+
+
+def _positive(given: Given, y: Array) -> None:
+    _refuse(given, y < 0, "negative", "Only numbers above 0 are possible")
+    if not given.outcome.zeros:
+        _refuse(
+            given, y == 0, "0",
+            "Use family='tweedie', or a model of the zeros (zero_inflation='~ 1'), or treat them as censored",
+        )  # fmt: skip
+
+
+def _nonnegative(given: Given, y: Array) -> None:
+    _refuse(given, y < 0, "negative", "Only numbers of 0 and above are possible")
+
+
+def _unit(given: Given, y: Array) -> None:
+    _closed(given, y)
+    zeros = (y == 0) if not given.outcome.zeros else np.zeros(len(y), bool)
+    _refuse(
+        given, zeros | (y == 1), "exactly 0 or 1",
+        "Use family='ordered_beta', squeeze y to (y (n - 1) + 0.5) / n, or model the zeros with zero_inflation=",
+    )  # fmt: skip
+
+
+def _closed(given: Given, y: Array) -> None:
+    _refuse(given, (y < 0) | (y > 1), "outside 0 to 1", "A proportion lies between 0 and 1")
+
+
+RANGES: dict[str, Callable[[Given, Array], None]] = {
+    "count": _count,
+    "positive": _positive,
+    "nonnegative": _nonnegative,
+    "unit": _unit,
+    "closed_unit": _closed,
+}
+
+
+# ---- successes among trials ------------------------------------------------------------------------------------------
+
+
+def _binomial(given: Given) -> Response:
+    if isinstance(given.value, Matrix):
+        return _pairs(given)
+    value = given.value
+    truth = value.x if isinstance(value, Column) else value
+    if isinstance(truth, np.ndarray) and truth.dtype.kind == "b":
+        return _with_one_trial(given, given.keep(truth).astype(np.float64))
+    if isinstance(value, Categories) or (isinstance(value, Column) and value.codes is not None):
+        return _two_levels(given)
+    y = response_of(value, given.name, given.keep)
+    return _zero_one(given, y) if given.trials is None else _proportion(given, y)
+
+
+def _pairs(given: Given) -> Response:
+    if len(given.value.columns) != 2:
+        raise DataError(
+            f"response {given.name!r} has {len(given.value.columns)} columns; write cbind(success, failure)"
+        )
+    if given.trials is not None:
+        raise OptionError(f"response {given.name!r} already tells the trials: leave trials= out")
+    success, failure = (np.asarray(given.keep(x), np.float64) for x in given.value.columns)
+    for name, x in (("success", success), ("failure", failure)):
+        _refuse(
+            given, x < 0, f"negative ({name})", "In cbind(success, failure) both are counts; failure = size - success"
+        )
+        _refuse(given, x > np.floor(x), f"not whole ({name})", "In cbind(success, failure) both are counts")
+    return _of_trials(success, success + failure)
+
+
+def _of_trials(success: Array, trials: Array) -> Response:
+    """Return the proportion of successes; a row without trials says nothing, whatever its response."""
+    return Response(success / np.maximum(trials, 1.0), np.ascontiguousarray(trials))
+
+
+def _with_one_trial(given: Given, y: Array, levels: tuple[Any, ...] = ()) -> Response:
+    if given.trials is not None:
+        raise OptionError(f"response {given.name!r} is binary: trials= belongs to a proportion; leave it out")
+    return Response(np.ascontiguousarray(y), None, levels)
+
+
+def _two_levels(given: Given) -> Response:
+    found = categories_of(given.value, given.name)
+    if given.categories:
+        codes, levels = given.keep(found.codes), found.levels
+        index = {label: code for code, label in enumerate(given.categories)}
+        y = np.array([*(index.get(label, -1) for label in levels), -1], np.float64)[codes]
+        return _with_one_trial(given, np.where(y < 0, np.nan, y), given.categories)
+    codes, levels = given.keep(found.codes), found.levels
+    if len(levels) != 2:
+        codes, levels, _ = drop_unused(codes, levels)
+    if len(levels) != 2:
+        raise DataError(
+            f"response {given.name!r} has {len(levels)} level{'s' * (len(levels) != 1)} ({shorten(levels, 4)}); a "
+            f"binomial one has two, the first meaning failure: write I({given.name} == {levels[-1]!r}) for one against "
+            f"the others"
+        )
+    return _with_one_trial(given, codes.astype(np.float64), tuple(levels))
+
+
+def _zero_one(given: Given, y: Array) -> Response:
+    _refuse(given, y < 0, "negative", "A binomial response is 0 or 1")
+    if (y > 1).any():
+        _refuse(
+            given, y > 1, "above 1",
+            "For counts of successes write cbind(success, failure), for proportions give trials=",
+        )  # fmt: skip
+    _refuse(
+        given, (y > 0) & (y < 1), "a proportion without its denominator",
+        "Give trials= (a column), write cbind(success, failure), or use family='beta'",
+    )  # fmt: skip
+    return Response(y)
+
+
+def _proportion(given: Given, y: Array) -> Response:
+    trials = np.ascontiguousarray(given.trials, np.float64)
+    _refuse(
+        given, (trials < 0) | (trials > np.floor(trials)), "given a number of trials that is no count", "Check trials="
+    )
+    _refuse(
+        given, (y < 0) | (y > 1), "outside 0 to 1",
+        "With trials= the response is a proportion; for counts write cbind(success, trials - success)",
+    )  # fmt: skip
+    success = np.rint(y * trials)
+    _refuse(
+        given, np.abs(y * trials - success) > NEAR * np.maximum(trials, 1.0), "no whole number of successes",
+        "Check that trials= is the denominator",
+    )  # fmt: skip
+    return _of_trials(success, trials)
+
+
+# ---- ordered categories ----------------------------------------------------------------------------------------------
+
+
+def _ordinal(given: Given) -> Response:
+    found = _ordered(given)
+    if given.categories:
+        index = {label: code for code, label in enumerate(given.categories)}
+        y = np.array([*(index.get(label, np.nan) for label in found.levels), np.nan])[given.keep(found.codes)]
+        return Response(y, None, given.categories)
+    codes, levels, _ = drop_unused(given.keep(found.codes), found.levels)
+    if len(levels) < 2:
+        raise DataError(f"response {given.name!r} has one category in the rows used; two or more are needed")
+    return Response(codes.astype(np.float64), None, tuple(levels))
+
+
+def _ordered(given: Given) -> Categories:
+    value = given.value
+    if isinstance(value, Matrix):
+        raise DataError(f"response {given.name!r} is not one column")
+    found = categories_of(value, given.name)
+    numbers = isinstance(value, np.ndarray) or (isinstance(value, Column) and value.x is not None)
+    if numbers:
+        whole = all(float(v) == round(float(v)) for v in found.levels) and len(found.levels) <= MOST
+        if not whole:
+            raise DataError(
+                f"response {given.name!r} holds numbers that are no categories; use ordered(cut({given.name}, …))"
+            )
+    elif not found.ordered and not getattr(value, "listed", False):
+        raise DataError(
+            f"response {given.name!r} is a factor without an order ({shorten(found.levels, 5)}); say the order: "
+            f"ordered({given.name}, levels=c('low', 'middle', 'high')), or an ordered column"
+        )
+    return found
+
+
+FORMS: dict[str, Callable[[Given], Response]] = {"binomial": _binomial, "ordinal": _ordinal}

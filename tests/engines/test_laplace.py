@@ -1,0 +1,126 @@
+"""The Laplace engine beside the dense oracle, and the identities that its likelihood must satisfy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import ranef as rf
+from oracle_glmm import DenseGlmm
+from ranef.engines import laplace
+
+
+def data(seed=7, n=90, groups=9):
+    rng = np.random.default_rng(seed)
+    g, x = rng.integers(0, groups, n), rng.normal(size=n)
+    eta = 0.4 + 0.5 * x + rng.normal(scale=0.6, size=groups)[g]
+    size = rng.integers(1, 8, n).astype(float)
+    p = 1 / (1 + np.exp(-eta))
+    return {
+        "g": g.astype(str), "h": (np.arange(n) % 5).astype(str), "x": x, "z": rng.normal(size=n), "size": size,
+        "over": rng.poisson(np.exp(eta) * rng.gamma(1.0, size=n)).astype(float),
+        "count": rng.poisson(np.exp(eta)).astype(float), "share": rng.binomial(size.astype(int), p) / size,
+        "one": (rng.uniform(size=n) < p).astype(float), "time": rng.gamma(3.0, np.exp(eta) / 3.0), "unit": rng.beta(4 * p, 4 * (1 - p)),
+        "real": eta + rng.normal(scale=np.exp(0.3 * x)), "grade": np.digitize(eta + rng.logistic(size=n), [-0.5, 0.5, 1.5]).astype(float),
+    }  # fmt: skip
+
+
+DATA = data()
+CASES = {
+    "poisson": ("count ~ x + (1 | g)", {"family": "poisson"}),
+    "poisson slopes, crossed": ("count ~ x + (x | g) + (1 | h)", {"family": "poisson"}),
+    "binomial trials": ("share ~ x + (1 | g)", {"family": "binomial", "trials": "size"}),
+    "bernoulli probit": ("one ~ x + (1 | g)", {"family": "binomial", "link": "probit"}),
+    "nbinom2, dispersion by x": ("over ~ x + (1 | g)", {"family": "nbinom2", "dispersion": "~ x"}),
+    "zero-inflated": ("count ~ x + (1 | g)", {"family": "poisson", "zero_inflation": "~ z + (1 | h)"}),
+    "hurdle": ("count ~ x + (1 | g)", {"family": "truncated_poisson", "zero_inflation": "~ z"}),
+    "gamma": ("time ~ x + (1 | g)", {"family": "gamma", "link": "log"}),
+    "beta": ("unit ~ x + (1 | g)", {"family": "beta"}),
+    "student, nu held": ("real ~ x + (1 | g)", {"family": "t", "nu": 5}),
+    "gaussian, dispersion by x": ("real ~ x + (1 | g)", {"dispersion": "~ x"}),
+    "gaussian log link": ("time ~ x + (1 | g)", {"link": "log"}),
+    "frequency weights": ("count ~ x + (1 | g)", {"family": "poisson", "frequency_weights": "size"}),
+    "offset": ("count ~ x + offset(log(size)) + (1 | g)", {"family": "poisson"}),
+    "cumulative": ("grade ~ x + (1 | g)", {"family": "cumulative"}),
+}
+
+
+def dense(m):
+    parts, p = laplace.core_components(m.design, m.distribution)
+    rows = {"y": m.design.y} if m.design.trials is None else {"y": m.design.y, "trials": m.design.trials}
+    return DenseGlmm(m.distribution.spec, parts, p, laplace.term_sources(m.design.terms), rows, m.design.frequencies)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=list(CASES))
+def pair(request):
+    formula, arguments = CASES[request.param]
+    m = rf.fit(formula, DATA, **arguments)
+    return m, dense(m)
+
+
+def test_likelihood_and_stationarity(pair):
+    m, oracle = pair
+    at = oracle.evaluate(np.array(m.estimate.beta), np.array(m.theta))
+    # Difference quotients leave 1e-9 in log|H|.
+    assert_allclose(m.loglik, at["loglik"], atol=1e-7)
+    on_boundary = np.concatenate([np.zeros(len(m.estimate.beta), bool), np.array(m.theta) == 0])
+    assert np.abs(at["gradient"][~on_boundary]).max() < 2e-3
+    assert m.converged
+
+
+def test_uncertainty(pair):
+    m, oracle = pair
+    if (np.array(m.theta) == 0).any():
+        pytest.skip("on the boundary the Hessian over the variance is not defined")
+    oracle.evaluate(np.array(m.estimate.beta), np.array(m.theta))
+    assert_allclose(m.vcov("all"), oracle.vcov()[: len(m.estimate.beta), : len(m.estimate.beta)], rtol=2e-3, atol=1e-6)
+    for t in range(len(m.layout.terms)):
+        assert_allclose(m.core.cond_cov(t), oracle.cond_cov(t), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("formula", ["real ~ x + (1 | g)", "real ~ x + (x | g) + (1 | h)"])
+def test_gaussian_through_this_engine_is_the_linear_engine(formula):
+    linear = rf.fit(formula, DATA, method="ml")
+    ours = rf.fit(formula, DATA, method="ml", frequency_weights=np.ones(90))
+    assert not ours.task.linear
+    assert_allclose(ours.loglik, linear.loglik, atol=1e-7)
+    assert_allclose(ours.params, linear.params, atol=1e-5)
+    assert_allclose(ours.sigma, linear.sigma, rtol=1e-5)
+    assert ours.npar == linear.npar
+
+
+def test_precision_weights_are_those_of_the_linear_engine():
+    linear = rf.fit("real ~ x + (1 | g)", DATA, method="ml", precision_weights="size")
+    ours = rf.fit("real ~ x + (1 | g)", DATA, precision_weights="size", frequency_weights=np.ones(90))
+    assert_allclose(ours.loglik, linear.loglik, atol=1e-7)
+    assert_allclose(ours.fitted(), linear.fitted(), atol=1e-5)
+
+
+def test_trials_are_rows():
+    rows = {k: np.repeat(v, DATA["size"].astype(int)) for k, v in DATA.items() if k in ("g", "x")}
+    hits = np.rint(DATA["share"] * DATA["size"]).astype(int)
+    rows["one"] = np.concatenate(
+        [np.r_[np.ones(h), np.zeros(int(s) - h)] for h, s in zip(hits, DATA["size"], strict=True)]
+    )
+    a = rf.fit("share ~ x + (1 | g)", DATA, family="binomial", trials="size")
+    b = rf.fit("one ~ x + (1 | g)", rows, family="binomial")
+    assert_allclose(a.params, b.params, atol=1e-5)
+    assert_allclose(np.sqrt(np.diag(a.vcov())), np.sqrt(np.diag(b.vcov())), rtol=1e-4)
+
+
+def test_frequency_weights_are_rows():
+    twice = {k: np.concatenate([v, v]) for k, v in DATA.items()}
+    a = rf.fit("count ~ x + (1 | g)", DATA, family="poisson", frequency_weights=np.full(90, 2.0))
+    b = rf.fit("count ~ x + (1 | g)", twice, family="poisson")
+    assert_allclose(a.loglik, b.loglik, atol=1e-7)
+
+
+def test_the_oracle_integrates():
+    """Quadrature with one node is Laplace's approximation, and with many it converges."""
+    m = rf.fit("one ~ x + (1 | g)", DATA, family="binomial")
+    oracle, beta, theta = dense(m), np.array(m.estimate.beta), np.array([0.8])
+    values = [oracle.quadrature(beta, theta, k) for k in (1, 15, 25)]
+    assert_allclose(values[0], oracle.laplace(beta, theta), atol=1e-8)
+    assert_allclose(values[1], values[2], atol=1e-6)
+    assert abs(values[0] - values[2]) > 1e-4

@@ -1,0 +1,74 @@
+"""Families as users name them: ours, lme4's, glmmTMB's and brms' words, links, and errors that name the nearest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ranef as rf
+from ranef.errors import ArgumentError, OptionError
+from ranef.families import LINKS, entries, names, read_family
+from ranef.families.links import LEGAL
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("Gamma", "gamma"), ("GAUSSIAN", "gaussian"), ("negative.binomial", "nbinom2"), ("negbinomial", "nbinom2"),
+        ("nbinom1", "nbinom1"), ("truncated_nbinom2", "truncated_nbinom2"), ("t_family", "student_t"),
+        ("student", "student_t"), ("beta_family", "beta"), ("beta_binomial", "betabinomial"), ("ordbeta", "ordered_beta"),
+        ("skewnormal", "skew_normal"), ("inverse.gaussian", "inverse_gaussian"), ("bernoulli", "binomial"),
+        ("clmm", "cumulative"), ("hurdle_poisson", "truncated_poisson"), ("zero_inflated_poisson", "poisson"),
+    ],
+)  # fmt: skip
+def test_words_of_other_packages(word, name):
+    assert read_family(word).name == name
+
+
+@pytest.mark.parametrize(
+    ("word", "formula"), [("hurdle_poisson", "~ 1"), ("zero_inflated_nbinom2", "~ 1"), ("poisson", "")]
+)
+def test_words_that_imply_extra_zeros(word, formula):
+    assert read_family(word).inflated_by == formula
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_family_is_a_function(name):
+    family = getattr(rf.families, name)()
+    assert family == read_family(name)
+    assert family.links == tuple(p.link for p in entries()[name].parameters)
+    for parameter in entries()[name].parameters:
+        assert set(parameter.links) <= set(LINKS)
+
+
+def test_links_by_parameter():
+    family = rf.families.nbinom2("sqrt", dispersion="identity")
+    assert family.links == ("sqrt", "identity")
+    assert read_family("nbinom2", {"dispersion": "identity"}).links == ("log", "identity")
+
+
+@pytest.mark.parametrize(
+    ("family", "link", "error", "says"),
+    [
+        ("poison", None, OptionError, "did you mean 'poisson'"),
+        ("truncated_gamma", None, OptionError, "unknown|no zero-truncated"),
+        ("poisson", "logit", OptionError, "not available for the mean of poisson"),
+        ("poisson", {"nu": "log"}, OptionError, "no parameter 'nu'"),
+        (3, None, ArgumentError, "int"),
+        ("poisson", 3, ArgumentError, "int"),
+    ],
+)
+def test_errors(family, link, error, says):
+    with pytest.raises(error, match=says):
+        read_family(family, link)
+
+
+@pytest.mark.parametrize("name", sorted(LINKS))
+def test_links_invert_and_their_slopes_are_difference_quotients(name):
+    link = LINKS[name]
+    low, high = LEGAL[link.legal]
+    mu = np.linspace(max(low, -2) + 0.1, min(high, 3) - 0.1, 7)
+    eta = link.forward(mu)
+    np.testing.assert_allclose(link.inverse(eta), mu, rtol=1e-10)
+    h = 1e-6  # central differences: errors of h^2 and eps / h, 1e-10
+    np.testing.assert_allclose(link.slope(eta), (link.inverse(eta + h) - link.inverse(eta - h)) / (2 * h), rtol=1e-7)

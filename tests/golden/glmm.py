@@ -1,0 +1,155 @@
+"""The generalised and distributional models of the R packages, and the call of ours that fits each.
+
+`CALLS` holds what a reference's own words do not tell (`family` and formulas are read from the file); `WAITS` what the
+engine cannot do yet, by model: such a model is skipped as long as `fit` raises `NotAvailableError`, and runs from the
+day it does not; `LATER` needs arguments that `fit` does not have yet.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ranef as rf
+from golden.reference import TMB, canonical_group
+from ranef.errors import NotAvailableError
+
+MODELS = Path(__file__).parent / "models"
+COMPONENTS = {"cond": "mean", "zi": "zero_inflation", "disp": "dispersion"}
+FAMILIES = {
+    "cumulative": "cumulative", "compound Poisson (Tweedie)": "tweedie", "negative binomial": "nbinom2",
+    "zero-inflated poisson": "poisson", "hurdle poisson": "truncated_poisson", "Student's-t": "student_t",
+    "censored normal": "gaussian",
+}  # fmt: skip
+
+CALLS: dict[str, dict[str, Any]] = {
+    "tmb_cloglog": {"trials": "trials"},
+    "tmb_gaussian_weights": {"frequency_weights": "w"},
+    "tmb_student_fixed_df": {"nu": 4},
+    "clmm_wine_symmetric": {"threshold": "symmetric"},
+    "ma_student": {"nu": 4},
+}
+RANDOM = {  # GLMMadaptive keeps random effects outside the formula
+    "ma_beta": "(1 | g)", "ma_cbpp": "(1 | herd)", "ma_censored": "(1 | g)", "ma_epil_poisson": "(1 | subject)",
+    "ma_gamma": "(1 | g)", "ma_hurdle_poisson": "(1 | g)", "ma_longbin_diag": "(time || id)", "ma_nb": "(1 | id)",
+    "ma_student": "(1 | g)", "ma_toenail_int": "(1 | patientID)", "ma_zip": "(1 | id)",
+}  # fmt: skip
+FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time"}
+
+WAITS = {
+    "tmb_cov_rr1": "reduced rank",
+    "tmb_reml_poisson": "REML for other than linear models",
+}  # fmt: skip
+NO_RESIDUAL = "covariance structures without a residual variance (dispersion ~ 0)"
+COORDINATES = "spatial structures on coordinates"
+KNOWN = "known covariance matrices"
+LATER = {
+    **dict.fromkeys(["tmb_cov_us", "tmb_cov_us_reml", "tmb_cov_homdiag", "tmb_cov_cs", "tmb_cov_homtoep",
+                     "tmb_cov_hetar1", "tmb_sleep_ar1_disp0"], NO_RESIDUAL),
+    **dict.fromkeys(["tmb_cov_ou", "tmb_cov_exp", "tmb_cov_exp_poisson"], COORDINATES),
+    **dict.fromkeys(["tmb_cov_propto", "tmb_cov_equalto", "tmb_cov_propto_poisson"], KNOWN),
+    "tmb_prior": "priors",
+    "tmb_map_theta": "parameters held at a value",
+    "tmb_map_equal": "parameters tied to each other",
+    "ma_censored": "censored responses",
+    **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
+                    "lme4 takes the expected Hessian where the link is not canonical: tmb_cloglog, tmb_probit do not"),
+    "glmm_gamma_log": "lme4's Gamma log-likelihood is not that of the model: tmb_gamma_log is the reference",
+}  # fmt: skip
+# cplm approximates the Tweedie density (its log-likelihood of the model of tmb_tweedie is off by 0.05): no more than the
+# log-likelihood can be compared, to 1e-3.
+LOOSE = ("cplm_fineroot", "cplm_sim")
+
+
+def names() -> list[str]:
+    """Names of the references that are fitted here."""
+    found = sorted(p.stem for p in MODELS.glob("*.json"))
+    ours = [n for n in found if n.startswith(("glmm_", "tmb_", "clm_", "clmm_", "ma_", "cplm_"))]
+    return [n for n in ours if n not in LATER and n not in TMB]
+
+
+@cache
+def load(name: str) -> dict[str, Any]:
+    """Read one reference."""
+    return json.loads((MODELS / f"{name}.json").read_text())
+
+
+def call(name: str) -> tuple[str, dict[str, Any]]:
+    """Return formula and arguments of our call."""
+    ref = load(name)
+    formula = FORMULAS.get(name, ref["formula"])
+    formula = f"{formula} + {RANDOM[name]}" if name in RANDOM else formula
+    arguments: dict[str, Any] = {"family": FAMILIES.get(ref["family"], ref["family"]), "method": "ml"}
+    if ref.get("link"):
+        arguments["link"] = ref["link"]
+    if ref.get("ziformula", ref.get("zi_formula")) not in (None, "~0"):
+        arguments["zero_inflation"] = ref.get("ziformula") or ref["zi_formula"]
+    if ref.get("dispformula", "~1") != "~1":
+        arguments["dispersion"] = ref["dispformula"]
+    if ref["method"].startswith("REML"):
+        arguments["method"] = "reml"
+    nodes = ref.get("nAGQ", 1)
+    return formula, {**arguments, **({} if nodes == 1 else {"quadrature": nodes}), **CALLS.get(name, {})}
+
+
+@cache
+def _fit(name: str) -> Any:
+    formula, arguments = call(name)
+    try:
+        return rf.fit(formula, rf.datasets.load(load(name)["data"]), **arguments)
+    except NotAvailableError as error:
+        if name not in WAITS:
+            raise
+        return f"{WAITS[name]}: {error}"
+
+
+def fit(name: str) -> rf.Fit:
+    """Fit a reference model, once a session; skip the test where the engine cannot yet."""
+    found = _fit(name)
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+def loglik(ref: dict[str, Any]) -> float:
+    """The log-likelihood with all constants."""
+    return ref.get("logLik_full", ref["logLik"])
+
+
+def slack(ref: dict[str, Any]) -> float:
+    """How far R's optimum may be from the true one, by R's own account."""
+    return max(ref.get("optimum_gap") or 0.0, abs((ref.get("optimum_check") or {}).get("gap") or 0.0))
+
+
+def coefficients(ref: dict[str, Any], what: str) -> dict[tuple[str, str], float]:
+    """`"estimate"` or `"se"` by (component, term)."""
+    thresholds = set(ref.get("thresholds") or [r["term"] for r in ref["fixef"] if "|" in r["term"]])
+    return {
+        ("threshold" if row["term"] in thresholds else COMPONENTS[row["component"]], row["term"]): row[what]
+        for row in ref["fixef"]
+        if row.get(what) is not None
+    }
+
+
+def spreads(ref: dict[str, Any]) -> dict[tuple[str, str, str], float]:
+    """Standard deviations of random effects by (component, group, term)."""
+    return {
+        (COMPONENTS[v.get("component", "cond")], canonical_group(v["group"]), term): sd
+        for v in ref.get("varcorr") or ()
+        for term, sd in zip(v["terms"], v["sd"], strict=True)
+    }
+
+
+def modes(ref: dict[str, Any]) -> dict[tuple[str, str, str, str], float]:
+    """Conditional modes of the first levels by (component, group, level, term)."""
+    out = {}
+    for key, block in (ref.get("ranef") or {}).items():
+        component, group = key.split(":", 1) if key.split(":")[0] in COMPONENTS else ("cond", key)
+        for level, row in zip(block["levels"], block["estimate"], strict=True):
+            for term, value in zip(block["terms"], row, strict=True):
+                out[COMPONENTS[component], group, level, term] = value
+    return out
