@@ -189,7 +189,7 @@ def test_no_convergence_is_exit_code_3(csv, capsys, monkeypatch):
     real = rf.model.fit
 
     def hasty(*arguments, **options):
-        return real(*arguments, **options, control={"max_evaluations": 1})
+        return real(*arguments, **{**options, "method": "ml", "control": {"max_evaluations": 1}})
 
     monkeypatch.setattr("ranef.model.fit", hasty)
     assert main(["fit", csv, FORMULA]) == 3

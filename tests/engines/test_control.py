@@ -94,7 +94,7 @@ def test_threads_do_not_change_the_answer(sleepstudy):
 
 def test_too_few_evaluations_warn_and_are_kept_as_data(sleepstudy):
     with pytest.warns(rf.ConvergenceWarning, match="allowed number of evaluations"):
-        m = rf.fit(SLEEP, sleepstudy, control={"max_evaluations": 2})
+        m = rf.fit(SLEEP, sleepstudy, method="ml", control={"max_evaluations": 2})
     assert not m.converged
     assert m.certificate.outcome.name == "max_evaluations"
     assert [note.code for note in m.messages] == ["not_converged"]

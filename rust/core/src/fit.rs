@@ -517,6 +517,9 @@ impl Model {
         terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
     ) -> Result<Vec<f64>, CoreError> {
         let m = self.m();
+        if n > u32::MAX as usize {
+            return shape("more than 2^32 - 1 rows");
+        }
         if fixed.iter().map(|b| b.cols).sum::<usize>() != m.p_total || terms.len() != m.n_terms {
             return shape("new rows have other columns or terms than the model");
         }
@@ -611,6 +614,24 @@ impl Model {
         out
     }
 
+    /// Rows handed in again must be those of the model, as far as sizes tell.
+    fn check_rows(&self, rows: &Rows<'_>) -> Result<(), CoreError> {
+        rows.check()?;
+        let m = self.m();
+        let slots = self.slots();
+        let same = rows.n == m.n
+            && rows.fixed_cols() == m.p_total
+            && rows.terms.len() == slots.len()
+            && rows.terms.iter().zip(&slots).all(|(t, (f, s))| {
+                t.levels == m.factors[*f].levels && t.cols() == s.cols && t.structure == s.structure
+            });
+        if same {
+            Ok(())
+        } else {
+            shape("the rows are not those of the model: other numbers of rows, columns, terms or levels")
+        }
+    }
+
     /// Fit the same design to other responses; symbolic work is shared and responses run in parallel.
     pub fn refit(
         &self,
@@ -620,6 +641,7 @@ impl Model {
         options: &Options,
     ) -> Result<Vec<Result<Report, CoreError>>, CoreError> {
         self.degrees(reml)?;
+        self.check_rows(rows)?;
         let one = |y: &&[f64]| -> Result<Report, CoreError> {
             let moments = self.m().with_response(rows, y)?;
             let mut model = Model { lmm: self.lmm.with_moments(moments), state: None };
@@ -702,15 +724,25 @@ fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
 /// Sizes that every later step relies on; a damaged file must not panic.
 fn check_moments(m: &Moments) -> Result<(), CoreError> {
     let p1 = m.p() + 1;
+    let sized = |len: usize, parts: &[usize]| parts.iter().try_fold(1usize, |a, &b| a.checked_mul(b)) == Some(len);
     let factors = m.factors.iter().all(|f| {
-        f.gram.len() == f.levels * f.cols * f.cols
-            && f.zx.len() == f.levels * f.cols * p1
-            && f.slots.iter().all(|s| s.offset + s.cols <= f.cols && s.shift.len() == s.cols)
+        f.cols > 0
+            && f.levels > 0
+            && sized(f.gram.len(), &[f.levels, f.cols, f.cols])
+            && sized(f.zx.len(), &[f.levels, f.cols, p1])
+            && f.slots.iter().try_fold(0, |at, s| (s.offset == at).then(|| at.checked_add(s.cols)).flatten())
+                == Some(f.cols)
+            && f.slots.iter().all(|s| s.shift.len() == s.cols && s.carrier.is_none_or(|c| c < s.cols))
     });
+    let mut terms: Vec<usize> = m.factors.iter().flat_map(|f| f.slots.iter().map(|s| s.term)).collect();
+    terms.sort_unstable();
+    let terms = terms.iter().enumerate().all(|(i, &t)| i == t);
     let pairs = m.pairs.iter().all(|p| {
         p.lead < m.factors.len()
             && p.other < m.factors.len()
+            && p.lead != p.other
             && p.start.len() == m.factors[p.lead].levels + 1
+            && p.start[0] == 0
             && p.start.windows(2).all(|w| w[0] <= w[1])
             && p.start.last().copied().unwrap_or(0) as usize == p.level.len()
             && p.level.iter().all(|&l| (l as usize) < m.factors[p.other].levels)
@@ -719,9 +751,11 @@ fn check_moments(m: &Moments) -> Result<(), CoreError> {
     let sizes = m.xx.len() == p1 * p1
         && m.x_shift.len() == m.p_total
         && m.kept.iter().all(|&j| j < m.p_total)
+        && m.p() < m.n
+        && m.n <= u32::MAX as usize
         && m.carrier.as_ref().is_none_or(|c| c.len() == m.p_total)
         && m.n_terms == m.factors.iter().map(|f| f.slots.len()).sum::<usize>();
-    if factors && pairs && sizes {
+    if factors && terms && pairs && sizes {
         Ok(())
     } else {
         shape("not a saved model: sizes contradict each other")

@@ -47,12 +47,29 @@ pub struct Slope {
     /// N of every factor, cols x cols.
     pub n: Vec<Vec<f64>>,
     pub gradient: Vec<f64>,
-    /// Average information of the profiled deviance.
-    pub average: Vec<f64>,
-    /// (Nearly) expected information of the profiled deviance.
-    pub expected: Vec<f64>,
-    /// (Nearly) exact second derivative of the profiled deviance.
-    pub observed: Vec<f64>,
+    /// Average information.
+    pub average: Curvature,
+    /// Expected information (for many levels a stochastic estimate of it).
+    pub expected: Curvature,
+    /// Second derivative of the deviance (as exact as `expected`).
+    pub observed: Curvature,
+    /// Second derivative in log sigma^2.
+    pub nu: f64,
+}
+
+/// Second derivatives in the components of Sigma* and, mixed, with log sigma^2.
+#[derive(Clone, Debug)]
+pub struct Curvature {
+    pub sigma: Vec<f64>,
+    pub mixed: Vec<f64>,
+}
+
+impl Curvature {
+    /// Of the deviance with sigma profiled out: the Schur complement of its second derivative nu.
+    pub fn profiled(&self, nu: f64) -> Vec<f64> {
+        let c = self.mixed.len();
+        (0..c * c).map(|t| self.sigma[t] - self.mixed[t % c] * self.mixed[t / c] / nu).collect()
+    }
 }
 
 pub struct Lmm {
@@ -252,7 +269,7 @@ impl Lmm {
     pub fn slope(&self, s: &Solution, reml: bool) -> Slope {
         let nu = self.nu(reml);
         let parts = self.gradient_matrices(s, reml, s.r2 / nu);
-        let c = self.components.len();
+
         let gradient: Vec<f64> = self.components.iter().map(|i| entry(&parts.n, &self.moments, i)).collect();
         let a: Vec<f64> = self.components.iter().map(|i| entry(&parts.uu, &self.moments, i)).collect();
         let t: Vec<f64> = self
@@ -269,19 +286,15 @@ impl Lmm {
                 }
             })
             .collect();
-        let q = self.quadratic(s, &parts.u).0;
+        let scale = nu / s.r2;
+        let q: Vec<f64> = self.quadratic(s, &parts.u).0.iter().map(|v| v * scale).collect();
         let info = self.information(&parts, reml);
-        let (mut average, mut expected, mut observed) = (vec![0.0; c * c], vec![0.0; c * c], vec![0.0; c * c]);
-        for j in 0..c {
-            for i in 0..c {
-                let at = i + j * c;
-                let aa = nu * a[i] * a[j] / (s.r2 * s.r2);
-                average[at] = nu * q[at] / s.r2 - aa;
-                expected[at] = info[at] - t[i] * t[j] / nu;
-                observed[at] = 2.0 * nu * q[at] / s.r2 - aa - info[at];
-            }
-        }
-        Slope { u: parts.u, n: parts.n, gradient, average, expected, observed }
+        let mixed: Vec<f64> = a.iter().map(|v| v * scale).collect();
+        let second = q.iter().zip(&info).map(|(q, i)| 2.0 * q - i).collect();
+        let average = Curvature { sigma: q, mixed: mixed.clone() };
+        let expected = Curvature { sigma: info, mixed: t };
+        let observed = Curvature { sigma: second, mixed };
+        Slope { u: parts.u, n: parts.n, gradient, average, expected, observed, nu }
     }
 
     /// Q_ij = (V_i P y)' P (V_j P y) = v_i'(I - A^-1) v_j with v_i = E_i u, A over (u, beta).
@@ -340,40 +353,112 @@ impl Lmm {
         self.information(&parts, false)
     }
 
-    /// tr(P V_i P V_j) from the blocks of A^-1 on the pattern of its factor: exact for one grouping factor.
+    /// tr(P V_i P V_j): exact for one grouping factor and for factors of few levels, otherwise estimated.
     fn information(&self, parts: &Parts, reml: bool) -> Vec<f64> {
-        let m = &self.moments;
+        match self.moments.factors.len() {
+            0 => vec![],
+            1 => self.information_of_one(parts, reml),
+            _ => self.information_of_many(parts),
+        }
+    }
+
+    fn information_of_one(&self, parts: &Parts, reml: bool) -> Vec<f64> {
+        let k = self.moments.factors[0].cols;
+        let mut w = vec![0.0; k * k * k * k];
+        self.add_diagonal(parts, 0, reml, &mut w);
         let c = self.components.len();
-        let nf = m.factors.len();
         let mut info = vec![0.0; c * c];
-        for f in 0..nf {
-            for g in f..nf {
-                let (kf, kg) = (m.factors[f].cols, m.factors[g].cols);
-                let mut w = parts.inv.cross.at(f, g).to_vec();
-                if w.is_empty() {
-                    if f != g {
-                        continue;
-                    }
-                    w = vec![0.0; kf * kf * kf * kf];
-                }
-                if f == g {
-                    self.add_diagonal(parts, f, reml, &mut w);
-                }
-                for (i, ci) in self.components.iter().enumerate().filter(|(_, k)| k.factor == f) {
-                    for (j, cj) in self.components.iter().enumerate().filter(|(_, k)| k.factor == g) {
-                        let mut sum = 0.0;
-                        for (a, cc) in symmetric_pairs(ci) {
-                            for (b, d) in symmetric_pairs(cj) {
-                                sum += w[(a * kf + cc) * kg * kg + b * kg + d];
-                            }
-                        }
-                        info[i + j * c] = sum;
-                        info[j + i * c] = sum;
+        for (i, ci) in self.components.iter().enumerate() {
+            for (j, cj) in self.components.iter().enumerate() {
+                for (a, cc) in symmetric_pairs(ci) {
+                    for (b, d) in symmetric_pairs(cj) {
+                        info[i + j * c] += w[(a * k + cc) * k * k + b * k + d];
                     }
                 }
             }
         }
         info
+    }
+
+    /// B <- (I - A^-1) B, A over (u, beta) if `h` is there; row-major (size x m).
+    fn shrink(&self, parts: &Parts, b: &mut [f64], m: usize) {
+        let p = self.moments.p();
+        let mut x = b.to_vec();
+        self.numeric.forward(&self.symbolic, &mut x, m);
+        self.numeric.backward(&self.symbolic, &mut x, m);
+        let mut fixed = vec![0.0; if parts.h.is_empty() { 0 } else { p * m }];
+        if !fixed.is_empty() {
+            for (h, row) in parts.h.chunks_exact(p).zip(b.chunks_exact(m)) {
+                for (f, &hv) in fixed.chunks_exact_mut(m).zip(h) {
+                    f.iter_mut().zip(row).for_each(|(o, v)| *o += hv * v);
+                }
+            }
+            for (h, row) in parts.h.chunks_exact(p).zip(x.chunks_exact_mut(m)) {
+                for (f, &hv) in fixed.chunks_exact(m).zip(h) {
+                    row.iter_mut().zip(f).for_each(|(o, v)| *o += hv * v);
+                }
+            }
+        }
+        b.iter_mut().zip(&x).for_each(|(b, x)| *b -= x);
+    }
+
+    /// tr(E_i M E_j M) = sum over levels and entries (r, c) of E_i of e_lr' M E_j M e_lc. The unit vectors of all levels
+    /// of a column are replaced by a few vectors of random signs where levels are many (Hutchinson 1990): the relative
+    /// error is about PROBES^-1/2, also for a column whose variance is negligible.
+    fn information_of_many(&self, parts: &Parts) -> Vec<f64> {
+        let c = self.components.len();
+        let mut info = vec![0.0; c * c];
+        let mut exact = vec![false; c];
+        let rows: Vec<Vec<usize>> = (0..self.moments.factors.len()).map(|f| self.level_rows(f)).collect();
+        for f in 0..self.moments.factors.len() {
+            let levels = self.moments.factors[f].levels;
+            let probes = PROBES.div_ceil(levels);
+            let all = self.symbolic.size <= DENSE || 2 * probes >= levels;
+            let probes = if all { levels } else { probes };
+            let x = self.probed(parts, f, &rows[f], probes, all);
+            let m = self.moments.factors[f].cols * probes;
+            for (i, ci) in self.components.iter().enumerate().filter(|(_, k)| k.factor == f) {
+                exact[i] = all;
+                for (j, cj) in self.components.iter().enumerate() {
+                    let mut sum = 0.0;
+                    for &row in &rows[cj.factor] {
+                        for (s, t) in symmetric_pairs(cj) {
+                            let (xs, xt) = (&x[(row + s) * m..(row + s + 1) * m], &x[(row + t) * m..(row + t + 1) * m]);
+                            let (r, c) = (ci.row * probes, ci.col * probes);
+                            sum += dot(&xs[r..r + probes], &xt[c..c + probes]);
+                        }
+                    }
+                    info[i + j * c] =
+                        sum * if ci.row == ci.col { 1.0 } else { 2.0 } / if all { 1.0 } else { probes as f64 };
+                }
+            }
+        }
+        symmetrised(&info, &exact)
+    }
+
+    /// First row (in elimination order) of every level of a factor.
+    fn level_rows(&self, f: usize) -> Vec<usize> {
+        let sym = &self.symbolic;
+        (0..sym.nodes).filter(|&q| sym.factor_at[q] as usize == f).map(|q| sym.offset[q] as usize).collect()
+    }
+
+    /// M times probing vectors of every column of a factor, row-major (size x (cols probes)).
+    fn probed(&self, parts: &Parts, f: usize, rows: &[usize], probes: usize, all: bool) -> Vec<f64> {
+        let k = self.moments.factors[f].cols;
+        let m = k * probes;
+        let mut x = vec![0.0; self.symbolic.size * m];
+        for (l, &row) in rows.iter().enumerate() {
+            for c in 0..k {
+                let out = &mut x[(row + c) * m + c * probes..][..probes];
+                if all {
+                    out[l] = 1.0;
+                } else {
+                    out.iter_mut().enumerate().for_each(|(s, o)| *o = random_sign((l * probes + s) as u64));
+                }
+            }
+        }
+        self.shrink(parts, &mut x, m);
+        x
     }
 
     /// Add sum_l M_ll (x) M_ll for M = I - A^-1 and, for REML, the blocks between levels that beta causes.
@@ -438,6 +523,34 @@ impl Lmm {
             }
         }
     }
+}
+
+/// Up to so many random coefficients the information of several factors is formed exactly.
+const DENSE: usize = 128;
+/// Levels times probes that an estimated information needs.
+const PROBES: usize = 1000;
+
+/// A sign by counter (splitmix64): the same in every run.
+fn random_sign(i: u64) -> f64 {
+    let mut z = i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    if (z ^ (z >> 31)) & 1 == 0 {
+        1.0
+    } else {
+        -1.0
+    }
+}
+
+/// The mean of both estimates of every pair of components, or the exact one.
+fn symmetrised(a: &[f64], exact: &[bool]) -> Vec<f64> {
+    let c = exact.len();
+    let entry = |i: usize, j: usize| match (exact[i], exact[j]) {
+        (true, false) => a[i + j * c],
+        (false, true) => a[j + i * c],
+        _ => 0.5 * (a[i + j * c] + a[j + i * c]),
+    };
+    (0..c * c).map(|t| entry(t % c, t / c)).collect()
 }
 
 struct Parts {

@@ -1,6 +1,7 @@
 //! `_core.Lmm`: a linear mixed model whose rows have become cross-products.
 
 use std::collections::HashMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
@@ -48,11 +49,15 @@ pub fn solve<T: Send>(
     pool: &Option<Arc<ThreadPool>>,
     work: impl FnOnce() -> Result<T, CoreError> + Send,
 ) -> PyResult<T> {
-    let out = py.detach(|| match pool {
-        Some(p) => p.install(work),
-        None => work(),
+    let out = py.detach(|| {
+        // A panic is a bug of the core; it must not take the interpreter's error handling by surprise.
+        catch_unwind(AssertUnwindSafe(|| match pool {
+            Some(p) => p.install(work),
+            None => work(),
+        }))
     });
-    out.map_err(to_python)
+    out.map_err(|_| PyRuntimeError::new_err("internal error in the numerical core; please report it"))?
+        .map_err(to_python)
 }
 
 #[pyclass(module = "ranef._core")]

@@ -173,9 +173,12 @@ class Estimate:
     gradient : (m,) array
         d criterion / d theta at the optimum.
     decrease : float
-        Predicted change of the criterion by one more Newton step, g'H^-1 g on the free subspace.
+        Predicted change of the criterion by one more step: the larger of what the search's own model promises under
+        its constraints and g'H^-1 g / 2 on the free subspace (variances that are not held at zero, and the turning of
+        zero directions into others).
     curvature : float
-        Smallest eigenvalue of the observed relative to the average information, on the free subspace.
+        Smallest eigenvalue of the observed relative to the average information on the free subspace, where turning a
+        zero direction costs its multiplier.
     multipliers : tuple
         Boundary multipliers: the slope of the criterion in each variance held at 0.
     boundary : tuple of (int, str, int)
@@ -337,6 +340,10 @@ class LaplaceEstimate:
 class Certificate:
     """Evidence that a fit is a local optimum, in metrics free of the data's units.
 
+    First order: nothing is gained on the free subspace, and variances at zero have slopes that keep them there. Second
+    order: the criterion curves upwards, or trial steps both ways along the flattest direction gained nothing. A point
+    that fails is not returned as converged: the search leaves it along the direction found.
+
     Attributes
     ----------
     outcome : Outcome
@@ -344,14 +351,15 @@ class Certificate:
     holds : bool
         Whether the optimum is certified.
     decrease : float
-        Predicted change of the deviance by one more Newton step.
+        Predicted change of the deviance by one more step.
     gradient : float
         Largest absolute derivative of the criterion with respect to theta.
     curvature : float
         Smallest eigenvalue of the observed relative to the average information on the free subspace; positive at a
         minimum.
     multipliers : tuple
-        Slopes of the criterion in the variances estimated 0; all positive at a minimum.
+        Slopes of the criterion in the variances estimated 0, per unit of dimensionless variance (1: as much signal as
+        noise in a mean level); all positive at a minimum.
     evaluations, iterations : int
         Work done.
     optimizer : str

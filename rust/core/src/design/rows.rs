@@ -292,7 +292,11 @@ impl Rows<'_> {
             if lo < 0 || hi >= term.levels as i32 {
                 return shape(format!("{what}: codes run from {lo} to {hi}, levels are 0..{}", term.levels));
             }
-            if term.blocks.is_empty() {
+            // Every level takes memory, used or not; the frame hands over used ones only.
+            if term.levels > 16 * self.n + 1024 {
+                return shape(format!("{what}: {} levels for {} rows", term.levels, self.n));
+            }
+            if term.cols() == 0 {
                 return shape(format!("{what} has no column"));
             }
             for block in &term.blocks {
@@ -331,10 +335,13 @@ pub fn linear_predictor(
     terms: &[NewTerm<'_>],
     offset: Option<&[f64]>,
 ) -> Result<Vec<f64>, CoreError> {
-    let mut eta = offset.map_or_else(|| vec![0.0; n], |o| o.to_vec());
-    if eta.len() != n {
+    if n > u32::MAX as usize {
+        return shape("more than 2^32 - 1 rows");
+    }
+    if offset.is_some_and(|o| o.len() != n) {
         return shape("offset has the wrong length");
     }
+    let mut eta = offset.map_or_else(|| vec![0.0; n], |o| o.to_vec());
     let mut at = 0;
     for block in fixed {
         block.check(n, "fixed block")?;

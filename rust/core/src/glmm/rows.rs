@@ -103,6 +103,33 @@ struct XSparse {
 struct XPlan {
     dense: Vec<XColumn>,
     sparse: Vec<XSparse>,
+    /// The first coefficient of the dense columns, where they follow each other without a gap.
+    first: Option<usize>,
+}
+
+impl XPlan {
+    fn new(dense: Vec<XColumn>, sparse: Vec<XSparse>) -> Self {
+        let start = dense.first().map_or(0, |c| c.coef);
+        let gapless = dense.iter().enumerate().all(|(i, c)| c.coef == start + i);
+        XPlan { dense, sparse, first: gapless.then_some(start) }
+    }
+
+    /// out[coefficients] += w x.
+    #[inline]
+    fn add(&self, out: &mut [f64], w: f64, x: &[f64]) {
+        match self.first {
+            Some(first) => out[first..first + x.len()].iter_mut().zip(x).for_each(|(o, x)| *o += w * x),
+            None => self.dense.iter().zip(x).for_each(|(c, x)| out[c.coef] += w * x),
+        }
+    }
+
+    #[inline]
+    fn dot(&self, beta: &[f64], x: &[f64]) -> f64 {
+        match self.first {
+            Some(first) => beta[first..first + x.len()].iter().zip(x).map(|(b, x)| b * x).sum(),
+            None => self.dense.iter().zip(x).map(|(c, x)| beta[c.coef] * x).sum(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -196,7 +223,7 @@ impl Plan {
             all && (f.block.is_intercept() || f.block.is_cell_means())
         });
         let carrier = carrier.map(|f| (f.first..f.first + f.block.cols).collect::<Vec<_>>());
-        let mut plan = XPlan::default();
+        let (mut dense, mut sparse) = (vec![], vec![]);
         for (b, f) in c.fixed.iter().enumerate() {
             let block = &f.block;
             if block.is_numeric() && !shared[f.first] {
@@ -211,18 +238,18 @@ impl Plan {
                 }
             }
             if block.codes.is_some() && block.cols > DENSE_CONTRAST {
-                plan.sparse.push(sparse_block(b, f, &internal));
+                sparse.push(sparse_block(b, f, &internal));
                 continue;
             }
             for col in 0..block.cols {
                 let j = f.first + col;
                 if internal[j] != usize::MAX {
                     let (shift, scale) = (self.shift[j], self.scale[j]);
-                    plan.dense.push(XColumn { block: b, col, coef: internal[j], shift, scale });
+                    dense.push(XColumn { block: b, col, coef: internal[j], shift, scale });
                 }
             }
         }
-        self.x.push(plan);
+        self.x.push(XPlan::new(dense, sparse));
     }
 
     pub fn p(&self) -> usize {
@@ -628,7 +655,7 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
                     let d = xp.dense.len();
                     let x = &panel.x[c][r * d..(r + 1) * d];
                     let mut eta = rows.components[c].offset.map_or(0.0, |o| o[i]);
-                    eta += x.iter().zip(&xp.dense).map(|(x, col)| x * beta[col.coef]).sum::<f64>();
+                    eta += xp.dot(beta, x);
                     if !xp.sparse.is_empty() {
                         sparse_entries(xp, &rows.components[c], i, &mut entries);
                         eta += entries.iter().map(|&(j, v)| v * beta[j as usize]).sum::<f64>();
@@ -953,7 +980,7 @@ impl FixedSums {
                 let da = plan.x[a].dense.len();
                 let xa = &panel.x[a][r * da..(r + 1) * da];
                 let g = row[1 + a];
-                plan.x[a].dense.iter().zip(xa).for_each(|(c, x)| s.xg[c.coef] += g * x);
+                plan.x[a].add(&mut s.xg, g, xa);
                 for b in a..k {
                     let w = row[1 + k + packed(k, a, b)];
                     if w == 0.0 {
@@ -964,7 +991,9 @@ impl FixedSums {
                     let block = &mut self.blocks[packed(k, a, b)];
                     for (i, &x) in xa.iter().enumerate() {
                         let wx = w * x;
-                        block[i * db..(i + 1) * db].iter_mut().zip(xb).for_each(|(o, y)| *o += wx * y);
+                        // A block on the diagonal is symmetric: its upper triangle is enough.
+                        let from = if a == b { i } else { 0 };
+                        block[i * db + from..(i + 1) * db].iter_mut().zip(&xb[from..]).for_each(|(o, y)| *o += wx * y);
                     }
                 }
             }
@@ -980,7 +1009,7 @@ impl FixedSums {
                         if wz != 0.0 {
                             let da = plan.x[a].dense.len();
                             let xa = &panel.x[a][r * da..(r + 1) * da];
-                            plan.x[a].dense.iter().zip(xa).for_each(|(c, x)| out[c.coef] += wz * x);
+                            plan.x[a].add(out, wz, xa);
                             self.entries[a].iter().for_each(|&(j, x)| out[j as usize] += wz * x);
                         }
                     }
@@ -1036,9 +1065,9 @@ impl FixedSums {
                 let db = plan.x[b].dense.len();
                 let block = &self.blocks[packed(k, a, b)];
                 for (i, ci) in plan.x[a].dense.iter().enumerate() {
-                    for (j, cj) in plan.x[b].dense.iter().enumerate() {
+                    for (j, cj) in plan.x[b].dense.iter().enumerate().skip(if a == b { i } else { 0 }) {
                         s.xx[ci.coef + cj.coef * p] += block[i * db + j];
-                        if a != b {
+                        if a != b || i != j {
                             s.xx[cj.coef + ci.coef * p] += block[i * db + j];
                         }
                     }
@@ -1101,6 +1130,10 @@ fn skewness_range(
         for r in 0..n {
             let mut sq = [0.0; MAX_K * MAX_K];
             for (f, zf) in plan.z.iter().enumerate() {
+                if zf.intercept {
+                    sq[zf.columns[0].component * (k + 1)] += cov.diag[f][panel.codes[f][r] as usize];
+                    continue;
+                }
                 let cols = zf.columns.len();
                 let l = panel.codes[f][r] as usize;
                 let z = &panel.z[f][r * cols..(r + 1) * cols];
@@ -1115,6 +1148,12 @@ fn skewness_range(
                 let (lead, other) = (&plan.z[pair.lead], &plan.z[pair.other]);
                 let (kl, ko) = (lead.columns.len(), other.columns.len());
                 let e = plan.entry[p][start + r] as usize;
+                if lead.intercept && other.intercept {
+                    let (a, b) = (lead.columns[0].component, other.columns[0].component);
+                    sq[a * k + b] += cov.pairs[p][e];
+                    sq[b * k + a] += cov.pairs[p][e];
+                    continue;
+                }
                 let c = &cov.pairs[p][e * kl * ko..(e + 1) * kl * ko];
                 let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
                 for b in 0..ko {
@@ -1138,13 +1177,16 @@ fn skewness_range(
             }
             let d = &d3[(start + r) * k3..(start + r + 1) * k3];
             let mut s = [0.0; MAX_K];
-            for (t, s) in s[..k].iter_mut().enumerate() {
+            if k == 1 {
+                s[0] = 0.5 * d[0] * sq[0];
+            }
+            for (t, s) in s[..k].iter_mut().enumerate().filter(|_| k > 1) {
                 *s = 0.5 * (0..k * k).map(|ab| d[third[ab * k + t]] * sq[ab]).sum::<f64>();
             }
             for (c, xp) in plan.x.iter().enumerate() {
                 let dc = xp.dense.len();
                 let x = &panel.x[c][r * dc..(r + 1) * dc];
-                xp.dense.iter().zip(x).for_each(|(col, x)| out.x[col.coef] += s[c] * x);
+                xp.add(&mut out.x, s[c], x);
                 if !xp.sparse.is_empty() {
                     sparse_entries(xp, &rows.components[c], start + r, &mut entries);
                     entries.iter().for_each(|&(j, x)| out.x[j as usize] += s[c] * x);
@@ -1153,6 +1195,10 @@ fn skewness_range(
             for (f, zf) in plan.z.iter().enumerate() {
                 let cols = zf.columns.len();
                 let l = panel.codes[f][r] as usize;
+                if zf.intercept {
+                    out.z[f][l] += s[zf.columns[0].component];
+                    continue;
+                }
                 for (c, col) in zf.columns.iter().enumerate() {
                     out.z[f][l * cols + c] += s[col.component] * panel.z[f][r * cols + c];
                 }
@@ -1259,7 +1305,7 @@ pub fn fixed_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<f64> {
             for (c, xp) in plan.x.iter().enumerate() {
                 let (d, g) = (xp.dense.len(), t[(start + r) * k + c]);
                 let x = &panel.x[c][r * d..(r + 1) * d];
-                xp.dense.iter().zip(x).for_each(|(col, x)| out[col.coef] += g * x);
+                xp.add(&mut out, g, x);
                 if !xp.sparse.is_empty() {
                     sparse_entries(xp, &rows.components[c], start + r, &mut entries);
                     entries.iter().for_each(|&(j, x)| out[j as usize] += g * x);

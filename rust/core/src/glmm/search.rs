@@ -9,7 +9,8 @@ use crate::dense;
 use crate::design::Moments;
 use crate::linear::{self, Component};
 use crate::optimise::{
-    self, apply, at_floor, clip_all, curvature, floor_slopes, invert, Boundary, Model, Options, Outcome,
+    self, apply, at_floor, clip_all, floor_slopes, free_curvature, hessian, invert, turning, Boundary, Model, Options,
+    Outcome,
 };
 use crate::CoreError;
 
@@ -126,16 +127,19 @@ struct Joint {
 }
 
 impl Joint {
-    /// `free` of the c directions are pattern parameters, which join beta.
+    /// `free` of the c directions are pattern parameters, which join beta; `rest` are those that rest on a floor.
     fn new(
         slope: &Slope,
         sigma: &linear::Slope,
+        turning: &[f64],
         (p, free, c): (usize, usize, usize),
+        rest: &[bool],
         close: bool,
         damping: f64,
     ) -> (Self, f64) {
         let n = p + c;
-        let (hcc, least) = curvature(sigma, c, close, damping);
+        let curvature = free_curvature(sigma, turning, rest, close);
+        let (hcc, least) = (hessian(&curvature, turning, damping), curvature.least);
         let mut h = vec![0.0; n * n];
         for j in 0..p {
             for i in 0..p {
@@ -220,7 +224,7 @@ impl Joint {
             }
         }
         let hcc = positive(&hcc, c);
-        let model = Model { components, gradient: &gc, hessian: hcc, fixed };
+        let model = Model::plain(components, gc, hcc, fixed);
         let d = if c > 0 { model.minimise() } else { vec![] };
         let decrease = 0.5 * dot(&gb, &gb) - if c > 0 { model.value(&d) } else { 0.0 };
         let mut db: Vec<f64> = gb.iter().map(|g| -g).collect();
@@ -315,14 +319,16 @@ pub fn minimise(
     let mut stale = false;
     let (slope, held) = loop {
         let slope = e.slope(rows, &point);
-        let fixed = at_floor(e.moments(), units, &components, &point.lambda, &slope.n);
+        let working = working_slope(&slope, 0);
+        let fixed = at_floor(e.moments(), units, &components, &point.lambda, &working_slope(&slope, free));
         let held = patterns::held(&e.patterns, &point.shape, &floors, &slope.gradient[..free]);
         let rest: Vec<bool> = held.iter().chain(&fixed).copied().collect();
         if rest != resting {
             secants.clear();
             last = None;
-            resting = rest;
+            resting.clone_from(&rest);
         }
+        let turned = padded(&turning(e.moments(), &components, &slope.n, &fixed), free, c);
         let mark = Mark::new(e, &point, &slope);
         if let Some(before) = last.take() {
             secants.push(mark.secant(&before));
@@ -331,18 +337,10 @@ pub fn minimise(
             }
         }
         let local: Vec<_> = secants.iter().map(|s| s.local(e.moments(), &point.lambda, &components, &fixed)).collect();
-        let working = linear::Slope {
-            u: vec![],
-            n: vec![],
-            gradient: slope.gradient.clone(),
-            average: slope.average.clone(),
-            expected: slope.expected.clone(),
-            observed: slope.observed.clone(),
-        };
         let mut accepted = None;
         let mut fresh = true;
         loop {
-            let (mut joint, l) = Joint::new(&slope, &working, (p, free, c + free), close, damping);
+            let (mut joint, l) = Joint::new(&slope, &working, &turned, (p, free, c + free), &rest, close, damping);
             if close {
                 least = l;
             }
@@ -410,6 +408,36 @@ pub fn minimise(
         }
     };
     finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
+}
+
+/// The curvature as the optimiser of linear mixed models takes it, without the first `skip` directions. There is no
+/// residual variance to profile.
+fn working_slope(slope: &Slope, skip: usize) -> linear::Slope {
+    let n = slope.gradient.len();
+    let c = n - skip;
+    let part = |a: &[f64]| linear::Curvature {
+        sigma: (0..c * c).map(|t| a[skip + t % c + (skip + t / c) * n]).collect(),
+        mixed: vec![0.0; c],
+    };
+    linear::Slope {
+        u: vec![],
+        n: slope.n.clone(),
+        gradient: slope.gradient[skip..].to_vec(),
+        average: part(&slope.average),
+        expected: part(&slope.expected),
+        observed: part(&slope.observed),
+        nu: 1.0,
+    }
+}
+
+/// A matrix of the components inside one of all directions.
+fn padded(a: &[f64], skip: usize, c: usize) -> Vec<f64> {
+    let n = skip + c;
+    let mut out = vec![0.0; n * n];
+    for j in 0..c {
+        out[(skip + j) * n + skip..(skip + j + 1) * n].copy_from_slice(&a[j * c..(j + 1) * c]);
+    }
+    out
 }
 
 /// The change of Sigma* by factor: entries of the components and pattern directions.

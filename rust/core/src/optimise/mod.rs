@@ -1,0 +1,76 @@
+//! The one optimiser: Newton steps on the variance scale, taken so that every covariance stays positive semidefinite.
+//!
+//! At Lambda the deviance is a function of Sigma* = I + delta. Its quadratic model (gradient N, curvature the expected
+//! information far away, the observed information near the optimum) is minimised over delta = L L' - I,
+//! so a zero variance is an ordinary point that a single step can reach or leave. Directions whose variance is negligible rest on a floor that is far below anything the data can see; when the search has ended they
+//! are set to exactly zero and reported as the boundary. A direction on the floor whose gradient points inwards leaves
+//! it by itself: on the variance scale a boundary saddle has a slope. Where the search ends, first and second order
+//! conditions are examined apart from the search (`certificate`); what fails them is left along the direction found.
+
+mod certificate;
+mod model;
+mod scale;
+mod search;
+
+pub(crate) use certificate::at_floor;
+pub(crate) use model::{apply, free_curvature, hessian, turning, Model};
+pub(crate) use scale::clip_all;
+pub use scale::{floored, invert, sigma_gradient, units};
+pub(crate) use search::floor_slopes;
+pub use search::minimise;
+
+use crate::linear::Solution;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stop when the predicted change of the deviance is below this.
+    pub tolerance: f64,
+    pub max_evaluations: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { tolerance: 1e-9, max_evaluations: 200 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Converged,
+    MaxEvaluations,
+    Stalled,
+}
+
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Converged => "converged",
+            Outcome::MaxEvaluations => "max_evaluations",
+            Outcome::Stalled => "stalled",
+        }
+    }
+}
+
+/// A covariance that is not of full rank at the optimum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Boundary {
+    pub term: usize,
+    pub rank: usize,
+    /// Change of the deviance per unit of (dimensionless) variance in each zero direction: positive at an optimum.
+    pub multipliers: Vec<f64>,
+}
+
+pub struct Optimum {
+    pub lambda: Vec<Vec<f64>>,
+    pub solution: Solution,
+    pub outcome: Outcome,
+    pub iterations: usize,
+    pub evaluations: usize,
+    /// Predicted change of the deviance at the end.
+    pub decrease: f64,
+    /// Smallest eigenvalue of the observed information relative to the average information, free directions only.
+    pub curvature: f64,
+    pub boundary: Vec<Boundary>,
+    /// d deviance / d Sigma (relative, internal coordinates) of every factor at the end.
+    pub sigma_gradient: Vec<Vec<f64>>,
+}
