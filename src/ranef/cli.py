@@ -115,6 +115,11 @@ def _fit(options: argparse.Namespace) -> int:
         options.formula,
         data,
         family=options.family,
+        link=options.link,
+        dispersion=options.dispersion,
+        zero_inflation=options.zero_inflation,
+        trials=options.trials,
+        quadrature=options.quadrature,
         method=options.method,
         precision_weights=options.weights,
         offset=options.offset,
@@ -405,6 +410,11 @@ def _fit_options(commands: Any) -> None:
     p.add_argument("data", metavar="DATA", help="CSV, TSV (also gzipped) or Parquet file; - for CSV on standard input")
     p.add_argument("formula", metavar="FORMULA", help='as in lme4: "y ~ x + (x | g)"; text columns are factors')
     p.add_argument("--family", default="gaussian", help="distribution of the response (default: gaussian)")
+    p.add_argument("--link", help="link of the mean (default: the family's)")
+    p.add_argument("--dispersion", metavar="FORMULA", help='of the dispersion: "~ x"')
+    p.add_argument("--zero-inflation", metavar="FORMULA", help='of the probability of extra zeros: "~ 1"')
+    p.add_argument("--trials", metavar="COL", help="denominator of a binomial proportion")
+    p.add_argument("--quadrature", type=int, default=1, help="nodes; 1 (default) is Laplace's approximation")
     p.add_argument("--method", choices=("reml", "ml"), help="criterion (default for gaussian: reml)")
     p.add_argument("--weights", metavar="COL", help="precision weights: the residual variance is sigma^2 / weight")
     p.add_argument("--offset", metavar="COL", help="column added to the linear predictor")

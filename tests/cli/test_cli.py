@@ -331,3 +331,11 @@ def test_as_a_process(csv):
     found = run("y ~")
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
+
+
+def test_generalised_models(tmp_path, capsys):
+    path = tmp_path / "cbpp.csv"
+    rf.datasets.cbpp().to_csv(path, index=False)
+    formula = "incidence / size ~ factor(period) + (1 | herd)"
+    assert main(["fit", str(path), formula, "--family", "binomial", "--trials", "size"]) == 0
+    assert "binomial (logit link)" in capsys.readouterr().out
