@@ -73,11 +73,11 @@ def test_standard_errors(pair):
     theirs = glmm.coefficients(ref, "se")
     if ref["id"].startswith("clmm"):
         pytest.skip("clmm's Hessian is a rough difference quotient; tests/engines compares with an exact one")
-    if ref["id"] == "tmb_epil2":
-        pytest.xfail("a slope with an SD of nearly zero: the core finds no covariance matrix")
     if any(sd < SD_FLOOR for sd in glmm.spreads(ref).values()):
         pytest.skip("a variance on the boundary: R's Hessian includes its log-SD")
     ours = table(m, "fixed", "component", "term", value="std_error")
+    if ref["id"] == "tmb_epil2" and np.isnan(ours["mean", "Base"]):
+        pytest.xfail("a slope with an SD of nearly zero: the core finds no covariance matrix")
     # Richardson's Hessian of lme4's deviance is noisy in the third digit for the large models, its own is not.
     own = glmm.coefficients(ref, "se_pkg")
     theirs = {k: own[k] if k in own and abs(ours[k] - own[k]) < abs(ours[k] - v) else v for k, v in theirs.items()}
