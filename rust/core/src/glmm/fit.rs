@@ -238,7 +238,7 @@ impl Glmm {
     }
 
     /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
-    /// gradient. NaN for dropped columns; NaN everywhere where the Hessian is not positive definite.
+    /// gradient. NaN for dropped columns and for parameters that take part in a direction without curvature.
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
         let at = self.at()?.clone();
         let mut theta = self.engine.model.theta_of(&self.engine.model.term_lambda(&at.lambda));
@@ -336,6 +336,7 @@ impl Glmm {
         for &b in &kept {
             for &a in &kept {
                 let mut sum = 0.0;
+                // Only entries that matter: NaN must not spread.
                 for j in (0..q).filter(|&j| map[b + j * full] != 0.0) {
                     for i in (0..q).filter(|&i| map[a + i * full] != 0.0) {
                         sum += map[a + i * full] * v[i + j * q] * map[b + j * full];
@@ -348,14 +349,53 @@ impl Glmm {
     }
 }
 
-/// Inverse of a positive definite matrix, scaled to a unit diagonal first.
+/// Share of a null direction that makes a parameter unidentified.
+const LOADING: f64 = 1e-4;
+/// Eigenvalue of the scaled Hessian below which its direction counts as flat.
+const FLAT: f64 = 1e-7;
+
+/// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
+/// that it identifies: parameters that take part in a flat direction have NaN.
 fn scaled_inverse(h: &[f64], q: usize) -> Option<Vec<f64>> {
+    if h.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
     let d: Vec<f64> = (0..q).map(|j| 1.0 / h[j + j * q].abs().max(1e-300).sqrt()).collect();
-    let mut l: Vec<f64> = (0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect();
-    dense::cholesky(&mut l, q, q).ok()?;
-    let mut v = dense::inverse_from_cholesky(&l, q, q);
+    let scaled: Vec<f64> = (0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect();
+    let mut l = scaled.clone();
+    let mut v = if dense::cholesky(&mut l, q, q).is_ok() {
+        dense::inverse_from_cholesky(&l, q, q)
+    } else {
+        identified_inverse(&scaled, q)
+    };
     (0..q * q).for_each(|t| v[t] *= d[t % q] * d[t / q]);
     Some(v)
+}
+
+fn identified_inverse(h: &[f64], q: usize) -> Vec<f64> {
+    let (w, e) = dense::eigen_symmetric(h, q);
+    let mut out = vec![0.0; q * q];
+    let mut flat = vec![false; q];
+    for (t, &w) in w.iter().enumerate() {
+        let axis = &e[t * q..(t + 1) * q];
+        if w < FLAT {
+            axis.iter().zip(&mut flat).for_each(|(v, f)| *f |= v.abs() > LOADING);
+            continue;
+        }
+        for j in 0..q {
+            for i in 0..q {
+                out[i + j * q] += axis[i] * axis[j] / w;
+            }
+        }
+    }
+    for j in 0..q {
+        for i in 0..q {
+            if flat[i] || flat[j] {
+                out[i + j * q] = f64::NAN;
+            }
+        }
+    }
+    out
 }
 
 /// Intercepts from the family's moments, everything else zero.
