@@ -253,6 +253,17 @@ impl Numeric {
         Ok(())
     }
 
+    /// Smallest squared pivot: small where the matrix is nearly singular.
+    pub fn least_pivot(&self, sym: &Symbolic) -> f64 {
+        let mut least = f64::INFINITY;
+        for s in &sym.supers {
+            let (panel, w) = (self.panel(s), s.width as usize);
+            let ld = w + s.below as usize;
+            (0..w).for_each(|j| least = least.min(panel[j + j * ld]));
+        }
+        least * least
+    }
+
     fn log_determinant(&self, sym: &Symbolic) -> f64 {
         let mut sum = 0.0;
         for s in &sym.supers {

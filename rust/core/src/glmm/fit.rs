@@ -254,16 +254,11 @@ impl Glmm {
         let latent = self.engine.latent.clone();
         let mut moves = vec![0.0; latent.len() * q];
         for j in (0..q).filter(|j| !latent.contains(j)) {
-            let mut side = |sign: f64| {
-                let (mut b, mut t) = (at.beta.clone(), theta.clone());
-                if j < p {
-                    b[j] += sign * step[j];
-                } else {
-                    t[j - p] += sign * step[j];
-                }
-                self.gradient(rows, &b, &t, &at.u)
+            let Some((up, down)) = self.neighbours(rows, &at, &theta, j, &mut step[j]) else {
+                // The density ends right beside the optimum: there is no second derivative.
+                self.restore(rows)?;
+                return Ok(self.user_covariance(None, p, theta.len()));
             };
-            let (up, down) = (side(1.0)?, side(-1.0)?);
             for (i, (a, b)) in up.beta.iter().chain(&up.theta).zip(down.beta.iter().chain(&down.theta)).enumerate() {
                 h[i + j * q] = (a - b) / (4.0 * step[j]);
             }
@@ -285,6 +280,34 @@ impl Glmm {
     }
 
     /// Latent coefficients: their information given the covariances, X'V^-1X of the working model.
+    /// Gradients on both sides of the optimum along parameter j; the step shrinks where the density ends.
+    fn neighbours(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        at: &Point,
+        theta: &[f64],
+        j: usize,
+        step: &mut f64,
+    ) -> Option<(Gradient, Gradient)> {
+        let p = at.beta.len();
+        for _ in 0..3 {
+            let mut side = |shift: f64| {
+                let (mut b, mut t) = (at.beta.clone(), theta.to_vec());
+                if j < p {
+                    b[j] += shift;
+                } else {
+                    t[j - p] += shift;
+                }
+                self.gradient(rows, &b, &t, &at.u).ok()
+            };
+            if let (Some(up), Some(down)) = (side(*step), side(-*step)) {
+                return Some((up, down));
+            }
+            *step *= 0.1;
+        }
+        None
+    }
+
     /// Covariance where some coefficients are latent: theirs given the rest is that of the joint mode, and they follow
     /// the rest by `moves` (d latent / d outer, r x q).
     fn latent_covariance(&self, at: &Point, h: &[f64], q: usize, moves: &[f64]) -> Result<Option<Vec<f64>>, CoreError> {

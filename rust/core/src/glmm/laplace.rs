@@ -20,6 +20,8 @@ use super::patterns::{self, Patterned};
 use super::quadrature::{self, Groups, Rule};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
 
+/// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
+const SINGULAR: f64 = 0.1;
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
 /// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
@@ -247,6 +249,13 @@ impl Engine {
         self.load(&mut s);
         self.factorise(lambda)?;
         self.load_fixed(&s.xx);
+        // Without the prior's part the mode would be a saddle; where even with it H loses rank, the approximated
+        // likelihood has poles that are no optima.
+        if self.lmm().numeric.least_pivot(&self.lmm().symbolic) < SINGULAR {
+            return Err(CoreError::NotPositiveDefinite(
+                "Laplace's approximation breaks down: the mode of the random effects is nearly flat".into(),
+            ));
+        }
         let mut deviance = 2.0 * s.value + dot(&u, &u) + self.lmm().numeric.logdet;
         let mut weights = vec![];
         if let Some(rule) = &self.rule {

@@ -20,6 +20,10 @@ use super::rows::GlmmRows;
 
 /// Pairs kept for the secant correction.
 const MEMORY: usize = 12;
+/// Rejected trials and late iterations after which the working curvature is not trusted any more.
+const PATIENCE: usize = 8;
+/// Iterations that are not late.
+const USUAL: usize = 14;
 
 pub struct Found {
     pub point: Point,
@@ -169,6 +173,13 @@ impl Joint {
         (Joint { p: p + free, c: c - free, gradient, hessian: h }, least)
     }
 
+    /// Take a measured Hessian instead, made positive definite.
+    fn replace(&mut self, h: &[f64], damping: f64) {
+        let n = self.p + self.c;
+        self.hessian = positive(h, n);
+        (0..n).for_each(|i| self.hessian[i * (n + 1)] *= 1.0 + damping);
+    }
+
     /// Profile out coefficients that are found inside (their gradient is zero).
     fn eliminate(&mut self, latent: &[usize]) {
         let n = self.p + self.c;
@@ -301,14 +312,25 @@ pub fn minimise(
 ) -> Result<Found, CoreError> {
     let components = e.lmm().components.clone();
     let (p, c, free) = (e.plan.p(), components.len(), from.shape.len());
-    let first = e.evaluations;
+    let mut first = e.evaluations;
+    let mut trouble = 0;
     let floors = patterns::floors(e.moments(), &e.patterns, units);
     let shape = patterns::step(from.shape, &vec![0.0; free], &floors);
     let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
     e.tolerance = 1e-2;
-    let mut point = e.evaluate(rows, from.beta, &lambda, &shape, &zero)?;
+    let mut begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
+    for _ in 0..3 {
+        // Random effects that leave the support or overflow: begin with smaller ones.
+        if begun.is_err() {
+            lambda.iter_mut().flatten().for_each(|l| *l *= 0.1);
+            lambda = clip_all(e.moments(), units, &lambda, false).0;
+            patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
+            begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
+        }
+    }
+    let mut point = begun?;
     let mut secants: Vec<Secant> = vec![];
     let mut last: Option<Mark> = None;
     let (mut damping, mut close, mut iterations) = (0.0, false, 0);
@@ -337,15 +359,28 @@ pub fn minimise(
             }
         }
         let local: Vec<_> = secants.iter().map(|s| s.local(e.moments(), &point.lambda, &components, &fixed)).collect();
+        trouble += (iterations > USUAL) as usize;
+        let measured = if trouble >= PATIENCE {
+            let before = e.evaluations;
+            let h = measure(e, rows, &point, &mark, &slope, &components, &fixed);
+            stale = true;
+            first += e.evaluations - before;
+            h
+        } else {
+            None
+        };
         let mut accepted = None;
-        let mut fresh = true;
+        let mut fresh = measured.is_none();
         loop {
             let (mut joint, l) = Joint::new(&slope, &working, &turned, (p, free, c + free), &rest, close, damping);
             if close {
                 least = l;
             }
+            if let Some(h) = &measured {
+                joint.replace(h, damping);
+            }
             joint.eliminate(&e.latent);
-            if damping < 0.5 {
+            if damping < 0.5 && measured.is_none() {
                 local.iter().for_each(|(s, y)| bfgs(&mut joint.hessian, p + free + c, s, y));
             }
             (0..free).filter(|&i| held[i]).for_each(|i| joint.hold(p + i));
@@ -390,6 +425,7 @@ pub fn minimise(
                 }
                 _ => {
                     stale = true;
+                    trouble += 1;
                     damping = (damping * 5.0).max(0.5);
                     if damping > 1e8 {
                         outcome = Outcome::Stalled;
@@ -408,6 +444,52 @@ pub fn minimise(
         }
     };
     finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
+}
+
+/// Hessian of the deviance in (beta, directions) from differences of its exact gradient: for the few models (mixtures with
+/// random effects in several parameters) whose curvature the working linear model does not resemble.
+fn measure(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    point: &Point,
+    mark: &Mark,
+    slope: &Slope,
+    components: &[Component],
+    fixed: &[bool],
+) -> Option<Vec<f64>> {
+    let (p, free, c) = (point.beta.len(), point.shape.len(), components.len());
+    let n = p + free + c;
+    let mut h = vec![0.0; n * n];
+    e.tolerance = 0.1 * INNER_TOLERANCE;
+    for j in 0..n {
+        if e.latent.contains(&j) || (j >= p + free && fixed[j - p - free]) {
+            h[j + j * n] = 1.0;
+            continue;
+        }
+        let own = if j < p { slope.beta_curvature[j + j * p] } else { slope.average[(j - p) * (free + c + 1)] };
+        let size = (1e-3 / own.abs().max(1e-12).sqrt()).min(if j < p { 0.1 } else { 1e-2 });
+        let (mut beta, mut shape, mut d) = (point.beta.clone(), point.shape.clone(), vec![0.0; c]);
+        match j {
+            j if j < p => beta[j] += size,
+            j if j < p + free => shape[j - p] += size,
+            j => d[j - p - free] = size,
+        }
+        let mut lambda = apply(e.moments(), components, &point.lambda, &d);
+        patterns::put(e.moments(), &e.patterns, &shape, &mut lambda).ok()?;
+        let at = e.evaluate(rows, &beta, &lambda, &shape, &point.u).ok()?;
+        let there = e.slope(rows, &at);
+        let secant = Mark::new(e, &at, &there).secant(mark);
+        let (_, y) = secant.local(e.moments(), &point.lambda, components, fixed);
+        (0..n).for_each(|i| h[i + j * n] = y[i] / size);
+    }
+    for j in 0..n {
+        for i in 0..j {
+            let v = 0.5 * (h[i + j * n] + h[j + i * n]);
+            h[i + j * n] = v;
+            h[j + i * n] = v;
+        }
+    }
+    h.iter().all(|v| v.is_finite()).then_some(h)
 }
 
 /// The curvature as the optimiser of linear mixed models takes it, without the first `skip` directions. There is no
