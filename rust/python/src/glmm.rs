@@ -11,7 +11,7 @@ use ranef_core::structure::Pattern;
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
 use crate::family::{family_from, DataArrays};
-use crate::lmm::{floats, matrix, options, pool, rows_by, solve, vector, Pool};
+use crate::lmm::{floats, is_long, matrix, options, pool, rows_by, search, solve, vector, Pool};
 
 struct ComponentArrays<'py> {
     blocks: Vec<(BlockArrays<'py>, usize)>,
@@ -239,8 +239,10 @@ impl Glmm {
         }
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
+        // Rows are read in every step of the inner search, some hundred times a fit.
+        let long = is_long(20 * self.n, self.core.engine.lmm().symbolic.flops());
         let core = &mut self.core;
-        let r = solve(py, &self.pool, || core.fit(&rows, &from, method, &opts))?;
+        let r = search(py, &self.pool, &opts.stop, long, || core.fit(&rows, &from, method, &opts))?;
         report(py, r)
     }
 

@@ -120,6 +120,8 @@ impl Glmm {
             }
         };
         let from = search::First { beta: &beta, lambda: &lambda, shape: &shape };
+        // A search that fails leaves the engine somewhere else.
+        self.at = None;
         let found = search::minimise(e, rows, &units, &from, options)?;
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);
