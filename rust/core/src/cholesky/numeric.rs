@@ -602,6 +602,9 @@ impl RowSolver<'_> {
             let rows = scalar_rows(self.sym, s, false, &mut self.index);
             for (j, column) in panel.chunks_exact(w + r).enumerate() {
                 let v = std::mem::take(&mut self.value[at + j]);
+                if v == 0.0 || r == 0 {
+                    continue;
+                }
                 for (&q, l) in rows.iter().zip(&column[w..]) {
                     self.value[q as usize] -= l * v;
                 }
