@@ -510,7 +510,9 @@ class Fit:
         Parameters
         ----------
         effects : "fixed" | "ran_pars" | "ran_vals", or several of them
-            Fixed effects (t tests with Satterthwaite's df), standard deviations and correlations, conditional modes.
+            Fixed effects (t tests with Satterthwaite's df), standard deviations and correlations (standard
+            errors by the delta method; NaN for a term whose covariance is singular: on the boundary the likelihood has
+            no quadratic top), conditional modes.
         conf_int, conf_level : bool, float
             Add `conf_low`, `conf_high`.
         method : "wald"

@@ -74,3 +74,23 @@ def test_prediction_of_a_row_with_a_missing_value_is_missing(crossed):
     theirs = np.array(raw["na_row"], dtype=float)
     np.testing.assert_allclose(crossed.predict(new, re="none"), theirs, rtol=1e-5)
     assert np.isnan(theirs[0])
+
+
+@pytest.mark.parametrize(("method", "key"), [("ml", "vcov_full_observed"), ("reml", "vcov_full_reml")])
+def test_standard_errors_of_the_variance_parameters(method, key):
+    theirs = np.array(reference.load("post_sleepstudy_vcov_theta").raw[key]["matrix"])[2:, 2:]
+    fit = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"), method=method)
+    term = fit.varcorr()["Subject"]
+    (a, b), cor = term.sd, term.corr[1, 0]
+    # merDeriv's parameters are variances and covariances: d (sd, sd, cor, sigma) / d (var, cov, var, sigma^2).
+    slopes = np.array(
+        [
+            [1 / (2 * a), 0, 0, 0],
+            [0, 0, 1 / (2 * b), 0],
+            [-cor / (2 * a**2), 1 / (a * b), -cor / (2 * b**2), 0],
+            [0, 0, 0, 1 / (2 * fit.sigma)],
+        ]
+    )
+    expected = np.sqrt(np.diag(slopes @ theirs @ slopes.T))
+    # lme4's optimum is off by about 1e-7 of a parameter, our Hessian differences exact gradients.
+    np.testing.assert_allclose(fit.tidy("ran_pars")["std_error"], expected, rtol=1e-6)

@@ -55,6 +55,24 @@ def test_variance_parameters_have_the_names_of_broom_mixed(m):
     np.testing.assert_allclose(table["estimate"], [24.7405, 5.92213, 0.06555, 25.5918], rtol=1e-4)
 
 
+def test_standard_errors_of_a_balanced_one_way_layout():
+    # The ANOVA's mean squares are independent scaled chi-squares: Var(MS) = 2 E(MS)^2 / df (Searle et al. 1992, 3.8).
+    data = rf.datasets.load("Dyestuff")
+    m = rf.fit("Yield ~ 1 + (1 | Batch)", data)
+    inside, between = m.sigma**2, m.sigma**2 + 5 * m.varcorr()["Batch"].cov[0, 0]
+    variance = (2 * between**2 / 5 + 2 * inside**2 / 24) / 25
+    expected = [np.sqrt(variance) / (2 * m.varcorr()["Batch"].sd[0]), m.sigma / np.sqrt(48)]
+    np.testing.assert_allclose(m.tidy("ran_pars")["std_error"], expected, rtol=1e-6)  # differences of gradients
+
+
+def test_parameters_on_the_boundary_have_no_standard_error():
+    alone = rf.fit("Yield ~ 1", rf.datasets.load("Dyestuff2")).tidy("ran_pars")["std_error"]
+    found = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff2")).tidy("ran_pars")["std_error"]
+    assert np.isnan(found[0])
+    # With the variance held at 0 sigma is that of the plain linear model.
+    np.testing.assert_allclose([found[1], alone[0]], 3.716 / np.sqrt(2 * 29), rtol=1e-4)
+
+
 def test_independent_terms_have_no_correlation():
     m = rf.fit("Reaction ~ Days + (Days || Subject)", rf.datasets.load("sleepstudy"))
     assert [t for t in m.tidy("ran_pars")["term"] if t.startswith("cor")] == []

@@ -231,3 +231,15 @@ def test_aligned_with_the_input():
     assert_allclose(m.predict(data), m.fitted(align="input"))
     with pytest.raises(OptionError, match="align"):
         m.fitted(align="index")
+
+
+def test_standard_errors_do_not_depend_on_how_many_rows_are_asked():
+    # Many rows are solved with the inverse of the dense part of the factor, few rows one by one.
+    rng = np.random.default_rng(5)
+    n, levels = 1500, 60
+    data = pd.DataFrame({"g": rng.integers(0, levels, n), "h": rng.integers(0, levels, n), "x": rng.normal(size=n)})
+    data["y"] = data["x"] + rng.normal(size=levels)[data["g"]] + rng.normal(size=levels)[data["h"]] + rng.normal(size=n)
+    m = rf.fit("y ~ x + (1 | g) + (x | h)", data)
+    together = m.predict(data, std_error=True)["std_error"]
+    apart = [m.predict(data.iloc[i : i + 10], std_error=True)["std_error"] for i in range(0, n, 10)]
+    assert_allclose(together, np.concatenate(apart), rtol=1e-10)  # two ways to solve the same triangle

@@ -10,12 +10,15 @@ pub enum CoreError {
     NotFinite(String),
     /// A matrix that must be positive definite is not (numerically).
     NotPositiveDefinite(String),
+    /// Somebody asked for the end (see `optimise::Stop`).
+    Interrupted,
 }
 
 impl fmt::Display for CoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CoreError::Shape(s) | CoreError::NotFinite(s) | CoreError::NotPositiveDefinite(s) => f.write_str(s),
+            CoreError::Interrupted => f.write_str("interrupted"),
         }
     }
 }

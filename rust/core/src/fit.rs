@@ -110,6 +110,8 @@ impl Model {
             Some(t) => self.lambda_from_theta(t)?,
             None => start::start(self.m()),
         };
+        // A search that fails leaves the factor somewhere else.
+        self.state = None;
         let optimum = optimise::minimise(&mut self.lmm, reml, &first, options)?;
         let report = self.report(reml, &optimum);
         let sigma = report.sigma;
@@ -564,13 +566,16 @@ impl Model {
             }
         }
         let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
-        let parts: Vec<Vec<f64>> = chunks.into_par_iter().map(|r| self.variance_rows(state, r, x, terms)).collect();
+        let inverses = self.lmm.numeric.inverses_for(&self.lmm.symbolic, n);
+        let parts: Vec<Vec<f64>> =
+            chunks.into_par_iter().map(|r| self.variance_rows(state, &inverses, r, x, terms)).collect();
         Ok(parts.into_iter().flatten().collect())
     }
 
     fn variance_rows(
         &self,
         state: &State,
+        inverses: &[Vec<f64>],
         (from, to): (usize, usize),
         x: &(dyn Fn(usize) -> Vec<f64> + Sync),
         terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
@@ -578,7 +583,7 @@ impl Model {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
         let p = m.p();
         let slots = self.slots();
-        let mut solver = self.lmm.numeric.row_solver(sym);
+        let mut solver = self.lmm.numeric.row_solver(sym, inverses);
         let mut out = Vec::with_capacity(to - from);
         let mut z = vec![];
         for i in from..to {

@@ -294,3 +294,16 @@ fn zero_variance_is_the_plain_model() {
     let (v, w) = (m.vcov(&mixed_rows).unwrap(), p.vcov(&plain_rows).unwrap());
     assert!((v[0] - w[0]).abs() < 1e-6 * w[0], "{} {}", v[0], w[0]);
 }
+
+#[test]
+fn a_search_that_was_asked_to_stop_stops() {
+    let c = columns(180);
+    let y = &responses(c.n)[COUNT];
+    let rows = simple(&c, y, 1, false);
+    let options = Options::default();
+    options.stop.request();
+    let mut model = Glmm::new(&rows, family("poisson", false)).unwrap();
+    let stopped = model.fit(&rows, &Start::default(), Method::Quadrature(1), &options);
+    assert_eq!(stopped.err(), Some(ranef_core::CoreError::Interrupted));
+    assert!(model.predictors(&rows).is_err());
+}

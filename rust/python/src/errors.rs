@@ -1,11 +1,14 @@
 //! The one place where an error of the core becomes a Python exception.
 
-use pyo3::exceptions::{PyImportError, PyValueError};
+use pyo3::exceptions::{PyImportError, PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use ranef_core::CoreError;
 
 pub fn to_python(e: CoreError) -> PyErr {
-    PyValueError::new_err(e.to_string())
+    match e {
+        CoreError::Interrupted => PyKeyboardInterrupt::new_err(()),
+        e => PyValueError::new_err(e.to_string()),
+    }
 }
 
 /// The wheels use AVX2 and FMA; say so instead of dying with an illegal instruction.

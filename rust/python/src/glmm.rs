@@ -11,7 +11,7 @@ use ranef_core::structure::Pattern;
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
 use crate::family::{family_from, DataArrays};
-use crate::lmm::{floats, matrix, options, pool, rows_by, solve, vector, Pool};
+use crate::lmm::{floats, is_long, matrix, options, pool, rows_by, search, solve, vector, Pool};
 
 struct ComponentArrays<'py> {
     blocks: Vec<(BlockArrays<'py>, usize)>,
@@ -160,6 +160,15 @@ fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     Ok(d)
 }
 
+fn method_of(method: &str, quadrature: usize) -> PyResult<Method> {
+    match (method, quadrature) {
+        ("reml", _) => Ok(Method::Restricted),
+        ("ml", 0) => Ok(Method::Joint),
+        ("ml", n) => Ok(Method::Quadrature(n)),
+        _ => Err(PyValueError::new_err(format!("unknown method '{method}'"))),
+    }
+}
+
 #[pymethods]
 impl Glmm {
     #[new]
@@ -226,12 +235,7 @@ impl Glmm {
         method: &str,
     ) -> PyResult<Bound<'py, PyDict>> {
         let opts = self::options(options)?;
-        let method = match (method, quadrature) {
-            ("reml", _) => Method::Restricted,
-            ("ml", 0) => Method::Joint,
-            ("ml", n) => Method::Quadrature(n),
-            _ => return Err(PyValueError::new_err(format!("unknown method '{method}'"))),
-        };
+        let method = method_of(method, quadrature)?;
         let mut from = Start::default();
         if let Some(s) = start {
             from.beta = s.get_item("beta")?.map(|v| v.extract()).transpose()?;
@@ -239,9 +243,28 @@ impl Glmm {
         }
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
+        // Rows are read in every step of the inner search, some hundred times a fit.
+        let long = is_long(20 * self.n, self.core.engine.lmm().symbolic.flops());
         let core = &mut self.core;
-        let r = solve(py, &self.pool, || core.fit(&rows, &from, method, &opts))?;
+        let r = search(py, &self.pool, &opts.stop, long, || core.fit(&rows, &from, method, &opts))?;
         report(py, r)
+    }
+
+    /// Stand at (beta, theta) as a fit that ended there does.
+    #[pyo3(signature = (beta, theta, quadrature=1, method="ml"))]
+    fn adopt(
+        &mut self,
+        py: Python<'_>,
+        beta: Vec<f64>,
+        theta: Vec<f64>,
+        quadrature: usize,
+        method: &str,
+    ) -> PyResult<()> {
+        let method = method_of(method, quadrature)?;
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        solve(py, &self.pool, || core.adopt(&rows, &beta, &theta, method))
     }
 
     /// Log-likelihood and its gradient in (beta, theta).

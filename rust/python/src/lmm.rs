@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Builder;
+use std::time::Duration;
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -10,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use ranef_core::design::{Block, Codes};
 use ranef_core::fit::{Model, Report};
-use ranef_core::optimise::Options;
+use ranef_core::optimise::{Options, Stop};
 use ranef_core::CoreError;
 use rayon::ThreadPool;
 
@@ -49,15 +52,85 @@ pub fn solve<T: Send>(
     pool: &Option<Arc<ThreadPool>>,
     work: impl FnOnce() -> Result<T, CoreError> + Send,
 ) -> PyResult<T> {
-    let out = py.detach(|| {
-        // A panic is a bug of the core; it must not take the interpreter's error handling by surprise.
-        catch_unwind(AssertUnwindSafe(|| match pool {
-            Some(p) => p.install(work),
-            None => work(),
-        }))
-    });
+    finished(py.detach(|| caught(pool, work)))
+}
+
+/// What became of work; `Err` is a panic.
+type Caught<T> = std::thread::Result<Result<T, CoreError>>;
+
+/// A panic is a bug of the core; it must not take the interpreter's error handling by surprise.
+fn caught<T: Send>(pool: &Pool, work: impl FnOnce() -> Result<T, CoreError> + Send) -> Caught<T> {
+    catch_unwind(AssertUnwindSafe(|| match pool {
+        Some(p) => p.install(work),
+        None => work(),
+    }))
+}
+
+fn finished<T>(out: Caught<T>) -> PyResult<T> {
     out.map_err(|_| PyRuntimeError::new_err("internal error in the numerical core; please report it"))?
         .map_err(to_python)
+}
+
+/// Multiplications of a factorisation from which a search is watched: smaller ones end before anybody reacts, and a
+/// thread of their own would cost more than they do.
+const FLOPS_WATCHED: f64 = 1e7;
+/// Rows from which it is watched, where rows are read once a fit.
+const ROWS_WATCHED: usize = 50_000;
+/// How often signals are looked at.
+const GLANCE: Duration = Duration::from_millis(100);
+/// Stack of the thread that works, as the main thread has it.
+const STACK: usize = 8 << 20;
+
+/// Whether a search over so many rows, with such a factorisation, is worth watching.
+pub fn is_long(rows: usize, flops: f64) -> bool {
+    rows > ROWS_WATCHED || flops > FLOPS_WATCHED
+}
+
+/// `solve` on a thread of its own, while this one looks for signals: an exception they raise (Ctrl-C) ends the work.
+pub fn watch<T: Send>(
+    py: Python<'_>,
+    pool: &Pool,
+    stop: &Stop,
+    work: impl FnOnce() -> Result<T, CoreError> + Send,
+) -> PyResult<T> {
+    py.detach(|| {
+        std::thread::scope(|scope| {
+            let (done, finish) = mpsc::channel();
+            let job = move || {
+                let out = caught(pool, work);
+                // Nobody listens any more after a signal.
+                let _ = done.send(());
+                out
+            };
+            let worker = Builder::new()
+                .stack_size(STACK)
+                .spawn_scoped(scope, job)
+                .map_err(|e| PyRuntimeError::new_err(format!("cannot start a thread: {e}")))?;
+            while finish.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {
+                if let Err(raised) = Python::attach(|py| py.check_signals()) {
+                    stop.request();
+                    let _ = worker.join();
+                    return Err(raised);
+                }
+            }
+            finished(worker.join().unwrap_or_else(Err))
+        })
+    })
+}
+
+/// `watch` where the work is long, else `solve`.
+pub fn search<T: Send>(
+    py: Python<'_>,
+    pool: &Pool,
+    stop: &Stop,
+    long: bool,
+    work: impl FnOnce() -> Result<T, CoreError> + Send,
+) -> PyResult<T> {
+    if long {
+        watch(py, pool, stop, work)
+    } else {
+        solve(py, pool, work)
+    }
 }
 
 #[pyclass(module = "ranef._core")]
@@ -210,8 +283,9 @@ impl Lmm {
     ) -> PyResult<Bound<'py, PyDict>> {
         let opts = self::options(options)?;
         let start = start.as_ref().map(floats).transpose()?;
+        let long = is_long(self.n(), self.flops());
         let model = &mut self.model;
-        let r = solve(py, &self.pool, || model.fit(reml, start, &opts))?;
+        let r = search(py, &self.pool, &opts.stop, long, || model.fit(reml, start, &opts))?;
         report(py, r)
     }
 
@@ -333,7 +407,8 @@ impl Lmm {
         let rows = arrays.view()?;
         let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
         let model = &self.model;
-        let fits = solve(py, &self.pool, || {
+        let long = is_long(n * m, self.flops() * m as f64);
+        let fits = search(py, &self.pool, &opts.stop, long, || {
             rows.check()?;
             model.refit(&rows, &refs, reml, &opts)
         })?;

@@ -309,8 +309,8 @@ class Rebuilt:
         if self._core is None:
             design, task, found = self._parts
             self._core = make_core(absorbed(design), task)
-            start = {"beta": np.nan_to_num(np.array(found.beta)), "theta": np.array(found.theta)}
-            self._core.fit(start, task.quadrature, task.control.options)  # starts where it ends
+            beta = np.nan_to_num(np.array(found.beta))
+            self._core.adopt(beta.tolist(), list(found.theta), task.quadrature, task.method)
         return getattr(self._core, name)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import Covariance, has_residual
 from ranef.inference.wald import p_value, quantile
@@ -84,7 +85,10 @@ def fixed(m: Fit, level: float | None = None) -> Columns:
 
 
 def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wald intervals are not made for these)
-    """Return standard deviations `sd__x` and correlations `cor__x.y` of each term, and `sd__Observation`."""
+    """Return standard deviations `sd__x` and correlations `cor__x.y` of each term, and `sd__Observation`.
+
+    Their standard errors are those of `inference.deltas`: NaN for a term whose covariance is singular.
+    """
     found = m.varcorr()
     rows = [row for key, term in found.items() for row in _ran_par_rows(key, term)]
     if has_residual(found):
@@ -95,6 +99,7 @@ def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wa
         "group": [r[0] for r in rows],
         "term": [r[1] for r in rows],
         "estimate": np.array([r[2] for r in rows]),
+        "std_error": std_errors(m),
     }
 
 

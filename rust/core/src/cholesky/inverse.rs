@@ -8,16 +8,13 @@ use super::symbolic::{Edge, Super, Symbolic, NONE};
 use crate::dense;
 use crate::design::Moments;
 
-/// Off-diagonal blocks larger than this are left out of the cross-factor information (it only steers the optimiser).
-const CROSS_LIMIT: usize = 16;
-
 impl Numeric {
-    /// Entries of (L L')^-1 on the diagonal blocks, and their squares on the pattern of L.
+    /// Diagonal blocks of (L L')^-1.
     pub fn selected_inverse(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
         self.invert(sym, SelectedInverse::zero(m), m)
     }
 
-    /// The same, and the blocks of the inverse for every observed pair of levels, laid out as `Pair::value`.
+    /// The same, and its blocks for every observed pair of levels, laid out as `Pair::value`.
     pub fn selected_inverse_pairs(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
         let pairs = m.pairs.iter().map(|p| vec![0.0; p.value.len()]).collect();
         self.invert(sym, SelectedInverse { pairs, ..SelectedInverse::zero(m) }, m)
@@ -26,117 +23,26 @@ impl Numeric {
     fn invert(&self, sym: &Symbolic, mut out: SelectedInverse, m: &Moments) -> SelectedInverse {
         let diag: Vec<Shared> = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
         let pairs: Vec<Shared> = out.pairs.iter_mut().map(|d| Shared::new(d)).collect();
-        let mut cross = Cross::zero(m);
-        let template = Cross::zero(m);
         let leads: Vec<usize> = m.pairs.iter().map(|p| p.lead).collect();
-        let ctx = Inverter { num: self, sym, diag: &diag, pairs: &pairs, leads: &leads, template: &template };
+        let ctx = Inverter { num: self, sym, diag: &diag, pairs: &pairs, leads: &leads };
         ctx.orphans(&self.leaves);
         let mut fronts: Vec<(usize, Front)> = vec![];
         for &s in self.schedule.top.iter().rev() {
-            ctx.invert_super(s, &[], &mut fronts, &mut cross);
+            ctx.invert_super(s, &[], &mut fronts);
         }
         let tasks = &self.schedule.tasks;
         if tasks.len() == 1 && self.schedule.top.is_empty() {
-            ctx.run(tasks[0], &[], &mut cross);
+            ctx.run(tasks[0], &[]);
         } else {
-            let parts: Vec<Cross> = group_tasks(tasks)
-                .into_par_iter()
-                .map(|g| {
-                    let mut c = Cross::zero(m);
-                    g.iter().for_each(|&t| ctx.run(t, &fronts, &mut c));
-                    c
-                })
-                .collect();
-            parts.iter().for_each(|c| cross.add(c));
+            group_tasks(tasks).into_par_iter().for_each(|g| g.iter().for_each(|&t| ctx.run(t, &fronts)));
         }
-        out.cross = cross;
         out
     }
 }
 
-/// Squares of inverse blocks between factors f <= g, as sum over blocks M of M[a, b] M[c, d] at ((a, c), (b, d)).
-#[derive(Clone, Debug)]
-pub struct Cross {
-    pub value: Vec<Vec<f64>>,
-    pub factors: usize,
-    widths: Vec<usize>,
-}
-
-impl Cross {
-    fn zero(m: &Moments) -> Self {
-        let widths: Vec<usize> = m.factors.iter().map(|f| f.cols).collect();
-        let n = widths.len();
-        let mut value = vec![];
-        for f in 0..n {
-            for g in f..n {
-                let size = widths[f] * widths[g];
-                value.push(if size > CROSS_LIMIT { vec![] } else { vec![0.0; size * size] });
-            }
-        }
-        Cross { value, factors: n, widths }
-    }
-
-    fn zero_like(other: &Cross) -> Self {
-        let value = other.value.iter().map(|v| vec![0.0; v.len()]).collect();
-        Cross { value, factors: other.factors, widths: other.widths.clone() }
-    }
-
-    pub fn at(&self, f: usize, g: usize) -> &[f64] {
-        &self.value[self.index(f, g)]
-    }
-
-    fn index(&self, f: usize, g: usize) -> usize {
-        f * self.factors - f * (f + 1) / 2 + g
-    }
-
-    fn add(&mut self, other: &Cross) {
-        for (a, b) in self.value.iter_mut().zip(&other.value) {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        }
-    }
-
-    /// Book sums of squares between one node of factor f and the nodes of every factor, and clear them.
-    fn book_sums(&mut self, f: usize, sums: &mut [f64]) {
-        for (g, v) in sums.iter_mut().enumerate() {
-            let at = self.index(f.min(g), f.max(g));
-            self.value[at][0] += if f == g { 2.0 * *v } else { *v };
-            *v = 0.0;
-        }
-    }
-
-    /// Book an off-diagonal block between a node of factor f (rows) and one of factor g (columns).
-    #[inline]
-    fn book(&mut self, f: usize, g: usize, block: impl Fn(usize, usize) -> f64) {
-        let (kf, kg) = (self.widths[f], self.widths[g]);
-        let at = if f <= g { self.index(f, g) } else { self.index(g, f) };
-        let out = &mut self.value[at];
-        if out.is_empty() {
-            return;
-        }
-        if kf == 1 && kg == 1 {
-            let v = block(0, 0);
-            out[0] += if f == g { 2.0 * v * v } else { v * v };
-            return;
-        }
-        let (lo, hi) = if f <= g { (kf, kg) } else { (kg, kf) };
-        let get = |a: usize, b: usize| if f <= g { block(a, b) } else { block(b, a) };
-        for a in 0..lo {
-            for c in 0..lo {
-                for b in 0..hi {
-                    for d in 0..hi {
-                        let v = get(a, b) * get(c, d) + if f == g { get(b, a) * get(d, c) } else { 0.0 };
-                        out[(a * lo + c) * hi * hi + b * hi + d] += v;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Diagonal blocks of the inverse by factor (levels x cols x cols) and the squares of its other known blocks.
+/// Diagonal blocks of the inverse by factor (levels x cols x cols).
 pub struct SelectedInverse {
     pub diag: Vec<Vec<f64>>,
-    pub cross: Cross,
     /// Blocks of the inverse in the layout of `Pair::value`; empty unless they were asked for.
     pub pairs: Vec<Vec<f64>>,
 }
@@ -144,7 +50,7 @@ pub struct SelectedInverse {
 impl SelectedInverse {
     fn zero(m: &Moments) -> Self {
         let diag = m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * f.cols]).collect();
-        SelectedInverse { diag, cross: Cross::zero(m), pairs: vec![] }
+        SelectedInverse { diag, pairs: vec![] }
     }
 }
 
@@ -156,7 +62,6 @@ struct Inverter<'a> {
     pairs: &'a [Shared],
     /// Leading factor of every pair.
     leads: &'a [usize],
-    template: &'a Cross,
 }
 
 impl Inverter<'_> {
@@ -214,29 +119,23 @@ impl Inverter<'_> {
     }
 
     /// A whole subtree, from its root down; `above` holds the fronts of the top.
-    fn run(&self, (from, to): (usize, usize), above: &[(usize, Front)], cross: &mut Cross) {
+    fn run(&self, (from, to): (usize, usize), above: &[(usize, Front)]) {
         let mut fronts: Vec<(usize, Front)> = vec![];
         for s in (from..to).rev() {
             if !self.sym.supers[s].leaf {
-                self.invert_super(s, above, &mut fronts, cross);
+                self.invert_super(s, above, &mut fronts);
                 // Supernodes come in postorder: a front whose first child is behind us is never looked at again.
                 fronts.retain(|(i, _)| self.sym.children(*i).first().is_some_and(|&c| (c as usize) < s));
             }
         }
     }
 
-    fn invert_super(
-        &self,
-        index: usize,
-        above: &[(usize, Front)],
-        fronts: &mut Vec<(usize, Front)>,
-        cross: &mut Cross,
-    ) {
+    fn invert_super(&self, index: usize, above: &[(usize, Front)], fronts: &mut Vec<(usize, Front)>) {
         let s = &self.sym.supers[index];
         let ld = (s.width + s.below) as usize;
         let parent = fronts.iter().chain(above).rev().find(|(i, _)| *i == s.parent as usize);
         let z = self.super_inverse(s, parent.map(|(_, f)| f));
-        self.book_super(s, &z, ld, cross);
+        self.store_diagonal(s, &z, ld);
         if !self.pairs.is_empty() {
             self.store_pairs(s, &z, ld);
         }
@@ -245,12 +144,11 @@ impl Inverter<'_> {
         // Enough batches for any number of threads, and never a number that depends on them.
         let work: f64 = leaves.iter().map(|&c| self.sym.supers[c as usize].leaf_work()).sum();
         let batch = if work < 2e5 { LEAVES } else { (leaves.len() / 16).clamp(16, LEAVES) };
-        let parts: Vec<Cross> = if leaves.len() <= batch {
-            vec![self.invert_leaves(&leaves, &z, ld)]
+        if leaves.len() <= batch {
+            self.invert_leaves(&leaves, &z, ld);
         } else {
-            leaves.par_chunks(batch).map(|c| self.invert_leaves(c, &z, ld)).collect()
-        };
-        parts.iter().for_each(|c| cross.add(c));
+            leaves.par_chunks(batch).for_each(|c| self.invert_leaves(c, &z, ld));
+        }
         if leaves.len() < self.sym.children(index).len() {
             fronts.push((index, Front { a: z, ld }));
         }
@@ -291,46 +189,19 @@ impl Inverter<'_> {
         z
     }
 
-    fn book_super(&self, s: &Super, z: &[f64], ld: usize, cross: &mut Cross) {
+    /// Keep the diagonal blocks of the nodes of a supernode.
+    fn store_diagonal(&self, s: &Super, z: &[f64], ld: usize) {
         let base = self.sym.offset[s.first as usize];
-        let scalar = self.sym.scalar();
-        let w = s.width as usize;
-        let mut factor_of: Vec<usize> = (s.first..s.last).map(|p| self.sym.factor_at[p as usize] as usize).collect();
-        factor_of.extend(self.sym.rows(s).iter().map(|&q| self.sym.factor_at[q as usize] as usize));
-        if scalar {
-            let mut sums = vec![0.0; self.template.factors];
-            for p in 0..w {
-                self.store(s.first as usize + p, z, ld, p);
-                let mut from = p + 1;
-                for run in factor_of[p + 1..].chunk_by(|a, b| a == b) {
-                    let part = &z[from + p * ld..from + run.len() + p * ld];
-                    sums[run[0]] += dot(part, part);
-                    from += run.len();
-                }
-                cross.book_sums(factor_of[p], &mut sums);
-            }
-            return;
-        }
-        let mut starts: Vec<usize> = (s.first..s.last).map(|p| (self.sym.offset[p as usize] - base) as usize).collect();
-        let mut at = w;
-        for &q in self.sym.rows(s) {
-            starts.push(at);
-            at += self.sym.width_at(q as usize);
-        }
-        for (p, &cp) in starts.iter().enumerate().take((s.last - s.first) as usize) {
-            self.store(s.first as usize + p, z, ld, cp);
-            for (q, &cq) in starts.iter().enumerate().skip(p + 1) {
-                cross.book(factor_of[q], factor_of[p], |a, b| z[cq + a + (cp + b) * ld]);
-            }
+        for p in s.first as usize..s.last as usize {
+            self.store(p, z, ld, (self.sym.offset[p] - base) as usize);
         }
     }
 
     /// Diagonal blocks (and pairs) of leaves below a front whose part of the inverse is `z`.
-    fn invert_leaves(&self, leaves: &[u32], z: &[f64], ld: usize) -> Cross {
-        let mut cross = Cross::zero_like(self.template);
+    fn invert_leaves(&self, leaves: &[u32], z: &[f64], ld: usize) {
         let mut batch = Batch::new(self.num, self.sym, leaves);
         batch.multiply(z, ld);
-        let (mut sums, mut zll) = (vec![0.0; self.template.factors], vec![]);
+        let mut zll = vec![];
         for (i, &c) in leaves.iter().enumerate() {
             let s = &self.sym.supers[c as usize];
             let w = s.width as usize;
@@ -359,20 +230,6 @@ impl Inverter<'_> {
                     at += self.sym.width_at(e.row as usize);
                 }
             }
-            if batch.scalar {
-                for (&q, v) in self.sym.rows(s).iter().zip(v) {
-                    sums[self.sym.factor_at[q as usize] as usize] += v * v;
-                }
-                cross.book_sums(f, &mut sums);
-            } else {
-                let mut at = 0;
-                for &q in self.sym.rows(s) {
-                    let g = self.sym.factor_at[q as usize] as usize;
-                    cross.book(g, f, |a, b| v[(at + a) * w + b]);
-                    at += self.sym.width_at(q as usize);
-                }
-            }
         }
-        cross
     }
 }

@@ -237,8 +237,6 @@ fn scatter_wide(values: &[f64], w: usize, rel: &[u32], lo: usize, hi: usize, a: 
 pub struct Batch<'a> {
     sym: &'a Symbolic,
     leaves: &'a [u32],
-    /// All leaves and all rows below them are scalars.
-    pub scalar: bool,
     /// First row of every leaf, offsets of the rows in the front, and where the leaf's products begin.
     start: Vec<u32>,
     rows: Vec<u32>,
@@ -249,7 +247,6 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub fn new(num: &Numeric, sym: &'a Symbolic, leaves: &'a [u32]) -> Self {
-        let scalar = sym.scalar();
         let supers = || leaves.iter().map(|&c| &sym.supers[c as usize]);
         let mut rows = Vec::with_capacity(supers().map(|s| s.below as usize).sum());
         let mut y = Vec::with_capacity(supers().map(|s| (s.below * s.width) as usize).sum());
@@ -264,7 +261,7 @@ impl<'a> Batch<'a> {
             at.push(y.len());
         }
         let v = vec![0.0; y.len()];
-        Batch { sym, leaves, scalar, start, rows, at, y, v }
+        Batch { sym, leaves, start, rows, at, y, v }
     }
 
     /// Y and V of a leaf, rows x width, row-major.

@@ -14,6 +14,6 @@ mod symbolic;
 #[cfg(test)]
 mod tests;
 
-pub use inverse::{Cross, SelectedInverse};
+pub use inverse::SelectedInverse;
 pub use numeric::{Numeric, Source};
 pub use symbolic::Symbolic;

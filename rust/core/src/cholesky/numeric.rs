@@ -538,15 +538,47 @@ pub struct RowSolver<'a> {
     value: Vec<f64>,
     queue: std::collections::BinaryHeap<std::cmp::Reverse<u32>>,
     index: Vec<u32>,
+    inverses: &'a [Vec<f64>],
+    own: Vec<f64>,
 }
 
+/// Supernodes narrower than this are solved row by row: that is cheaper than looking their inverse up.
+const WIDE: usize = 32;
+
 impl Numeric {
-    pub fn row_solver<'a>(&'a self, sym: &'a Symbolic) -> RowSolver<'a> {
+    /// L11^-1 of every wide supernode if it pays for so many rows, else empty. Rows are sparse: few columns of the
+    /// inverse are needed for each. It pays where the widths together are at most the rows: an inverse costs w^3 / 3,
+    /// the w solves in its place w^3 / 2.
+    pub fn inverses_for(&self, sym: &Symbolic, rows: usize) -> Vec<Vec<f64>> {
+        let wide = |s: &&Super| s.width as usize >= WIDE;
+        let pays = sym.supers.iter().filter(wide).map(|s| s.width as usize).sum::<usize>() <= rows;
+        let one = |s: &Super| {
+            let w = s.width as usize;
+            if pays && wide(&s) {
+                dense::inverse_of_lower(self.panel(s), w, w + s.below as usize)
+            } else {
+                vec![]
+            }
+        };
+        sym.supers.iter().map(one).collect()
+    }
+
+    /// `inverses` are those of `inverses_for`.
+    pub fn row_solver<'a>(&'a self, sym: &'a Symbolic, inverses: &'a [Vec<f64>]) -> RowSolver<'a> {
         let mut super_of = vec![0u32; sym.nodes];
         for (i, s) in sym.supers.iter().enumerate() {
             super_of[s.first as usize..s.last as usize].fill(i as u32);
         }
-        RowSolver { num: self, sym, super_of, value: vec![0.0; sym.size], queue: Default::default(), index: vec![] }
+        RowSolver {
+            num: self,
+            sym,
+            super_of,
+            value: vec![0.0; sym.size],
+            queue: Default::default(),
+            index: vec![],
+            inverses,
+            own: vec![],
+        }
     }
 }
 
@@ -569,18 +601,22 @@ impl RowSolver<'_> {
             let (w, r) = (s.width as usize, s.below as usize);
             let panel = self.num.panel(s);
             let at = self.sym.offset[s.first as usize] as usize;
-            dense::solve_left_l(panel, w, w + r, &mut self.value[at..at + w], 1, w);
+            let own = &mut self.value[at..at + w];
+            match self.inverses[i as usize].as_slice() {
+                [] => dense::solve_left_l(panel, w, w + r, own, 1, w),
+                inverse => multiply_lower(inverse, own, &mut self.own),
+            }
+            for (v, row) in own.iter().zip(f[at * width..].chunks_exact(width)) {
+                total += v * v;
+                x.iter_mut().zip(row).for_each(|(x, f)| *x -= v * f);
+            }
             let rows = scalar_rows(self.sym, s, false, &mut self.index);
-            for j in 0..w {
+            for (j, column) in panel.chunks_exact(w + r).enumerate() {
                 let v = std::mem::take(&mut self.value[at + j]);
-                if v == 0.0 {
+                if v == 0.0 || r == 0 {
                     continue;
                 }
-                total += v * v;
-                let row = &f[(at + j) * width..][..x.len()];
-                x.iter_mut().zip(row).for_each(|(x, f)| *x -= v * f);
-                let column = &panel[j * (w + r) + w..(j + 1) * (w + r)];
-                for (&q, l) in rows.iter().zip(column) {
+                for (&q, l) in rows.iter().zip(&column[w..]) {
                     self.value[q as usize] -= l * v;
                 }
             }
@@ -590,4 +626,26 @@ impl RowSolver<'_> {
         }
         total
     }
+}
+
+/// x <- L x for lower triangular L (columns of full length, zero above the diagonal) and sparse x.
+fn multiply_lower(l: &[f64], x: &mut [f64], buffer: &mut Vec<f64>) {
+    let n = x.len();
+    buffer.clear();
+    buffer.resize(n, 0.0);
+    let used: Vec<usize> = (0..n).filter(|&j| x[j] != 0.0).collect();
+    // Four columns at a time: the sums are loaded and stored once for all of them.
+    let mut fours = used.chunks_exact(4);
+    for four in &mut fours {
+        let from = four[0];
+        let [a, b, c, d] = [0, 1, 2, 3].map(|t| &l[four[t] * n + from..(four[t] + 1) * n]);
+        let [va, vb, vc, vd] = [0, 1, 2, 3].map(|t| x[four[t]]);
+        for ((((o, a), b), c), d) in buffer[from..].iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *o += (va * a + vb * b) + (vc * c + vd * d);
+        }
+    }
+    for &j in fours.remainder() {
+        buffer[j..].iter_mut().zip(&l[j * n + j..(j + 1) * n]).for_each(|(o, l)| *o += l * x[j]);
+    }
+    x.copy_from_slice(buffer);
 }

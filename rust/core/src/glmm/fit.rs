@@ -120,12 +120,31 @@ impl Glmm {
             }
         };
         let from = search::First { beta: &beta, lambda: &lambda, shape: &shape };
+        // A search that fails leaves the engine somewhere else.
+        self.at = None;
         let found = search::minimise(e, rows, &units, &from, options)?;
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);
         self.engine.model.set_state(found.point.lambda.clone(), solution, 1.0);
         self.at = Some(found.point);
         Ok(report)
+    }
+
+    /// Stand at (beta, theta) in the user's units without a search, as a fit that ended there does.
+    pub fn adopt(&mut self, rows: &GlmmRows<'_>, beta: &[f64], theta: &[f64], method: Method) -> Result<(), CoreError> {
+        if beta.len() != rows.p {
+            return shape(format!("beta has {} entries, the model needs {}", beta.len(), rows.p));
+        }
+        let e = &mut self.engine;
+        e.set_method(method)?;
+        let (lambda, shape) = e.covariance_at(theta)?;
+        let beta = e.plan.internal_beta(beta);
+        let u = vec![0.0; e.size()];
+        let point = e.evaluate(rows, &beta, &lambda, &shape, &u)?;
+        let (solution, _) = e.working_solution(&point.lambda);
+        e.model.set_state(point.lambda.clone(), solution, 1.0);
+        self.at = Some(point);
+        Ok(())
     }
 
     fn report(&self, found: &search::Found) -> GlmmReport {

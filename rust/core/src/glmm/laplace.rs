@@ -12,6 +12,7 @@ use crate::design::Moments;
 use crate::family::Family;
 use crate::fit::Model;
 use crate::linear::{Lmm, Solution};
+use crate::optimise::Stop;
 use crate::structure::Natural;
 use crate::CoreError;
 
@@ -48,6 +49,8 @@ pub struct Engine {
     /// Newton steps and factorisations so far.
     pub inner: usize,
     pub evaluations: usize,
+    /// Looked at before every Newton step of the inner search.
+    pub stop: Stop,
 }
 
 /// The likelihood at one (beta, Lambda).
@@ -115,6 +118,7 @@ impl Engine {
             tolerance: INNER_TOLERANCE,
             inner: 0,
             evaluations: 0,
+            stop: Stop::default(),
         })
     }
 
@@ -339,6 +343,7 @@ impl Engine {
             return Err(CoreError::NotFinite("the density is zero or undefined at these parameters".into()));
         }
         for _ in 0..MAX_INNER {
+            self.stop.check()?;
             self.inner += 1;
             let mut step: Vec<f64> = self.project(lambda, &s.zg);
             step.iter_mut().zip(&u).for_each(|(g, u)| *g = -(*g + u));
@@ -425,6 +430,7 @@ impl Engine {
         let mut s = self.pass(rows, &self.effects(lambda, &u), Want::Joint);
         let mut h = s.value + 0.5 * dot(&u, &u);
         for _ in 0..MAX_INNER {
+            self.stop.check()?;
             if !h.is_finite() {
                 return Err(lost("has no finite density"));
             }

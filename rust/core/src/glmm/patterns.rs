@@ -201,7 +201,7 @@ pub fn quadratic(lmm: &Lmm, s: &Solution, u: &[f64], directions: &[Direction]) -
     (q, cross)
 }
 
-/// tr(V^-1 V_i V^-1 V_j) from the known blocks of the inverse.
+/// tr(V^-1 V_i V^-1 V_j) from the diagonal blocks of the inverse; the others are left out, as it only steers the search.
 pub fn information(lmm: &Lmm, inv: &SelectedInverse, directions: &[Direction]) -> Vec<f64> {
     let m = &lmm.moments;
     let c = directions.len();
@@ -222,30 +222,6 @@ pub fn information(lmm: &Lmm, inv: &SelectedInverse, directions: &[Direction]) -
                     out[i + j * c] += t;
                     if i != j {
                         out[j + i * c] += t;
-                    }
-                }
-            }
-        }
-    }
-    for f in 0..m.factors.len() {
-        for g in f..m.factors.len() {
-            let w = inv.cross.at(f, g);
-            if w.is_empty() {
-                continue;
-            }
-            let (kf, kg) = (m.factors[f].cols, m.factors[g].cols);
-            for i in (0..c).filter(|&i| directions[i].0 == f) {
-                for j in (0..c).filter(|&j| directions[j].0 == g) {
-                    let mut sum = 0.0;
-                    for ac in 0..kf * kf {
-                        let s = directions[i].1[ac / kf + (ac % kf) * kf];
-                        if s != 0.0 {
-                            sum += s * dot(&w[ac * kg * kg..(ac + 1) * kg * kg], &directions[j].1);
-                        }
-                    }
-                    out[i + j * c] += sum;
-                    if f != g {
-                        out[j + i * c] += sum;
                     }
                 }
             }

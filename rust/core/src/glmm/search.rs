@@ -320,6 +320,7 @@ pub fn minimise(
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
     e.tolerance = 1e-2;
+    e.stop = options.stop.clone();
     let mut begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
     for _ in 0..3 {
         // Random effects that leave the support or overflow: begin with smaller ones.
@@ -408,6 +409,8 @@ pub fn minimise(
                 point.u.clone()
             };
             fresh = false;
+            // An evaluation that fails is a rejected step, so its interruption is asked for apart.
+            options.stop.check()?;
             e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, 1e-2);
             let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
             let next = patterns::put(e.moments(), &e.patterns, &shape, &mut trial)

@@ -11,6 +11,7 @@ mod certificate;
 mod model;
 mod scale;
 mod search;
+mod stop;
 
 pub(crate) use certificate::at_floor;
 pub(crate) use model::{apply, free_curvature, hessian, turning, Model};
@@ -18,6 +19,7 @@ pub(crate) use scale::clip_all;
 pub use scale::{floored, invert, sigma_gradient, units};
 pub(crate) use search::floor_slopes;
 pub use search::minimise;
+pub use stop::Stop;
 
 use crate::linear::Solution;
 
@@ -26,11 +28,13 @@ pub struct Options {
     /// Stop when the predicted change of the deviance is below this.
     pub tolerance: f64,
     pub max_evaluations: usize,
+    /// Ends the search early when asked to.
+    pub stop: Stop,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { tolerance: 1e-9, max_evaluations: 200 }
+        Options { tolerance: 1e-9, max_evaluations: 200, stop: Stop::default() }
     }
 }
 

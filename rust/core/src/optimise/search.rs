@@ -55,6 +55,7 @@ impl<'a> Search<'a> {
         let components = lmm.components.clone();
         let before = lmm.evaluations;
         let (lambda, _) = clip_all(&lmm.moments, &units, start, false);
+        options.stop.check()?;
         let solution = lmm.solve(&lambda, reml)?;
         let outcome = if components.is_empty() { Some(Outcome::Converged) } else { None };
         Ok(Search {
@@ -93,6 +94,7 @@ impl<'a> Search<'a> {
         self.n = slope.n.clone();
         let fixed = at_floor(&self.lmm.moments, &self.units, &self.components, &self.lambda, &slope);
         loop {
+            self.options.stop.check()?;
             let (d, promised) = self.propose(&slope, &fixed);
             self.decrease = promised;
             if promised < self.options.tolerance {
@@ -160,6 +162,7 @@ impl<'a> Search<'a> {
         self.curvature = evidence.curvature;
         self.decrease = self.decrease.max(evidence.decrease);
         for d in &evidence.ways_out {
+            self.options.stop.check()?;
             if self.exhausted() || self.escapes >= ESCAPES {
                 self.outcome = Some(if self.exhausted() { Outcome::MaxEvaluations } else { Outcome::Stalled });
                 return Ok(());

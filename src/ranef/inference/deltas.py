@@ -1,0 +1,96 @@
+"""Standard errors of standard deviations and correlations of the random effects, by the delta method.
+
+With psi = (theta, sigma) and A = 2 H^-1 its asymptotic covariance (H the Hessian of the deviance), a parameter f(psi)
+has the standard error sqrt(g' A g), g = df/dpsi. Rows l_i of a term's relative factor Lambda give
+
+    sd_i     = sigma |l_i|,                   d sd_i    = |l_i| dsigma + sigma l_i . dl_i / |l_i|
+    cor_ij   = n_i . n_j, n_i = l_i / |l_i|,  d cor_ij = (n_j - cor n_i) . dl_i / |l_i| + (n_i - cor n_j) . dl_j / |l_j|
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.inference.satterthwaite import LOCK, covariance
+from ranef.inference.varcorr import Covariance, has_residual
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+def std_errors(m: Fit) -> Array:
+    """Return standard errors in the order of `tidy("ran_pars")`: sds, then correlations, of each term; then sigma.
+
+    NaN for every parameter of a term whose covariance is singular: on the boundary the likelihood has no quadratic
+    top in them, so there is no standard error. The others hold with that term kept where it is. Also NaN for terms of
+    few parameters ("ar1" and its kin), whose own parameters are not these.
+    """
+    slopes = jacobian(m)
+    spread = parameter_covariance(m)
+    found = np.sqrt(np.einsum("ri,ij,rj->r", slopes, spread, slopes))
+    if m.task.linear:
+        return found
+    # The dispersion is a coefficient there: its error is in the table of coefficients, on the scale of its link.
+    return np.append(found[:-1], [np.nan] * has_residual(m.varcorr()))
+
+
+def parameter_covariance(m: Fit) -> Array:
+    """Asymptotic covariance of (theta, sigma), (m + 1, m + 1); sigma is 1 where Lambda is absolute."""
+    e = m.estimate
+    if not m.task.linear:
+        count = len(e.theta)
+        return np.pad(np.asarray(e.joint())[len(e.beta) :, len(e.beta) :], (0, 1)) if count else np.zeros((1, 1))
+    if not len(e.theta):
+        return np.array([[e.sigma**2 / (2 * (m.nobs - e.rank * e.reml))]])
+    with LOCK:
+        hessian = m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml)
+    return covariance(np.asarray(hessian))
+
+
+def jacobian(m: Fit) -> Array:
+    """Return d (sds, correlations by term; sigma) / d (theta, sigma), a row each; NaN for terms on the boundary."""
+    e, columns = m.estimate, len(m.estimate.theta) + 1
+    sigma = e.sigma if m.task.linear else 1.0
+    singular, at, rows = {term for term, *_ in e.boundary}, 0, []
+    for i, (factor, term) in enumerate(zip(e.factors, m.varcorr().values(), strict=True)):
+        entries = free_entries(term)
+        own = term_slopes(factor, sigma, term)
+        part = np.zeros((len(own), columns))
+        part[:, -1] = [np.nan if i in singular or not entries else s for _, s in own]
+        for c, (row, column) in enumerate(entries):
+            part[:, at + c] = [d[row, column] for d, _ in own]
+        rows.append(part)
+        at += len(entries)
+    return np.vstack([*rows, np.eye(columns)[-1:]])
+
+
+def free_entries(term: Covariance) -> list[tuple[int, int]]:
+    """(row, column) of the entries of Lambda in theta's order: the lower triangle by columns, or the diagonal."""
+    k = len(term.names)
+    if term.structure not in ("us", "diag"):
+        return []
+    return [(r, c) for c in range(k) for r in (range(c, k) if term.structure == "us" else (c,))]
+
+
+def term_slopes(factor: Array, sigma: float, term: Covariance) -> list[tuple[Array, float]]:
+    """(d / d Lambda (k, k), d / d sigma) of each sd and correlation of a term."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        length = np.linalg.norm(factor, axis=1)
+        unit = factor / length[:, None]
+        sds = [(sigma * _row(i, unit[i], factor), float(length[i])) for i in range(len(factor))]
+        return sds + [(_correlation_slope(i, j, unit, length), 0.0) for i, j in term.pairs]
+
+
+def _row(i: int, values: Array, like: Array) -> Array:
+    out = np.zeros_like(like)
+    out[i] = values
+    return out
+
+
+def _correlation_slope(i: int, j: int, unit: Array, length: Array) -> Array:
+    cor = unit[i] @ unit[j]
+    ahead = _row(i, (unit[j] - cor * unit[i]) / length[i], unit)
+    return ahead + _row(j, (unit[i] - cor * unit[j]) / length[j], unit)

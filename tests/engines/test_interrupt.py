@@ -1,0 +1,58 @@
+"""Ctrl-C ends a long search with KeyboardInterrupt, and the model it leaves behind says that it is not fitted."""
+
+from __future__ import annotations
+
+import signal
+import time
+from threading import Timer
+
+import numpy as np
+import pytest
+
+from ranef import _core
+
+DELAY = 0.02  # seconds from the start of the search to the signal
+
+
+def crossed(rows, levels, threads=0):
+    """Return the core of a model of two random crossed factors, and its columns."""
+    rng = np.random.default_rng(7)
+    codes = [np.r_[np.arange(k), rng.integers(0, k, rows - k)].astype(np.int32) for k in levels]
+    y = sum(rng.normal(size=k)[c] for c, k in zip(codes, levels, strict=True)) + rng.normal(size=rows)
+    one = (None, None, np.ones(rows))
+    terms = [(c, k, "us", [one]) for c, k in zip(codes, levels, strict=True)]
+    return _core.Lmm([one], terms, y, threads=threads), [one], terms, y
+
+
+def interrupted(work):
+    """Raise SIGINT during `work`; return how long it still ran, or None if it was not cut short."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer, start, ended = Timer(DELAY, signal.raise_signal, [signal.SIGINT]), time.perf_counter(), False
+    try:
+        timer.start()
+        work()
+        ended = True
+        timer.join()
+        time.sleep(0.5)  # the signal never lands outside of this block
+    except KeyboardInterrupt:
+        return None if ended else time.perf_counter() - start - DELAY
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return None
+
+
+def test_a_long_fit_stops():
+    # One thread and a dense root of 2000: some tenths of a second an evaluation, the bound of how late it ends.
+    core, *_ = crossed(60_000, (2500, 2000), threads=1)
+    assert interrupted(lambda: core.fit(True)) is not None
+    with pytest.raises(ValueError, match="not been fitted"):
+        core.cond_cov(0)
+    assert core.fit(True)["outcome"] == "converged"
+
+
+def test_many_refits_stop():
+    core, fixed, terms, y = crossed(2000, (300, 200))
+    responses = np.asfortranarray(y[:, None] + np.random.default_rng(8).normal(size=(len(y), 3000)))
+    late = interrupted(lambda: core.refit(responses, fixed, terms))
+    assert late is not None
+    assert late < 2
