@@ -485,19 +485,6 @@ pub fn syrk_rows(c: &mut [f64], ldc: usize, a: &[f64], n: usize, k: usize, alpha
     syrk_lower(c, ldc, a, n, n, k, alpha);
 }
 
-/// Inverse of lower triangular L (n x n); zero above the diagonal.
-pub fn inverse_of_lower(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
-    let mut out = vec![0.0; n * n];
-    if n > 0 {
-        triangular_inverse::invert_lower_triangular(
-            mat_mut(&mut out, n, n, n),
-            mat(l, n, n, ldl),
-            par_for(n * n * n / 3),
-        );
-    }
-    out
-}
-
 /// Inverse of L L' (both triangles) for lower triangular L (n x n).
 pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
     let mut out = vec![0.0; n * n];
@@ -517,7 +504,8 @@ pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
         return out;
     }
     let par = par_for(n * n * n / 3);
-    let inv = inverse_of_lower(l, n, ldl);
+    let mut inv = vec![0.0; n * n];
+    triangular_inverse::invert_lower_triangular(mat_mut(&mut inv, n, n, n), mat(l, n, n, ldl), par);
     use matmul::triangular::BlockStructure::{TriangularLower, TriangularUpper};
     matmul::triangular::matmul(
         mat_mut(&mut out, n, n, n),

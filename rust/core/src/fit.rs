@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::cholesky::Tail;
 use crate::dense;
 use crate::design::{Moments, Rows, TermSlot};
 use crate::error::shape;
@@ -566,16 +567,16 @@ impl Model {
             }
         }
         let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
-        let inverses = self.lmm.numeric.inverses_for(&self.lmm.symbolic, n);
+        let tail = self.lmm.numeric.tail_for(&self.lmm.symbolic, n);
         let parts: Vec<Vec<f64>> =
-            chunks.into_par_iter().map(|r| self.variance_rows(state, &inverses, r, x, terms)).collect();
+            chunks.into_par_iter().map(|r| self.variance_rows(state, tail.as_ref(), r, x, terms)).collect();
         Ok(parts.into_iter().flatten().collect())
     }
 
     fn variance_rows(
         &self,
         state: &State,
-        inverses: &[Vec<f64>],
+        tail: Option<&Tail>,
         (from, to): (usize, usize),
         x: &(dyn Fn(usize) -> Vec<f64> + Sync),
         terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
@@ -583,7 +584,7 @@ impl Model {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
         let p = m.p();
         let slots = self.slots();
-        let mut solver = self.lmm.numeric.row_solver(sym, inverses);
+        let mut solver = self.lmm.numeric.row_solver(sym, tail);
         let mut out = Vec::with_capacity(to - from);
         let mut z = vec![];
         for i in from..to {

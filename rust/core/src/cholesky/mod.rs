@@ -15,5 +15,5 @@ mod symbolic;
 mod tests;
 
 pub use inverse::SelectedInverse;
-pub use numeric::{Numeric, Source};
+pub use numeric::{Numeric, Source, Tail};
 pub use symbolic::Symbolic;

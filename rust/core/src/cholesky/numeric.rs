@@ -538,33 +538,51 @@ pub struct RowSolver<'a> {
     value: Vec<f64>,
     queue: std::collections::BinaryHeap<std::cmp::Reverse<u32>>,
     index: Vec<u32>,
-    inverses: &'a [Vec<f64>],
+    tail: Option<&'a Tail>,
     own: Vec<f64>,
+    buffer: Vec<f64>,
 }
 
-/// Supernodes narrower than this are solved row by row: that is cheaper than looking their inverse up.
-const WIDE: usize = 32;
+/// L^-1 on the supernodes that are not leaves. A row of data has few entries there before it is solved, and most of
+/// them after: a few columns of the inverse are cheaper than the way through the factor.
+pub struct Tail {
+    /// Its scalar rows, in elimination order.
+    rows: Vec<u32>,
+    inverse: Vec<f64>,
+}
+
+/// Scalars of a tail that is worth inverting.
+const TAIL: std::ops::RangeInclusive<usize> = 32..=4096;
 
 impl Numeric {
-    /// L11^-1 of every wide supernode if it pays for so many rows, else empty. Rows are sparse: few columns of the
-    /// inverse are needed for each. It pays where the widths together are at most the rows: an inverse costs w^3 / 3,
-    /// the w solves in its place w^3 / 2.
-    pub fn inverses_for(&self, sym: &Symbolic, rows: usize) -> Vec<Vec<f64>> {
-        let wide = |s: &&Super| s.width as usize >= WIDE;
-        let pays = sym.supers.iter().filter(wide).map(|s| s.width as usize).sum::<usize>() <= rows;
-        let one = |s: &Super| {
-            let w = s.width as usize;
-            if pays && wide(&s) {
-                dense::inverse_of_lower(self.panel(s), w, w + s.below as usize)
-            } else {
-                vec![]
-            }
+    /// The inverse of the tail where it pays for so many rows: it costs the solution of as many rows as it has.
+    pub fn tail_for(&self, sym: &Symbolic, rows: usize) -> Option<Tail> {
+        let scalars = |s: &Super| {
+            let at = sym.offset[s.first as usize];
+            at..at + s.width
         };
-        sym.supers.iter().map(one).collect()
+        let inner = sym.supers.iter().enumerate().filter(|(_, s)| !s.leaf);
+        let units: Vec<(u32, u32)> = inner.flat_map(|(i, s)| scalars(s).map(move |q| (i as u32, q))).collect();
+        let n = units.len();
+        if !TAIL.contains(&n) || n > rows {
+            return None;
+        }
+        let mut place = vec![0; sym.size];
+        units.iter().enumerate().for_each(|(at, &(_, q))| place[q as usize] = at);
+        let mut inverse = vec![0.0; n * n];
+        inverse.par_chunks_mut(64 * n).zip(units.par_chunks(64)).for_each(|(columns, units)| {
+            let mut solver = self.row_solver(sym, None);
+            for (column, &(i, q)) in columns.chunks_exact_mut(n).zip(units) {
+                solver.value[q as usize] = 1.0;
+                solver.queue.push(std::cmp::Reverse(i));
+                solver.solve(|q, v| column[place[q]] = v);
+            }
+        });
+        Some(Tail { rows: units.iter().map(|u| u.1).collect(), inverse })
     }
 
-    /// `inverses` are those of `inverses_for`.
-    pub fn row_solver<'a>(&'a self, sym: &'a Symbolic, inverses: &'a [Vec<f64>]) -> RowSolver<'a> {
+    /// `tail` is that of `tail_for`.
+    pub fn row_solver<'a>(&'a self, sym: &'a Symbolic, tail: Option<&'a Tail>) -> RowSolver<'a> {
         let mut super_of = vec![0u32; sym.nodes];
         for (i, s) in sym.supers.iter().enumerate() {
             super_of[s.first as usize..s.last as usize].fill(i as u32);
@@ -576,8 +594,9 @@ impl Numeric {
             value: vec![0.0; sym.size],
             queue: Default::default(),
             index: vec![],
-            inverses,
+            tail,
             own: vec![],
+            buffer: vec![],
         }
     }
 }
@@ -593,38 +612,53 @@ impl RowSolver<'_> {
     /// Squared length of w = L^-1 v; subtracts F_X' w from x, F being row-major with `width` columns. Clears v.
     pub fn run(&mut self, f: &[f64], width: usize, x: &mut [f64]) -> f64 {
         let mut total = 0.0;
+        self.solve(|q, v| {
+            total += v * v;
+            x.iter_mut().zip(&f[q * width..(q + 1) * width]).for_each(|(x, f)| *x -= v * f);
+        });
+        total
+    }
+
+    /// Hand every entry of L^-1 v and its scalar row to `each`; clears v.
+    fn solve(&mut self, mut each: impl FnMut(usize, f64)) {
         while let Some(std::cmp::Reverse(i)) = self.queue.pop() {
             while self.queue.peek() == Some(&std::cmp::Reverse(i)) {
                 self.queue.pop();
             }
             let s = &self.sym.supers[i as usize];
-            let (w, r) = (s.width as usize, s.below as usize);
-            let panel = self.num.panel(s);
-            let at = self.sym.offset[s.first as usize] as usize;
-            let own = &mut self.value[at..at + w];
-            match self.inverses[i as usize].as_slice() {
-                [] => dense::solve_left_l(panel, w, w + r, own, 1, w),
-                inverse => multiply_lower(inverse, own, &mut self.own),
+            if self.tail.is_some() && !s.leaf {
+                continue;
             }
-            for (v, row) in own.iter().zip(f[at * width..].chunks_exact(width)) {
-                total += v * v;
-                x.iter_mut().zip(row).for_each(|(x, f)| *x -= v * f);
-            }
-            let rows = scalar_rows(self.sym, s, false, &mut self.index);
-            for (j, column) in panel.chunks_exact(w + r).enumerate() {
-                let v = std::mem::take(&mut self.value[at + j]);
-                if v == 0.0 || r == 0 {
-                    continue;
-                }
-                for (&q, l) in rows.iter().zip(&column[w..]) {
-                    self.value[q as usize] -= l * v;
-                }
-            }
+            self.eliminate(s, &mut each);
             if s.parent != NONE {
                 self.queue.push(std::cmp::Reverse(s.parent));
             }
         }
-        total
+        if let Some(tail) = self.tail {
+            self.own.clear();
+            self.own.extend(tail.rows.iter().map(|&q| std::mem::take(&mut self.value[q as usize])));
+            multiply_lower(&tail.inverse, &mut self.own, &mut self.buffer);
+            tail.rows.iter().zip(&self.own).for_each(|(&q, &v)| each(q as usize, v));
+        }
+    }
+
+    /// Solve on a supernode's columns and take its rows' share.
+    fn eliminate(&mut self, s: &Super, each: &mut impl FnMut(usize, f64)) {
+        let (w, r) = (s.width as usize, s.below as usize);
+        let panel = self.num.panel(s);
+        let at = self.sym.offset[s.first as usize] as usize;
+        dense::solve_left_l(panel, w, w + r, &mut self.value[at..at + w], 1, w);
+        let rows = scalar_rows(self.sym, s, false, &mut self.index);
+        for (j, column) in panel.chunks_exact(w + r).enumerate() {
+            let v = std::mem::take(&mut self.value[at + j]);
+            if v == 0.0 {
+                continue;
+            }
+            each(at + j, v);
+            for (&q, l) in rows.iter().zip(&column[w..]) {
+                self.value[q as usize] -= l * v;
+            }
+        }
     }
 }
 
