@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.estimate import Array
+from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
 from ranef.inference.satterthwaite import LOCK, covariance
 from ranef.inference.varcorr import Covariance, has_residual
 
@@ -40,9 +40,10 @@ def std_errors(m: Fit) -> Array:
 def parameter_covariance(m: Fit) -> Array:
     """Asymptotic covariance of (theta, sigma), (m + 1, m + 1); sigma is 1 where Lambda is absolute."""
     e = m.estimate
-    if not m.task.linear:
+    if isinstance(e, LaplaceEstimate):
         count = len(e.theta)
         return np.pad(np.asarray(e.joint())[len(e.beta) :, len(e.beta) :], (0, 1)) if count else np.zeros((1, 1))
+    assert isinstance(e, Estimate)
     if not len(e.theta):
         return np.array([[e.sigma**2 / (2 * (m.nobs - e.rank * e.reml))]])
     with LOCK:
@@ -53,7 +54,8 @@ def parameter_covariance(m: Fit) -> Array:
 def jacobian(m: Fit) -> Array:
     """Return d (sds, correlations by term; sigma) / d (theta, sigma), a row each; NaN for terms on the boundary."""
     e, columns = m.estimate, len(m.estimate.theta) + 1
-    sigma = e.sigma if m.task.linear else 1.0
+    assert isinstance(e, Estimate | LaplaceEstimate)
+    sigma = e.sigma if isinstance(e, Estimate) else 1.0
     singular, at, rows = {term for term, *_ in e.boundary}, 0, []
     for i, (factor, term) in enumerate(zip(e.factors, m.varcorr().values(), strict=True)):
         entries = free_entries(term)
