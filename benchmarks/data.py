@@ -135,6 +135,124 @@ def wide8(rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "g": g} | {f"x{j + 1}": x[:, j] for j in range(7)})
 
 
+# ---- generalised models ----------------------------------------------------------------------------------------------
+
+
+def logistic(eta: Array) -> Array:
+    """Return the inverse logit."""
+    return 1 / (1 + np.exp(-eta))
+
+
+def coins(rng: np.random.Generator, eta: Array) -> Array:
+    """Draw 0 and 1."""
+    return (rng.random(len(eta)) < logistic(eta)).astype(int)
+
+
+def one_factor(rng: np.random.Generator, n: int, groups: int) -> tuple[Array, Array]:
+    """Draw a factor and a covariate."""
+    return rng.integers(0, groups, n), rng.normal(size=n)
+
+
+def binary(rng: np.random.Generator, n: int, first: int, second: int, sd: tuple[float, float]) -> pd.DataFrame:
+    """Binary responses, two crossed intercepts."""
+    a, b, x, z = rng.integers(0, first, n), rng.integers(0, second, n), rng.normal(size=n), rng.integers(0, 2, n)
+    eta = -0.3 + 0.6 * x - 0.4 * z + sd[0] * rng.normal(size=first)[a] + sd[1] * rng.normal(size=second)[b]
+    return pd.DataFrame({"y": coins(rng, eta), "x": x, "z": z, "a": a, "b": b})
+
+
+def binary_one(rng: np.random.Generator) -> pd.DataFrame:
+    """10^6 binary responses, 10^4 groups."""
+    g, x = one_factor(rng, 1_000_000, 10_000)
+    return pd.DataFrame({"y": coins(rng, -0.5 + 0.6 * x + 0.8 * rng.normal(size=10_000)[g]), "x": x, "g": g})
+
+
+def binary_levels(rng: np.random.Generator) -> pd.DataFrame:
+    """Binary responses with a fixed factor of 40 levels."""
+    (g, x), f = one_factor(rng, 20_000, 500), rng.integers(0, 40, 20_000)
+    eta = 0.5 * x + 0.5 * rng.normal(size=40)[f] + 0.8 * rng.normal(size=500)[g]
+    return pd.DataFrame({"y": coins(rng, eta), "x": x, "f": f, "g": g})
+
+
+def binary_slopes(rng: np.random.Generator) -> pd.DataFrame:
+    """Binary responses, crossed slopes."""
+    n = 10_000
+    s, i, x = rng.integers(0, 200, n), rng.integers(0, 50, n), rng.normal(size=n)
+    b = wild_effects(rng, 200, 2, 0.7)[s] + wild_effects(rng, 50, 2, 0.5)[i]
+    return pd.DataFrame({"y": coins(rng, -0.2 + 0.5 * x + b[:, 0] + b[:, 1] * x), "x": x, "s": s, "i": i})
+
+
+def counts(rng: np.random.Generator, n: int, groups: int) -> pd.DataFrame:
+    """Poisson counts, one slope."""
+    g, x = one_factor(rng, n, groups)
+    b = effects(rng, groups, [[0.6, 0.1], [0.1, 0.2]])[g]
+    return pd.DataFrame({"y": rng.poisson(np.exp(0.3 + 0.3 * x + b[:, 0] + b[:, 1] * x)), "x": x, "g": g})
+
+
+def counts_one(rng: np.random.Generator) -> pd.DataFrame:
+    """10^6 Poisson counts, 10^4 groups."""
+    g, x = one_factor(rng, 1_000_000, 10_000)
+    return pd.DataFrame({"y": rng.poisson(np.exp(0.3 + 0.3 * x + 0.6 * rng.normal(size=10_000)[g])), "x": x, "g": g})
+
+
+def counts_rows(rng: np.random.Generator) -> pd.DataFrame:
+    """Poisson counts with an effect for every row."""
+    n = 50_000
+    g, x = one_factor(rng, n, 1000)
+    eta = 0.5 + 0.3 * x + 0.5 * rng.normal(size=1000)[g] + 0.5 * rng.normal(size=n)
+    return pd.DataFrame({"y": rng.poisson(np.exp(eta)), "x": x, "g": g, "o": np.arange(n)})
+
+
+def negative_binomial(rng: np.random.Generator, mu: Array, size: float) -> Array:
+    """Draw counts of variance mu (1 + mu / size)."""
+    return rng.poisson(rng.gamma(size, mu / size))
+
+
+def overdispersed(rng: np.random.Generator) -> pd.DataFrame:
+    """NB2 counts, crossed 300 x 80."""
+    g, x = one_factor(rng, 20_000, 300)
+    h = rng.integers(0, 80, 20_000)
+    mu = np.exp(0.5 + 0.4 * x + 0.5 * rng.normal(size=300)[g] + 0.3 * rng.normal(size=80)[h])
+    return pd.DataFrame({"y": negative_binomial(rng, mu, 1.5), "x": x, "g": g, "h": h})
+
+
+def inflated(rng: np.random.Generator) -> pd.DataFrame:
+    """10^6 zero-inflated NB2 counts, 10^4 groups."""
+    g, x = one_factor(rng, 1_000_000, 10_000)
+    mu = np.exp(0.8 + 0.4 * x + 0.5 * rng.normal(size=10_000)[g])
+    return pd.DataFrame({"y": negative_binomial(rng, mu, 2.0) * (1 - coins(rng, -1 + 0.5 * x)), "x": x, "g": g})
+
+
+def gamma(rng: np.random.Generator) -> pd.DataFrame:
+    """Gamma responses."""
+    g, x = one_factor(rng, 5000, 200)
+    return pd.DataFrame(
+        {"y": rng.gamma(2.5, np.exp(0.4 + 0.4 * x + 0.5 * rng.normal(size=200)[g]) / 2.5), "x": x, "g": g}
+    )
+
+
+def beta(rng: np.random.Generator) -> pd.DataFrame:
+    """Beta responses."""
+    g, x = one_factor(rng, 5000, 200)
+    mu = logistic(-0.3 + 0.5 * x + 0.6 * rng.normal(size=200)[g])
+    return pd.DataFrame({"y": rng.beta(8 * mu, 8 * (1 - mu)).clip(1e-6, 1 - 1e-6), "x": x, "g": g})
+
+
+def tweedie(rng: np.random.Generator, power: float = 1.5, phi: float = 1.2) -> pd.DataFrame:
+    """Tweedie responses: a Poisson number of Gamma variables."""
+    g, x = one_factor(rng, 5000, 200)
+    mu = np.exp(0.4 + 0.4 * x + 0.5 * rng.normal(size=200)[g])
+    number = rng.poisson(mu ** (2 - power) / (phi * (2 - power)))
+    y = rng.gamma(np.maximum(number, 1) * (2 - power) / (power - 1), phi * (power - 1) * mu ** (power - 1))
+    return pd.DataFrame({"y": np.where(number > 0, y, 0.0), "x": x, "g": g})
+
+
+def ordinal(rng: np.random.Generator) -> pd.DataFrame:
+    """Five ordered categories."""
+    g, x = one_factor(rng, 20_000, 500)
+    latent = 0.8 * x + 0.9 * rng.normal(size=500)[g] + rng.logistic(size=len(x))
+    return pd.DataFrame({"y": 1 + np.searchsorted([-1.5, -0.3, 0.6, 2.0], latent), "x": x, "g": g})
+
+
 SIMULATED: dict[str, Callable[[np.random.Generator], pd.DataFrame]] = {
     "sim1e6_slope": slope,
     "sim1e6_crossed": lambda rng: crossed(rng, 1_000_000, 10_000, 1_000),
@@ -148,8 +266,25 @@ SIMULATED: dict[str, Callable[[np.random.Generator], pd.DataFrame]] = {
     "school5e5": school,
     "manyfix": manyfix,
     "wide8": wide8,
+    "simbin1e5": lambda rng: binary(rng, 100_000, 1000, 500, (0.8, 0.5)),
+    "simpois_slope": lambda rng: counts(rng, 100_000, 2000),
+    "simnb2": overdispersed,
+    "simgamma": gamma,
+    "simbeta": beta,
+    "simtweedie": tweedie,
+    "simord": ordinal,
+    "binfix40": binary_levels,
+    "bincrossslope": binary_slopes,
+    "binrandcross": lambda rng: binary(rng, 20_000, 2000, 2000, (0.8, 0.6)),
+    "olre5e4": counts_rows,
+    "bin1e6": binary_one,
+    "pois1e6": counts_one,
+    "zinb1e6": inflated,
 }
-CLASSIC = ["sleepstudy", "Pastes", "Penicillin", "InstEval", "Chem97"]
+CLASSIC = [
+    "sleepstudy", "Pastes", "Penicillin", "InstEval", "Chem97", "cbpp", "VerbAgg", "grouseticks", "Contraception",
+    "Salamanders", "wine",
+]  # fmt: skip
 
 
 def simulated(name: str) -> pd.DataFrame:
@@ -158,13 +293,17 @@ def simulated(name: str) -> pd.DataFrame:
 
 
 def classic(name: str) -> pd.DataFrame:
-    """Load a classic data set; InstEval gets its department-by-service cells."""
+    """Load a classic data set, with the columns that the models want beside its own."""
     from ranef import datasets
 
     frame = datasets.load(name)
-    return (
-        frame.assign(ds=frame["dept"].astype(str) + "." + frame["service"].astype(str)) if name == "InstEval" else frame
-    )
+    if name == "InstEval":  # the department-by-service cells
+        return frame.assign(ds=frame["dept"].astype(str) + "." + frame["service"].astype(str))
+    if name == "Contraception":
+        return frame.assign(age2=frame["age"] ** 2 / 100, use01=(frame["use"] == "Y").astype(int))
+    if name == "VerbAgg":
+        return frame.assign(r01=(frame["r2"] == "Y").astype(int))
+    return frame
 
 
 def export_star() -> bool:

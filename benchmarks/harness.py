@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import sys
 import time
 import warnings
@@ -37,21 +38,39 @@ def load(model: Model, categorical: bool = True) -> Any:
         frame = frame[model["complete"]].dropna().reset_index(drop=True)
     for name in model["factors"]:
         if name in frame:
-            frame[name] = factor(frame[name]) if categorical else frame[name].astype(str)
+            levels = model.get("levels", {}).get(name)
+            frame[name] = factor(frame[name], levels) if categorical else frame[name].astype(str)
+    if model.get("family") == "cumulative":
+        frame[model["y"]] = factor(frame[model["y"]], None, ordered=True)
     return frame
 
 
-def factor(values: Any) -> Any:
-    """Make a categorical whose levels are in numeric order where they are numbers."""
+def factor(values: Any, levels: list[str] | None, ordered: bool = False) -> Any:
+    """Make a categorical whose levels are in the order given, or in numeric order where they are numbers."""
     import pandas as pd
 
-    levels = [str(v) for v in sorted(values.unique())] if values.dtype.kind in "iu" else None
-    return pd.Categorical(values.astype(str), categories=levels)
+    if levels is None and values.dtype.kind in "iu":
+        levels = [str(v) for v in sorted(values.unique())]
+    return pd.Categorical(values.astype(str), categories=levels, ordered=ordered)
 
 
-def formula(model: Model) -> str:
+def formula(model: Model, left: str | None = None) -> str:
     """Write the model as lme4 does."""
-    return f"{model['y']} ~ {model['fixed']} + " + " + ".join(f"({t} | {g})" for t, g in model["random"])
+    return f"{left or model['y']} ~ {model['fixed']} + " + " + ".join(f"({t} | {g})" for t, g in model["random"])
+
+
+def nodes(method: str) -> int | None:
+    """Return the quadrature nodes of a generalised model's method: "laplace" 1, "nagq0" 0, "agq9" 9; else None."""
+    found = re.match(r"laplace|n?agq(\d+)", method)
+    return None if found is None else int(found[1] or 1)
+
+
+def makes_sense(model: Model, method: str) -> bool:
+    """Tell whether a method belongs to a model: ML and REML to linear ones, quadrature to one grouping factor."""
+    count = nodes(method)
+    if ("family" in model) != (count is not None):
+        return False
+    return count is None or count < 2 or len(model["random"]) == 1
 
 
 def unsupported(why: str) -> None:

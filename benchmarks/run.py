@@ -1,6 +1,7 @@
 """Run cells (package, model, method), each in a process of its own with a time limit; one JSON line a cell.
 
 python benchmarks/run.py                                   ranef on every model
+python benchmarks/run.py --models glmm --methods laplace,nagq0,agq9
 python benchmarks/run.py --packages ranef,glmm,lme4 --models sleep,insteval --peer-python peers/bin/python
 """
 
@@ -153,6 +154,7 @@ def line(row: dict[str, Any]) -> str:
     core = f" core {row['t_core'] * 1e3:9.3f} ms" if "t_core" in row else ""
     times = f"{row['t'] * 1e3:11.3f} ms{core}  first {row['t_first'] * 1e3:9.1f} ms"
     found = f"criterion {row['criterion']}  evaluations {row.get('evaluations', '?')}"
+    found += f" inner {row['inner']}" if "inner" in row else ""
     return f"{head} {times}  {row['memory']:7.1f} MiB  {found}"
 
 
@@ -160,8 +162,10 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", default="ranef")
-    parser.add_argument("--models", default=",".join(harness.models()))
-    parser.add_argument("--methods", default="ML")
+    parser.add_argument(
+        "--models", default="lmm,glmm", help="names; lmm or glmm for all of a kind; -NAME leaves it out"
+    )
+    parser.add_argument("--methods", default="ML,laplace", help="ML, REML; laplace, nagq0, agq9; where they make sense")
     parser.add_argument("--limit", type=float, default=120, help="seconds for one fit")
     parser.add_argument("--budget", type=float, default=30, help="seconds for the fits of one cell together")
     parser.add_argument("--repetitions", type=int, default=9)
@@ -172,17 +176,29 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def chosen(text: str) -> list[str]:
+    """Return the models that --models names."""
+    table, asked = harness.models(), text.split(",")
+    kinds = {
+        "lmm": [k for k, m in table.items() if "family" not in m],
+        "glmm": [k for k, m in table.items() if "family" in m],
+    }
+    named = [name for word in asked if not word.startswith("-") for name in kinds.get(word, [word])]
+    return [name for name in dict.fromkeys(named) if f"-{name}" not in asked]
+
+
 def cells(options: argparse.Namespace) -> Iterable[tuple[str, str, str]]:
     """Yield the cells to run; a model's cells follow each other, so that they share the machine's mood."""
     rows = map(json.loads, options.out.read_text().splitlines()) if options.resume and options.out.exists() else ()
     done = {(row["package"], row["model"], row["method"]) for row in rows}
-    for model in options.models.split(","):
+    for model in chosen(options.models):
         if not data.write(harness.models()[model]["csv"]):
             print(f"{model:14s} skipped: its data cannot be made here (see benchmarks/README.md)")
             continue
         for package in options.packages.split(","):
             for method in options.methods.split(","):
-                if (package, model, method) not in done:
+                fresh = (package, model, method) not in done
+                if fresh and harness.makes_sense(harness.models()[model], method):
                     yield package, model, method
 
 

@@ -1,4 +1,8 @@
-"""Adapter of glmm. METHOD: REML, ML, or either with _nosat (without Satterthwaite's degrees of freedom)."""
+"""Adapter of glmm.
+
+METHOD: REML, ML, or either with _nosat (without Satterthwaite's degrees of freedom); laplace, agq9 for generalised
+models, laplace_rx with the faster of its two kinds of standard errors.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,35 @@ import glmm
 
 import harness
 
+FAMILIES = {"binomial": "binomial", "poisson": "poisson", "gamma": "gamma", "nbinom2": "negativebinomial"}
+
 
 def results(fit: Any) -> dict[str, Any]:
     return {"criterion": -2 * fit.loglik, "converged": bool(fit.converged), "evaluations": fit.n_eval}
 
 
+def generalised_model(model: harness.Model, method: str) -> harness.Fit:
+    count = harness.nodes(method)
+    if "zero_inflation" in model or model["family"] not in FAMILIES or count == 0:
+        harness.unsupported(f"{method}, {model['family']}")
+    frame = harness.load(model)
+    if "trials" in model:
+        frame["failures"] = frame[model["trials"]] - frame[model["successes"]]
+    formula = harness.formula(model, f"cbind({model['successes']}, failures)" if "trials" in model else None)
+    options: dict[str, Any] = {"nagq": count} if count != 1 else {}
+    if method.endswith("_rx"):
+        options |= {"wald_se": "rx", "anova_test": "Wald"}
+
+    def fit() -> Any:
+        fitted = glmm.fit(frame, formula, FAMILIES[model["family"]], **options)
+        return lambda: results(fitted)
+
+    return fit
+
+
 def make(model: harness.Model, method: str) -> harness.Fit:
+    if "family" in model:
+        return generalised_model(model, method)
     frame, formula = harness.load(model), harness.formula(model)
     options = {"satterthwaite": False} if method.endswith("_nosat") else {}
 

@@ -1,6 +1,7 @@
 """Adapter of gpboost, whose random effects are uncorrelated.
 
-METHOD: ML (its default: an iterative, stochastic log-determinant when there is more than one term) or ML_chol (exact).
+METHOD: ML, laplace (its default: an iterative, stochastic log-determinant when there is more than one term), or either
+with _chol (exact).
 """
 
 from __future__ import annotations
@@ -12,6 +13,24 @@ import numpy as np
 import patsy
 
 import harness
+
+LIKELIHOODS = {
+    "binomial": "bernoulli_logit", "poisson": "poisson", "gamma": "gamma", "nbinom2": "negative_binomial",
+    "beta": "beta", "tweedie": "tweedie",
+}  # fmt: skip
+INFLATED = {"poisson": "zero_inflated_regression_poisson", "nbinom2": "zero_inflated_regression_negative_binomial"}
+
+
+def likelihood(model: harness.Model) -> str:
+    """Return gpboost's name of a model's likelihood; its zero part has the predictors of the mean."""
+    if "family" not in model:
+        return "gaussian"
+    if "trials" in model:
+        return "binomial_logit"
+    if "zero_inflation" in model and model["zero_inflation"] != model["fixed"]:
+        harness.unsupported("other predictors for zeros")
+    found = (INFLATED if "zero_inflation" in model else LIKELIHOODS).get(model["family"])
+    return found or harness.unsupported(model["family"]) or ""
 
 
 def slopes(model: harness.Model, frame: Any) -> dict[str, Any]:
@@ -26,16 +45,21 @@ def slopes(model: harness.Model, frame: Any) -> dict[str, Any]:
 
 
 def make(model: harness.Model, method: str) -> harness.Fit:
-    if method == "REML":
-        harness.unsupported("ML only")
-    frame = harness.load(model)
-    y = frame[model["y"]].to_numpy(float)
-    exact = {"matrix_inversion_method": "cholesky"} if method == "ML_chol" else {}
+    if method == "REML" or harness.nodes(method) not in (None, 1):
+        harness.unsupported(method)
+    frame, name = harness.load(model), likelihood(model)
+    if "trials" in model:
+        y = (frame[model["successes"]] / frame[model["trials"]]).to_numpy(float)
+    else:
+        y = frame[model["y"]].to_numpy(float)
+    options: dict[str, Any] = {"matrix_inversion_method": "cholesky"} if method.endswith("_chol") else {}
+    if "trials" in model:
+        options["weights"] = frame[model["trials"]].to_numpy(float)
 
     def fit() -> Any:
         x = patsy.dmatrix(model["fixed"], frame, return_type="dataframe")
         groups = np.column_stack([frame[group].cat.codes for _, group in model["random"]])
-        fitted = gpboost.GPModel(group_data=groups, likelihood="gaussian", **slopes(model, frame), **exact)
+        fitted = gpboost.GPModel(group_data=groups, likelihood=name, **slopes(model, frame), **options)
         fitted.fit(y=y, X=x)
         return lambda: {"criterion": 2 * fitted.get_current_neg_log_likelihood(), "converged": None}
 

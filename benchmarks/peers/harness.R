@@ -4,11 +4,13 @@ HERE <- Sys.getenv("BENCH_HOME"); DATA <- Sys.getenv("BENCH_DATA", file.path(HER
 load_data <- function(m) {
   d <- read.csv(file.path(DATA, paste0(m$csv, ".csv")), stringsAsFactors = FALSE)
   if (!is.null(m$complete)) { cc <- unlist(m$complete); d <- d[complete.cases(d[, cc]), cc] }
-  for (f in unlist(m$factors)) if (f %in% names(d)) d[[f]] <- factor(d[[f]])
+  for (f in unlist(m$factors)) if (f %in% names(d)) d[[f]] <- if (is.null(m$levels[[f]])) factor(d[[f]]) else factor(d[[f]], levels = unlist(m$levels[[f]]))
+  if (identical(m$family, "cumulative")) d[[m$y]] <- ordered(d[[m$y]])
   d
 }
 lmer_formula <- function(m) as.formula(paste(m$y, "~", m$fixed, "+",
   paste(sapply(m$random, function(r) sprintf("(%s | %s)", r[[1]], r[[2]])), collapse = " + ")))
+nodes <- function(method) if (startsWith(method, "laplace")) 1L else as.integer(gsub("[^0-9]", "", method))
 memory <- function(key) as.numeric(gsub("[^0-9]", "", grep(paste0("^", key, ":"), readLines("/proc/self/status"), value = TRUE))) / 1024
 emit <- function(...) { cat("@@", toJSON(list(...), auto_unbox = TRUE, digits = 14, null = "null", na = "null"), "\n", sep = ""); flush(stdout()) }
 unsupported <- function(why) { cat("unsupported:", why, "\n"); quit(status = 0) }
