@@ -399,6 +399,74 @@ impl Model {
         Ok(h)
     }
 
+    /// Theta in internal (shifted) columns: well scaled where the user's are far from zero.
+    pub(crate) fn internal_theta(&self, lambda: &[Vec<f64>]) -> Vec<f64> {
+        let m = self.m();
+        let mut out = vec![];
+        for (f, s) in self.slots() {
+            let (k, ld) = (s.cols, m.factors[f].cols);
+            let block: Vec<f64> = (0..k * k).map(|t| lambda[f][s.offset + t % k + (s.offset + t / k) * ld]).collect();
+            let l = dense::lower_factor(&block, k);
+            (0..k).for_each(|c| s.structure.rows(c, k).for_each(|r| out.push(l[r + c * k])));
+        }
+        out
+    }
+
+    pub(crate) fn lambda_from_internal(&self, theta: &[f64]) -> Vec<Vec<f64>> {
+        let m = self.m();
+        let mut out: Vec<Vec<f64>> = m.factors.iter().map(|f| vec![0.0; f.cols * f.cols]).collect();
+        let mut at = 0;
+        for (f, s) in self.slots() {
+            for c in 0..s.cols {
+                for r in s.structure.rows(c, s.cols) {
+                    out[f][s.offset + r + (s.offset + c) * m.factors[f].cols] = theta[at];
+                    at += 1;
+                }
+            }
+        }
+        out
+    }
+
+    /// d criterion / d internal theta, 2 G Lambda.
+    pub(crate) fn internal_theta_gradient(&self, lambda: &[Vec<f64>], g: &[Vec<f64>]) -> Vec<f64> {
+        let m = self.m();
+        let mut out = vec![];
+        for (f, s) in self.slots() {
+            let ld = m.factors[f].cols;
+            for c in 0..s.cols {
+                for r in s.structure.rows(c, s.cols) {
+                    let (row, column) = (s.offset + r, s.offset + c);
+                    let sum: f64 =
+                        (s.offset..s.offset + s.cols).map(|t| g[f][row + t * ld] * lambda[f][t + column * ld]).sum();
+                    out.push(2.0 * sum);
+                }
+            }
+        }
+        out
+    }
+
+    /// d theta (user) / d theta (internal), column-major; no model is evaluated.
+    pub(crate) fn theta_jacobian(&self, internal: &[f64]) -> Vec<f64> {
+        let n = internal.len();
+        let user = |t: &[f64]| self.theta_of(&self.term_lambda(&self.lambda_from_internal(t)));
+        let size = internal.iter().fold(0.0f64, |m, t| m.max(t.abs()));
+        let mut out = vec![0.0; n * n];
+        for j in 0..n {
+            let step = 1e-6 * internal[j].abs().max(1e-3 * size).max(1e-12);
+            let (mut up, mut down) = (internal.to_vec(), internal.to_vec());
+            up[j] += step;
+            down[j] -= step;
+            let (a, b) = (user(&up), user(&down));
+            (0..n).for_each(|i| out[i + j * n] = (a[i] - b[i]) / (2.0 * step));
+        }
+        out
+    }
+
+    /// Whether the user's theta is the internal one.
+    pub(crate) fn unshifted(&self) -> bool {
+        self.slots().iter().all(|(_, s)| s.carrier.is_none() || s.shift.iter().all(|v| *v == 0.0))
+    }
+
     /// Natural size of each theta: one over the root mean information of its column.
     pub(crate) fn theta_scale(&self) -> Vec<f64> {
         let m = self.m();

@@ -63,10 +63,13 @@ pub struct GlmmEvaluation {
     pub gradient: Vec<f64>,
 }
 
-/// d deviance / d beta (internal) and / d theta, and the coefficients at the mode.
+/// d deviance / d beta and / d theta (internal coordinates), / d Sigma by factor, / d pattern parameters, and the
+/// coefficients at the mode.
 struct Gradient {
     beta: Vec<f64>,
     theta: Vec<f64>,
+    sigma: Vec<Vec<f64>>,
+    shape: Vec<f64>,
     mode: Vec<f64>,
 }
 
@@ -200,10 +203,12 @@ impl Glmm {
         }
         let internal = self.engine.plan.internal_beta(beta);
         let u = vec![0.0; self.engine.size()];
-        let gradient = self.gradient(rows, &internal, theta, &u)?;
+        let gradient = self.gradient(rows, &internal, (&exact, &shape), &u)?;
         let value = self.engine.evaluate(rows, &internal, &exact, &shape, &u)?;
         let mut g = self.engine.plan.user_gradient(&gradient.beta);
-        g.extend(gradient.theta);
+        let own = &theta[..self.engine.model.theta_len()];
+        g.extend(self.engine.model.theta_gradient(&self.engine.model.term_lambda_from_theta(own)?, &gradient.sigma));
+        g.extend(&gradient.shape);
         self.restore(rows)?;
         Ok(GlmmEvaluation { loglik: -0.5 * value.deviance, gradient: g.iter().map(|g| -0.5 * g).collect() })
     }
@@ -243,24 +248,35 @@ impl Glmm {
         Ok(())
     }
 
-    /// d deviance / d beta (internal) and / d theta.
-    fn gradient(&mut self, rows: &GlmmRows<'_>, beta: &[f64], theta: &[f64], u: &[f64]) -> Result<Gradient, CoreError> {
+    /// Derivatives of the deviance at (beta, Lambda), Lambda lifted to the floor where it is singular.
+    fn gradient(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        (exact, shape): (&[Vec<f64>], &[f64]),
+        u: &[f64],
+    ) -> Result<Gradient, CoreError> {
         let e = &mut self.engine;
-        let (exact, shape) = e.covariance_at(theta)?;
-        let lambda = optimise::floored(e.moments(), &exact);
-        let at = e.evaluate(rows, beta, &lambda, &shape, u)?;
+        let lambda = optimise::floored(e.moments(), exact);
+        let at = e.evaluate(rows, beta, &lambda, shape, u)?;
         let slope = e.slope(rows, &at);
         let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
-        let mut along = e.model.theta_gradient(&e.model.term_lambda_from_theta(&theta[..e.model.theta_len()])?, &sigma);
-        along.extend(&slope.gradient[..shape.len()]);
-        Ok(Gradient { beta: slope.beta, theta: along, mode: at.beta })
+        let theta = e.model.internal_theta_gradient(exact, &sigma);
+        let shape = slope.gradient[..shape.len()].to_vec();
+        Ok(Gradient {
+            beta: slope.beta,
+            theta: theta.into_iter().chain(shape.iter().copied()).collect(),
+            sigma,
+            shape,
+            mode: at.beta,
+        })
     }
 
     /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
     /// gradient. NaN for dropped columns and for parameters that take part in a direction without curvature.
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
         let at = self.at()?.clone();
-        let mut theta = self.engine.model.theta_of(&self.engine.model.term_lambda(&at.lambda));
+        let mut theta = self.engine.model.internal_theta(&at.lambda);
         theta.extend(&at.shape);
         let p = self.engine.plan.p();
         let q = p + theta.len();
@@ -317,7 +333,8 @@ impl Glmm {
                 } else {
                     t[j - p] += shift;
                 }
-                self.gradient(rows, &b, &t, &at.u).ok()
+                let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
+                self.gradient(rows, &b, (&lambda, &shape), &at.u).ok()
             };
             if let (Some(up), Some(down)) = (side(*step), side(-*step)) {
                 return Some((up, down));
@@ -374,6 +391,16 @@ impl Glmm {
             }
         }
         (0..m).for_each(|j| map[plan.p_total + j + (p + j) * full] = 1.0);
+        if !self.engine.model.unshifted() {
+            let own = self.engine.model.theta_len();
+            let jacobian = self
+                .at
+                .as_ref()
+                .map(|at| self.engine.model.theta_jacobian(&self.engine.model.internal_theta(&at.lambda)));
+            for (t, v) in jacobian.into_iter().flatten().enumerate() {
+                map[plan.p_total + t % own + (p + t / own) * full] = v;
+            }
+        }
         let kept: Vec<usize> = plan.kept.iter().copied().chain(plan.p_total..full).collect();
         for &b in &kept {
             for &a in &kept {

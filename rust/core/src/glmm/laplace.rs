@@ -23,6 +23,9 @@ use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;
+/// Steps, and the longest change of a coefficient in one, of the rough fit without random effects.
+const START_STEPS: usize = 12;
+const STRIDE: f64 = 2.0;
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
 /// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
@@ -213,6 +216,14 @@ impl Engine {
         let mut lambda = self.model.lambda_from_theta(&theta[..m])?;
         patterns::put(self.moments(), &self.patterns, &theta[m..], &mut lambda)?;
         Ok((lambda, theta[m..].to_vec()))
+    }
+
+    /// The same from internal theta (see `Model::internal_theta`) and pattern parameters.
+    pub fn internal_covariance(&self, theta: &[f64]) -> Result<(Vec<Vec<f64>>, Vec<f64>), CoreError> {
+        let (own, shape) = theta.split_at(self.model.theta_len());
+        let mut lambda = self.model.lambda_from_internal(own);
+        patterns::put(self.moments(), &self.patterns, shape, &mut lambda)?;
+        Ok((lambda, shape.to_vec()))
     }
 
     /// Pattern parameters in natural units.
@@ -765,7 +776,7 @@ impl Engine {
         let p = self.plan.p();
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
         let mut s = self.pass(rows, &b, Want::Full);
-        for _ in 0..25 {
+        for _ in 0..START_STEPS {
             let mut h = positive(&s.xx, p);
             let mut step: Vec<f64> = s.xg.iter().map(|g| -g).collect();
             if dense::cholesky(&mut h, p, p).is_err() {
@@ -773,6 +784,11 @@ impl Engine {
             }
             dense::solve_left_l(&h, p, p, &mut step, 1, p);
             dense::solve_left_lt(&h, p, p, &mut step, 1, p);
+            // Columns are scaled to unit spread: longer steps only run away on plateaus of mixtures.
+            let longest = step.iter().fold(0.0f64, |m, d| m.max(d.abs()));
+            if longest > STRIDE {
+                step.iter_mut().for_each(|d| *d *= STRIDE / longest);
+            }
             let decrement = -dot(&step, &s.xg);
             if !(decrement > 1e-3) || !s.value.is_finite() {
                 break;
