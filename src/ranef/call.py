@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from ranef.engines import Control, Task, is_linear, make_control
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
@@ -30,6 +32,10 @@ WEIGHTS = (
 )
 
 Value = str | Formula | float | None
+
+#: The residual standard deviation that stands for none, eps^(1/4), as glmmTMB's dispformula = ~ 0: small beside any
+#: response in sensible units, and the likelihood can still be computed.
+NEARLY_ZERO = float(np.finfo(np.float64).eps) ** 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +196,24 @@ def make_call(
 def _part(name: str, value: Value, family: Distribution, env: Any) -> Part:
     """Return a linear predictor: a formula, "~ 1" where nothing is said, or a constant."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        return Part(name, None, predictor_of(float(value), family.link_of(name), name))
-    return Part(name, _one_sided(name, "~ 1" if value is None else value, env))
+        return _held(name, float(value), family)
+    formula = _one_sided(name, "~ 1" if value is None else value, env)
+    if formula.fixed or formula.bars or formula.offset_factors:
+        return Part(name, formula)
+    if not _may_vanish(name, family):
+        raise FormulaError(f"{name}='~ 0' holds nothing to estimate; give a number to hold it there", formula.text, 0)
+    return _held(name, 0.0, family)
+
+
+def _held(name: str, value: float, family: Distribution) -> Part:
+    """Return a parameter held at a value on its own scale; a residual standard deviation of 0 is nearly that."""
+    if value == 0 and _may_vanish(name, family):
+        value = NEARLY_ZERO
+    return Part(name, None, predictor_of(value, family.link_of(name), name))
+
+
+def _may_vanish(name: str, family: Distribution) -> bool:
+    return name == "dispersion" and family.entry.name == "gaussian"
 
 
 def _one_sided(name: str, value: Any, env: Any) -> Formula:
@@ -202,8 +224,6 @@ def _one_sided(name: str, value: Any, env: Any) -> Formula:
     formula = value if isinstance(value, Formula) else parse(value, env or ())
     if formula.lhs is not None:
         raise FormulaError(f"{name}= is a one-sided formula: write '~ x' without {formula.response}", formula.text, 0)
-    if not formula.fixed and not formula.bars:
-        raise FormulaError(f"{name}='~ 0' holds nothing to estimate; give a number to hold it there", formula.text, 0)
     return formula
 
 

@@ -43,13 +43,11 @@ FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time"}
 WAITS = {
     "tmb_cov_rr1": "reduced rank",
     "tmb_reml_poisson": "REML for other than linear models",
+    "tmb_cov_us_reml": "REML for other than linear models",
 }  # fmt: skip
-NO_RESIDUAL = "covariance structures without a residual variance (dispersion ~ 0)"
 COORDINATES = "spatial structures on coordinates"
 KNOWN = "known covariance matrices"
 LATER = {
-    **dict.fromkeys(["tmb_cov_us", "tmb_cov_us_reml", "tmb_cov_homdiag", "tmb_cov_cs", "tmb_cov_homtoep",
-                     "tmb_cov_hetar1", "tmb_sleep_ar1_disp0"], NO_RESIDUAL),
     **dict.fromkeys(["tmb_cov_ou", "tmb_cov_exp", "tmb_cov_exp_poisson"], COORDINATES),
     **dict.fromkeys(["tmb_cov_propto", "tmb_cov_equalto", "tmb_cov_propto_poisson"], KNOWN),
     "tmb_prior": "priors",
@@ -131,7 +129,7 @@ def coefficients(ref: dict[str, Any], what: str) -> dict[tuple[str, str], float]
     return {
         ("threshold" if row["term"] in thresholds else COMPONENTS[row["component"]], row["term"]): row[what]
         for row in ref["fixef"]
-        if row.get(what) is not None
+        if row.get(what) is not None and not (row["component"] == "disp" and ref.get("dispformula") == "~0")
     }
 
 
