@@ -102,6 +102,16 @@ class Call:
         said = self.dispersion is not None or bool(self.parameters)
         return is_linear(self.family, self.formula, self.parts if said else (), self.frequency_weights)
 
+    def is_gaussian(self) -> bool:
+        """Tell whether the response is gaussian with one residual variance, whatever the covariance structures."""
+        if (
+            not self.family.is_gaussian_identity
+            or self.zero_inflation is not None
+            or self.frequency_weights is not None
+        ):
+            return False
+        return all(part.formula is None or part.formula.is_constant for part in self.parts)
+
     @property
     def outcome(self) -> Outcome:
         """Which responses are legal."""
@@ -184,7 +194,8 @@ def make_call(
     if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
-    call = replace(call, linear=linear, method=_method(method, linear), asked_method=method)
+    restricted = linear or call.is_gaussian()
+    call = replace(call, linear=linear, method=_method(method, restricted), asked_method=method)
     _check_weights(call)
     _check_quadrature(call)
     return call
@@ -286,13 +297,15 @@ def _check_quadrature(call: Call) -> None:
     q = call.quadrature
     if not isinstance(q, Integral) or isinstance(q, bool) or q < 0:
         raise OptionError(f"quadrature={q!r} is the number of nodes: 1 (Laplace), more, or 0 (joint modes)")
+    if q != 1 and not call.linear and call.method == "reml":
+        raise OptionError(f"quadrature={q!r} goes with method='ml'; REML integrates by Laplace's approximation")
     if call.linear and q != 1:
         raise OptionError(f"quadrature={q!r}: the gaussian likelihood is exact, leave quadrature out")
 
 
-def _method(method: Any, linear: bool) -> str:
+def _method(method: Any, restricted: bool) -> str:
     if method is None:
-        return "reml" if linear else "ml"
+        return "reml" if restricted else "ml"
     name = method.lower() if isinstance(method, str) else method
     if name not in METHODS:
         raise OptionError(f"method={method!r} is unknown; {nearest(method, METHODS)}")

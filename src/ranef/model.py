@@ -164,7 +164,9 @@ def fit(
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
     method : "reml" | "ml", optional
-        Default: "reml" where the model is linear (gaussian, identity link, one residual variance), else "ml".
+        Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure),
+        else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
+        glmmTMB's `REML = TRUE` does.
     quadrature : int
         For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes, 0 the
         joint modes of coefficients and random effects (lme4's nAGQ = 0).

@@ -39,16 +39,17 @@ RANDOM = {  # GLMMadaptive keeps random effects outside the formula
     "ma_student": "(1 | g)", "ma_toenail_int": "(1 | patientID)", "ma_zip": "(1 | id)",
 }  # fmt: skip
 FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time"}
+#: Columns that the R scripts make: a factor whose levels are points.
+POINTS = {
+    "tmb_cov_ou": ("tnum", ["time"]),
+    **dict.fromkeys(["tmb_cov_exp", "tmb_cov_exp_poisson"], ("pos", ["xc", "yc"])),
+}
 
 WAITS = {
     "tmb_cov_rr1": "reduced rank",
-    "tmb_reml_poisson": "REML for other than linear models",
-    "tmb_cov_us_reml": "REML for other than linear models",
 }  # fmt: skip
-COORDINATES = "spatial structures on coordinates"
 KNOWN = "known covariance matrices"
 LATER = {
-    **dict.fromkeys(["tmb_cov_ou", "tmb_cov_exp", "tmb_cov_exp_poisson"], COORDINATES),
     **dict.fromkeys(["tmb_cov_propto", "tmb_cov_equalto", "tmb_cov_propto_poisson"], KNOWN),
     "tmb_prior": "priors",
     "tmb_map_theta": "parameters held at a value",
@@ -94,11 +95,21 @@ def call(name: str) -> tuple[str, dict[str, Any]]:
     return formula, {**arguments, **({} if nodes == 1 else {"quadrature": nodes}), **CALLS.get(name, {})}
 
 
+def data(name: str) -> Any:
+    """Read the data of a reference."""
+    frame = rf.datasets.load(load(name)["data"])
+    if name not in POINTS:
+        return frame
+    column, coordinates = POINTS[name]
+    labels = [f"({','.join(f'{x:.15g}' for x in row)})" for row in frame[coordinates].to_numpy()]
+    return frame.assign(**{column: labels})
+
+
 @cache
 def _fit(name: str) -> Any:
     formula, arguments = call(name)
     try:
-        return rf.fit(formula, rf.datasets.load(load(name)["data"]), **arguments)
+        return rf.fit(formula, data(name), **arguments)
     except NotAvailableError as error:
         if name not in WAITS:
             raise

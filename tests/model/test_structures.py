@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import ranef as rf
+from ranef.errors import DataError, FormulaError, OptionError
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,88 @@ def test_known_sampling_errors(sleep):
     formula = "Reaction ~ Days + ar1(factor(Days) + 0 | Subject)"
     m = rf.fit(formula, sleep.assign(se=3.0), dispersion="~ 0 + offset(log(se))", method="ml")
     assert m.loglik == pytest.approx(rf.fit(formula, sleep, dispersion=3, method="ml").loglik, abs=1e-9)
+
+
+# ---- positions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ou():
+    return rf.datasets.load("sim_ou")
+
+
+def test_numeric_times_are_columns(ou):
+    """A numeric column, numFactor() of it, and labels that are points say the same."""
+    fits = [
+        rf.fit(f"y ~ x + ou({term} + 0 | g)", ou.assign(label=[f"({t})" for t in ou["time"]]))
+        for term in ("time", "factor(time)", "numFactor(time)", "label")
+    ]
+    assert np.ptp([m.loglik for m in fits]) < 1e-8
+    assert fits[0].layout.terms[0].names[:2] == ("factor(time)0", "factor(time)0.5")
+
+
+def test_ou_is_ar1_at_equal_steps():
+    data = rf.datasets.load("sim_ar1")
+    ar1, ou = (rf.fit(f"y ~ x + {kind}(t + 0 | g)", data, method="ml") for kind in ("ar1", "ou"))
+    assert ou.loglik == pytest.approx(ar1.loglik, abs=1e-7)
+    again = rf.fit("y ~ x + ar1(factor(t) + 0 | g)", data, method="ml")
+    assert ar1.loglik == pytest.approx(again.loglik, abs=1e-9)
+
+
+def test_scaled_coordinates_scale_the_range():
+    data = rf.datasets.load("sim_spatial")
+    formula = "y ~ x + exp(xc + yc + 0 | area)"
+    a = rf.fit(formula, data, method="ml")
+    b = rf.fit(formula, data.assign(xc=10 * data["xc"], yc=10 * data["yc"]), method="ml")
+    assert a.loglik == pytest.approx(b.loglik, abs=1e-7)
+    assert b.theta[1] - a.theta[1] == pytest.approx(np.log(10), abs=1e-4)
+    same = rf.fit("y ~ x + exp(numFactor(xc, yc) + 0 | area)", data, method="ml")
+    assert same.loglik == pytest.approx(a.loglik, abs=1e-9)
+
+
+def test_predictions_at_known_points(ou):
+    m = rf.fit("y ~ x + ou(time + 0 | g)", ou)
+    np.testing.assert_allclose(m.predict(ou), m.fitted(), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("term", "error", "says"),
+    [
+        ("ar1(time + 0 | g)", DataError, "not equally spaced.*ou"),
+        ("toep(time + 0 | g)", DataError, "not equally spaced.*ou"),
+        ("ou(g2 + 0 | g)", DataError, "'a'.*no position.*numFactor"),
+        ("exp(mixed + 0 | g)", DataError, "different numbers of coordinates"),
+        ("ou(time | g)", FormulaError, r"ou\(times \+ 0 \| g\)"),
+        ("exp(numFactor(time) | g)", FormulaError, "levels of one factor"),
+        ("ar1(1 + time | g)", FormulaError, r"ar1\(times \+ 0 \| g\)"),
+    ],
+)
+def test_positions_refused(ou, term, error, says):
+    half = ou.assign(
+        time=ou["time"] ** 2,
+        g2=np.where(ou["time"] > 2, "a", "1"),
+        mixed=np.where(ou["time"] > 2, "(1,2)", "(1)"),
+    )
+    with pytest.raises(error, match=says):
+        rf.fit(f"y ~ x + {term}", half)
+
+
+# ---- REML ------------------------------------------------------------------------------------------------------------
+
+
+def test_structured_gaussian_models_default_to_reml():
+    """As linear ones do; `homdiag` of an intercept is the linear model, so REML must agree with its engine's."""
+    dyestuff = rf.datasets.load("Dyestuff")
+    linear = rf.fit("Yield ~ 1 + (1 | Batch)", dyestuff)
+    ours = rf.fit("Yield ~ 1 + homdiag(1 | Batch)", dyestuff)
+    assert ours.method == "reml"
+    assert not ours.task.linear
+    assert ours.loglik == pytest.approx(linear.loglik, abs=1e-6)
+    assert ours.sigma == pytest.approx(linear.sigma, rel=1e-5)
+    np.testing.assert_allclose(ours.vcov(), linear.vcov(), rtol=1e-4)
+    assert rf.fit("Yield ~ 1 + homdiag(1 | Batch)", dyestuff, dispersion="~ Yield").method == "ml"
+
+
+def test_reml_and_quadrature_exclude_each_other():
+    with pytest.raises(OptionError, match="method='ml'"):
+        rf.fit("y ~ x + (1 | g)", {}, family="poisson", method="reml", quadrature=5)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
 
 Source = tuple[Any, Any, Any, int]
-#: Covariance structures with fewer parameters than "us"; they need nothing but their columns, in order.
-PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep")
+#: Covariance structures with fewer parameters than "us".
+PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "propto", "equalto")
 STRUCTURES = ("us", "diag", *PATTERNED)
 
 
@@ -123,9 +123,15 @@ def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[st
 # ---- the core --------------------------------------------------------------------------------------------------------
 
 
-def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, int, str, list[tuple[Any, Any, Any]], int]]:
-    """Random-effects terms as the core takes them."""
-    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component) for t in terms]
+def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, ...]]:
+    """Random-effects terms as the core takes them, with what their structure knows of the columns."""
+    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component, known_of(t)) for t in terms]
+
+
+def known_of(term: GroupTerm) -> dict[str, list[list[float]]]:
+    """Positions of the columns of a term, or its known matrix."""
+    known = {"coordinates": term.points, "matrix": term.matrix}
+    return {name: value.tolist() for name, value in known.items() if value is not None}
 
 
 def make_core(design: Design, task: Task) -> Any:
@@ -154,7 +160,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     check_method(design, task)
     try:
         core = make_core(design, task)
-        record = core.fit(start_of(task, design), task.quadrature, task.control.options)
+        record = core.fit(start_of(task, design), task.quadrature, task.control.options, task.method)
     except ValueError as error:
         raise error if isinstance(error, RanefError) else DataError(str(error)) from error
     return core, from_core(record, core, design, task)
@@ -245,10 +251,6 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 
 def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
-    if task.method == "reml":
-        raise NotAvailableError(
-            f"method='reml' for family={task.family.name!r} is not available in this version; use 'ml'"
-        )
     groups = list(dict.fromkeys(t.label for t in design.terms))
     if task.quadrature > 1 and len(groups) != 1:
         raise OptionError(
@@ -262,7 +264,8 @@ def check(design: Design) -> None:
     for term in design.terms:
         if term.structure not in STRUCTURES:
             raise structure_error(term)
-        check_levels(design, term)
+        if term.structure not in PATTERNED or len(term.names) == 1:  # one process over many columns is replicated
+            check_levels(design, term)
     check_response(design)
     p = sum(len(c.names) for c in design.components)
     if p > design.n:
@@ -310,7 +313,7 @@ class Rebuilt:
             design, task, found = self._parts
             self._core = make_core(absorbed(design), task)
             start = {"beta": np.nan_to_num(np.array(found.beta)), "theta": np.array(found.theta)}
-            self._core.fit(start, task.quadrature, task.control.options)  # starts where it ends
+            self._core.fit(start, task.quadrature, task.control.options, task.method)  # starts where it ends
         return getattr(self._core, name)
 
 

@@ -18,6 +18,7 @@ from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
+from ranef.frame.structures import by_level, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
@@ -220,6 +221,8 @@ class _Frame:
         label = factor.label
         if label in self.variables:
             return
+        if label not in self.values:  # a factor that a structure made of numbers, which the mask has seen
+            self.values[label] = self.evaluator(factor)
         value = self.values[label]
         if self.is_factor(label):
             not_a_time(value, label)
@@ -238,8 +241,10 @@ class _Frame:
         return tuple(TermPlan(t.factors, full) for t, full in zip(terms, codings, strict=True))
 
     def bar_plan(self, bar: Bar, component: int = 0) -> tuple[BarPlan, GroupTerm]:
-        plans = self.plans(bar.terms)
+        columns = by_level(bar, self.is_number)
+        plans = self.plans(columns.terms)
         blocks = blocks_of(plans, self.variables)
+        place = place_of(columns, {label: state.levels for label, state in self.factors.items()})
         names = tuple(name for block in blocks for name in block.names)
         uses = [self.level_use(f.label) for f in bar.factors]
         parts = tuple(levels for _, levels, _ in uses)
@@ -247,7 +252,13 @@ class _Frame:
         if len(uses) > 1:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
         plan = BarPlan(bar, names, plans, levels, parts, keys, component)
-        return plan, GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
+        term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
+        return plan, replace(term, points=place.points, matrix=place.matrix)
+
+    def is_number(self, factor: Factor) -> bool:
+        """Tell whether a factor of a bar is one column of numbers."""
+        value = self.values[factor.label]
+        return not self.is_factor(factor.label) and not (isinstance(value, Matrix) and len(value.columns) > 1)
 
     def component(self, part: Part, n: int) -> Component:
         if part.formula is None:

@@ -108,6 +108,10 @@ class GroupTerm:
         Further arguments of the wrapper, as text.
     component : int
         Which of the design's components it belongs to; 0 is the mean.
+    points : ndarray of float64, shape (k, d), or None
+        Where the columns lie, for structures over time and space.
+    matrix : ndarray of float64, shape (k, k), or None
+        What is known of their covariance, for structures that take a matrix.
     """
 
     label: str
@@ -118,6 +122,8 @@ class GroupTerm:
     blocks: tuple[Block, ...]
     args: tuple[str, ...] = ()
     component: int = 0
+    points: Array | None = None
+    matrix: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -376,6 +376,18 @@ def _interaction(walk: _Walk, _at: int, *parts: Value) -> Value:
     return Categories(codes.astype(np.int32), Levels.of(labels))
 
 
+def _num_factor(walk: _Walk, _at: int, *coordinates: Value) -> Value:
+    """Return a factor whose levels are the distinct points, named "(1.5,2)" as glmmTMB names them."""
+    columns = [np.broadcast_to(walk.number(x), (walk.outer.table.n,)) for x in coordinates]
+    if not columns:
+        raise TypeError("a coordinate is missing")
+    rows = np.column_stack(columns)
+    known = ~np.isnan(rows).any(axis=1)
+    codes = np.full(len(rows), -1, np.int32)
+    points, codes[known] = np.unique(rows[known], axis=0, return_inverse=True)
+    return Categories(codes, Levels.of([f"({','.join(map(level_name, point))})" for point in points.tolist()]))
+
+
 def _cut(
     walk: _Walk,
     at: int,
@@ -444,7 +456,7 @@ def _coding_call(kind: str) -> Callable[..., Value]:
 CALLS: dict[str, Callable[..., Value]] = {
     "I": _identity, "as.numeric": _numeric, "as.integer": _integer, "c": _list, "cbind": _cbind, "C": _coded,
     "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor, "interaction": _interaction,
-    "ordered": _ordered, "relevel": _relevel,
+    "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
 }  # fmt: skip
 
