@@ -21,7 +21,7 @@ METHODS = ("reml", "ml")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
-    "threads", "seed", "progress", "env",
+    "threads", "seed", "progress", "env", "cov",
 )  # fmt: skip
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
@@ -73,6 +73,7 @@ class Call:
     quadrature: int = 1
     asked_method: str | None = None
     linear: bool = False
+    cov: Any = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
         outcome=call.outcome,
         trials=call.trials,
         frequencies=call.frequency_weights,
+        cov=call.cov,
     )
 
 
@@ -166,6 +168,7 @@ def make_call(
     seed: Any = None,  # noqa: ARG001 (fits draw no random numbers)
     progress: Any = None,  # noqa: ARG001
     env: Any = None,
+    cov: Any = None,
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
@@ -190,6 +193,7 @@ def make_call(
         trials=trials,
         frequency_weights=frequency_weights,
         quadrature=quadrature,
+        cov=cov,
     )
     if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
         _check_components(call)

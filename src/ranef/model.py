@@ -139,6 +139,7 @@ def fit(
     seed: int | None = None,
     progress: Any = None,
     env: Any = None,
+    cov: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Fit:
     """Fit a mixed-effects model.
@@ -192,6 +193,10 @@ def fit(
         For methods that take long; this version's do not.
     env : mapping, optional
         Names, other than columns and the listed transforms, that the formula may use.
+    cov : dict, optional
+        Factor f -> known matrix K of `propto(0 + f | g)` (covariance proportional to K) and `equalto(0 + f | g)` (equal
+        to it), as a pandas frame with labels or a pair (matrix, labels); levels are matched by name, and K may have
+        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same.
     **parameters
         Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`; `threshold="symmetric"` or
         "equidistant" for ordinal families.
@@ -230,6 +235,7 @@ def fit(
         seed=seed,
         progress=progress,
         env=env,
+        cov=cov,
         **parameters,
     )
     return fit_call(call, data)

@@ -48,9 +48,7 @@ POINTS = {
 WAITS = {
     "tmb_cov_rr1": "reduced rank",
 }  # fmt: skip
-KNOWN = "known covariance matrices"
 LATER = {
-    **dict.fromkeys(["tmb_cov_propto", "tmb_cov_equalto", "tmb_cov_propto_poisson"], KNOWN),
     "tmb_prior": "priors",
     "tmb_map_theta": "parameters held at a value",
     "tmb_map_equal": "parameters tied to each other",
@@ -91,6 +89,9 @@ def call(name: str) -> tuple[str, dict[str, Any]]:
         arguments["dispersion"] = ref["dispformula"]
     if ref["method"].startswith("REML"):
         arguments["method"] = "reml"
+    if "matrix_data" in ref:
+        table = rf.datasets.load(ref["matrix_data"]).set_index("species")
+        arguments["env"] = {"phyloA": table}
     nodes = ref.get("nAGQ", 1)
     return formula, {**arguments, **({} if nodes == 1 else {"quadrature": nodes}), **CALLS.get(name, {})}
 

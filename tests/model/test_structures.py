@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ranef as rf
-from ranef.errors import DataError, FormulaError, OptionError
+from ranef.errors import ArgumentError, DataError, FormulaError, OptionError
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +113,79 @@ def test_structured_gaussian_models_default_to_reml():
 def test_reml_and_quadrature_exclude_each_other():
     with pytest.raises(OptionError, match="method='ml'"):
         rf.fit("y ~ x + (1 | g)", {}, family="poisson", method="reml", quadrature=5)
+
+
+# ---- known matrices --------------------------------------------------------------------------------------------------
+
+
+PROPTO = "y ~ x + propto(0 + species | one)"
+
+
+@pytest.fixture(scope="module")
+def phylo():
+    return rf.datasets.load("sim_phylo")
+
+
+@pytest.fixture(scope="module")
+def relations():
+    return rf.datasets.load("sim_phylo_A").set_index("species")
+
+
+def test_matrices_are_matched_by_name(phylo, relations):
+    """Order, more levels, the kind of table and where the matrix is given do not count."""
+    plain = rf.fit(PROPTO, phylo, cov={"species": relations})
+    labels = relations.columns.tolist()
+    shuffled = labels[::-1]
+    more = np.eye(len(labels) + 1)
+    more[1:, 1:] = relations.to_numpy()
+    others = [
+        rf.fit(PROPTO, phylo, cov={"species": relations.loc[shuffled, shuffled]}),
+        rf.fit(PROPTO, phylo, cov={"species": relations.loc[shuffled]}),
+        rf.fit(PROPTO, phylo, cov={"species": relations.reset_index()}),
+        rf.fit(PROPTO, phylo, cov={"species": (more, ["ancestor", *labels])}),
+        rf.fit("y ~ x + propto(0 + species | one, A)", phylo, env={"A": relations}),
+    ]
+    for m in others:
+        assert m.loglik == pytest.approx(plain.loglik, abs=1e-9)
+
+
+def test_propto_scales(phylo, relations):
+    """K and 4 K are the same model; equalto at the estimate reaches the same likelihood."""
+    a = rf.fit(PROPTO, phylo, cov={"species": relations}, method="ml")
+    b = rf.fit(PROPTO, phylo, cov={"species": 4 * relations}, method="ml")
+    assert b.loglik == pytest.approx(a.loglik, abs=1e-8)
+    estimate = a.varcorr()["one"].cov
+    np.testing.assert_allclose(estimate, estimate[0, 0] * relations.to_numpy(), atol=1e-10)
+    formula = "y ~ x + equalto(0 + species | one)"
+    c = rf.fit(formula, phylo, cov={"species": (estimate, relations.columns)}, method="ml")
+    assert c.loglik == pytest.approx(a.loglik, abs=1e-8)
+    assert c.npar == a.npar - 1
+    assert a.update(". ~ . - x").npar == a.npar - 1  # takes the matrix along
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (lambda k: k.iloc[2:, 2:], DataError, "no row for 2 of 25 levels: 'S01', 'S02'"),
+        (lambda k: k.to_numpy(), ArgumentError, "by name"),
+        (lambda k: (k.to_numpy(), ["a"]), DataError, "25 x 25, with 1 labels"),
+        (lambda k: (k.to_numpy(), ["a"] * 25), DataError, "twice.*'a'"),
+        (lambda k: k + np.triu(np.ones((25, 25)), 1), DataError, "not symmetric"),
+        (lambda k: k * 0 + 1, DataError, "not positive definite"),
+        (lambda k: k.where(k < 1), DataError, "not finite"),
+    ],
+)
+def test_matrices_refused(phylo, relations, change, error, says):
+    with pytest.raises(error, match=says):
+        rf.fit(PROPTO, phylo, cov={"species": change(relations)})
+
+
+def test_matrices_missing(phylo, relations):
+    with pytest.raises(DataError, match=r"'species' is not known; give cov="):
+        rf.fit(PROPTO, phylo)
+    with pytest.raises(DataError, match=r"'A' is not known"):
+        rf.fit("y ~ x + propto(0 + species | one, A)", phylo)
+    with pytest.raises(OptionError, match=r"no term takes the matrix 'species'"):
+        rf.fit("y ~ x + (1 | species)", phylo, cov={"species": relations})
+    with pytest.raises(FormulaError, match="levels of one factor"):
+        rf.fit("y ~ x + propto(species | one)", phylo, cov={"species": relations})

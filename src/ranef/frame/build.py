@@ -10,6 +10,7 @@ import numpy as np
 
 from ranef.errors import ArgumentError, DataError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
+from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
@@ -18,7 +19,7 @@ from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
-from ranef.frame.structures import by_level, place_of
+from ranef.frame.structures import KNOWN, by_level, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
@@ -39,6 +40,7 @@ def build(
     outcome: Outcome = GAUSSIAN,
     trials: Any = None,
     frequencies: Any = None,
+    cov: Mapping[str, Any] | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -64,6 +66,8 @@ def build(
         Which responses are legal; an ordinal one takes the mean's intercept away (its thresholds are the intercepts).
     trials, frequencies : str or array of n numbers, optional
         Trials of a binomial proportion; frequency weights.
+    cov : dict, optional
+        Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def build(
     formula = _resolved(formula, table, env or {})
     parts = [_resolved_part(part, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
-    frame = _Frame(Evaluator(table, {}, env or {}), formulas)
+    frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
     frame.mask([column for column in sides.values() if column is not None], missing)
     frame.contrasts(contrasts or {})
@@ -107,6 +111,23 @@ def build(
         design.categories,
     )
     return spec, replace(design, others=others) if others else design
+
+
+def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
+    """Check that every matrix of `cov=` belongs to a term."""
+    if cov is None:
+        return {}
+    if not isinstance(cov, Mapping):
+        raise ArgumentError("cov= is a dict: {'species': K}")
+    bars = [bar for formula in formulas for bar in formula.bars if bar.structure in KNOWN]
+    used = {name for bar in bars for f in factors_of(bar.terms) for name in (f.bare, f.label, *bar.args)}
+    for name in cov:
+        if name not in used:
+            raise OptionError(
+                f"cov=: no term takes the matrix {name!r}; write propto(0 + {name} | one, K) for a covariance "
+                f"proportional to it, where `one` is a column of one level"
+            )
+    return cov
 
 
 def _named(value: Any) -> str | None:
@@ -144,6 +165,7 @@ class _Frame:
 
     evaluator: Evaluator
     formulas: tuple[Formula, ...]
+    known: Mapping[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     rows: Array | None = None
     dropped: dict[str, int] = field(default_factory=dict)
@@ -244,7 +266,7 @@ class _Frame:
         columns = by_level(bar, self.is_number)
         plans = self.plans(columns.terms)
         blocks = blocks_of(plans, self.variables)
-        place = place_of(columns, {label: state.levels for label, state in self.factors.items()})
+        place = place_of(columns, {label: state.levels for label, state in self.factors.items()}, self.known)
         names = tuple(name for block in blocks for name in block.names)
         uses = [self.level_use(f.label) for f in bar.factors]
         parts = tuple(levels for _, levels, _ in uses)
