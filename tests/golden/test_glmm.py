@@ -93,9 +93,11 @@ def test_standard_errors(pair):
 def test_standard_deviations(pair):
     ref, m = pair
     loose(ref)
-    rows = m.tidy("ran_pars")
-    keys = zip(rows["component"], map(canonical_group, rows["group"]), rows["term"], strict=True)
-    ours = {(c, g, t.removeprefix("sd__")): v for (c, g, t), v in zip(keys, rows["estimate"], strict=True)}
+    ours = {
+        (t.component, canonical_group(key.removeprefix(f"{t.component}:")), name): sd
+        for key, t in m.varcorr().items()
+        for name, sd in zip(t.names, t.sd, strict=True)
+    }
     theirs = glmm.spreads(ref)
     close(ours, theirs, SPREAD, {k: SD_FLOOR if v < SD_FLOOR else ESTIMATE * SPREAD for k, v in theirs.items()})
 

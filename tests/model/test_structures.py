@@ -189,3 +189,37 @@ def test_matrices_missing(phylo, relations):
         rf.fit("y ~ x + (1 | species)", phylo, cov={"species": relations})
     with pytest.raises(FormulaError, match="levels of one factor"):
         rf.fit("y ~ x + propto(species | one)", phylo, cov={"species": relations})
+
+
+# ---- what is reported ------------------------------------------------------------------------------------------------
+
+
+def test_parameters_of_structures(ou, phylo, relations):
+    """One row a parameter, from the same numbers as the covariance matrix."""
+    m = rf.fit("y ~ x + ou(time + 0 | g)", ou)
+    rows = m.tidy("ran_pars")
+    assert rows["term"].tolist() == ["sd", "rate", "sd__Observation"]
+    term = m.varcorr()["g"]
+    assert rows["estimate"][0] == pytest.approx(term.sd[0])
+    assert rows["estimate"][1] == pytest.approx(-np.log(term.corr[0, 1]) / 0.5)
+    text = m.summary()
+    assert "ou, 21 columns" in text
+    assert "Correlation of" not in text
+    assert [p.name for p in rf.fit(PROPTO, phylo, cov={"species": relations}).varcorr()["one"].parameters] == ["sd"]
+
+
+def test_lags_and_columns_have_names():
+    data = rf.datasets.load("sim_visits")
+    m = rf.fit("y ~ trt + toep(visitf + 0 | id)", data, dispersion=0)
+    labels = [p.label for p in m.varcorr()["id"].parameters]
+    assert labels == [*(f"sd__visitf{i}" for i in range(1, 6)), *(f"cor__lag{i}" for i in range(1, 5))]
+    corr = m.varcorr()["id"].corr
+    np.testing.assert_allclose([p.value for p in m.varcorr()["id"].parameters[5:]], corr[0, 1:], atol=1e-10)
+    assert "cor lag4" in m.summary()
+
+
+def test_a_process_over_many_columns_needs_one_group(phylo, relations):
+    m = rf.fit(PROPTO, phylo, cov={"species": relations})
+    assert not [note for note in m.messages if note.code == "few_levels"]
+    with pytest.raises(DataError, match="one level"):
+        rf.fit("y ~ x + (1 | one)", phylo)

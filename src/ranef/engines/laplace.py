@@ -230,6 +230,7 @@ def from_core(record: Any, core: Any, design: Design, task: Task) -> LaplaceEsti
         curvature=float(record["curvature"]),
         multipliers=tuple(record["multipliers"]),
         boundary=tuple(record["boundary"]),
+        natural=tuple(record["natural"]),
     )
 
 
