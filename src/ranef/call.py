@@ -98,18 +98,16 @@ class Call:
 
     def is_linear(self) -> bool:
         """Tell whether the linear engine has the likelihood."""
-        if self.zero_inflation is not None or not self.family.is_gaussian_identity:
+        if self.zero_inflation is not None or not self.family.is_gaussian_identity or self.formula.censored:
             return False
         said = self.dispersion is not None or bool(self.parameters)
         return is_linear(self.family, self.formula, self.parts if said else (), self.frequency_weights)
 
     def is_gaussian(self) -> bool:
         """Tell whether the response is gaussian with one residual variance, whatever the covariance structures."""
-        if (
-            not self.family.is_gaussian_identity
-            or self.zero_inflation is not None
-            or self.frequency_weights is not None
-        ):
+        if not self.family.is_gaussian_identity or self.zero_inflation is not None:
+            return False
+        if self.frequency_weights is not None or self.formula.censored:
             return False
         return all(part.formula is None or part.formula.is_constant for part in self.parts)
 

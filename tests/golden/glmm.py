@@ -38,7 +38,7 @@ RANDOM = {  # GLMMadaptive keeps random effects outside the formula
     "ma_gamma": "(1 | g)", "ma_hurdle_poisson": "(1 | g)", "ma_longbin_diag": "(time || id)", "ma_nb": "(1 | id)",
     "ma_student": "(1 | g)", "ma_toenail_int": "(1 | patientID)", "ma_zip": "(1 | id)",
 }  # fmt: skip
-FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time"}
+FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time", "ma_censored": "cens(y_cens, cens) ~ x"}
 #: Columns that the R scripts make: a factor whose levels are points.
 POINTS = {
     "tmb_cov_ou": ("tnum", ["time"]),
@@ -52,7 +52,6 @@ LATER = {
     "tmb_prior": "priors",
     "tmb_map_theta": "parameters held at a value",
     "tmb_map_equal": "parameters tied to each other",
-    "ma_censored": "censored responses",
     **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
                     "lme4 takes the expected Hessian where the link is not canonical; as tmb_probit"),
     "glmm_gamma_log": "lme4's Gamma log-likelihood is not that of the model: tmb_gamma_log is the reference",

@@ -140,7 +140,8 @@ def make_core(design: Design, task: Task) -> Any:
         raise NotAvailableError(f"family={task.family.name!r} is not available in this version; it fits 'gaussian'")
     parts, p = core_components(design, task.family)
     y = np.ascontiguousarray(design.y)
-    data = {"y": y} if design.trials is None else {"y": y, "trials": design.trials}
+    given = {"trials": design.trials, "censor": design.censor, "upper": design.upper}
+    data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
     terms = term_sources(design.terms)
     return _core.Glmm(task.family.spec, parts, p, terms, data, design.frequencies, task.control.threads)
 

@@ -18,7 +18,7 @@ ELEMENTWISE = frozenset(
     }
 )  # fmt: skip
 # identities and conversions
-SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind"})
+SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind", "cens"})
 # numeric columns whose knots, means … are remembered from the fitted data
 STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "standardize"})
 # factors

@@ -14,7 +14,7 @@ from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
-from ranef.frame.evaluate import Categories, Evaluator
+from ranef.frame.evaluate import Categories, Censored, Evaluator
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
 from ranef.frame.response import Given, Response, read_response
@@ -314,6 +314,8 @@ class _Frame:
             trials=None if found is None else found.trials,
             categories=() if found is None else found.categories,
             frequencies=self.weights(sides["frequencies"]),
+            censor=None if found is None else found.censor,
+            upper=None if found is None else found.upper,
         )
 
     def response(self, formula: Formula, trials: Column | None, outcome: Outcome) -> Response | None:
@@ -350,6 +352,8 @@ def _collect_value(masks: dict[str, Array], label: str, value: Any) -> None:
     gone: Array | None = None
     if isinstance(value, Categories):
         gone = value.codes < 0
+    if isinstance(value, Censored):
+        value = value.y
     for x in value.columns if isinstance(value, Matrix) else [value] if isinstance(value, np.ndarray) else []:
         if any_nonfinite(x):
             check_infinite(label, np.where(known, 0.0, x))

@@ -180,6 +180,10 @@ class Design:
         Labels of a response that came as categories, in the order of its codes.
     frequencies : ndarray of float64 or None
         Frequency weights: how many equal rows a row stands for.
+    censor : ndarray of int8 or None
+        0: y was observed, -1: the response lies below y, 1: above, 2: in (y, upper].
+    upper : ndarray of float64 or None
+        Upper ends of intervals.
     """
 
     n: int
@@ -197,6 +201,8 @@ class Design:
     trials: Array | None = None
     categories: tuple[Any, ...] = ()
     frequencies: Array | None = None
+    censor: Array | None = None
+    upper: Array | None = None
 
     @property
     def components(self) -> tuple[Component, ...]:
