@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -223,3 +225,18 @@ def test_a_process_over_many_columns_needs_one_group(phylo, relations):
     assert not [note for note in m.messages if note.code == "few_levels"]
     with pytest.raises(DataError, match="one level"):
         rf.fit("y ~ x + (1 | one)", phylo)
+
+
+def test_structured_fits_travel(ou, phylo, relations):
+    """Pickled, slim, updated and asked about new rows they answer the same."""
+    m = rf.fit("y ~ x + ou(numFactor(time) + 0 | g)", ou)
+    copy = pickle.loads(pickle.dumps(m))
+    rows = ou.iloc[[5, 17]]
+    np.testing.assert_allclose(m.predict(rows), m.fitted()[[5, 17]], rtol=1e-10)
+    np.testing.assert_allclose(copy.predict(rows), m.predict(rows), rtol=1e-10)
+    np.testing.assert_allclose(m.slim().predict(rows), m.predict(rows), rtol=1e-10)
+    ours, theirs = (f.ranef(std_error=True)["g"].iloc[:, 1:].to_numpy(float) for f in (m, copy))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-6)  # the copy's core took one more step
+    known = pickle.loads(pickle.dumps(rf.fit(PROPTO, phylo, cov={"species": relations})))
+    assert known.simulate(2, seed=1).shape == (150, 2)
+    assert known.refit(known.simulate(1, seed=1)[:, 0]).converged
