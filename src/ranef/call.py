@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from ranef.engines import Control, Task, is_linear, make_control
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
@@ -19,7 +21,7 @@ METHODS = ("reml", "ml")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
-    "threads", "seed", "progress", "env",
+    "threads", "seed", "progress", "env", "cov",
 )  # fmt: skip
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
@@ -30,6 +32,10 @@ WEIGHTS = (
 )
 
 Value = str | Formula | float | None
+
+#: The residual standard deviation that stands for none, eps^(1/4), as glmmTMB's dispformula = ~ 0: small beside any
+#: response in sensible units, and the likelihood can still be computed.
+NEARLY_ZERO = float(np.finfo(np.float64).eps) ** 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Call:
     quadrature: int = 1
     asked_method: str | None = None
     linear: bool = False
+    cov: Any = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -91,10 +98,18 @@ class Call:
 
     def is_linear(self) -> bool:
         """Tell whether the linear engine has the likelihood."""
-        if self.zero_inflation is not None or not self.family.is_gaussian_identity:
+        if self.zero_inflation is not None or not self.family.is_gaussian_identity or self.formula.censored:
             return False
         said = self.dispersion is not None or bool(self.parameters)
         return is_linear(self.family, self.formula, self.parts if said else (), self.frequency_weights)
+
+    def is_gaussian(self) -> bool:
+        """Tell whether the response is gaussian with one residual variance, whatever the covariance structures."""
+        if not self.family.is_gaussian_identity or self.zero_inflation is not None:
+            return False
+        if self.frequency_weights is not None or self.formula.censored:
+            return False
+        return all(part.formula is None or part.formula.is_constant for part in self.parts)
 
     @property
     def outcome(self) -> Outcome:
@@ -126,6 +141,7 @@ def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
         outcome=call.outcome,
         trials=call.trials,
         frequencies=call.frequency_weights,
+        cov=call.cov,
     )
 
 
@@ -150,6 +166,7 @@ def make_call(
     seed: Any = None,  # noqa: ARG001 (fits draw no random numbers)
     progress: Any = None,  # noqa: ARG001
     env: Any = None,
+    cov: Any = None,
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
@@ -174,11 +191,13 @@ def make_call(
         trials=trials,
         frequency_weights=frequency_weights,
         quadrature=quadrature,
+        cov=cov,
     )
     if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
-    call = replace(call, linear=linear, method=_method(method, linear), asked_method=method)
+    restricted = linear or call.is_gaussian()
+    call = replace(call, linear=linear, method=_method(method, restricted), asked_method=method)
     _check_weights(call)
     _check_quadrature(call)
     return call
@@ -190,8 +209,24 @@ def make_call(
 def _part(name: str, value: Value, family: Distribution, env: Any) -> Part:
     """Return a linear predictor: a formula, "~ 1" where nothing is said, or a constant."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        return Part(name, None, predictor_of(float(value), family.link_of(name), name))
-    return Part(name, _one_sided(name, "~ 1" if value is None else value, env))
+        return _held(name, float(value), family)
+    formula = _one_sided(name, "~ 1" if value is None else value, env)
+    if formula.fixed or formula.bars or formula.offset_factors:
+        return Part(name, formula)
+    if not _may_vanish(name, family):
+        raise FormulaError(f"{name}='~ 0' holds nothing to estimate; give a number to hold it there", formula.text, 0)
+    return _held(name, 0.0, family)
+
+
+def _held(name: str, value: float, family: Distribution) -> Part:
+    """Return a parameter held at a value on its own scale; a residual standard deviation of 0 is nearly that."""
+    if value == 0 and _may_vanish(name, family):
+        value = NEARLY_ZERO
+    return Part(name, None, predictor_of(value, family.link_of(name), name))
+
+
+def _may_vanish(name: str, family: Distribution) -> bool:
+    return name == "dispersion" and family.entry.name == "gaussian"
 
 
 def _one_sided(name: str, value: Any, env: Any) -> Formula:
@@ -202,8 +237,6 @@ def _one_sided(name: str, value: Any, env: Any) -> Formula:
     formula = value if isinstance(value, Formula) else parse(value, env or ())
     if formula.lhs is not None:
         raise FormulaError(f"{name}= is a one-sided formula: write '~ x' without {formula.response}", formula.text, 0)
-    if not formula.fixed and not formula.bars:
-        raise FormulaError(f"{name}='~ 0' holds nothing to estimate; give a number to hold it there", formula.text, 0)
     return formula
 
 
@@ -266,13 +299,15 @@ def _check_quadrature(call: Call) -> None:
     q = call.quadrature
     if not isinstance(q, Integral) or isinstance(q, bool) or q < 0:
         raise OptionError(f"quadrature={q!r} is the number of nodes: 1 (Laplace), more, or 0 (joint modes)")
+    if q != 1 and not call.linear and call.method == "reml":
+        raise OptionError(f"quadrature={q!r} goes with method='ml'; REML integrates by Laplace's approximation")
     if call.linear and q != 1:
         raise OptionError(f"quadrature={q!r}: the gaussian likelihood is exact, leave quadrature out")
 
 
-def _method(method: Any, linear: bool) -> str:
+def _method(method: Any, restricted: bool) -> str:
     if method is None:
-        return "reml" if linear else "ml"
+        return "reml" if restricted else "ml"
     name = method.lower() if isinstance(method, str) else method
     if name not in METHODS:
         raise OptionError(f"method={method!r} is unknown; {nearest(method, METHODS)}")

@@ -139,6 +139,7 @@ def fit(
     seed: int | None = None,
     progress: Any = None,
     env: Any = None,
+    cov: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Fit:
     """Fit a mixed-effects model.
@@ -150,19 +151,25 @@ def fit(
     data : data frame or dict of arrays
         pandas, polars, pyarrow or anything narwhals reads. Tables that the fit returns are of the same kind.
         The response is a column or an expression; for binomial families also a truth value, a factor of two levels
-        (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor.
+        (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor. `cens(y, status)` is a
+        censored response: status "none", "left" (it lies below y), "right" (above; so does a truth value) or "interval"
+        (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2.
     family : str or one of `rf.families`
         "gaussian", "poisson", "nbinom2", "binomial", … (`rf.families.names()`); the names of lme4, glmmTMB and brms are
         understood. "truncated_<count family>" has no zeros, and is a hurdle model with `zero_inflation`.
     link : str or dict, optional
         Link of the mean, or parameter -> link; the family's default otherwise.
     dispersion : str or number, optional
-        One-sided formula of the dispersion, "~ x + (1 | g)"; default "~ 1". A number holds it there. What it means is
-        the family's (glmmTMB's `sigma()`); summary says it.
+        One-sided formula of the dispersion, "~ x + (1 | g)"; default "~ 1". A number holds it there; for a gaussian 0
+        (or "~ 0") leaves no residual variance beside a covariance structure, as glmmTMB's `dispformula = ~ 0` (an SD of
+        1.22e-4), and "~ 0 + offset(log(se))" takes known standard deviations. What it means is the family's (glmmTMB's
+        `sigma()`); summary says it.
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
     method : "reml" | "ml", optional
-        Default: "reml" where the model is linear (gaussian, identity link, one residual variance), else "ml".
+        Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure),
+        else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
+        glmmTMB's `REML = TRUE` does.
     quadrature : int
         For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes, 0 the
         joint modes of coefficients and random effects (lme4's nAGQ = 0).
@@ -188,6 +195,10 @@ def fit(
         For methods that take long; this version's do not.
     env : mapping, optional
         Names, other than columns and the listed transforms, that the formula may use.
+    cov : dict, optional
+        Factor f -> known matrix K of `propto(0 + f | g)` (covariance proportional to K) and `equalto(0 + f | g)` (equal
+        to it), as a pandas frame with labels or a pair (matrix, labels); levels are matched by name, and K may have
+        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same.
     **parameters
         Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`; `threshold="symmetric"` or
         "equidistant" for ordinal families.
@@ -226,6 +237,7 @@ def fit(
         seed=seed,
         progress=progress,
         env=env,
+        cov=cov,
         **parameters,
     )
     return fit_call(call, data)

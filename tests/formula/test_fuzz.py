@@ -136,3 +136,9 @@ def test_update_raises_formula_errors_only(text, change):
         return
     with suppress(FormulaError):
         formula.update(change)
+
+
+@pytest.mark.parametrize("text", ["y ~ []", "y ~ [x]", "y ~ x + [(1 | g)]"])
+def test_brackets_have_no_meaning(text):
+    with pytest.raises(FormulaError, match="has no meaning here"):
+        parse(text)

@@ -38,24 +38,20 @@ RANDOM = {  # GLMMadaptive keeps random effects outside the formula
     "ma_gamma": "(1 | g)", "ma_hurdle_poisson": "(1 | g)", "ma_longbin_diag": "(time || id)", "ma_nb": "(1 | id)",
     "ma_student": "(1 | g)", "ma_toenail_int": "(1 | patientID)", "ma_zip": "(1 | id)",
 }  # fmt: skip
-FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time"}
+FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time", "ma_censored": "cens(y_cens, cens) ~ x"}
+#: Columns that the R scripts make: a factor whose levels are points.
+POINTS = {
+    "tmb_cov_ou": ("tnum", ["time"]),
+    **dict.fromkeys(["tmb_cov_exp", "tmb_cov_exp_poisson"], ("pos", ["xc", "yc"])),
+}
 
 WAITS = {
     "tmb_cov_rr1": "reduced rank",
-    "tmb_reml_poisson": "REML for other than linear models",
 }  # fmt: skip
-NO_RESIDUAL = "covariance structures without a residual variance (dispersion ~ 0)"
-COORDINATES = "spatial structures on coordinates"
-KNOWN = "known covariance matrices"
 LATER = {
-    **dict.fromkeys(["tmb_cov_us", "tmb_cov_us_reml", "tmb_cov_homdiag", "tmb_cov_cs", "tmb_cov_homtoep",
-                     "tmb_cov_hetar1", "tmb_sleep_ar1_disp0"], NO_RESIDUAL),
-    **dict.fromkeys(["tmb_cov_ou", "tmb_cov_exp", "tmb_cov_exp_poisson"], COORDINATES),
-    **dict.fromkeys(["tmb_cov_propto", "tmb_cov_equalto", "tmb_cov_propto_poisson"], KNOWN),
     "tmb_prior": "priors",
     "tmb_map_theta": "parameters held at a value",
     "tmb_map_equal": "parameters tied to each other",
-    "ma_censored": "censored responses",
     **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
                     "lme4 takes the expected Hessian where the link is not canonical; as tmb_probit"),
     "glmm_gamma_log": "lme4's Gamma log-likelihood is not that of the model: tmb_gamma_log is the reference",
@@ -92,15 +88,28 @@ def call(name: str) -> tuple[str, dict[str, Any]]:
         arguments["dispersion"] = ref["dispformula"]
     if ref["method"].startswith("REML"):
         arguments["method"] = "reml"
+    if "matrix_data" in ref:
+        table = rf.datasets.load(ref["matrix_data"]).set_index("species")
+        arguments["env"] = {"phyloA": table}
     nodes = ref.get("nAGQ", 1)
     return formula, {**arguments, **({} if nodes == 1 else {"quadrature": nodes}), **CALLS.get(name, {})}
+
+
+def data(name: str) -> Any:
+    """Read the data of a reference."""
+    frame = rf.datasets.load(load(name)["data"])
+    if name not in POINTS:
+        return frame
+    column, coordinates = POINTS[name]
+    labels = [f"({','.join(f'{x:.15g}' for x in row)})" for row in frame[coordinates].to_numpy()]
+    return frame.assign(**{column: labels})
 
 
 @cache
 def _fit(name: str) -> Any:
     formula, arguments = call(name)
     try:
-        return rf.fit(formula, rf.datasets.load(load(name)["data"]), **arguments)
+        return rf.fit(formula, data(name), **arguments)
     except NotAvailableError as error:
         if name not in WAITS:
             raise
@@ -131,7 +140,7 @@ def coefficients(ref: dict[str, Any], what: str) -> dict[tuple[str, str], float]
     return {
         ("threshold" if row["term"] in thresholds else COMPONENTS[row["component"]], row["term"]): row[what]
         for row in ref["fixef"]
-        if row.get(what) is not None
+        if row.get(what) is not None and not (row["component"] == "disp" and ref.get("dispformula") == "~0")
     }
 
 

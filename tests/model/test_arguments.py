@@ -40,7 +40,7 @@ def sleepstudy():
         ({"link": "lgo"}, OptionError, "did you mean 'log'"),
         ({"dispersion": "Days"}, FormulaError, "one-sided"),
         ({"dispersion": "y ~ Days"}, FormulaError, "without y"),
-        ({"dispersion": "~ 0"}, FormulaError, "nothing to estimate"),
+        ({"family": "lognormal", "dispersion": "~ 0"}, FormulaError, "nothing to estimate"),
         ({"dispersion": -1.0}, OptionError, "between 0 and inf"),
         ({"zero_inflation": "~ 1"}, OptionError, "no zeros"),
         ({"frequency_weights": "Days"}, DataError, "must be positive"),

@@ -86,8 +86,9 @@ def not_converged(m: Fit) -> Iterator[Message]:
 
 
 def few_levels(m: Fit) -> Iterator[Message]:
-    """P1: a grouping factor with fewer than 5 levels."""
-    for label, levels in {t.label: len(t.levels) for t in m.layout.terms}.items():
+    """P1: a grouping factor with fewer than 5 levels; a structure over many columns has its replicates in them."""
+    counted = [t for t in m.layout.terms if t.structure in ("us", "diag") or len(t.names) < FEW_LEVELS]
+    for label, levels in {t.label: len(t.levels) for t in counted}.items():
         if levels < FEW_LEVELS:
             text = (
                 f"{label!r} has {levels} levels: its variance is barely estimable (biased downwards); consider a fixed "

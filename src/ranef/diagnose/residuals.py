@@ -108,6 +108,8 @@ def residuals(m: Fit, type: str = "response", align: str = "rows", seed: int = 0
     """
     if type not in TYPES:
         raise OptionError(f"residuals: type={type!r} is unknown; {nearest(type, TYPES)}")
+    if type in ("deviance", "quantile") and m.formula.censored:
+        raise NotAvailableError(f"residuals: {type} ones of censored responses are not available; 'response' ones are")
     return aligned(m, TYPES[type](observed(m, seed)), align)
 
 

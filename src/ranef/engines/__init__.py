@@ -9,7 +9,6 @@ from ranef.engines.control import Control, make_control
 from ranef.engines.estimate import Certificate, Estimate, LaplaceEstimate, Outcome, Result
 from ranef.engines.task import Engine, Point, Task
 from ranef.families import Distribution
-from ranef.formula import INTERCEPT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,11 +42,7 @@ def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], fre
         return False
     structures = {bar.structure for bar in formula.bars}
     patterned = not structures <= {"us", "diag"} and structures <= set(laplace.STRUCTURES)
-    return not patterned and all(part.formula is not None and _is_one(part.formula) for part in parts)
-
-
-def _is_one(formula: Formula) -> bool:
-    return formula.fixed == (INTERCEPT,) and not formula.bars and not formula.offset_factors
+    return not patterned and all(part.formula is not None and part.formula.is_constant for part in parts)
 
 
 def engine_of(task: Task) -> Engine:

@@ -74,6 +74,11 @@ class Result(Protocol):
         ...
 
     @property
+    def natural(self) -> tuple[tuple[int, str, int | None, float], ...]:
+        """Parameters of covariance structures as (term, name, column or lag, value)."""
+        ...
+
+    @property
     def tests(self) -> str:
         """Return "t" where coefficients have degrees of freedom, "z" where only large samples are known."""
         ...
@@ -215,6 +220,11 @@ class Estimate:
         return self.rank + len(self.theta) + 1
 
     @property
+    def natural(self) -> tuple[tuple[int, str, int | None, float], ...]:
+        """Linear models have no structures with parameters of their own."""
+        return ()
+
+    @property
     def tests(self) -> str:
         """Coefficients have t tests."""
         return "t"
@@ -278,6 +288,9 @@ class LaplaceEstimate:
         Rows used; coefficients estimated.
     inner : int
         Newton iterations for the modes, all evaluations together.
+    natural : tuple of (int, str, int or None, float)
+        Parameters of covariance structures as a reader expects them (sd, cor, rate, range): term, name, which column
+        (of "cor": which lag), value.
     dropped, outcome, evaluations, iterations, gradient, decrease, curvature, multipliers, boundary, optimizer
         As in `Estimate`; the gradient is that over (beta, theta).
     """
@@ -303,6 +316,7 @@ class LaplaceEstimate:
     multipliers: tuple[Any, ...]
     boundary: tuple[tuple[int, str, int], ...]
     optimizer: str = "newton"
+    natural: tuple[tuple[int, str, int | None, float], ...] = ()
 
     @property
     def tests(self) -> str:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
 
 Source = tuple[Any, Any, Any, int]
-#: Covariance structures with fewer parameters than "us"; they need nothing but their columns, in order.
-PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep")
+#: Covariance structures with fewer parameters than "us".
+PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "propto", "equalto")
 STRUCTURES = ("us", "diag", *PATTERNED)
 
 
@@ -123,9 +123,15 @@ def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[st
 # ---- the core --------------------------------------------------------------------------------------------------------
 
 
-def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, int, str, list[tuple[Any, Any, Any]], int]]:
-    """Random-effects terms as the core takes them."""
-    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component) for t in terms]
+def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, ...]]:
+    """Random-effects terms as the core takes them, with what their structure knows of the columns."""
+    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component, known_of(t)) for t in terms]
+
+
+def known_of(term: GroupTerm) -> dict[str, list[list[float]]]:
+    """Positions of the columns of a term, or its known matrix."""
+    known = {"coordinates": term.points, "matrix": term.matrix}
+    return {name: value.tolist() for name, value in known.items() if value is not None}
 
 
 def make_core(design: Design, task: Task) -> Any:
@@ -134,7 +140,8 @@ def make_core(design: Design, task: Task) -> Any:
         raise NotAvailableError(f"family={task.family.name!r} is not available in this version; it fits 'gaussian'")
     parts, p = core_components(design, task.family)
     y = np.ascontiguousarray(design.y)
-    data = {"y": y} if design.trials is None else {"y": y, "trials": design.trials}
+    given = {"trials": design.trials, "censor": design.censor, "upper": design.upper}
+    data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
     terms = term_sources(design.terms)
     return _core.Glmm(task.family.spec, parts, p, terms, data, design.frequencies, task.control.threads)
 
@@ -154,7 +161,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     check_method(design, task)
     try:
         core = make_core(design, task)
-        record = core.fit(start_of(task, design), task.quadrature, task.control.options)
+        record = core.fit(start_of(task, design), task.quadrature, task.control.options, task.method)
     except ValueError as error:
         raise error if isinstance(error, RanefError) else DataError(str(error)) from error
     return core, from_core(record, core, design, task)
@@ -224,6 +231,7 @@ def from_core(record: Any, core: Any, design: Design, task: Task) -> LaplaceEsti
         curvature=float(record["curvature"]),
         multipliers=tuple(record["multipliers"]),
         boundary=tuple(record["boundary"]),
+        natural=tuple(record["natural"]),
     )
 
 
@@ -245,10 +253,6 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 
 def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
-    if task.method == "reml":
-        raise NotAvailableError(
-            f"method='reml' for family={task.family.name!r} is not available in this version; use 'ml'"
-        )
     groups = list(dict.fromkeys(t.label for t in design.terms))
     if task.quadrature > 1 and len(groups) != 1:
         raise OptionError(
@@ -262,7 +266,8 @@ def check(design: Design) -> None:
     for term in design.terms:
         if term.structure not in STRUCTURES:
             raise structure_error(term)
-        check_levels(design, term)
+        if term.structure not in PATTERNED or len(term.names) == 1:  # one process over many columns is replicated
+            check_levels(design, term)
     check_response(design)
     p = sum(len(c.names) for c in design.components)
     if p > design.n:

@@ -18,11 +18,13 @@ ELEMENTWISE = frozenset(
     }
 )  # fmt: skip
 # identities and conversions
-SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind"})
+SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind", "cens"})
 # numeric columns whose knots, means … are remembered from the fitted data
 STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "standardize"})
 # factors
-CATEGORICAL = frozenset({"C", "as.factor", "as.ordered", "cut", "factor", "interaction", "ordered", "relevel"})
+CATEGORICAL = frozenset(
+    {"C", "as.factor", "as.ordered", "cut", "factor", "interaction", "numFactor", "ordered", "relevel"}
+)
 # the codings that may stand in C(x, …)
 CODINGS = {
     "treatment": "treatment", "contr.treatment": "treatment", "contr_treatment": "treatment", "Treatment": "treatment",

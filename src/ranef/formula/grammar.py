@@ -136,6 +136,8 @@ def _rewrite(marks: list[Token], context: _Context) -> list[Token]:
             out.append(_name(token, context))
         elif token.kind is Kind.PYTHON:
             out.extend(_call(token, context))
+        elif token.kind is Kind.CONTEXT and not _is(token, "(", ")"):
+            raise context.fail(f"`{token.token}` has no meaning here; group terms with parentheses", position)
         else:
             out.append(token)
     return out

@@ -178,6 +178,16 @@ class Formula:
         return INTERCEPT in self.fixed
 
     @property
+    def censored(self) -> bool:
+        """Whether the response is `cens(y, status)`."""
+        return self.lhs is not None and self.lhs.label.startswith("cens(")
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the right-hand side is the intercept alone."""
+        return self.fixed == (INTERCEPT,) and not self.bars and not self.offset_factors
+
+    @property
     def factors(self) -> tuple[Factor, ...]:
         """Every factor once: response, fixed, offsets, bars."""
         inside = [f for b in self.bars for f in (*factors_of(b.terms), *b.factors)]

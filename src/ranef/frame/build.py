@@ -10,14 +10,16 @@ import numpy as np
 
 from ranef.errors import ArgumentError, DataError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
+from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
-from ranef.frame.evaluate import Categories, Evaluator
+from ranef.frame.evaluate import Categories, Censored, Evaluator
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
+from ranef.frame.structures import KNOWN, by_level, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
@@ -38,6 +40,7 @@ def build(
     outcome: Outcome = GAUSSIAN,
     trials: Any = None,
     frequencies: Any = None,
+    cov: Mapping[str, Any] | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -63,6 +66,8 @@ def build(
         Which responses are legal; an ordinal one takes the mean's intercept away (its thresholds are the intercepts).
     trials, frequencies : str or array of n numbers, optional
         Trials of a binomial proportion; frequency weights.
+    cov : dict, optional
+        Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`.
 
     Returns
     -------
@@ -79,7 +84,7 @@ def build(
     formula = _resolved(formula, table, env or {})
     parts = [_resolved_part(part, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
-    frame = _Frame(Evaluator(table, {}, env or {}), formulas)
+    frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
     frame.mask([column for column in sides.values() if column is not None], missing)
     frame.contrasts(contrasts or {})
@@ -106,6 +111,23 @@ def build(
         design.categories,
     )
     return spec, replace(design, others=others) if others else design
+
+
+def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
+    """Check that every matrix of `cov=` belongs to a term."""
+    if cov is None:
+        return {}
+    if not isinstance(cov, Mapping):
+        raise ArgumentError("cov= is a dict: {'species': K}")
+    bars = [bar for formula in formulas for bar in formula.bars if bar.structure in KNOWN]
+    used = {name for bar in bars for f in factors_of(bar.terms) for name in (f.bare, f.label, *bar.args)}
+    for name in cov:
+        if name not in used:
+            raise OptionError(
+                f"cov=: no term takes the matrix {name!r}; write propto(0 + {name} | one, K) for a covariance "
+                f"proportional to it, where `one` is a column of one level"
+            )
+    return cov
 
 
 def _named(value: Any) -> str | None:
@@ -143,6 +165,7 @@ class _Frame:
 
     evaluator: Evaluator
     formulas: tuple[Formula, ...]
+    known: Mapping[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     rows: Array | None = None
     dropped: dict[str, int] = field(default_factory=dict)
@@ -220,6 +243,8 @@ class _Frame:
         label = factor.label
         if label in self.variables:
             return
+        if label not in self.values:  # a factor that a structure made of numbers, which the mask has seen
+            self.values[label] = self.evaluator(factor)
         value = self.values[label]
         if self.is_factor(label):
             not_a_time(value, label)
@@ -238,8 +263,10 @@ class _Frame:
         return tuple(TermPlan(t.factors, full) for t, full in zip(terms, codings, strict=True))
 
     def bar_plan(self, bar: Bar, component: int = 0) -> tuple[BarPlan, GroupTerm]:
-        plans = self.plans(bar.terms)
+        columns = by_level(bar, self.is_number)
+        plans = self.plans(columns.terms)
         blocks = blocks_of(plans, self.variables)
+        place = place_of(columns, {label: state.levels for label, state in self.factors.items()}, self.known)
         names = tuple(name for block in blocks for name in block.names)
         uses = [self.level_use(f.label) for f in bar.factors]
         parts = tuple(levels for _, levels, _ in uses)
@@ -247,7 +274,13 @@ class _Frame:
         if len(uses) > 1:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
         plan = BarPlan(bar, names, plans, levels, parts, keys, component)
-        return plan, GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
+        term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
+        return plan, replace(term, points=place.points, matrix=place.matrix)
+
+    def is_number(self, factor: Factor) -> bool:
+        """Tell whether a factor of a bar is one column of numbers."""
+        value = self.values[factor.label]
+        return not self.is_factor(factor.label) and not (isinstance(value, Matrix) and len(value.columns) > 1)
 
     def component(self, part: Part, n: int) -> Component:
         if part.formula is None:
@@ -281,6 +314,8 @@ class _Frame:
             trials=None if found is None else found.trials,
             categories=() if found is None else found.categories,
             frequencies=self.weights(sides["frequencies"]),
+            censor=None if found is None else found.censor,
+            upper=None if found is None else found.upper,
         )
 
     def response(self, formula: Formula, trials: Column | None, outcome: Outcome) -> Response | None:
@@ -317,6 +352,8 @@ def _collect_value(masks: dict[str, Array], label: str, value: Any) -> None:
     gone: Array | None = None
     if isinstance(value, Categories):
         gone = value.codes < 0
+    if isinstance(value, Censored):
+        value = value.y
     for x in value.columns if isinstance(value, Matrix) else [value] if isinstance(value, np.ndarray) else []:
         if any_nonfinite(x):
             check_infinite(label, np.where(known, 0.0, x))

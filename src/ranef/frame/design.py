@@ -108,6 +108,10 @@ class GroupTerm:
         Further arguments of the wrapper, as text.
     component : int
         Which of the design's components it belongs to; 0 is the mean.
+    points : ndarray of float64, shape (k, d), or None
+        Where the columns lie, for structures over time and space.
+    matrix : ndarray of float64, shape (k, k), or None
+        What is known of their covariance, for structures that take a matrix.
     """
 
     label: str
@@ -118,6 +122,8 @@ class GroupTerm:
     blocks: tuple[Block, ...]
     args: tuple[str, ...] = ()
     component: int = 0
+    points: Array | None = None
+    matrix: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,10 @@ class Design:
         Labels of a response that came as categories, in the order of its codes.
     frequencies : ndarray of float64 or None
         Frequency weights: how many equal rows a row stands for.
+    censor : ndarray of int8 or None
+        0: y was observed, -1: the response lies below y, 1: above, 2: in (y, upper].
+    upper : ndarray of float64 or None
+        Upper ends of intervals.
     """
 
     n: int
@@ -191,6 +201,8 @@ class Design:
     trials: Array | None = None
     categories: tuple[Any, ...] = ()
     frequencies: Array | None = None
+    censor: Array | None = None
+    upper: Array | None = None
 
     @property
     def components(self) -> tuple[Component, ...]:

@@ -39,6 +39,15 @@ class Categories:
         return cls(column.codes, column.levels, column.ordered)
 
 
+@dataclass(frozen=True)
+class Censored:
+    """A response known in part: status 0 (y observed), -1 (below y), 1 (above y) or 2 (in (y, upper]) of every row."""
+
+    y: Array
+    status: Array
+    upper: Array | None = None
+
+
 Value = Any  # Column, Array, Matrix, Categories, or a constant
 
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
@@ -120,7 +129,7 @@ class _Walk:
 
     def finish(self, value: Any) -> Any:
         n = self.outer.table.n
-        if isinstance(value, (Column, Matrix, Categories)):
+        if isinstance(value, (Column, Matrix, Categories, Censored)):
             return value
         array = np.asarray(value)
         if array.ndim == 2 and len(array) == n and 0 < array.shape[1] <= MAX_COLUMNS:
@@ -376,6 +385,45 @@ def _interaction(walk: _Walk, _at: int, *parts: Value) -> Value:
     return Categories(codes.astype(np.int32), Levels.of(labels))
 
 
+def _cens(walk: _Walk, _at: int, y: Value, status: Value, upper: Value = None) -> Value:
+    """Return a censored response; `status` is text, numbers, or truth values (true: y is a lower bound)."""
+    n = walk.outer.table.n
+    ends = None if upper is None else np.broadcast_to(np.asarray(walk.number(upper), np.float64), (n,))
+    if walk.is_text(status):
+        found = walk.categories(status)
+        unknown = [label for label in found.levels if str(label) not in STATUS]
+        if unknown:
+            raise walk.fail(f"status {shorten(unknown)} is unknown; it is 'none', 'left', 'right' or 'interval'")
+        codes = np.array([*(STATUS[str(label)] for label in found.levels), 0], np.float64)[found.codes]
+    else:
+        codes = np.broadcast_to(np.asarray(walk.number(status), np.float64), (n,))
+        bad = ~np.isin(codes, [*STATUS.values()]) & ~np.isnan(codes)
+        if bad.any():
+            raise walk.fail("a status is -1 (left), 0 (observed), 1 (right) or 2 (interval)")
+    y = np.broadcast_to(np.asarray(walk.number(y), np.float64), (n,))
+    if (codes == 2).any():
+        if ends is None:
+            raise walk.fail("an interval needs its upper end: cens(y, status, upper)")
+        if (~(ends > y) & (codes == 2) & ~np.isnan(y)).any():
+            raise walk.fail("the upper end of an interval lies above y")
+    return Censored(y, np.where(np.isnan(codes), 0, codes).astype(np.int8), ends)
+
+
+STATUS = {"none": 0, "left": -1, "right": 1, "interval": 2}
+
+
+def _num_factor(walk: _Walk, _at: int, *coordinates: Value) -> Value:
+    """Return a factor whose levels are the distinct points, named "(1.5,2)" as glmmTMB names them."""
+    columns = [np.broadcast_to(walk.number(x), (walk.outer.table.n,)) for x in coordinates]
+    if not columns:
+        raise TypeError("a coordinate is missing")
+    rows = np.column_stack(columns)
+    known = ~np.isnan(rows).any(axis=1)
+    codes = np.full(len(rows), -1, np.int32)
+    points, codes[known] = np.unique(rows[known], axis=0, return_inverse=True)
+    return Categories(codes, Levels.of([f"({','.join(map(level_name, point))})" for point in points.tolist()]))
+
+
 def _cut(
     walk: _Walk,
     at: int,
@@ -443,8 +491,8 @@ def _coding_call(kind: str) -> Callable[..., Value]:
 
 CALLS: dict[str, Callable[..., Value]] = {
     "I": _identity, "as.numeric": _numeric, "as.integer": _integer, "c": _list, "cbind": _cbind, "C": _coded,
-    "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor, "interaction": _interaction,
-    "ordered": _ordered, "relevel": _relevel,
+    "cens": _cens, "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor,
+    "interaction": _interaction, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
 }  # fmt: skip
 

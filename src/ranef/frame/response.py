@@ -6,14 +6,14 @@ A form is one function `(Given) -> Response` and one row of `FORMS`; a legal ran
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ranef.errors import DataError, OptionError
 from ranef.frame.design import Array
-from ranef.frame.evaluate import Categories
+from ranef.frame.evaluate import Categories, Censored
 from ranef.frame.levels import drop_unused
 from ranef.frame.spec import Outcome
 from ranef.frame.table import Column, rows_of, shorten
@@ -52,6 +52,8 @@ class Response:
     y: Array
     trials: Array | None = None
     categories: tuple[Any, ...] = ()
+    censor: Array | None = None
+    upper: Array | None = None
 
 
 def read_response(given: Given) -> Response:
@@ -64,7 +66,17 @@ def read_response(given: Given) -> Response:
     """
     if given.trials is not None and given.outcome.support != "binomial":
         raise OptionError(f"trials= belongs to binomial families; family={given.outcome.family!r} has none")
+    if isinstance(given.value, Censored):
+        return _censored(given, given.value)
     return FORMS.get(given.outcome.support, _numbers)(given)
+
+
+def _censored(given: Given, value: Censored) -> Response:
+    if given.outcome.support in FORMS:
+        raise OptionError(f"cens() has no meaning under family={given.outcome.family!r}")
+    found = _numbers(replace(given, value=value.y))
+    upper = None if value.upper is None else np.ascontiguousarray(given.keep(value.upper))
+    return replace(found, censor=np.ascontiguousarray(given.keep(value.status)), upper=upper)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------

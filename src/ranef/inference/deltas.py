@@ -15,7 +15,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
 from ranef.inference.satterthwaite import LOCK, covariance
-from ranef.inference.varcorr import Covariance, has_residual
+from ranef.inference.varcorr import Covariance, Parameter, has_residual
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -25,8 +25,8 @@ def std_errors(m: Fit) -> Array:
     """Return standard errors in the order of `tidy("ran_pars")`: sds, then correlations, of each term; then sigma.
 
     NaN for every parameter of a term whose covariance is singular: on the boundary the likelihood has no quadratic
-    top in them, so there is no standard error. The others hold with that term kept where it is. Also NaN for terms of
-    few parameters ("ar1" and its kin), whose own parameters are not these.
+    top in them, so there is no standard error. The others hold with that term kept where it is. Parameters of
+    structures have theirs too, but for the correlations of Toeplitz ones.
     """
     slopes = jacobian(m)
     spread = parameter_covariance(m)
@@ -56,12 +56,22 @@ def jacobian(m: Fit) -> Array:
     e, columns = m.estimate, len(m.estimate.theta) + 1
     assert isinstance(e, Estimate | LaplaceEstimate)
     sigma = e.sigma if isinstance(e, Estimate) else 1.0
+    terms = list(m.varcorr().values())
     singular, at, rows = {term for term, *_ in e.boundary}, 0, []
-    for i, (factor, term) in enumerate(zip(e.factors, m.varcorr().values(), strict=True)):
+    own_at = sum(len(free_entries(term)) for term in terms)  # parameters of structures follow the entries of Lambda
+    for i, (factor, term) in enumerate(zip(e.factors, terms, strict=True)):
+        if term.structured:
+            count = len(term.parameters)
+            part = np.zeros((count, columns))
+            slopes = [np.nan if i in singular else natural_slope(p, term) for p in term.parameters]
+            part[np.arange(count), own_at + np.arange(count)] = slopes
+            rows.append(part)
+            own_at += count
+            continue
         entries = free_entries(term)
         own = term_slopes(factor, sigma, term)
         part = np.zeros((len(own), columns))
-        part[:, -1] = [np.nan if i in singular or not entries else s for _, s in own]
+        part[:, -1] = [np.nan if i in singular else s for _, s in own]
         for c, (row, column) in enumerate(entries):
             part[:, at + c] = [d[row, column] for d, _ in own]
         rows.append(part)
@@ -69,10 +79,23 @@ def jacobian(m: Fit) -> Array:
     return np.vstack([*rows, np.eye(columns)[-1:]])
 
 
+def natural_slope(parameter: Parameter, term: Covariance) -> float:
+    """D natural / d unconstrained value of a structure's parameter; NaN where it is a function of several."""
+    value = parameter.value
+    if parameter.name != "cor":
+        return value  # logarithms
+    if term.structure in ("ar1", "hetar1"):
+        return (1 - value**2) ** 1.5
+    if term.structure in ("cs", "homcs"):
+        low = -1 / (len(term.names) - 1)
+        return (value - low) * (1 - value) / (1 - low)
+    return float("nan")
+
+
 def free_entries(term: Covariance) -> list[tuple[int, int]]:
     """(row, column) of the entries of Lambda in theta's order: the lower triangle by columns, or the diagonal."""
     k = len(term.names)
-    if term.structure not in ("us", "diag"):
+    if term.structured:
         return []
     return [(r, c) for c in range(k) for r in (range(c, k) if term.structure == "us" else (c,))]
 

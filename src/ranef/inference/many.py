@@ -33,6 +33,8 @@ def refit(m: Fit, y: Any) -> Fit:
         One value per row used, or per row given (values at dropped rows are not looked at), in the form in which
         `simulate` gives them: with trials proportions of successes, for ordinal families category numbers.
     """
+    if m.formula.censored:
+        raise NotAvailableError("refit: y alone does not say which rows are censored; use update(data=…)")
     design = replace(design_of(m, "refit"), y=_response(m, y))
     check_response(design)
     core, estimate = m.engine.again(design, m.task)

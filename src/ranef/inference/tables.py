@@ -87,6 +87,7 @@ def fixed(m: Fit, level: float | None = None) -> Columns:
 def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wald intervals are not made for these)
     """Return standard deviations `sd__x` and correlations `cor__x.y` of each term, and `sd__Observation`.
 
+    A covariance structure has a row for each of its own parameters: `sd`, `cor`, `rate`, `range`.
     Their standard errors are those of `inference.deltas`: NaN for a term whose covariance is singular.
     """
     found = m.varcorr()
@@ -105,6 +106,8 @@ def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wa
 
 def _ran_par_rows(key: str, term: Covariance) -> list[tuple[str, str, float, str]]:
     of, key = term.component, key.removeprefix(f"{term.component}:")
+    if term.structured:
+        return [(key, p.label, p.value, of) for p in term.parameters]
     sds = [(key, f"sd__{name}", float(sd), of) for name, sd in zip(term.names, term.sd, strict=True)]
     return sds + [(key, f"cor__{term.names[j]}.{term.names[i]}", float(term.corr[i, j]), of) for i, j in term.pairs]
 

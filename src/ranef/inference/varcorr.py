@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from ranef.model import Fit, GroupInfo
 
 
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a covariance structure: its name (sd, cor, rate, range), what it is of, its value."""
+
+    name: str
+    of: str
+    value: float
+
+    @property
+    def label(self) -> str:
+        """As tables name it: "sd__visit2", "cor__lag2", "rate"."""
+        return f"{self.name}__{self.of}" if self.of else self.name
+
+
 @dataclass(frozen=True, eq=False)
 class Covariance:
     """Covariance of the random effects of one term, in the units of its linear predictor (absolute).
@@ -34,6 +48,9 @@ class Covariance:
         Correlations (NaN where a standard deviation is 0) and covariances.
     component : str
         The part of the model it belongs to: "mean", "zero_inflation" ….
+    parameters : tuple of Parameter
+        What was estimated, where a structure has fewer parameters than standard deviations and correlations: sd, cor,
+        rate, range. Empty for "us" and "diag".
     """
 
     group: str
@@ -43,6 +60,12 @@ class Covariance:
     corr: Array
     cov: Array
     component: str = "mean"
+    parameters: tuple[Parameter, ...] = ()
+
+    @property
+    def structured(self) -> bool:
+        """Whether a structure, not the standard deviations and correlations themselves, was estimated."""
+        return self.structure not in ("us", "diag")
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -88,13 +111,14 @@ class VarCorr(Mapping[str, Covariance]):
     def __repr__(self) -> str:
         lines = [f"{'group':<14}{'term':<24}{'sd':>12}  corr"]
         for term in self.terms:
-            lines += [_line(term, i) for i in range(len(term.names))]
+            lines += _structure_lines(term) if term.structured else [_line(term, i) for i in range(len(term.names))]
         return "\n".join([*lines, *([f"{'Residual':<14}{'':<24}{self.sigma:>12.6g}"] if has_residual(self) else [])])
 
 
 def varcorr(m: Fit) -> VarCorr:
     """Return the random effects' covariances of a fit."""
-    found = tuple(_covariance(info, cov) for info, cov in zip(m.layout.terms, m.estimate.covariances, strict=True))
+    covariances = zip(m.layout.terms, m.estimate.covariances, strict=True)
+    found = tuple(_covariance(info, cov, _parameters(m, t)) for t, (info, cov) in enumerate(covariances))
     sigma = m.sigma if m.distribution.is_gaussian_identity else float("nan")
     return VarCorr(unique([info.key for info in m.layout.terms]), found, sigma, m.layout.kind)
 
@@ -104,12 +128,21 @@ def has_residual(found: VarCorr) -> bool:
     return not np.isnan(found.sigma)
 
 
-def _covariance(info: GroupInfo, cov: Array) -> Covariance:
+def _parameters(m: Fit, term: int) -> tuple[Parameter, ...]:
+    names = m.layout.terms[term].names
+    mine = [(name, at, value) for t, name, at, value in m.estimate.natural if t == term]
+    return tuple(
+        Parameter(name, "" if at is None else f"lag{at}" if name == "cor" else names[at], value)
+        for name, at, value in mine
+    )
+
+
+def _covariance(info: GroupInfo, cov: Array, parameters: tuple[Parameter, ...]) -> Covariance:
     sd = np.sqrt(np.diag(cov))
     with np.errstate(invalid="ignore", divide="ignore"):
         corr = np.clip(cov / np.outer(sd, sd), -1, 1)
     np.fill_diagonal(corr, 1.0)
-    return Covariance(info.label, info.names, info.structure, sd, corr, cov, info.component)
+    return Covariance(info.label, info.names, info.structure, sd, corr, cov, info.component, parameters)
 
 
 def unique(labels: list[str]) -> tuple[str, ...]:
@@ -129,6 +162,12 @@ def rows(vc: VarCorr) -> list[tuple[str, str | None, str | None, float, float]]:
 def _columns(table: list[Any]) -> dict[str, list[Any]]:
     names = ("group", "term", "term2", "variance", "sd")
     return {name: [row[i] for row in table] for i, name in enumerate(names)}
+
+
+def _structure_lines(term: Covariance) -> list[str]:
+    """Return one line a parameter; a matrix that is known has none."""
+    head = f"{term.group:<14}{f'{term.structure}, {len(term.names)} columns':<24}"
+    return [head.rstrip(), *(f"{'':<14}  {p.label:<22}{p.value:>12.6g}" for p in term.parameters)]
 
 
 def _line(term: Covariance, i: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -192,11 +192,14 @@ def _random_of(vc: VarCorr, owner: str) -> list[Section]:
     residual = owner == "mean" and has_residual(vc)
     if not found and not residual:
         return []
-    sd = np.array([*chain.from_iterable(t.sd for t in found.values()), *([vc.sigma] if residual else [])])
-    groups = [*chain.from_iterable(_once(t.group, len(t.names)) for t in found.values()), *(["Residual"] * residual)]
-    if owner == "mean":
-        groups = [*chain.from_iterable(_once(k, len(t.names)) for k, t in found.items()), *(["Residual"] * residual)]
-    names = [*chain.from_iterable(t.names for t in found.values()), *([""] * residual)]
+    shown = {key: _deviations(t) for key, t in found.items()}
+    sd = np.array([*(v for rows in shown.values() for _, v in rows), *([vc.sigma] if residual else [])])
+    labels = {key: key if owner == "mean" else t.group for key, t in found.items()}
+    groups = [
+        *chain.from_iterable(_once(labels[k], len(rows)) for k, rows in shown.items()),
+        *(["Residual"] * residual),
+    ]
+    names = [*(name for rows in shown.values() for name, _ in rows), *([""] * residual)]
     cells = [groups, names, aligned(sd**2), aligned(sd)]
     heads = ["Groups", "Name", "Variance", "Std.Dev."]
     width = max((len(t.names) for t in found.values() if _inline(t)), default=1) - 1
@@ -205,12 +208,36 @@ def _random_of(vc: VarCorr, owner: str) -> list[Section]:
         heads += ["Corr", *[""] * (width - 1)]
     title = "Random effects" if owner == "mean" else f"Random effects ({_words(owner)})"
     first = Section(title if found else "", columns(heads, cells, left=2))
-    apart = [(key, t) for key, t in found.items() if t.pairs and not _inline(t)]
-    return [first, *(_correlation(f"Correlation of {key}", t.names, t.corr) for key, t in apart)]
+    apart = [(key, t) for key, t in found.items() if t.pairs and not t.structured and not _inline(t)]
+    tables = [_correlation(f"Correlation of {key}", t.names, t.corr) for key, t in apart]
+    return [first, *_structures({labels[key]: t for key, t in found.items()}), *tables]
 
 
 def _inline(term: Covariance) -> bool:
-    return bool(term.pairs) and len(term.names) <= MAX_INLINE
+    return bool(term.pairs) and not term.structured and len(term.names) <= MAX_INLINE
+
+
+def _deviations(term: Covariance) -> list[tuple[str, float]]:
+    """Return what stands in the rows of a term: its columns, or the standard deviations that its structure has."""
+    if not term.structured:
+        return list(zip(term.names, term.sd.tolist(), strict=True))
+    found = [p for p in term.parameters if p.name == "sd"]
+    whole = f"{term.structure}, {count(len(term.names), 'column')}"
+    return [(p.of or whole, p.value) for p in found] or [(f"{whole}, known", float(np.sqrt(np.mean(term.sd**2))))]
+
+
+def _structures(found: Mapping[str, Covariance]) -> list[Section]:
+    """Return a table of the correlations, rates and ranges that structures have, one row each."""
+    rows = [(key, t.structure, p) for key, t in found.items() for p in t.parameters if p.name != "sd"]
+    if not rows:
+        return []
+    cells = [
+        [key for key, *_ in rows],
+        [kind for _, kind, _ in rows],
+        [" ".join(filter(None, (p.name, p.of))) for *_, p in rows],
+    ]
+    table = columns(["Groups", "Structure", "", "Estimate"], [*cells, [general(p.value) for *_, p in rows]], left=3)
+    return [Section("Covariance structures", table)]
 
 
 def _once(label: str, k: int) -> list[str]:
@@ -220,7 +247,7 @@ def _once(label: str, k: int) -> list[str]:
 def _inline_columns(terms: Iterable[Covariance], width: int, residual: bool) -> list[list[str]]:
     rows: list[list[str]] = []
     for term in terms:
-        k = len(term.names)
+        k = len(_deviations(term))
         rows += [[fixed(r, 3) for r in term.corr[i, :i]] if _inline(term) else [] for i in range(k)]
     padded = [[*row, *[""] * (width - len(row))] for row in [*rows, *([[]] * residual)]]
     return [list(column) for column in zip(*padded, strict=True)]

@@ -63,6 +63,7 @@ def _term(key: str, t: Any) -> Record:
         "sd": t.sd,
         "corr": t.corr,
         "cov": t.cov,
+        "parameters": [{"name": p.name, "of": p.of, "value": p.value} for p in t.parameters],
     }
 
 

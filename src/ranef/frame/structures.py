@@ -1,0 +1,262 @@
+"""What covariance structures must know of their columns: positions, equal steps, or a known matrix.
+
+A structure that needs something is one row of `NEEDS`: a function from the bar, the levels of its factor and the known
+matrices to a `Place`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ranef.errors import ArgumentError, DataError, FormulaError
+from ranef.formula import Bar, Factor, Term
+from ranef.formula.expression import read_expression
+from ranef.frame.coding import level_name
+from ranef.frame.design import Array, Levels
+from ranef.frame.table import read_table, shorten
+
+POSITIONED = ("ou", "exp", "gau")
+SERIAL = ("ar1", "hetar1", "toep", "homtoep")
+KNOWN = ("propto", "equalto")
+POINT = re.compile(r"^\((.*)\)$")
+EQUAL = 1e-8  # steps that differ by less than this share of the first are equal
+ASYMMETRIC = 1e-8  # two entries of a symmetric matrix differ by less than this share of the largest
+SINGULAR = 1e-12  # smallest eigenvalue of a covariance, as a share of its largest entry
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a term's structure knows of its k columns: points (k, d), or a matrix (k, k)."""
+
+    points: Array | None = None
+    matrix: Array | None = None
+
+
+NOWHERE = Place()
+
+
+def by_level(bar: Bar, is_number: Callable[[Factor], bool]) -> Bar:
+    """Return the bar with numeric times or coordinates turned into factors: one column for every distinct point.
+
+    `ar1(t + 0 | g)` becomes `ar1(factor(t) + 0 | g)`, `exp(x + y + 0 | g)` becomes `exp(numFactor(x, y) + 0 | g)`.
+    """
+    factors = [term.factors[0] for term in bar.terms if term.degree == 1]
+    if bar.structure not in (*POSITIONED, *SERIAL) or not factors or not all(map(is_number, factors)):
+        return bar
+    if len(factors) > 1 and bar.structure in SERIAL:
+        return bar
+    if len(factors) < len(bar.terms):
+        raise FormulaError(_one_factor(bar))
+    name = "factor" if len(factors) == 1 else "numFactor"
+    text = f"{name}({', '.join(f.label for f in factors)})"
+    functions = frozenset(name for f in factors for name in f.functions)
+    return replace(bar, terms=(Term((read_expression(text, text, 0, functions),)),))
+
+
+def place_of(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any]) -> Place:
+    """Return what the structure of a bar knows of its columns.
+
+    Parameters
+    ----------
+    bar : Bar
+        After `by_level`.
+    levels : mapping
+        Label of a factor -> its levels in use.
+    known : mapping
+        Name -> matrix: what the formula calls `K` in `propto(0 + f | g, K)`, or a factor.
+
+    Raises
+    ------
+    FormulaError
+        If the bar has other columns than the levels of one factor.
+    DataError
+        If a level is no position, steps are unequal, or a matrix lacks a level or is no covariance.
+    """
+    need = NEEDS.get(bar.structure)
+    return NOWHERE if need is None else need(bar, levels, known)
+
+
+def _the_levels(bar: Bar, levels: Mapping[str, Levels]) -> list[Any]:
+    """Return the levels that are the columns of a bar."""
+    if len(bar.terms) != 1 or bar.terms[0].degree != 1 or bar.terms[0].factors[0].label not in levels:
+        raise FormulaError(_one_factor(bar))
+    return list(levels[bar.terms[0].factors[0].label])
+
+
+def _one_factor(bar: Bar) -> str:
+    example = "times" if bar.structure in ("ou", *SERIAL) else "numFactor(x, y)" if bar.structure in POSITIONED else "f"
+    return f"{bar}: the columns of {bar.structure}() are the levels of one factor: {bar.structure}({example} + 0 | g)"
+
+
+# ---- positions -------------------------------------------------------------------------------------------------------
+
+
+def _positions(bar: Bar, levels: Mapping[str, Levels], _known: Mapping[str, Any]) -> Place:
+    found = _the_levels(bar, levels)
+    points = [point_of(label) for label in found]
+    bad = [label for label, point in zip(found, points, strict=True) if point is None]
+    if bad:
+        raise DataError(
+            f"{bar}: {shorten(bad)} {'is no position' if len(bad) == 1 else 'are no positions'}; give a numeric "
+            f"column, or numFactor(x, y) for points, whose levels are such as '(1.5,2)'"
+        )
+    known = [point for point in points if point is not None]
+    if len({len(point) for point in known}) > 1:
+        raise DataError(f"{bar}: the positions have different numbers of coordinates: {shorten(found)}")
+    return Place(points=np.array(known))
+
+
+def point_of(label: Any) -> list[float] | None:
+    """Return the coordinates that a level stands for: 1.5, "1.5", "(1.5,2)"; None if it is no point."""
+    if isinstance(label, str):
+        inside = POINT.match(label.strip())
+        pieces = (inside.group(1) if inside else label).split(",")
+    else:
+        pieces = [label]
+    try:
+        point = [float(piece) for piece in pieces]
+    except (TypeError, ValueError):
+        return None
+    return point if np.isfinite(point).all() else None
+
+
+def _steps(bar: Bar, levels: Mapping[str, Levels], _known: Mapping[str, Any]) -> Place:
+    """Refuse numeric times that are not equally spaced; the order of other levels is the caller's."""
+    label = bar.terms[0].factors[0].label if len(bar.terms) == 1 and bar.terms[0].degree == 1 else ""
+    found: Sequence[Any] = list(levels.get(label, ()))
+    if len(found) > 2 and not any(isinstance(v, (str, bool)) for v in found):
+        steps = [b - a for a, b in pairwise(found)]
+        bad = next((i for i, step in enumerate(steps) if abs(step - steps[0]) > EQUAL * abs(steps[0])), None)
+        if bad is not None:
+            raise DataError(
+                f"{bar}: the times are not equally spaced ({level_name(found[0])}, {level_name(found[1])}, but "
+                f"{level_name(found[bad])}, {level_name(found[bad + 1])}); use ou(times + 0 | {bar.label}), whose "
+                f"correlation exp(-rate * distance) is that of ar1 at equal steps, or text labels if the order counts"
+            )
+    return NOWHERE
+
+
+# ---- known matrices --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A known matrix with the name of every row."""
+
+    matrix: Array
+    names: tuple[str, ...]
+
+
+def read_matrix(name: str, value: Any) -> Known:
+    """Return a matrix with its labels.
+
+    Parameters
+    ----------
+    name : str
+        What it is called, for messages.
+    value : data frame, or (matrix, labels)
+        A pandas frame with the labels in its index, any frame with the labels in its first column, or a dense array and
+        the labels of its rows.
+
+    Raises
+    ------
+    ArgumentError, DataError
+    """
+    found = _labelled(name, value)
+    size = len(found.names)
+    if found.matrix.shape != (size, size):
+        raise DataError(f"{name}: the matrix is {' x '.join(map(str, found.matrix.shape))}, with {size} labels")
+    twice = [label for label in dict.fromkeys(found.names) if found.names.count(label) > 1] if size < 10_000 else []
+    if twice or len(set(found.names)) < size:
+        raise DataError(f"{name}: labels occur twice: {shorten(twice)}")
+    if not np.isfinite(found.matrix).all():
+        raise DataError(f"{name}: the matrix has entries that are not finite")
+    return _symmetric(name, found)
+
+
+def _labelled(name: str, value: Any) -> Known:
+    if isinstance(value, tuple) and len(value) == 2:
+        try:
+            return Known(np.asarray(value[0], np.float64), tuple(map(level_name, value[1])))
+        except (TypeError, ValueError):
+            raise ArgumentError(f"{name}: in (matrix, labels) the matrix is a dense array of numbers") from None
+    if not hasattr(value, "columns"):
+        raise ArgumentError(
+            f"{name}: levels are matched by name: give a pandas frame with labels, or (matrix, labels); got "
+            f"{type(value).__name__}"
+        )
+    table = read_table(value)
+    columns = [table.column(column) for column in table.names]
+    first = columns[0]
+    if first.levels is not None and first.codes is not None:
+        labels, columns = [first.levels[code] for code in first.codes], columns[1:]
+    else:
+        labels = list(table.names)
+    if any(column.x is None for column in columns):
+        raise DataError(f"{name}: the matrix holds something else than numbers")
+    matrix = np.column_stack([np.asarray(column.x, np.float64) for column in columns])
+    names = tuple(map(level_name, labels))
+    index = tuple(map(level_name, getattr(value, "index", ())))
+    if len(columns) == len(table.names) and set(index) == set(names):  # a pandas frame: rows by their labels
+        matrix = matrix[[index.index(label) for label in names]]
+    return Known(matrix, names)
+
+
+def _symmetric(name: str, found: Known) -> Known:
+    matrix = found.matrix
+    gap = np.abs(matrix - matrix.T)
+    if gap.max(initial=0.0) > ASYMMETRIC * np.abs(matrix).max(initial=0.0):
+        i, j = np.unravel_index(int(gap.argmax()), gap.shape)
+        raise DataError(f"{name}: the matrix is not symmetric, at ({found.names[int(i)]}, {found.names[int(j)]})")
+    return Known((matrix + matrix.T) / 2, found.names)
+
+
+def _known(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any]) -> Place:
+    found = _the_levels(bar, levels)
+    name, value = _matrix_of(bar, known)
+    read = read_matrix(name, value)
+    index = {label: i for i, label in enumerate(read.names)}
+    names = [level_name(label) for label in found]
+    lost = [label for label in names if label not in index]
+    if lost:
+        raise DataError(
+            f"{bar}: {name} has no row for {len(lost)} of {len(names)} levels: {shorten(lost)}; its labels are "
+            f"{shorten(list(read.names), 6)}"
+        )
+    at = [index[label] for label in names]
+    matrix = np.ascontiguousarray(read.matrix[np.ix_(at, at)])
+    least = float(np.linalg.eigvalsh(matrix)[0])
+    if least <= SINGULAR * float(np.abs(matrix).max()):
+        raise DataError(
+            f"{bar}: {name} is not positive definite (smallest eigenvalue {least:.3g}); remove duplicated levels, or "
+            f"add a little to its diagonal"
+        )
+    return Place(matrix=matrix)
+
+
+def _matrix_of(bar: Bar, known: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the matrix that the bar's argument names, or that was given for its factor."""
+    factor = bar.terms[0].factors[0]
+    wanted = bar.args[0] if bar.args else factor.bare
+    if len(bar.args) > 1:
+        raise FormulaError(f"{bar}: {bar.structure}() takes one matrix")
+    for name in (wanted, factor.bare, factor.label):
+        if name in known:
+            return name, known[name]
+    have = f"; there are {shorten(list(known))}" if known else ""
+    raise DataError(
+        f"{bar}: the matrix {wanted!r} is not known{have}; give cov={{{factor.bare!r}: K}}, or env={{{wanted!r}: K}}"
+    )
+
+
+NEEDS: dict[str, Callable[[Bar, Mapping[str, Levels], Mapping[str, Any]], Place]] = {
+    **dict.fromkeys(POSITIONED, _positions),
+    **dict.fromkeys(SERIAL, _steps),
+    **dict.fromkeys(KNOWN, _known),
+}

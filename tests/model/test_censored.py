@@ -1,0 +1,67 @@
+"""Censored responses: every way of writing them, the likelihood, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import ndtr
+from scipy.stats import norm
+
+import ranef as rf
+from ranef.errors import DataError, NotAvailableError, OptionError
+
+
+@pytest.fixture(scope="module")
+def data():
+    return rf.datasets.load("sim_cont")
+
+
+def test_ways_to_say_it(data):
+    words = np.where(data["cens"] == 1, "right", "none")
+    more = data.assign(words=words, truth=data["cens"] == 1, far=1e6, lower=-data["y_cens"], left=-data["cens"])
+    fits = [
+        rf.fit(f"cens({status}) ~ x + (1 | g)", more)
+        for status in ("y_cens, cens", "y_cens, words", "y_cens, truth", "y_cens, 2 * cens, far", "lower, left")
+    ]
+    assert [m.method for m in fits] == ["ml"] * 5
+    assert np.ptp([m.loglik for m in fits]) < 1e-7
+    assert fits[-1].params["x"] == pytest.approx(-fits[0].params["x"], rel=1e-5)
+
+
+def test_likelihood_without_random_effects(data):
+    """Against the densities and tail probabilities written out."""
+    m = rf.fit("cens(y_cens, cens) ~ x", data)
+    beta, sd = np.asarray(m.params), m.sigma
+    z = (data["y_cens"].to_numpy() - beta[0] - beta[1] * data["x"].to_numpy()) / sd
+    expected = np.where(data["cens"] == 1, np.log(ndtr(-z)), norm.logpdf(z) - np.log(sd)).sum()
+    assert m.loglik == pytest.approx(expected, abs=1e-9)
+
+
+def test_uncensored_is_the_plain_model(data):
+    a = rf.fit("cens(y_t, 0 * cens) ~ x + (1 | g)", data)
+    assert a.loglik == pytest.approx(rf.fit("y_t ~ x + (1 | g)", data, method="ml").loglik, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("response", "arguments", "error", "says"),
+    [
+        ("cens(y_cens, 3 * cens)", {}, DataError, "-1 .left.*2 .interval"),
+        ("cens(y_cens, g)", {}, DataError, "'k01'.*unknown"),
+        ("cens(y_cens, 2 * cens)", {}, DataError, "upper end"),
+        ("cens(y_cens, 2 * cens, y_cens - 1)", {}, DataError, "lies above y"),
+        ("cens(bin, cens)", {"family": "binomial"}, OptionError, "binomial"),
+    ],
+)
+def test_refused(data, response, arguments, error, says):
+    with pytest.raises(error, match=says):
+        rf.fit(f"{response} ~ x + (1 | g)", data, **arguments)
+
+
+def test_not_available(data):
+    m = rf.fit("cens(y_cens, cens) ~ x + (1 | g)", data)
+    with pytest.raises(NotAvailableError, match="censored"):
+        m.refit(data["y_t"])
+    with pytest.raises(NotAvailableError, match="censored"):
+        m.residuals("quantile")
+    assert np.isfinite(m.residuals()).all()
+    assert m.summary()
