@@ -224,6 +224,10 @@ pub fn ln_choose(n: f64, k: f64) -> f64 {
 /// sum over j < m of ln(1 + j / a) = lgamma(a + m) - lgamma(a) - m ln a, with derivatives in ln a.
 /// Free of cancellation for a -> infinity, where negative binomials become Poisson.
 pub fn ln_rising_jet(ln_a: f64, m: f64, order: usize) -> Univariate {
+    if ln_a < 0.0 {
+        let [f, d1, d2, d3] = ln_pochhammer_jet(ln_a, m, order);
+        return [f - m * ln_a, d1 - m, d2, d3];
+    }
     let a = ln_a.exp();
     if m <= 64.0 && m.fract() == 0.0 {
         return rising_by_product(a, m as usize, order);
@@ -242,18 +246,49 @@ pub fn ln_rising_jet(ln_a: f64, m: f64, order: usize) -> Univariate {
     out
 }
 
+/// lgamma(a + m) - lgamma(a) with derivatives in ln a, for a <= 1: ln a + lgamma(a + m) - lgamma(a + 1), which stays
+/// exact for a -> 0 (ln a + log (m - 1)!), also where a itself underflows.
+pub fn ln_pochhammer_jet(ln_a: f64, m: f64, order: usize) -> Univariate {
+    if m == 0.0 {
+        return [0.0; 4];
+    }
+    let a = ln_a.exp();
+    if m <= 64.0 && m.fract() == 0.0 {
+        // At most 64!, far from overflow.
+        let (mut product, mut s1, mut s2, mut s3) = (1.0, 0.0, 0.0, 0.0);
+        for j in 1..m as usize {
+            let j = j as f64;
+            product *= a + j;
+            if order > 0 {
+                let p = a / (a + j);
+                let d = p * (1.0 - p);
+                s1 += p;
+                s2 += d;
+                s3 += d * (1.0 - 2.0 * p);
+            }
+        }
+        return [ln_a + f64::ln(product), 1.0 + s1, s2, s3];
+    }
+    let mut out = [ln_a + (lgamma(a + m) - lgamma(a + 1.0)), 1.0, 0.0, 0.0];
+    if order > 0 {
+        let (p, q) = (polygammas(a + m), polygammas(a + 1.0));
+        let (d1, d2, d3) = (a * (p[0] - q[0]), a * a * (p[1] - q[1]), a * a * a * (p[2] - q[2]));
+        out[1] = 1.0 + d1;
+        out[2] = d1 + d2;
+        out[3] = d1 + 3.0 * d2 + d3;
+    }
+    out
+}
+
+/// For a >= 1, so that the product is at most 64!.
 #[inline]
 fn rising_by_product(a: f64, m: usize, order: usize) -> Univariate {
-    let (mut sum, mut product) = (0.0, 1.0);
+    let mut product = 1.0;
     let (mut s1, mut s2, mut s3) = (0.0, 0.0, 0.0);
     let r = 1.0 / a;
     for j in 1..m {
         let j = j as f64;
         product *= 1.0 + j * r;
-        if product > 1e140 {
-            sum += f64::ln(product);
-            product = 1.0;
-        }
         if order > 0 {
             let q = j / (a + j);
             let d = q * (1.0 - q);
@@ -264,7 +299,7 @@ fn rising_by_product(a: f64, m: usize, order: usize) -> Univariate {
     }
     // With a huge a the product is 1 to machine precision but its logarithm is not 0.
     let log = if product > 1.5 || m < 2 { f64::ln(product) } else { (1..m).map(|j| (j as f64 * r).ln_1p()).sum() };
-    [sum + log, -s1, s2, -s3]
+    [log, -s1, s2, -s3]
 }
 
 /// sum ln(1 + j/a) = sum_i (-1)^(i+1) S_i / (i a^i), S_i = sum of the i-th powers of 0 .. m - 1 (Faulhaber).
@@ -616,6 +651,28 @@ mod tests {
             near(x[1], -q.iter().sum::<f64>(), 1e-9);
             near(x[2], q.iter().map(|q| q * (1.0 - q)).sum(), 1e-7);
             near(x[3], -q.iter().map(|q| q * (1.0 - q) * (1.0 - 2.0 * q)).sum::<f64>(), 1e-5);
+        }
+    }
+
+    #[test]
+    fn rising_factorials_of_a_vanishing_argument() {
+        // lgamma(a + m) - lgamma(a) -> ln a + log (m - 1)!, also where exp(ln a) is 0.
+        for ln_a in [-50.0, -119.5, -350.0, -502.0, -2000.0] {
+            for m in [1.0, 2.0, 3.0, 40.0, 64.0, 65.0, 500.0] {
+                let p = ln_pochhammer_jet(ln_a, m, 3);
+                near(p[0], ln_a + ln_factorial(m - 1.0), 1e-14);
+                near(p[1], 1.0, 1e-14);
+                assert!(p[2].abs() < 1e-18 && p[3].abs() < 1e-18);
+                let r = ln_rising_jet(ln_a, m, 3);
+                near(r[0], (1.0 - m) * ln_a + ln_factorial(m - 1.0), 1e-13);
+                near(r[1], 1.0 - m, 1e-14);
+                assert!(r[2].abs() < 1e-18 && r[3].abs() < 1e-18);
+            }
+        }
+        // Both sides of a = 1.
+        for m in [0.0, 1.0, 7.0, 64.0, 80.0, 3.5] {
+            let (x, y) = (ln_rising_jet(-1e-12, m, 3), ln_rising_jet(1e-12, m, 3));
+            (0..4).for_each(|i| assert!((x[i] - y[i]).abs() < 1e-9 * (1.0 + y[i].abs()), "{m}: {x:?} {y:?}"));
         }
     }
 

@@ -101,10 +101,23 @@ fn rising<S: Scalar>(ln_a: S, m: f64) -> S {
     ln_a.compose(special::ln_rising_jet(ln_a.value(), m, S::ORDER))
 }
 
+/// lgamma(a + m) - lgamma(a) for log a < 0.
+fn pochhammer<S: Scalar>(ln_a: S, m: f64) -> S {
+    if m == 0.0 {
+        return S::constant(0.0);
+    }
+    ln_a.compose(special::ln_pochhammer_jet(ln_a.value(), m, S::ORDER))
+}
+
 impl Density for BetaBinomial {
     fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
         let (n, k) = (row.trials, row.successes());
         let ln_phi = p[1].ln();
+        if n > 1.0 && ln_phi.value() < 0.0 {
+            // Every argument is below 1: the multiples of log phi would cancel.
+            let (a, b) = (p[0].ln() + ln_phi, p[0].ln_1m() + ln_phi);
+            return pochhammer(a, k) + pochhammer(b, n - k) - pochhammer(ln_phi, n) + special::ln_choose(n, k);
+        }
         let kernel = ln_kernel(k, n, &p[0]) + special::ln_choose(n, k);
         if n <= 1.0 {
             return kernel;

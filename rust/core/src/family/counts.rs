@@ -76,6 +76,11 @@ fn ln_negative_binomial<S: Scalar>(y: f64, ln_mu: S, ln_k: S) -> S {
     if y == 0.0 {
         return zero;
     }
+    if ln_k.value() < 0.0 {
+        // y log k - y log(1 + k/mu) in place of y log mu - y log(1 + mu/k): no multiples of log k are left to cancel.
+        let rising = ln_k.compose(special::ln_pochhammer_jet(ln_k.value(), y, S::ORDER));
+        return rising - (ln_k - ln_mu).softplus() * y + zero - special::ln_factorial(y);
+    }
     let rising = ln_k.compose(special::ln_rising_jet(ln_k.value(), y, S::ORDER));
     rising + ln_mu * y - t * y + zero - special::ln_factorial(y)
 }
@@ -197,9 +202,15 @@ impl Rising {
     fn grow(&mut self, m: usize) {
         // Varying dispersions make the table short-lived: grow no further than asked.
         for j in self.sums.len() - 1..m {
-            let (s, q) = (self.sums[j], j as f64 / (self.k + j as f64));
-            let d = q * (1.0 - q);
-            self.sums.push([s[0] + (j as f64 / self.k).ln_1p(), s[1] - q, s[2] + d, s[3] - d * (1.0 - 2.0 * q)]);
+            let (s, j) = (self.sums[j], j as f64);
+            if j == 0.0 {
+                self.sums.push(s);
+                continue;
+            }
+            let log = if self.k < 1e-8 { (self.k + j).ln() - self.ln_k } else { (j / self.k).ln_1p() };
+            let q = j / (self.k + j);
+            let d = q * if self.k < 1.0 { self.k / (self.k + j) } else { 1.0 - q };
+            self.sums.push([s[0] + log, s[1] - q, s[2] + d, s[3] - d * (1.0 - 2.0 * q)]);
         }
     }
 }

@@ -34,25 +34,24 @@ fn ln_bell(n: f64) -> f64 {
     table.get(n as usize).copied().unwrap_or_else(|| dobinski(n))
 }
 
-/// B_n = exp(-1) sum_k k^n / k!; the terms rise to one maximum and fall.
+/// B_n = exp(-1) sum_k k^n / k!; the terms rise to one maximum near k log k = n and fall, over a width that needs no
+/// more terms for a large n. The largest n have Laplace's approximation (Moser & Wyman 1955), whose error is 1 / k.
 fn dobinski(n: f64) -> f64 {
     if n == 0.0 {
         return 0.0;
     }
-    let (mut sum, mut top, mut k) = (0.0, f64::NEG_INFINITY, 1.0);
-    loop {
-        let term = n * f64::ln(k) - special::ln_factorial(k);
-        if term > top {
-            sum = sum * (top - term).exp() + 1.0;
-            top = term;
-        } else {
-            sum += (term - top).exp();
-            if term < top - 40.0 {
-                return top + f64::ln(sum) - 1.0;
-            }
-        }
-        k += 1.0;
+    let term = |k: f64| n * f64::ln(k) - special::ln_factorial(k);
+    let w = special::lambert_w(n);
+    let mode = w.exp();
+    let sd = (mode / (1.0 + w)).sqrt();
+    if n > 1e12 {
+        // n log k - log k! with log k = w, n = k w
+        return mode * (w * w - w + 1.0) - 0.5 * w - 1.0 + sd.ln();
     }
+    let top = term(mode.round().max(1.0));
+    let mut sum = 0.0;
+    let ln_step = around_mode(mode, sd, 1.0, term, |_, t| sum += (t - top).exp());
+    top + f64::ln(sum) + ln_step - 1.0
 }
 
 impl Density for Bell {
@@ -339,6 +338,28 @@ mod tests {
         for (n, b) in [(0.0, 1.0f64), (1.0, 1.0), (2.0, 2.0), (3.0, 5.0), (10.0, 115_975.0), (15.0, 1_382_958_545.0)] {
             assert!((ln_bell(n) - b.ln()).abs() < 1e-13, "{n}");
         }
+    }
+
+    #[test]
+    fn bell_numbers_of_large_counts() {
+        // B_(n+1) = sum_k choose(n, k) B_k
+        for n in [300usize, 1000, 2500] {
+            let terms: Vec<f64> = (0..=n).map(|k| special::ln_choose(n as f64, k as f64) + ln_bell(k as f64)).collect();
+            let top = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = terms.iter().map(|t| (t - top).exp()).sum();
+            let (a, b) = (ln_bell(n as f64 + 1.0), top + sum.ln());
+            assert!((a - b).abs() < 1e-13 * b, "{n}: {a} {b}");
+        }
+        // The approximation agrees where it takes over, and no count takes long.
+        let (a, b) = (dobinski(0.999_999e12), dobinski(1.000_001e12));
+        let w = special::lambert_w(1e12);
+        // d log B_n / dn is log k to first order.
+        assert!(((b - a) / (2e6 * w) - 1.0).abs() < 1e-6, "{a} {b}");
+        for n in [1.5e7, 1e11, 1e18, 1e300] {
+            assert!(ln_bell(n) > 0.0 && ln_bell(n).is_finite());
+        }
+        let all: f64 = (0..20_000).map(|i| ln_bell(1.5e7 + i as f64)).sum();
+        assert!(all > 0.0);
     }
 
     #[test]

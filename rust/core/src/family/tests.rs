@@ -303,3 +303,54 @@ fn family_specs_that_make_no_sense_are_refused() {
         bad(Spec { name: "poisson".into(), links: vec![Link::Logit], ..Spec::default() }).contains("takes the links")
     );
 }
+
+/// Third-order derivatives of one row of a family.
+fn one_row(name: &str, y: f64, trials: f64, eta: &[f64]) -> Vec<f64> {
+    let f = Family::new(&Spec { name: name.into(), ..Spec::default() }).unwrap();
+    let t = [trials];
+    let data = Data { y: &[y], trials: (f.entry().support == Legal::Proportion).then_some(&t[..]), ..Data::default() };
+    evaluate(&f, &data, eta, 3)
+}
+
+#[test]
+fn family_negative_binomials_of_vanishing_size() {
+    // k -> 0: f(y) = k / y, f(0) = 1; log k = log mu - log phi
+    for y in [1.0f64, 3.0, 40.0, 64.0, 65.0, 400.0, 1e5] {
+        for ln_phi in [80.0, 120.0, 400.0, 900.0] {
+            let x = one_row("nbinom1", y, 1.0, &[0.5, ln_phi]);
+            let exact = 0.5 - ln_phi - y.ln();
+            // The mean gamma tail exp(-y / (1 + phi)) does not show.
+            assert!((x[0] - exact).abs() < 1e-10 * exact.abs(), "{y} {ln_phi}: {} {exact}", x[0]);
+            assert!((x[1] - 1.0).abs() < 1e-12 && (x[2] + 1.0).abs() < 1e-12, "{x:?}");
+            assert!(x[3..].iter().all(|v| v.abs() < 1e-12), "{x:?}");
+            // log mu - log k = log mu + log psi' - 2 log mu ..: with psi -> infinity nbinom12 is nbinom1
+            let z = one_row("nbinom12", y, 1.0, &[0.5, ln_phi, 50.0]);
+            assert!((z[0] - exact).abs() < 1e-10 * exact.abs(), "{y} {ln_phi}: {} {exact}", z[0]);
+            assert!((z[1] - 1.0).abs() < 1e-12 && (z[2] + 1.0).abs() < 1e-12, "{z:?}");
+            // nbinom2 has log k itself: f(y) = k / y (1 - O(k log k))
+            let w = one_row("nbinom2", y, 1.0, &[0.5, -ln_phi]);
+            assert!((w[0] + ln_phi + y.ln()).abs() < 1e-9 * ln_phi, "{y} {ln_phi}: {}", w[0]);
+            assert!(w[1].abs() < 1e-9 && (w[2] - 1.0).abs() < 1e-9 && w[3..].iter().all(|v| v.abs() < 1e-9), "{w:?}");
+        }
+    }
+}
+
+#[test]
+fn family_betabinomial_of_vanishing_precision() {
+    for ln_phi in [-300.0f64, -500.0, -800.0] {
+        let (mu, n): (f64, f64) = (1.0 / (1.0 + 2f64.exp()), 4.0);
+        let x = one_row("betabinomial", 1.0, n, &[-2.0, ln_phi]);
+        assert!((x[0] - mu.ln()).abs() < 1e-12 && (x[1] - (1.0 - mu)).abs() < 1e-12, "{x:?}");
+        assert!((x[3] + mu * (1.0 - mu)).abs() < 1e-12 && x[2].abs() < 1e-12, "{x:?}");
+        let x = one_row("betabinomial", 0.0, n, &[-2.0, ln_phi]);
+        assert!((x[0] - (1.0 - mu).ln()).abs() < 1e-12, "{x:?}");
+        // f(k) -> phi mu (1 - mu) n / (k (n - k))
+        let x = one_row("betabinomial", 0.5, n, &[-2.0, ln_phi]);
+        let exact = ln_phi + (mu * (1.0 - mu)).ln();
+        assert!((x[0] - exact).abs() < 1e-12 * exact.abs() && (x[2] - 1.0).abs() < 1e-12, "{x:?} {exact}");
+        let n = 300.0;
+        let x = one_row("betabinomial", 100.0 / n, n, &[-2.0, ln_phi]);
+        let exact = ln_phi + (mu * (1.0 - mu) * n / (100.0 * 200.0)).ln();
+        assert!((x[0] - exact).abs() < 1e-11 * exact.abs() && (x[2] - 1.0).abs() < 1e-11, "{x:?} {exact}");
+    }
+}
