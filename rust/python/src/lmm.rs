@@ -26,7 +26,8 @@ pub type Pool = Option<Arc<ThreadPool>>;
 /// Pools by number of threads, made once; None is the default pool (all processors).
 pub fn pool(threads: usize) -> PyResult<Option<Arc<ThreadPool>>> {
     static POOLS: OnceLock<Mutex<HashMap<usize, Arc<ThreadPool>>>> = OnceLock::new();
-    if threads == 0 {
+    // The default pool is free to enter; a pool of its own costs a small fit more than the fit.
+    if threads == 0 || std::thread::available_parallelism().is_ok_and(|n| n.get() == threads) {
         return Ok(None);
     }
     if threads > 1024 {
