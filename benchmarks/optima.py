@@ -144,7 +144,7 @@ def ours_at(fit: Any, row: Row) -> float:
     """Return our criterion at another package's parameters."""
     try:
         return float(fit.core.evaluate(*translated(fit, row))["loglik"])
-    except Exception:
+    except ValueError:  # outside the support, or no mode there
         return float("nan")
 
 

@@ -3,7 +3,7 @@
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 use ranef_core::design::{Block, Codes, Term};
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Method, Start};
 use ranef_core::structure::Pattern;
@@ -11,7 +11,9 @@ use ranef_core::structure::Pattern;
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
 use crate::family::{family_from, DataArrays};
-use crate::lmm::{floats, is_long, matrix, options, pool, rows_by, search, solve, vector, Pool};
+use crate::lmm::{
+    floats, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector, Pool,
+};
 
 struct ComponentArrays<'py> {
     blocks: Vec<(BlockArrays<'py>, usize)>,
@@ -130,33 +132,12 @@ fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     d.set_item("loglik", r.loglik)?;
     d.set_item("beta", vector(py, &r.beta))?;
     d.set_item("theta", vector(py, &r.theta))?;
-    let (lambda, b) = (PyList::empty(py), PyList::empty(py));
-    for (l, modes) in r.lambda.into_iter().zip(r.b) {
-        let k = (l.len() as f64).sqrt().round() as usize;
-        let row_major: Vec<f64> = (0..k * k).map(|t| l[t / k + (t % k) * k]).collect();
-        lambda.append(rows_by(py, row_major, k, k)?)?;
-        let levels = modes.len() / k.max(1);
-        b.append(rows_by(py, modes, levels, k)?)?;
-    }
-    d.set_item("lambda", lambda)?;
-    d.set_item("b", b)?;
     let natural: Vec<_> = r.natural.into_iter().map(|(t, n)| (t, n.name, n.index, n.value)).collect();
     d.set_item("natural", natural)?;
-    d.set_item("outcome", r.outcome.name())?;
-    d.set_item("evaluations", r.evaluations)?;
     d.set_item("inner", r.inner)?;
-    d.set_item("iterations", r.iterations)?;
-    d.set_item("gradient", vector(py, &r.gradient))?;
-    d.set_item("decrease", r.decrease)?;
-    d.set_item("curvature", r.curvature)?;
-    let (boundary, multipliers) = (PyList::empty(py), PyList::empty(py));
-    for x in r.boundary {
-        let kind = if x.rank == 0 { "variance" } else { "correlation" };
-        boundary.append((x.term, kind, x.rank))?;
-        multipliers.append(x.multipliers)?;
-    }
-    d.set_item("boundary", boundary)?;
-    d.set_item("multipliers", multipliers)?;
+    set_terms(&d, r.lambda, r.b)?;
+    set_search(&d, r.outcome, r.evaluations, r.iterations, &r.gradient, (r.decrease, r.curvature))?;
+    set_boundary(&d, r.boundary)?;
     Ok(d)
 }
 

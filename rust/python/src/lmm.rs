@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use ranef_core::design::{Block, Codes};
 use ranef_core::fit::{Model, Report};
-use ranef_core::optimise::{Options, Stop};
+use ranef_core::optimise::{Boundary, Options, Outcome, Stop};
 use ranef_core::CoreError;
 use rayon::ThreadPool;
 
@@ -168,6 +168,50 @@ pub fn vector<'py>(py: Python<'py>, a: &[f64]) -> Bound<'py, PyArray1<f64>> {
     PyArray1::from_slice(py, a)
 }
 
+/// Lambda and the conditional modes of every term.
+pub fn set_terms(d: &Bound<'_, PyDict>, lambda: Vec<Vec<f64>>, modes: Vec<Vec<f64>>) -> PyResult<()> {
+    let py = d.py();
+    let (factors, b) = (PyList::empty(py), PyList::empty(py));
+    for (l, modes) in lambda.into_iter().zip(modes) {
+        let k = (l.len() as f64).sqrt().round() as usize;
+        let row_major: Vec<f64> = (0..k * k).map(|t| l[t / k + (t % k) * k]).collect();
+        factors.append(rows_by(py, row_major, k, k)?)?;
+        let levels = modes.len() / k.max(1);
+        b.append(rows_by(py, modes, levels, k)?)?;
+    }
+    d.set_item("lambda", factors)?;
+    d.set_item("b", b)
+}
+
+/// How the search ended; `last` is the decrease that one more step promises and the least curvature.
+pub fn set_search(
+    d: &Bound<'_, PyDict>,
+    outcome: Outcome,
+    evaluations: usize,
+    iterations: usize,
+    gradient: &[f64],
+    last: (f64, f64),
+) -> PyResult<()> {
+    d.set_item("outcome", outcome.name())?;
+    d.set_item("evaluations", evaluations)?;
+    d.set_item("iterations", iterations)?;
+    d.set_item("gradient", vector(d.py(), gradient))?;
+    d.set_item("decrease", last.0)?;
+    d.set_item("curvature", last.1)
+}
+
+/// The covariances that are not of full rank, with their multipliers.
+pub fn set_boundary(d: &Bound<'_, PyDict>, found: Vec<Boundary>) -> PyResult<()> {
+    let (boundary, multipliers) = (PyList::empty(d.py()), PyList::empty(d.py()));
+    for x in found {
+        let kind = if x.rank == 0 { "variance" } else { "correlation" };
+        boundary.append((x.term, kind, x.rank))?;
+        multipliers.append(x.multipliers)?;
+    }
+    d.set_item("boundary", boundary)?;
+    d.set_item("multipliers", multipliers)
+}
+
 fn report<'py>(py: Python<'py>, r: Report) -> PyResult<Bound<'py, PyDict>> {
     let d = PyDict::new(py);
     d.set_item("theta", vector(py, &r.theta))?;
@@ -179,35 +223,9 @@ fn report<'py>(py: Python<'py>, r: Report) -> PyResult<Bound<'py, PyDict>> {
     d.set_item("pwrss", r.pwrss)?;
     d.set_item("logdet_z", r.logdet_z)?;
     d.set_item("logdet_x", r.logdet_x)?;
-    let (lambda, b) = (PyList::empty(py), PyList::empty(py));
-    for (l, modes) in r.lambda.into_iter().zip(r.b) {
-        let k = (l.len() as f64).sqrt().round() as usize;
-        let mut row_major = vec![0.0; k * k];
-        for i in 0..k {
-            for j in 0..k {
-                row_major[i * k + j] = l[i + j * k];
-            }
-        }
-        lambda.append(rows_by(py, row_major, k, k)?)?;
-        let levels = modes.len() / k.max(1);
-        b.append(rows_by(py, modes, levels, k)?)?;
-    }
-    d.set_item("lambda", lambda)?;
-    d.set_item("b", b)?;
-    d.set_item("outcome", r.outcome.name())?;
-    d.set_item("evaluations", r.evaluations)?;
-    d.set_item("iterations", r.iterations)?;
-    d.set_item("gradient", vector(py, &r.gradient))?;
-    d.set_item("decrease", r.decrease)?;
-    d.set_item("curvature", r.curvature)?;
-    let (boundary, multipliers) = (PyList::empty(py), PyList::empty(py));
-    for x in r.boundary {
-        let kind = if x.rank == 0 { "variance" } else { "correlation" };
-        boundary.append((x.term, kind, x.rank))?;
-        multipliers.append(x.multipliers)?;
-    }
-    d.set_item("boundary", boundary)?;
-    d.set_item("multipliers", multipliers)?;
+    set_terms(&d, r.lambda, r.b)?;
+    set_search(&d, r.outcome, r.evaluations, r.iterations, &r.gradient, (r.decrease, r.curvature))?;
+    set_boundary(&d, r.boundary)?;
     Ok(d)
 }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::design::{Block, Codes, Moments, Rows, Term};
 use crate::error::shape;
 use crate::family::{Data, Family};
+use crate::jet::pair as packed;
 use crate::structure::Pattern;
 use crate::CoreError;
 
@@ -404,13 +405,6 @@ fn sort_rows(codes: &Codes<'_>, n: usize, levels: usize) -> (Vec<u32>, Vec<u32>)
         *at += 1;
     }
     (start, order)
-}
-
-/// Packed position of (a, b), a <= b, among K parameters.
-#[inline]
-pub fn packed(k: usize, a: usize, b: usize) -> usize {
-    let (a, b) = if a <= b { (a, b) } else { (b, a) };
-    a * k - a * (a + 1) / 2 + b
 }
 
 fn packed3(k: usize) -> Vec<usize> {
