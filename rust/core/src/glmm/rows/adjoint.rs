@@ -1,0 +1,238 @@
+//! The way back: X't and Z't of numbers by row, and the third-derivative term of the gradient.
+
+use rayon::prelude::*;
+
+use super::panel::{chunk_bounds, sparse_entries, Panel, PANEL};
+use super::plan::{packed3, Plan};
+use super::{GlmmRows, MAX_K};
+use crate::design::Moments;
+
+/// X'a and Z'a for one number a row and predictor.
+pub struct Adjoint {
+    pub x: Vec<f64>,
+    pub z: Vec<Vec<f64>>,
+}
+
+/// Blocks of Lambda H^-1 Lambda' at the levels and the pairs of levels that occur, and the part of integrated fixed
+/// effects.
+pub struct Covariance {
+    pub diag: Vec<Vec<f64>>,
+    pub pairs: Vec<Vec<f64>>,
+    pub restricted: Option<Restricted>,
+}
+
+/// What integrating out some fixed effects adds: rows of (X - B H^-1 B'D2X) L_X^-T, with L_X L_X' = X'V^-1X.
+pub struct Restricted {
+    /// Position of every coefficient among the integrated ones.
+    pub position: Vec<Option<usize>>,
+    /// Cholesky factor of X'V^-1X of the integrated coefficients.
+    pub lx: Vec<f64>,
+    /// Lambda H^-1 B'D2X L_X^-T by factor, levels x cols x r.
+    pub by_level: Vec<Vec<f64>>,
+}
+
+impl Restricted {
+    fn len(&self) -> usize {
+        (self.lx.len() as f64).sqrt().round() as usize
+    }
+
+    /// Rows w_a of one data row, K x r; S_ab gains w_a'w_b.
+    fn row(
+        &self,
+        plan: &Plan,
+        panel: &Panel,
+        rows: &GlmmRows<'_>,
+        i: usize,
+        r: usize,
+        entries: &mut Vec<(u32, f64)>,
+        w: &mut [f64],
+    ) {
+        let n = self.len();
+        w.fill(0.0);
+        for (a, xp) in plan.x.iter().enumerate() {
+            let out = &mut w[a * n..(a + 1) * n];
+            let d = xp.dense.len();
+            for (col, x) in xp.dense.iter().zip(&panel.x[a][r * d..(r + 1) * d]) {
+                if let Some(p) = self.position[col.coef] {
+                    out[p] += x;
+                }
+            }
+            if !xp.sparse.is_empty() {
+                sparse_entries(xp, &rows.components[a], i, entries);
+                for &(j, x) in entries.iter() {
+                    if let Some(p) = self.position[j as usize] {
+                        out[p] += x;
+                    }
+                }
+            }
+            if out.iter().any(|v| *v != 0.0) {
+                crate::dense::solve_left_l(&self.lx, n, n, out, 1, n);
+            }
+        }
+        for (f, zf) in plan.z.iter().enumerate() {
+            let cols = zf.columns.len();
+            let l = panel.codes[f][r] as usize;
+            for (c, col) in zf.columns.iter().enumerate() {
+                let z = panel.z[f][r * cols + c];
+                let e = &self.by_level[f][(l * cols + c) * n..(l * cols + c + 1) * n];
+                let out = &mut w[col.component * n..(col.component + 1) * n];
+                out.iter_mut().zip(e).for_each(|(o, e)| *o -= z * e);
+            }
+        }
+    }
+}
+
+/// X's and Z's for s_i = 1/2 D3_i : S_i, with S_i = B_i H^-1 B_i' from the blocks of `cov`.
+pub fn skewness(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covariance, d3: &[f64]) -> Adjoint {
+    let zero =
+        || Adjoint { x: vec![0.0; plan.p()], z: m.factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect() };
+    let mut total = zero();
+    let size = total.z.iter().map(|z| z.len()).sum::<usize>();
+    let bounds = chunk_bounds(rows.n, size);
+    let ranges: Vec<(usize, usize)> = bounds.windows(2).map(|w| (w[0], w[1])).collect();
+    if ranges.len() == 1 {
+        skewness_range(plan, m, rows, cov, d3, 0, rows.n, &mut total);
+        return total;
+    }
+    let parts: Vec<Adjoint> = ranges
+        .into_par_iter()
+        .map(|(from, to)| {
+            let mut out = zero();
+            skewness_range(plan, m, rows, cov, d3, from, to, &mut out);
+            out
+        })
+        .collect();
+    for part in &parts {
+        total.x.iter_mut().zip(&part.x).for_each(|(a, b)| *a += b);
+        for (a, b) in total.z.iter_mut().zip(&part.z) {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        }
+    }
+    total
+}
+
+fn skewness_range(
+    plan: &Plan,
+    m: &Moments,
+    rows: &GlmmRows<'_>,
+    cov: &Covariance,
+    d3: &[f64],
+    from: usize,
+    to: usize,
+    out: &mut Adjoint,
+) {
+    let k = plan.k;
+    let k3 = k * (k + 1) * (k + 2) / 6;
+    let third = packed3(k);
+    let mut w = vec![0.0; k * cov.restricted.as_ref().map_or(0, |r| r.len())];
+    let mut panel = Panel::new(plan, 0);
+    let mut entries = vec![];
+    let mut start = from;
+    while start < to {
+        let n = PANEL.min(to - start);
+        panel.fill_z(plan, rows, start, n);
+        panel.fill_x(plan, rows, start, n);
+        for r in 0..n {
+            let mut sq = [0.0; MAX_K * MAX_K];
+            for (f, zf) in plan.z.iter().enumerate() {
+                if zf.intercept {
+                    sq[zf.columns[0].component * (k + 1)] += cov.diag[f][panel.codes[f][r] as usize];
+                    continue;
+                }
+                let cols = zf.columns.len();
+                let l = panel.codes[f][r] as usize;
+                let z = &panel.z[f][r * cols..(r + 1) * cols];
+                let c = &cov.diag[f][l * cols * cols..(l + 1) * cols * cols];
+                for b in 0..cols {
+                    for a in 0..cols {
+                        sq[zf.columns[a].component * k + zf.columns[b].component] += z[a] * z[b] * c[a + b * cols];
+                    }
+                }
+            }
+            for (p, pair) in m.pairs.iter().enumerate() {
+                let (lead, other) = (&plan.z[pair.lead], &plan.z[pair.other]);
+                let (kl, ko) = (lead.columns.len(), other.columns.len());
+                let e = plan.entry[p][start + r] as usize;
+                if lead.intercept && other.intercept {
+                    let (a, b) = (lead.columns[0].component, other.columns[0].component);
+                    sq[a * k + b] += cov.pairs[p][e];
+                    sq[b * k + a] += cov.pairs[p][e];
+                    continue;
+                }
+                let c = &cov.pairs[p][e * kl * ko..(e + 1) * kl * ko];
+                let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
+                for b in 0..ko {
+                    for a in 0..kl {
+                        let v = zl[a] * zo[b] * c[a + b * kl];
+                        let (ca, cb) = (lead.columns[a].component, other.columns[b].component);
+                        sq[ca * k + cb] += v;
+                        sq[cb * k + ca] += v;
+                    }
+                }
+            }
+            if let Some(fixed) = &cov.restricted {
+                fixed.row(plan, &panel, rows, start + r, r, &mut entries, &mut w);
+                let n = fixed.len();
+                for a in 0..k {
+                    for b in 0..k {
+                        let (wa, wb) = (&w[a * n..(a + 1) * n], &w[b * n..(b + 1) * n]);
+                        sq[a * k + b] += wa.iter().zip(wb).map(|(x, y)| x * y).sum::<f64>();
+                    }
+                }
+            }
+            let d = &d3[(start + r) * k3..(start + r + 1) * k3];
+            let mut s = [0.0; MAX_K];
+            if k == 1 {
+                s[0] = 0.5 * d[0] * sq[0];
+            }
+            for (t, s) in s[..k].iter_mut().enumerate().filter(|_| k > 1) {
+                *s = 0.5 * (0..k * k).map(|ab| d[third[ab * k + t]] * sq[ab]).sum::<f64>();
+            }
+            for (c, xp) in plan.x.iter().enumerate() {
+                let dc = xp.dense.len();
+                let x = &panel.x[c][r * dc..(r + 1) * dc];
+                xp.add(&mut out.x, s[c], x);
+                if !xp.sparse.is_empty() {
+                    sparse_entries(xp, &rows.components[c], start + r, &mut entries);
+                    entries.iter().for_each(|&(j, x)| out.x[j as usize] += s[c] * x);
+                }
+            }
+            for (f, zf) in plan.z.iter().enumerate() {
+                let cols = zf.columns.len();
+                let l = panel.codes[f][r] as usize;
+                if zf.intercept {
+                    out.z[f][l] += s[zf.columns[0].component];
+                    continue;
+                }
+                for (c, col) in zf.columns.iter().enumerate() {
+                    out.z[f][l * cols + c] += s[col.component] * panel.z[f][r * cols + c];
+                }
+            }
+        }
+        start += n;
+    }
+}
+
+/// X't for one number a row and predictor.
+pub fn fixed_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<f64> {
+    let k = plan.k;
+    let mut out = vec![0.0; plan.p()];
+    let mut panel = Panel::new(plan, 0);
+    let mut entries = vec![];
+    for start in (0..rows.n).step_by(PANEL) {
+        let n = PANEL.min(rows.n - start);
+        panel.fill_x(plan, rows, start, n);
+        for r in 0..n {
+            for (c, xp) in plan.x.iter().enumerate() {
+                let (d, g) = (xp.dense.len(), t[(start + r) * k + c]);
+                let x = &panel.x[c][r * d..(r + 1) * d];
+                xp.add(&mut out, g, x);
+                if !xp.sparse.is_empty() {
+                    sparse_entries(xp, &rows.components[c], start + r, &mut entries);
+                    entries.iter().for_each(|&(j, x)| out[j as usize] += g * x);
+                }
+            }
+        }
+    }
+    out
+}
