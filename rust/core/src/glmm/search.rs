@@ -24,6 +24,10 @@ const MEMORY: usize = 12;
 const PATIENCE: usize = 8;
 /// Iterations that are not late.
 const USUAL: usize = 14;
+/// Longest step along a direction without an optimum, in Newton steps.
+const LONGEST: f64 = 8.0;
+/// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
+const RECENT: usize = 2;
 
 pub struct Found {
     pub point: Point,
@@ -302,6 +306,35 @@ pub struct First<'a> {
     pub shape: &'a [f64],
 }
 
+/// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
+/// Newton steps have length 1 in eta for ever. Where the promise fell as such a tail says and the direction is the same,
+/// the next step is twice as long.
+struct Pace {
+    step: Vec<f64>,
+    promised: f64,
+    stretch: f64,
+}
+
+impl Pace {
+    fn next(&self, step: &[f64], promised: f64) -> f64 {
+        if !self.goes_on(step) {
+            return 1.0;
+        }
+        let tail = (promised / self.promised).ln() + self.stretch;
+        if tail.abs() < 0.35 * self.stretch {
+            (2.0 * self.stretch).min(LONGEST)
+        } else {
+            1.0
+        }
+    }
+
+    /// Whether a step goes on where the last one went, no shorter.
+    fn goes_on(&self, step: &[f64]) -> bool {
+        let (new, old) = (dot(step, step).sqrt(), dot(&self.step, &self.step).sqrt());
+        dot(step, &self.step) > 0.9 * new * old && new > 0.6 * old
+    }
+}
+
 /// Minimise the Laplace (or quadrature) deviance.
 pub fn minimise(
     e: &mut Engine,
@@ -340,6 +373,7 @@ pub fn minimise(
     let mut outcome = Outcome::Converged;
     let mut resting: Vec<bool> = vec![false; c + free];
     let mut stale = false;
+    let mut pace: Option<Pace> = None;
     let (slope, held) = loop {
         let slope = e.slope(rows, &point);
         let working = working_slope(&slope, 0);
@@ -372,6 +406,7 @@ pub fn minimise(
         };
         let mut accepted = None;
         let mut fresh = measured.is_none();
+        let mut long = fresh;
         loop {
             let (mut joint, l) = Joint::new(&slope, &working, &turned, (p, free, c + free), &rest, close, damping);
             if close {
@@ -401,14 +436,20 @@ pub fn minimise(
             let shape = patterns::step(&point.shape, &db[p..], &floors);
             let (mut trial, _) =
                 clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
-            let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + d).collect();
+            let stretch = match &pace {
+                Some(pace) if long && damping == 0.0 && decrease < 0.5 => pace.next(&db, decrease),
+                _ => 1.0,
+            };
+            long = false;
+            let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
             let near = fresh && d.iter().chain(&db[p..]).all(|v| v.abs() < 0.5);
             let u = if near {
-                e.predict_mode(&point, &db[..p], &moved(e.moments(), &components, &d, &slope, &db[p..]))
+                let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
+                e.predict_mode(&point, &db, &moved(e.moments(), &components, &d, &slope, &db[p..]))
             } else {
                 point.u.clone()
             };
-            fresh = false;
+            fresh = stretch > 1.0;
             // An evaluation that fails is a rejected step, so its interruption is asked for apart.
             options.stop.check()?;
             e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, 1e-2);
@@ -422,9 +463,18 @@ pub fn minimise(
                     if damping < 1e-3 {
                         damping = 0.0;
                     }
+                    let step = db[..p].to_vec();
+                    if decrease < 0.5 && secants.len() > RECENT && pace.is_some_and(|last| last.goes_on(&step)) {
+                        secants.drain(..secants.len() - RECENT);
+                    }
+                    pace = Some(Pace { step, promised: decrease, stretch });
                     accepted = Some(next);
                     stale = e.tolerance > INNER_TOLERANCE;
                     break;
+                }
+                _ if stretch > 1.0 => {
+                    stale = true;
+                    pace = None;
                 }
                 _ => {
                     stale = true;
