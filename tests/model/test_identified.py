@@ -54,3 +54,24 @@ def test_values_that_pile_up_look_like_a_detection_limit(data, sign):
 def test_a_residual_variance_held_near_zero_asks_for_a_second_look(data):
     assert note(rf.fit("y ~ x + (1 | g)", data, dispersion=0.0), "residual_held")
     assert not note(rf.fit("y ~ x + (1 | g)", data, dispersion=1.0), "residual_held")
+
+
+def test_a_dispersion_at_its_limit_leaves_the_other_standard_errors(data):
+    rng = np.random.default_rng(4)
+    counts = data.assign(count=rng.poisson(np.exp(0.5 + 0.4 * data["x"])))  # not overdispersed: Poisson is the limit
+    wide = rf.fit("count ~ x + (1 | g)", counts, family="nbinom2")
+    limit = rf.fit("count ~ x + (1 | g)", counts, family="poisson")
+    assert np.sqrt(np.diag(wide.vcov())) == pytest.approx(np.sqrt(np.diag(limit.vcov())), rel=1e-4)
+    assert wide.loglik == pytest.approx(limit.loglik, abs=1e-5)
+    assert "dispersion" in note(wide, "at_a_limit")
+
+
+def test_standard_errors_do_not_depend_on_where_x_is_zero(data):
+    """The factor of the covariance is rotated when x is shifted; a density with several modes must keep its mode."""
+    rng = np.random.default_rng(8)
+    frame = data.iloc[:60].assign(y=lambda d: np.exp(0.3 * d["x"] + 0.6 * rng.normal(size=60)))
+    here = rf.fit("y ~ x + (1 + x | g)", frame, family="lognormal")
+    there = rf.fit("y ~ x + (1 + x | g)", frame.assign(x=frame["x"] + 2000), family="lognormal")
+    slope = [np.sqrt(np.diag(m.vcov()))[1] for m in (here, there)]
+    assert there.loglik == pytest.approx(here.loglik, abs=1e-7)
+    assert slope[1] == pytest.approx(slope[0], rel=1e-4)  # differences of the gradient at another rounding

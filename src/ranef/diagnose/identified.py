@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
+LIMIT = 6.0  # on the scale of a log or logit link
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
 
@@ -96,18 +97,28 @@ def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
     if m.task.linear or m.separation:
         return
+    beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
-        f"{part.name}: {name}" if part.name != "mean" else name
+        (part.name, name, float(beta[j]))
         for part in m.layout.components
-        for j, name in enumerate(part.names)
-        if np.isnan(m.estimate.vcov[part.first + j, part.first + j]) and not np.isnan(m.estimate.beta[part.first + j])
+        for j, name in enumerate(part.names, part.first)
+        if np.isnan(variance[j]) and not np.isnan(beta[j])
     ]
-    if lost:
+    limits = [one for one in lost if one[0] != "mean" and abs(one[2]) > LIMIT]
+    if lost and len(limits) == len(lost):
+        listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
         text = (
-            f"the likelihood is flat along {', '.join(lost)}: the data cannot tell these apart from other parameters, "
-            f"and their standard errors are not given; simplify the model or hold them at a value"
+            f"{listed} went to the limit of its range: a simpler family or component fits as well, and the other "
+            f"standard errors are those at the limit"
         )
-        yield Message("without_information", text, {"parameters": lost})
+        yield Message("at_a_limit", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+    elif lost:
+        listed = ", ".join(name if component == "mean" else f"{component}: {name}" for component, name, _ in lost)
+        text = (
+            f"the likelihood has no curvature along {listed}: the data cannot tell these apart, and their standard "
+            f"errors are not given; simplify the model, or hold some at a value"
+        )
+        yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
 
 
 CHECKS = (one_outcome, single_trials, piled_up, residual_held, without_information)

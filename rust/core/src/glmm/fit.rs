@@ -3,7 +3,7 @@
 use crate::dense;
 use crate::design::{Block, Codes};
 use crate::error::shape;
-use crate::family::Family;
+use crate::family::{Family, Link};
 use crate::optimise::{self, Boundary, Options, Outcome};
 use crate::structure::Natural;
 use crate::CoreError;
@@ -202,8 +202,7 @@ impl Glmm {
             self.engine.start_weights(rows, &b);
         }
         let internal = self.engine.plan.internal_beta(beta);
-        let u = vec![0.0; self.engine.size()];
-        let gradient = self.gradient(rows, &internal, (&exact, &shape), &u)?;
+        let (gradient, u) = self.gradient(rows, &internal, (&exact, &shape))?;
         let value = self.engine.evaluate(rows, &internal, &exact, &shape, &u)?;
         let mut g = self.engine.plan.user_gradient(&gradient.beta);
         let own = &theta[..self.engine.model.theta_len()];
@@ -248,28 +247,30 @@ impl Glmm {
         Ok(())
     }
 
-    /// Derivatives of the deviance at (beta, Lambda), Lambda lifted to the floor where it is singular.
+    /// Derivatives of the deviance at (beta, Lambda), Lambda lifted to the floor where it is singular, and u. The search
+    /// for the mode starts from that of the fit.
     fn gradient(
         &mut self,
         rows: &GlmmRows<'_>,
         beta: &[f64],
         (exact, shape): (&[Vec<f64>], &[f64]),
-        u: &[f64],
-    ) -> Result<Gradient, CoreError> {
+    ) -> Result<(Gradient, Vec<f64>), CoreError> {
         let e = &mut self.engine;
         let lambda = optimise::floored(e.moments(), exact);
-        let at = e.evaluate(rows, beta, &lambda, shape, u)?;
+        let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried(at, &lambda));
+        let at = e.evaluate(rows, beta, &lambda, shape, &u)?;
         let slope = e.slope(rows, &at);
         let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
         let theta = e.model.internal_theta_gradient(exact, &sigma);
         let shape = slope.gradient[..shape.len()].to_vec();
-        Ok(Gradient {
+        let gradient = Gradient {
             beta: slope.beta,
             theta: theta.into_iter().chain(shape.iter().copied()).collect(),
             sigma,
             shape,
             mode: at.beta,
-        })
+        };
+        Ok((gradient, at.u))
     }
 
     /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
@@ -281,14 +282,19 @@ impl Glmm {
         let p = self.engine.plan.p();
         let q = p + theta.len();
         let (_, curve) = self.engine.working_solution(&at.lambda);
-        let mut step: Vec<f64> = (0..p).map(|j| 1e-3 * (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
+        let reach = self.reach();
+        let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
+        let mut step: Vec<f64> = (0..p).map(|j| (1e-3 * error[j]).min(0.1 * reach[j])).collect();
+        // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
+        // covariance they have at the limit.
+        let lost: Vec<usize> = (0..p).filter(|&j| error[j] > BOUNDLESS * reach[j]).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.resize(theta.len(), 1.0);
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();
         let mut moves = vec![0.0; latent.len() * q];
-        for j in (0..q).filter(|j| !latent.contains(j)) {
+        for j in (0..q).filter(|j| !latent.contains(j) && !lost.contains(j)) {
             let Some((up, down)) = self.neighbours(rows, &at, &theta, j, &mut step[j]) else {
                 // The density ends right beside the optimum: there is no second derivative.
                 self.restore(rows)?;
@@ -309,12 +315,32 @@ impl Glmm {
                 h[j + i * q] = v;
             }
         }
-        let inverse =
+        for &j in &lost {
+            (0..q).for_each(|i| (h[i + j * q], h[j + i * q]) = (0.0, 0.0));
+            h[j + j * q] = 1.0;
+        }
+        let mut inverse =
             if latent.is_empty() { scaled_inverse(&h, q) } else { self.latent_covariance(&at, &h, q, &moves)? };
+        if let Some(v) = &mut inverse {
+            for &j in &lost {
+                (0..q).for_each(|i| (v[i + j * q], v[j + i * q]) = (f64::NAN, f64::NAN));
+            }
+        }
         Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
     }
 
-    /// Latent coefficients: their information given the covariances, X'V^-1X of the working model.
+    /// How far a coefficient moves, in internal units, before a response changes by e-fold odds or size; without bound under
+    /// an identity link, which has the units of the response.
+    fn reach(&self) -> Vec<f64> {
+        let mut out = vec![f64::INFINITY; self.engine.plan.p()];
+        for (k, link) in self.engine.family.links().iter().enumerate() {
+            if !matches!(link, Link::Identity | Link::Inverse) {
+                self.engine.plan.coefficients_of(k).into_iter().for_each(|j| out[j] = 1.0);
+            }
+        }
+        out
+    }
+
     /// Gradients on both sides of the optimum along parameter j; the step shrinks where the density ends.
     fn neighbours(
         &mut self,
@@ -334,7 +360,7 @@ impl Glmm {
                     t[j - p] += shift;
                 }
                 let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
-                self.gradient(rows, &b, (&lambda, &shape), &at.u).ok()
+                Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0)
             };
             if let (Some(up), Some(down)) = (side(*step), side(-*step)) {
                 return Some((up, down));
@@ -422,6 +448,8 @@ impl Glmm {
 const LOADING: f64 = 1e-4;
 /// Eigenvalue of the scaled Hessian below which its direction counts as flat.
 const FLAT: f64 = 1e-7;
+/// A standard error of so many units of a link other than the identity is none.
+const BOUNDLESS: f64 = 2e3;
 
 /// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
 /// that it identifies: parameters that take part in a flat direction have NaN.

@@ -20,6 +20,7 @@ use super::fit::Method;
 use super::patterns::{self, Patterned};
 use super::quadrature::{self, Groups, Rule};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
+use crate::optimise::{invert, mul};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;
@@ -135,6 +136,24 @@ impl Engine {
 
     pub fn size(&self) -> usize {
         self.model.lmm.symbolic.size
+    }
+
+    /// u of the same random effects under another, invertible factor: Lambda^-1 Lambda_0 u_0. Factors of one covariance
+    /// differ by a rotation, and densities without a single mode must not be left for another mode by it.
+    pub fn carried(&self, from: &Point, lambda: &[Vec<f64>]) -> Vec<f64> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let mut out = vec![0.0; from.u.len()];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            let turn = mul(&invert(&lambda[f], k), &from.lambda[f], k, false);
+            for l in 0..factor.levels {
+                let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                for c in 0..k {
+                    out[at + c] = (0..k).map(|s| turn[c + s * k] * from.u[at + s]).sum();
+                }
+            }
+        }
+        out
     }
 
     /// b = Lambda u by factor (levels x cols).
