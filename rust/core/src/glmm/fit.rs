@@ -117,7 +117,7 @@ impl Glmm {
         let (lambda, shape) = match &start.theta {
             Some(t) => e.covariance_at(t)?,
             None => {
-                let lambda = start::variances(e.moments(), &units, &scores);
+                let lambda = start::variances(e.moments(), &scores);
                 let shape = patterns::start(e.moments(), &e.patterns, &lambda);
                 (lambda, shape)
             }

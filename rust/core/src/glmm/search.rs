@@ -132,6 +132,9 @@ struct Joint {
     c: usize,
     gradient: Vec<f64>,
     hessian: Vec<f64>,
+    /// What turning a zero direction costs. The subproblem knows it by itself, so it is not in `hessian`; definiteness and
+    /// secants are of the sum.
+    turning: Vec<f64>,
 }
 
 impl Joint {
@@ -174,14 +177,37 @@ impl Joint {
             }
         }
         let gradient = slope.beta.iter().chain(&sigma.gradient).copied().collect();
-        (Joint { p: p + free, c: c - free, gradient, hessian: h }, least)
+        let turning = padded(turning, p, c);
+        (Joint { p: p + free, c: c - free, gradient, hessian: h, turning }, least)
+    }
+
+    /// Change the Hessian with its turning part in it.
+    fn whole(&mut self, change: impl FnOnce(&mut Vec<f64>, usize)) {
+        let n = self.p + self.c;
+        self.hessian.iter_mut().zip(&self.turning).for_each(|(h, t)| *h += t);
+        change(&mut self.hessian, n);
+        self.hessian.iter_mut().zip(&self.turning).for_each(|(h, t)| *h -= t);
+    }
+
+    /// Correct the Hessian by steps and the changes of the gradient along them.
+    fn correct(&mut self, pairs: &[(Vec<f64>, Vec<f64>)]) {
+        let turning = self.turning.clone();
+        self.whole(|h, n| {
+            for (s, y) in pairs {
+                let y: Vec<f64> =
+                    (0..n).map(|i| y[i] + (0..n).map(|j| turning[i + j * n] * s[j]).sum::<f64>()).collect();
+                bfgs(h, n, s, &y);
+            }
+        });
     }
 
     /// Take a measured Hessian instead, made positive definite.
     fn replace(&mut self, h: &[f64], damping: f64) {
-        let n = self.p + self.c;
-        self.hessian = positive(h, n);
-        (0..n).for_each(|i| self.hessian[i * (n + 1)] *= 1.0 + damping);
+        self.hessian = h.to_vec();
+        self.whole(|h, n| {
+            *h = positive(h, n);
+            (0..n).for_each(|i| h[i * (n + 1)] *= 1.0 + damping);
+        });
     }
 
     /// Profile out coefficients that are found inside (their gradient is zero).
@@ -238,7 +264,10 @@ impl Joint {
                     self.hessian[p + i + (p + j) * n] - dot(&bc[i * p..(i + 1) * p], &bc[j * p..(j + 1) * p]);
             }
         }
-        let hcc = positive(&hcc, c);
+        let turning: Vec<f64> = (0..c * c).map(|t| self.turning[p + t % c + (p + t / c) * n]).collect();
+        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h += t);
+        let mut hcc = positive(&hcc, c);
+        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h -= t);
         let model = Model::plain(components, gc, hcc, fixed);
         let d = if c > 0 { model.minimise() } else { vec![] };
         let decrease = 0.5 * dot(&gb, &gb) - if c > 0 { model.value(&d) } else { 0.0 };
@@ -397,7 +426,7 @@ pub fn minimise(
         trouble += (iterations > USUAL) as usize;
         let measured = if trouble >= PATIENCE {
             let before = e.evaluations;
-            let h = measure(e, rows, &point, &mark, &slope, &components, &fixed);
+            let h = measure(e, rows, &point, &mark, &slope, &components, &fixed, &turned);
             stale = true;
             first += e.evaluations - before;
             h
@@ -417,7 +446,7 @@ pub fn minimise(
             }
             joint.eliminate(&e.latent);
             if damping < 0.5 && measured.is_none() {
-                local.iter().for_each(|(s, y)| bfgs(&mut joint.hessian, p + free + c, s, y));
+                joint.correct(&local);
             }
             (0..free).filter(|&i| held[i]).for_each(|i| joint.hold(p + i));
             let (db, d, promised) = joint.minimise(&components, &fixed);
@@ -509,31 +538,41 @@ fn measure(
     slope: &Slope,
     components: &[Component],
     fixed: &[bool],
+    turned: &[f64],
 ) -> Option<Vec<f64>> {
     let (p, free, c) = (point.beta.len(), point.shape.len(), components.len());
     let n = p + free + c;
     let mut h = vec![0.0; n * n];
     e.tolerance = 0.1 * INNER_TOLERANCE;
     for j in 0..n {
+        let own = if j < p { slope.beta_curvature[j + j * p] } else { slope.average[(j - p) * (free + c + 1)] };
         if e.latent.contains(&j) || (j >= p + free && fixed[j - p - free]) {
-            h[j + j * n] = 1.0;
+            h[j + j * n] = own;
             continue;
         }
-        let own = if j < p { slope.beta_curvature[j + j * p] } else { slope.average[(j - p) * (free + c + 1)] };
         let size = (1e-3 / own.abs().max(1e-12).sqrt()).min(if j < p { 0.1 } else { 1e-2 });
         let (mut beta, mut shape, mut d) = (point.beta.clone(), point.shape.clone(), vec![0.0; c]);
         match j {
             j if j < p => beta[j] += size,
             j if j < p + free => shape[j - p] += size,
-            j => d[j - p - free] = size,
+            j => {
+                let (j, t) = (j - p - free, turned[(j - p) * (free + c + 1)]);
+                // A zero direction turns far before anything changes; its variance grows with the square.
+                let size = if t > 0.0 { 0.03 / (own + t).sqrt() } else { size };
+                let own = |k: &Component| k.row == k.col && (k.row == components[j].row || k.row == components[j].col);
+                let at = |k: &Component| k.factor == components[j].factor && own(k);
+                d[j] = size;
+                (0..c).filter(|&k| t > 0.0 && fixed[k] && at(&components[k])).for_each(|k| d[k] = size * size);
+            }
         }
+        let moved = if j < p + free { size } else { d[j - p - free] };
         let mut lambda = apply(e.moments(), components, &point.lambda, &d);
         patterns::put(e.moments(), &e.patterns, &shape, &mut lambda).ok()?;
         let at = e.evaluate(rows, &beta, &lambda, &shape, &point.u).ok()?;
         let there = e.slope(rows, &at);
         let secant = Mark::new(e, &at, &there).secant(mark);
         let (_, y) = secant.local(e.moments(), &point.lambda, components, fixed);
-        (0..n).for_each(|i| h[i + j * n] = y[i] / size);
+        (0..n).for_each(|i| h[i + j * n] = y[i] / moved);
     }
     for j in 0..n {
         for i in 0..j {
