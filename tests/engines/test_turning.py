@@ -29,7 +29,7 @@ def outlying(family: str, seed: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("family", DRAWS)
 def test_correlations_of_one_are_reached_and_certified(family):
-    """Ten data sets a family; other starts gain nothing on the singular ones (local maxima apart, as with any search)."""
+    """Ten data sets a family; another start gains something on one of them at most (local maxima exist)."""
     better = 0
     for seed in range(10):
         data = outlying(family, seed)
@@ -37,7 +37,6 @@ def test_correlations_of_one_are_reached_and_certified(family):
             warnings.simplefilter("error")  # a search that gives up warns
             m = rf.fit("y ~ x + (1 + x | g)", data, family=family)
         assert m.converged
-        if m.boundary:
-            other = rf.fit("y ~ x + (1 + x | g)", data, family=family, control={"start": (0.3, 0.0, 0.05)})
-            better += other.loglik > m.loglik + 1e-5
+        other = rf.fit("y ~ x + (1 + x | g)", data, family=family, control={"start": (0.3, 0.0, 0.05)})
+        better += other.loglik > m.loglik + 1e-5
     assert better <= 1

@@ -85,7 +85,7 @@ fn usual_information(m: &Moments, f: usize) -> Vec<f64> {
 
 /// Levels (of lead, of other) of every block of a pair.
 fn levels_of(p: &Pair) -> impl Iterator<Item = (usize, usize)> + '_ {
-    p.start.windows(2).enumerate().flat_map(|(l, w)| (w[0]..w[1]).map(move |t| (l, p.level[t as usize] as usize)))
+    p.start.windows(2).enumerate().flat_map(move |(l, w)| (w[0]..w[1]).map(move |t| (l, p.level[t as usize] as usize)))
 }
 
 /// Solution of a x = rhs with negative entries set to zero one after another, the most negative first.
