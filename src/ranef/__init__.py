@@ -13,15 +13,29 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
+    from ranef.criteria.vuong import vuong
+    from ranef.inference.anova import anova
+    from ranef.inference.dropping import add1, drop1
+    from ranef.inference.exact import exact_lrt, exact_rlrt
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
+    from ranef.inference.pb_test import pb_test
+    from ranef.inference.ranova import ranova
 
     __version__: str
 
 LAZY = {
+    "add1": "ranef.inference.dropping",
     "all_fit": "ranef.inference.optimizers",
+    "anova": "ranef.inference.anova",
+    "drop1": "ranef.inference.dropping",
+    "exact_lrt": "ranef.inference.exact",
+    "exact_rlrt": "ranef.inference.exact",
     "fit_many": "ranef.inference.many",
     "ManyFits": "ranef.inference.many",
+    "pb_test": "ranef.inference.pb_test",
+    "ranova": "ranef.inference.ranova",
+    "vuong": "ranef.criteria.vuong",
     "plot": "",
     "datasets": "",
 }
@@ -39,14 +53,22 @@ __all__ = [
     "RanefWarning",
     "SeparationWarning",
     "__version__",
+    "add1",
     "all_fit",
+    "anova",
     "datasets",
+    "drop1",
     "errors",
+    "exact_lrt",
+    "exact_rlrt",
     "families",
     "fit",
     "fit_many",
     "parse",
+    "pb_test",
     "plot",
+    "ranova",
+    "vuong",
 ]
 
 
