@@ -13,6 +13,13 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
+    from ranef.criteria.average import average
+    from ranef.criteria.caic import caic
+    from ranef.criteria.compare import compare
+    from ranef.criteria.icc import icc
+    from ranef.criteria.r2 import r2
+    from ranef.criteria.repeatability import repeatability
+    from ranef.criteria.variances import variance_decomposition
     from ranef.criteria.vuong import vuong
     from ranef.inference.anova import anova
     from ranef.inference.dropping import add1, drop1
@@ -25,6 +32,13 @@ if TYPE_CHECKING:
     __version__: str
 
 LAZY = {
+    "average": "ranef.criteria.average",
+    "caic": "ranef.criteria.caic",
+    "compare": "ranef.criteria.compare",
+    "icc": "ranef.criteria.icc",
+    "r2": "ranef.criteria.r2",
+    "repeatability": "ranef.criteria.repeatability",
+    "variance_decomposition": "ranef.criteria.variances",
     "add1": "ranef.inference.dropping",
     "all_fit": "ranef.inference.optimizers",
     "anova": "ranef.inference.anova",
@@ -56,6 +70,9 @@ __all__ = [
     "add1",
     "all_fit",
     "anova",
+    "average",
+    "caic",
+    "compare",
     "datasets",
     "drop1",
     "errors",
@@ -64,10 +81,14 @@ __all__ = [
     "families",
     "fit",
     "fit_many",
+    "icc",
     "parse",
     "pb_test",
     "plot",
+    "r2",
     "ranova",
+    "repeatability",
+    "variance_decomposition",
     "vuong",
 ]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines import linear
-from ranef.engines.estimate import Array
+from ranef.engines.estimate import Array, Result
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.inference.chibar import tail
 from ranef.inference.comparable import check_same_data, fits_of, same_criterion
+from ranef.inference.many import solve
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
 from ranef.model import design_of
@@ -201,35 +201,19 @@ def drawn_ratios(small: Fit, large: Fit, n: int, rng: np.random.Generator) -> tu
 
 def criteria(m: Fit, responses: Array) -> list[float | str]:
     """Return -2 log-likelihood (or the REML criterion) of the model fitted to each response, or why it failed."""
-    return _linear(m, responses) if m.task.linear else [_one(m, y) for y in responses.T]
+    return [x if isinstance(x, str) else x.criterion for x in estimates(m, responses)]
 
 
-def _linear(m: Fit, responses: Array) -> list[float | str]:
-    design, control, reml = design_of(m, "pb_test"), m.call.control, m.method == "reml"
-    core = linear.make_core(design, np.ascontiguousarray(responses[:, 0]), control.threads)
-    found = core.refit(
-        np.asfortranarray(responses),
-        linear.sources(design.fixed),
-        linear.term_sources(design.terms),
-        design.weights,
-        design.offset,
-        reml,
-        control.options,
-    )
-    return [_criterion(record) for record in found]
+def estimates(m: Fit, responses: Array) -> list[Result | str]:
+    """Return the estimate of the model for each column of responses, (n, m), or why there is none."""
+    found = solve(design_of(m, "refits"), responses, m.call) if m.task.linear else [_one(m, y) for y in responses.T]
+    return [f"not converged: {x.outcome}" if not isinstance(x, str) and x.outcome != "converged" else x for x in found]
 
 
-def _criterion(record: Any) -> float | str:
-    if isinstance(record, str):
-        return record
-    return float(record["criterion"]) if record["outcome"] == "converged" else f"not converged: {record['outcome']}"
-
-
-def _one(m: Fit, y: Array) -> float | str:
+def _one(m: Fit, y: Array) -> Result | str:
     try:
-        found = m.refit(y)
+        return m.refit(y).estimate
     except NotAvailableError:
         raise
     except (RanefError, ValueError) as error:
         return str(error).splitlines()[0]
-    return found.criterion if found.converged else f"not converged: {found.estimate.outcome}"
