@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ranef.criteria.caic import caic
     from ranef.criteria.compare import compare
     from ranef.criteria.icc import icc
+    from ranef.criteria.partial_r2 import partial_r2
     from ranef.criteria.r2 import r2
     from ranef.criteria.repeatability import repeatability
     from ranef.criteria.variances import variance_decomposition
@@ -36,6 +37,7 @@ LAZY = {
     "caic": "ranef.criteria.caic",
     "compare": "ranef.criteria.compare",
     "icc": "ranef.criteria.icc",
+    "partial_r2": "ranef.criteria.partial_r2",
     "r2": "ranef.criteria.r2",
     "repeatability": "ranef.criteria.repeatability",
     "variance_decomposition": "ranef.criteria.variances",
@@ -83,6 +85,7 @@ __all__ = [
     "fit_many",
     "icc",
     "parse",
+    "partial_r2",
     "pb_test",
     "plot",
     "r2",

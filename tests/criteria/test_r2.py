@@ -149,7 +149,7 @@ def test_repeatability_of_a_gaussian_is_the_icc():
 
 
 def test_repeatability_of_counts_in_closed_form(counts):
-    """Carrasco & Jover (2005); Nakagawa & Schielzeth (2010), table 2: EY (e^s - 1) / (EY (e^t - 1) + 1)."""
+    """Carrasco & Jover (2005): EY (e^s - 1) / (EY (e^t - 1) + 1)."""
     m = rf.fit("y ~ x + (1 | g) + (1 | row)", counts, family="poisson")
     own, rest = m.varcorr()["g"].cov[0, 0], m.varcorr()["row"].cov[0, 0]
     mean = np.exp(np.mean(m.predict(re="none", type="link")) + (own + rest) / 2)

@@ -72,7 +72,7 @@ def average(
 
     Notes
     -----
-    Standard errors are unconditional: sqrt(sum w (se^2 + (b - mean b)^2)) (Burnham & Anderson 2004, equation 4), which
+    Standard errors are unconditional: sqrt(sum w (se^2 + (b - mean b)^2)) (Burnham & Anderson 2004), which
     includes that the model is not known. Coefficients of a term mean different things in models with and without its
     interactions: a note says so.
 

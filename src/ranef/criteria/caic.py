@@ -216,7 +216,7 @@ def _by_refits(m: Fit, effective: Callable[[Fit, Array], float]) -> ConditionalA
 
 
 def _poisson_df(m: Fit, eta: Array) -> float:
-    """Sum of y_i (eta_i(y) - eta_i(y with y_i - 1)) (Saefken et al. 2014, equation 9)."""
+    """Sum of y_i (eta_i(y) - eta_i(y with y_i - 1)) (Saefken et al. 2014)."""
     y = np.asarray(design_of(m, "caic").y)
     return float(sum(y[i] * (eta[i] - _eta_with(m, i, y[i] - 1)) for i in np.flatnonzero(y > 0).tolist()))
 

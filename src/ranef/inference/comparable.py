@@ -2,7 +2,7 @@
 
 A likelihood is a density of the data: two are comparable only if the data are the same (rows, values, scale). REML
 criteria are densities of residual contrasts: they are comparable only if the fixed effects are the same, column by
-column (Patterson & Thompson 1971; Verbeke & Molenberghs 2000, section 5.4).
+column (Verbeke & Molenberghs 2000).
 """
 
 from __future__ import annotations

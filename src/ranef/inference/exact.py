@@ -2,7 +2,7 @@
 
 Model: y = X beta + Z b + e, b ~ N(0, lambda sigma^2 I), e_i ~ N(0, sigma^2 / w_i); null: lambda = 0. With mu_s the
 eigenvalues of Z'P0 Z (P0 the projection off X), xi_s those of Z'Z, and v_s, w_s independent standard normal, the
-statistics are distributed as suprema over lambda >= 0 (Crainiceanu & Ruppert 2004, theorems 1 and 2):
+statistics are distributed as suprema over lambda >= 0 (Crainiceanu & Ruppert 2004):
 
     RLRT = sup (n - p) log(1 + N / D) - sum log(1 + lambda mu_s),
     LRT  = n log(1 + sum_1^q v_s^2 / sum_1^(n-p) w_s^2) + sup n log(1 + N / D) - sum log(1 + lambda xi_s),

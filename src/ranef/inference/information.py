@@ -1,7 +1,7 @@
 """Fisher information of variances and covariances of a linear mixed model, where some of them are 0.
 
 With V = sigma^2 (W^-1 + sum_p gamma_p Z E_p Z'), the information of (gamma, sigma^2) has entries
-1/2 tr(V^-1 dV_i V^-1 dV_j) (Searle, Casella & McCulloch 1992, section 6.3), all of them from Z'V^-1 Z.
+1/2 tr(V^-1 dV_i V^-1 dV_j) (Searle, Casella & McCulloch 1992), all of them from Z'V^-1 Z.
 """
 
 from __future__ import annotations

@@ -195,6 +195,12 @@ def _notes(small: Fit, large: Fit, step: Extension, statistic: float, law: Mixtu
         notes.append(Note("irregular", f"no limit law is known: {why}; rf.pb_test simulates the null"))
     elif step.on_boundary:
         notes.append(_boundary_note(step, law))
+    if small.boundary:
+        text = (
+            f"{small.formula} is itself on the boundary ({small.boundary[0].text}), which the limit law does not "
+            f"foresee; rf.pb_test simulates the null"
+        )
+        notes.append(Note("null_singular", text))
     few = _few_groups(large)
     if step.coefficients and few:
         other = "F tests with Kenward-Roger or Satterthwaite degrees of freedom, or " if large.task.linear else ""

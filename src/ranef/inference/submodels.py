@@ -41,7 +41,8 @@ def formula_of(m: Fit, component: str) -> Formula:
 
 def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
     """Fit the model again with another formula of a component, to the data and rows as they are."""
-    arguments = {**m.call.arguments}
+    control = replace(m.call.control, start=None)  # start values are of another number of parameters
+    arguments: dict[str, Any] = {**m.call.arguments, "control": control}
     main = retext(formula) if component == "mean" else m.formula
     if component != "mean":
         arguments[component] = retext(formula)
