@@ -49,6 +49,12 @@ def test_drop1_keeps_the_rows():
     assert table["aic"][list(table["term"]).index("z")] == pytest.approx(smaller.aic, abs=1e-6)
 
 
+def test_contrasts_go_with_their_factor():
+    fit = rf.fit("y ~ x + f + (1 | g)", zoo.data(), contrasts={"f": "sum"}, control={"start": (1.0,)})
+    assert list(rf.drop1(fit)["df"][1:]) == [1, 2]
+    assert list(rf.ranova(fit)["df"][1:]) == [1]
+
+
 @pytest.mark.parametrize("scope", ["~ . + z + f:x", "z + f:x", ["z", "f:x"], "~ x + f + z + x:f"])
 def test_add1(scope):
     fit = rf.fit("y ~ x + f + (1 | g)", zoo.data())

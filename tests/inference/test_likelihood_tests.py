@@ -193,6 +193,18 @@ def test_models_that_are_not_nested_are_not_tested():
     assert "the precision weights differ" in str(weighted.notes)
 
 
+def test_what_the_caller_knows_to_be_nested():
+    """Two random intercepts are a compound symmetry, a special case of the unstructured covariance."""
+    data = rf.datasets.load("Machines")
+    small = rf.fit("score ~ Machine + (1 | Worker) + (1 | Worker:Machine)", data)
+    large = rf.fit("score ~ Machine + (Machine | Worker)", data)
+    assert np.isnan(rf.anova(small, large)["chisq"][1])
+    table = rf.anova(small, large, nested=True)
+    assert table["chisq"][1] == pytest.approx(small.criterion - large.criterion)
+    assert table["p_value"][1] > 0
+    assert np.isnan(table["p_mixture"][1])
+
+
 def test_other_approximations_are_refused():
     data = rf.datasets.load("cbpp")
     form = "cbind(incidence, size - incidence) ~ {} + (1 | herd)"
@@ -200,6 +212,8 @@ def test_other_approximations_are_refused():
     b = rf.fit(form.format("period"), data, family="binomial", quadrature=9)
     with pytest.raises(NotAvailableError, match="quadrature = 1, 9"):
         rf.anova(a, b)
+    rough = rf.anova(*(m.update(quadrature=0) for m in (a, b)))
+    assert "not_maximal" in codes(rough)
     glm = rf.fit("cbind(incidence, size - incidence) ~ period", data, family="binomial")
     assert rf.anova(glm, b)["mixture"][1] == "0.5 chi2(0) + 0.5 chi2(1)"
 

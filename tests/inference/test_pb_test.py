@@ -67,6 +67,26 @@ def test_failures_are_counted(monkeypatch):
         rf.pb_test(large, small, n=4, seed=1)
 
 
+def test_a_drawn_response_without_a_category_is_a_failure():
+    rng = np.random.default_rng(1)
+    data = {"y": np.array(["a", "b", "c"])[np.r_[rng.integers(0, 2, 38), 2, 0]], "x": rng.normal(size=40)}
+    import pandas as pd
+
+    frame = pd.DataFrame(data).assign(y=pd.Categorical(data["y"], ordered=True))
+    fits = [rf.fit(f, frame, family="cumulative") for f in ("y ~ 1", "y ~ x")]
+    with pytest.raises(DataError, match="a category without rows"):
+        rf.pb_test(*fits, n=40, seed=1)  # one row in forty: a third of the draws lack it
+
+
+def test_nesting_that_the_caller_knows():
+    data = rf.datasets.load("Machines")
+    small = rf.fit("score ~ Machine + (1 | Worker) + (1 | Worker:Machine)", data)
+    large = rf.fit("score ~ Machine + (Machine | Worker)", data)
+    with pytest.raises(DataError, match="not nested"):
+        rf.pb_test(large, small, n=10)
+    assert rf.pb_test(large, small, n=10, seed=1, nested=True).used == 10
+
+
 def test_refusals():
     a, b = rf.fit("y ~ x + (1 | g)", zoo.data()), rf.fit("y ~ z + f + (1 | g)", zoo.data())
     with pytest.raises(DataError, match="not nested"):

@@ -129,7 +129,8 @@ def averaged(beta: Array, variance: Array, w: Array, conditional: bool = False) 
     """
     held = ~np.isnan(beta)
     share = w[:, None] * (held if conditional else np.ones_like(beta))
-    share = share / share.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # no model has the term: it was dropped wherever it was asked for
+        share = share / share.sum(axis=0)
     b, v = np.where(held, beta, 0.0), np.where(held, variance, 0.0)
     mean = (share * b).sum(axis=0)
     return mean, np.sqrt((share * (v + (b - mean) ** 2)).sum(axis=0))

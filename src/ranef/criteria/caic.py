@@ -103,8 +103,8 @@ def caic(m: Fit) -> ConditionalAIC:
     if m.family == "binomial" and m.link == "logit" and single:
         return _by_refits(m, _binary_df)
     raise NotAvailableError(
-        f"caic: family={m.family!r}, link={m.link!r}: an unbiased correction is known for linear mixed models, Poisson "
-        f"models with a log link and binary ones with a logit link"
+        f"caic: family={m.family!r}, link={m.link!r}: an unbiased correction is known for linear mixed models (without "
+        f"patterned covariance structures), Poisson models with a log link and binary ones with a logit link"
     )
 
 

@@ -8,7 +8,7 @@ of chi-squares (`ranef.inference.chibar`) and the plain p-value is too large.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class Ratio:
     notes: tuple[Note, ...]
 
 
-def compare_models(*fits: Any, refit: bool = True, test: str = "lrt") -> NotedTable:
+def compare_models(*fits: Any, refit: bool = True, nested: bool = False, test: str = "lrt") -> NotedTable:
     """Compare nested fits by likelihood ratios.
 
     Parameters
@@ -71,6 +71,9 @@ def compare_models(*fits: Any, refit: bool = True, test: str = "lrt") -> NotedTa
         Two fits or more to the same rows of the same response, in any order; without random effects too.
     refit : bool
         Fit REML fits again by maximum likelihood where their fixed effects differ (the default), rather than refuse.
+    nested : bool
+        You know that every model is a special case of the next larger one, where that cannot be seen (a compound
+        symmetry written as two random intercepts is one of an unstructured covariance): test it by a plain chi-square.
     test : "lrt"
         The only one.
 
@@ -104,7 +107,7 @@ def compare_models(*fits: Any, refit: bool = True, test: str = "lrt") -> NotedTa
     check_same_data(found, "anova")
     found, notes = same_criterion(found, refit, "anova")
     found = sorted(found, key=lambda m: m.npar)
-    ratios = [ratio(a, b) for a, b in pairwise(found)]
+    ratios = [ratio(a, b, nested) for a, b in pairwise(found)]
     remarks = distinct([*notes, *(n for r in ratios for n in r.notes), *_remarks(found)])
     columns = {"model": names_of_models(found), **figures(found), **tests([None, *ratios])}
     return NotedTable(_title(found), columns, remarks, found[0].layout.kind)
@@ -140,14 +143,16 @@ def tests(ratios: Sequence[Ratio | None]) -> dict[str, Any]:
 # ---- one test --------------------------------------------------------------------------------------------------------
 
 
-def ratio(small: Fit, large: Fit) -> Ratio:
-    """Test one fit against a larger one; their likelihoods are comparable."""
+def ratio(small: Fit, large: Fit, nested: bool = False) -> Ratio:
+    """Test one fit against a larger one; their likelihoods are comparable. `nested`: the caller knows that they are."""
     step = extension(small, large)
+    if nested and step.obstacles and step.df > 0:
+        step = replace(step, obstacles=(), irregular=("whether the null lies on a boundary cannot be seen",))
     if step.obstacles:
         check_offsets(small, large)
         text = (
-            f"not nested, so not tested: {'; '.join(step.obstacles)}; compare such models by rf.vuong or by "
-            f"information criteria"
+            f"not tested, since the smaller model is not seen to be nested in the larger: {'; '.join(step.obstacles)}; "
+            f"compare such models by rf.vuong or by information criteria"
         )
         return Ratio(np.nan, step.df, np.nan, np.nan, "", (Note("not_nested", text),))
     statistic = small.criterion - large.criterion
@@ -235,6 +240,9 @@ def _remarks(fits: Sequence[Fit]) -> list[Note]:
     for m in fits:
         if not m.converged:
             out.append(Note("not_converged", f"{m.formula}: {m.certificate.outcome.value}"))
+        if m.task.quadrature == 0 and m.layout.terms:
+            text = f"{m.formula}: quadrature=0 does not maximise the likelihood over the coefficients: ratios are rough"
+            out.append(Note("not_maximal", text))
         if m.boundary:
             what = "; ".join(b.text for b in m.boundary)
             text = f"{m.formula}: {what}; its AIC and BIC count what is 0 as parameters"

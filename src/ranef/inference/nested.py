@@ -38,18 +38,19 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "hetar1": ("ar1", "diag", "homdiag"),
     "ar1": ("homdiag",),
 }
-#: (family, family that contains it) -> whether the dispersion that is added is null on the boundary.
+OVERDISPERSION = "an overdispersion"
+#: (family, family that contains it) -> what is added and 0 on a boundary under the null; "" where it lies inside.
 FAMILIES = {
-    ("poisson", "nbinom1"): True,
-    ("poisson", "nbinom2"): True,
-    ("truncated_poisson", "truncated_nbinom1"): True,
-    ("truncated_poisson", "truncated_nbinom2"): True,
-    ("poisson", "genpois"): False,
-    ("poisson", "compois"): False,
-    ("binomial", "betabinomial"): True,
-    ("gaussian", "student_t"): True,
-    ("exponential", "gamma"): False,
-    ("exponential", "weibull"): False,
+    ("poisson", "nbinom1"): OVERDISPERSION,
+    ("poisson", "nbinom2"): OVERDISPERSION,
+    ("truncated_poisson", "truncated_nbinom1"): OVERDISPERSION,
+    ("truncated_poisson", "truncated_nbinom2"): OVERDISPERSION,
+    ("poisson", "genpois"): "",
+    ("poisson", "compois"): "",
+    ("binomial", "betabinomial"): OVERDISPERSION,
+    ("gaussian", "student_t"): "an inverse of the degrees of freedom",
+    ("exponential", "gamma"): "",
+    ("exponential", "weibull"): "",
 }
 IRREGULAR = ("cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau")
 
@@ -86,7 +87,7 @@ class Extension:
     cones : tuple of Cone
         Variances added, null on the boundary.
     scalars : tuple of str
-        Other parameters null on the boundary: "dispersion", "zero inflation".
+        Other parameters null on the boundary: "a zero inflation", "an overdispersion" ….
     irregular : tuple of str
         What has no known limit law.
     coefficients : bool
@@ -154,7 +155,7 @@ def _families(small: Fit, large: Fit, found: _Found) -> None:
     if (a.name, b.name) not in FAMILIES:
         found.obstacles.append(f"the families differ: {a.name} and {b.name}")
     elif FAMILIES[a.name, b.name]:
-        found.scalars.append("dispersion")
+        found.scalars.append(FAMILIES[a.name, b.name])
 
 
 # ---- linear predictors -----------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def _parts(m: Fit) -> dict[str, Component]:
 def _zeros(large: Fit, part: Component, found: _Found) -> None:
     random = any(t.component == "zero_inflation" for t in large.layout.terms)
     if part.names == ("(Intercept)",) and not random:
-        found.scalars.append("zero inflation")
+        found.scalars.append("a zero inflation")
     elif large.distribution.truncated:
         found.obstacles.append("a hurdle model does not contain the model of its counts")
     else:

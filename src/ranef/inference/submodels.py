@@ -44,9 +44,18 @@ def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
     control = replace(m.call.control, start=None)  # start values are of another number of parameters
     arguments: dict[str, Any] = {**m.call.arguments, "control": control}
     main = retext(formula) if component == "mean" else m.formula
+    arguments["contrasts"] = _used(m.call.contrasts, main)
     if component != "mean":
         arguments[component] = retext(formula)
     return fit(main, data_of(m), **arguments)
+
+
+def _used(contrasts: Any, formula: Formula) -> Any:
+    """Return the contrasts of factors that are still in the model."""
+    if not isinstance(contrasts, Mapping):
+        return contrasts
+    known = {name for f in formula.factors for name in (f.label, f.bare, *f.names)}
+    return {name: value for name, value in contrasts.items() if name in known}
 
 
 def without(formula: Formula, term: Term) -> Formula:
