@@ -13,6 +13,8 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
+    from ranef.inference.anova import anova
+    from ranef.inference.contrasts import contrast
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 LAZY = {
     "all_fit": "ranef.inference.optimizers",
+    "anova": "ranef.inference.anova",
+    "contrast": "ranef.inference.contrasts",
     "fit_many": "ranef.inference.many",
     "ManyFits": "ranef.inference.many",
     "plot": "",
@@ -40,6 +44,8 @@ __all__ = [
     "SeparationWarning",
     "__version__",
     "all_fit",
+    "anova",
+    "contrast",
     "datasets",
     "errors",
     "families",

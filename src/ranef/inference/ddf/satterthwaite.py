@@ -12,24 +12,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.estimate import Array, Estimate
+from ranef.engines.estimate import Estimate
+from ranef.errors import NotAvailableError
+from ranef.frame.design import Array
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, model_vcov, spread
+from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
     from ranef.model import Fit
 
 LOCK = Lock()  # the core differentiates by moving its theta and back: one thread at a time
 FLAT = 1e-8  # eigenvalues of the unit-diagonal Hessian below this are flat directions and are left out
+ALIKE = 1e-8  # relative differences of degrees of freedom below this are rounding
+
+
+def check(m: Fit) -> None:
+    """Refuse where the covariance of the coefficients is not a function of variance parameters alone."""
+    if not m.task.linear:
+        raise NotAvailableError(
+            f"ddf='satterthwaite' needs a gaussian model of the linear engine; for this one ({_kind(m)}) nobody has "
+            f"shown such degrees of freedom to hold: use ddf='inf', or a likelihood-ratio test or bootstrap"
+        )
+
+
+def _kind(m: Fit) -> str:
+    return "a structured covariance or dispersion" if m.distribution.is_gaussian_identity else f"family {m.family!r}"
 
 
 def coefficient_df(m: Fit) -> Array:
-    """Degrees of freedom of each fixed effect, (p,); NaN for dropped columns."""
+    """Degrees of freedom of each fixed effect, (p,); NaN for dropped columns, residual ones without random effects."""
     estimate = m.estimate
     if estimate.tests == "z":
         return np.where(np.isnan(estimate.beta), np.nan, np.inf)
     if not m.layout.terms:
         return np.where(np.isnan(estimate.beta), np.nan, float(m.df_residual))
-    slopes, spread = ingredients(m)
-    return matched(np.diag(estimate.vcov), np.diagonal(slopes, axis1=1, axis2=2), spread)
+    slopes, spread_of_psi = ingredients(m)
+    return matched(np.diag(estimate.vcov), np.diagonal(slopes, axis1=1, axis2=2), spread_of_psi)
 
 
 def contrast_df(m: Fit, contrasts: Array) -> Array:
@@ -39,12 +57,12 @@ def contrast_df(m: Fit, contrasts: Array) -> Array:
         return np.full(len(rows), np.inf)
     if not m.layout.terms:
         return np.full(len(rows), float(m.df_residual))
-    kept = ~np.isnan(estimate.beta)
-    rows = rows[:, kept]
-    slopes, spread = ingredients(m)
-    g = np.einsum("ri,mij,rj->mr", rows, slopes[:, kept][:, :, kept], rows)
-    v = np.einsum("ri,ij,rj->r", rows, estimate.vcov[np.ix_(kept, kept)], rows)
-    return matched(v, g, spread)
+    here = kept(m)
+    rows = rows[:, here]
+    slopes, spread_of_psi = ingredients(m)
+    g = np.einsum("ri,mij,rj->mr", rows, slopes[:, here][:, :, here], rows, optimize=True)
+    v = np.einsum("ri,ij,rj->r", rows, estimate.vcov[np.ix_(here, here)], rows)
+    return matched(v, g, spread_of_psi)
 
 
 def matched(v: Array, g: Array, spread: Array) -> Array:
@@ -53,6 +71,7 @@ def matched(v: Array, g: Array, spread: Array) -> Array:
         return 2 * v**2 / np.einsum("ir,ij,jr->r", g, spread, g)
 
 
+@remembered
 def ingredients(m: Fit) -> tuple[Array, Array]:
     """(d vcov / d psi (m, p, p), A (m, m)) at the estimate."""
     estimate = m.estimate
@@ -71,3 +90,28 @@ def covariance(hessian: Array) -> Array:
     up = values > FLAT
     half = vectors[:, up] / np.sqrt(values[up]) / unit[:, None]
     return 2 * half @ half.T
+
+
+# ---- several hypotheses ----------------------------------------------------------------------------------------------
+
+
+def joint(m: Fit, hypotheses: Array, values: Array) -> Joint:
+    """F is a mean of squared independent t; its df match the expectation (Fai & Cornelius 1996, eq. 8-10)."""
+    basis = basis_of(m, hypotheses, values)
+    df = contrast_df(m, spread(basis, m)) if len(basis.values) else np.zeros(0)
+    return Joint(basis.statistic, len(df), pooled(df), basis.statistic)
+
+
+def pooled(df: Array) -> float:
+    """2 E / (E - q), E = sum of df / (df - 2) the expectation of q F; 2, as lmerTest, where a df <= 2 has none."""
+    if not len(df):
+        return float("nan")
+    if len(df) == 1 or np.ptp(df) <= ALIKE * df.max() or np.isinf(df).all():
+        return float(df.mean())
+    if df.min() <= 2:
+        return 2.0
+    excess = float(np.sum(2 / (df - 2)))  # E - q
+    return 2 * (excess + len(df)) / excess
+
+
+METHOD = Method("satterthwaite", "Satterthwaite's degrees of freedom", check, contrast_df, joint, model_vcov)
