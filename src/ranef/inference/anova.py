@@ -79,7 +79,7 @@ def anova_of_one(m: Fit, type: Any = 3, ddf: Any = None, component: str = "mean"
 
 
 def _test(m: Fit, method: Method, h: Hypothesis) -> Joint:
-    return method.joint(m, h.rows, np.zeros(len(h.rows)))
+    return method.joint(m, h.rows, np.zeros(len(h.rows)), h.about)
 
 
 def _columns(m: Fit, found: list[Hypothesis], tests: list[Joint], method: Method) -> dict[str, Any]:

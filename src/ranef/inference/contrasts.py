@@ -108,7 +108,7 @@ def tested_rows(m: Fit, method: Method, rows: Array, rhs: Array, level: float) -
 
 
 def _joint(m: Fit, method: Method, rows: Array, rhs: Array) -> dict[str, list[Any]]:
-    found = method.joint(m, rows, rhs)
+    found = method.joint(m, rows, rhs, rows)
     p = float(f_p_value(found.statistic, found.numdf, found.dendf))
     return {"numdf": [found.numdf], "dendf": [found.dendf], "statistic": [found.statistic], "p_value": [p]}
 

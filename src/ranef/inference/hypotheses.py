@@ -36,10 +36,20 @@ TYPES = {"1": 1, "i": 1, "2": 2, "ii": 2, "3": 3, "iii": 3}
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A term and what is said to be zero of it: rows over all coefficients."""
+    """A term and what is said to be zero of it.
+
+    Attributes
+    ----------
+    label : str
+    rows : (q, p) array
+        Over all coefficients.
+    about : (k, p) array
+        A row for each of its own coefficients.
+    """
 
     label: str
     rows: Array
+    about: Array
 
 
 def read_type(kind: object) -> int:
@@ -71,7 +81,8 @@ def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
         found = _marginal(m, component, terms, tested)
     else:
         found = _sequential(m, component, terms, tested, kind == 2)
-    return [Hypothesis(t.label, rows) for t, rows in zip(tested, found, strict=True)]
+    each = np.eye(len(m.estimate.beta))
+    return [Hypothesis(t.label, rows, each[t.columns]) for t, rows in zip(tested, found, strict=True)]
 
 
 def contains(m: Fit, other: FixedTerm, term: FixedTerm) -> bool:

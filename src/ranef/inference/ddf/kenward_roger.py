@@ -112,7 +112,7 @@ def degrees(m: Fit, hypotheses: Array) -> Array:
         return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
 
 
-def joint(m: Fit, hypotheses: Array, values: Array) -> Joint:
+def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     """Scaled F and its degrees of freedom (Kenward & Roger 1997, sec. 3; Halekoh & Hojsgaard 2014, sec. 2.3)."""
     found, basis = ingredients(m), basis_of(m, hypotheses, values)
     q = len(basis.values)

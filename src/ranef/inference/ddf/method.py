@@ -51,7 +51,9 @@ class Method:
     check : fit -> None
         Raises where the method does not apply.
     rows : (fit, (r, p) hypotheses) -> (r,) degrees of freedom
-    joint : (fit, hypotheses, (r,) values) -> Joint
+    joint : (fit, hypotheses, (r,) values, rows that say what they are about) -> Joint
+        Rules that count take the degrees of freedom from the last; a test of a term is about its own coefficients,
+        although its hypotheses may involve those of terms that contain it.
     vcov : fit -> (p, p) array
         The covariance that standard errors come from.
     """
@@ -60,7 +62,7 @@ class Method:
     title: str
     check: Callable[[Fit], None]
     rows: Callable[[Fit, Array], Array]
-    joint: Callable[[Fit, Array, Array], Joint]
+    joint: Callable[[Fit, Array, Array, Array], Joint]
     vcov: Callable[[Fit], Array]
 
     @property
@@ -136,12 +138,12 @@ def spread(basis: Basis, m: Fit) -> Array:
     return out
 
 
-def least(rows: Callable[[Fit, Array], Array]) -> Callable[[Fit, Array, Array], Joint]:
-    """Return the joint test whose denominator is the least of the hypotheses' degrees of freedom."""
+def least(rows: Callable[[Fit, Array], Array]) -> Callable[[Fit, Array, Array, Array], Joint]:
+    """Return the joint test whose denominator is the least of the degrees of freedom."""
 
-    def joint(m: Fit, hypotheses: Array, values: Array) -> Joint:
+    def joint(m: Fit, hypotheses: Array, values: Array, about: Array) -> Joint:
         basis = basis_of(m, hypotheses, values)
-        df = rows(m, np.atleast_2d(hypotheses)).min(initial=np.inf)
+        df = rows(m, np.atleast_2d(about)).min(initial=np.inf)
         return Joint(basis.statistic, len(basis.values), float(df), basis.statistic)
 
     return joint

@@ -95,7 +95,7 @@ def covariance(hessian: Array) -> Array:
 # ---- several hypotheses ----------------------------------------------------------------------------------------------
 
 
-def joint(m: Fit, hypotheses: Array, values: Array) -> Joint:
+def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     """F is a mean of squared independent t; its df match the expectation (Fai & Cornelius 1996, eq. 8-10)."""
     basis = basis_of(m, hypotheses, values)
     df = contrast_df(m, spread(basis, m)) if len(basis.values) else np.zeros(0)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ranef.frame import Block, GroupTerm
     from ranef.model import Fit
 
+ROUNDING = 1e-10  # weights below this share of a hypothesis' largest are zero
+
 
 @dataclass(frozen=True, slots=True)
 class Strata:
@@ -103,7 +105,8 @@ def by_term(m: Fit, found: Strata, df: list[float], hypotheses: Array) -> Array:
     each = np.full(len(m.estimate.beta), np.inf)
     for term, value in zip(found.terms, df, strict=True):
         each[term.columns] = value
-    involved = (np.atleast_2d(hypotheses) != 0) & kept(m)
+    size = np.abs(np.atleast_2d(hypotheses)) * kept(m)
+    involved = size > ROUNDING * size.max(axis=1, initial=0.0, keepdims=True)
     return np.where(involved, each, np.inf).min(axis=1, initial=np.inf)
 
 
