@@ -101,6 +101,26 @@ def test_as_glmmtmb(name, ddf):
     np.testing.assert_allclose(ours["std_error"], theirs["Std. Error"], rtol=DIGITS)
 
 
+def test_means_and_differences_of_recipes():
+    """emmeans' table of cake: contrasts over the coefficients, with each of its methods."""
+    raw = reference.load("post_cake_emmeans").raw
+    data = rf.datasets.load("cake")
+    m = rf.fit("angle ~ recipe * temperature + (1 | recipe:replicate)", data, contrasts={"temperature": "sum"})
+    means = ["(Intercept)", "(Intercept) + recipeB", "(Intercept) + recipeC"]  # sum contrasts vanish on average
+    for ddf, key in [("KR", "recipe_kr"), ("satterthwaite", "recipe_satterthwaite")]:
+        theirs, ours = pd.DataFrame(raw[key]), rf.contrast(m, means, ddf=ddf)
+        for own, column in [("estimate", "emmean"), ("std_error", "SE"), ("df", "df"), ("conf_low", "lower.CL")]:
+            np.testing.assert_allclose(ours[own], theirs[column], rtol=DIGITS)
+    theirs = pd.DataFrame(raw["pairs_none"])
+    ours = rf.contrast(m, ["0 - recipeB", "0 - recipeC", "recipeB - recipeC"], ddf="KR")
+    np.testing.assert_allclose(ours["df"], theirs["df"], rtol=DIGITS)
+    np.testing.assert_allclose(ours["p_value"], theirs["p.value"], rtol=DIGITS)
+    table = rf.anova(m, ddf="KR")
+    joint = pd.DataFrame(raw["joint_tests"])
+    np.testing.assert_allclose(table["dendf"], joint["df2"], rtol=DIGITS)
+    np.testing.assert_allclose(table["p_value"], joint["p.value"], rtol=1e-4)  # powers of a far tail
+
+
 # ---- counting rules --------------------------------------------------------------------------------------------------
 
 NLME = [
@@ -115,8 +135,9 @@ def test_inner_outer_as_nlme(name):
     m = rf.fit(found.formula, rf.datasets.load(found.raw["data"]), method=found.method)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rf.RanefWarning)  # nlme counts the same with random slopes; we say it is wrong
-        df = m.tidy(ddf="inner-outer")["df"]
+        df, terms = m.tidy(ddf="inner-outer")["df"], rf.anova(m, type=1, ddf="inner-outer")["dendf"]
     assert list(df) == [row["df"] for row in found.raw["fixef"]]  # counts: exact
+    assert list(terms) == [row["denDF"] for row in found.raw["anova_sequential"][1:]]
 
 
 def test_inner_outer_as_the_faq():

@@ -172,8 +172,7 @@ def test_structured_gaussian_models_have_chi_square_tests():
     assert list(rf.anova(m).columns) == ["term", "statistic", "df", "p_value"]
     with pytest.raises(rf.errors.NotAvailableError, match="linear in its parameters"):
         rf.anova(m, ddf="KR")
-    with pytest.raises(rf.errors.NotAvailableError, match="structured covariance"):
-        rf.anova(m, ddf="satterthwaite")
+    assert 0 < rf.anova(m, ddf="satterthwaite")["dendf"][0] < 180
     assert rf.anova(m, ddf="between-within")["dendf"][0] == 161  # 180 - 2 - (18 - 1)
 
 

@@ -58,7 +58,9 @@ def test_every_alias_leads_to_a_method():
     assert not set(ALIASES) & set(METHODS)
 
 
-@pytest.mark.parametrize(("given", "message"), [("kenwood", "kenward-roger"), ("t", "known: "), (7, "name of a method")])
+@pytest.mark.parametrize(
+    ("given", "message"), [("kenwood", "kenward-roger"), ("t", "known: "), (7, "name of a method")]
+)
 def test_unknown_names(oats, given, message):
     with pytest.raises(rf.errors.OptionError, match=message):
         oats.tidy(ddf=given)
@@ -136,7 +138,7 @@ def test_generalised_models(cbpp):
     assert set(cbpp.tidy(ddf="residual")["df"]) == {52}
     assert list(cbpp.tidy(ddf="between-within")["df"]) == [14, 38, 38, 38]
     assert list(cbpp.tidy(ddf="inner-outer")["df"]) == [38, 38, 38, 38]
-    with pytest.raises(rf.errors.NotAvailableError, match="nobody has"):
+    with pytest.raises(rf.errors.NotAvailableError, match="not gaussian"):
         cbpp.tidy(ddf="satterthwaite")
     with pytest.raises(rf.errors.NotAvailableError, match="pseudo-data"):
         cbpp.summary(ddf="KR")

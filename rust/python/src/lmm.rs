@@ -399,6 +399,24 @@ impl Lmm {
         j.into_pyarray(py).reshape([theta.len() + 1, p, p])
     }
 
+    /// (term, row, column) of every entry of Sigma that `kenward_roger` differentiates by, in the core's own columns of
+    /// the term: b_own = b + shift'b on the carrier.
+    #[getter]
+    fn entries(&self) -> Vec<(usize, usize, usize)> {
+        let lmm = &self.model.lmm;
+        let at = |c: &ranef_core::linear::Component| {
+            let slot = &lmm.moments.factors[c.factor].slots[c.slot];
+            (slot.term, c.row - slot.offset, c.col - slot.offset)
+        };
+        lmm.components.iter().map(at).collect()
+    }
+
+    /// Carrier and shifts of a term's columns.
+    fn shift(&self, term: usize) -> (Option<usize>, Vec<f64>) {
+        let slots = self.model.lmm.moments.factors.iter().flat_map(|f| &f.slots);
+        slots.into_iter().find(|s| s.term == term).map_or((None, vec![]), |s| (s.carrier, s.shift.clone()))
+    }
+
     /// What Kenward and Roger's method takes from the model: slopes (m, p, p), bends (pairs, p, p), information (m, m),
     /// and whether that is the expected one.
     fn kenward_roger<'py>(

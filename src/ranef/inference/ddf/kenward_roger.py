@@ -19,7 +19,8 @@ import numpy as np
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
 from ranef.inference.ddf.method import Joint, Method, basis_of, kept
-from ranef.inference.ddf.satterthwaite import LOCK, covariance
+from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
+from ranef.inference.ddf.structured import LINEAR, is_linear, objection, of_linear, of_structured
 from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
@@ -55,14 +56,17 @@ def check(m: Fit) -> None:
             f"ddf='kenward-roger' is derived for gaussian models; for family {m.family!r} it would only be ad hoc, on "
             f"pseudo-data: use ddf='inf', or a likelihood-ratio test or bootstrap"
         )
-    if not m.task.linear:
-        raise NotAvailableError(
-            "ddf='kenward-roger' needs a covariance that is linear in its parameters: (x | g) or (x || g) terms and "
-            "one residual variance; this model has a structure, or a dispersion formula: use ddf='inf' or a bootstrap"
-        )
     if m.method != "reml" and m.layout.terms:
         raise NotAvailableError(
             "ddf='kenward-roger' is derived for REML estimates of the variances: fit with method='reml'"
+        )
+    reason = "" if m.task.linear else objection(m)
+    if reason:
+        raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; use ddf='inf' or a bootstrap")
+    if not is_linear(m):
+        raise NotAvailableError(
+            f"ddf='kenward-roger' needs a covariance that is linear in its parameters ({', '.join(LINEAR)}): with "
+            f"others the adjustment depends on how they are parametrised; use ddf='satterthwaite'"
         )
 
 
@@ -78,23 +82,17 @@ def ingredients(m: Fit) -> KenwardRoger:
     """
     check(m)
     with LOCK:
-        slopes, bends, information, exact = m.core.kenward_roger(np.ascontiguousarray(m.theta))
-    if not exact:
+        raw = of_linear(m) if m.task.linear else of_structured(m)
+    if not raw.exact:
         warnings.warn(
             "ddf='kenward-roger': the expected information of crossed factors with so many levels is out of reach; the "
             "average information stands in for it (same limit; p-values differ little with so many levels)",
             RanefWarning,
             stacklevel=6,
         )
-    spread = covariance(np.asarray(information))
-    return KenwardRoger(m.estimate.vcov + 2 * _bent(spread, np.asarray(bends)), np.asarray(slopes), spread, exact)
-
-
-def _bent(spread: Array, bends: Array) -> Array:
-    """Sum of W_ij bend_ij over the pairs without the scale; packed pairs stand for (i, j) and (j, i)."""
-    i, j = np.tril_indices(len(spread) - 1)
-    weight = spread[i, j] * np.where(i == j, 1.0, 2.0)
-    return np.tensordot(weight, bends, axes=1)
+    spread, bent = covariance(raw.information), len(raw.bends)
+    adjustment = np.tensordot(spread[:bent, :bent], raw.bends, axes=2)
+    return KenwardRoger(phi(m) + 2 * adjustment, raw.slopes, spread, raw.exact)
 
 
 def adjusted(m: Fit) -> Array:
@@ -107,14 +105,14 @@ def degrees(m: Fit, hypotheses: Array) -> Array:
     here, found = kept(m), ingredients(m)
     rows = np.atleast_2d(hypotheses)[:, here]
     g = np.einsum("ri,mij,rj->mr", rows, found.slopes[:, here][:, :, here], rows, optimize=True)
-    v = np.einsum("ri,ij,rj->r", rows, m.estimate.vcov[np.ix_(here, here)], rows)
+    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
 
 
 def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     """Scaled F and its degrees of freedom (Kenward & Roger 1997, sec. 3; Halekoh & Hojsgaard 2014, sec. 2.3)."""
-    found, basis = ingredients(m), basis_of(m, hypotheses, values)
+    found, basis = ingredients(m), basis_of(m, hypotheses, values, phi(m))
     q = len(basis.values)
     if not q:
         return Joint(float("nan"), 0, float("nan"), float("nan"))

@@ -108,12 +108,12 @@ def anything(m: Fit) -> None:
     """Raise nothing: the method applies everywhere."""
 
 
-def basis_of(m: Fit, hypotheses: Array, values: Array) -> Basis:
+def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
     """Return the spectral decomposition of the hypotheses (Fai & Cornelius 1996, eq. 7), without redundant ones."""
     here = kept(m)
     rows = np.atleast_2d(hypotheses)[:, here]
     off = rows @ m.estimate.beta[here] - values
-    v = rows @ m.estimate.vcov[np.ix_(here, here)] @ rows.T
+    v = rows @ vcov[np.ix_(here, here)] @ rows.T
     size = np.sqrt(np.maximum(np.diag(v), 0))
     size = np.where(size > 0, size, 1.0)
     found, vectors = _spectrum(v / np.outer(size, size))
@@ -142,7 +142,7 @@ def least(rows: Callable[[Fit, Array], Array]) -> Callable[[Fit, Array, Array, A
     """Return the joint test whose denominator is the least of the degrees of freedom."""
 
     def joint(m: Fit, hypotheses: Array, values: Array, about: Array) -> Joint:
-        basis = basis_of(m, hypotheses, values)
+        basis = basis_of(m, hypotheses, values, m.estimate.vcov)
         df = rows(m, np.atleast_2d(about)).min(initial=np.inf)
         return Joint(basis.statistic, len(basis.values), float(df), basis.statistic)
 

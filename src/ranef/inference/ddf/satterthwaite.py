@@ -2,7 +2,8 @@
 
 For a contrast l, with v(psi) = l' Var(beta_hat) l and psi = (theta, sigma), the variance estimate v is matched to a
 scaled chi-square: df = 2 v^2 / (g' A g), g = dv/dpsi, A = 2 H^-1 the asymptotic covariance of psi, H the Hessian of
-the deviance (Giesbrecht & Burns 1985; Fai & Cornelius 1996; Kuznetsova, Brockhoff & Christensen 2017).
+the deviance (Giesbrecht & Burns 1985; Fai & Cornelius 1996; Kuznetsova, Brockhoff & Christensen 2017). With covariance
+structures H is the expected information of REML, twice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 from ranef.engines.estimate import Estimate
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept, model_vcov, spread
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, spread
+from ranef.inference.ddf.structured import objection, of_structured
 from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
@@ -28,15 +30,11 @@ ALIKE = 1e-8  # relative differences of degrees of freedom below this are roundi
 
 def check(m: Fit) -> None:
     """Refuse where the covariance of the coefficients is not a function of variance parameters alone."""
-    if not m.task.linear:
+    reason = "" if m.task.linear else objection(m)
+    if reason:
         raise NotAvailableError(
-            f"ddf='satterthwaite' needs a gaussian model of the linear engine; for this one ({_kind(m)}) nobody has "
-            f"shown such degrees of freedom to hold: use ddf='inf', or a likelihood-ratio test or bootstrap"
+            f"ddf='satterthwaite' is not available: {reason}; use ddf='inf', or a likelihood-ratio test or bootstrap"
         )
-
-
-def _kind(m: Fit) -> str:
-    return "a structured covariance or dispersion" if m.distribution.is_gaussian_identity else f"family {m.family!r}"
 
 
 def coefficient_df(m: Fit) -> Array:
@@ -52,17 +50,20 @@ def coefficient_df(m: Fit) -> Array:
 
 def contrast_df(m: Fit, contrasts: Array) -> Array:
     """Degrees of freedom of each row of `contrasts`, (r, p); entries at dropped columns are not looked at."""
-    estimate, rows = m.estimate, np.atleast_2d(contrasts)
-    if estimate.tests == "z":
-        return np.full(len(rows), np.inf)
-    if not m.layout.terms:
+    rows = np.atleast_2d(contrasts)
+    if m.task.linear and not m.layout.terms:
         return np.full(len(rows), float(m.df_residual))
     here = kept(m)
     rows = rows[:, here]
     slopes, spread_of_psi = ingredients(m)
     g = np.einsum("ri,mij,rj->mr", rows, slopes[:, here][:, :, here], rows, optimize=True)
-    v = np.einsum("ri,ij,rj->r", rows, estimate.vcov[np.ix_(here, here)], rows)
+    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
     return matched(v, g, spread_of_psi)
+
+
+def phi(m: Fit) -> Array:
+    """Return (X'V^-1X)^-1."""
+    return m.estimate.vcov if m.task.linear else of_structured(m).phi
 
 
 def matched(v: Array, g: Array, spread: Array) -> Array:
@@ -75,7 +76,9 @@ def matched(v: Array, g: Array, spread: Array) -> Array:
 def ingredients(m: Fit) -> tuple[Array, Array]:
     """(d vcov / d psi (m, p, p), A (m, m)) at the estimate."""
     estimate = m.estimate
-    assert isinstance(estimate, Estimate)
+    if not isinstance(estimate, Estimate):
+        raw = of_structured(m)
+        return raw.slopes, covariance(raw.information)
     at = (np.ascontiguousarray(estimate.theta), estimate.sigma, estimate.reml)
     with LOCK:
         slopes, hessian = m.core.vcov_jacobian(*at), m.core.hessian(*at)
@@ -97,7 +100,7 @@ def covariance(hessian: Array) -> Array:
 
 def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     """F is a mean of squared independent t; its df match the expectation (Fai & Cornelius 1996, eq. 8-10)."""
-    basis = basis_of(m, hypotheses, values)
+    basis = basis_of(m, hypotheses, values, phi(m))
     df = contrast_df(m, spread(basis, m)) if len(basis.values) else np.zeros(0)
     return Joint(basis.statistic, len(df), pooled(df), basis.statistic)
 
@@ -114,4 +117,4 @@ def pooled(df: Array) -> float:
     return 2 * (excess + len(df)) / excess
 
 
-METHOD = Method("satterthwaite", "Satterthwaite's degrees of freedom", check, contrast_df, joint, model_vcov)
+METHOD = Method("satterthwaite", "Satterthwaite's degrees of freedom", check, contrast_df, joint, phi)
