@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ranef.criteria.variances import variance_decomposition
     from ranef.criteria.vuong import vuong
     from ranef.inference.anova import anova
+    from ranef.inference.contrasts import contrast
     from ranef.inference.dropping import add1, drop1
     from ranef.inference.exact import exact_lrt, exact_rlrt
     from ranef.inference.many import ManyFits, fit_many
@@ -47,6 +48,7 @@ LAZY = {
     "drop1": "ranef.inference.dropping",
     "exact_lrt": "ranef.inference.exact",
     "exact_rlrt": "ranef.inference.exact",
+    "contrast": "ranef.inference.contrasts",
     "fit_many": "ranef.inference.many",
     "ManyFits": "ranef.inference.many",
     "pb_test": "ranef.inference.pb_test",
@@ -75,6 +77,7 @@ __all__ = [
     "average",
     "caic",
     "compare",
+    "contrast",
     "datasets",
     "drop1",
     "errors",

@@ -29,6 +29,12 @@ krmod <- function(big, small) { k <- pbkrtest::KRmodcomp(big, small); s <- pbkrt
 anova_rows <- function(a) trows(as.data.frame(a), "model")
 emm_rows <- function(e) rows(as.data.frame(summary(e, infer = TRUE)))
 cs_rows <- function(m, type, cluster = NULL) { ct <- if (is.null(cluster)) clubSandwich::coef_test(m, vcov = type) else clubSandwich::coef_test(m, vcov = type, cluster = cluster); d <- as.data.frame(ct); names(d) <- sub("^p_.*", "p", sub("^df_.*", "df", names(d))); rows(d) }
+#@ post_cake_emmeans
+golden("post_cake_emmeans", {
+  d <- load_data("cake"); f <- angle ~ recipe * temperature + (1 | recipe:replicate); m <- fitm(f, d)
+  e <- emmeans(m, ~recipe, lmer.df = "kenward-roger"); e2 <- emmeans(m, ~temperature | recipe, lmer.df = "kenward-roger"); es <- emmeans(m, ~recipe, lmer.df = "satterthwaite"); ea <- emmeans(m, ~recipe, lmer.df = "asymptotic")
+  base("cake: estimated marginal means", "cake", f, "REML", list(recipe_kr = emm_rows(e), recipe_satterthwaite = emm_rows(es), recipe_asymptotic = emm_rows(ea), temperature_by_recipe_kr = emm_rows(e2), pairs_tukey_kr = emm_rows(pairs(e)), pairs_none = emm_rows(pairs(e, adjust = "none")), pairs_holm = emm_rows(pairs(e, adjust = "holm")), pairs_sidak = emm_rows(pairs(e, adjust = "sidak")), poly_temperature = emm_rows(contrast(emmeans(m, ~temperature, lmer.df = "kenward-roger"), "poly")), eff = emm_rows(contrast(e, "eff")), joint_tests = rows(as.data.frame(joint_tests(m, lmer.df = "kenward-roger")))))
+})
 #@ post_machines_tests
 golden("post_machines_tests", {
   d <- load_data("Machines"); f <- score ~ Machine + (Machine | Worker); mT <- fitT(f, d); m <- fitm(f, d); e <- emmeans(m, ~Machine, lmer.df = "kenward-roger"); mn <- fitT(score ~ Machine + (1 | Worker) + (1 | Worker:Machine), d)

@@ -6,14 +6,6 @@ base <- function(title, data, formula, family, sections) c(list(title = title, k
 fitg <- function(formula, d, family, ...) { environment(formula) <- globalenv(); assign("d", d, globalenv()); assign(".fam", family, globalenv()); eval(as.call(c(list(quote(lme4::glmer), formula = formula, data = quote(d), family = quote(.fam), control = quote(gc_())), list(...))), globalenv()) }
 emm_rows <- function(e, ...) rows(as.data.frame(summary(e, infer = TRUE, ...)))
 anova_rows <- function(a) trows(as.data.frame(a), "model")
-#' exact profile intervals for a glmer fit: roots of the profile deviance in (theta, beta)
-glmer_profile <- function(m, level = .95) {
-  dd <- update(m, devFunOnly = TRUE); th <- getME(m, "theta"); b <- fixef(m); est <- c(th, b); lo <- c(getME(m, "lower"), rep(-Inf, length(b))); up <- rep(Inf, length(est)); se <- c(pmax(.3 * abs(th), .05), sqrt(diag(as.matrix(vcov(m)))))
-  r <- t(vapply(seq_along(est), function(i) profile_root(function(p) dd(p), as.numeric(est), i, qchisq(level, 1), lo, up, se, tol = 1e-8), c(0, 0)))
-  trows(data.frame(estimate = est, lower = r[, 1], upper = r[, 2], row.names = names(est)))
-}
-wald <- function(m) { ci <- confint(m, method = "Wald"); trows(data.frame(lower = ci[, 1], upper = ci[, 2], row.names = rownames(ci))) }
-cbf <- cbind(incidence, size - incidence) ~ period + (1 | herd)
 #@ post_contraception_tests
 golden("post_contraception_tests", { d <- load_data("Contraception"); f <- use ~ age + I(age^2) + urban + livch + (1 | district); m <- fitg(f, d, binomial()); ms <- fitg(use ~ age + I(age^2) + urban + livch + (urban | district), d, binomial()); e <- emmeans(m, ~livch)
   base("Contraception: LRT, Anova, emmeans", "Contraception", f, binomial(), list(logLik = as.numeric(logLik(m)), lrt_slope = anova_rows(anova(m, ms)), car_Anova_II = trows(as.data.frame(car::Anova(m))), emm_livch = emm_rows(e), pairs = emm_rows(pairs(e)), response = emm_rows(e, type = "response"), trend_age = emm_rows(emtrends(m, ~urban, var = "age")), r2 = { r <- performance::r2_nakagawa(m); list(marginal = unname(r$R2_marginal), conditional = unname(r$R2_conditional)) })) })
