@@ -52,6 +52,21 @@ def test_columns_belong_to_their_terms(formula):
     assert isinstance(table.to_frame(), pl.DataFrame)
 
 
+def test_r2_from_f_tests():
+    """r2glmm prints .671 for the model, .074 for the interaction and .004 for Sex, by Kenward-Roger."""
+    m = rf.fit("distance ~ age * Sex + (1 | Subject)", rf.datasets.load("Orthodont"))
+    table = rf.partial_r2(m, ddf="kenward-roger")
+    found = dict(zip(table["term"], table["r2"], strict=True))
+    assert found["model"] == pytest.approx(0.671, abs=6e-4)
+    assert found["age:Sex"] == pytest.approx(0.074, abs=6e-4)
+    assert found["Sex"] == pytest.approx(0.004, abs=6e-4)
+    last = rf.drop1(m, test="F", ddf="kenward-roger")
+    f, nu = last["statistic"][0], last["dendf"][0]
+    assert found["age:Sex"] == pytest.approx(f / (f + nu))
+    with pytest.raises(NotAvailableError, match="no denominator degrees of freedom"):
+        rf.partial_r2(m, ddf="inf")
+
+
 def test_nothing_to_explain():
     with pytest.raises(NotAvailableError, match="no predictors that vary"):
         rf.partial_r2(rf.fit("y ~ 1 + (1 | g)", zoo.data()))

@@ -33,8 +33,18 @@ def test_drop1_of_named_terms(fit):
     assert np.isnan(rf.drop1(fit, "z", test="none")["chisq"]).all()
     with pytest.raises(OptionError, match=r"'x' cannot be dropped alone; terms that can, by marginality: z, x:f"):
         rf.drop1(fit, ["x"])
-    with pytest.raises(OptionError, match=r"rf\.anova"):
-        rf.drop1(fit, test="F")
+    with pytest.raises(OptionError, match="known: 'lrt', 'none'"):
+        rf.add1(fit, "h", test="F")
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+def test_drop1_by_f_tests(ddf):
+    fit = rf.fit("y ~ x + f + z + (x | g)", zoo.data())
+    table, anova = rf.drop1(fit, test="F", ddf=ddf), rf.anova(fit, type=3, ddf=ddf)
+    assert list(table["term"]) == list(anova["term"])
+    # Without interactions the marginal hypotheses are those of type III, on another basis.
+    np.testing.assert_allclose(table["statistic"], anova["statistic"], rtol=1e-6)
+    np.testing.assert_allclose(table["p_value"], anova["p_value"], rtol=0.02)  # Satterthwaite's df depend on the basis
 
 
 def test_drop1_keeps_the_rows():

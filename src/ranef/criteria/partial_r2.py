@@ -4,22 +4,24 @@ With S the covariance matrix of the columns of X over the rows, b_k the coeffici
 S^-1, the variance that only it explains is w = b_k' (S^kk)^-1 b_k, and R2 = w / (w + r + e) with the variances of
 random effects and residuals of Nakagawa & Schielzeth (Jaeger, Edwards, Das & Sen 2017). For all terms together it is
 the marginal R2.
+
+With denominator degrees of freedom nu of a joint Wald test of the term's coefficients, F, it is R2 = (q / nu) F /
+(1 + (q / nu) F) (Edwards, Muller, Wolfinger, Qaqish & Schabenberger 2008).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef.criteria.variances import variances
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
-from ranef.formula import Term
 from ranef.frame.design import Block, matrix
+from ranef.inference.ddf import method_of
 from ranef.inference.noted import NotedTable
-from ranef.inference.submodels import data_of, taken
+from ranef.inference.terms import fixed_terms
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ CHUNK = 20_000
 CONSTANT = 1e-20  # variance of a column, relative to its mean square, below which it is constant
 
 
-def partial_r2(m: Fit, method: str = "auto") -> NotedTable:
+def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     """Return the semi-partial R2 of every fixed term of the mean.
 
     Parameters
@@ -38,12 +40,15 @@ def partial_r2(m: Fit, method: str = "auto") -> NotedTable:
         With its rows.
     method : str
         For the residual variance of other than gaussian models, see `ranef.criteria.variances`.
+    ddf : str, optional
+        "kenward-roger", "satterthwaite" …: the R2 of Edwards et al. (2008) from F tests with these denominator degrees
+        of freedom, in place of that from variances.
 
     Returns
     -------
     NotedTable
-        Rows "model" (the marginal R2) and the terms: `term, df, r2`. Correlated terms share what they explain: their
-        shares need not sum to that of the model.
+        Rows "model" (all coefficients but the intercept: the marginal R2) and the terms: `term, df, r2`. Correlated
+        terms share what they explain: their shares need not sum to that of the model.
 
     Examples
     --------
@@ -52,6 +57,8 @@ def partial_r2(m: Fit, method: str = "auto") -> NotedTable:
     >>> [round(float(v), 3) for v in partial_r2(m)["r2"]]
     [0.279, 0.279]
     """
+    if ddf is not None:
+        return _from_tests(m, ddf)
     v = variances(m, method)
     rest = v.random + v.residual
     beta = m.estimate.beta[m.layout.components[0].at]
@@ -102,12 +109,23 @@ def _rows(block: Block, rows: slice) -> Block:
 
 def columns_of_terms(m: Fit) -> list[tuple[str, range]]:
     """Return the label and the positions of the columns of each fixed term of the mean but the intercept."""
-    row = taken(data_of(m), [0 if m.design is None or m.design.rows is None else int(m.design.rows[0])])
-    out, first = [], 0
-    for plan in m.spec.fixed:
-        alone = replace(m.spec, fixed=(plan,), offset=None).new(row, groups="none", offset=None, parts=())
-        count = sum(len(b.names) for b in alone.fixed)
-        if plan.factors:
-            out.append((Term(plan.factors).label, range(first, first + count)))
-        first += count
-    return out
+    terms = fixed_terms(m, "mean")
+    return [(t.label, range(t.columns.start, t.columns.stop)) for t in terms if t.factors]
+
+
+def _from_tests(m: Fit, ddf: Any) -> NotedTable:
+    """Return the R2 of Edwards et al. (2008): of all terms together, then of each."""
+    way = method_of(m, ddf)
+    if way.letter == "z":
+        raise NotAvailableError(f"partial_r2: ddf={way.name!r} has no denominator degrees of freedom; leave ddf= out")
+    terms = columns_of_terms(m)
+    named = [("model", [j for _, columns in terms for j in columns]), *((label, [*c]) for label, c in terms)]
+    unit = np.eye(len(m.estimate.beta))
+    tests = [way.joint(m, unit[at], np.zeros(len(at)), unit[at]) for _, at in named]
+    odds = np.array([t.statistic * t.numdf / t.dendf for t in tests])
+    columns = {
+        "term": [label for label, _ in named],
+        "df": np.array([t.numdf for t in tests]),
+        "r2": odds / (1 + odds),
+    }
+    return NotedTable(f"Semi-partial R2 of fixed terms, from F tests ({way.name})", columns, (), m.layout.kind)

@@ -10,6 +10,7 @@ import numpy as np
 from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
 from ranef.inference.comparable import by_ml
+from ranef.inference.ddf import method_of
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import (
@@ -24,23 +25,28 @@ from ranef.inference.submodels import (
     with_term,
     without,
 )
+from ranef.inference.terms import fixed_terms
+from ranef.inference.wald import f_p_value
 
 if TYPE_CHECKING:
     from ranef.formula import Term
     from ranef.model import Fit
 
 
-def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", component: str = "mean") -> NotedTable:
+def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, component: str = "mean") -> NotedTable:
     """Leave out each fixed term in turn, as far as no other term contains it, and test what is lost.
 
     Parameters
     ----------
     m : Fit
-        A fit with its rows. A REML fit is fitted again by maximum likelihood, since the fixed effects change.
+        A fit with its rows. For likelihood ratios a REML fit is fitted again by maximum likelihood, since the fixed
+        effects change.
     scope : str or sequence of str, optional
         Labels of the terms to leave out; default: all that marginality allows (Nelder 1977).
-    test : "lrt" | "none"
-        Likelihood ratios, or criteria only. F tests with small-sample degrees of freedom are `rf.anova(m, type=2)`.
+    test : "lrt" | "F" | "none"
+        Likelihood ratios; Wald F tests of the terms in the model as it is, nothing fitted again; or criteria only.
+    ddf : str, optional
+        Of F tests: "satterthwaite" (the default of linear models), "kenward-roger" … as in `rf.anova`.
     component : str
         Whose terms: "mean", "dispersion", "zero_inflation" ….
 
@@ -48,7 +54,7 @@ def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", component: str = "mea
     -------
     NotedTable
         Rows "<none>" and the terms: `term, npar, aic, bic, loglik`, and of the test `chisq, df, p_value`, with
-        `p_mixture, mixture` as in `compare_models`.
+        `p_mixture, mixture` as in `compare_models`. With F tests `term, numdf, dendf, statistic, p_value`.
 
     Examples
     --------
@@ -57,9 +63,12 @@ def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", component: str = "mea
     >>> round(float(drop1(m)["chisq"][1]), 3)
     23.537
     """
-    _check_test(test)
+    if test not in ("F", "f"):
+        _check_test(test)
     formula = formula_of(m, component)
     terms = droppable(formula) if scope is None else terms_named(formula, scope, "drop1")
+    if test in ("F", "f"):
+        return _wald(m, terms, ddf, component)
     base, notes = _base(m)
     smaller = [with_formula(base, component, without(formula_of(base, component), t)) for t in terms]
     ratios = [ratio(s, base) for s in smaller] if test == "lrt" else [None] * len(smaller)
@@ -98,10 +107,21 @@ def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> N
 
 
 def _check_test(test: str) -> None:
-    if test in ("F", "f"):
-        raise OptionError("test='F' needs degrees of freedom for every term: that is rf.anova(m, type=2, ddf=…)")
     if test not in ("lrt", "none"):
         raise OptionError(f"test={test!r} is unknown; known: 'lrt', 'none'")
+
+
+def _wald(m: Fit, terms: Sequence[Term], ddf: Any, component: str) -> NotedTable:
+    """Test the coefficients of each term: no other term contains it, so they are its marginal ones."""
+    way = method_of(m, ddf)
+    columns = {t.key: t.columns for t in fixed_terms(m, component)}
+    unit = np.eye(len(m.estimate.beta))
+    rows = [unit[columns[t.key]] for t in terms]
+    found = [way.joint(m, r, np.zeros(len(r)), r) for r in rows]
+    f, q, dendf = (np.array([getattr(x, name) for x in found], float) for name in ("statistic", "numdf", "dendf"))
+    table = {"term": [t.label for t in terms], "numdf": q, "dendf": dendf, "statistic": f}
+    title = f"Single terms of {m.formula}: F tests ({way.name})"
+    return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, (), m.layout.kind)
 
 
 def _base(m: Fit) -> tuple[Fit, list[Note]]:
