@@ -9,7 +9,7 @@ import pytest
 import ranef as rf
 from engines import zoo
 from golden import reference
-from ranef.errors import NotAvailableError
+from ranef.errors import NotAvailableError, RanefWarning
 
 
 def test_beside_r2glmm():
@@ -63,7 +63,10 @@ def test_r2_from_f_tests():
     last = rf.drop1(m, test="F", ddf="kenward-roger")
     f, nu = last["statistic"][0], last["dendf"][0]
     assert found["age:Sex"] == pytest.approx(f / (f + nu))
-    with pytest.raises(NotAvailableError, match="no denominator degrees of freedom"):
+    with (
+        pytest.warns(RanefWarning, match="27 groups"),
+        pytest.raises(NotAvailableError, match="no denominator degrees of freedom"),
+    ):
         rf.partial_r2(m, ddf="inf")
 
 
