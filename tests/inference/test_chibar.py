@@ -58,6 +58,13 @@ def test_weights_do_not_depend_on_the_units_of_a_slope():
     np.testing.assert_allclose(found.weights, chibar.mixture(metric, [(2, "psd")], 0).weights, atol=CURVED)
 
 
+def test_projection_of_two_by_two_matrices():
+    """The closed form is that from eigenvectors, whatever the signs of the eigenvalues."""
+    z = np.random.default_rng(1).normal(size=(200, 3))
+    z[:2] = [[1.0, 0.0, 1.0], [-1.0, 0.0, -1.0]]  # equal eigenvalues
+    np.testing.assert_allclose(chibar._two_by_two(z, 2), chibar._semidefinite(z, 2), atol=1e-12)
+
+
 def test_bound_is_above_every_mixture():
     for rho in (-0.9, 0.0, 0.9):
         law = chibar.mixture(np.linalg.inv(np.array([[1, rho], [rho, 1]])), [(2, "orthant")], 1)

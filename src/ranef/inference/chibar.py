@@ -181,9 +181,21 @@ def onto(z: Array, blocks: Sequence[tuple[int, str]]) -> Array:
     for size, kind in blocks:
         width = size * (size + 1) // 2 if kind == "psd" else size
         if kind == "psd" and size > 1:
-            out[:, at : at + width] = _semidefinite(z[:, at : at + width], size)
+            project_block = _two_by_two if size == 2 else _semidefinite
+            out[:, at : at + width] = project_block(z[:, at : at + width], size)
         at += width
     return out
+
+
+def _two_by_two(z: Array, size: int) -> Array:  # noqa: ARG001 (the same call as for larger blocks)
+    """Project (a, sqrt(2) c, b): with eigenvalues l1 > 0 > l2 the nearest is l1 (M - l2 I) / (l1 - l2)."""
+    a, c, b = z[:, 0], z[:, 1] * np.sqrt(0.5), z[:, 2]
+    middle, radius = (a + b) / 2, np.hypot((a - b) / 2, c)
+    high, low = middle + radius, middle - radius
+    share = np.where(high > 0, high, 0.0) / np.maximum(2 * radius, np.finfo(float).tiny)
+    share = np.where(low >= 0, 0.0, share)  # as it is
+    rank_one = share[:, None] * np.column_stack([a - low, z[:, 1], b - low])
+    return np.where((low >= 0)[:, None], z, rank_one)
 
 
 def _semidefinite(z: Array, size: int) -> Array:
