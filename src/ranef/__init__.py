@@ -13,15 +13,47 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
+    from ranef.criteria.average import average
+    from ranef.criteria.caic import caic
+    from ranef.criteria.compare import compare
+    from ranef.criteria.icc import icc
+    from ranef.criteria.partial_r2 import partial_r2
+    from ranef.criteria.r2 import r2
+    from ranef.criteria.repeatability import repeatability
+    from ranef.criteria.variances import variance_decomposition
+    from ranef.criteria.vuong import vuong
+    from ranef.inference.anova import anova
+    from ranef.inference.contrasts import contrast
+    from ranef.inference.dropping import add1, drop1
+    from ranef.inference.exact import exact_lrt, exact_rlrt
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
+    from ranef.inference.pb_test import pb_test
+    from ranef.inference.ranova import ranova
 
     __version__: str
 
 LAZY = {
+    "average": "ranef.criteria.average",
+    "caic": "ranef.criteria.caic",
+    "compare": "ranef.criteria.compare",
+    "icc": "ranef.criteria.icc",
+    "partial_r2": "ranef.criteria.partial_r2",
+    "r2": "ranef.criteria.r2",
+    "repeatability": "ranef.criteria.repeatability",
+    "variance_decomposition": "ranef.criteria.variances",
+    "add1": "ranef.inference.dropping",
     "all_fit": "ranef.inference.optimizers",
+    "anova": "ranef.inference.anova",
+    "drop1": "ranef.inference.dropping",
+    "exact_lrt": "ranef.inference.exact",
+    "exact_rlrt": "ranef.inference.exact",
+    "contrast": "ranef.inference.contrasts",
     "fit_many": "ranef.inference.many",
     "ManyFits": "ranef.inference.many",
+    "pb_test": "ranef.inference.pb_test",
+    "ranova": "ranef.inference.ranova",
+    "vuong": "ranef.criteria.vuong",
     "plot": "",
     "datasets": "",
 }
@@ -39,14 +71,31 @@ __all__ = [
     "RanefWarning",
     "SeparationWarning",
     "__version__",
+    "add1",
     "all_fit",
+    "anova",
+    "average",
+    "caic",
+    "compare",
+    "contrast",
     "datasets",
+    "drop1",
     "errors",
+    "exact_lrt",
+    "exact_rlrt",
     "families",
     "fit",
     "fit_many",
+    "icc",
     "parse",
+    "partial_r2",
+    "pb_test",
     "plot",
+    "r2",
+    "ranova",
+    "repeatability",
+    "variance_decomposition",
+    "vuong",
 ]
 
 

@@ -442,7 +442,7 @@ class Fit:
     @cached_property
     def ddf(self) -> Array:
         """Degrees of freedom of each coefficient: Satterthwaite's or residual ones in linear models, else infinite."""
-        from ranef.inference.satterthwaite import coefficient_df
+        from ranef.inference.ddf.satterthwaite import coefficient_df
 
         return coefficient_df(self)
 
@@ -475,8 +475,9 @@ class Fit:
         ----------
         component : str
             Which part of the model: "mean", "dispersion", "zero_inflation" …, or "all".
-        kind : "model"
-            Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta.
+        kind : "model" | "kenward-roger"
+            Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta; or adjusted for theta having been estimated
+            (Kenward & Roger 1997; REML fits of linear models).
         """
         from ranef.inference.named import vcov
 
@@ -516,23 +517,29 @@ class Fit:
         conf_int: bool = False,
         conf_level: float = 0.95,
         method: str = "wald",
+        ddf: str | None = None,
     ) -> Any:
         """Estimates as a frame with broom.mixed's columns.
 
         Parameters
         ----------
         effects : "fixed" | "ran_pars" | "ran_vals", or several of them
-            Fixed effects (t tests with Satterthwaite's df), standard deviations and correlations (standard
+            Fixed effects (t tests with degrees of freedom by `ddf`), standard deviations and correlations (standard
             errors by the delta method; NaN for a term whose covariance is singular: on the boundary the likelihood has
-            no quadratic top), conditional modes.
+            no quadratic top), conditional modes (without p-values: they are predictions of random quantities, of which
+            no value is a hypothesis).
         conf_int, conf_level : bool, float
             Add `conf_low`, `conf_high`.
         method : "wald"
             How the intervals are made.
+        ddf : str, optional
+            Degrees of freedom of the fixed effects: "satterthwaite" (the default of linear models), "kenward-roger"
+            (with its adjusted standard errors), "inner-outer", "between-within", "residual", "inf" (the default of
+            others).
         """
         from ranef.inference.tables import tidy
 
-        return tidy(self, effects, conf_int, conf_level, method)
+        return tidy(self, effects, conf_int, conf_level, method, ddf)
 
     def glance(self) -> Any:
         """One row of figures about the whole fit."""
@@ -546,11 +553,11 @@ class Fit:
 
         return augment(self, newdata)
 
-    def summary(self) -> str:
-        """Return what a reader of lme4's or glmmTMB's summary expects, as text."""
+    def summary(self, ddf: str | None = None) -> str:
+        """Return what a reader of lme4's or glmmTMB's summary expects, as text; `ddf` as in `tidy`."""
         from ranef.report.summary import summary_text
 
-        return summary_text(self)
+        return summary_text(self, ddf=ddf)
 
     def __repr__(self) -> str:
         return str(self.summary())

@@ -769,7 +769,7 @@ fn user_vcov(m: &Moments, lx: &[f64], sigma: f64) -> Vec<f64> {
 }
 
 /// B V B' for a covariance of the kept shifted columns, spread over all columns.
-fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
+pub(crate) fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
     let (p, pt) = (m.p(), m.p_total);
     let mut v = v.to_vec();
     if let Some(c) = &m.carrier {

@@ -11,6 +11,7 @@ pub mod fit;
 pub mod frame;
 pub mod glmm;
 pub mod jet;
+pub mod kenward_roger;
 pub mod linear;
 pub mod optimise;
 pub mod special;

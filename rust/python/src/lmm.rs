@@ -134,6 +134,8 @@ pub fn search<T: Send>(
     }
 }
 
+type KenwardRoger<'py> = (Bound<'py, PyArray3<f64>>, Bound<'py, PyArray3<f64>>, Bound<'py, PyArray2<f64>>, bool);
+
 #[pyclass(module = "ranef._core")]
 pub struct Lmm {
     model: Model,
@@ -395,6 +397,41 @@ impl Lmm {
         let p = model.lmm.moments.p_total;
         let j = solve(py, &self.pool, || model.vcov_jacobian(theta, sigma, reml))?;
         j.into_pyarray(py).reshape([theta.len() + 1, p, p])
+    }
+
+    /// (term, row, column) of every entry of Sigma that `kenward_roger` differentiates by, in the core's own columns of
+    /// the term: b_own = b + shift'b on the carrier.
+    #[getter]
+    fn entries(&self) -> Vec<(usize, usize, usize)> {
+        let lmm = &self.model.lmm;
+        let at = |c: &ranef_core::linear::Component| {
+            let slot = &lmm.moments.factors[c.factor].slots[c.slot];
+            (slot.term, c.row - slot.offset, c.col - slot.offset)
+        };
+        lmm.components.iter().map(at).collect()
+    }
+
+    /// Carrier and shifts of a term's columns.
+    fn shift(&self, term: usize) -> (Option<usize>, Vec<f64>) {
+        let slots = self.model.lmm.moments.factors.iter().flat_map(|f| &f.slots);
+        slots.into_iter().find(|s| s.term == term).map_or((None, vec![]), |s| (s.carrier, s.shift.clone()))
+    }
+
+    /// What Kenward and Roger's method takes from the model: slopes (m, p, p), bends (pairs, p, p), information (m, m),
+    /// and whether that is the expected one.
+    fn kenward_roger<'py>(
+        &mut self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+    ) -> PyResult<KenwardRoger<'py>> {
+        let theta = floats(&theta)?;
+        let model = &mut self.model;
+        let p = model.lmm.moments.p_total;
+        let c = theta.len();
+        let k = solve(py, &self.pool, || model.kenward_roger(theta))?;
+        let slopes = k.slopes.into_pyarray(py).reshape([c + 1, p, p])?;
+        let bends = k.bends.into_pyarray(py).reshape([c * (c + 1) / 2, p, p])?;
+        Ok((slopes, bends, matrix(py, k.information, c + 1)?, k.exact))
     }
 
     /// Fit the same design to the columns of `y` (n x m, Fortran order) in parallel. The rows are handed in again.

@@ -11,7 +11,7 @@ import numpy as np
 from ranef.errors import ArgumentError, DataError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
 from ranef.formula.terms import factors_of
-from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
+from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
 from ranef.frame.evaluate import Categories, Censored, Evaluator
@@ -88,13 +88,12 @@ def build(
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
     frame.mask([column for column in sides.values() if column is not None], missing)
     frame.contrasts(contrasts or {})
-    fixed = _without_intercept(frame.plans(formula.fixed), outcome)
+    fixed, blocks = counted(_without_intercept(frame.plans(formula.fixed), outcome), frame.variables)
     parts = [replace(p, fixed=frame.plans(p.formula.fixed)) if p.formula is not None else p for p in parts]
     owners = (formula, *(part.formula for part in parts))
     bars = tuple(frame.bar_plan(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars)
-    blocks = blocks_of(fixed, frame.variables)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
-    others = tuple(frame.component(part, design.n) for part in parts)
+    parts, others = frame.components(parts, design.n)
     spec = Spec(
         formula,
         fixed,
@@ -282,10 +281,16 @@ class _Frame:
         value = self.values[factor.label]
         return not self.is_factor(factor.label) and not (isinstance(value, Matrix) and len(value.columns) > 1)
 
-    def component(self, part: Part, n: int) -> Component:
+    def components(self, parts: Sequence[Part], n: int) -> tuple[list[Part], tuple[Component, ...]]:
+        """Return the parts with their terms counted, and their columns."""
+        made = [self.component(part, n) for part in parts]
+        return [part for part, _ in made], tuple(component for _, component in made)
+
+    def component(self, part: Part, n: int) -> tuple[Part, Component]:
         if part.formula is None:
-            return Component(part.name, (), np.full(n, part.constant, np.float64))
-        return Component(part.name, blocks_of(part.fixed, self.variables), self.offsets(part.formula, None))
+            return part, Component(part.name, (), np.full(n, part.constant, np.float64))
+        fixed, blocks = counted(part.fixed, self.variables)
+        return replace(part, fixed=fixed), Component(part.name, blocks, self.offsets(part.formula, None))
 
     # ------------------------------------------------------------ the result
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
-from ranef.inference.satterthwaite import LOCK, covariance
+from ranef.inference.ddf.satterthwaite import LOCK, covariance
 from ranef.inference.varcorr import Covariance, Parameter, has_residual
 
 if TYPE_CHECKING:

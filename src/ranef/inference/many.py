@@ -136,7 +136,7 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     linear.check(design, call.control)
     failures = unusable(names, responses)
     good = [j for j, name in enumerate(names) if name not in failures]
-    found = dict(zip([names[j] for j in good], _solve(design, responses[:, good], call), strict=True))
+    found = dict(zip([names[j] for j in good], solve(design, responses[:, good], call), strict=True))
     failures |= {name: why for name, e in found.items() if (why := _why_failed(e))}
     estimates = tuple(e if isinstance(e := found.get(name), Estimate) else None for name in names)
     layout = layout_of(design, call.task(design))
@@ -181,7 +181,8 @@ def _why_failed(found: Estimate | str) -> str | None:
     return None if found.outcome == "converged" else f"not converged: {found.outcome}"
 
 
-def _solve(design: Any, responses: Array, call: Any) -> list[Estimate | str]:
+def solve(design: Any, responses: Array, call: Any) -> list[Estimate | str]:
+    """Return the estimates of a linear model for each column of responses, (n, m), or why there is none."""
     if not responses.shape[1]:
         return []
     reml, control = call.method == "reml", call.control

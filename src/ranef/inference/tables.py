@@ -9,6 +9,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.inference.ddf import method_of
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import Covariance, has_residual
@@ -22,19 +23,22 @@ NUMBERS = ("estimate", "std_error", "statistic", "df", "p_value", "conf_low", "c
 Columns = dict[str, Any]
 
 
-def tidy(m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str) -> Any:
+def tidy(m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str, ddf: Any = None) -> Any:
     """Estimates as a frame, see `Fit.tidy`."""
-    return to_frame(tidy_columns(m, effects, conf_int, conf_level, method), m.layout.kind)
+    return to_frame(tidy_columns(m, effects, conf_int, conf_level, method, ddf), m.layout.kind)
 
 
-def tidy_columns(m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str) -> Columns:
+def tidy_columns(
+    m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str, ddf: Any = None
+) -> Columns:
     """Return the columns of `tidy`."""
     _check_method(method)
     asked = [effects] if isinstance(effects, str) else list(effects)
     for effect in asked:
         if effect not in BUILDERS:
             raise OptionError(f"tidy: effects={effect!r} is unknown; {nearest(effect, BUILDERS)}")
-    parts = [BUILDERS[effect](m, conf_level if conf_int else None) for effect in asked]
+    level = conf_level if conf_int else None
+    parts = [fixed(m, level, ddf) if effect == "fixed" else BUILDERS[effect](m, level) for effect in asked]
     names = (*TEXT, *NUMBERS) if conf_int else (*TEXT, *NUMBERS[:-2])
     return {name: _stacked([_column(part, name) for part in parts], name in TEXT) for name in names}
 
@@ -65,10 +69,11 @@ def _interval(estimate: Array, std_error: Array, df: Array | float, level: float
     return {"conf_low": estimate - half, "conf_high": estimate + half}
 
 
-def fixed(m: Fit, level: float | None = None) -> Columns:
+def fixed(m: Fit, level: float | None = None, ddf: Any = None) -> Columns:
     """Return the coefficients of all components with t or z tests."""
-    beta, df = m.estimate.beta, m.ddf
-    std_error = np.sqrt(np.diag(m.estimate.vcov))
+    beta, method = m.estimate.beta, method_of(m, ddf)
+    df = m.ddf if ddf is None else np.where(np.isnan(beta), np.nan, method.rows(m, np.eye(len(beta))))
+    std_error = np.sqrt(np.diag(method.vcov(m)))
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error
     return {

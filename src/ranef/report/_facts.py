@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.families import ZERO
+from ranef.inference.ddf import Method, method_of
 from ranef.inference.tables import fixed as fixed_effects
 from ranef.inference.varcorr import Covariance, VarCorr, has_residual
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
@@ -47,10 +48,12 @@ class Summary:
     notes: tuple[str, ...]
 
 
-def gather(m: Fit, correlation: bool = False) -> Summary:
+def gather(m: Fit, correlation: bool = False, ddf: str | None = None) -> Summary:
     """Return the summary of a fit."""
+    method = method_of(m, ddf)
+    found = fixed_effects(m, ddf=ddf)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
-    fixed_parts = [_fixed(m, c) for c in parts]
+    fixed_parts = [_fixed(m, c, found, method) for c in parts]
     sections = [_criterion(m), _residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
@@ -268,9 +271,9 @@ def _fixed_correlation(m: Fit) -> Section:
     return _correlation("Correlation of fixed effects", names, cov / np.outer(sd, sd))
 
 
-def _fixed(m: Fit, component: ComponentInfo) -> Section:
-    found = fixed_effects(m)
-    at, test = component.at, m.estimate.tests
+def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: Method) -> Section:
+    at = component.at
+    test = method.letter if component.name == "mean" or m.estimate.tests == "t" else "z"
     cells = [
         found["term"][at],
         *_with_errors(found["estimate"][at], found["std_error"][at]),
@@ -279,7 +282,7 @@ def _fixed(m: Fit, component: ComponentInfo) -> Section:
         p_values(found["p_value"][at]),
     ]
     heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
-    return Section(_fixed_title(m, component), columns(heads, cells), _lost_columns(m, component))
+    return Section(_fixed_title(m, component, method), columns(heads, cells), _lost_columns(m, component))
 
 
 def _with_errors(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
@@ -291,14 +294,17 @@ def _with_errors(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
     return [general(v) for v in estimate], shown
 
 
-def _fixed_title(m: Fit, component: ComponentInfo) -> str:
+def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
     if component.name == "threshold":
         return "Thresholds"
     if m.estimate.tests == "z":
         alone = len(m.layout.components) == 1 or m.distribution.entry.ordinal
-        of = "" if alone else f" ({_words(component.name)}, {m.distribution.link_of(component.name).name} link)"
-        return f"Fixed effects{of}"
-    return "Fixed effects (t tests" + (", Satterthwaite's degrees of freedom)" if m.layout.terms else ")")
+        of = "" if alone else f"{_words(component.name)}, {m.distribution.link_of(component.name).name} link"
+        how = f"t tests, {method.title}, approximate" if method.title and component.name == "mean" else ""
+        inside = "; ".join(filter(None, (of, how)))
+        return f"Fixed effects ({inside})" if inside else "Fixed effects"
+    how = f", {method.title})" if m.layout.terms and method.title else ")"
+    return f"Fixed effects ({method.letter} tests{how}"
 
 
 def _lost_columns(m: Fit, component: ComponentInfo) -> tuple[str, ...]:
