@@ -183,3 +183,12 @@ def test_wald_tests_of_components_as_car():
         assert list(ours["term"]) == list(theirs["term"])
         # glmmTMB stops where the gradient is 1e-3; the zero inflation is the flatter part.
         np.testing.assert_allclose(ours["statistic"], theirs["Chisq"], rtol=digits)
+
+
+def test_marginal_kenward_roger_tests_as_car():
+    """car's type III of Oats: it tests the coefficients as they are coded, here by treatment contrasts."""
+    m = rf.fit("yield ~ nitro * Variety + (1 | Block/Variety)", rf.datasets.load("Oats"))
+    for names, f, df in [(["nitro"], 40.356, 51), (["VarietyMarvellous", "VarietyVictory"], 1.942, 21.575)]:
+        test = rf.contrast(m, names, ddf="KR", joint=True)
+        assert test["statistic"][0] == pytest.approx(f, abs=5e-4)  # as many digits as are printed
+        assert test["dendf"][0] == pytest.approx(df, abs=5e-4)

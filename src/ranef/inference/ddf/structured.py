@@ -100,9 +100,8 @@ def of_structured(m: Fit) -> Raw:
     plain = [t if t.structure == "diag" else replace(t, structure="us") for t in design.terms]
     core = make_core(replace(design, terms=tuple(plain), others=()))
     theta = np.concatenate([_entries(c / m.sigma**2, t) for c, t in zip(m.estimate.covariances, plain, strict=True)])
-    ratio = (
-        m.sigma / core.evaluate(theta, True)["sigma"]
-    ) ** 2  # the core takes sigma at its optimum, ours may be held
+    # The core's sigma is at its optimum, ours may be held.
+    ratio = (m.sigma / core.evaluate(theta, True)["sigma"]) ** 2
     raw = _unpacked(core.kenward_roger(theta))
     chain = directions(m, design.terms, core)
     inner, mean = chain[:, :-1], slice(0, raw.phi.shape[0])
@@ -140,14 +139,14 @@ def directions(m: Fit, terms: tuple[GroupTerm, ...], core: Any) -> Array:
     Satterthwaite's method takes, it is 0.
     """
     entries = list(core.entries)
-    rows = []
+    rows: list[Array] = []
     residual = np.zeros(len(entries) + 1)
     residual[-1] = 1.0
     for t, (term, cov) in enumerate(zip(terms, m.estimate.covariances, strict=True)):
         relative = cov / m.sigma**2
-        shear = _shear(*core.shift(t), len(term.names))
-        for d in tangents(term, relative):
-            rows.append(_in_entries(shear @ d @ shear.T, t, entries))
+        carrier, shift = core.shift(t)
+        shear = _shear(carrier, shift, len(term.names))
+        rows += [_in_entries(shear @ d @ shear.T, t, entries) for d in tangents(term, relative)]
         residual -= _in_entries(shear @ relative @ shear.T, t, entries)
     largest = max((float(np.diag(c).max()) for c in m.estimate.covariances), default=0.0)
     estimated = bool(m.layout.component("dispersion").names) and m.sigma**2 > NO_RESIDUAL * largest
