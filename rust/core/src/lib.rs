@@ -13,6 +13,7 @@ pub mod glmm;
 pub mod jet;
 pub mod linear;
 pub mod optimise;
+pub mod prior;
 pub mod special;
 pub mod start;
 pub mod structure;

@@ -20,6 +20,11 @@ pub enum Kind {
     Gaussian,
     ProportionalTo,
     EqualTo,
+    /// "diag", "us" by log standard deviations and partial correlations, and "us" by the correlations themselves: for
+    /// terms whose parameters are held, tied or have a prior.
+    Diagonal,
+    Unstructured,
+    Correlated,
 }
 
 /// Largest magnitude of an unconstrained correlation parameter that still gives a definite matrix.
@@ -39,7 +44,7 @@ fn capped<S: Scalar>(a: S) -> S {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 15] = [
         Kind::HomogeneousDiagonal,
         Kind::CompoundSymmetry,
         Kind::HomogeneousCompoundSymmetry,
@@ -52,6 +57,9 @@ impl Kind {
         Kind::Gaussian,
         Kind::ProportionalTo,
         Kind::EqualTo,
+        Kind::Diagonal,
+        Kind::Unstructured,
+        Kind::Correlated,
     ];
 
     pub fn name(self) -> &'static str {
@@ -68,6 +76,9 @@ impl Kind {
             Kind::Gaussian => "gau",
             Kind::ProportionalTo => "propto",
             Kind::EqualTo => "equalto",
+            Kind::Diagonal => "diagonal",
+            Kind::Unstructured => "unstructured",
+            Kind::Correlated => "correlated",
         }
     }
 
@@ -92,6 +103,7 @@ impl Kind {
         match self {
             Kind::EqualTo => 0,
             Kind::CompoundSymmetry | Kind::HeterogeneousAr1 | Kind::Toeplitz => k,
+            Kind::Diagonal | Kind::Unstructured | Kind::Correlated => k,
             _ => 1,
         }
     }
@@ -99,8 +111,9 @@ impl Kind {
     /// Parameters after the standard deviations; one column has no correlation.
     fn others(self, k: usize) -> usize {
         match self {
-            Kind::HomogeneousDiagonal | Kind::ProportionalTo | Kind::EqualTo => 0,
+            Kind::HomogeneousDiagonal | Kind::ProportionalTo | Kind::EqualTo | Kind::Diagonal => 0,
             _ if k == 1 => 0,
+            Kind::Unstructured | Kind::Correlated => k * (k - 1) / 2,
             Kind::Toeplitz | Kind::HomogeneousToeplitz => k - 1,
             _ => 1,
         }
@@ -119,6 +132,8 @@ impl Kind {
         let lags: Vec<S> = match self {
             Kind::Toeplitz | Kind::HomogeneousToeplitz => autocorrelations(rest),
             Kind::Ar1 | Kind::HeterogeneousAr1 if k > 1 => powers(correlation(capped(rest[0])), k),
+            Kind::Unstructured => from_partial(rest, k),
+            Kind::Correlated => from_pairs(rest, k),
             _ => vec![],
         };
         let mut out = Vec::with_capacity(k * k);
@@ -132,7 +147,8 @@ impl Kind {
                 let r = match self {
                     Kind::ProportionalTo | Kind::EqualTo => S::constant(p.matrix[i + j * k]),
                     _ if i == j => one,
-                    Kind::HomogeneousDiagonal => S::constant(0.0),
+                    Kind::HomogeneousDiagonal | Kind::Diagonal => S::constant(0.0),
+                    Kind::Unstructured | Kind::Correlated => lags[i + j * k],
                     Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => compound(rest[0], k),
                     Kind::OrnsteinUhlenbeck => (rest[0].exp() * (-p.distance[i + j * k])).exp(),
                     Kind::Exponential => ((-rest[0]).exp() * (-p.distance[i + j * k])).exp(),
@@ -167,6 +183,7 @@ impl Kind {
             Kind::Toeplitz | Kind::HomogeneousToeplitz => {
                 out.extend((0..others).map(|l| if l == 0 { 0.2 } else { 0.0 }))
             }
+            Kind::Unstructured | Kind::Correlated => out.resize(out.len() + others, 0.0),
             _ => out.push(0.3),
         }
         out
@@ -191,10 +208,72 @@ impl Kind {
                 let lags = autocorrelations(rest);
                 (1..k).for_each(|l| add("cor", Some(l), lags[l]));
             }
+            Kind::Unstructured | Kind::Correlated => {
+                let r = if self == Kind::Unstructured { from_partial(rest, k) } else { from_pairs(rest, k) };
+                pairs(k).for_each(|(i, j)| add("cor", Some(i + j * k), r[i + j * k]));
+            }
             _ => add("cor", None, correlation(rest[0])),
         }
         out
     }
+
+    /// The unconstrained value at which parameter j has a natural value, where it alone decides.
+    pub(super) fn unconstrained(self, p: &Pattern, j: usize, value: f64) -> Option<f64> {
+        let (k, d) = (p.k, self.deviations(p.k));
+        let inside = |low: f64| (value > low && value < 1.0).then_some(value);
+        let plain = || inside(-1.0).map(|r| r / (1.0 - r * r).sqrt());
+        match self {
+            _ if j < d => (value > 0.0).then(|| value.ln()),
+            Kind::OrnsteinUhlenbeck | Kind::Exponential | Kind::Gaussian => (value > 0.0).then(|| value.ln()),
+            Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => {
+                inside(-1.0 / (k as f64 - 1.0)).map(|r| compound_inverse(r, k))
+            }
+            Kind::Unstructured if j - d >= k - 1 => None,
+            Kind::Toeplitz | Kind::HomogeneousToeplitz if j > d => None,
+            Kind::Ar1 | Kind::HeterogeneousAr1 | Kind::Unstructured | Kind::Correlated => plain(),
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => plain(),
+            _ => None,
+        }
+    }
+}
+
+/// Positions (i, j), i > j, below the diagonal, column by column.
+fn pairs(k: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..k).flat_map(move |j| (j + 1..k).map(move |i| (i, j)))
+}
+
+/// A correlation matrix from unconstrained correlations; it need not be positive definite.
+fn from_pairs<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
+    let mut out = vec![S::constant(1.0); k * k];
+    for ((i, j), &a) in pairs(k).zip(a) {
+        out[i + j * k] = correlation(capped(a));
+        out[j + i * k] = out[i + j * k];
+    }
+    out
+}
+
+/// A correlation matrix from unconstrained partial correlations of i and j given 0 .. j - 1 (Joe 2006).
+fn from_partial<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
+    let mut root = vec![S::constant(0.0); k * k];
+    for ((i, j), &a) in pairs(k).zip(a) {
+        root[i + j * k] = correlation(capped(a));
+    }
+    for i in 0..k {
+        let mut left = S::constant(1.0);
+        for j in 0..i {
+            let partial = root[i + j * k];
+            root[i + j * k] = partial * left.sqrt();
+            left = left * (-(partial.square()) + 1.0);
+        }
+        root[i + i * k] = left.sqrt();
+    }
+    let mut out = vec![S::constant(1.0); k * k];
+    for (i, j) in pairs(k) {
+        let r = (0..=j).fold(S::constant(0.0), |sum, t| sum + root[i + t * k] * root[j + t * k]);
+        out[i + j * k] = r;
+        out[j + i * k] = r;
+    }
+    out
 }
 
 /// Correlation in (-1 / (k - 1), 1).
