@@ -167,6 +167,12 @@ fn method_of(method: &str, quadrature: usize) -> PyResult<Method> {
     }
 }
 
+/// (name, index) of the parameters of a covariance structure of k columns.
+#[pyfunction]
+pub fn structure_parameters(name: &str, k: usize) -> PyResult<Vec<(&'static str, Option<usize>)>> {
+    Ok(Pattern::names(name, k).map_err(to_python)?.into_iter().map(|n| (n.name, n.index)).collect())
+}
+
 #[pymethods]
 impl Glmm {
     #[new]

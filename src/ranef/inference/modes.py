@@ -8,7 +8,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.inference.frames import to_frame
-from ranef.inference.varcorr import unique
+from ranef.engines.parameters import unique
 
 if TYPE_CHECKING:
     from ranef.model import Fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ranef.errors import DataError, OptionError, nearest
-from ranef.inference.varcorr import unique
+from ranef.engines.parameters import unique
 
 if TYPE_CHECKING:
     from ranef.model import Fit

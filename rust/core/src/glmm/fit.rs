@@ -341,7 +341,9 @@ impl Glmm {
         let jeffreys = std::mem::take(&mut self.engine.jeffreys);
         let out = self.inverse_hessian(rows);
         self.engine.jeffreys = jeffreys;
-        self.restore(rows)?;
+        if jeffreys || out.is_err() {
+            self.restore(rows)?;
+        }
         out
     }
 
@@ -368,6 +370,7 @@ impl Glmm {
         for j in free.iter().flatten().copied().filter(|j| !latent.contains(j) && !lost.contains(j)) {
             let Some((up, down)) = self.neighbours(rows, &at, &theta, j, &mut step[j]) else {
                 // The density ends right beside the optimum: there is no second derivative.
+                self.restore(rows)?;
                 return Ok(self.user_covariance(None, p, theta.len()));
             };
             for (i, (a, b)) in up.beta.iter().chain(&up.theta).zip(down.beta.iter().chain(&down.theta)).enumerate() {
@@ -377,6 +380,7 @@ impl Glmm {
                 moves[i + j * latent.len()] = (up.mode[l] - down.mode[l]) / (2.0 * step[j]);
             }
         }
+        self.restore(rows)?;
         for j in 0..q {
             for i in 0..j {
                 let v = 0.5 * (h[i + j * q] + h[j + i * q]);

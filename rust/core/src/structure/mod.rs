@@ -66,6 +66,13 @@ impl Pattern {
         Ok(out)
     }
 
+    /// Names of the parameters of a structure of k columns; the values mean nothing.
+    pub fn names(name: &str, k: usize) -> Result<Vec<Natural>, CoreError> {
+        let kind = Kind::parse(name)?;
+        let bare = Pattern { kind, k, distance: vec![], matrix: vec![] };
+        Ok(bare.report(&vec![0.0; bare.parameters()]))
+    }
+
     pub fn parameters(&self) -> usize {
         self.kind.parameters(self.k)
     }
