@@ -108,6 +108,11 @@ class Call:
         return read_priors(self.prior, self.family.is_gaussian_identity)
 
     @property
+    def has_priors(self) -> bool:
+        """Whether any parameter has a prior; a value at a point is none."""
+        return any(p.of != "any" for p in self.priors.values())
+
+    @property
     def wanted(self) -> dict[str, float]:
         """Parameter -> value at which it is held, points among the priors included."""
         points = {n: float(p.parameters[0]) for n, p in self.priors.items() if p.name == "point"}  # pyright: ignore[reportArgumentType]
@@ -386,8 +391,8 @@ def _check_penalised(call: Call) -> None:
         raise OptionError("quadrature=0 (joint modes) takes no prior= and no penalty=; leave it out for Laplace's")
     if call.penalty is not None and not _is_canonical(call):
         raise NotAvailableError(
-            "penalty='firth' is available for family='binomial' (logit) and 'poisson' (log), where observed and expected "
-            "information agree; elsewhere give prior={'fixed': rf.prior.normal(0, 2.5)}"
+            "penalty='firth' is available for family='binomial' (logit) and 'poisson' (log), where observed and "
+            "expected information agree; elsewhere give prior={'fixed': rf.prior.normal(0, 2.5)}"
         )
 
 

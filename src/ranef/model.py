@@ -214,7 +214,7 @@ def fit(
         Parameter, or class of parameters, -> prior: a function of `rf.prior` or its text, "normal(0, 2.5)". Classes are
         "fixed" (all coefficients of the mean that have none of their own), other components, "sd", "var", "cov", "cor"
         and those of one term, "cov(g)"; "sigma". A prior is a density of the parameter as named, in the units of the
-        data; no Jacobian is added. "blme": a Wishart prior that keeps every covariance off its boundary, blme's default.
+        data; no Jacobian is added. "blme": a Wishart prior that keeps covariances off their boundary, blme's default.
     penalty : "firth", optional
         Jeffreys' prior of the fixed effects, |X'WX|^(1/2), which keeps separated estimates finite (Firth 1993; Heinze &
         Schemper 2002); with random effects that of the model without them (Sterzinger & Kosmidis 2023). Standard errors

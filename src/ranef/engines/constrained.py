@@ -1,9 +1,9 @@
 """Parameters held, tied or with priors: the Laplace engine on a reduced model, reported as the whole one.
 
 Coefficients are held and tied in the columns: a held one becomes an offset, tied ones add their columns (between
-components they share a coefficient). Terms whose standard deviations or correlations are held, tied or have a prior go to
-the core with a parameter for each of these, on which constraints and priors are exact. Priors enter the core's objective
-as -2 log p. What comes back is expanded to all coefficients and to the entries of Lambda that every fit has.
+components they share a coefficient). Terms whose standard deviations or correlations are held, tied or have a prior go
+to the core with a parameter for each of these, on which constraints and priors are exact. Priors enter the core's
+objective as -2 log p. What comes back is expanded to all coefficients and to the entries of Lambda that every fit has.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranef import _core
 from ranef.engines import laplace
 from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
-from ranef.engines.linear import cells, sources
+from ranef.engines.linear import cells
 from ranef.engines.parameters import COEFFICIENT, EXPLICIT, Names, Place, groups_named, names_of
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, RanefError
@@ -186,6 +185,16 @@ def _root(leader: list[int], j: int) -> int:
 Target = tuple[Prior, tuple[Place, ...], float]
 
 
+def anchored(design: Design, task: Task) -> set[int]:
+    """Return the positions of coefficients that are held or have a prior, which therefore stay finite."""
+    if task.wishes is None:
+        return set()
+    plan = make_plan(design, task)
+    with_prior = {p.at for _, places, _ in plan.priors for p in places if p.kind == COEFFICIENT}
+    to = plan.columns.to
+    return {j for j, r in enumerate(to.tolist()) if r < 0 or any(to[k] == r for k in with_prior)}
+
+
 def _targets(
     names: Names, name: str, prior: Prior, everything: Sequence[tuple[str, Prior]], columns: Columns, design: Design
 ) -> list[Target]:
@@ -288,21 +297,26 @@ def rows_of(plan: Plan, core: Any, design: Design, task: Task) -> list[Row]:
     out: list[Row] = []
     for prior, places, power in plan.priors:
         over = _over(plan, design, task) if prior.common_scale else (None, 0.0)
-        kinds = {p.kind for p in places}
-        if kinds & {"cov", "cor"}:
-            row = ("term", [places[0].at])
-        elif kinds & {"sigma", "dispersion"}:
-            row = ("log_coefficient", [int(plan.columns.to[places[0].at])])
+        kind, target = places[0].kind, _reduced_positions(plan, places)
+        if kind in ("cov", "cor"):
+            name, target = "term", [places[0].at]
+        elif kind in ("sigma", "dispersion"):
             _check_log(task, places[0])
-        elif kinds == {COEFFICIENT}:
-            kept = [int(plan.columns.to[p.at]) for p in places]
-            prior, kept = _without(prior, kept, gone)
-            row = ("coefficients", kept)
+            name = "log_coefficient"
+        elif kind == COEFFICIENT:
+            name = "coefficients"
+            prior, target = _without(prior, target, gone)
         else:
-            row = ("log_parameter", [at[places[0].at, places[0].kind, places[0].index]])
-        if row[1] and row[1][0] >= 0:
-            out.append((prior.name, prior.numbers, *row, power, over))
+            name, target = "log_parameter", [at[places[0].at, kind, places[0].index]]
+        if target and target[0] >= 0:
+            out.append((prior.name, prior.numbers, name, target, power, over))
     return out
+
+
+def _reduced_positions(plan: Plan, places: Sequence[Place]) -> list[int]:
+    """Return the coefficients of the reduced model that places are; of other parameters nothing."""
+    mine = (COEFFICIENT, "sigma", "dispersion")
+    return [int(plan.columns.to[p.at]) for p in places if p.kind in mine]
 
 
 def _without(prior: Prior, at: list[int], gone: set[int]) -> tuple[Prior, list[int]]:
@@ -412,7 +426,8 @@ def _constrain(core: Any, plan: Plan, held: list[tuple[int, float]], tied: list[
             core.constrain([one], [])
         except ValueError:
             raise NotAvailableError(
-                f"fixed: {place.name!r} cannot be held at {value:g}: outside its range, or a function of several parameters"
+                f"fixed: {place.name!r} cannot be held at {value:g}: outside its range, or a function of several "
+                f"parameters"
             ) from None
     core.constrain(held, tied)
 
@@ -486,7 +501,7 @@ def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> 
         penalty=float(record["criterion"]) + 2 * found.loglik,
         parameters=columns.size - len(gone) + len(record["theta"]) - held,
         held=tuple(np.flatnonzero(columns.to < 0).tolist()),
-        held_spread=tuple(p.name for p, _ in plan.held),
+        held_spread=tuple((p.at, p.kind, p.index) for p, _ in plan.held),
     )
 
 

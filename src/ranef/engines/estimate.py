@@ -99,6 +99,11 @@ class Result(Protocol):
         ...
 
     @property
+    def held(self) -> tuple[int, ...]:
+        """Coefficients held at a value."""
+        ...
+
+    @property
     def outcome(self) -> str:
         """Name of an `Outcome`."""
         ...
@@ -220,6 +225,11 @@ class Estimate:
         return self.rank + len(self.theta) + 1
 
     @property
+    def held(self) -> tuple[int, ...]:
+        """Nothing is held here."""
+        return ()
+
+    @property
     def natural(self) -> tuple[tuple[int, str, int | None, float], ...]:
         """Linear models have no structures with parameters of their own."""
         return ()
@@ -299,8 +309,8 @@ class LaplaceEstimate:
         Parameters estimated, where some are held or tied.
     held : tuple of int
         Coefficients held at a value.
-    held_spread : tuple of str
-        Names of the covariance parameters held at a value.
+    held_spread : tuple of (int, str, int or None)
+        Covariance parameters held at a value: term, "sd", "cor" …, which one (of "cor": row + k column).
     """
 
     theta: Array
@@ -328,7 +338,7 @@ class LaplaceEstimate:
     penalty: float = 0.0
     parameters: int | None = None
     held: tuple[int, ...] = ()
-    held_spread: tuple[str, ...] = ()
+    held_spread: tuple[tuple[int, str, int | None], ...] = ()
 
     @property
     def tests(self) -> str:

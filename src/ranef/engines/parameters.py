@@ -1,4 +1,4 @@
-"""Names of every parameter of a model, as tables print them and in short: "x", "zero_inflation.x", "sd(x | g)", "cor(g)".
+"""Names of every parameter of a model, as tables print them and in short: "x", "zero_inflation.x", "sd(x | g)".
 
 A standard deviation is "sd(x | g)", or "sd(g)" where a term has one; correlations are "cor(x, y | g)" or "cor(g)";
 structures have "rate(g)", "range(g)", "cor(lag2 | g)". `sd__x | g` and `cor__x.y | g` are understood. Terms of other

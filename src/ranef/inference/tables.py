@@ -69,6 +69,7 @@ def fixed(m: Fit, level: float | None = None) -> Columns:
     """Return the coefficients of all components with t or z tests."""
     beta, df = m.estimate.beta, m.ddf
     std_error = np.sqrt(np.diag(m.estimate.vcov))
+    std_error[list(m.estimate.held)] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error
     return {

@@ -11,7 +11,7 @@ from ranef.priors.prior import Number, Prior, number
 
 
 def normal(mean: Number = 0.0, sd: Number = 1.0, *, common_scale: bool = False) -> Prior:
-    """Normal prior of a coefficient.
+    """Return a normal prior of a coefficient.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def normal(mean: Number = 0.0, sd: Number = 1.0, *, common_scale: bool = False) 
     --------
     >>> import ranef as rf
     >>> rf.prior.normal(0, 2.5).log_density(0.0)
-    -1.8352...
+    -1.8352292651238474
     """
     return Prior("normal", (number(mean, "mean"), number(sd, "sd", positive=True)), common_scale=common_scale)
 

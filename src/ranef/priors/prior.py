@@ -75,7 +75,7 @@ class Prior:
         return [*(float(p) for p in self.parameters if p is not None and not isinstance(p, tuple)), *self.scale]
 
     def log_density(self, x: Any) -> Any:
-        """Log density at x: of each number, or of one vector or (k, k) matrix; constants of improper densities are 0."""
+        """Log density of each number, or of one vector or (k, k) matrix; an improper density has no constant."""
         values = np.asarray(x, dtype=np.float64)
         found = np.asarray(_core.prior_log_density(self.name, self.numbers, np.ascontiguousarray(values.ravel())))
         return float(found[0]) if found.size == 1 else found.reshape(values.shape)
