@@ -20,9 +20,7 @@ CALLS = {
         "prior": {"cov": rf.prior.wishart(), "fixed": rf.prior.multivariate_t(3, np.sqrt([10, 2.5]).tolist())}
     },
     # glmmTMB's "fixef" is all but the intercept, its gamma(1, 2.5) has mean 1 and shape 2.5.
-    "tmb_prior": {
-        "prior": {"fixed": rf.prior.normal(0, 1), "(Intercept)": None, "sd(site)": rf.prior.gamma(2.5, 2.5)}
-    },
+    "tmb_prior": {"prior": {"fixed": rf.prior.normal(0, 1), "(Intercept)": None, "sd(site)": rf.prior.gamma(2.5, 2.5)}},
 }
 # A penalised deviance that is good to 1e-8 leaves 1e-4 standard errors.
 NEAR = 1e-4

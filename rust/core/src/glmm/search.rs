@@ -686,6 +686,12 @@ fn finish(
             }
         }
     }
+    for p in &e.patterns {
+        let lost = p.pattern.lost(&point.shape[p.first..p.first + p.pattern.parameters()]);
+        if lost > 0 && boundary.iter().all(|b| b.term != p.term) {
+            boundary.push(Boundary { term: p.term, rank: p.pattern.k - lost, multipliers: vec![] });
+        }
+    }
     let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
     e.tolerance = INNER_TOLERANCE;
     let point = if end.stale || !boundary.is_empty() {

@@ -20,8 +20,8 @@ pub enum Kind {
     Gaussian,
     ProportionalTo,
     EqualTo,
-    /// "diag", "us" by log standard deviations and partial correlations, and "us" by the correlations themselves: for
-    /// terms whose parameters are held, tied or have a prior.
+    /// "diag", "us" by log standard deviations and angles of partial correlations, and "us" by angles of the correlations
+    /// themselves: for terms whose parameters are held, tied or have a prior.
     Diagonal,
     Unstructured,
     Correlated,
@@ -29,6 +29,15 @@ pub enum Kind {
 
 /// Largest magnitude of an unconstrained correlation parameter that still gives a definite matrix.
 const STEEP: f64 = 1e4;
+
+/// Largest partial correlation of an angle: the matrix stays definite, by 1e-4 standard deviations.
+const EDGE: f64 = 1.0 - 1e-8;
+
+/// rho = sin(a): where the likelihood rises up to a correlation of 1, it has an ordinary maximum in the angle there.
+fn sine<S: Scalar>(a: S) -> S {
+    let (s, c) = a.value().sin_cos();
+    a.compose([EDGE * s, EDGE * c, -EDGE * s, -EDGE * c])
+}
 
 /// rho = a / sqrt(1 + a^2).
 fn correlation<S: Scalar>(a: S) -> S {
@@ -230,7 +239,8 @@ impl Kind {
             }
             Kind::Unstructured if j - d >= k - 1 => None,
             Kind::Toeplitz | Kind::HomogeneousToeplitz if j > d => None,
-            Kind::Ar1 | Kind::HeterogeneousAr1 | Kind::Unstructured | Kind::Correlated => plain(),
+            Kind::Unstructured | Kind::Correlated => inside(-1.0).map(|r| (r / EDGE).clamp(-1.0, 1.0).asin()),
+            Kind::Ar1 | Kind::HeterogeneousAr1 => plain(),
             Kind::Toeplitz | Kind::HomogeneousToeplitz => plain(),
             _ => None,
         }
@@ -242,21 +252,29 @@ fn pairs(k: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..k).flat_map(move |j| (j + 1..k).map(move |i| (i, j)))
 }
 
-/// A correlation matrix from unconstrained correlations; it need not be positive definite.
+/// How many directions of an "unstructured" covariance have no variance: partial correlations at +-1.
+pub(super) fn lost(p: &Pattern, theta: &[f64]) -> usize {
+    match p.kind {
+        Kind::Unstructured => theta[p.k..].iter().filter(|a| a.sin().abs() > 1.0 - 1e-6).count().min(p.k - 1),
+        _ => 0,
+    }
+}
+
+/// A correlation matrix from angles of correlations; it need not be positive definite.
 fn from_pairs<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
     let mut out = vec![S::constant(1.0); k * k];
     for ((i, j), &a) in pairs(k).zip(a) {
-        out[i + j * k] = correlation(capped(a));
+        out[i + j * k] = sine(a);
         out[j + i * k] = out[i + j * k];
     }
     out
 }
 
-/// A correlation matrix from unconstrained partial correlations of i and j given 0 .. j - 1 (Joe 2006).
+/// A correlation matrix from angles of the partial correlations of i and j given 0 .. j - 1 (Joe 2006).
 fn from_partial<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
     let mut root = vec![S::constant(0.0); k * k];
     for ((i, j), &a) in pairs(k).zip(a) {
-        root[i + j * k] = correlation(capped(a));
+        root[i + j * k] = sine(a);
     }
     for i in 0..k {
         let mut left = S::constant(1.0);

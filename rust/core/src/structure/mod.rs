@@ -116,6 +116,11 @@ impl Pattern {
         self.kind.start(self, sd, mean)
     }
 
+    /// How many directions of the covariance have no variance, standard deviations apart.
+    pub fn lost(&self, theta: &[f64]) -> usize {
+        kinds::lost(self, theta)
+    }
+
     /// The unconstrained value at which parameter j has a natural value; None where several decide, or no value does.
     pub fn unconstrained(&self, j: usize, value: f64) -> Option<f64> {
         self.kind.unconstrained(self, j, value)
