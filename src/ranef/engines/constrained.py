@@ -206,7 +206,8 @@ def _targets(
         return [(_matching(prior, name, "real").at(0), (place,), 1.0)]
     kind, term = _class(names, name)
     if kind in ("sd", "var"):
-        found = [place] if place is not None else names.of_kind("sd", term)
+        one = names.get("sd" + name.strip().removeprefix(kind)) if "(" in name else None
+        found = [one] if one is not None else names.of_kind("sd", term)
         checked = _matching(prior, name, "positive")
         return [(checked, (p,), 2.0 if kind == "var" else 1.0) for p in _some(found, names, name)]
     if kind in ("cov", "cor"):
