@@ -246,8 +246,13 @@ def make_call(
         prior=prior,
         penalty=penalty,
     )
+    return _checked(call, method)
+
+
+def _checked(call: Call, method: Any) -> Call:
+    """Return the call with its engine and criterion, after all checks that need no data."""
     _check_wishes(call)
-    if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
+    if not call.family.is_gaussian_identity or call.dispersion is not None or call.zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
     restricted = linear or (call.is_gaussian() and not _penalises_mean(call))

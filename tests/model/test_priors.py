@@ -63,7 +63,7 @@ def test_the_gradient_of_the_penalised_likelihood(data, prior, family):
     for j in range(len(exact)):
         unit = np.eye(len(exact))[j] * h
         near, far = at(unit)[0] - at(-unit)[0], at(2 * unit)[0] - at(-2 * unit)[0]
-        # Differences of fourth order with a step of 1e-4: rounding of a value of 10^3 leaves 1e-9 / 1e-4, half of it here.
+        # Differences of fourth order with a step of 1e-4: rounding of a value of 10^3 leaves 1e-9 / 1e-4.
         assert exact[j] == pytest.approx((8 * near - far) / (12 * h), rel=1e-5, abs=1e-5)
 
 
@@ -146,9 +146,7 @@ def test_covariances_stay_off_their_boundary(data):
 
 def test_priors_go_with_quadrature(data):
     prior = {"fixed": p.normal(0, 1), "cov(g)": p.wishart(4, 0.3)}
-    laplace_, many = (
-        rf.fit("yes ~ x + (z | g)", data, family="binomial", prior=prior, quadrature=k) for k in (1, 9)
-    )
+    laplace_, many = (rf.fit("yes ~ x + (z | g)", data, family="binomial", prior=prior, quadrature=k) for k in (1, 9))
     assert many.converged
     assert many.criterion != laplace_.criterion
     assert many.loglik == pytest.approx(laplace_.loglik, abs=0.5)
@@ -209,7 +207,9 @@ def test_priors_of_what_is_not_there(data, prior, error, text):
 
 
 def test_the_summary_tells_the_priors(data):
-    m = rf.fit("yes ~ x + (1 | g)", data, family="binomial", prior={"fixed": "normal(0, 2.5)", "sd(g)": "gamma(2.5, 0)"})
+    m = rf.fit(
+        "yes ~ x + (1 | g)", data, family="binomial", prior={"fixed": "normal(0, 2.5)", "sd(g)": "gamma(2.5, 0)"}
+    )
     text = m.summary()
     assert "maximum a posteriori" in text
     assert "fixed ~ normal(mean=0, sd=2.5); sd(g) ~ gamma(shape=2.5, rate=0)" in " ".join(text.split())

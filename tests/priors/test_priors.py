@@ -73,7 +73,7 @@ def test_lists_in_texts():
 
 @pytest.mark.parametrize("text", ["normal", "normal(0, x)", "2.5", "normal(0,", "__import__('os')", "x.normal(0)"])
 def test_texts_that_are_no_calls(text):
-    with pytest.raises(OptionError, match="cannot be read|there is no density"):
+    with pytest.raises(OptionError, match=r"cannot be read|there is no density"):
         parse_prior(text)
 
 
