@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ranef import errors, families
+from ranef import priors as prior
 from ranef.engines import Certificate, Control, Estimate, LaplaceEstimate
 from ranef.errors import ConvergenceWarning, RanefError, RanefWarning, SeparationWarning
 from ranef.formula import Formula, parse
@@ -91,6 +92,7 @@ __all__ = [
     "partial_r2",
     "pb_test",
     "plot",
+    "prior",
     "r2",
     "ranova",
     "repeatability",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -9,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from ranef.engines import Control, Task, is_linear, make_control
+from ranef.engines import Control, Task, Wishes, is_linear, make_control
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
 from ranef.families.distribution import with_threshold
 from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
 from ranef.frame import Design, Outcome, Part, Spec, build
+from ranef.priors import Prior, read_priors
 
-METHODS = ("reml", "ml")
+METHODS = ("reml", "ml", "map")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
-    "threads", "seed", "progress", "env", "cov",
+    "threads", "seed", "progress", "env", "cov", "fixed", "equal", "prior", "penalty",
 )  # fmt: skip
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
@@ -74,6 +76,10 @@ class Call:
     asked_method: str | None = None
     linear: bool = False
     cov: Any = None
+    fixed: Mapping[str, float] | None = None
+    equal: Any = None
+    prior: Any = None
+    penalty: str | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -91,13 +97,52 @@ class Call:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The linear predictors beside the mean's, thresholds apart."""
-        given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters}
+        given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters, **self.values}
         family = self.distribution
         names = family.parameters[1:]
         return tuple(_part(name, given.get(name), family, self.env) for name in names)
 
+    @property
+    def priors(self) -> dict[str, Prior]:
+        """Parameter -> prior."""
+        return read_priors(self.prior, self.family.is_gaussian_identity)
+
+    @property
+    def has_priors(self) -> bool:
+        """Whether any parameter has a prior; a value at a point is none."""
+        return any(p.of != "any" for p in self.priors.values())
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """Parameter -> value at which it is held, points among the priors included."""
+        points = {n: float(p.parameters[0]) for n, p in self.priors.items() if p.name == "point"}  # pyright: ignore[reportArgumentType]
+        return {**points, **(self.fixed or {})}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Parameters of the family that are held at a number, on their own scale."""
+        if not self.fixed and self.prior is None:
+            return {}
+        own = self.distribution.parameters[1:]
+        alias = {"sigma": "dispersion"} if self.family.entry.name == "gaussian" else {}
+        named = ((alias.get(n, self.family.entry.nicknames.get(n, n)), v) for n, v in self.wanted.items())
+        return {n: float(v) for n, v in named if n in own}
+
+    @property
+    def wishes(self) -> Wishes | None:
+        """What is asked of parameters beside the data."""
+        if not (self.fixed or self.equal or self.prior is not None or self.penalty):
+            return None
+        mine = {**self.values, **({"sigma": 0.0} if "dispersion" in self.values else {})}
+        nicknames = self.family.entry.nicknames
+        held = tuple((n, float(v)) for n, v in (self.fixed or {}).items() if nicknames.get(n, n) not in mine)
+        priors = tuple((n, p) for n, p in self.priors.items() if p.name != "point" or nicknames.get(n, n) not in mine)
+        return Wishes(held, tuple(tuple(group) for group in self.equal or ()), priors, self.penalty == "firth")
+
     def is_linear(self) -> bool:
         """Tell whether the linear engine has the likelihood."""
+        if self.fixed or self.equal or self.prior is not None or self.penalty:
+            return False
         if self.zero_inflation is not None or not self.family.is_gaussian_identity or self.formula.censored:
             return False
         said = self.dispersion is not None or bool(self.parameters)
@@ -124,7 +169,7 @@ class Call:
         family = self.distribution
         if family.entry.ordinal:
             family = replace(family, categories=len(design.categories))
-        return Task(family, self.method, self.quadrature, self.control, self.linear)
+        return Task(family, self.method, self.quadrature, self.control, self.linear, self.wishes)
 
 
 def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
@@ -167,6 +212,10 @@ def make_call(
     progress: Any = None,  # noqa: ARG001
     env: Any = None,
     cov: Any = None,
+    fixed: Any = None,
+    equal: Any = None,
+    prior: Any = None,
+    penalty: Any = None,
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
@@ -192,12 +241,23 @@ def make_call(
         frequency_weights=frequency_weights,
         quadrature=quadrature,
         cov=cov,
+        fixed=fixed,
+        equal=equal,
+        prior=prior,
+        penalty=penalty,
     )
-    if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
+    return _checked(call, method)
+
+
+def _checked(call: Call, method: Any) -> Call:
+    """Return the call with its engine and criterion, after all checks that need no data."""
+    _check_wishes(call)
+    if not call.family.is_gaussian_identity or call.dispersion is not None or call.zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
-    restricted = linear or call.is_gaussian()
+    restricted = linear or (call.is_gaussian() and not _penalises_mean(call))
     call = replace(call, linear=linear, method=_method(method, restricted), asked_method=method)
+    _check_penalised(call)
     _check_weights(call)
     _check_quadrature(call)
     return call
@@ -295,6 +355,58 @@ def _check_weights(call: Call) -> None:
         )
 
 
+def _check_wishes(call: Call) -> None:
+    """Say what is wrong with `fixed`, `equal`, `prior` and `penalty`, names of parameters apart."""
+    if call.fixed is not None and not isinstance(call.fixed, Mapping):
+        raise ArgumentError("fixed= takes a dict from parameters to values, such as {'sd(g)': 1, 'x': 0}")
+    for name, value in (call.fixed or {}).items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ArgumentError(f"fixed: {name!r} is held at a number, not {value!r}")
+    ties = call.equal if call.equal is not None else ()
+    if isinstance(ties, str) or not isinstance(ties, Sequence) or any(isinstance(group, str) for group in ties):
+        raise ArgumentError("equal= takes a list of ties, such as [('sd(a)', 'sd(b)'), ('x1', 'x2')]")
+    if call.penalty not in (None, "firth"):
+        raise OptionError(f"penalty={call.penalty!r} is unknown; use 'firth'")
+    given = {"dispersion": call.dispersion, ZERO: call.zero_inflation, **call.parameters}
+    for name in call.values:
+        if given.get(name) is not None:
+            raise ArgumentError(f"fixed: {name!r} has a value there and {name}={given[name]!r}: give one of them")
+    _ = call.priors  # says what is wrong with them
+
+
+def _penalises_mean(call: Call) -> bool:
+    """Whether coefficients of the mean have priors."""
+    others = ("sigma", *call.distribution.parameters[1:])
+    names = [n for n, p in call.priors.items() if p.of != "any"] if call.prior is not None else []
+    return call.penalty is not None or any(
+        not re.match(r"(sd|var|cov|cor|rate|range)(\(|__|$)", n) and n.partition(".")[0] not in others for n in names
+    )
+
+
+def _check_penalised(call: Call) -> None:
+    if call.asked_method == "map" and call.prior is None and call.penalty is None:
+        raise OptionError("method='map' needs prior= or penalty=; without them it is 'ml'")
+    if call.prior is None and call.penalty is None:
+        return
+    if call.method == "reml" and _penalises_mean(call):
+        raise OptionError(
+            "method='reml' integrates the coefficients of the mean out; with priors on them use method='map'"
+        )
+    if call.quadrature == 0:
+        raise OptionError("quadrature=0 (joint modes) takes no prior= and no penalty=; leave it out for Laplace's")
+    if call.penalty is not None and not _is_canonical(call):
+        raise NotAvailableError(
+            "penalty='firth' is available for family='binomial' (logit) and 'poisson' (log), where observed and "
+            "expected information agree; elsewhere give prior={'fixed': rf.prior.normal(0, 2.5)}"
+        )
+
+
+def _is_canonical(call: Call) -> bool:
+    family = call.family
+    plain = call.zero_inflation is None and not family.truncated and not call.formula.censored
+    return plain and (family.entry.name, family.link) in (("binomial", "logit"), ("poisson", "log"))
+
+
 def _check_quadrature(call: Call) -> None:
     q = call.quadrature
     if not isinstance(q, Integral) or isinstance(q, bool) or q < 0:
@@ -311,4 +423,4 @@ def _method(method: Any, restricted: bool) -> str:
     name = method.lower() if isinstance(method, str) else method
     if name not in METHODS:
         raise OptionError(f"method={method!r} is unknown; {nearest(method, METHODS)}")
-    return name
+    return "ml" if name == "map" else name

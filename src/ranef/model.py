@@ -140,6 +140,10 @@ def fit(
     progress: Any = None,
     env: Any = None,
     cov: Mapping[str, Any] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    equal: Sequence[Sequence[str]] | None = None,
+    prior: Any = None,
+    penalty: str | None = None,
     **parameters: Any,
 ) -> Fit:
     """Fit a mixed-effects model.
@@ -166,10 +170,11 @@ def fit(
         `sigma()`); summary says it.
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
-    method : "reml" | "ml", optional
+    method : "reml" | "ml" | "map", optional
         Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure),
         else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
-        glmmTMB's `REML = TRUE` does.
+        glmmTMB's `REML = TRUE` does. With priors the mode of likelihood x prior is found, whatever the method: "map"
+        is "ml" with priors.
     quadrature : int
         For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes, 0 the
         joint modes of coefficients and random effects (lme4's nAGQ = 0).
@@ -199,6 +204,21 @@ def fit(
         Factor f -> known matrix K of `propto(0 + f | g)` (covariance proportional to K) and `equalto(0 + f | g)` (equal
         to it), as a pandas frame with labels or a pair (matrix, labels); levels are matched by name, and K may have
         more. `propto(0 + f | g, K)` with `env={"K": …}` is the same.
+    fixed : dict, optional
+        Parameter -> value at which it is held: coefficients ("x", "zero_inflation.x"), standard deviations ("sd(g)",
+        "sd(x | g)"), correlations ("cor(g)", "cor(x, y | g)"), parameters of structures ("range(g)") and of the family
+        ("dispersion", for gaussian models "sigma"). They are not counted in `npar` and have no standard errors.
+    equal : list of tuples of str, optional
+        Parameters that share one value: `[("sd(a)", "sd(b)"), ("x1", "x2")]`.
+    prior : dict or "blme", optional
+        Parameter, or class of parameters, -> prior: a function of `rf.prior` or its text, "normal(0, 2.5)". Classes are
+        "fixed" (all coefficients of the mean that have none of their own), other components, "sd", "var", "cov", "cor"
+        and those of one term, "cov(g)"; "sigma". A prior is a density of the parameter as named, in the units of the
+        data; no Jacobian is added. "blme": a Wishart prior that keeps covariances off their boundary, blme's default.
+    penalty : "firth", optional
+        Jeffreys' prior of the fixed effects, |X'WX|^(1/2), which keeps separated estimates finite (Firth 1993; Heinze &
+        Schemper 2002); with random effects that of the model without them (Sterzinger & Kosmidis 2023). Standard errors
+        are those of the information at the estimate. Binomial (logit) and Poisson (log).
     **parameters
         Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`; `threshold="symmetric"` or
         "equidistant" for ordinal families.
@@ -238,6 +258,10 @@ def fit(
         progress=progress,
         env=env,
         cov=cov,
+        fixed=fixed,
+        equal=equal,
+        prior=prior,
+        penalty=penalty,
         **parameters,
     )
     return fit_call(call, data)
@@ -372,23 +396,23 @@ class Fit:
 
     @property
     def criterion(self) -> float:
-        """REML criterion, or -2 log-likelihood for method "ml"."""
+        """REML criterion, or -2 log-likelihood for method "ml"; with priors, -2 log prior is added."""
         return self.estimate.criterion
 
     @property
     def loglik(self) -> float:
-        """Log-likelihood; for method "reml" the restricted one, as lme4's `logLik`."""
+        """Log-likelihood, without priors; for method "reml" the restricted one, as lme4's `logLik`."""
         return self.estimate.loglik
 
     @property
     def aic(self) -> float:
         """-2 loglik + 2 npar."""
-        return self.estimate.criterion + 2 * self.npar
+        return -2 * self.loglik + 2 * self.npar
 
     @property
     def bic(self) -> float:
         """-2 loglik + log(nobs) npar."""
-        return self.estimate.criterion + float(np.log(self.nobs)) * self.npar
+        return -2 * self.loglik + float(np.log(self.nobs)) * self.npar
 
     @property
     def aicc(self) -> float:

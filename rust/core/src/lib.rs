@@ -14,6 +14,7 @@ pub mod jet;
 pub mod kenward_roger;
 pub mod linear;
 pub mod optimise;
+pub mod prior;
 pub mod special;
 pub mod start;
 pub mod structure;

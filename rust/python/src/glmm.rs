@@ -5,7 +5,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use ranef_core::design::{Block, Codes, Term};
-use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Method, Start};
+use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Start, Target};
+use ranef_core::prior::Prior;
 use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
@@ -130,6 +131,7 @@ pub struct Glmm {
 fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     let d = PyDict::new(py);
     d.set_item("loglik", r.loglik)?;
+    d.set_item("criterion", r.criterion)?;
     d.set_item("beta", vector(py, &r.beta))?;
     d.set_item("theta", vector(py, &r.theta))?;
     let natural: Vec<_> = r.natural.into_iter().map(|(t, n)| (t, n.name, n.index, n.value)).collect();
@@ -141,6 +143,21 @@ fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     Ok(d)
 }
 
+type PriorRow = (String, Vec<f64>, String, Vec<usize>, f64, (Option<usize>, f64));
+
+fn item((name, parameters, target, at, power, over): PriorRow) -> PyResult<Item> {
+    let first = at.first().copied().ok_or_else(|| PyValueError::new_err("a prior of nothing"))?;
+    let target = match target.as_str() {
+        "coefficients" => Target::Coefficients(at),
+        "log_coefficient" => Target::LogCoefficient(first, power),
+        "log_parameter" => Target::LogParameter(first, power),
+        "term" => Target::Term(first),
+        _ => return Err(PyValueError::new_err(format!("unknown target '{target}' of a prior"))),
+    };
+    let over = over.0.map_or(Over::Constant(over.1), Over::Coefficient);
+    Ok(Item { prior: Prior::new(&name, parameters).map_err(to_python)?, target, over })
+}
+
 fn method_of(method: &str, quadrature: usize) -> PyResult<Method> {
     match (method, quadrature) {
         ("reml", _) => Ok(Method::Restricted),
@@ -148,6 +165,12 @@ fn method_of(method: &str, quadrature: usize) -> PyResult<Method> {
         ("ml", n) => Ok(Method::Quadrature(n)),
         _ => Err(PyValueError::new_err(format!("unknown method '{method}'"))),
     }
+}
+
+/// (name, index) of the parameters of a covariance structure of k columns.
+#[pyfunction]
+pub fn structure_parameters(name: &str, k: usize) -> PyResult<Vec<(&'static str, Option<usize>)>> {
+    Ok(Pattern::names(name, k).map_err(to_python)?.into_iter().map(|n| (n.name, n.index)).collect())
 }
 
 #[pymethods]
@@ -205,6 +228,32 @@ impl Glmm {
         self.core.theta_len()
     }
 
+    /// (term, name, index) of the parameters of patterned terms, which follow the entries of Lambda in theta.
+    #[getter]
+    fn parameters(&self) -> Vec<(usize, &'static str, Option<usize>)> {
+        let own = self.core.engine.model.theta_len();
+        let zero = vec![0.0; self.core.theta_len() - own];
+        self.core.engine.natural(&zero).into_iter().map(|(t, n)| (t, n.name, n.index)).collect()
+    }
+
+    /// Priors as (name, parameters, target, positions, power, log scale or the coefficient that is it), and Jeffreys'.
+    #[pyo3(signature = (priors, jeffreys=false))]
+    fn penalise(&mut self, priors: Vec<PriorRow>, jeffreys: bool) -> PyResult<()> {
+        let items: PyResult<Vec<Item>> = priors.into_iter().map(item).collect();
+        self.core.penalise(items?, jeffreys).map_err(to_python)
+    }
+
+    /// Hold parameters of patterned terms at natural values: (position, value); tie sets of them.
+    fn constrain(&mut self, held: Vec<(usize, f64)>, tied: Vec<Vec<usize>>) -> PyResult<()> {
+        self.core.constrain(&held, tied).map_err(to_python)
+    }
+
+    /// d vech(Lambda) / d parameters of every patterned term: (term, (k (k + 1) / 2 x parameters) column-major).
+    fn factor_jacobians<'py>(&self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyArray1<f64>>)>> {
+        let found = self.core.factor_jacobians().map_err(to_python)?;
+        Ok(found.into_iter().map(|(t, j)| (t, j.into_pyarray(py))).collect())
+    }
+
     /// `start` may hold "beta" and "theta".
     #[pyo3(signature = (start=None, quadrature=1, options=None, method="ml"))]
     fn fit<'py>(
@@ -256,6 +305,7 @@ impl Glmm {
         let e = solve(py, &self.pool, || core.evaluate(&rows, &beta, &theta))?;
         let d = PyDict::new(py);
         d.set_item("loglik", e.loglik)?;
+        d.set_item("penalised", e.penalised)?;
         d.set_item("gradient", vector(py, &e.gradient))?;
         Ok(d)
     }

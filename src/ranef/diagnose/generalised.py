@@ -34,8 +34,14 @@ def separation_text(m: Fit) -> str:
     columns = ", ".join(m.separation)
     return (
         f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
-        f"and their standard errors have no meaning (the others have); collapse levels, or drop the columns"
+        f"and their standard errors have no meaning (the others have); a prior keeps them finite, "
+        f"prior={{'fixed': rf.prior.normal(0, 2.5)}}{_firth(m)}; or collapse levels, or drop the columns"
     )
+
+
+def _firth(m: Fit) -> str:
+    canonical = (m.distribution.entry.name, m.link) in (("binomial", "logit"), ("poisson", "log"))
+    return " or penalty='firth'" if canonical and not m.distribution.zero_inflation else ""
 
 
 def far_estimates(m: Fit) -> Iterator[Message]:

@@ -138,11 +138,14 @@ def make_core(design: Design, task: Task) -> Any:
     """Hand the arrays of a design to the core."""
     if not hasattr(_core, "Glmm"):
         raise NotAvailableError(f"family={task.family.name!r} is not available in this version; it fits 'gaussian'")
-    parts, p = core_components(design, task.family)
+    return core_of(design, task, *core_components(design, task.family), term_sources(design.terms))
+
+
+def core_of(design: Design, task: Task, parts: Sequence[Any], p: int, terms: Sequence[Any]) -> Any:
+    """Hand the arrays of a design to the core, with these components of p coefficients and these terms."""
     y = np.ascontiguousarray(design.y)
     given = {"trials": design.trials, "censor": design.censor, "upper": design.upper}
     data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
-    terms = term_sources(design.terms)
     return _core.Glmm(task.family.spec, parts, p, terms, data, design.frequencies, task.control.threads)
 
 

@@ -9,9 +9,30 @@ from typing import TYPE_CHECKING, Any
 from ranef.engines.control import Control
 from ranef.engines.estimate import Array, Result
 from ranef.families import Distribution
+from ranef.priors import Prior
 
 if TYPE_CHECKING:
     from ranef.frame import Block, Design, GroupTerm
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is asked of parameters beside the data: values, ties, priors; names are resolved by the engine.
+
+    Attributes
+    ----------
+    fixed : tuple of (str, float)
+        Parameter and value.
+    equal : tuple of tuples of str
+    priors : tuple of (str, Prior)
+    firth : bool
+        Whether the fixed effects have Jeffreys' prior.
+    """
+
+    fixed: tuple[tuple[str, float], ...] = ()
+    equal: tuple[tuple[str, ...], ...] = ()
+    priors: tuple[tuple[str, Prior], ...] = ()
+    firth: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +49,8 @@ class Task:
     control : Control
     linear : bool
         Whether the linear engine has the likelihood.
+    wishes : Wishes or None
+        Parameters held, tied, or with priors.
     """
 
     family: Distribution
@@ -35,6 +58,7 @@ class Task:
     quadrature: int
     control: Control
     linear: bool
+    wishes: Wishes | None = None
 
 
 @dataclass(frozen=True, slots=True)

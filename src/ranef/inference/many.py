@@ -12,10 +12,10 @@ import numpy as np
 from ranef.call import build_call, make_call
 from ranef.engines import Estimate, linear
 from ranef.engines.estimate import Array, from_core
+from ranef.engines.parameters import unique
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
 from ranef.inference.frames import to_frame
-from ranef.inference.varcorr import unique
 from ranef.model import design_of, fit, layout_of
 
 if TYPE_CHECKING:

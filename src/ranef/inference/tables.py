@@ -74,6 +74,7 @@ def fixed(m: Fit, level: float | None = None, ddf: Any = None) -> Columns:
     beta, method = m.estimate.beta, method_of(m, ddf)
     df = m.ddf if ddf is None else np.where(np.isnan(beta), np.nan, method.rows(m, np.eye(len(beta))))
     std_error = np.sqrt(np.diag(method.vcov(m)))
+    std_error[list(m.estimate.held)] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error
     return {

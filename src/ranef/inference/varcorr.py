@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
+from ranef.engines.parameters import unique
 from ranef.errors import UnknownColumnError, nearest
 from ranef.inference.frames import to_frame
 
@@ -143,11 +144,6 @@ def _covariance(info: GroupInfo, cov: Array, parameters: tuple[Parameter, ...]) 
         corr = np.clip(cov / np.outer(sd, sd), -1, 1)
     np.fill_diagonal(corr, 1.0)
     return Covariance(info.label, info.names, info.structure, sd, corr, cov, info.component, parameters)
-
-
-def unique(labels: list[str]) -> tuple[str, ...]:
-    """Labels made unique: a label seen k times before gets ".k"."""
-    return tuple(f"{g}.{n}" if (n := labels[:i].count(g)) else g for i, g in enumerate(labels))
 
 
 def rows(vc: VarCorr) -> list[tuple[str, str | None, str | None, float, float]]:

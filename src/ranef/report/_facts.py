@@ -66,10 +66,16 @@ def gather(m: Fit, correlation: bool = False, ddf: str | None = None) -> Summary
 def _title(m: Fit) -> str:
     mixed = "mixed " if m.layout.terms else ""
     if m.task.linear:
-        return f"Linear {mixed}model fit by {METHODS[m.method]}"
+        return f"Linear {mixed}model fit by {_method(m)}"
     how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive Gauss-Hermite quadrature, {m.task.quadrature} nodes")
     kind = "Cumulative link" if m.distribution.entry.ordinal else "Generalised linear"
-    return f"{kind} {mixed}model fit by {METHODS[m.method]}" + (f" ({how})" if m.layout.terms else "")
+    return f"{kind} {mixed}model fit by {_method(m)}" + (f" ({how})" if m.layout.terms else "")
+
+
+def _method(m: Fit) -> str:
+    if not m.call.has_priors:
+        return "penalised maximum likelihood" if m.call.penalty else METHODS[m.method]
+    return "REML with priors" if m.method == "reml" else "maximum a posteriori"
 
 
 def _head(m: Fit) -> tuple[tuple[str, str], ...]:
@@ -79,7 +85,17 @@ def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     lines += [] if offset is None else [("Offset", _named(offset))]
     counts = m.call.frequency_weights
     lines += [] if counts is None else [("Weights", f"frequency weights {_named(counts)}")]
-    return tuple(lines)
+    return (*lines, *_wishes(m))
+
+
+def _wishes(m: Fit) -> list[tuple[str, str]]:
+    """Return what was asked of parameters: values, ties, priors."""
+    call = m.call
+    held = ", ".join(f"{name} = {value:g}" for name, value in call.wanted.items())
+    tied = ", ".join(" = ".join(group) for group in call.equal or ())
+    priors = [f"{name} ~ {prior}" for name, prior in call.priors.items() if prior.of != "any"]
+    priors += ["fixed effects ~ Jeffreys (Firth's penalty)"] if call.penalty else []
+    return [(label, text) for label, text in (("Held", held), ("Tied", tied), ("Priors", "; ".join(priors))) if text]
 
 
 def _family(m: Fit) -> list[tuple[str, str]]:
@@ -169,9 +185,11 @@ def _messages(m: Fit) -> list[str]:
 
 def _criterion(m: Fit) -> Section:
     names = ("AIC", "BIC", "logLik", "-2*log(L)", "df.resid")
-    cells = (*(fixed(v, 1) for v in (m.aic, m.bic, m.loglik, m.criterion)), f"{m.df_residual}")
+    cells = (*(fixed(v, 1) for v in (m.aic, m.bic, m.loglik, -2 * m.loglik)), f"{m.df_residual}")
     if m.method == "reml":
-        names, cells = ("REML criterion", "df.resid"), (fixed(m.criterion, 3), f"{m.df_residual}")
+        names, cells = ("REML criterion", "df.resid"), (fixed(-2 * m.loglik, 3), f"{m.df_residual}")
+    if m.call.has_priors or m.call.penalty:
+        names, cells = (*names, "penalised"), (*cells, fixed(m.criterion, 1))
     return Section("", Table(names, (cells,), left=0))
 
 
@@ -276,7 +294,7 @@ def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: M
     test = method.letter if component.name == "mean" or m.estimate.tests == "t" else "z"
     cells = [
         found["term"][at],
-        *_with_errors(found["estimate"][at], found["std_error"][at]),
+        *_with_errors(found["estimate"][at], found["std_error"][at], _is_held(m, component)),
         *([degrees(found["df"][at])] if test == "t" else []),
         aligned(found["statistic"][at], places=3),
         p_values(found["p_value"][at]),
@@ -285,8 +303,17 @@ def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: M
     return Section(_fixed_title(m, component, method), columns(heads, cells), _lost_columns(m, component))
 
 
-def _with_errors(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
+def _is_held(m: Fit, component: ComponentInfo) -> list[bool]:
+    return [component.first + j in m.estimate.held for j in range(len(component.names))]
+
+
+def _with_errors(estimate: Array, error: Array, held: Sequence[bool]) -> tuple[list[str], list[str]]:
     """Format estimates to the precision that their standard errors call for."""
+    found = _formatted(estimate, error)
+    return found[0], ["held" if h else cell for h, cell in zip(held, found[1], strict=True)]
+
+
+def _formatted(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
     shown = aligned(error)
     places = {len(cell.partition(".")[2]) for cell in shown if cell not in ("NaN", "Inf")}
     if len(places) == 1 and not any("e" in cell for cell in shown):

@@ -8,8 +8,10 @@ use crate::optimise::{self, Boundary, Options, Outcome};
 use crate::structure::Natural;
 use crate::CoreError;
 
+use super::constraint::Constraint;
 use super::laplace::{Engine, Point};
 use super::patterns;
+use super::penalty::{Item, Over, Target};
 use super::rows::{Fixed, GlmmRows};
 use super::search;
 use super::start;
@@ -36,6 +38,8 @@ pub enum Method {
 #[derive(Clone, Debug)]
 pub struct GlmmReport {
     pub loglik: f64,
+    /// -2 log-likelihood with the penalty.
+    pub criterion: f64,
     /// NaN at dropped columns.
     pub beta: Vec<f64>,
     /// Lower triangles of Lambda_t, Sigma_t = Lambda_t Lambda_t'; then the parameters of patterned terms.
@@ -56,10 +60,11 @@ pub struct GlmmReport {
     pub boundary: Vec<Boundary>,
 }
 
-/// Log-likelihood and its gradient in (beta, theta).
+/// Log-likelihood, penalised log-likelihood and the gradient of the latter in (beta, theta).
 #[derive(Clone, Debug)]
 pub struct GlmmEvaluation {
     pub loglik: f64,
+    pub penalised: f64,
     pub gradient: Vec<f64>,
 }
 
@@ -95,6 +100,57 @@ impl Glmm {
 
     pub fn dropped(&self) -> &[usize] {
         &self.engine.plan.dropped
+    }
+
+    /// Penalise by priors (their coefficients numbered as the user's), and by Jeffreys' if asked.
+    pub fn penalise(&mut self, priors: Vec<Item>, jeffreys: bool) -> Result<(), CoreError> {
+        let (p, m) = (self.engine.plan.p_total, patterns::length(&self.engine.patterns));
+        for item in &priors {
+            let over = matches!(item.over, Over::Coefficient(j) if j >= p);
+            let legal = match &item.target {
+                Target::Coefficients(list) => list.iter().all(|&j| j < p && !self.dropped().contains(&j)),
+                Target::LogCoefficient(j, _) => *j < p,
+                Target::LogParameter(j, _) => *j < m,
+                Target::Term(t) => self.engine.patterns.iter().any(|p| p.term == *t),
+            };
+            if over || !legal {
+                return shape("a prior of a parameter that the model does not have");
+            }
+        }
+        self.engine.priors = priors;
+        self.engine.jeffreys = jeffreys;
+        Ok(())
+    }
+
+    /// Hold pattern parameters at natural values and tie others; from now on, for fit and covariance.
+    pub fn constrain(&mut self, held: &[(usize, f64)], tied: Vec<Vec<usize>>) -> Result<(), CoreError> {
+        let patterns = &self.engine.patterns;
+        if tied.iter().flatten().any(|&i| i >= patterns::length(patterns)) {
+            return shape("a tie of a parameter that the model does not have");
+        }
+        let mut inner = vec![];
+        for &(i, value) in held {
+            let own = |p: &&patterns::Patterned| (p.first..p.first + p.pattern.parameters()).contains(&i);
+            match patterns.iter().find(own).and_then(|p| p.pattern.unconstrained(i - p.first, value)) {
+                Some(v) => inner.push((i, v)),
+                None => return shape(format!("a parameter cannot be held at {value}")),
+            }
+        }
+        self.engine.constraint = Constraint { held: inner, tied };
+        Ok(())
+    }
+
+    /// d vech(Lambda) / d parameters of every patterned term: (term, k (k + 1) / 2 rows column-major).
+    pub fn factor_jacobians(&self) -> Result<Vec<(usize, Vec<f64>)>, CoreError> {
+        let shape = &self.at()?.shape;
+        self.engine
+            .patterns
+            .iter()
+            .map(|p| {
+                let theta = &shape[p.first..p.first + p.pattern.parameters()];
+                Ok((p.term, p.pattern.factor_jacobian(theta)?))
+            })
+            .collect()
     }
 
     pub fn fit(
@@ -159,7 +215,8 @@ impl Glmm {
         let mut theta = m.theta_of(&lambda);
         theta.extend(&found.point.shape);
         GlmmReport {
-            loglik: -0.5 * found.point.deviance,
+            loglik: -0.5 * (found.point.deviance - found.point.penalty.value),
+            criterion: found.point.deviance,
             beta: e.plan.user_beta(&found.point.beta),
             theta,
             natural: e.natural(&found.point.shape),
@@ -209,7 +266,11 @@ impl Glmm {
         g.extend(self.engine.model.theta_gradient(&self.engine.model.term_lambda_from_theta(own)?, &gradient.sigma));
         g.extend(&gradient.shape);
         self.restore(rows)?;
-        Ok(GlmmEvaluation { loglik: -0.5 * value.deviance, gradient: g.iter().map(|g| -0.5 * g).collect() })
+        Ok(GlmmEvaluation {
+            loglik: -0.5 * (value.deviance - value.penalty.value),
+            penalised: -0.5 * value.deviance,
+            gradient: g.iter().map(|g| -0.5 * g).collect(),
+        })
     }
 
     /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor for new rows, given theta. The working model
@@ -273,9 +334,20 @@ impl Glmm {
         Ok((gradient, at.u))
     }
 
-    /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
-    /// gradient. NaN for dropped columns and for parameters that take part in a direction without curvature.
+    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units: central differences of
+    /// the exact gradient. NaN for dropped columns and for parameters that take part in a direction without curvature; 0
+    /// for those held. Jeffreys' prior is left out: errors are those of the information (Heinze & Schemper 2002).
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
+        let jeffreys = std::mem::take(&mut self.engine.jeffreys);
+        let out = self.inverse_hessian(rows);
+        self.engine.jeffreys = jeffreys;
+        if jeffreys || out.is_err() {
+            self.restore(rows)?;
+        }
+        out
+    }
+
+    fn inverse_hessian(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
         let at = self.at()?.clone();
         let mut theta = self.engine.model.internal_theta(&at.lambda);
         theta.extend(&at.shape);
@@ -294,7 +366,8 @@ impl Glmm {
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();
         let mut moves = vec![0.0; latent.len() * q];
-        for j in (0..q).filter(|j| !latent.contains(j) && !lost.contains(j)) {
+        let free = self.free_parameters(q);
+        for j in free.iter().flatten().copied().filter(|j| !latent.contains(j) && !lost.contains(j)) {
             let Some((up, down)) = self.neighbours(rows, &at, &theta, j, &mut step[j]) else {
                 // The density ends right beside the optimum: there is no second derivative.
                 self.restore(rows)?;
@@ -319,14 +392,24 @@ impl Glmm {
             (0..q).for_each(|i| (h[i + j * q], h[j + i * q]) = (0.0, 0.0));
             h[j + j * q] = 1.0;
         }
-        let mut inverse =
-            if latent.is_empty() { scaled_inverse(&h, q) } else { self.latent_covariance(&at, &h, q, &moves)? };
+        let (r, l) = (free.len(), latent.len());
+        let h = summed(&summed_rows(&h, q, &free), r, &free);
+        let inverse =
+            if l == 0 { scaled_inverse(&h, r) } else { self.latent_covariance(&at, &h, r, &summed(&moves, l, &free))? };
+        let mut inverse = inverse.map(|v| spread(&v, q, &free));
         if let Some(v) = &mut inverse {
             for &j in &lost {
                 (0..q).for_each(|i| (v[i + j * q], v[j + i * q]) = (f64::NAN, f64::NAN));
             }
         }
         Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
+    }
+
+    /// Internal parameters (beta, theta) that are free, each with those tied to it.
+    fn free_parameters(&self, q: usize) -> Vec<Vec<usize>> {
+        let m = patterns::length(&self.engine.patterns);
+        let own = self.engine.constraint.free(m).into_iter().map(|set| set.iter().map(|i| q - m + i).collect());
+        (0..q - m).map(|j| vec![j]).chain(own).collect()
     }
 
     /// How far a coefficient moves, in internal units, before a response changes by e-fold odds or size; without bound under
@@ -442,6 +525,30 @@ impl Glmm {
         }
         out
     }
+}
+
+/// Sums over the sets of columns of a matrix of n rows.
+fn summed(a: &[f64], n: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    sets.iter().flat_map(|set| (0..n).map(move |i| set.iter().map(|&j| a[i + j * n]).sum())).collect()
+}
+
+/// Sums over the sets of rows of a square matrix.
+fn summed_rows(a: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    a.chunks_exact(q.max(1)).flat_map(|c| sets.iter().map(move |set| set.iter().map(|&i| c[i]).sum())).collect()
+}
+
+/// The matrix over sets, given to each of their members; 0 elsewhere.
+fn spread(v: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    let r = sets.len();
+    let mut out = vec![0.0; q * q];
+    for (b, columns) in sets.iter().enumerate() {
+        for (a, rows) in sets.iter().enumerate() {
+            for &j in columns {
+                rows.iter().for_each(|&i| out[i + j * q] = v[a + b * r]);
+            }
+        }
+    }
+    out
 }
 
 /// Share of a null direction that makes a parameter unidentified.

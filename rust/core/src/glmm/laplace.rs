@@ -16,8 +16,10 @@ use crate::optimise::Stop;
 use crate::structure::Natural;
 use crate::CoreError;
 
+use super::constraint::Constraint;
 use super::fit::Method;
 use super::patterns::{self, Patterned};
+use super::penalty::{Item, Penalty};
 use super::quadrature::{self, Groups, Rule};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
 use crate::optimise::{invert, mul};
@@ -40,6 +42,12 @@ pub struct Engine {
     /// The working linear model: pattern, weighted cross-products and their factorisation.
     pub model: Model,
     pub patterns: Vec<Patterned>,
+    pub constraint: Constraint,
+    pub priors: Vec<Item>,
+    /// Whether Jeffreys' prior of the coefficients in the model without random effects is added.
+    pub jeffreys: bool,
+    /// Second derivative of the penalty in the internal coefficients where the likelihood was evaluated last.
+    penalty_curvature: Vec<f64>,
     fixed: Vec<f64>,
     d3: Vec<f64>,
     /// Quadrature nodes, if more than one.
@@ -66,12 +74,23 @@ pub struct Point {
     pub shape: Vec<f64>,
     /// Spherical modes in elimination order.
     pub u: Vec<f64>,
-    /// -2 log-likelihood.
+    /// -2 log-likelihood, with the penalty.
     pub deviance: f64,
+    pub penalty: Penalised,
     /// X'D1 at the mode.
     pub xg: Vec<f64>,
     /// Posterior weights of the quadrature nodes (nodes x levels).
     pub weights: Vec<Vec<f64>>,
+}
+
+/// The penalty of a point: -2 log prior, its derivatives in the internal coefficients and in the pattern parameters, and
+/// the second one in the latter.
+#[derive(Clone, Debug, Default)]
+pub struct Penalised {
+    pub value: f64,
+    beta: Vec<f64>,
+    shape: Vec<f64>,
+    shape_curvature: Vec<f64>,
 }
 
 /// Derivatives of the deviance at a point, and the curvature of the working linear model.
@@ -114,6 +133,10 @@ impl Engine {
             plan,
             model,
             patterns,
+            constraint: Constraint::default(),
+            priors: vec![],
+            jeffreys: false,
+            penalty_curvature: vec![],
             fixed: vec![],
             d3: vec![],
             rule: None,
@@ -308,10 +331,68 @@ impl Engine {
             let scale: f64 = self.latent.iter().map(|&j| self.plan.scale[self.plan.kept[j]].ln()).sum();
             deviance += 2.0 * (logdet - scale) - r as f64 * (2.0 * std::f64::consts::PI).ln();
         }
+        let penalty = self.penalise(rows, &beta, shape)?;
+        deviance += penalty.value;
         if !deviance.is_finite() {
             return Err(CoreError::NotFinite("the log-likelihood is not finite".into()));
         }
-        Ok(Point { beta, lambda: lambda.to_vec(), shape: shape.to_vec(), u, deviance, xg: s.xg, weights })
+        Ok(Point { beta, lambda: lambda.to_vec(), shape: shape.to_vec(), u, deviance, penalty, xg: s.xg, weights })
+    }
+
+    /// The penalty at (beta, pattern parameters); `fixed` holds the predictors of beta.
+    fn penalise(&mut self, rows: &GlmmRows<'_>, beta: &[f64], shape: &[f64]) -> Result<Penalised, CoreError> {
+        self.penalty_curvature.clear();
+        if self.priors.is_empty() && !self.jeffreys {
+            return Ok(Penalised::default());
+        }
+        let p = self.plan.p();
+        let user = Penalty::at(&self.priors, &self.plan.user_beta(beta), shape, &self.patterns)?;
+        let mut out = Penalised {
+            value: user.value,
+            beta: self.plan.internal_row(&user.beta),
+            shape: user.shape,
+            shape_curvature: user.shape_curvature,
+        };
+        // M'C M with beta_user = M beta_internal, columns first.
+        let total = user.beta.len();
+        let half: Vec<Vec<f64>> =
+            user.beta_curvature.chunks_exact(total.max(1)).map(|c| self.plan.internal_row(c)).collect();
+        for i in 0..p {
+            let row: Vec<f64> = half.iter().map(|h| h[i]).collect();
+            self.penalty_curvature.extend(self.plan.internal_row(&row));
+        }
+        if self.jeffreys {
+            let (value, slope) = self.jeffreys_penalty(rows)?;
+            out.value += value;
+            out.beta.iter_mut().zip(slope).for_each(|(o, s)| *o += s);
+        }
+        Ok(out)
+    }
+
+    /// -log|X'WX| of the model without random effects and its derivative in the internal coefficients. W is the observed
+    /// curvature, which is the expected one where the link is canonical: Jeffreys' prior (Firth 1993).
+    fn jeffreys_penalty(&self, rows: &GlmmRows<'_>) -> Result<(f64, Vec<f64>), CoreError> {
+        let (m, p) = (self.moments(), self.plan.p());
+        let none: Vec<Vec<f64>> = m.factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
+        let mut d3 = vec![];
+        let s = rows::pass(&self.plan, m, &self.family, rows, &self.fixed, &none, Want::Full, &mut d3);
+        let mut lx = s.xx;
+        if dense::cholesky(&mut lx, p, p).is_err() {
+            return Err(CoreError::NotPositiveDefinite("the information of the fixed effects is singular".into()));
+        }
+        let scale: f64 = self.plan.kept.iter().map(|&j| self.plan.scale[j].ln()).sum();
+        let logdet: f64 = (0..p).map(|j| lx[j + j * p].ln()).sum();
+        let cov = Covariance {
+            diag: m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * f.cols]).collect(),
+            pairs: m.pairs.iter().map(|pair| vec![0.0; pair.value.len()]).collect(),
+            restricted: Some(Restricted {
+                position: (0..p).map(Some).collect(),
+                lx,
+                by_level: m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * p]).collect(),
+            }),
+        };
+        let slope = rows::skewness(&self.plan, m, rows, &cov, &d3).x;
+        Ok((-2.0 * (logdet - scale), slope.iter().map(|v| -2.0 * v).collect()))
     }
 
     pub fn set_method(&mut self, method: Method) -> Result<(), CoreError> {
@@ -703,11 +784,12 @@ impl Engine {
         Covariance { diag, pairs, restricted: None }
     }
 
-    fn curvature(&mut self, at: &Point, beta: Vec<f64>, n: Vec<Vec<f64>>, inv: SelectedInverse) -> Slope {
+    fn curvature(&mut self, at: &Point, mut beta: Vec<f64>, n: Vec<Vec<f64>>, inv: SelectedInverse) -> Slope {
         let lmm = &self.model.lmm;
+        beta.iter_mut().zip(&at.penalty.beta).for_each(|(b, v)| *b += v);
         let (solution, curve) = self.working_solution(&at.lambda);
         let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
-        let (q, cross, info) = if directions.is_empty() && lmm.components.is_empty() {
+        let (mut q, cross, mut info) = if directions.is_empty() && lmm.components.is_empty() {
             (vec![], vec![], vec![])
         } else if directions.is_empty() {
             let (q, cross) = lmm.quadratic(&solution, &at.u);
@@ -717,12 +799,20 @@ impl Engine {
             let (q, cross) = patterns::quadratic(lmm, &solution, &at.u, &directions);
             (q, cross, patterns::information(lmm, &inv, &directions))
         };
-        let gradient = if directions.is_empty() {
+        let mut gradient = if directions.is_empty() {
             lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect()
         } else {
             patterns::gradient(&n, &directions)
         };
-        let observed = (0..q.len()).map(|t| 2.0 * q[t] - info[t]).collect();
+        let mut observed: Vec<f64> = (0..q.len()).map(|t| 2.0 * q[t] - info[t]).collect();
+        gradient.iter_mut().zip(&at.penalty.shape).for_each(|(g, v)| *g += v);
+        let (m, c) = (at.penalty.shape.len(), gradient.len());
+        for (t, &v) in at.penalty.shape_curvature.iter().enumerate() {
+            let to = t % m + (t / m) * c;
+            observed[to] += v;
+            q[to] += v.max(0.0);
+            info[to] += v.max(0.0);
+        }
         let cross = cross.iter().map(|v| 2.0 * v).collect();
         Slope { beta, n, gradient, directions, beta_curvature: curve, cross, average: q, expected: info, observed }
     }
@@ -743,6 +833,8 @@ impl Engine {
                 a[j + i * p] = s[i + j * p1];
             }
         }
+        // A penalty of deviances counts half.
+        a.iter_mut().zip(&self.penalty_curvature).for_each(|(a, v)| *a += 0.5 * v);
         let a = positive(&a, p);
         let mut lx = a.clone();
         if dense::cholesky(&mut lx, p, p).is_err() {

@@ -4,13 +4,16 @@
 //! derivatives. `rows` makes one pass over the rows, `laplace` finds the mode and the gradient, `search` the optimum,
 //! `fit` speaks the user's units.
 
+mod constraint;
 mod fit;
 mod laplace;
 mod patterns;
+mod penalty;
 mod quadrature;
 mod rows;
 mod search;
 mod start;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
+pub use penalty::{Item, Over, Target};
 pub use rows::{Component, Fixed, GlmmRows};

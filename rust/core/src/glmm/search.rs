@@ -236,6 +236,19 @@ impl Joint {
         self.gradient[i] = 0.0;
     }
 
+    /// Let two parameters move together: the second one's part is the first one's.
+    fn tie(&mut self, i: usize, j: usize) {
+        let n = self.p + self.c;
+        for t in 0..n {
+            self.hessian[i + t * n] += self.hessian[j + t * n];
+        }
+        for t in 0..n {
+            self.hessian[t + i * n] += self.hessian[t + j * n];
+        }
+        self.gradient[i] += self.gradient[j];
+        self.hold(j);
+    }
+
     /// Step that minimises the model with every covariance positive semidefinite, and the decrease it promises.
     fn minimise(&self, components: &[Component], fixed: &[bool]) -> (Vec<f64>, Vec<f64>, f64) {
         let (p, c, n) = (self.p, self.c, self.p + self.c);
@@ -376,8 +389,12 @@ pub fn minimise(
     let (p, c, free) = (e.plan.p(), components.len(), from.shape.len());
     let mut first = e.evaluations;
     let mut trouble = 0;
-    let floors = patterns::floors(e.moments(), &e.patterns, units);
-    let shape = patterns::step(from.shape, &vec![0.0; free], &floors);
+    let mut floors = patterns::floors(e.moments(), &e.patterns, units);
+    let constraint = e.constraint.clone();
+    constraint.floors(&mut floors);
+    let mut shape = from.shape.to_vec();
+    constraint.impose(&mut shape);
+    let shape = patterns::step(&shape, &vec![0.0; free], &floors);
     let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
@@ -407,8 +424,10 @@ pub fn minimise(
         let slope = e.slope(rows, &point);
         let working = working_slope(&slope, 0);
         let fixed = at_floor(e.moments(), units, &components, &point.lambda, &working_slope(&slope, free));
-        let held = patterns::held(&e.patterns, &point.shape, &floors, &slope.gradient[..free]);
-        let rest: Vec<bool> = held.iter().chain(&fixed).copied().collect();
+        let pooled = constraint.pooled(&slope.gradient[..free]);
+        let held = patterns::held(&e.patterns, &point.shape, &floors, &pooled);
+        let still = (0..free).map(|i| held[i] || constraint.holds(i));
+        let rest: Vec<bool> = still.chain(fixed.iter().copied()).collect();
         if rest != resting {
             secants.clear();
             last = None;
@@ -448,8 +467,10 @@ pub fn minimise(
             if damping < 0.5 && measured.is_none() {
                 joint.correct(&local);
             }
-            (0..free).filter(|&i| held[i]).for_each(|i| joint.hold(p + i));
-            let (db, d, promised) = joint.minimise(&components, &fixed);
+            constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
+            (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
+            let (mut db, d, promised) = joint.minimise(&components, &fixed);
+            constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
             decrease = promised;
             if decrease < 0.5 && !close {
                 close = true;
@@ -665,6 +686,12 @@ fn finish(
             }
         }
     }
+    for p in &e.patterns {
+        let lost = p.pattern.lost(&point.shape[p.first..p.first + p.pattern.parameters()]);
+        if lost > 0 && boundary.iter().all(|b| b.term != p.term) {
+            boundary.push(Boundary { term: p.term, rank: p.pattern.k - lost, multipliers: vec![] });
+        }
+    }
     let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
     e.tolerance = INNER_TOLERANCE;
     let point = if end.stale || !boundary.is_empty() {
@@ -673,7 +700,7 @@ fn finish(
         point
     };
     Ok(Found {
-        shape_gradient: slope.gradient[..point.shape.len()].to_vec(),
+        shape_gradient: e.constraint.reduced(&slope.gradient[..point.shape.len()]),
         point,
         outcome: end.outcome,
         iterations: end.iterations,
