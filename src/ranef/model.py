@@ -171,8 +171,10 @@ def fit(
         else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
         glmmTMB's `REML = TRUE` does.
     quadrature : int
-        For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes, 0 the
-        joint modes of coefficients and random effects (lme4's nAGQ = 0).
+        For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes a
+        dimension (one grouping factor, or several of which each is nested in the next: (x | a) + (1 | a:b); the nodes
+        of inner levels follow those of the outer ones, Pinheiro & Chao 2006), 0 the joint modes of coefficients and
+        random effects (lme4's nAGQ = 0).
     offset : str or array, optional
         Column name or values added to the mean's linear predictor; `offset(x)` in any formula does the same there.
     precision_weights : str or array, optional

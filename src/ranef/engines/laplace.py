@@ -17,8 +17,9 @@ import numpy as np
 from ranef import _core
 from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
 from ranef.engines.linear import sources, structure_error, theta_lower
+from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
-from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
+from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.frame.checks import check_levels, check_response
 from ranef.frame.design import Block, Component
@@ -253,12 +254,8 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 
 def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
-    groups = list(dict.fromkeys(t.label for t in design.terms))
-    if task.quadrature > 1 and len(groups) != 1:
-        raise OptionError(
-            f"quadrature={task.quadrature} needs random effects of exactly one grouping factor; this model has "
-            f"{', '.join(map(repr, groups)) or 'none'}: leave it out for Laplace's approximation"
-        )
+    if task.quadrature > 1:
+        check_quadrature(task.quadrature, design)
 
 
 def check(design: Design) -> None:

@@ -76,7 +76,7 @@ struct Gradient {
 /// A model whose pattern is known; the rows are handed in with every call.
 pub struct Glmm {
     pub engine: Engine,
-    at: Option<Point>,
+    pub(super) at: Option<Point>,
 }
 
 impl Glmm {
@@ -176,7 +176,7 @@ impl Glmm {
         }
     }
 
-    fn at(&self) -> Result<&Point, CoreError> {
+    pub(super) fn at(&self) -> Result<&Point, CoreError> {
         match &self.at {
             Some(p) => Ok(p),
             None => shape("the model has not been fitted yet"),
@@ -240,7 +240,7 @@ impl Glmm {
         self.engine.model.row_variances(n, &x, terms)
     }
 
-    fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
+    pub(super) fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
         if let Some(at) = self.at.take() {
             self.at = Some(self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?);
         }

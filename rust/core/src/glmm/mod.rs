@@ -6,11 +6,15 @@
 
 mod fit;
 mod laplace;
+mod many;
 mod patterns;
 mod quadrature;
 mod rows;
+mod scores;
 mod search;
 mod start;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
+pub use many::Refit;
 pub use rows::{Component, Fixed, GlmmRows};
+pub use scores::Nodes;
