@@ -13,6 +13,7 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
+    from ranef.diagnose.accuracy import LaplaceCheck, laplace_check
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
 
@@ -22,6 +23,8 @@ LAZY = {
     "all_fit": "ranef.inference.optimizers",
     "fit_many": "ranef.inference.many",
     "ManyFits": "ranef.inference.many",
+    "LaplaceCheck": "ranef.diagnose.accuracy",
+    "laplace_check": "ranef.diagnose.accuracy",
     "plot": "",
     "datasets": "",
 }
@@ -33,6 +36,7 @@ __all__ = [
     "Estimate",
     "Fit",
     "Formula",
+    "LaplaceCheck",
     "LaplaceEstimate",
     "ManyFits",
     "RanefError",
@@ -45,6 +49,7 @@ __all__ = [
     "families",
     "fit",
     "fit_many",
+    "laplace_check",
     "parse",
     "plot",
 ]

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef.diagnose.accuracy import laplace_check, unavailable
 from ranef.diagnose.messages import Message
 from ranef.diagnose.residuals import residuals
 
 if TYPE_CHECKING:
+    from ranef.frame import GroupTerm
     from ranef.model import Fit
 
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 SMALL_CLUSTER = 4
 SURE = 1e-3
+CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
+FEW_ROWS = 20_000  # for which a note may take some milliseconds
 ALTERNATIVES = {
     "poisson": "'nbinom2', 'nbinom1' or a random effect for every row",
     "binomial": "'betabinomial' or a random effect for every row",
@@ -109,18 +113,30 @@ def two_dispersions(m: Fit) -> Iterator[Message]:
 
 
 def small_clusters(m: Fit) -> Iterator[Message]:
-    """P37: Laplace's approximation with few binary rows a group."""
+    """P37: Laplace's approximation with few binary rows a group; measured where a few nodes can tell quickly."""
     design = m.design
     if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
         return
-    for term in design.terms:
-        size = float(np.median(np.bincount(term.codes, minlength=len(term.levels))))
-        if size <= SMALL_CLUSTER and len(term.levels) < design.n and m.task.quadrature == 1:
-            text = (
-                f"{term.label!r} has {size:g} binary rows a level (median): Laplace's approximation of its variance "
-                f"may be biased downwards"
-            )
-            yield Message("small_clusters", text, {"group": term.label, "median": size})
+    small = [(t, size) for t in design.terms if 0 < (size := _rows_a_level(m, t)) <= SMALL_CLUSTER]
+    if not small or m.task.quadrature != 1:
+        return
+    term, size = small[0]
+    evidence = {"group": term.label, "median": size}
+    found = f"{term.label!r} has {size:g} binary rows a level (median)"
+    if unavailable(m) is None and m.nobs <= FEW_ROWS:
+        check = laplace_check(m, CHECK_NODES)
+        if check.matters:
+            shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
+            yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
+        return
+    text = f"{found}: Laplace's approximation of its variance may be biased downwards"
+    yield Message("small_clusters", text, evidence)
+
+
+def _rows_a_level(m: Fit, term: GroupTerm) -> float:
+    """Return the median number of rows of a level; 0 where every row is a level."""
+    alone = len(term.levels) >= m.nobs
+    return 0.0 if alone else float(np.median(np.bincount(term.codes, minlength=len(term.levels))))
 
 
 def covariance_heavy(m: Fit) -> Iterator[Message]:
