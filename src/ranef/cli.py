@@ -415,7 +415,7 @@ def _fit_options(commands: Any) -> None:
     p.add_argument("--zero-inflation", metavar="FORMULA", help='of the probability of extra zeros: "~ 1"')
     p.add_argument("--trials", metavar="COL", help="denominator of a binomial proportion")
     p.add_argument("--quadrature", type=int, default=1, help="nodes; 1 (default) is Laplace's approximation")
-    p.add_argument("--method", choices=("reml", "ml"), help="criterion (default for gaussian: reml)")
+    p.add_argument("--method", choices=("reml", "ml", "pql"), help="criterion (default for gaussian: reml)")
     p.add_argument("--weights", metavar="COL", help="precision weights: the residual variance is sigma^2 / weight")
     p.add_argument("--offset", metavar="COL", help="column added to the linear predictor")
     p.add_argument("--missing", choices=("drop", "raise"), default="drop", help="rows with missing values")

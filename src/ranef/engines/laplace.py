@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef import _core
+from ranef.engines import survey
 from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
 from ranef.engines.linear import sources, structure_error, theta_lower
 from ranef.engines.nesting import check_quadrature
@@ -144,7 +146,11 @@ def make_core(design: Design, task: Task) -> Any:
     given = {"trials": design.trials, "censor": design.censor, "upper": design.upper}
     data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
     terms = term_sources(design.terms)
-    return _core.Glmm(task.family.spec, parts, p, terms, data, design.frequencies, task.control.threads)
+    weights = survey.scaled(design) if design.sampling else survey.Scaled(design.frequencies, {})
+    core = _core.Glmm(task.family.spec, parts, p, terms, data, weights.rows, task.control.threads)
+    for term, values in weights.levels.items():
+        core.weigh(term, values.tolist())
+    return core
 
 
 def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
@@ -216,7 +222,7 @@ def from_core(record: Any, core: Any, design: Design, task: Task) -> LaplaceEsti
         loglik=float(record["loglik"]),
         reml=task.method == "reml",
         beta=beta,
-        joint=Deferred(core.vcov),
+        joint=Deferred(partial(survey.sandwich, core, design) if design.sampling else core.vcov),
         sigma=sigma_of(beta, design, task.family),
         factors=tuple(map(frozen, record["lambda"])),
         modes=tuple(map(frozen, record["b"])),
@@ -256,6 +262,8 @@ def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
     if task.quadrature > 1:
         check_quadrature(task.quadrature, design)
+    if design.sampling:
+        survey.check(design, task.quadrature)
 
 
 def check(design: Design) -> None:

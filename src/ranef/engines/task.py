@@ -22,7 +22,7 @@ class Task:
     ----------
     family : Distribution
     method : str
-        "reml" or "ml".
+        "reml", "ml" or "pql".
     quadrature : int
         1: Laplace; 0: modes of coefficients and random effects jointly (lme4's nAGQ = 0); k: adaptive Gauss-Hermite.
     control : Control

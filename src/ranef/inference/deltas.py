@@ -31,7 +31,7 @@ def std_errors(m: Fit) -> Array:
     slopes = jacobian(m)
     spread = parameter_covariance(m)
     found = np.sqrt(np.einsum("ri,ij,rj->r", slopes, spread, slopes))
-    if m.task.linear:
+    if isinstance(m.estimate, Estimate):
         return found
     # The dispersion is a coefficient there: its error is in the table of coefficients, on the scale of its link.
     return np.append(found[:-1], [np.nan] * has_residual(m.varcorr()))
