@@ -248,6 +248,24 @@ impl Glmm {
         solve(py, &self.pool, || core.adopt(&rows, &beta, &theta, method))
     }
 
+    /// Stand at (beta, theta) and report that point as a fit that ended there.
+    #[pyo3(signature = (beta, theta, quadrature=1, method="ml"))]
+    fn stand<'py>(
+        &mut self,
+        py: Python<'py>,
+        beta: Vec<f64>,
+        theta: Vec<f64>,
+        quadrature: usize,
+        method: &str,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let method = method_of(method, quadrature)?;
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let r = solve(py, &self.pool, || core.stand(&rows, &beta, &theta, method))?;
+        report(py, r)
+    }
+
     /// Log-likelihood and its gradient in (beta, theta).
     fn evaluate<'py>(&mut self, py: Python<'py>, beta: Vec<f64>, theta: Vec<f64>) -> PyResult<Bound<'py, PyDict>> {
         let arrays = self.held.arrays(py)?;
@@ -305,11 +323,12 @@ impl Glmm {
     }
 
     /// Fit the columns of `y` (n x m) in parallel: a record with its "vcov", or why it failed, for each.
-    #[pyo3(signature = (y, quadrature=1, options=None, method="ml"))]
+    #[pyo3(signature = (y, theta=None, quadrature=1, options=None, method="ml"))]
     fn refit<'py>(
         &self,
         py: Python<'py>,
         y: PyReadonlyArray2<'py, f64>,
+        theta: Option<Vec<f64>>,
         quadrature: usize,
         options: Option<&Bound<'py, PyDict>>,
         method: &str,
@@ -324,9 +343,9 @@ impl Glmm {
         }
         let columns: Vec<Vec<f64>> = view.columns().into_iter().map(|c| c.to_vec()).collect();
         let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
-        let family = &self.core.engine.family;
+        let (family, start) = (&self.core.engine.family, Start { theta, ..Start::default() });
         let fits = search(py, &self.pool, &opts.stop, true, || {
-            Ok(glmm::Glmm::refit(&rows, family, &refs, &Start::default(), method, &opts))
+            Ok(glmm::Glmm::refit(&rows, family, &refs, &start, method, &opts))
         })?;
         let out = PyList::empty(py);
         for f in fits {

@@ -17,7 +17,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines import linear
 from ranef.engines.control import Control
-from ranef.engines.estimate import Array, Estimate
+from ranef.engines.estimate import Array, Estimate, Result
 from ranef.engines.task import Engine, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
@@ -150,4 +150,15 @@ def dispersion_predictor(family: Distribution, sigma: float) -> float:
     return float(link_of(family.links[1]).forward(value))
 
 
-ENGINE = Engine("pql", estimate, estimate, linear.variance, linear.save, linear.restore)
+def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
+    """Fit the columns of `responses` (n, m) one after another."""
+    out: list[Result | str] = []
+    for y in responses.T:
+        try:
+            out.append(estimate(replace(design, y=np.ascontiguousarray(y)), task)[1])
+        except DataError as error:
+            out.append(str(error))
+    return out
+
+
+ENGINE = Engine("pql", estimate, estimate, many, linear.variance, linear.save, linear.restore)

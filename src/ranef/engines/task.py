@@ -41,7 +41,8 @@ class Task:
 class Point:
     """Rows at which a linear predictor's variance is wanted: columns, random-effects terms (all of the fit's).
 
-    `first` is the position of the component's first coefficient.
+    `first` is the position of the component's first coefficient; `added` are the columns and first coefficients of
+    further components, whose predictors are added to it.
     """
 
     fixed: Sequence[Block]
@@ -49,6 +50,7 @@ class Point:
     n: int
     component: int
     first: int
+    added: tuple[tuple[Sequence[Block], int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Engine:
         Fit. The core answers `cond_cov(term)` later.
     again : (design, task) -> (core, result)
         Fit the same design with another response.
+    many : (design, (n, m) responses, task) -> m results or texts
+        Fit the same design with many responses; a text says why one failed.
     variance : (core, point, which) -> (n,) array
         Variance of x'beta_hat + z'(b_hat - b) from the joint covariance; which: terms whose effects are included.
     save : (core, result) -> anything that pickles
@@ -71,6 +75,7 @@ class Engine:
     name: str
     estimate: Callable[[Design, Task], tuple[Any, Result]]
     again: Callable[[Design, Task], tuple[Any, Result]]
+    many: Callable[[Design, Array, Task], list[Result | str]]
     variance: Callable[[Any, Point, Sequence[bool]], Array]
     save: Callable[[Any, Any], Any]
     restore: Callable[[Any, Any, Any, Task], Any]

@@ -318,7 +318,7 @@ class _Frame:
             table.n,
             self.dropped,
             table.kind,
-            trials=None if found is None else found.trials,
+            trials=self.sizes(sides["trials"]) if found is None else found.trials,
             categories=() if found is None else found.categories,
             frequencies=self.weights(sides["frequencies"]),
             censor=None if found is None else found.censor,
@@ -328,9 +328,12 @@ class _Frame:
     def response(self, formula: Formula, trials: Column | None, outcome: Outcome) -> Response | None:
         if formula.lhs is None:
             return None
-        sizes = None if trials is None or trials.x is None else self.keep(trials.x)
+        sizes = self.sizes(trials)
         value = self.values[formula.lhs.label]
         return read_response(Given(value, formula.response or "", outcome, self.keep, self.rows, sizes))
+
+    def sizes(self, trials: Column | None) -> Array | None:
+        return None if trials is None or trials.x is None else self.keep(trials.x)
 
     def offsets(self, formula: Formula, given: Column | None) -> Array | None:
         values = [*(self.values[f.label] for f in formula.offset_factors), *([] if given is None else [given])]

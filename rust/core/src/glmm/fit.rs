@@ -65,12 +65,12 @@ pub struct GlmmEvaluation {
 
 /// d deviance / d beta and / d theta (internal coordinates), / d Sigma by factor, / d pattern parameters, and the
 /// coefficients at the mode.
-struct Gradient {
-    beta: Vec<f64>,
-    theta: Vec<f64>,
-    sigma: Vec<Vec<f64>>,
-    shape: Vec<f64>,
-    mode: Vec<f64>,
+pub(super) struct Gradient {
+    pub(super) beta: Vec<f64>,
+    pub(super) theta: Vec<f64>,
+    pub(super) sigma: Vec<Vec<f64>>,
+    pub(super) shape: Vec<f64>,
+    pub(super) mode: Vec<f64>,
 }
 
 /// A model whose pattern is known; the rows are handed in with every call.
@@ -150,7 +150,7 @@ impl Glmm {
         Ok(())
     }
 
-    fn report(&self, found: &search::Found) -> GlmmReport {
+    pub(super) fn report(&self, found: &search::Found) -> GlmmReport {
         let (e, m) = (&self.engine, &self.engine.model);
         let lambda = m.term_lambda(&found.point.lambda);
         let mut gradient = e.plan.user_gradient(&found.beta_gradient);
@@ -249,7 +249,7 @@ impl Glmm {
 
     /// Derivatives of the deviance at (beta, Lambda), Lambda lifted to the floor where it is singular, and u. The search
     /// for the mode starts from that of the fit.
-    fn gradient(
+    pub(super) fn gradient(
         &mut self,
         rows: &GlmmRows<'_>,
         beta: &[f64],

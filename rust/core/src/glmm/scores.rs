@@ -1,11 +1,12 @@
 //! Questions to a fitted model whose groups are independent: scores by cluster, other numbers of quadrature nodes,
 //! levels that count several times.
 
-use super::fit::Glmm;
+use super::fit::{Glmm, GlmmReport, Method};
 use super::patterns;
 use super::rows::{self, GlmmRows};
+use super::search::Found;
 use crate::error::shape;
-use crate::optimise;
+use crate::optimise::{self, Boundary, Outcome};
 use crate::CoreError;
 
 /// The log-likelihood at the estimate with a number of quadrature nodes.
@@ -36,6 +37,37 @@ impl Glmm {
         Ok(())
     }
 
+    /// Stand at (beta, theta) in the user's units, and report that point as a search that ended there would.
+    pub fn stand(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        theta: &[f64],
+        method: Method,
+    ) -> Result<GlmmReport, CoreError> {
+        self.adopt(rows, beta, theta, method)?;
+        let point = self.at()?.clone();
+        let (gradient, _) = self.gradient(rows, &point.beta, (&point.lambda, &point.shape))?;
+        self.restore(rows)?;
+        let m = self.engine.moments();
+        let (_, ranks) = optimise::clip_all(m, &optimise::units(m), &point.lambda, true);
+        let singular = ranks.into_iter().filter(|(f, s, rank)| *rank < m.factors[*f].slots[*s].cols);
+        let boundary = singular
+            .map(|(f, s, rank)| Boundary { term: m.factors[f].slots[s].term, rank, multipliers: vec![] })
+            .collect();
+        Ok(self.report(&Found {
+            point,
+            outcome: Outcome::Converged,
+            iterations: 0,
+            decrease: 0.0,
+            curvature: 1.0,
+            boundary,
+            sigma_gradient: gradient.sigma,
+            beta_gradient: gradient.beta,
+            shape_gradient: gradient.shape,
+        }))
+    }
+
     /// The log-likelihood of the model at the estimate with `points` nodes a dimension. The model stays where it is.
     pub fn with_nodes(&mut self, rows: &GlmmRows<'_>, points: usize) -> Result<Nodes, CoreError> {
         let at = self.at()?.clone();
@@ -52,7 +84,8 @@ impl Glmm {
     fn nodes_at(&mut self, rows: &GlmmRows<'_>, at: &super::laplace::Point, term: usize) -> Result<Nodes, CoreError> {
         let exact = self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
         let lambda = optimise::floored(self.engine.moments(), &at.lambda);
-        let lifted = self.engine.evaluate(rows, &at.beta, &lambda, &at.shape, &at.u)?;
+        let u = self.engine.carried(at, &lambda);
+        let lifted = self.engine.evaluate(rows, &at.beta, &lambda, &at.shape, &u)?;
         let slope = self.engine.slope(rows, &lifted);
         let sigma = optimise::sigma_gradient(self.engine.moments(), &lambda, &slope.n);
         let m = &self.engine.model;
@@ -79,9 +112,10 @@ impl Glmm {
         };
         let before = self.engine.quadrature.replace(q.clone());
         let lambda = optimise::floored(self.engine.moments(), &at.lambda);
+        let u = self.engine.carried(&at, &lambda);
         let parts = self
             .engine
-            .evaluate(rows, &at.beta, &lambda, &at.shape, &at.u)
+            .evaluate(rows, &at.beta, &lambda, &at.shape, &u)
             .and_then(|lifted| self.engine.parts(rows, &q, &lifted));
         let out = parts.and_then(|parts| self.assembled(rows, &at, &lambda, &parts, (cluster, count)));
         self.engine.quadrature = before;
