@@ -89,7 +89,7 @@ def test_intervals_are_made_on_the_link_scale(zinb, cbpp):
     for end in ("estimate", "conf_low", "conf_high"):
         assert_allclose(table[end], 1 / (1 + np.exp(-link[end])))
     with pytest.raises(NotAvailableError, match="'link' or 'mean'"):
-        zinb.predict(interval="confidence")
+        zinb.predict(re="integrate", interval="confidence")
     assert (zinb.predict(type="zero_inflation", interval="confidence")["conf_high"] < 1).all()
     with pytest.raises(NotAvailableError, match="simulate"):
         cbpp.predict(interval="prediction")
