@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ranef.criteria.repeatability import repeatability
     from ranef.criteria.variances import variance_decomposition
     from ranef.criteria.vuong import vuong
+    from ranef.diagnose.accuracy import LaplaceCheck, laplace_check
     from ranef.inference.anova import anova
     from ranef.inference.contrasts import contrast
     from ranef.inference.dropping import add1, drop1
@@ -55,6 +56,8 @@ LAZY = {
     "pb_test": "ranef.inference.pb_test",
     "ranova": "ranef.inference.ranova",
     "vuong": "ranef.criteria.vuong",
+    "LaplaceCheck": "ranef.diagnose.accuracy",
+    "laplace_check": "ranef.diagnose.accuracy",
     "plot": "",
     "datasets": "",
 }
@@ -66,6 +69,7 @@ __all__ = [
     "Estimate",
     "Fit",
     "Formula",
+    "LaplaceCheck",
     "LaplaceEstimate",
     "ManyFits",
     "RanefError",
@@ -88,6 +92,7 @@ __all__ = [
     "fit",
     "fit_many",
     "icc",
+    "laplace_check",
     "parse",
     "partial_r2",
     "pb_test",

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from ranef.engines import Control, Task, Wishes, is_linear, make_control
+from ranef.engines.pql import VARIANCES
+from ranef.engines.survey import Weights, read_weights
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
 from ranef.families.distribution import with_threshold
@@ -19,7 +21,7 @@ from ranef.formula import Formula, parse
 from ranef.frame import Design, Outcome, Part, Spec, build
 from ranef.priors import Prior, read_priors
 
-METHODS = ("reml", "ml", "map")
+METHODS = ("reml", "ml", "map", "pql")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
@@ -80,6 +82,7 @@ class Call:
     equal: Any = None
     prior: Any = None
     penalty: str | None = None
+    sampling_weights: Any = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -139,11 +142,21 @@ class Call:
         priors = tuple((n, p) for n, p in self.priors.items() if p.name != "point" or nicknames.get(n, n) not in mine)
         return Wishes(held, tuple(tuple(group) for group in self.equal or ()), priors, self.penalty == "firth")
 
+    @property
+    def survey(self) -> Weights:
+        """The weights of a survey by what they belong to, and how they are scaled."""
+        return read_weights(self.sampling_weights)
+
     def is_linear(self) -> bool:
         """Tell whether the linear engine has the likelihood."""
-        if self.fixed or self.equal or self.prior is not None or self.penalty:
+        if self.wishes is not None:
             return False
-        if self.zero_inflation is not None or not self.family.is_gaussian_identity or self.formula.censored:
+        if (
+            self.sampling_weights is not None
+            or self.zero_inflation is not None
+            or not self.family.is_gaussian_identity
+            or self.formula.censored
+        ):
             return False
         said = self.dispersion is not None or bool(self.parameters)
         return is_linear(self.family, self.formula, self.parts if said else (), self.frequency_weights)
@@ -182,11 +195,13 @@ def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
         contrasts=call.contrasts,
         missing=call.missing,
         env=call.env,
-        parts=() if call.linear else call.parts,
+        parts=() if call.linear or call.method == "pql" else call.parts,
         outcome=call.outcome,
         trials=call.trials,
         frequencies=call.frequency_weights,
         cov=call.cov,
+        sampling=call.survey.values,
+        scaling=call.survey.scaling,
     )
 
 
@@ -219,8 +234,6 @@ def make_call(
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
-    if sampling_weights is not None:
-        raise NotAvailableError("sampling_weights= is not available in this version; leave it out")
     distribution, parameters = _others(read_family(family, link), others)
     if zero_inflation is None and distribution.inflated_by:
         zero_inflation = distribution.inflated_by
@@ -245,6 +258,7 @@ def make_call(
         equal=equal,
         prior=prior,
         penalty=penalty,
+        sampling_weights=sampling_weights,
     )
     return _checked(call, method)
 
@@ -255,11 +269,16 @@ def _checked(call: Call, method: Any) -> Call:
     if not call.family.is_gaussian_identity or call.dispersion is not None or call.zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
-    restricted = linear or (call.is_gaussian() and not _penalises_mean(call))
+    restricted = linear or (call.is_gaussian() and not _penalises_mean(call) and call.sampling_weights is None)
     call = replace(call, linear=linear, method=_method(method, restricted), asked_method=method)
+    if call.method == "pql":
+        call = replace(call, linear=False)
+        _check_pql(call)
     _check_penalised(call)
     _check_weights(call)
     _check_quadrature(call)
+    if call.sampling_weights is not None:
+        _check_sampling(call)
     return call
 
 
@@ -405,6 +424,39 @@ def _is_canonical(call: Call) -> bool:
     family = call.family
     plain = call.zero_inflation is None and not family.truncated and not call.formula.censored
     return plain and (family.entry.name, family.link) in (("binomial", "logit"), ("poisson", "log"))
+
+
+def _check_pql(call: Call) -> None:
+    """Quasi-likelihood knows a mean and its variance function, nothing else."""
+    family = call.family
+    if family.entry.name not in VARIANCES or not family.plain_mean or call.zero_inflation is not None:
+        raise NotAvailableError(
+            f"method='pql' needs a variance that is a function of the mean, as {', '.join(map(repr, VARIANCES))} have; "
+            f"family={call.distribution.name!r} has none: leave method out for Laplace's approximation"
+        )
+    if call.wishes is not None:
+        raise NotAvailableError("method='pql' takes no fixed=, equal=, prior= or penalty=")
+    if call.dispersion is not None or call.parameters:
+        raise OptionError("method='pql' estimates one dispersion itself: leave dispersion= and the like out")
+    if call.formula.censored:
+        raise NotAvailableError("method='pql': quasi-likelihood has no place for a censored response")
+    if family.is_gaussian_identity:
+        raise OptionError("method='pql': a linear model has its likelihood; use method='ml' or 'reml'")
+    if call.quadrature != 1:
+        raise OptionError(f"quadrature={call.quadrature!r}: method='pql' approximates no integral, leave it out")
+
+
+def _check_sampling(call: Call) -> None:
+    if call.wishes is not None:
+        raise NotAvailableError("sampling_weights= together with fixed=, equal=, prior= or penalty= is not available")
+    _ = call.survey  # reads it, which says what is wrong with it
+    if call.method != "ml" or call.quadrature == 0:
+        raise OptionError(
+            "sampling_weights= go with method='ml' and quadrature=1 or more: the pseudo-likelihood is a weighted sum "
+            "of the log-likelihoods of the groups"
+        )
+    if call.frequency_weights is not None:
+        raise OptionError("sampling_weights= and frequency_weights= exclude each other: multiply them")
 
 
 def _check_quadrature(call: Call) -> None:

@@ -442,7 +442,7 @@ def _fit_options(commands: Any) -> None:
     p.add_argument("--zero-inflation", metavar="FORMULA", help='of the probability of extra zeros: "~ 1"')
     p.add_argument("--trials", metavar="COL", help="denominator of a binomial proportion")
     p.add_argument("--quadrature", type=int, default=1, help="nodes; 1 (default) is Laplace's approximation")
-    p.add_argument("--method", choices=("reml", "ml", "map"), help="criterion (default for gaussian: reml)")
+    p.add_argument("--method", choices=("reml", "ml", "map", "pql"), help="criterion (default for gaussian: reml)")
     p.add_argument(
         "--fixed", metavar="NAME=VALUE", action="append", default=[],
         help="hold a parameter at a value: 'sd(site)=1'; may be repeated",

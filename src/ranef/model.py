@@ -170,20 +170,32 @@ def fit(
         `sigma()`); summary says it.
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
-    method : "reml" | "ml" | "map", optional
+    method : "reml" | "ml" | "map" | "pql", optional
         Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure),
         else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
         glmmTMB's `REML = TRUE` does. With priors the mode of likelihood x prior is found, whatever the method: "map"
-        is "ml" with priors.
+        is "ml" with priors. "pql" is penalised quasi-likelihood with a free dispersion, as MASS::glmmPQL: a
+        linear mixed model of the working response, iterated (Breslow & Clayton 1993). It is no likelihood: loglik, aic
+        and bic are NaN, and estimates are biased where outcomes are binary or counts small.
     quadrature : int
-        For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes, 0 the
-        joint modes of coefficients and random effects (lme4's nAGQ = 0).
+        For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes a
+        dimension (one grouping factor, or several of which each is nested in the next: (x | a) + (1 | a:b); the nodes
+        of inner levels follow those of the outer ones, Pinheiro & Chao 2006), 0 the joint modes of coefficients and
+        random effects (lme4's nAGQ = 0).
     offset : str or array, optional
         Column name or values added to the mean's linear predictor; `offset(x)` in any formula does the same there.
     precision_weights : str or array, optional
         w: residual variance sigma^2 / w; gaussian only.
     frequency_weights : str or array, optional
         A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`).
+    sampling_weights : str, array or dict, optional
+        Inverse probabilities of selection in a survey: of the rows (given their group), or a dict such as
+        `{"row": "w", "school": "w2", "scaling": "size"}` with those of grouping factors as well. The estimates maximise
+        the pseudo-likelihood; standard errors are robust (sandwich of the scores of the top-level groups), and
+        log-likelihoods of such fits cannot be compared by chi-square tests. Scaling of weights below the top, for each
+        group of n weights w: "size" (default) makes them sum to n, "effective" to (sum w)^2 / sum w^2 (methods 2 and 1
+        of Rabe-Hesketh & Skrondal 2006; A and B of Carle 2009), None leaves them, which inflates variances between
+        small groups. Those of the top have the mean 1. Grouping factors must be nested.
     trials : str or array, optional
         Denominator of a binomial proportion.
     contrasts : dict, optional
@@ -300,6 +312,11 @@ def _finished(m: Fit) -> Fit:
 
 def _convergence_text(m: Fit) -> str:
     c = m.certificate
+    if m.method == "pql":
+        return (
+            f"penalised quasi-likelihood did not settle in {c.iterations} iterations (it need not: Breslow & Clayton "
+            f"1993): use method='ml'"
+        )
     return (
         f"{c.outcome.value}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "

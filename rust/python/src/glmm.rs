@@ -1,9 +1,9 @@
 //! `_core.Glmm`: a generalised linear mixed model. The arrays stay with the object: every pass reads the rows.
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Term};
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Start, Target};
 use ranef_core::prior::Prior;
@@ -297,6 +297,24 @@ impl Glmm {
         solve(py, &self.pool, || core.adopt(&rows, &beta, &theta, method))
     }
 
+    /// Stand at (beta, theta) and report that point as a fit that ended there.
+    #[pyo3(signature = (beta, theta, quadrature=1, method="ml"))]
+    fn stand<'py>(
+        &mut self,
+        py: Python<'py>,
+        beta: Vec<f64>,
+        theta: Vec<f64>,
+        quadrature: usize,
+        method: &str,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let method = method_of(method, quadrature)?;
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let r = solve(py, &self.pool, || core.stand(&rows, &beta, &theta, method))?;
+        report(py, r)
+    }
+
     /// Log-likelihood and its gradient in (beta, theta).
     fn evaluate<'py>(&mut self, py: Python<'py>, beta: Vec<f64>, theta: Vec<f64>) -> PyResult<Bound<'py, PyDict>> {
         let arrays = self.held.arrays(py)?;
@@ -317,6 +335,80 @@ impl Glmm {
         let core = &mut self.core;
         let v = solve(py, &self.pool, || core.vcov(&rows))?;
         matrix(py, v, self.held.p + self.core.theta_len())
+    }
+
+    /// Let the levels of a term's grouping factor count `weights` times.
+    fn weigh(&mut self, term: usize, weights: Vec<f64>) -> PyResult<()> {
+        self.core.set_level_weights(term, &weights).map_err(to_python)
+    }
+
+    /// The log-likelihood at the fit with `points` quadrature nodes a dimension.
+    fn with_nodes<'py>(&mut self, py: Python<'py>, points: usize) -> PyResult<Bound<'py, PyDict>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let found = solve(py, &self.pool, || core.with_nodes(&rows, points))?;
+        let d = PyDict::new(py);
+        d.set_item("loglik", found.loglik)?;
+        d.set_item("gradient", vector(py, &found.gradient))?;
+        d.set_item("groups", vector(py, &found.groups))?;
+        d.set_item("term", found.term)?;
+        Ok(d)
+    }
+
+    /// Gradient of the log-likelihood in (beta, theta) of every cluster of rows, clusters x parameters.
+    fn scores<'py>(
+        &mut self,
+        py: Python<'py>,
+        cluster: PyReadonlyArray1<'py, u32>,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let cluster = cluster.as_slice().map_err(|_| PyValueError::new_err("cluster is not contiguous"))?;
+        let core = &mut self.core;
+        let v = solve(py, &self.pool, || core.scores(&rows, cluster, count))?;
+        let width = self.held.p + self.core.theta_len();
+        rows_by(py, v, count, width)
+    }
+
+    /// Fit the columns of `y` (n x m) in parallel: a record with its "vcov", or why it failed, for each.
+    #[pyo3(signature = (y, theta=None, quadrature=1, options=None, method="ml"))]
+    fn refit<'py>(
+        &self,
+        py: Python<'py>,
+        y: PyReadonlyArray2<'py, f64>,
+        theta: Option<Vec<f64>>,
+        quadrature: usize,
+        options: Option<&Bound<'py, PyDict>>,
+        method: &str,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let opts = self::options(options)?;
+        let method = method_of(method, quadrature)?;
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let view = y.as_array();
+        if view.nrows() != self.n {
+            return Err(PyValueError::new_err(format!("responses have {} rows, the model {}", view.nrows(), self.n)));
+        }
+        let columns: Vec<Vec<f64>> = view.columns().into_iter().map(|c| c.to_vec()).collect();
+        let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
+        let (family, start) = (&self.core.engine.family, Start { theta, ..Start::default() });
+        let fits = search(py, &self.pool, &opts.stop, true, || {
+            Ok(glmm::Glmm::refit(&rows, family, &refs, &start, method, &opts))
+        })?;
+        let out = PyList::empty(py);
+        for f in fits {
+            match f {
+                Ok((r, v)) => {
+                    let d = report(py, r)?;
+                    d.set_item("vcov", matrix(py, v, self.held.p + self.core.theta_len())?)?;
+                    out.append(d)?;
+                }
+                Err(e) => out.append(e.to_string())?,
+            }
+        }
+        Ok(out)
     }
 
     /// Linear predictors of the rows, n x K.

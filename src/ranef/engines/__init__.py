@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ranef.engines import constrained, laplace, linear
+from ranef.engines import constrained, laplace, linear, pql
 from ranef.engines.control import Control, make_control
 from ranef.engines.estimate import Certificate, Estimate, LaplaceEstimate, Outcome, Result
 from ranef.engines.task import Engine, Point, Task, Wishes
@@ -48,6 +48,8 @@ def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], fre
 
 def engine_of(task: Task) -> Engine:
     """Return the engine that a task is for."""
+    if task.method == "pql":
+        return pql.ENGINE
     if task.linear:
         return linear.ENGINE
     return laplace.ENGINE if task.wishes is None else constrained.ENGINE

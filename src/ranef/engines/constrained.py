@@ -20,7 +20,7 @@ from ranef.engines import laplace
 from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
 from ranef.engines.linear import cells
 from ranef.engines.parameters import COEFFICIENT, EXPLICIT, Names, Place, groups_named, names_of
-from ranef.engines.task import Engine, Point, Task
+from ranef.engines.task import Engine, Point, Task, one_by_one
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, RanefError
 from ranef.priors import Prior
 
@@ -594,4 +594,4 @@ def restore(saved: Remains, _found: LaplaceEstimate, design: Any, task: Task) ->
     return laplace.Remains(saved.conditional) if design is None else Rebuilt(design, task, saved.at)
 
 
-ENGINE = Engine("constrained", estimate, estimate, variance, save, restore)
+ENGINE = Engine("constrained", estimate, estimate, one_by_one(estimate), variance, save, restore)

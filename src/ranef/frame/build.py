@@ -13,7 +13,7 @@ from ranef.formula import Bar, Factor, Formula, parse
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted
 from ranef.frame.coding import Coding, full_codings, read_coding
-from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
+from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling
 from ranef.frame.evaluate import Categories, Censored, Evaluator
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
@@ -41,6 +41,8 @@ def build(
     trials: Any = None,
     frequencies: Any = None,
     cov: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    scaling: str | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -68,6 +70,8 @@ def build(
         Trials of a binomial proportion; frequency weights.
     cov : dict, optional
         Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`.
+    sampling, scaling : dict and str, optional
+        Weights of a survey by what they belong to ("row" or a grouping factor), and how they are scaled.
 
     Returns
     -------
@@ -86,7 +90,8 @@ def build(
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
-    frame.mask([column for column in sides.values() if column is not None], missing)
+    drawn = _sides(table, **(sampling or {}))
+    frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
     frame.contrasts(contrasts or {})
     fixed, blocks = counted(_without_intercept(frame.plans(formula.fixed), outcome), frame.variables)
     parts = [replace(p, fixed=frame.plans(p.formula.fixed)) if p.formula is not None else p for p in parts]
@@ -94,6 +99,8 @@ def build(
     bars = tuple(frame.bar_plan(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
     parts, others = frame.components(parts, design.n)
+    if drawn:
+        design = replace(design, sampling=frame.sampling(drawn, scaling))
     spec = Spec(
         formula,
         fixed,
@@ -316,7 +323,7 @@ class _Frame:
             table.n,
             self.dropped,
             table.kind,
-            trials=None if found is None else found.trials,
+            trials=self.sizes(sides["trials"]) if found is None else found.trials,
             categories=() if found is None else found.categories,
             frequencies=self.weights(sides["frequencies"]),
             censor=None if found is None else found.censor,
@@ -326,13 +333,21 @@ class _Frame:
     def response(self, formula: Formula, trials: Column | None, outcome: Outcome) -> Response | None:
         if formula.lhs is None:
             return None
-        sizes = None if trials is None or trials.x is None else self.keep(trials.x)
+        sizes = self.sizes(trials)
         value = self.values[formula.lhs.label]
         return read_response(Given(value, formula.response or "", outcome, self.keep, self.rows, sizes))
+
+    def sizes(self, trials: Column | None) -> Array | None:
+        return None if trials is None or trials.x is None else self.keep(trials.x)
 
     def offsets(self, formula: Formula, given: Column | None) -> Array | None:
         values = [*(self.values[f.label] for f in formula.offset_factors), *([] if given is None else [given])]
         return total_of([number_of(value, "offset", self.keep) for value in values])
+
+    def sampling(self, given: Mapping[str, Column | None], scaling: str | None) -> Sampling:
+        values = {name: self.weights(column) for name, column in given.items()}
+        rows = values.pop("row", None)
+        return Sampling(rows, {name: value for name, value in values.items() if value is not None}, scaling)
 
     def weights(self, column: Column | None) -> Array | None:
         if column is None or column.x is None:

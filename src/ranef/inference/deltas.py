@@ -31,7 +31,7 @@ def std_errors(m: Fit) -> Array:
     slopes = jacobian(m)
     spread = parameter_covariance(m)
     found = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", slopes, spread, slopes), 0.0))
-    if m.task.linear:
+    if isinstance(m.estimate, Estimate):
         return found
     if isinstance(m.estimate, LaplaceEstimate) and m.estimate.held_spread:
         found[[i for i, key in enumerate(row_keys(m)) if key in m.estimate.held_spread]] = np.nan

@@ -16,7 +16,6 @@ from ranef.engines.estimate import Array, Result
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.inference.chibar import tail
 from ranef.inference.comparable import check_same_data, fits_of, same_criterion
-from ranef.inference.many import solve
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
 from ranef.model import design_of
@@ -209,7 +208,8 @@ def criteria(m: Fit, responses: Array) -> list[float | str]:
 
 def estimates(m: Fit, responses: Array) -> list[Result | str]:
     """Return the estimate of the model for each column of responses, (n, m), or why there is none."""
-    found = solve(design_of(m, "refits"), responses, m.call) if m.task.linear else [_one(m, y) for y in responses.T]
+    shared = not m.distribution.entry.ordinal and m.call.sampling_weights is None
+    found = m.engine.many(design_of(m, "refits"), responses, m.task) if shared else [_one(m, y) for y in responses.T]
     return [f"not converged: {x.outcome}" if not isinstance(x, str) and x.outcome != "converged" else x for x in found]
 
 

@@ -86,7 +86,8 @@ class VarCorr(Mapping[str, Covariance]):
     terms : tuple of Covariance
         In the order of the formula.
     sigma : float
-        Residual standard deviation of a gaussian model; NaN where there is none, or none that is one number.
+        Residual standard deviation of a gaussian model, or of the working response of a quasi-likelihood fit; NaN
+        where there is none, or none that is one number.
     """
 
     keys_: tuple[str, ...]
@@ -120,7 +121,7 @@ def varcorr(m: Fit) -> VarCorr:
     """Return the random effects' covariances of a fit."""
     covariances = zip(m.layout.terms, m.estimate.covariances, strict=True)
     found = tuple(_covariance(info, cov, _parameters(m, t)) for t, (info, cov) in enumerate(covariances))
-    sigma = m.sigma if m.distribution.is_gaussian_identity else float("nan")
+    sigma = m.sigma if m.distribution.is_gaussian_identity or m.method == "pql" else float("nan")
     return VarCorr(unique([info.key for info in m.layout.terms]), found, sigma, m.layout.kind)
 
 

@@ -25,7 +25,7 @@ MAX_INLINE = 6
 #: Messages whose content stands elsewhere in the summary.
 SHOWN = ("rows_dropped", "columns_dropped", "not_converged", "boundary")
 APPROXIMATIONS = {1: "Laplace approximation", 0: "joint modes"}
-METHODS = {"reml": "REML", "ml": "maximum likelihood"}
+METHODS = {"reml": "REML", "ml": "maximum likelihood", "pql": "penalised quasi-likelihood"}
 FRAMES = {"pyarrow": "pyarrow table", "dict": "dict of arrays"}
 
 
@@ -67,12 +67,16 @@ def _title(m: Fit) -> str:
     mixed = "mixed " if m.layout.terms else ""
     if m.task.linear:
         return f"Linear {mixed}model fit by {_method(m)}"
+    if m.method == "pql":
+        return f"Generalised linear mixed model fit by {METHODS[m.method]}"
     how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive Gauss-Hermite quadrature, {m.task.quadrature} nodes")
     kind = "Cumulative link" if m.distribution.entry.ordinal else "Generalised linear"
     return f"{kind} {mixed}model fit by {_method(m)}" + (f" ({how})" if m.layout.terms else "")
 
 
 def _method(m: Fit) -> str:
+    if m.call.survey.values:
+        return "pseudo-maximum likelihood"
     if not m.call.has_priors:
         return "penalised maximum likelihood" if m.call.penalty else METHODS[m.method]
     return "REML with priors" if m.method == "reml" else "maximum a posteriori"
@@ -85,7 +89,7 @@ def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     lines += [] if offset is None else [("Offset", _named(offset))]
     counts = m.call.frequency_weights
     lines += [] if counts is None else [("Weights", f"frequency weights {_named(counts)}")]
-    return (*lines, *_wishes(m))
+    return (*lines, *_survey(m), *_wishes(m))
 
 
 def _wishes(m: Fit) -> list[tuple[str, str]]:
@@ -96,6 +100,16 @@ def _wishes(m: Fit) -> list[tuple[str, str]]:
     priors = [f"{name} ~ {prior}" for name, prior in call.priors.items() if prior.of != "any"]
     priors += ["fixed effects ~ Jeffreys (Firth's penalty)"] if call.penalty else []
     return [(label, text) for label, text in (("Held", held), ("Tied", tied), ("Priors", "; ".join(priors))) if text]
+
+
+def _survey(m: Fit) -> list[tuple[str, str]]:
+    """Return the weights of a survey, where there are any."""
+    given = m.call.survey
+    if not given.values:
+        return []
+    named = ", ".join(f"{_named(value)} of {name!r}" for name, value in given.values.items())
+    scaling = f" (scaled to {given.scaling})" if given.scaling else ""
+    return [("Weights", f"sampling weights {named}{scaling}; standard errors are robust")]
 
 
 def _family(m: Fit) -> list[tuple[str, str]]:
@@ -171,6 +185,8 @@ def _certificate(m: Fit) -> str:
         return "Estimates in closed form."
     if not c.holds:
         return f"NOT CONVERGED: {c.outcome.value} (gradient {c.gradient:.1e}, {work})."
+    if m.method == "pql":
+        return f"The working model reproduces its linear predictor after {count(c.iterations, 'iteration')}."
     left = f"remaining decrease {abs(c.decrease):.1e}"
     return f"Optimum certified: gradient {c.gradient:.1e}, {left}, {work}."
 
@@ -184,6 +200,8 @@ def _messages(m: Fit) -> list[str]:
 
 
 def _criterion(m: Fit) -> Section:
+    if m.method == "pql":
+        return Section("", Table(("sigma", "df.resid"), ((general(m.sigma), f"{m.df_residual}"),), left=0))
     names = ("AIC", "BIC", "logLik", "-2*log(L)", "df.resid")
     cells = (*(fixed(v, 1) for v in (m.aic, m.bic, m.loglik, -2 * m.loglik)), f"{m.df_residual}")
     if m.method == "reml":

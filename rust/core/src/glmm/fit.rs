@@ -70,18 +70,18 @@ pub struct GlmmEvaluation {
 
 /// d deviance / d beta and / d theta (internal coordinates), / d Sigma by factor, / d pattern parameters, and the
 /// coefficients at the mode.
-struct Gradient {
-    beta: Vec<f64>,
-    theta: Vec<f64>,
-    sigma: Vec<Vec<f64>>,
-    shape: Vec<f64>,
-    mode: Vec<f64>,
+pub(super) struct Gradient {
+    pub(super) beta: Vec<f64>,
+    pub(super) theta: Vec<f64>,
+    pub(super) sigma: Vec<Vec<f64>>,
+    pub(super) shape: Vec<f64>,
+    pub(super) mode: Vec<f64>,
 }
 
 /// A model whose pattern is known; the rows are handed in with every call.
 pub struct Glmm {
     pub engine: Engine,
-    at: Option<Point>,
+    pub(super) at: Option<Point>,
 }
 
 impl Glmm {
@@ -206,7 +206,7 @@ impl Glmm {
         Ok(())
     }
 
-    fn report(&self, found: &search::Found) -> GlmmReport {
+    pub(super) fn report(&self, found: &search::Found) -> GlmmReport {
         let (e, m) = (&self.engine, &self.engine.model);
         let lambda = m.term_lambda(&found.point.lambda);
         let mut gradient = e.plan.user_gradient(&found.beta_gradient);
@@ -233,7 +233,7 @@ impl Glmm {
         }
     }
 
-    fn at(&self) -> Result<&Point, CoreError> {
+    pub(super) fn at(&self) -> Result<&Point, CoreError> {
         match &self.at {
             Some(p) => Ok(p),
             None => shape("the model has not been fitted yet"),
@@ -301,7 +301,7 @@ impl Glmm {
         self.engine.model.row_variances(n, &x, terms)
     }
 
-    fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
+    pub(super) fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
         if let Some(at) = self.at.take() {
             self.at = Some(self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?);
         }
@@ -310,7 +310,7 @@ impl Glmm {
 
     /// Derivatives of the deviance at (beta, Lambda), Lambda lifted to the floor where it is singular, and u. The search
     /// for the mode starts from that of the fit.
-    fn gradient(
+    pub(super) fn gradient(
         &mut self,
         rows: &GlmmRows<'_>,
         beta: &[f64],

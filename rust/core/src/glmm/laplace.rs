@@ -20,7 +20,7 @@ use super::constraint::Constraint;
 use super::fit::Method;
 use super::patterns::{self, Patterned};
 use super::penalty::{Item, Penalty};
-use super::quadrature::{self, Groups, Rule};
+use super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
 use crate::optimise::{invert, mul};
 
@@ -50,8 +50,10 @@ pub struct Engine {
     penalty_curvature: Vec<f64>,
     fixed: Vec<f64>,
     d3: Vec<f64>,
-    /// Quadrature nodes, if more than one.
-    pub rule: Option<Rule>,
+    /// Quadrature nodes, if more than one or where levels have weights.
+    pub quadrature: Option<Quadrature>,
+    /// Weights of the levels' log integrals by factor; empty where they count once.
+    pub level_weights: Vec<Vec<f64>>,
     /// Internal coefficients whose mode is found together with that of the random effects, and whether they are
     /// integrated out (restricted likelihood) or only profiled (lme4's nAGQ = 0).
     pub latent: Vec<usize>,
@@ -79,8 +81,20 @@ pub struct Point {
     pub penalty: Penalised,
     /// X'D1 at the mode.
     pub xg: Vec<f64>,
-    /// Posterior weights of the quadrature nodes (nodes x levels).
-    pub weights: Vec<Vec<f64>>,
+    /// Posterior weights of the quadrature nodes by depth and configuration.
+    pub weights: Vec<Vec<Vec<f64>>>,
+    /// Log-likelihood of every level of the outermost factor, where there is a quadrature.
+    pub groups: Vec<f64>,
+}
+
+/// The gradient of -log-likelihood in pieces: those of beta are X't - (Z'D2X)'(Lambda v).
+pub struct Parts {
+    /// n x K.
+    pub t: Vec<f64>,
+    /// Lambda v by factor (levels x cols).
+    pub moved: Vec<Vec<f64>>,
+    /// d / d M for Lambda (I + M), by factor (levels x (cols x cols)).
+    pub n: Vec<Vec<f64>>,
 }
 
 /// The penalty of a point: -2 log prior, its derivatives in the internal coefficients and in the pattern parameters, and
@@ -139,7 +153,8 @@ impl Engine {
             penalty_curvature: vec![],
             fixed: vec![],
             d3: vec![],
-            rule: None,
+            quadrature: None,
+            level_weights: vec![],
             latent: vec![],
             restricted: false,
             tolerance: INNER_TOLERANCE,
@@ -314,14 +329,12 @@ impl Engine {
             ));
         }
         let mut deviance = 2.0 * s.value + dot(&u, &u) + self.lmm().numeric.logdet;
-        let mut weights = vec![];
-        if let Some(rule) = &self.rule {
-            let groups = self.groups(lambda, &u)?;
-            for j in 0..rule.len() {
-                let b = quadrature::scaled(&lambda[0], &groups.at(rule.node(j)), groups.k);
-                weights.push(rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, None).0);
-            }
-            deviance = quadrature::combine(rule, &groups, &mut weights);
+        let (mut weights, mut groups_loglik) = (vec![], vec![]);
+        if let Some(q) = &self.quadrature {
+            let groups = self.groups(q, lambda, &u)?;
+            weights = self.node_weights(rows, q, &groups, lambda);
+            groups_loglik = q.combine(&groups, &mut weights);
+            deviance = -2.0 * groups_loglik.iter().sum::<f64>();
         }
         if self.restricted && !self.latent.is_empty() {
             let lx = self.joint_factor(lambda)?.1;
@@ -336,7 +349,17 @@ impl Engine {
         if !deviance.is_finite() {
             return Err(CoreError::NotFinite("the log-likelihood is not finite".into()));
         }
-        Ok(Point { beta, lambda: lambda.to_vec(), shape: shape.to_vec(), u, deviance, penalty, xg: s.xg, weights })
+        Ok(Point {
+            beta,
+            lambda: lambda.to_vec(),
+            shape: shape.to_vec(),
+            u,
+            deviance,
+            penalty,
+            xg: s.xg,
+            weights,
+            groups: groups_loglik,
+        })
     }
 
     /// The penalty at (beta, pattern parameters); `fixed` holds the predictors of beta.
@@ -407,32 +430,53 @@ impl Engine {
         Ok(())
     }
 
-    /// Use `points` quadrature nodes a dimension; the random effects must share one grouping factor.
+    /// Use `points` quadrature nodes a dimension; the grouping factors must be nested.
     pub fn set_quadrature(&mut self, points: usize) -> Result<(), CoreError> {
-        self.rule = None;
-        if points > 1 {
-            let [factor] = self.moments().factors.as_slice() else {
-                return crate::error::shape(format!(
-                    "quadrature={points} needs random effects of exactly one grouping factor, the model has {}; \
-                     use quadrature=1 (Laplace)",
-                    self.moments().factors.len()
-                ));
-            };
-            self.rule = Some(Rule::new(points, factor.cols)?);
+        self.quadrature = None;
+        if points > 1 || !self.level_weights.is_empty() {
+            self.quadrature = Some(self.nested(points)?);
         }
         Ok(())
     }
 
-    /// The groups of a model with one grouping factor, at the modes.
-    fn groups(&self, lambda: &[Vec<f64>], u: &[f64]) -> Result<Groups, CoreError> {
-        let (m, sym) = (self.moments(), &self.lmm().symbolic);
-        let k = m.factors[0].cols;
-        let mut by_level = vec![0.0; u.len()];
-        for (l, out) in by_level.chunks_exact_mut(k).enumerate() {
-            let at = sym.offset[sym.position[l] as usize] as usize;
-            out.copy_from_slice(&u[at..at + k]);
-        }
-        Groups::new(&m.factors[0].gram, &lambda[0], by_level, k)
+    /// The nested integrals of the model, `points` nodes a dimension.
+    pub fn nested(&self, points: usize) -> Result<Quadrature, CoreError> {
+        Quadrature::new(self.moments(), points, &self.level_weights, self.moments().n)
+    }
+
+    /// Curvature and modes along the chain.
+    fn groups(&self, q: &Quadrature, lambda: &[Vec<f64>], u: &[f64]) -> Result<Groups, CoreError> {
+        let by_depth = q.chain.factor.iter().map(|&f| self.by_level(f, u)).collect();
+        Groups::new(self.moments(), &q.chain, lambda, by_depth)
+    }
+
+    /// Entries of one factor (levels x cols) of a vector in elimination order.
+    fn by_level(&self, f: usize, u: &[f64]) -> Vec<f64> {
+        let (k, sym) = (self.moments().factors[f].cols, &self.lmm().symbolic);
+        let offset = |l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        (0..self.moments().factors[f].levels).flat_map(|l| u[offset(l)..offset(l) + k].iter().copied()).collect()
+    }
+
+    /// Log weights of all nodes by depth and configuration, the rows' log density at depth 0.
+    fn node_weights(
+        &self,
+        rows: &GlmmRows<'_>,
+        q: &Quadrature,
+        groups: &Groups,
+        lambda: &[Vec<f64>],
+    ) -> Vec<Vec<Vec<f64>>> {
+        let mut out: Vec<Vec<Vec<f64>>> = vec![vec![]; q.chain.depth()];
+        q.walk(groups, &mut |d, at, delta| {
+            let mut log = q.prior(groups, d, at, &delta[d]);
+            if d == 0 {
+                let b = q.effects(lambda, groups, delta);
+                let inner = q.chain.factor[0];
+                let value = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, None).0;
+                log.iter_mut().zip(&value).for_each(|(l, v)| *l -= v);
+            }
+            out[d].push(log);
+        });
+        out
     }
 
     /// Minimise h over u by Newton steps with step halving.
@@ -658,8 +702,9 @@ impl Engine {
                 return self.curvature(at, beta, n, inv);
             }
         }
-        if self.rule.is_some() {
-            if let Some((beta, n)) = self.quadrature_gradient(rows, at) {
+        if let Some(q) = &self.quadrature {
+            if let Ok(parts) = self.parts(rows, q, at) {
+                let (beta, n) = self.quadrature_gradient(rows, at, &parts);
                 return self.curvature(at, beta, n, inv);
             }
         }
@@ -685,61 +730,108 @@ impl Engine {
         self.curvature(at, beta, n, inv)
     }
 
-    /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`).
-    fn quadrature_gradient(&self, rows: &GlmmRows<'_>, at: &Point) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
-        let rule = self.rule.as_ref()?;
-        let lambda = &at.lambda[0];
-        let groups = self.groups(&at.lambda, &at.u).ok()?;
-        let (k, p) = (groups.k, self.plan.p());
-        let k2 = k * k;
-        let mut d1 = vec![0.0; rows.n * self.plan.k];
-        let mut sums = quadrature::Moments::zero(&groups);
-        for (j, pi) in at.weights.iter().enumerate() {
-            let u = groups.at(rule.node(j));
-            let b = quadrature::scaled(lambda, &u, k);
-            let (_, zg) = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, Some((pi, &mut d1)));
-            sums.add(lambda, rule.node(j), pi, &u, &zg, k);
-        }
-        let c = sums.effective_inverse(&groups);
-        let cov = Covariance { diag: vec![congruence(lambda, lambda, &c, k, k)], pairs: vec![], restricted: None };
-        let s = rows::skewness(&self.plan, self.moments(), rows, &cov, &self.d3);
-        let bs = quadrature::scaled(&transpose(lambda, k), &s.z[0], k);
-        let mut beta = rows::fixed_adjoint(&self.plan, rows, &d1);
-        beta.iter_mut().zip(&s.x).for_each(|(o, x)| *o += x);
-        let mut n = sums.direct;
-        let (mut v, mut hv) = (vec![0.0; k], vec![0.0; k]);
-        for l in 0..groups.levels() {
-            let (h, a) = (&groups.h[l * k2..(l + 1) * k2], &groups.a[l * k2..(l + 1) * k2]);
-            let total: Vec<f64> = (0..k).map(|i| sums.slope[l * k + i] + bs[l * k + i]).collect();
-            // v = H^-1 (slope + B's), H^-1 = A A'.
-            let half: Vec<f64> = (0..k).map(|t| (0..k).map(|i| a[i + t * k] * total[i]).sum()).collect();
-            for i in 0..k {
-                v[i] = (0..k).map(|t| a[i + t * k] * half[t]).sum();
-                hv[i] = total[i] - v[i];
+    /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`), in the pieces
+    /// that belong to rows and levels.
+    pub fn parts(&self, rows: &GlmmRows<'_>, q: &Quadrature, at: &Point) -> Result<Parts, CoreError> {
+        let groups = self.groups(q, &at.lambda, &at.u)?;
+        let (chain, lambda) = (&q.chain, &at.lambda);
+        let mut t = vec![0.0; rows.n * self.plan.k];
+        let mut sums = Sums::zero(chain);
+        q.walk(&groups, &mut |d, c, delta| {
+            let weight = &at.weights[d][c];
+            sums.prior(q, &groups, d, weight, delta);
+            if d == 0 {
+                let b = q.effects(lambda, &groups, delta);
+                let to = Some((weight.as_slice(), t.as_mut_slice()));
+                let inner = chain.factor[0];
+                let zg = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, to).1;
+                sums.rows(q, &groups, lambda, &zg, delta);
             }
-            let u = &groups.u[l * k..(l + 1) * k];
-            for j in 0..k {
-                for i in 0..k {
-                    n[i + j * k] += bs[l * k + i] * u[j] + u[i] * v[j] - hv[i] * u[j];
-                    let hc: f64 =
-                        (0..k).map(|t| (h[i + t * k] - if i == t { 1.0 } else { 0.0 }) * c[l * k2 + t + j * k]).sum();
-                    n[i + j * k] += hc;
+        });
+        let c = groups.adjoint(chain, sums.moved, &q.path());
+        let cov = self.covariance(lambda, &self.laid_out(q, &c));
+        let s = rows::skewness_rows(&self.plan, self.moments(), rows, &cov, &self.d3);
+        let bs = rows::random_adjoint(&self.plan, rows, &s);
+        t.iter_mut().zip(&s).for_each(|(t, s)| *t += s);
+        let mut n = groups.curved(chain, &c);
+        // v = H^-1 (slope + B's).
+        let mut total = self.project(lambda, &bs);
+        for (d, &f) in chain.factor.iter().enumerate() {
+            self.add_levels(f, &sums.slope[d], &mut total);
+        }
+        let mut v = total.clone();
+        self.solve(&mut v);
+        let bs = self.project(lambda, &bs);
+        for (d, &f) in chain.factor.iter().enumerate() {
+            let k = chain.cols[d];
+            let part = |x: &[f64]| self.by_level(f, x);
+            let (bs, total, v) = (part(&bs), part(&total), part(&v));
+            for (t, n) in n[d].iter_mut().enumerate() {
+                let (l, i, j) = (t / (k * k) * k, t % k, t / k % k);
+                let u = &groups.u[d][l..l + k];
+                *n += sums.direct[d][t] + (bs[l + i] - total[l + i] + v[l + i]) * u[j] + u[i] * v[l + j];
+            }
+            // The rule depends on the axes of Lambda, which stays lower triangular: only such changes count.
+            for n in n[d].chunks_exact_mut(k * k) {
+                for b in 0..k {
+                    (0..b).for_each(|a| n[a + b * k] = n[b + a * k]);
                 }
             }
-            let bv = quadrature::scaled(lambda, &v, k);
-            for (i, w) in bv.iter().enumerate() {
-                let zx = &self.moments().factors[0].zx[(l * k + i) * (p + 1)..][..p];
-                beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * w);
+        }
+        let mut by_factor = vec![vec![]; n.len()];
+        n.into_iter().zip(&chain.factor).for_each(|(n, &f)| by_factor[f] = n);
+        Ok(Parts { t, moved: self.effects(lambda, &v), n: by_factor })
+    }
+
+    /// Blocks along the chain in the layout of the selected inverse.
+    fn laid_out(&self, q: &Quadrature, c: &Blocks) -> SelectedInverse {
+        let m = self.moments();
+        let mut out = SelectedInverse {
+            diag: vec![vec![]; m.factors.len()],
+            pairs: m.pairs.iter().map(|p| vec![0.0; p.value.len()]).collect(),
+        };
+        for (d, &f) in q.chain.factor.iter().enumerate() {
+            out.diag[f] = c.diag[d].clone();
+            for (link, (values, e)) in q.chain.above[d].iter().zip(c.above[d].iter().zip(d + 1..)) {
+                let (k, ke) = (q.chain.cols[d], q.chain.cols[e]);
+                for (l, v) in values.chunks_exact(k * ke).enumerate().filter(|(l, _)| link.entry[*l] != NONE) {
+                    let to = &mut out.pairs[link.pair][link.entry[l] as usize * k * ke..][..k * ke];
+                    if link.inner_leads {
+                        (0..k * ke).for_each(|t| to[t] = v[t / k + (t % k) * ke]);
+                    } else {
+                        to.copy_from_slice(v);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Add numbers by level (levels x cols) of one factor to a vector in elimination order.
+    fn add_levels(&self, f: usize, a: &[f64], out: &mut [f64]) {
+        let (k, sym) = (self.moments().factors[f].cols, &self.lmm().symbolic);
+        for (l, a) in a.chunks_exact(k).enumerate() {
+            let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+            out[at..at + k].iter_mut().zip(a).for_each(|(o, a)| *o += a);
+        }
+    }
+
+    fn quadrature_gradient(&self, rows: &GlmmRows<'_>, at: &Point, parts: &Parts) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let p = self.plan.p();
+        let mut beta = rows::fixed_adjoint(&self.plan, rows, &parts.t, None);
+        for (factor, moved) in self.moments().factors.iter().zip(&parts.moved) {
+            for (zx, v) in factor.zx.chunks_exact(p + 1).zip(moved) {
+                beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * v);
             }
         }
         beta.iter_mut().for_each(|b| *b *= 2.0);
-        // The rule depends on the axes of Lambda, which stays lower triangular: only such changes count.
-        for b in 0..k {
-            for a in 0..b {
-                n[a + b * k] = n[b + a * k];
-            }
+        let mut n = vec![];
+        for (lambda, by_level) in at.lambda.iter().zip(&parts.n) {
+            let mut sum = vec![0.0; lambda.len()];
+            by_level.chunks_exact(lambda.len()).for_each(|b| sum.iter_mut().zip(b).for_each(|(s, b)| *s += b));
+            n.push(sum);
         }
-        Some((beta, vec![n]))
+        (beta, n)
     }
 
     fn gradient_matrices(&self, at: &Point, bt: &[f64], v: &[f64], inv: &SelectedInverse) -> Vec<Vec<f64>> {
@@ -932,10 +1024,6 @@ impl Engine {
         self.load(&mut s);
         s.zg
     }
-}
-
-fn transpose(a: &[f64], k: usize) -> Vec<f64> {
-    (0..k * k).map(|t| a[(t % k) * k + t / k]).collect()
 }
 
 /// A Z B' for every block.

@@ -7,13 +7,17 @@
 mod constraint;
 mod fit;
 mod laplace;
+mod many;
 mod patterns;
 mod penalty;
 mod quadrature;
 mod rows;
+mod scores;
 mod search;
 mod start;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
+pub use many::Refit;
 pub use penalty::{Item, Over, Target};
 pub use rows::{Component, Fixed, GlmmRows};
+pub use scores::Nodes;
