@@ -236,3 +236,12 @@ def test_few_groups_and_zeros_are_noted():
     assert "few_groups" in codes(table)
     singular = zoo.data().assign(y=np.tile([0.0, 1.0, 2.0], 20) + 0.1 * zoo.data()["x"], h=np.arange(60) // 15)
     assert "counted_zero" in codes(rf.anova(lmm("y ~ x", data=singular), lmm("y ~ x + (1 | h)", data=singular)))
+
+
+# ---- values, ties and priors -----------------------------------------------------------------------------------------
+
+
+def test_fits_with_priors_are_refused():
+    a, b = lmm("y ~ x", method="ml"), lmm("y ~ x + (1 | g)", method="ml", prior="blme")
+    with pytest.raises(NotAvailableError, match="does not maximise its likelihood"):
+        rf.anova(a, b)

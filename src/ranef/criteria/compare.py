@@ -95,7 +95,7 @@ def scores(fits: Sequence[Fit], criterion: str, chat: float | None) -> dict[str,
     if not np.isfinite(chat) or chat <= 0:
         raise OptionError(f"chat={chat!r} must be a positive number")
     count = np.array([m.npar + 1.0 for m in fits])  # the overdispersion is estimated too
-    quasi = numbers(m.criterion for m in fits) / max(chat, 1.0) + 2 * count
+    quasi = numbers(-2 * m.loglik for m in fits) / max(chat, 1.0) + 2 * count
     left = np.array([float(m.nobs) for m in fits]) - count - 1
     with np.errstate(divide="ignore"):
         small = np.where(left > 0, 2 * count * (count + 1) / np.where(left > 0, left, 1.0), np.inf)

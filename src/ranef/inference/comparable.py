@@ -38,10 +38,12 @@ def fits_of(given: Sequence[Any], what: str) -> list[Fit]:
 
 
 def text_of(m: Fit) -> str:
-    """Return a model in one line: its formula, those of other components where they say something, its family."""
+    """Return a model in one line: its formula, those of other components where they say something, values and ties."""
     said = [f"{p.name} {p.formula}" for p in m.spec.parts if p.formula is not None and not p.formula.is_constant]
     zeros = [f"{p.name} {p.formula}" for p in m.spec.parts if p.name == "zero_inflation" and p.formula is not None]
-    return "; ".join([str(m.formula), *dict.fromkeys([*said, *zeros])])
+    held = [f"{name} = {value:g}" for name, value in m.call.wanted.items()]
+    tied = [" = ".join(group) for group in m.call.equal or ()]
+    return "; ".join([str(m.formula), *dict.fromkeys([*said, *zeros]), *held, *tied])
 
 
 def names_of_models(fits: Sequence[Fit]) -> list[str]:
@@ -52,6 +54,20 @@ def names_of_models(fits: Sequence[Fit]) -> list[str]:
         if len(set(values)) > 1:
             texts = [f"{text}; {value}" for text, value in zip(texts, values, strict=True)]
     return texts
+
+
+def check_no_priors(fits: Sequence[Fit], what: str) -> None:
+    """Raise if a fit has priors or a penalty: its estimates do not maximise the likelihood that is compared.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if any(m.call.has_priors or m.call.penalty for m in fits):
+        raise NotAvailableError(
+            f"{what}: a fit with prior= or penalty= does not maximise its likelihood, so the ratio of likelihoods is no "
+            f"test; compare m.update(prior=None, penalty=None), or information criteria"
+        )
 
 
 # ---- the data --------------------------------------------------------------------------------------------------------
