@@ -55,6 +55,8 @@ LAZY = {
     "pb_test": "ranef.inference.pb_test",
     "ranova": "ranef.inference.ranova",
     "vuong": "ranef.criteria.vuong",
+    "Profile": "ranef.inference.profile",
+    "profile": "ranef.inference.profile",
     "plot": "",
     "datasets": "",
 }

@@ -16,4 +16,5 @@ mod start;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
 pub use penalty::{Item, Over, Target};
+pub(crate) use laplace::{Engine, INNER_TOLERANCE};
 pub use rows::{Component, Fixed, GlmmRows};
