@@ -51,6 +51,8 @@ LAZY = {
     "exact_rlrt": "ranef.inference.exact",
     "contrast": "ranef.inference.contrasts",
     "fit_many": "ranef.inference.many",
+    "Bootstrap": "ranef.inference.bootstrap",
+    "bootstrap": "ranef.inference.bootstrap",
     "ManyFits": "ranef.inference.many",
     "pb_test": "ranef.inference.pb_test",
     "ranova": "ranef.inference.ranova",

@@ -218,21 +218,53 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
     return [p for p in known if p.label in asked or p.term in asked]
 
 
-def values(m: Fit, estimate: Any = None) -> Array:
-    """Return the values of all parameters at an estimate (default: the fit's), in the order of `parameters`."""
-    e = m.estimate if estimate is None else estimate
-    out = [np.asarray(e.beta, dtype=float)]
-    natural: dict[int, list[float]] = {}
-    for term, _, _, value in e.natural:
-        natural.setdefault(term, []).append(value)
-    for t, (info, cov) in enumerate(zip(m.varcorr().values(), e.covariances, strict=True)):
-        out.append(np.array(natural.get(t, [])) if info.structured else _moments(cov, info.pairs))
-    if has_residual(m.varcorr()):
-        out.append(np.array([e.sigma]))
-    return np.concatenate(out)
+def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
+    """Return the values of all parameters at several points, (r, parameters), in the order of `parameters`.
+
+    Parameters
+    ----------
+    m : Fit
+        Whose parameters they are.
+    beta : (r, p) array
+        Coefficients of all components.
+    theta : (r, m) array
+        Entries of the absolute roots of the covariances, then parameters of structures.
+    sigma : (r,) array
+        Residual standard deviations; looked at in linear models only.
+    """
+    columns: list[Array] = list(beta.T)
+    known = parameters(m)
+    first, own = 0, sum(len(places(t)) for t in m.varcorr().values())
+    for term in m.varcorr().values():
+        if term.structured:
+            mine = known[len(columns) : len(columns) + len(term.parameters)]
+            columns += [_natural(p, theta[:, own + j]) for j, p in enumerate(mine)]
+            own += len(term.parameters)
+            continue
+        columns += _moments(theta, term, first)
+        first += len(places(term))
+    if m.task.linear:
+        columns.append(sigma)
+    elif len(known) > len(columns):
+        columns.append(_natural(known[-1], beta[:, known[-1].hold[1][0]]))
+    return np.column_stack(columns)
 
 
-def _moments(cov: Array, pairs: list[tuple[int, int]]) -> Array:
-    sd = np.sqrt(np.diag(cov))
+def _natural(p: Parameter, column: Array) -> Array:
+    return np.full(len(column), np.nan) if p.refused else np.asarray(p.transform.forward(column))
+
+
+def _moments(theta: Array, term: Covariance, first: int) -> list[Array]:
+    rows = [theta[:, list(r)] for r in rows_of(term, first)]
+    sds = [np.sqrt((r**2).sum(axis=1)) for r in rows]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.append(sd, [np.clip(cov[i, j] / (sd[i] * sd[j]), -1, 1) for i, j in pairs])
+        cors = [(rows[i][:, : rows[j].shape[1]] * rows[j]).sum(axis=1) / (sds[i] * sds[j]) for i, j in term.pairs]
+    return sds + [np.clip(c, -1, 1) for c in cors]
+
+
+def of_estimates(m: Fit, found: Sequence[Any]) -> Array:
+    """Return the values of all parameters of several estimates of one model, (r, parameters)."""
+    beta = np.array([e.beta for e in found])
+    sigma = np.array([e.sigma for e in found])
+    theta = np.array([e.theta for e in found])
+    return table(m, beta, theta * sigma[:, None] if m.task.linear else theta, sigma)

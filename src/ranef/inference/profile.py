@@ -19,10 +19,9 @@ from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
-from ranef.inference.parameters import SCALES, Parameter, parameters, places, rows_of, select
+from ranef.inference.parameters import SCALES, Parameter, parameters, select, table
 from ranef.inference.progress import Progress
 from ranef.inference.satterthwaite import LOCK
-from ranef.inference.varcorr import Covariance
 from ranef.inference.wald import quantile
 
 if TYPE_CHECKING:
@@ -435,38 +434,13 @@ def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str) 
 def _along(m: Fit, record: Mapping[str, Any], scale: str) -> dict[str, Array]:
     """Return every parameter at each point of a curve."""
     x, beta = np.asarray(record["x"]), np.asarray(record["beta"])
-    own = x[:, :-1] if m.task.linear else x[:, x.shape[1] - len(m.theta) :]
-    columns: list[Array] = list(beta.T)
-    first, structural = 0, sum(len(places(t)) for t in m.varcorr().values())
-    known = parameters(m)
-    for term in m.varcorr().values():
-        if term.structured:
-            at = len(columns)
-            columns += [
-                np.asarray(known[at + j].transform.forward(own[:, structural + j])) if not known[at + j].refused
-                else np.full(len(x), np.nan)
-                for j in range(len(term.parameters))
-            ]  # fmt: skip
-            structural += len(term.parameters)
-            continue
-        columns += _moments(own, term, first)
-        first += len(places(term))
-    if m.task.linear:
-        columns.append(np.exp(x[:, -1]))
-    elif len(known) > len(columns):
-        columns.append(np.exp(beta[:, known[-1].hold[1][0]]) if not known[-1].refused else np.full(len(x), np.nan))
-    return {p.label: _rescaled(p, c, scale) for p, c in zip(known, columns, strict=True)}
+    linear, count = m.task.linear, len(m.theta)
+    theta = x[:, :-1] if linear else x[:, x.shape[1] - count :]
+    columns = table(m, beta, theta, np.exp(x[:, -1]) if linear else np.ones(len(x)))
+    return {p.label: _rescaled(p, c, scale) for p, c in zip(parameters(m), columns.T, strict=True)}
 
 
 def _rescaled(p: Parameter, column: Array, scale: str) -> Array:
     if p.kind != "sd" or scale == "sd":
         return np.array(column)
     return column**2 if scale == "variance" else _log(column)
-
-
-def _moments(own: Array, term: Covariance, first: int) -> list[Array]:
-    rows = [own[:, list(r)] for r in rows_of(term, first)]
-    sds = [np.sqrt((r**2).sum(axis=1)) for r in rows]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cors = [(rows[i][:, : rows[j].shape[1]] * rows[j]).sum(axis=1) / (sds[i] * sds[j]) for i, j in term.pairs]
-    return sds + cors
