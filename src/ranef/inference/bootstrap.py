@@ -221,7 +221,7 @@ def bootstrap(
     re: str = "new",
     levels: str | Sequence[str] | None = None,
     hccme: str = "hc2",
-    auxiliary: str = "rademacher",
+    auxiliary: str = "mammen",
     max_failures: float = 0.25,
 ) -> Bootstrap:
     """Bootstrap a fit.
@@ -250,7 +250,8 @@ def bootstrap(
     levels : str or sequence of str, optional
         Cases: what is resampled, of the nested grouping factors and "rows"; default the outermost grouping factor.
     hccme, auxiliary : str
-        Wild: "hc2" or "hc3"; "rademacher" or "mammen".
+        Wild: "hc2" or "hc3"; "mammen" or "rademacher". Signs (Rademacher) leave the products of residuals within a group as
+        they are: replicates of standard deviations then hardly vary, and only the fixed effects' are of use.
     max_failures : float
         Share of failed replicates above which intervals are refused.
 

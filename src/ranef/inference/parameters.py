@@ -268,3 +268,8 @@ def of_estimates(m: Fit, found: Sequence[Any]) -> Array:
     sigma = np.array([e.sigma for e in found])
     theta = np.array([e.theta for e in found])
     return table(m, beta, theta * sigma[:, None] if m.task.linear else theta, sigma)
+
+
+def values(m: Fit) -> Array:
+    """Return the values of all parameters of a fit, in the order of `parameters`."""
+    return of_estimates(m, [m.estimate])[0]
