@@ -237,8 +237,8 @@ def bootstrap(
         Replicates.
     kind : "parametric" | "residual" | "cases" | "wild"
         Responses drawn from the model; rescaled modes and residuals drawn with replacement (Carpenter, Goldstein &
-        Rasbash 2003); groups of rows drawn with replacement (van der Leeden, Meijer & Busing 2008); residuals of each group
-        times a random sign (Modugno & Giannerini 2015). "residual" and "wild" are for linear models.
+        Rasbash 2003); groups of rows drawn with replacement (van der Leeden, Meijer & Busing 2008); residuals of each
+        group times a random sign (Modugno & Giannerini 2015). "residual" and "wild" are for linear models.
     seed : int, optional
         Same seed, same replicates, whatever the number of threads.
     threads : int, optional
@@ -250,8 +250,8 @@ def bootstrap(
     levels : str or sequence of str, optional
         Cases: what is resampled, of the nested grouping factors and "rows"; default the outermost grouping factor.
     hccme, auxiliary : str
-        Wild: "hc2" or "hc3"; "mammen" or "rademacher". Signs (Rademacher) leave the products of residuals within a group as
-        they are: replicates of standard deviations then hardly vary, and only the fixed effects' are of use.
+        Wild: "hc2" or "hc3"; "mammen" or "rademacher". Signs (Rademacher) leave the products of residuals within a
+        group as they are: replicates of standard deviations then hardly vary, and only the fixed effects' are of use.
     max_failures : float
         Share of failed replicates above which intervals are refused.
 
@@ -338,9 +338,7 @@ def named(value: Any) -> tuple[tuple[str, ...], Array]:
 Make = Callable[[int], "Array | Design"]
 
 
-def _source(
-    m: Fit, kind: str, seed: int, re: str, levels: Any, hccme: str, auxiliary: str
-) -> tuple[Make]:
+def _source(m: Fit, kind: str, seed: int, re: str, levels: Any, hccme: str, auxiliary: str) -> tuple[Make]:
     """Return the function from the number of a replicate to its response, or to its design for cases."""
     streams = resampling.Streams(seed)
     draw: Callable[[np.random.Generator], Any]

@@ -2,9 +2,9 @@
 
 How far to trust them (Bolker's GLMM FAQ, "Testing hypotheses"; each costs more and assumes less than the one before):
 
-    "wald"      estimate -+ quantile x standard error. Assumes a quadratic log-likelihood; fixed effects of linear models
-                use t quantiles with the fit's degrees of freedom. Standard deviations are taken on the log scale and
-                correlations on Fisher's z scale; on the boundary there is none.
+    "wald"      estimate -+ quantile x standard error. Assumes a quadratic log-likelihood; fixed effects of linear
+                models use t quantiles with the fit's degrees of freedom. Standard deviations are taken on the log
+                scale and correlations on Fisher's z scale; on the boundary there is none.
     "profile"   where the profile deviance exceeds its minimum by the chi-square quantile. Follows the shape of the
                 likelihood; ends reach 0 and +-1; still asymptotic.
     "boot"      quantiles of refits to simulated responses (`bootstrap`). Follows the sampling distribution itself.
@@ -34,7 +34,19 @@ POINTS = 4  # of each side of a curve of which only the ends are wanted
 OPTIONS = {
     "wald": (),
     "profile": ("points", "progress"),
-    "boot": ("n", "seed", "kind", "threads", "progress", "re", "levels", "hccme", "auxiliary", "max_failures", "interval"),
+    "boot": (
+        "n",
+        "seed",
+        "kind",
+        "threads",
+        "progress",
+        "re",
+        "levels",
+        "hccme",
+        "auxiliary",
+        "max_failures",
+        "interval",
+    ),
 }
 
 
@@ -52,9 +64,9 @@ def confint(
     m : Fit
     level : float
     method : "wald" | "profile" | "boot"
-        In the order of cost and of trust (Bolker's GLMM FAQ): Wald intervals assume a quadratic likelihood, which is poor
-        for variances and small samples; profiles follow the likelihood; the parametric bootstrap follows the sampling
-        distribution. The last two agree with likelihood ratio tests where Wald does not.
+        In the order of cost and of trust (Bolker's GLMM FAQ): Wald intervals assume a quadratic likelihood, which is
+        poor for variances and small samples; profiles follow the likelihood; the parametric bootstrap follows the
+        sampling distribution. The last two agree with likelihood ratio tests where Wald does not.
     which : None, "fixed", "random", or names
         Labels ("sd__Days | Subject") or terms as in `tidy` ("sd__Days"); default all parameters.
     **options
@@ -64,8 +76,8 @@ def confint(
     Returns
     -------
     data frame
-        `parameter, effect, component, group, term, estimate, conf_low, conf_high`. The estimates are the fit's; profiles of
-        a REML fit are those of its maximum likelihood fit, as lme4's.
+        `parameter, effect, component, group, term, estimate, conf_low, conf_high`. The estimates are the fit's;
+        profiles of a REML fit are those of its maximum likelihood fit, as lme4's.
 
     Raises
     ------
@@ -117,8 +129,8 @@ def refuse_modes(which: Any, what: str) -> None:
     """
     if which == "ran_vals":
         raise NotAvailableError(
-            f"{what}: conditional modes are predictions of random variables, not parameters: there is no null hypothesis "
-            f"to test and no p-value, profile or bootstrap interval of them; m.ranef(std_error=True) and "
+            f"{what}: conditional modes are predictions of random variables, not parameters: there is no null "
+            f"hypothesis to test and no p-value, profile or bootstrap interval of them; m.ranef(std_error=True) and "
             f"tidy('ran_vals', conf_int=True) give conditional standard deviations and normal intervals"
         )
 

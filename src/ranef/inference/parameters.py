@@ -1,7 +1,7 @@
-"""The parameters of a fit as profiles, bootstraps and intervals speak of them: names, values, and where the core has them.
+"""The parameters of a fit as profiles, bootstraps and intervals speak of them: names, values, places in the core.
 
-One list for every engine: coefficients of all components, then standard deviations and correlations of each term (or the
-parameters of its structure), then the residual standard deviation. The rows are those of `tidy` in the same order.
+One list for every engine: coefficients of all components, then standard deviations and correlations of each term (or
+the parameters of its structure), then the residual standard deviation. The rows are those of `tidy` in the same order.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def coefficients(m: Fit) -> list[Parameter]:
 
 
 def covariances(m: Fit) -> list[Parameter]:
-    """Standard deviations and correlations of each term, or the parameters of its structure."""
+    """Return standard deviations and correlations of each term, or the parameters of its structure."""
     out: list[Parameter] = []
     first, own = 0, sum(len(places(t)) for t in m.varcorr().values())
     for key, term in m.varcorr().items():

@@ -1,19 +1,20 @@
 """Permutation tests that respect groups, and cluster-based ones for time series.
 
 Fixed effects (Freedman & Lane 1983; blocks as Winkler et al. 2014, 2015): residuals of the model without the term are
-rearranged in a way the null hypothesis leaves their distribution unchanged, added to its fitted values, and the full model is
-fitted again. Which rearrangement that is depends on where the term varies:
+rearranged in a way the null hypothesis leaves their distribution unchanged, added to its fitted values, and the full
+model is fitted again. Which rearrangement that is depends on where the term varies:
 
-    "within"      rows change places within their group: a term that varies within the innermost groups, residuals exchangeable
-                  there (random intercepts)
-    "flip"        all residuals of a group change sign together: a term with a random slope of its own, symmetric residuals
+    "within"      rows change places within their group: a term that varies within the innermost groups, residuals
+                  exchangeable there (random intercepts)
+    "flip"        all residuals of a group change sign together: a term with a random slope of its own, symmetric
+    residuals
     "between"     groups of equal size change places as wholes, inside the next grouping factor outwards: a term that is
                   constant within them
-    "covariate"   the term's columns change places in that way and the response stays (Draper & Stoneman 1966): groups of
-                  unequal size or crossed with others, and models other than linear ones
+    "covariate"   the term's columns change places in that way and the response stays (Draper & Stoneman 1966): groups
+                  of unequal size or crossed with others, and models other than linear ones
 
-Random effects (Samuh, Grilli, Rampichini, Salmaso & Lunardon 2012; Lee & Braun 2012): the likelihood ratio of the models with
-and without the term, for residuals of the model without it in random order.
+Random effects (Samuh, Grilli, Rampichini, Salmaso & Lunardon 2012; Lee & Braun 2012): the likelihood ratio of the
+models with and without the term, for residuals of the model without it in random order.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines import linear
-from ranef.engines.estimate import Array
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError, nearest
-from ranef.frame.design import Block, Design, matrix
+from ranef.frame.design import Array, Block, Design, matrix
 from ranef.inference.progress import Progress
 from ranef.inference.resampling import Streams, hierarchy, is_nested, noise_scale, outermost, seed_of
 from ranef.inference.varcorr import unique
@@ -60,7 +60,8 @@ class PermutationTest:
     null : (n,) array
         Statistics under permutation; of an exact test all there are, the data's own included.
     p_value : float
-        Exact: share of `null` at least as large; else (1 + how many) / (1 + n), which is never 0 (Phipson & Smyth 2010).
+        Exact: share of `null` at least as large; else (1 + how many) / (1 + n), which is never 0 (Phipson & Smyth
+        2010).
     exact : bool
         Whether all rearrangements were enumerated.
     scheme : str
@@ -82,7 +83,9 @@ class PermutationTest:
     seed: int | None
 
     def __repr__(self) -> str:
-        how = f"all {len(self.null)} rearrangements" if self.exact else f"{len(self.null)} permutations, seed {self.seed}"
+        how = (
+            f"all {len(self.null)} rearrangements" if self.exact else f"{len(self.null)} permutations, seed {self.seed}"
+        )
         failed = f", {self.failures} failed" if self.failures else ""
         return (
             f"permutation test of {self.term}: {self.statistic} = {self.observed:.5g}, p = {self.p_value:.4g}\n"
@@ -179,8 +182,9 @@ class Placement:
 def placement(design: Design, x: Array, within: Any) -> Placement:
     """Return what is exchangeable where the columns `x` have no effect.
 
-    The units are the levels of the finest grouping factor in which the term is constant; they change places inside the next
-    grouping factor outwards. A term that varies inside the innermost factor is tested by rows inside its levels.
+    The units are the levels of the finest grouping factor in which the term is constant; they change places inside
+    the next grouping factor outwards. A term that varies inside the innermost factor is tested by rows inside its
+    levels.
 
     Raises
     ------
@@ -247,7 +251,7 @@ def columns_of(m: Fit, term: str) -> list[int]:
 
 
 def _owner(name: str, terms: Sequence[Any]) -> Any:
-    """Return the term whose factors' labels a coefficient's name is made of: the one with most factors, then letters."""
+    """Return the term whose factors' labels a coefficient's name is made of: most factors first, then most letters."""
     fits = [t for t in terms if re.fullmatch(":".join(f"{re.escape(f.label)}.*" for f in t.factors), name, re.DOTALL)]
     return max(fits, key=lambda t: (len(t.factors), len(t.label)), default=None)
 
@@ -305,8 +309,8 @@ def permutation_test(
     n : int
         Permutations; where there are no more than `n` + 1 rearrangements in all, they are enumerated.
     within : str or array, optional
-        The groups: a grouping factor of the model, or one value a row. Default: by where the term varies, see `placement`
-        (random terms: all rows change places).
+        The groups: a grouping factor of the model, or one value a row. Default: by where the term varies, see
+        `placement` (random terms: all rows change places).
     scheme : "within" | "between" | "flip" | "covariate", optional
         How data are rearranged, see the notes; default by where the term varies.
     seed : int, optional
@@ -325,11 +329,12 @@ def permutation_test(
 
     Notes
     -----
-    "within": rows change places within groups (terms that vary there; exact under random intercepts). "flip": groups change
-    sign (terms with a random slope; symmetric errors). "between": groups of equal size change places (terms constant within
-    groups). "covariate": the term's columns change places instead of residuals. With nuisance covariates the first three are
-    Freedman & Lane's (1983): asymptotically exact. Random terms: residuals of the smaller model change places
-    (Samuh et al. 2012); other random effects stay at their modes, which makes the test approximate.
+    "within": rows change places within groups (terms that vary there; exact under random intercepts). "flip": groups
+    change sign (terms with a random slope; symmetric errors). "between": groups of equal size change places (terms
+    constant within groups). "covariate": the term's columns change places instead of residuals. With nuisance
+    covariates the first three are Freedman & Lane's (1983): asymptotically exact. Random terms: residuals of the
+    smaller model change places (Samuh et al. 2012); other random effects stay at their modes, which makes the test
+    approximate.
 
     Examples
     --------
@@ -394,7 +399,7 @@ def _fixed_plan(m: Fit, term: str, within: Any, scheme: str | None) -> Plan:
     text = f"{f'values of {term}' if how == 'covariate' else 'residuals'} {described(design, place, how)}"
     if how == "covariate":
         return Plan(moves, name, observed, lambda batch: _by_covariate(m, design, at, kept, batch), text)
-    fitted, left = reduced(design, at, np.asarray(design.y)[:, None], m.core, m.method == "reml", place)
+    fitted, left = reduced(design, at, np.asarray(design.y)[:, None], m.method == "reml", place)
     spread = noise_scale(design)
 
     def of(batch: list[tuple[Array, Array]]) -> Array:
@@ -430,8 +435,9 @@ def _scheme(m: Fit, design: Design, kept: Sequence[int], place: Placement, asked
     if asked in ("within", "between") and (asked == "within") != (place.units is None):
         is_within = place.units is None
         raise OptionError(
-            f"permutation_test: the term {'varies' if is_within else 'is constant'} within {place.label or place.unit}, "
-            f"so scheme={asked!r} does not test it; use {'within' if is_within else 'between'!r}"
+            f"permutation_test: the term {'varies' if is_within else 'is constant'} within "
+            f"{place.label or place.unit}, so scheme={asked!r} does not test it; use "
+            f"{'within' if is_within else 'between'!r}"
         )
     if asked == "between" and default == "covariate":
         raise OptionError("permutation_test: scheme='between' needs groups of equal size; use 'covariate'")
@@ -460,9 +466,7 @@ def is_constant(x: Array, codes: Array) -> bool:
     return bool((x == x[first[codes]]).all())
 
 
-def reduced(
-    design: Design, at: Sequence[int], y: Array, core: Any, reml: bool, place: Placement
-) -> tuple[Array, Array]:
+def reduced(design: Design, at: Sequence[int], y: Array, reml: bool, place: Placement) -> tuple[Array, Array]:
     """Fitted values of each response, (n, m), without the columns `at`, and residuals times sqrt(w).
 
     The conditional modes of factors crossed with the groups stay in the fitted values: they cannot change places there.
@@ -569,7 +573,9 @@ def _random_plan(m: Fit, at: int, within: Any) -> Plan:
         return np.array(failed)
 
     place = f" within levels of {label}" if label else ""
-    return Plan(Rearrangement(codes, "within"), "LRT", observed, of, f"residuals of the model without it permuted{place}")
+    return Plan(
+        Rearrangement(codes, "within"), "LRT", observed, of, f"residuals of the model without it permuted{place}"
+    )
 
 
 def _effects(design: Design, b: Sequence[Array], which: Sequence[bool]) -> Array:

@@ -1,4 +1,4 @@
-"""Cluster-based permutation test of an effect over time (Maris & Oostenveld 2007), a mixed model at every time point."""
+"""Cluster-based permutation test of an effect over time (Maris & Oostenveld 2007), a mixed model at every time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 
 from ranef.call import build_call, make_call
 from ranef.engines import linear
-from ranef.engines.estimate import Array
 from ranef.errors import DataError, NotAvailableError, OptionError, nearest
-from ranef.frame.design import Design, matrix
+from ranef.frame.design import Array, Design, matrix
 from ranef.inference.frames import to_frame
 from ranef.inference.many import columns_of as responses_of
 from ranef.inference.many import one_sided, unusable
@@ -90,7 +89,9 @@ class ClusterTest:
         return to_frame(columns, self.kind)
 
     def __repr__(self) -> str:
-        how = f"all {len(self.null)} rearrangements" if self.exact else f"{len(self.null)} permutations, seed {self.seed}"
+        how = (
+            f"all {len(self.null)} rearrangements" if self.exact else f"{len(self.null)} permutations, seed {self.seed}"
+        )
         head = f"cluster permutation test of {self.coefficient}: |t| > {self.threshold:.4g} at {len(self.times)} times"
         rows = [
             f"  {self.times[a]} to {self.times[b]}: mass {mass:.5g}, p = {p:.4g}"
@@ -144,9 +145,9 @@ def cluster_permutation_test(
 
     Notes
     -----
-    Whole series are rearranged, the same way at all times, so that their autocorrelation stays (see `permutation_test` for
-    how); the largest mass of each permutation is the reference for every cluster. A cluster's p-value speaks of the cluster,
-    not of where it begins and ends (Sassenhagen & Draschkow 2019).
+    Whole series are rearranged, the same way at all times, so that their autocorrelation stays (see
+    `permutation_test` for how); the largest mass of each permutation is the reference for every cluster. A cluster's
+    p-value speaks of the cluster, not of where it begins and ends (Sassenhagen & Draschkow 2019).
 
     Examples
     --------
@@ -214,12 +215,13 @@ class Series:
         how = default_scheme(design, {name}, place)
         if how == "covariate":
             raise NotAvailableError(
-                f"cluster_permutation_test: {name} is constant within levels of {place.unit}, which differ in size or are "
-                f"crossed with others, so that series cannot change places; average them to one series a level, or give within="
+                f"cluster_permutation_test: {name} is constant within levels of {place.unit}, which differ in size or "
+                f"are crossed with others, so that series cannot change places; average them to one series a level, or "
+                f"give within="
             )
         moves = rearrangement(design, place, how)
         observed = self.statistics(core, self.y)
-        fitted, left = reduced(design, [self.at], self.y, core, self.reml, place)
+        fitted, left = reduced(design, [self.at], self.y, self.reml, place)
         exact = moves.log_count <= math.log(n + 1) + 1e-9
         number = None if exact else seed_of(seed, "cluster_permutation_test")
         null = self._null(core, moves, (fitted, left), (n, number), progress)

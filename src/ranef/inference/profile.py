@@ -1,8 +1,8 @@
 """Profiles of the likelihood: the least deviance at every value of a parameter, and the intervals that follow.
 
 zeta(v) = sign(v - v_hat) sqrt(d(v) - d_hat), where d(v) is the deviance (-2 log-likelihood) minimised over all other
-parameters with the parameter held at v, is approximately standard normal at the true value (Bates & Watts 1988, sec. 6.1;
-Bates, Maechler, Bolker & Walker 2015, sec. 5.1). The core follows the curves; here they get names and scales.
+parameters with the parameter held at v, is approximately standard normal at the true value (Bates & Watts 1988, sec.
+6.1; Bates, Maechler, Bolker & Walker 2015, sec. 5.1). The core follows the curves; here they get names and scales.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LEVELS = (0.9, 0.95, 0.99)
 LONG = 0.1  # seconds for the start of profiles from which parameters are done one by one, with progress
 CLOSE = 0.15  # zeta: nodes nearer than this to an exact one are left out
+HALVINGS = 52  # of a bracket: to the last digit
 LOWER = 1e-3  # a deviance this much below that of the fit is worth saying
 
 
@@ -75,8 +76,7 @@ class Curve:
 
     def at(self, zeta: Any) -> Any:
         """Value at which zeta is reached, by cubic Hermite interpolation; NaN outside the curve."""
-        raw = np.vectorize(self._raw_at, otypes=[float])(zeta)
-        return scaled(self.parameter, self.scale).forward(raw)
+        return scaled(self.parameter, self.scale).forward(self._raw_at(np.asarray(zeta, dtype=float)))
 
     def zeta_at(self, value: Any) -> Any:
         """Return zeta at values, by cubic Hermite interpolation; NaN outside the curve."""
@@ -97,8 +97,8 @@ class Curve:
         kind = self.ends[side]
         if kind == "reached":
             raise OptionError(
-                f"this profile of {self.parameter.label!r} reaches zeta = {abs(last):.3g}, level needs {abs(zeta):.3g}: "
-                f"make it with a higher level="
+                f"this profile of {self.parameter.label!r} reaches zeta = {abs(last):.3g}, level needs "
+                f"{abs(zeta):.3g}: make it with a higher level="
             )
         if kind == "bound":
             return float(self.value[side])
@@ -114,17 +114,17 @@ class Curve:
         da, db = self.slope[i] * h, self.slope[i + 1] * h
         return a + t * (da + t * (3 * (b - a) - 2 * da - db + t * (2 * (a - b) + da + db)))
 
-    def _raw_at(self, zeta: float) -> float:
-        if not self.zeta[0] <= zeta <= self.zeta[-1]:
-            return math.nan
-        i = int(np.clip(np.searchsorted(self.zeta, zeta, side="right") - 1, 0, max(len(self.zeta) - 2, 0)))
-        if len(self.raw) == 1 or zeta == self.zeta[i]:
-            return float(self.raw[i])
-        low, high = self.raw[i], self.raw[i + 1]
-        for _ in range(60):
+    def _raw_at(self, zeta: Array) -> Array:
+        """Bisection: between nodes the interpolant need not have a closed inverse."""
+        inside = (zeta >= self.zeta[0]) & (zeta <= self.zeta[-1])
+        wanted = np.where(inside, zeta, self.zeta[0])
+        i = np.clip(np.searchsorted(self.zeta, wanted, side="right") - 1, 0, max(len(self.zeta) - 2, 0))
+        low, high = self.raw[i], self.raw[np.minimum(i + 1, len(self.raw) - 1)]
+        for _ in range(HALVINGS):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if self._hermite(np.array([middle]))[0] < zeta else (low, middle)
-        return float(0.5 * (low + high))
+            below = self._hermite(middle) < wanted
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return np.where(inside, 0.5 * (low + high), np.nan)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -254,8 +254,8 @@ def profile(
     Parameters
     ----------
     m : Fit
-        A fit. One by REML is profiled by maximum likelihood, from its own maximum (as lme4 does): restricted likelihoods
-        with different fixed effects cannot be compared.
+        A fit. One by REML is profiled by maximum likelihood, from its own maximum (as lme4 does): restricted
+        likelihoods with different fixed effects cannot be compared.
     which : None, "fixed", "random", or names
         Labels ("sd__Days | Subject") or terms as in `tidy` ("sd__Days"); default all parameters.
     level : float
@@ -280,8 +280,8 @@ def profile(
 
     Notes
     -----
-    Profile intervals do not assume a quadratic likelihood: for variances and for small samples they are better than Wald
-    intervals, and cheaper than a bootstrap (Bolker's GLMM FAQ ranks Wald < profile < parametric bootstrap).
+    Profile intervals do not assume a quadratic likelihood: for variances and for small samples they are better than
+    Wald intervals, and cheaper than a bootstrap (Bolker's GLMM FAQ ranks Wald < profile < parametric bootstrap).
 
     Examples
     --------
@@ -377,8 +377,8 @@ def _linear(m: Fit) -> Tracer:
 def _laplace(m: Fit) -> Tracer:
     if m.task.quadrature == 0:
         raise NotAvailableError(
-            "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood of "
-            "the coefficients; fit with quadrature=1"
+            "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood "
+            "of the coefficients; fit with quadrature=1"
         )
     if not hasattr(m.core, "profile"):
         raise NotAvailableError("profile: a slim fit of a generalised model keeps no rows; use the fit before slim()")

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef import _core
-from ranef.engines.estimate import Array
 from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
-from ranef.frame.design import Block, Component, Design, GroupTerm, Levels, matrix
+from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, matrix
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def noise_scale(design: Design) -> Array | float:
 
 
 def parametric(m: Fit, re: str) -> Draw:
-    """New random effects (or the modes) and new residuals, all normal."""
+    """Draw new random effects (or keep the modes) and new residuals, all normal."""
     if not m.task.linear:
         return lambda rng: m.simulate(1, re=re, seed=rng)[:, 0]
     design = design_of(m, "bootstrap")
@@ -140,8 +139,9 @@ def symmetric_root(a: Array, power: float) -> Array:
 def wild(m: Fit, hccme: str, auxiliary: str) -> Draw:
     """Residuals of the population mean keep their place; each group's get one random sign or factor.
 
-    Modugno & Giannerini (2015): y*_j = X_j beta + v_j w_j with v_j the residuals y - X beta divided by (1 - h)^(1/2) (hc2)
-    or 1 - h (hc3), h the leverages of X, and w_j of mean 0 and variance 1: +-1 (Rademacher) or Mammen's two points.
+    Modugno & Giannerini (2015): y*_j = X_j beta + v_j w_j with v_j the residuals y - X beta divided by (1 - h)^(1/2)
+    (hc2) or 1 - h (hc3), h the leverages of X, and w_j of mean 0 and variance 1: +-1 (Rademacher) or Mammen's two
+    points.
     """
     if hccme not in HCCME or auxiliary not in AUXILIARY:
         raise OptionError(f"bootstrap: hccme={hccme!r}, auxiliary={auxiliary!r}; known: {HCCME} and {AUXILIARY}")
@@ -180,7 +180,7 @@ def factors(rng: np.random.Generator, groups: int, auxiliary: str) -> Array:
 
 
 def hierarchy(design: Design) -> tuple[list[GroupTerm], list[GroupTerm]]:
-    """Grouping factors from the outermost inwards, each nested in the one before, and those crossed with them."""
+    """Return grouping factors from the outermost inwards, each nested in the last, and those crossed with them."""
     unique = list({t.label: t for t in design.terms}.values())
     chain: list[GroupTerm] = []
     crossed: list[GroupTerm] = []

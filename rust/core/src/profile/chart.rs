@@ -3,9 +3,11 @@
 //! A surface has coordinates x. A chart writes x as a function of the held value v and free coordinates y, so that the
 //! constrained search is an unconstrained one. Rows T_i of a lower triangular root T of a covariance matrix give
 //!     sd_i     = |T_i|:             T_i = v w / |w|
-//!     cor_ij   = sin v:             T_j = s (sin v a + cos v c),  a = T_i / |T_i|,  c the unit vector along w - (w'a) a
-//! Both are smooth at a standard deviation of 0 and at correlations of +-1; the length of w is a coordinate without
-//! effect.
+//!     cor_ij   = sin v:             T_i = |q| q,  T_j = t^2 (sin v a + cos v c),  a = q / |q|,
+//!                                   c the unit vector along w - (w'a) a
+//! Both are smooth at correlations of +-1 and where a standard deviation is 0 (there the deviance has a slope in the
+//! standard deviation, so its square root is the coordinate: a correlation far from the estimate may be had for the price
+//! of a zero variance). The length of w is a coordinate without effect.
 
 use crate::linear::dot;
 
@@ -58,7 +60,8 @@ impl Chart {
         let taken: Vec<usize> = match &hold {
             Hold::Outside => vec![],
             Hold::Coordinate(j) | Hold::Contrast { pivot: j, .. } => vec![*j],
-            Hold::Row(r) | Hold::Pair(_, r) => r.clone(),
+            Hold::Row(r) => r.clone(),
+            Hold::Pair(i, j) => i.iter().chain(j).copied().collect(),
         };
         let free = (0..size).filter(|j| !taken.contains(j) && !frozen[*j]).collect();
         Chart { hold, free, size }
@@ -81,10 +84,12 @@ impl Chart {
                 r.iter().zip(rest).for_each(|(&j, w)| x[j] = v * w / length);
             }
             Hold::Pair(i, j) => {
-                let p = Plane::new(i, j, &x, &rest[1..])?;
+                let (q, rest) = rest.split_at(i.len());
+                let p = Plane::new(q, &rest[1..])?;
                 let (sin, cos) = v.sin_cos();
+                i.iter().zip(q).for_each(|(&i, q)| x[i] = p.first * q);
                 for (t, &at) in j.iter().enumerate() {
-                    x[at] = rest[0] * (sin * p.a[t] + cos * p.c[t]);
+                    x[at] = rest[0] * rest[0] * (sin * p.a[t] + cos * p.c[t]);
                 }
             }
         }
@@ -115,7 +120,8 @@ impl Chart {
                     w = (0..row.len()).map(|t| if t + 1 == row.len() { 1.0 } else { 0.0 }).collect();
                 }
                 let l = norm(&w).unwrap_or(1.0);
-                y.push(s);
+                y.extend(first.iter().map(|v| v / length.sqrt()));
+                y.push(s.sqrt());
                 y.extend(w.iter().map(|w| w / l));
             }
             _ => {}
@@ -124,7 +130,7 @@ impl Chart {
     }
 
     /// (d / dy, d / dv) from d / dx.
-    pub fn pull(&self, v: f64, y: &[f64], x: &[f64], g: &[f64]) -> Option<(Vec<f64>, f64)> {
+    pub fn pull(&self, v: f64, y: &[f64], g: &[f64]) -> Option<(Vec<f64>, f64)> {
         let mut g = g.to_vec();
         let rest = &y[self.free.len()..];
         let mut more = vec![];
@@ -143,15 +149,18 @@ impl Chart {
                 more = own.iter().zip(rest).map(|(g, w)| v * (g - along * w / length) / length).collect();
             }
             Hold::Pair(i, j) => {
-                let p = Plane::new(i, j, x, &rest[1..])?;
-                let (s, (sin, cos)) = (rest[0], v.sin_cos());
+                let (q, rest) = rest.split_at(i.len());
+                let p = Plane::new(q, &rest[1..])?;
+                let (s, (sin, cos)) = (rest[0] * rest[0], v.sin_cos());
                 let own: Vec<f64> = j.iter().map(|&j| g[j]).collect();
                 let (ga, gc) = (dot(&own, &p.a), dot(&own, &p.c));
                 along = s * (cos * ga - sin * gc);
-                more.push(sin * ga + cos * gc);
                 let (w, da) = p.pull(&own, s * sin, s * cos, &rest[1..]);
+                let first: Vec<f64> = i.iter().map(|&i| g[i]).collect();
+                let radial = dot(&first, q) / p.first;
+                more.extend((0..q.len()).map(|t| p.first * first[t] + radial * q[t] + da[t]));
+                more.push(2.0 * rest[0] * (sin * ga + cos * gc));
                 more.extend(w);
-                i.iter().zip(&da).for_each(|(&i, d)| g[i] += d);
             }
         }
         let mut out: Vec<f64> = self.free.iter().map(|&j| g[j]).collect();
@@ -164,7 +173,7 @@ impl Chart {
 struct Plane {
     a: Vec<f64>,
     c: Vec<f64>,
-    /// |T_i|, |w - (w'a) a| and w'a.
+    /// |q|, |w - (w'a) a| and w'a.
     first: f64,
     second: f64,
     along: f64,
@@ -172,18 +181,17 @@ struct Plane {
 }
 
 impl Plane {
-    fn new(i: &[usize], j: &[usize], x: &[f64], w: &[f64]) -> Option<Self> {
-        let row: Vec<f64> = i.iter().map(|&i| x[i]).collect();
-        let first = norm(&row)?;
-        let mut a: Vec<f64> = row.iter().map(|v| v / first).collect();
-        a.resize(j.len(), 0.0);
+    fn new(q: &[f64], w: &[f64]) -> Option<Self> {
+        let first = norm(q)?;
+        let mut a: Vec<f64> = q.iter().map(|v| v / first).collect();
+        a.resize(w.len(), 0.0);
         let along = dot(w, &a);
         let u: Vec<f64> = w.iter().zip(&a).map(|(w, a)| w - along * a).collect();
         let second = norm(&u)?;
-        Some(Plane { c: u.iter().map(|u| u / second).collect(), a, first, second, along, shorter: i.len() })
+        Some(Plane { c: u.iter().map(|u| u / second).collect(), a, first, second, along, shorter: q.len() })
     }
 
-    /// (d / dw, d / dT_i) for T_j = on a + off c.
+    /// (d / dw, d / dq by way of a) for T_j = on a + off c.
     fn pull(&self, g: &[f64], on: f64, off: f64, w: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let gc = dot(g, &self.c);
         let gu: Vec<f64> = g.iter().zip(&self.c).map(|(g, c)| off * (g - gc * c) / self.second).collect();
@@ -219,7 +227,7 @@ mod tests {
         let y = chart.coordinates(&x0);
         let f = |v: f64, y: &[f64]| value(&chart.base(v, y).unwrap()).0;
         let x = chart.base(v, &y).unwrap();
-        let (gy, gv) = chart.pull(v, &y, &x, &value(&x).1).unwrap();
+        let (gy, gv) = chart.pull(v, &y, &value(&x).1).unwrap();
         let h = 1e-6;
         assert!((gv - (f(v + h, &y) - f(v - h, &y)) / (2.0 * h)).abs() < 1e-7);
         for t in 0..y.len() {

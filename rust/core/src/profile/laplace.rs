@@ -118,6 +118,10 @@ impl Surface for Laplace<'_, '_> {
         self.sizes.clone()
     }
 
+    fn difference(&self) -> f64 {
+        1e-3
+    }
+
     fn even(&self) -> Vec<usize> {
         let p = self.engine.plan.p();
         self.engine.model.diagonal().into_iter().map(|j| j + p).collect()

@@ -160,6 +160,10 @@ impl Surface for Linear {
         out
     }
 
+    fn difference(&self) -> f64 {
+        1e-4
+    }
+
     fn even(&self) -> Vec<usize> {
         self.model.diagonal()
     }

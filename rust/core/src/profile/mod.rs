@@ -25,6 +25,8 @@ pub trait Surface {
     fn coefficients(&self) -> Vec<f64>;
     /// Natural size of each coordinate at x.
     fn scale(&self, x: &[f64]) -> Vec<f64>;
+    /// Steps of difference quotients of the gradient, in units of a coordinate's own precision.
+    fn difference(&self) -> f64;
     /// Coordinates at whose zero the deviance is flat because only their square counts.
     fn even(&self) -> Vec<usize>;
     /// Rounding error of the deviance.
@@ -127,8 +129,9 @@ pub fn hessian<S: Surface>(surface: &mut S, x: &[f64], frozen: &[bool]) -> Resul
     let scale = surface.scale(x);
     let mut h = vec![0.0; n * n];
     for j in (0..n).filter(|&j| !frozen[j]) {
-        let mut step = 1e-3 * scale[j];
-        for attempt in 0..4 {
+        let share = surface.difference();
+        let mut step = share * scale[j];
+        for attempt in 0..5 {
             let mut side = |sign: f64| {
                 let mut moved = x.to_vec();
                 moved[j] += sign * step;
@@ -136,10 +139,16 @@ pub fn hessian<S: Surface>(surface: &mut S, x: &[f64], frozen: &[bool]) -> Resul
             };
             match (side(1.0), side(-1.0)) {
                 (Ok(up), Ok(down)) => {
+                    // The step that the curvature asks for: columns far from zero make coordinates stiff.
+                    let wanted = share / (0.25 * (up.1[j] - down.1[j]) / step).max(1e-300).sqrt();
+                    if attempt < 2 && wanted < 0.3 * step {
+                        step = wanted;
+                        continue;
+                    }
                     (0..n).for_each(|i| h[i + j * n] = (up.1[i] - down.1[i]) / (2.0 * step));
                     break;
                 }
-                (Err(e), _) | (_, Err(e)) if attempt == 3 => return Err(e),
+                (Err(e), _) | (_, Err(e)) if attempt == 4 => return Err(e),
                 _ => step *= 0.1,
             }
         }
@@ -197,7 +206,7 @@ impl<S: Surface> Tracer<'_, S> {
         for i in 0..n {
             let mut unit = vec![0.0; n];
             unit[i] = 1.0;
-            let Some((gy, gv)) = self.chart.pull(v, &y, x, &unit) else {
+            let Some((gy, gv)) = self.chart.pull(v, &y, &unit) else {
                 return Err(CoreError::NotFinite("this parameter has no profile here".into()));
             };
             rows[i * (m + 1)..][..m].copy_from_slice(&gy);
@@ -235,7 +244,7 @@ impl<S: Surface> Tracer<'_, S> {
             let lost = || CoreError::NotFinite("the coordinates end here".into());
             let x = chart.base(v, y).ok_or_else(lost)?;
             let (deviance, g, held) = surface.at(&x, v)?;
-            let (gradient, along) = chart.pull(v, y, &x, &g).ok_or_else(lost)?;
+            let (gradient, along) = chart.pull(v, y, &g).ok_or_else(lost)?;
             Ok(Value { deviance, gradient, along: along + held })
         };
         let found = match minimise(&mut f, y, b, 1e-10 + 0.01 * noise, noise) {
