@@ -25,44 +25,57 @@ if TYPE_CHECKING:
     from ranef.criteria.vuong import vuong
     from ranef.diagnose.accuracy import LaplaceCheck, laplace_check
     from ranef.inference.anova import anova
+    from ranef.inference.bootstrap import Bootstrap, bootstrap
+    from ranef.inference.confint import confint
     from ranef.inference.contrasts import contrast
     from ranef.inference.dropping import add1, drop1
     from ranef.inference.exact import exact_lrt, exact_rlrt
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
     from ranef.inference.pb_test import pb_test
+    from ranef.inference.permutation import permutation_test
+    from ranef.inference.permutation_clusters import cluster_permutation_test
+    from ranef.inference.profile import Profile, profile
     from ranef.inference.ranova import ranova
 
     __version__: str
 
 LAZY = {
-    "average": "ranef.criteria.average",
-    "caic": "ranef.criteria.caic",
-    "compare": "ranef.criteria.compare",
-    "icc": "ranef.criteria.icc",
-    "partial_r2": "ranef.criteria.partial_r2",
-    "r2": "ranef.criteria.r2",
-    "repeatability": "ranef.criteria.repeatability",
-    "variance_decomposition": "ranef.criteria.variances",
     "add1": "ranef.inference.dropping",
     "all_fit": "ranef.inference.optimizers",
     "anova": "ranef.inference.anova",
+    "average": "ranef.criteria.average",
+    "bootstrap": "ranef.inference.bootstrap",
+    "Bootstrap": "ranef.inference.bootstrap",
+    "caic": "ranef.criteria.caic",
+    "cluster_permutation_test": "ranef.inference.permutation_clusters",
+    "compare": "ranef.criteria.compare",
+    "confint": "ranef.inference.confint",
+    "contrast": "ranef.inference.contrasts",
+    "datasets": "",
     "drop1": "ranef.inference.dropping",
     "exact_lrt": "ranef.inference.exact",
     "exact_rlrt": "ranef.inference.exact",
-    "contrast": "ranef.inference.contrasts",
     "fit_many": "ranef.inference.many",
-    "ManyFits": "ranef.inference.many",
-    "pb_test": "ranef.inference.pb_test",
-    "ranova": "ranef.inference.ranova",
-    "vuong": "ranef.criteria.vuong",
-    "LaplaceCheck": "ranef.diagnose.accuracy",
+    "icc": "ranef.criteria.icc",
     "laplace_check": "ranef.diagnose.accuracy",
+    "LaplaceCheck": "ranef.diagnose.accuracy",
+    "ManyFits": "ranef.inference.many",
+    "partial_r2": "ranef.criteria.partial_r2",
+    "pb_test": "ranef.inference.pb_test",
+    "permutation_test": "ranef.inference.permutation",
     "plot": "",
-    "datasets": "",
+    "Profile": "ranef.inference.profile",
+    "profile": "ranef.inference.profile",
+    "r2": "ranef.criteria.r2",
+    "ranova": "ranef.inference.ranova",
+    "repeatability": "ranef.criteria.repeatability",
+    "variance_decomposition": "ranef.criteria.variances",
+    "vuong": "ranef.criteria.vuong",
 }
 
 __all__ = [
+    "Bootstrap",
     "Certificate",
     "Control",
     "ConvergenceWarning",
@@ -72,6 +85,7 @@ __all__ = [
     "LaplaceCheck",
     "LaplaceEstimate",
     "ManyFits",
+    "Profile",
     "RanefError",
     "RanefWarning",
     "SeparationWarning",
@@ -80,8 +94,11 @@ __all__ = [
     "all_fit",
     "anova",
     "average",
+    "bootstrap",
     "caic",
+    "cluster_permutation_test",
     "compare",
+    "confint",
     "contrast",
     "datasets",
     "drop1",
@@ -96,8 +113,10 @@ __all__ = [
     "parse",
     "partial_r2",
     "pb_test",
+    "permutation_test",
     "plot",
     "prior",
+    "profile",
     "r2",
     "ranova",
     "repeatability",

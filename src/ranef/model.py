@@ -559,6 +559,7 @@ class Fit:
         conf_level: float = 0.95,
         method: str = "wald",
         ddf: str | None = None,
+        **options: Any,
     ) -> Any:
         """Estimates as a frame with broom.mixed's columns.
 
@@ -571,16 +572,18 @@ class Fit:
             no value is a hypothesis).
         conf_int, conf_level : bool, float
             Add `conf_low`, `conf_high`.
-        method : "wald"
-            How the intervals are made.
+        method : "wald" | "profile" | "boot"
+            How the intervals are made; each costs more and assumes less than the one before, see `ranef.confint`.
         ddf : str, optional
             Degrees of freedom of the fixed effects: "satterthwaite" (the default of linear models), "kenward-roger"
             (with its adjusted standard errors), "inner-outer", "between-within", "residual", "inf" (the default of
             others).
+        **options
+            Of `ranef.confint`: `n`, `seed`, `interval` … of the bootstrap.
         """
         from ranef.inference.tables import tidy
 
-        return tidy(self, effects, conf_int, conf_level, method, ddf)
+        return tidy(self, effects, conf_int, conf_level, method, ddf, options)
 
     def glance(self) -> Any:
         """One row of figures about the whole fit."""

@@ -15,6 +15,7 @@ pub mod kenward_roger;
 pub mod linear;
 pub mod optimise;
 pub mod prior;
+pub mod profile;
 pub mod special;
 pub mod start;
 pub mod structure;

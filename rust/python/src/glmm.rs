@@ -7,6 +7,8 @@ use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Term};
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Start, Target};
 use ranef_core::prior::Prior;
+use ranef_core::optimise::Stop;
+use ranef_core::profile::{Laplace, Request};
 use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
@@ -15,6 +17,8 @@ use crate::family::{family_from, DataArrays};
 use crate::lmm::{
     floats, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector, Pool,
 };
+
+use crate::profile;
 
 struct ComponentArrays<'py> {
     blocks: Vec<(BlockArrays<'py>, usize)>,
@@ -313,6 +317,57 @@ impl Glmm {
         let core = &mut self.core;
         let r = solve(py, &self.pool, || core.stand(&rows, &beta, &theta, method))?;
         report(py, r)
+    }
+
+    /// The point (beta, theta), an optimum by maximum likelihood, as the centre of profiles.
+    fn profile_centre<'py>(
+        &mut self,
+        py: Python<'py>,
+        beta: Vec<f64>,
+        theta: Vec<f64>,
+        quadrature: usize,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (method, stop) = (method_of("ml", quadrature)?, Stop::default());
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let c = search(py, &self.pool, &stop, true, || Laplace::centre(core, &rows, &beta, &theta, method, &stop))?;
+        profile::centre(py, c)
+    }
+
+    /// Curves of parameters; `targets` are values of |zeta|, true where exactly that value is wanted. The core is left
+    /// elsewhere: `adopt` brings it back.
+    #[allow(clippy::too_many_arguments)]
+    fn profile<'py>(
+        &mut self,
+        py: Python<'py>,
+        x: PyReadonlyArray1<'py, f64>,
+        deviance: f64,
+        hessian: PyReadonlyArray2<'py, f64>,
+        frozen: Vec<bool>,
+        asked: Vec<profile::Asked>,
+        targets: Vec<(f64, bool)>,
+        quadrature: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let (method, stop) = (method_of("ml", quadrature)?, Stop::default());
+        let centre = profile::centre_from(&x, deviance, &hessian, frozen)?;
+        let mut requests = vec![];
+        for a in &asked {
+            let hold = if a.0 == "beta" {
+                let found = a.1.first().filter(|j| **j < self.held.p).and_then(|&j| Laplace::contrast(&self.core, j));
+                found.ok_or_else(|| PyValueError::new_err("profile: there is no such coefficient"))?
+            } else {
+                profile::hold(a, self.rank(), centre.x.len())?
+            };
+            requests.push(Request::new(hold, &centre.x, a.3, a.4));
+        }
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let found = search(py, &self.pool, &stop, true, || {
+            Laplace::curves(core, &rows, &centre, &requests, &targets, (method, &stop))
+        })?;
+        profile::curves(py, found)
     }
 
     /// Log-likelihood and its gradient in (beta, theta).

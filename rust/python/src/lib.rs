@@ -6,6 +6,7 @@ mod family;
 mod glmm;
 mod lmm;
 mod prior;
+mod profile;
 mod tools;
 
 use pyo3::prelude::*;

@@ -14,11 +14,13 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use ranef_core::design::{Block, Codes};
 use ranef_core::fit::{Model, Report};
 use ranef_core::optimise::{Boundary, Options, Outcome, Stop};
+use ranef_core::profile::{Hold, Linear, Request};
 use ranef_core::CoreError;
 use rayon::ThreadPool;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, RowArrays};
 use crate::errors::to_python;
+use crate::profile;
 
 /// None is the default pool (all processors).
 pub type Pool = Option<Arc<ThreadPool>>;
@@ -476,6 +478,48 @@ impl Lmm {
             }
         }
         Ok(out)
+    }
+
+    /// The optimum by maximum likelihood from theta, as the centre of profiles. The model itself stays where it is.
+    fn profile_centre<'py>(
+        &self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let opts = self::options(options)?;
+        let theta = floats(&theta)?;
+        let model = &self.model;
+        let long = is_long(self.n(), self.flops());
+        let c = search(py, &self.pool, &opts.stop, long, || Linear::centre(model, theta, &opts))?;
+        profile::centre(py, c)
+    }
+
+    /// Curves of parameters; `targets` are values of |zeta|, true where exactly that value is wanted.
+    fn profile<'py>(
+        &self,
+        py: Python<'py>,
+        x: PyReadonlyArray1<'py, f64>,
+        deviance: f64,
+        hessian: PyReadonlyArray2<'py, f64>,
+        asked: Vec<profile::Asked>,
+        targets: Vec<(f64, bool)>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let size = self.model.theta_len() + 1;
+        let centre = profile::centre_from(&x, deviance, &hessian, vec![false; size])?;
+        let mut requests = vec![];
+        for a in &asked {
+            let outside = a.0 == "beta";
+            if outside && a.1.first().is_none_or(|j| !self.model.lmm.moments.kept.contains(j)) {
+                return Err(PyValueError::new_err("profile: there is no such coefficient"));
+            }
+            let hold = if outside { Hold::Outside } else { profile::hold(a, 0, size)? };
+            requests.push((Request::new(hold, &centre.x, a.3, a.4), outside.then(|| a.1[0])));
+        }
+        let (model, stop) = (&self.model, Stop::default());
+        let long = is_long(self.n(), 100.0 * self.flops());
+        let found = search(py, &self.pool, &stop, long, || Linear::curves(model, &centre, &requests, &targets, &stop))?;
+        profile::curves(py, found)
     }
 
     fn moments_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike
 from ranef.engines.estimate import Array
 from ranef.errors import OptionError
 
+#: How intervals are made, see `confint`.
+METHODS = ("wald", "profile", "boot")
+
 
 def p_value(statistic: Array, df: Array) -> Array:
     """Two-sided p-value."""
