@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::panel::{chunk_bounds, sparse_entries, Panel, PANEL};
 use super::plan::{packed3, Plan};
-use super::{GlmmRows, MAX_K};
+use super::GlmmRows;
 use crate::design::Moments;
 
 /// X'a and Z'a for one number a row and predictor.
@@ -127,13 +127,14 @@ fn skewness_range(
     let mut w = vec![0.0; k * cov.restricted.as_ref().map_or(0, |r| r.len())];
     let mut panel = Panel::new(plan, 0);
     let mut entries = vec![];
+    let (mut sq, mut s) = (vec![0.0; k * k], vec![0.0; k]);
     let mut start = from;
     while start < to {
         let n = PANEL.min(to - start);
         panel.fill_z(plan, rows, start, n);
         panel.fill_x(plan, rows, start, n);
         for r in 0..n {
-            let mut sq = [0.0; MAX_K * MAX_K];
+            sq.fill(0.0);
             for (f, zf) in plan.z.iter().enumerate() {
                 if zf.intercept {
                     sq[zf.columns[0].component * (k + 1)] += cov.diag[f][panel.codes[f][r] as usize];
@@ -181,11 +182,10 @@ fn skewness_range(
                 }
             }
             let d = &d3[(start + r) * k3..(start + r + 1) * k3];
-            let mut s = [0.0; MAX_K];
             if k == 1 {
                 s[0] = 0.5 * d[0] * sq[0];
             }
-            for (t, s) in s[..k].iter_mut().enumerate().filter(|_| k > 1) {
+            for (t, s) in s.iter_mut().enumerate().filter(|_| k > 1) {
                 *s = 0.5 * (0..k * k).map(|ab| d[third[ab * k + t]] * sq[ab]).sum::<f64>();
             }
             for (c, xp) in plan.x.iter().enumerate() {

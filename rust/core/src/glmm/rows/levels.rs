@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::panel::{add_random, chunk_bounds, Panel, PANEL};
+use super::panel::{add_random, chunk_bounds, Panel};
 use super::plan::Plan;
 use super::GlmmRows;
 use crate::family::Family;
@@ -36,11 +36,12 @@ pub fn level_pass(
     let run = |(from, to, d1): (usize, usize, &mut [f64])| {
         let mut value = vec![0.0; zf.levels];
         let mut zg = vec![0.0; if pi.is_some() { zf.levels * cols } else { 0 }];
-        let mut panel = Panel::new(plan, stride);
+        let size = family.panel().min(to - from);
+        let mut panel = Panel::of(size, plan, stride);
         let effects = [b.to_vec()];
         let mut start = from;
         while start < to {
-            let n = PANEL.min(to - start);
+            let n = size.min(to - start);
             panel.fill_z(plan, rows, start, n);
             panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
             add_random(plan, &mut panel, &effects, n);
