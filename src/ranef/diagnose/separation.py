@@ -37,6 +37,8 @@ def separated(m: Fit) -> tuple[str, ...]:
 
 def _applies(m: Fit) -> bool:
     support = m.distribution.entry.support
+    if m.design is not None and m.design.randomised is not None:
+        return False  # answers of either kind come from everybody
     return support == "binomial" or (support == "count" and m.link == "log" and not m.distribution.zero_inflation)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "is_linear",
     "layout_of",
     "make_control",
+    "predictors_of",
 ]
 
 
@@ -48,6 +49,11 @@ def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], fre
 def engine_of(task: Task) -> Engine:
     """Return the engine that a task is for."""
     return linear.ENGINE if task.linear else laplace.ENGINE
+
+
+def predictors_of(design: Design, task: Task) -> list[str]:
+    """Return the names of the linear predictors that have formulas."""
+    return [c.name for c in laplace.named(design, task.family)]
 
 
 def layout_of(design: Design, task: Task) -> list[tuple[str, tuple[str, ...]]]:

@@ -12,6 +12,7 @@ from ranef.families.table import ZERO, Entry, entries, names
 
 PREFIXES = ("truncated_", "hurdle_", "zero_inflated_", "zero_truncated_", "zi_", "zt_")
 THRESHOLDS = ("flexible", "symmetric", "equidistant")
+SCALE = "scale"
 MEANS = ("mu", "conditional", "conditional_mean")
 
 
@@ -33,6 +34,10 @@ class Distribution:
         Number of ordered categories; 0 for other families.
     threshold : str
         How thresholds are arranged: "flexible", "symmetric" or "equidistant".
+    scaled : bool
+        Whether an ordinal family has a scale.
+    levels : tuple of str
+        The categories of a multinomial response but the first, which name its predictors.
     inflated_by : str
         The formula that a name such as "hurdle_poisson" implies for the zero part; "" for none.
     """
@@ -43,6 +48,8 @@ class Distribution:
     zero_inflation: bool = False
     categories: int = 0
     threshold: str = "flexible"
+    scaled: bool = False
+    levels: tuple[str, ...] = ()
     inflated_by: str = ""
 
     @property
@@ -58,12 +65,20 @@ class Distribution:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that have a linear predictor, in the core's order."""
-        return (*(p.name for p in self.entry.parameters), *((ZERO,) if self.zero_inflation else ()))
+        if self.levels:
+            return self.levels
+        own = (p.name for p in self.entry.parameters if self.scaled or p.name != SCALE or not self.entry.ordinal)
+        return (*own, *((ZERO,) if self.zero_inflation else ()))
 
     @property
     def plain_mean(self) -> bool:
         """Whether the mean is the first parameter, untouched by zeros."""
-        return not (self.zero_inflation or self.truncated or self.entry.ordinal)
+        return not (self.zero_inflation or self.truncated or self.categorical)
+
+    @property
+    def categorical(self) -> bool:
+        """Whether responses are categories, ordered or not."""
+        return self.entry.ordinal or self.entry.nominal
 
     @property
     def is_gaussian_identity(self) -> bool:
@@ -73,10 +88,11 @@ class Distribution:
     @property
     def spec(self) -> dict[str, Any]:
         """What the core is told."""
-        thresholds = ["identity", "identity"] if self.entry.ordinal else []
+        own = self.links[: 1 + self.scaled] if self.categorical else self.links
         return {
             "name": self.entry.name,
-            "links": [*self.links, *thresholds, *(["logit"] if self.zero_inflation else [])],
+            "links": [*own, *(["logit"] if self.zero_inflation else [])],
+            "scaled": self.scaled,
             "zero_inflation": self.zero_inflation,
             "truncated": self.truncated,
             "constants": {},
@@ -85,7 +101,7 @@ class Distribution:
 
     def link_of(self, parameter: str) -> Link:
         """Return the link of a parameter."""
-        if parameter == ZERO:
+        if parameter == ZERO or self.levels:
             return link_of("logit")
         at = self.position(parameter)
         link = link_of(self.links[at])
@@ -158,7 +174,7 @@ def with_links(family: Distribution, link: Any) -> Distribution:
     for parameter, name in asked.items():
         if not isinstance(name, str):
             raise ArgumentError(f"link= takes a name such as 'log', not {type(name).__name__}")
-        at = family.position(str(parameter))
+        at = replace(family, scaled=family.entry.ordinal).position(str(parameter))
         row = family.entry.parameters[at]
         wanted = ALIASES.get(name, name)
         if wanted not in row.links:

@@ -25,13 +25,16 @@ SUPPORTS = {
     "a number strictly between 0 and 1": "unit",
     "a number from 0 to 1": "closed_unit",
     "a category code": "ordinal",
+    "a category without order": "nominal",
 }
 ALIASES = {
     "gaussian": ("Gaussian",), "nbinom2": ("negative.binomial", "nb2", "negbin"), "nbinom1": ("nb1",),
-    "student_t": ("t_family",), "cumulative": ("clmm", "sratio_cumulative"), "genpois": ("generalized.poisson",),
+    "student_t": ("t_family",), "cumulative": ("clmm",), "sratio": ("stopping",),
+    "cratio": ("continuation", "cr"), "multinomial": ("mclogit", "nominal"), "genpois": ("generalized.poisson",),
     "beta": ("beta_regression",), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
     "inverse_gaussian": ("inverse.gaussian",),
 }  # fmt: skip
+CUTS = ("upper", "lower")  # the thresholds that a cumulative model's row needs, in the core's list
 NICKNAMES = {
     "student_t": {"nu": "shape", "df": "shape"}, "tweedie": {"p": "power"}, "skew_normal": {"alpha": "shape"},
     "nbinom12": {"psi": "shape"},
@@ -60,7 +63,7 @@ class Entry:
         What other packages call it.
     parameters : tuple of Parameter
         The mean first, the dispersion (where there is one) second; an ordinal family's thresholds are no parameters
-        here.
+        here, its scale is one only of fits that ask for it.
     support : str
         Which responses are legal: a value of `SUPPORTS`.
     discrete, truncated, inflatable : bool
@@ -82,6 +85,11 @@ class Entry:
     def ordinal(self) -> bool:
         """Whether responses are ordered categories."""
         return self.support == "ordinal"
+
+    @property
+    def nominal(self) -> bool:
+        """Whether responses are categories without order."""
+        return self.support == "nominal"
 
     @property
     def dispersion(self) -> str:
@@ -108,7 +116,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     return Entry(
         row["name"],
         (*row["aliases"], *ALIASES.get(row["name"], ())),
-        parameters[:1] if support == "ordinal" else parameters,
+        tuple(p for p in parameters if p.name not in CUTS) if support == "ordinal" else parameters,
         support,
         bool(row["discrete"]),
         bool(row["truncation"]),

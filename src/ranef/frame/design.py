@@ -184,6 +184,8 @@ class Design:
         0: y was observed, -1: the response lies below y, 1: above, 2: in (y, upper].
     upper : ndarray of float64 or None
         Upper ends of intervals.
+    randomised : pair of ndarrays of float64 or None
+        c and d of randomised responses, which are 1 with probability c + d mu.
     """
 
     n: int
@@ -203,6 +205,7 @@ class Design:
     frequencies: Array | None = None
     censor: Array | None = None
     upper: Array | None = None
+    randomised: tuple[Array, Array] | None = None
 
     @property
     def components(self) -> tuple[Component, ...]:

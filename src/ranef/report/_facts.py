@@ -25,6 +25,10 @@ MAX_INLINE = 6
 SHOWN = ("rows_dropped", "columns_dropped", "not_converged", "boundary")
 APPROXIMATIONS = {1: "Laplace approximation", 0: "joint modes"}
 METHODS = {"reml": "REML", "ml": "maximum likelihood"}
+KINDS = {
+    "cumulative": "Cumulative link", "sratio": "Stopping ratio", "cratio": "Continuation ratio",
+    "acat": "Adjacent category", "multinomial": "Multinomial logit",
+}  # fmt: skip
 FRAMES = {"pyarrow": "pyarrow table", "dict": "dict of arrays"}
 
 
@@ -51,7 +55,7 @@ def gather(m: Fit, correlation: bool = False) -> Summary:
     """Return the summary of a fit."""
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
     fixed_parts = [_fixed(m, c) for c in parts]
-    sections = [_criterion(m), _residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
+    sections = [_criterion(m), *_residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
     return Summary(_title(m), _head(m), tuple(sections), (_certificate(m), *_messages(m)))
@@ -65,7 +69,7 @@ def _title(m: Fit) -> str:
     if m.task.linear:
         return f"Linear {mixed}model fit by {METHODS[m.method]}"
     how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive Gauss-Hermite quadrature, {m.task.quadrature} nodes")
-    kind = "Cumulative link" if m.distribution.entry.ordinal else "Generalised linear"
+    kind = KINDS.get(m.distribution.entry.name, "Generalised linear")
     return f"{kind} {mixed}model fit by {METHODS[m.method]}" + (f" ({how})" if m.layout.terms else "")
 
 
@@ -92,6 +96,8 @@ def _family(m: Fit) -> list[tuple[str, str]]:
 
 def _formulas(m: Fit) -> list[tuple[str, str]]:
     """Return the formulas of the other components, where something was said about them."""
+    if m.distribution.levels:
+        return [(_words(name).capitalize(), str(formula)) for name, formula in m.call.parameters.items()]
     said = {**m.call.parameters, "dispersion": m.call.dispersion, "zero_inflation": m.call.zero_inflation}
     return [
         (
@@ -110,6 +116,8 @@ def _words(component: str) -> str:
 def _is_one_number(m: Fit, component: ComponentInfo) -> bool:
     """Whether a component is a lone intercept of a parameter that is best read on its own scale."""
     random = any(t.component == component.name for t in m.layout.terms)
+    if m.distribution.categorical:
+        return False
     return component.names == ("(Intercept)",) and component.name not in ("mean", ZERO, "threshold") and not random
 
 
@@ -172,9 +180,11 @@ def _criterion(m: Fit) -> Section:
     return Section("", Table(names, (cells,), left=0))
 
 
-def _residuals(m: Fit) -> Section:
+def _residuals(m: Fit) -> list[Section]:
+    if not m.residual_quantiles.size:
+        return []
     heads = ("Min", "1Q", "Median", "3Q", "Max")
-    return Section("Scaled residuals", Table(heads, (tuple(fixed(q, 4) for q in m.residual_quantiles),), left=0))
+    return [Section("Scaled residuals", Table(heads, (tuple(fixed(q, 4) for q in m.residual_quantiles),), left=0))]
 
 
 def _random(m: Fit) -> list[Section]:
@@ -295,7 +305,8 @@ def _fixed_title(m: Fit, component: ComponentInfo) -> str:
     if component.name == "threshold":
         return "Thresholds"
     if m.estimate.tests == "z":
-        alone = len(m.layout.components) == 1 or m.distribution.entry.ordinal
+        ordinal = m.distribution.entry.ordinal
+        alone = len(m.layout.components) == 1 or (ordinal and component.name == "mean")
         of = "" if alone else f" ({_words(component.name)}, {m.distribution.link_of(component.name).name} link)"
         return f"Fixed effects{of}"
     return "Fixed effects (t tests" + (", Satterthwaite's degrees of freedom)" if m.layout.terms else ")")
