@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ranef import errors, families
 from ranef.engines import Certificate, Control, Estimate, LaplaceEstimate
 from ranef.errors import ConvergenceWarning, RanefError, RanefWarning, SeparationWarning
+from ranef.families import custom_family
 from ranef.formula import Formula, parse
 from ranef.model import Fit, fit
 
@@ -40,6 +41,7 @@ __all__ = [
     "SeparationWarning",
     "__version__",
     "all_fit",
+    "custom_family",
     "datasets",
     "errors",
     "families",

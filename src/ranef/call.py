@@ -25,6 +25,7 @@ ARGUMENTS = (
     "threads", "seed", "progress", "env", "cov", "randomised_response",
 )  # fmt: skip
 NOMINAL = "nominal"
+MOST_PARAMETERS = 4
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
     "precision_weights=: residual variance sigma^2 / w (lme4's weights); "
@@ -236,6 +237,7 @@ def make_call(
     _check_weights(call)
     _check_quadrature(call)
     _check_randomised(call)
+    _check_custom(call)
     return call
 
 
@@ -332,6 +334,10 @@ def _check_components(call: Call) -> None:
         raise OptionError(f"dispersion=: family={family.name!r} has no dispersion parameter{hint}")
     if call.zero_inflation is not None and not family.entry.inflatable:
         raise OptionError(f"zero_inflation=: family={family.name!r} has no zeros to inflate; leave it out")
+    if family.custom is not None and len(call.distribution.parameters) > MOST_PARAMETERS:
+        raise OptionError(
+            f"zero_inflation=: a custom family has at most {MOST_PARAMETERS} parameters, that of the zeros counted"
+        )
     for part in call.parts:  # reads every formula, which says what is wrong with it
         if (
             part.constant is not None
@@ -339,6 +345,11 @@ def _check_components(call: Call) -> None:
             and not 0 < float(link_of("logit").inverse(part.constant)) < 1
         ):
             raise OptionError("zero_inflation= is a probability between 0 and 1, both excluded")
+
+
+def _check_custom(call: Call) -> None:
+    if call.family.custom is not None and call.formula.censored:
+        raise NotAvailableError(f"cens(): the density of family={call.family.name!r} tells no distribution function")
 
 
 def _check_weights(call: Call) -> None:

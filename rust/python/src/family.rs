@@ -76,14 +76,13 @@ impl External for Callback {
     }
 }
 
-/// The family of a spec with an entry "external" (see [`Callback`]) and its number of predictors "k", or that of
+/// The family of a spec with an entry "external" (see [`Callback`]) and "begin", where its predictors begin, or that of
 /// `family_from`.
 pub fn any_family_from(d: &Bound<'_, PyDict>) -> PyResult<(Family, Option<Arc<Callback>>)> {
     let Some(call) = entry::<Py<PyAny>>(d, "external")? else { return Ok((family_from(d)?, None)) };
-    let k: Option<usize> = entry(d, "k")?;
-    let k = k.ok_or_else(|| PyValueError::new_err("an external family needs k"))?;
-    let callback = Arc::new(Callback { call, k, raised: Mutex::new(None) });
-    Ok((Family::external(k, callback.clone()).map_err(to_python)?, Some(callback)))
+    let begin: Vec<f64> = entry(d, "begin")?.unwrap_or_default();
+    let callback = Arc::new(Callback { call, k: begin.len(), raised: Mutex::new(None) });
+    Ok((Family::external(begin, callback.clone()).map_err(to_python)?, Some(callback)))
 }
 
 /// A family from {"name", "links", "zero_inflation", "hurdle", "truncated", "constants", "categories", "scaled"}.

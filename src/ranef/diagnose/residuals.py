@@ -140,7 +140,8 @@ def residual_quantiles(m: Fit) -> Array:
     """Minimum, quartiles and maximum of the scaled residuals."""
     if m.digest:
         return m.digest.residual_quantiles
-    if m.distribution.entry.nominal:
+    custom = m.distribution.custom
+    if m.distribution.entry.nominal or (custom is not None and custom.variance is None):
         return np.empty(0)
     found = residuals(m, "scaled")
     finite = found[np.isfinite(found)]

@@ -20,6 +20,7 @@ from ranef.engines.linear import sources, structure_error, theta_lower
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
+from ranef.families.custom import check_begin, core_spec
 from ranef.frame.checks import check_levels, check_response
 from ranef.frame.design import Block, Component, matrix
 
@@ -223,7 +224,8 @@ def make_core(design: Design, task: Task) -> Any:
     }  # fmt: skip
     data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
     terms = term_sources(design.terms)
-    return _core.Glmm(task.family.spec, parts, p, terms, data, design.frequencies, task.control.threads)
+    spec = task.family.spec if task.family.custom is None else core_spec(task.family, y)
+    return _core.Glmm(spec, parts, p, terms, data, design.frequencies, task.control.threads)
 
 
 def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
@@ -239,6 +241,8 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     design = absorbed(design)
     check(design)
     check_nominal(design)
+    if task.family.custom is not None:
+        check_begin(task.family, np.asarray(design.y))
     check_method(design, task)
     try:
         core = make_core(design, task)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ranef.errors import RanefError
+from ranef.families.custom import custom_family
 from ranef.families.distribution import Distribution, read_family, with_links, with_threshold
 from ranef.families.law import Data, Law, law_of
 from ranef.families.links import LINKS, Link, link_of
@@ -24,6 +25,7 @@ __all__ = [
     "Entry",
     "Law",
     "Link",
+    "custom_family",
     "law_of",
     "link_of",
     "names",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
 from ranef.families.links import ALIASES, Link, link_of, shifted
 from ranef.families.table import ZERO, Entry, entries, names
+
+if TYPE_CHECKING:
+    from ranef.families.custom import Custom
 
 PREFIXES = ("truncated_", "hurdle_", "zero_inflated_", "zero_truncated_", "zi_", "zt_")
 THRESHOLDS = ("flexible", "symmetric", "equidistant")
@@ -38,6 +41,8 @@ class Distribution:
         Whether an ordinal family has a scale.
     levels : tuple of str
         The categories of a multinomial response but the first, which name its predictors.
+    custom : Custom or None
+        What the user wrote, of a family that is not in the table.
     inflated_by : str
         The formula that a name such as "hurdle_poisson" implies for the zero part; "" for none.
     """
@@ -50,6 +55,7 @@ class Distribution:
     threshold: str = "flexible"
     scaled: bool = False
     levels: tuple[str, ...] = ()
+    custom: Custom | None = None
     inflated_by: str = ""
 
     @property
@@ -73,7 +79,8 @@ class Distribution:
     @property
     def plain_mean(self) -> bool:
         """Whether the mean is the first parameter, untouched by zeros."""
-        return not (self.zero_inflation or self.truncated or self.categorical)
+        own_mean = self.custom is not None and self.custom.mean is not None
+        return not (self.zero_inflation or self.truncated or self.categorical or own_mean)
 
     @property
     def categorical(self) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.errors import NotAvailableError
+from ranef.families.custom import CustomLaw
 from ranef.families.distribution import Distribution
 from ranef.families.links import link_of
 
@@ -69,6 +70,8 @@ class Law(Protocol):
 
 def law_of(family: Distribution) -> Law:
     """Return the law of a family."""
+    if family.custom is not None:
+        return CustomLaw(family)
     if family.entry.ordinal:
         return Ordinal(family)
     if family.entry.nominal:

@@ -70,6 +70,8 @@ class Entry:
         Whether responses are counts or categories, a zero-truncated form exists, extra zeros can be had.
     note : str
         The variance function and what the dispersion is.
+    own_nicknames : tuple of (str, str)
+        Further names of parameters, of a family that is not in the table.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Entry:
     truncated: bool
     inflatable: bool
     note: str
+    own_nicknames: tuple[tuple[str, str], ...] = ()
 
     @property
     def ordinal(self) -> bool:
@@ -99,7 +102,7 @@ class Entry:
     @property
     def nicknames(self) -> Mapping[str, str]:
         """Other packages' names of its parameters."""
-        return NICKNAMES.get(self.name, {})
+        return dict(self.own_nicknames) or NICKNAMES.get(self.name, {})
 
 
 @cache

@@ -140,6 +140,8 @@ pub struct Family {
     closed: Option<Loop>,
     wide: Option<Wide>,
     external: Option<Arc<dyn External>>,
+    /// Where the predictors of an external density begin.
+    begin: Vec<f64>,
 }
 
 /// The name of the predictor of extra zeros.
@@ -176,6 +178,7 @@ impl Family {
             closed: None,
             wide: None,
             external: None,
+            begin: vec![],
         };
         for (name, _) in &spec.constants {
             if !entry.parameters.iter().any(|p| p.name == name) {
@@ -213,8 +216,9 @@ impl Family {
         Ok(family)
     }
 
-    /// A family whose K predictors are evaluated elsewhere.
-    pub fn external(k: usize, with: Arc<dyn External>) -> Result<Family, CoreError> {
+    /// A family that is evaluated elsewhere; `begin` has a starting value for each of its predictors.
+    pub fn external(begin: Vec<f64>, with: Arc<dyn External>) -> Result<Family, CoreError> {
+        let k = begin.len();
         if k == 0 || k > 4 {
             return shape(format!("a family has one to four predictors; {k} were given"));
         }
@@ -230,6 +234,7 @@ impl Family {
             closed: None,
             wide: None,
             external: Some(with),
+            begin,
         })
     }
 
@@ -501,6 +506,9 @@ impl Family {
     pub fn start(&self, data: &Data<'_>, offset: Option<&[f64]>) -> Vec<f64> {
         if let Some(wide) = &self.wide {
             return wide.start(data);
+        }
+        if self.external.is_some() {
+            return self.begin.clone();
         }
         let s = summary(data, self.extra.is_some());
         let zeros = s.zeros;
