@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,9 +79,18 @@ def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     lines = [*_family(m), ("Formula", str(m.formula)), *_formulas(m), ("Data", _data(m))]
     lines += [] if weights is None else [("Weights", f"precision weights {_named(weights)}")]
     lines += [] if offset is None else [("Offset", _named(offset))]
+    lines += _randomised(m.call.randomised_response)
     counts = m.call.frequency_weights
     lines += [] if counts is None else [("Weights", f"frequency weights {_named(counts)}")]
     return tuple(lines)
+
+
+def _randomised(design: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the design of randomised responses."""
+    if design is None:
+        return []
+    chances = [f"{k} {_named(v) if not isinstance(v, Real) else v}" for k, v in design.items() if k != "design"]
+    return [("Randomised response", f"{design['design']} ({', '.join(chances)})")]
 
 
 def _family(m: Fit) -> list[tuple[str, str]]:
