@@ -55,6 +55,12 @@ def test_pearson_residuals_have_unit_variance(m):
     assert 0.6 < scaled.std() < 1.4
 
 
+def test_expected_responses_are_averages_of_draws(m):
+    drawn = m.simulate(400, re="conditional", seed=5)
+    error = drawn.std(axis=1).mean() / np.sqrt(400 * len(drawn))  # of the average of all draws
+    assert abs(drawn.mean() - m.fitted().mean()) < 5 * error
+
+
 def test_everything_is_finite(m):
     for values in (m.predict(), m.predict(re="none"), m.predict(re="integrate"), m.simulate(1, seed=1), m.residuals()):
         assert np.isfinite(values).all()

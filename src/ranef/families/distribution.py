@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
 from ranef.families.links import ALIASES, Link, link_of, shifted
-from ranef.families.table import ZERO, Entry, entries, names
+from ranef.families.table import INSTEAD, ZERO, Entry, entries, names
 
 if TYPE_CHECKING:
     from ranef.families.custom import Custom
 
-PREFIXES = ("truncated_", "hurdle_", "zero_inflated_", "zero_truncated_", "zi_", "zt_")
+PREFIXES = ("truncated_", "hurdle_", "hurdle.", "zero_inflated_", "zero_truncated_", "zi_", "zi.", "zt_")
 THRESHOLDS = ("flexible", "symmetric", "equidistant")
 SCALE = "scale"
 MEANS = ("mu", "conditional", "conditional_mean")
@@ -78,9 +78,10 @@ class Distribution:
 
     @property
     def plain_mean(self) -> bool:
-        """Whether the mean is the first parameter, untouched by zeros."""
+        """Whether the mean is the first parameter, untouched by zeros (and ones)."""
         own_mean = self.custom is not None and self.custom.mean is not None
-        return not (self.zero_inflation or self.truncated or self.categorical or own_mean)
+        ends = self.custom is None and self.entry.support == "closed_unit"
+        return not (self.zero_inflation or self.truncated or self.categorical or own_mean or ends)
 
     @property
     def categorical(self) -> bool:
@@ -162,15 +163,19 @@ def _named(text: str) -> Distribution:
     if name in known:
         entry = entries()[known[name]]
         return Distribution(entry, tuple(p.link for p in entry.parameters))
+    if name in INSTEAD:
+        raise OptionError(f"family={text!r}: {INSTEAD[name]}")
     prefix = next((p for p in PREFIXES if name.startswith(p) and name.removeprefix(p) in known), None)
     if prefix is None:
-        raise OptionError(f"family={text!r} is unknown; {nearest(name, [*known])}")
+        near = nearest(name, [*known])
+        near = near if near.startswith("did") else f"known: {', '.join(entries())}"
+        raise OptionError(f"family={text!r} is unknown; {near}")
     base = _named(name.removeprefix(prefix))
     cut = prefix in ("truncated_", "zero_truncated_", "zt_")
-    truncated = cut or (prefix == "hurdle_" and base.entry.support == "count")
+    truncated = cut or (prefix in ("hurdle_", "hurdle.") and base.entry.support == "count")
     if truncated and not base.entry.truncated:
         raise OptionError(f"family={text!r}: {base.name} has no zero-truncated form")
-    inflated = "~ 1" if prefix in ("hurdle_", "zero_inflated_", "zi_") else ""
+    inflated = "" if cut else "~ 1"
     return replace(base, truncated=truncated, inflated_by=inflated)
 
 

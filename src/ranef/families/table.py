@@ -28,13 +28,24 @@ SUPPORTS = {
     "a category without order": "nominal",
 }
 ALIASES = {
-    "gaussian": ("Gaussian",), "nbinom2": ("negative.binomial", "nb2", "negbin"), "nbinom1": ("nb1",),
-    "student_t": ("t_family",), "cumulative": ("clmm",), "sratio": ("stopping",),
+    "gaussian": ("Gaussian", "norm"), "nbinom2": ("negative.binomial", "nb2", "negbin", "nb"), "nbinom1": ("nb1",),
+    "student_t": ("t_family", "students.t", "scat"), "cumulative": ("clmm", "clmm2", "polr", "propodds", "ocat"),
+    "sratio": ("stopping",), "gamma": ("gamma.fam",), "tweedie": ("tw",),
     "cratio": ("continuation", "cr"), "multinomial": ("mclogit", "nominal"), "genpois": ("generalized.poisson",),
-    "beta": ("beta_regression",), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
+    "beta": ("beta_regression", "beta.fam", "betar"), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
     "inverse_gaussian": ("inverse.gaussian",),
 }  # fmt: skip
 CUTS = ("upper", "lower")  # the thresholds that a cumulative model's row needs, in the core's list
+#: Names that stand for something else here, and what to write.
+INSTEAD = {
+    "quasipoisson": "a quasi-likelihood is none: 'nbinom1' has a variance proportional to the mean",
+    "quasibinomial": "a quasi-likelihood is none: 'betabinomial' has the larger variance",
+    "quasi": "a quasi-likelihood is none: choose a family with a dispersion",
+    "geometric": "write family='nbinom2' with dispersion=1",
+    "zip": "write family='poisson' with zero_inflation='~ 1'",
+    "zinb": "write family='nbinom2' with zero_inflation='~ 1'",
+    "censored.normal": "write family='gaussian' and the response cens(y, status)",
+}
 NICKNAMES = {
     "student_t": {"nu": "shape", "df": "shape"}, "tweedie": {"p": "power"}, "skew_normal": {"alpha": "shape"},
     "nbinom12": {"psi": "shape"},

@@ -49,14 +49,14 @@ impl Entry {
 
     /// Links that a parameter of this family takes.
     pub fn links(&self, p: &Parameter) -> &'static [Link] {
-        if self.kind.location_is_quantile() && p.name == "mean" {
+        if self.support == Legal::Label {
+            &[Link::Logit]
+        } else if self.kind.location_is_quantile() && p.name == "mean" {
             Range::Power.links()
         } else if p.name == "upper" || p.name == "lower" {
             &[Link::Identity]
         } else if p.name == "scale" {
             &[Link::Log]
-        } else if self.support == Legal::Label {
-            &[Link::Logit]
         } else {
             p.range.links()
         }
@@ -112,8 +112,8 @@ macro_rules! with_density {
             Kind::Weibull => with_density!(@ $d, gamma::Weibull, $body),
             Kind::StudentT => with_density!(@ $d, robust::StudentT, $body),
             Kind::Beta => with_density!(@ $d, beta::Beta, $body),
-            Kind::OrderedBeta => with_density!(@ $d, beta::OrderedBeta, $body),
-            Kind::ZeroOneInflatedBeta => with_density!(@ $d, beta::ZeroOneInflatedBeta, $body),
+            Kind::OrderedBeta => with_density!(@ $d, beta::ORDERED, $body),
+            Kind::ZeroOneInflatedBeta => with_density!(@ $d, beta::ZERO_ONE_INFLATED, $body),
             Kind::Bell => with_density!(@ $d, dispersed::Bell, $body),
             Kind::GeneralisedPoisson => with_density!(@ $d, dispersed::GeneralisedPoisson, $body),
             Kind::ConwayMaxwellPoisson => with_density!(@ $d, dispersed::ConwayMaxwellPoisson, $body),
