@@ -1,4 +1,4 @@
-"""Fits without predictors against the maxima that scipy finds or that have a closed form, in each family's parameters."""
+"""Fits without predictors against maxima that scipy finds or that have a closed form, in each family's parameters."""
 
 from __future__ import annotations
 
