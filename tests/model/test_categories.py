@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import ranef as rf
-from ranef.errors import ArgumentError, DataError, FormulaError, NotAvailableError, OptionError
+from ranef.errors import ArgumentError, DataError, FormulaError, NotAvailableError, OptionError, SeparationWarning
 
 N, GROUPS = 500, 20
 ORDINAL = ("cumulative", "sratio", "cratio", "acat")
@@ -164,6 +164,25 @@ def test_many_categories():
         rf.fit("y ~ x", {"y": np.arange(300) % 26, "x": x[:300]}, family="acat")
 
 
+@pytest.mark.parametrize("family", [*ORDINAL, "multinomial"])
+def test_separation_is_named(family):
+    """`b` is 1 for the last category alone; a narrow `x` has large estimates that are no separation."""
+    rng = np.random.default_rng(1)
+    y, b, x = rng.integers(0, 3, 90), np.tile([0.0, 1.0], 45), 1e-3 * rng.normal(size=90)
+    with pytest.warns(SeparationWarning, match="separated by"):
+        m = rf.fit("y ~ b", {"y": np.where(b == 1, 2, y), "b": b}, family=family)
+    assert m.separation == (("1.b", "2.b") if family == "multinomial" else ("b",))
+    assert rf.fit("y ~ x", {"y": y, "x": x}, family=family).separation == ()
+
+
+def test_quadrature_of_ratios_is_that_of_their_steps(data):
+    m = rf.fit("grade ~ x + (1 | g)", data, family="sratio", quadrature=7)
+    code = data["grade"].cat.codes.to_numpy()
+    steps = [data.assign(cut=str(j), stops=(code == j) * 1)[code >= j] for j in range(3)]
+    b = rf.fit("stops ~ 0 + cut + x + (1 | g)", pd.concat(steps), family="binomial", quadrature=7)
+    assert m.loglik == pytest.approx(b.loglik, abs=1e-7)
+
+
 # ---- without order ---------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +206,19 @@ def test_multinomial_of_two_categories_is_binomial(data):
     assert list(m.params.index) == ["b.(Intercept)", "b.x"]
 
 
+def test_quadrature_of_a_multinomial_model_is_the_integral(data):
+    """One random intercept, in one of two log odds: 81 nodes around 0 integrate it by brute force."""
+    m = rf.fit("kind ~ x", data, family="multinomial", b="~ x + (1 | g)", quadrature=15)
+    beta, x, code = np.asarray(m.params), data["x"].to_numpy(), data["kind"].map({"a": 0, "b": 1, "c": 2}).to_numpy()
+    nodes, weights = np.polynomial.hermite_e.hermegauss(81)
+    log = []
+    for u in m.varcorr()["b:g"].sd[0] * nodes:
+        z = np.column_stack([np.zeros(N), beta[0] + beta[1] * x + u, beta[2] + beta[3] * x])
+        log.append(z[np.arange(N), code] - np.log(np.exp(z).sum(axis=1)))
+    sums = np.array([np.array(log)[:, data["g"] == level].sum(axis=1) for level in data["g"].unique()])
+    assert m.loglik == pytest.approx(np.log(np.exp(sums) @ weights / np.sqrt(2 * np.pi)).sum(), abs=1e-6)
+
+
 def test_the_reference_category_does_not_matter(data):
     m = rf.fit("kind ~ x", data, family="categorical")
     r = rf.fit("factor(kind, levels=c('c', 'b', 'a')) ~ x", data, family="categorical")
@@ -203,7 +235,7 @@ def test_formulas_by_category(data):
     assert list(n.params.index) == ["b.(Intercept)", "b.z", "c.(Intercept)", "c.x"]
     assert str(n.formula) == "kind ~ x + (1 | g)"
     assert n.update().loglik == pytest.approx(n.loglik, abs=1e-9)
-    assert "B: ~ z" in n.summary()
+    assert "b: ~ z" in n.summary()
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "dict"])

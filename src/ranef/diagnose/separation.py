@@ -2,18 +2,22 @@
 
 For a binomial response a direction d separates if x'd >= 0 wherever every trial succeeded, <= 0 wherever none did, 0
 elsewhere, and not 0 everywhere (Albert & Anderson 1984; Konis 2007). For counts with a log link: x'd = 0 where y > 0
-and <= 0 where y = 0.
+and <= 0 where y = 0. For categories it makes no observed category less likely: a row for each comparison of it with
+another one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef.engines.estimate import Array
+from ranef.engines.laplace import threshold_matrix
 from ranef.frame.design import matrix
-from ranef.predict.rows import fitted_design, linear_predictor
+from ranef.inference.named import names_of
+from ranef.predict.rows import Rows, fitted_design, linear_predictor
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -28,6 +32,9 @@ def separated(m: Fit) -> tuple[str, ...]:
     """Names of the mean's columns whose estimates are infinite; empty for most. Looks only where the fit went far."""
     if m.task.linear or m.design is None or not _applies(m) or not _went_far(m):
         return ()
+    if m.distribution.categorical:
+        rows = comparisons(m)
+        return tuple(names_of(m, "all")[0][j] for j in direction(rows, np.ones(len(rows))))
     sign = signs(m)
     x = matrix(m.design.fixed, m.layout.n)
     if not x.size:
@@ -37,6 +44,8 @@ def separated(m: Fit) -> tuple[str, ...]:
 
 def _applies(m: Fit) -> bool:
     support = m.distribution.entry.support
+    if m.distribution.categorical:
+        return m.layout.n * len(m.spec.categories) * len(m.estimate.beta) <= LARGEST
     if m.design is not None and m.design.randomised is not None:
         return False  # answers of either kind come from everybody
     return support == "binomial" or (support == "count" and m.link == "log" and not m.distribution.zero_inflation)
@@ -44,10 +53,47 @@ def _applies(m: Fit) -> bool:
 
 def _went_far(m: Fit) -> bool:
     rows = fitted_design(m, "separation")
+    if m.distribution.categorical:
+        return bool(np.nanmax(np.abs(m.estimate.beta), initial=0.0) > FAR)
     eta = linear_predictor(m, rows, [False] * len(rows.terms))
     far = -eta if m.distribution.entry.support == "count" else np.abs(eta)
     beta = m.estimate.beta[m.layout.components[0].at]
     return bool(far.max(initial=0.0) > FAR or np.nanmax(np.abs(beta), initial=0.0) > FAR)
+
+
+def comparisons(m: Fit) -> Array:
+    """Return rows r with r'beta >= 0 where a category is favoured over one that it is compared with, for all data."""
+    rows, family = fitted_design(m, "separation"), m.distribution
+    y, width = np.asarray(rows.y, np.int64), len(m.estimate.beta)
+    parts = [_placed(matrix(c.fixed, rows.n), info.first, width)
+             for c, info in zip(rows.components, m.layout.components, strict=False)]  # fmt: skip
+    if family.entry.nominal:
+        return _preferred([np.zeros((rows.n, width)), *parts], y)
+    above = [parts[0] - cut for cut in _cuts(m, rows, width)]  # location minus threshold: towards higher categories
+    if family.entry.name == "acat":
+        sums = np.cumsum(above, axis=0)
+        return _preferred([np.zeros((rows.n, width)), *sums], y)
+    first = (lambda j: y == j + 1) if family.entry.name == "cumulative" else (lambda j: y > j)
+    return np.vstack([part for j, step in enumerate(above) for part in (-step[y == j], step[first(j)])])
+
+
+def _cuts(m: Fit, rows: Rows, width: int) -> list[Array]:
+    """Return what the coefficients contribute to each threshold, (n, coefficients) each."""
+    arrangement = threshold_matrix(m.distribution.categories, m.distribution.threshold)
+    columns = np.column_stack([np.ones(rows.n), rows.nominal])
+    first = m.layout.component("threshold").first
+    return [_placed(np.einsum("ik,q->ikq", columns, t).reshape(rows.n, -1), first, width) for t in arrangement]
+
+
+def _placed(x: Array, first: int, width: int) -> Array:
+    out = np.zeros((len(x), width))
+    out[:, first : first + x.shape[1]] = x
+    return out
+
+
+def _preferred(scores: Sequence[Array], y: Any) -> Array:
+    own = np.stack(scores)[y, np.arange(len(y))]
+    return np.vstack([(own - score)[y != k] for k, score in enumerate(scores)])
 
 
 def signs(m: Fit) -> Array:

@@ -107,7 +107,7 @@ def _family(m: Fit) -> list[tuple[str, str]]:
 def _formulas(m: Fit) -> list[tuple[str, str]]:
     """Return the formulas of the other components, where something was said about them."""
     if m.distribution.levels:
-        return [(_words(name).capitalize(), str(formula)) for name, formula in m.call.parameters.items()]
+        return [(name, str(formula)) for name, formula in m.call.parameters.items()]
     said = {**m.call.parameters, "dispersion": m.call.dispersion, "zero_inflation": m.call.zero_inflation}
     return [
         (
