@@ -9,6 +9,7 @@ from ranef import errors, families
 from ranef import priors as prior
 from ranef.engines import Certificate, Control, Estimate, LaplaceEstimate
 from ranef.errors import ConvergenceWarning, RanefError, RanefWarning, SeparationWarning
+from ranef.families import custom_family
 from ranef.formula import Formula, parse
 from ranef.model import Fit, fit
 
@@ -100,6 +101,7 @@ __all__ = [
     "compare",
     "confint",
     "contrast",
+    "custom_family",
     "datasets",
     "drop1",
     "errors",

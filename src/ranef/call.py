@@ -19,14 +19,17 @@ from ranef.families.distribution import with_threshold
 from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
 from ranef.frame import Design, Outcome, Part, Spec, build
+from ranef.frame.randomised import read_design
 from ranef.priors import Prior, read_priors
 
 METHODS = ("reml", "ml", "map", "pql")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
-    "threads", "seed", "progress", "env", "cov", "fixed", "equal", "prior", "penalty",
+    "threads", "seed", "progress", "env", "cov", "fixed", "equal", "prior", "penalty", "randomised_response",
 )  # fmt: skip
+NOMINAL = "nominal"
+MOST_PARAMETERS = 4
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
     "precision_weights=: residual variance sigma^2 / w (lme4's weights); "
@@ -83,6 +86,7 @@ class Call:
     prior: Any = None
     penalty: str | None = None
     sampling_weights: Any = None
+    randomised_response: Any = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -102,8 +106,12 @@ class Call:
         """The linear predictors beside the mean's, thresholds apart."""
         given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters, **self.values}
         family = self.distribution
-        names = family.parameters[1:]
-        return tuple(_part(name, given.get(name), family, self.env) for name in names)
+        if family.entry.nominal:
+            return tuple(Part(name, _one_sided(name, value, self.env)) for name, value in self.parameters.items())
+        found = [_part(name, given.get(name), family, self.env) for name in family.parameters[1:]]
+        if NOMINAL in self.parameters:
+            found.append(_threshold_effects(given[NOMINAL], self.env))
+        return tuple(found)
 
     @property
     def priors(self) -> dict[str, Prior]:
@@ -180,29 +188,55 @@ class Call:
     def task(self, design: Design) -> Task:
         """Return the question to the engine, the number of categories known."""
         family = self.distribution
-        if family.entry.ordinal:
+        if family.categorical:
             family = replace(family, categories=len(design.categories))
+        if family.entry.nominal:
+            family = replace(family, levels=tuple(map(str, design.categories[1:])))
         return Task(family, self.method, self.quadrature, self.control, self.linear, self.wishes)
 
 
 def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
     """Spec and design of a call."""
+    parts = () if call.linear or call.method == "pql" else call.parts
+    if not call.family.entry.nominal:
+        return _built(call, data, call.formula, parts)
+    spec, design = _built(call, data, call.formula, parts)
+    head, *others = _by_category(spec, design)
+    return _built(call, data, replace(head, lhs=spec.formula.lhs), [Part(n, f) for n, f in others])
+
+
+def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part]) -> tuple[Spec, Design]:
     return build(
-        call.formula,
+        formula,
         data,
         weights=call.precision_weights,
         offset=call.offset,
         contrasts=call.contrasts,
         missing=call.missing,
         env=call.env,
-        parts=() if call.linear or call.method == "pql" else call.parts,
+        parts=parts,
         outcome=call.outcome,
         trials=call.trials,
         frequencies=call.frequency_weights,
         cov=call.cov,
         sampling=call.survey.values,
         scaling=call.survey.scaling,
+        randomised=call.randomised_response,
     )
+
+
+def _by_category(spec: Spec, design: Design) -> list[Any]:
+    """Return the formula of the first predictor of a multinomial model, and (category, formula) of the others."""
+    own = {part.name: part.formula for part in spec.parts}
+    names = [str(c) for c in design.categories[1:]]
+    for name in own:
+        if name not in names:
+            raise ArgumentError(
+                f"fit() has no argument {name!r}, and {spec.formula.response!r} no such category beside the first, "
+                f"{str(design.categories[0])!r}, to which others are compared; {nearest(name, (*names, *ARGUMENTS))}"
+            )
+    formulas = [own.get(name) or replace(spec.formula, lhs=None) for name in names]
+    return [formulas[0], *zip(names[1:], formulas[1:], strict=True)]
 
 
 def make_call(
@@ -231,6 +265,7 @@ def make_call(
     equal: Any = None,
     prior: Any = None,
     penalty: Any = None,
+    randomised_response: Any = None,
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
@@ -259,6 +294,7 @@ def make_call(
         prior=prior,
         penalty=penalty,
         sampling_weights=sampling_weights,
+        randomised_response=None if randomised_response is None else read_design(randomised_response),
     )
     return _checked(call, method)
 
@@ -279,6 +315,8 @@ def _checked(call: Call, method: Any) -> Call:
     _check_quadrature(call)
     if call.sampling_weights is not None:
         _check_sampling(call)
+    _check_randomised(call)
+    _check_custom(call)
     return call
 
 
@@ -290,6 +328,10 @@ def _part(name: str, value: Value, family: Distribution, env: Any) -> Part:
     if isinstance(value, Real) and not isinstance(value, bool):
         return _held(name, float(value), family)
     formula = _one_sided(name, "~ 1" if value is None else value, env)
+    if name == "scale" and family.entry.ordinal:
+        if not (formula.bars or formula.offset_factors or any(term.factors for term in formula.fixed)):
+            raise FormulaError("scale= of an ordinal family needs a column: its constant is 1", formula.text, 0)
+        return Part(name, formula, intercept=False)
     if formula.fixed or formula.bars or formula.offset_factors:
         return Part(name, formula)
     if not _may_vanish(name, family):
@@ -302,6 +344,18 @@ def _held(name: str, value: float, family: Distribution) -> Part:
     if value == 0 and _may_vanish(name, family):
         value = NEARLY_ZERO
     return Part(name, None, predictor_of(value, family.link_of(name), name))
+
+
+def _threshold_effects(value: Value, env: Any) -> Part:
+    """Return the columns whose effects differ from threshold to threshold."""
+    formula = _one_sided(NOMINAL, value, env)
+    if formula.bars or formula.offset_factors:
+        raise FormulaError(
+            f"{NOMINAL}= takes fixed effects only: random effects belong to the formula", formula.text, 0
+        )
+    if not any(term.factors for term in formula.fixed):
+        raise FormulaError(f"{NOMINAL}= names no column: leave it out", formula.text, 0)
+    return Part(NOMINAL, formula, intercept=False)
 
 
 def _may_vanish(name: str, family: Distribution) -> bool:
@@ -322,10 +376,14 @@ def _one_sided(name: str, value: Any, env: Any) -> Formula:
 def _others(family: Distribution, others: Mapping[str, Any]) -> tuple[Distribution, dict[str, Value]]:
     """Separate what else was given into the family's own options and parameters."""
     known = [p.name for p in family.entry.parameters[1:] if p.name != "dispersion"]
+    if family.entry.nominal:
+        return family, dict(others)  # names of categories, which the data know
     given = {family.entry.nicknames.get(name, name): value for name, value in others.items()}
-    if family.entry.ordinal and given.get("threshold") is not None:
-        family = with_threshold(family, given.pop("threshold"))
-        known = []
+    if family.entry.ordinal:
+        threshold = given.pop("threshold", None)
+        family = family if threshold is None else with_threshold(family, threshold)
+        family = replace(family, scaled=family.scaled or given.get("scale") is not None)
+        known = [*known, NOMINAL]
     for name in given:
         if name not in known:
             raise _unknown(name, known)
@@ -347,12 +405,18 @@ def _unknown(name: str, parameters: Sequence[str]) -> ArgumentError:
 
 def _check_components(call: Call) -> None:
     family = call.family
+    if call.dispersion is not None and family.entry.ordinal:
+        raise OptionError("dispersion=: an ordinal family has a scale instead; write scale='~ x'")
     if call.dispersion is not None and "dispersion" not in family.parameters:
         others = "'nbinom2' or 'nbinom1'" if family.entry.support == "count" else "'betabinomial'"
         hint = f"; {others} has one" if family.entry.support in ("count", "binomial") else ""
         raise OptionError(f"dispersion=: family={family.name!r} has no dispersion parameter{hint}")
     if call.zero_inflation is not None and not family.entry.inflatable:
         raise OptionError(f"zero_inflation=: family={family.name!r} has no zeros to inflate; leave it out")
+    if family.custom is not None and len(call.distribution.parameters) > MOST_PARAMETERS:
+        raise OptionError(
+            f"zero_inflation=: a custom family has at most {MOST_PARAMETERS} parameters, that of the zeros counted"
+        )
     for part in call.parts:  # reads every formula, which says what is wrong with it
         if (
             part.constant is not None
@@ -360,6 +424,11 @@ def _check_components(call: Call) -> None:
             and not 0 < float(link_of("logit").inverse(part.constant)) < 1
         ):
             raise OptionError("zero_inflation= is a probability between 0 and 1, both excluded")
+
+
+def _check_custom(call: Call) -> None:
+    if call.family.custom is not None and call.formula.censored:
+        raise NotAvailableError(f"cens(): the density of family={call.family.name!r} tells no distribution function")
 
 
 def _check_weights(call: Call) -> None:
@@ -457,6 +526,15 @@ def _check_sampling(call: Call) -> None:
         )
     if call.frequency_weights is not None:
         raise OptionError("sampling_weights= and frequency_weights= exclude each other: multiply them")
+
+
+def _check_randomised(call: Call) -> None:
+    if call.randomised_response is not None and call.family.entry.name != "binomial":
+        raise OptionError(f"randomised_response= goes with family='binomial'; family={call.family.name!r} has none")
+    if call.randomised_response is not None and call.zero_inflation is not None:
+        raise OptionError("randomised_response= and zero_inflation= cannot be told apart: leave one out")
+    if call.family.entry.nominal and call.offset is not None:
+        raise OptionError("offset=: write offset(x) in the formula, or in that of the category that it belongs to")
 
 
 def _check_quadrature(call: Call) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ranef import families
 from ranef.call import Call, build_call, make_call
-from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of
+from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of, predictors_of
 from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
 from ranef.errors import ConvergenceWarning, FormulaError, NotAvailableError, OptionError, SeparationWarning
@@ -87,6 +87,9 @@ class Layout:
             If the model has none; the nearest is named.
         """
         found = {c.name: c for c in self.components}
+        if name == "mean" and name not in found:  # a multinomial model's means are those of its categories
+            names = tuple(f"{c.name}.{column}" for c in self.components for column in c.names)
+            return ComponentInfo(name, names, 0)
         if name not in found:
             raise OptionError(f"component={name!r} is not part of this model; it has {', '.join(map(repr, found))}")
         return found[name]
@@ -94,7 +97,7 @@ class Layout:
 
 def layout_of(design: Design, task: Task) -> Layout:
     """Return the layout of a design."""
-    names = tuple(c.name for c in design.components)
+    names = tuple(predictors_of(design, task))
     parts: list[ComponentInfo] = []
     for name, columns in coefficients_of(design, task):
         parts.append(ComponentInfo(name, columns, parts[-1].first + len(parts[-1].names) if parts else 0))
@@ -144,6 +147,7 @@ def fit(
     equal: Sequence[Sequence[str]] | None = None,
     prior: Any = None,
     penalty: str | None = None,
+    randomised_response: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Fit:
     """Fit a mixed-effects model.
@@ -231,9 +235,19 @@ def fit(
         Jeffreys' prior of the fixed effects, |X'WX|^(1/2), which keeps separated estimates finite (Firth 1993; Heinze &
         Schemper 2002); with random effects that of the model without them (Sterzinger & Kosmidis 2023). Standard errors
         are those of the information at the estimate. Binomial (logit) and Poisson (log).
+    randomised_response : dict, optional
+        For family "binomial": the design in which answers were given, so that they are 1 with probability c + d mu;
+        coefficients and predictions are those of the prevalence mu. `{"design": "warner", "p1": 0.8}`; others are
+        "forced" (p1 the chance of a true answer, p2 that of a forced yes; the default), "unrelated" (p1, p2),
+        "crosswise" (p1), "triangular" (p1), "kuk" (p1, p2) and "direct" (c, d). Probabilities are numbers, columns or
+        arrays.
     **parameters
-        Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`; `threshold="symmetric"` or
-        "equidistant" for ordinal families.
+        Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`. For ordinal families
+        `threshold="symmetric"` or "equidistant", `scale="~ x"` (log scale without a constant) and `nominal="~ x"`
+        (effects that differ from threshold to threshold and add to it, as in ordinal::clm: brms' `cs(x)` with the
+        opposite sign). For "multinomial" the name of a category, `B="~ x"`, gives its log odds against the first
+        category a formula of their own; without, the model's formula holds for each, coefficients and random effects
+        apart.
 
     Returns
     -------
@@ -274,6 +288,7 @@ def fit(
         equal=equal,
         prior=prior,
         penalty=penalty,
+        randomised_response=randomised_response,
         **parameters,
     )
     return fit_call(call, data)
@@ -364,7 +379,8 @@ class Fit:
     @property
     def formula(self) -> Formula:
         """The model formula; `str(m.formula)` is its text."""
-        return self.spec.formula
+        # The first category of a multinomial model may have a formula of its own, which stands in the spec.
+        return self.call.formula if self.distribution.levels else self.spec.formula
 
     @property
     def method(self) -> str:

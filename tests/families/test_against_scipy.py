@@ -216,9 +216,8 @@ def test_cumulative_probabilities_sum_to_one(link):
     thresholds, location = np.array([-1.0, 0.3, 1.4]), 0.6
     upper, lower = np.append(thresholds, 0.0), np.insert(thresholds, 0, 0.0)
     for scale in (None, np.log(1.7)):
-        columns = [np.full(4, location), upper, lower] + ([] if scale is None else [np.full(4, scale)])
-        links = [link] + ([] if scale is None else ["identity", "identity", "log"])
-        spec = {"name": "cumulative", "links": links, "categories": 4}
+        columns = [np.full(4, location), *([] if scale is None else [np.full(4, scale)]), upper, lower]
+        spec = {"name": "cumulative", "links": [link], "categories": 4, "scaled": scale is not None}
         f = _core.family_eval(spec, {"y": np.arange(4.0)}, np.column_stack(columns), 0)[:, 0]
         np.testing.assert_allclose(np.exp(f).sum(), 1.0, rtol=1e-12)
         assert (np.diff(_core.family_cdf(spec, {"y": np.arange(4.0)}, np.column_stack(columns))) > 0).all()

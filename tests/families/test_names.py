@@ -19,6 +19,8 @@ from ranef.families.links import LEGAL
         ("student", "student_t"), ("beta_family", "beta"), ("beta_binomial", "betabinomial"),
         ("ordbeta", "ordered_beta"),
         ("skewnormal", "skew_normal"), ("inverse.gaussian", "inverse_gaussian"), ("bernoulli", "binomial"),
+        ("polr", "cumulative"), ("categorical", "multinomial"), ("continuation_ratio", "cratio"), ("adjacent", "acat"),
+        ("zi.negative.binomial", "nbinom2"), ("hurdle.poisson", "truncated_poisson"), ("students.t", "student_t"),
         ("clmm", "cumulative"), ("hurdle_poisson", "truncated_poisson"), ("zero_inflated_poisson", "poisson"),
     ],
 )  # fmt: skip
@@ -42,6 +44,16 @@ def test_every_family_is_a_function(name):
         assert set(parameter.links) <= set(LINKS)
 
 
+def test_every_family_is_described():
+    text = rf.families.describe()
+    for entry in entries().values():
+        assert f"{entry.name}" in text
+        assert entry.note in text
+        for parameter in entry.parameters:
+            assert f"  {parameter.name}: {parameter.meaning}; link {parameter.link}" in text
+    assert rf.families.describe("Gamma").startswith("gamma (")
+
+
 def test_links_by_parameter():
     family = rf.families.nbinom2("sqrt", dispersion="identity")
     assert family.links == ("sqrt", "identity")
@@ -52,6 +64,8 @@ def test_links_by_parameter():
     ("family", "link", "error", "says"),
     [
         ("poison", None, OptionError, "did you mean 'poisson'"),
+        ("quasipoisson", None, OptionError, "nbinom1"),
+        ("xyzzy", None, OptionError, "known: gaussian, lognormal"),
         ("truncated_gamma", None, OptionError, "unknown|no zero-truncated"),
         ("poisson", "logit", OptionError, "not available for the mean of poisson"),
         ("poisson", {"nu": "log"}, OptionError, "no parameter 'nu'"),

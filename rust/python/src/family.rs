@@ -1,10 +1,12 @@
 //! Families for Python: the table, and a family's functions on plain arrays.
 
+use std::sync::{Arc, Mutex};
+
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use ranef_core::family::{table, Data, Family, Link, Spec, Stream};
+use ranef_core::family::{table, Data, External, Family, Link, Spec, Stream};
 
 use crate::errors::to_python;
 
@@ -20,7 +22,70 @@ where
     }
 }
 
-/// A family from {"name", "links", "zero_inflation", "hurdle", "truncated", "constants", "categories"}.
+/// A log density written in Python: `call(y, trials, eta, order)` returns an (n, stride) array, or raises.
+#[derive(Debug)]
+pub struct Callback {
+    call: Py<PyAny>,
+    k: usize,
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl Callback {
+    /// What the function raised, once.
+    pub fn take(&self) -> Option<PyErr> {
+        self.raised.lock().map_or(None, |mut r| r.take())
+    }
+
+    fn ask(
+        &self,
+        py: Python<'_>,
+        data: &Data<'_>,
+        from: usize,
+        eta: &[f64],
+        order: usize,
+        out: &mut [f64],
+    ) -> PyResult<()> {
+        let n = eta.len() / self.k;
+        let part = |a: &[f64]| PyArray1::from_slice(py, &a[from..from + n]);
+        let trials = data.trials.map(part);
+        let eta = PyArray1::from_slice(py, eta).reshape([n, self.k])?;
+        let found = self.call.call1(py, (part(data.y), trials, eta, order))?;
+        let found: PyReadonlyArray2<'_, f64> = found.extract(py)?;
+        let values = found.as_slice().map_err(|_| PyValueError::new_err("derivatives are not contiguous"))?;
+        if values.len() != out.len() {
+            return Err(PyValueError::new_err(format!("{} derivatives, {} are needed", values.len(), out.len())));
+        }
+        out.copy_from_slice(values);
+        Ok(())
+    }
+}
+
+impl External for Callback {
+    /// After the first exception the function is not asked again: everything is NaN, which ends the search.
+    fn evaluate(&self, data: &Data<'_>, from: usize, eta: &[f64], order: usize, out: &mut [f64]) {
+        out.fill(f64::NAN);
+        if self.raised.lock().map_or(true, |r| r.is_some()) {
+            return;
+        }
+        if let Err(e) = Python::attach(|py| self.ask(py, data, from, eta, order, out)) {
+            out.fill(f64::NAN);
+            if let Ok(mut raised) = self.raised.lock() {
+                raised.get_or_insert(e);
+            }
+        }
+    }
+}
+
+/// The family of a spec with an entry "external" (see [`Callback`]) and "begin", where its predictors begin, or that of
+/// `family_from`.
+pub fn any_family_from(d: &Bound<'_, PyDict>) -> PyResult<(Family, Option<Arc<Callback>>)> {
+    let Some(call) = entry::<Py<PyAny>>(d, "external")? else { return Ok((family_from(d)?, None)) };
+    let begin: Vec<f64> = entry(d, "begin")?.unwrap_or_default();
+    let callback = Arc::new(Callback { call, k: begin.len(), raised: Mutex::new(None) });
+    Ok((Family::external(begin, callback.clone()).map_err(to_python)?, Some(callback)))
+}
+
+/// A family from {"name", "links", "zero_inflation", "hurdle", "truncated", "constants", "categories", "scaled"}.
 pub fn family_from(d: &Bound<'_, PyDict>) -> PyResult<Family> {
     let links: Vec<String> = entry(d, "links")?.unwrap_or_default();
     let links: Result<Vec<Link>, _> = links.iter().map(|l| Link::parse(l)).collect();
@@ -35,6 +100,7 @@ pub fn family_from(d: &Bound<'_, PyDict>) -> PyResult<Family> {
         zero_inflation: entry(d, "zero_inflation")?.unwrap_or(false),
         hurdle: entry(d, "hurdle")?.unwrap_or(false),
         truncated: entry(d, "truncated")?.unwrap_or(false),
+        scaled: entry(d, "scaled")?.unwrap_or(false),
         constants,
         categories: entry(d, "categories")?.unwrap_or(0),
     })
@@ -48,6 +114,7 @@ pub struct DataArrays<'py> {
     upper: Option<PyReadonlyArray1<'py, f64>>,
     censor: Option<PyReadonlyArray1<'py, i8>>,
     se: Option<PyReadonlyArray1<'py, f64>>,
+    randomised: Option<(PyReadonlyArray1<'py, f64>, PyReadonlyArray1<'py, f64>)>,
 }
 
 fn column<'a, T: numpy::Element>(a: &'a PyReadonlyArray1<'_, T>, name: &str, n: usize) -> PyResult<&'a [T]> {
@@ -66,6 +133,7 @@ impl<'py> DataArrays<'py> {
             upper: entry(d, "upper")?,
             censor: entry(d, "censor")?,
             se: entry(d, "se")?,
+            randomised: entry(d, "randomised")?,
         })
     }
 
@@ -77,6 +145,10 @@ impl<'py> DataArrays<'py> {
             upper: self.upper.as_ref().map(|a| column(a, "upper", n)).transpose()?,
             censor: self.censor.as_ref().map(|a| column(a, "censor", n)).transpose()?,
             se: self.se.as_ref().map(|a| column(a, "se", n)).transpose()?,
+            randomised: match &self.randomised {
+                Some((c, d)) => Some((column(c, "c", n)?, column(d, "d", n)?)),
+                None => None,
+            },
         })
     }
 }

@@ -1,5 +1,7 @@
 //! `_core.Glmm`: a generalised linear mixed model. The arrays stay with the object: every pass reads the rows.
 
+use std::sync::Arc;
+
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -13,7 +15,7 @@ use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
-use crate::family::{family_from, DataArrays};
+use crate::family::{any_family_from, Callback, DataArrays};
 use crate::lmm::{
     floats, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector, Pool,
 };
@@ -130,6 +132,17 @@ pub struct Glmm {
     held: Held,
     n: usize,
     pool: Pool,
+    callback: Option<Arc<Callback>>,
+}
+
+impl Glmm {
+    /// What came of work; an exception of the density that Python evaluates goes before what it led to.
+    fn finished<T>(&self, out: PyResult<T>) -> PyResult<T> {
+        match self.callback.as_ref().and_then(|c| c.take()) {
+            Some(raised) => Err(raised),
+            None => out,
+        }
+    }
 }
 
 fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
@@ -192,7 +205,7 @@ impl Glmm {
         threads: usize,
     ) -> PyResult<Self> {
         let pool = pool(threads)?;
-        let family = family_from(family)?;
+        let (family, callback) = any_family_from(family)?;
         let held = Held {
             components: components.clone().unbind(),
             terms: terms.clone().unbind(),
@@ -204,7 +217,7 @@ impl Glmm {
         let rows = arrays.view()?;
         let n = rows.n;
         let core = solve(py, &pool, || glmm::Glmm::new(&rows, family))?;
-        Ok(Glmm { core, held, n, pool })
+        Ok(Glmm { core, held, n, pool, callback })
     }
 
     #[getter]
@@ -280,8 +293,8 @@ impl Glmm {
         // Rows are read in every step of the inner search, some hundred times a fit.
         let long = is_long(20 * self.n, self.core.engine.lmm().symbolic.flops());
         let core = &mut self.core;
-        let r = search(py, &self.pool, &opts.stop, long, || core.fit(&rows, &from, method, &opts))?;
-        report(py, r)
+        let r = search(py, &self.pool, &opts.stop, long, || core.fit(&rows, &from, method, &opts));
+        report(py, self.finished(r)?)
     }
 
     /// Stand at (beta, theta) as a fit that ended there does.
@@ -298,7 +311,8 @@ impl Glmm {
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let core = &mut self.core;
-        solve(py, &self.pool, || core.adopt(&rows, &beta, &theta, method))
+        let r = solve(py, &self.pool, || core.adopt(&rows, &beta, &theta, method));
+        self.finished(r)
     }
 
     /// Stand at (beta, theta) and report that point as a fit that ended there.
@@ -375,7 +389,8 @@ impl Glmm {
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let core = &mut self.core;
-        let e = solve(py, &self.pool, || core.evaluate(&rows, &beta, &theta))?;
+        let e = solve(py, &self.pool, || core.evaluate(&rows, &beta, &theta));
+        let e = self.finished(e)?;
         let d = PyDict::new(py);
         d.set_item("loglik", e.loglik)?;
         d.set_item("penalised", e.penalised)?;
@@ -388,7 +403,8 @@ impl Glmm {
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let core = &mut self.core;
-        let v = solve(py, &self.pool, || core.vcov(&rows))?;
+        let v = solve(py, &self.pool, || core.vcov(&rows));
+        let v = self.finished(v)?;
         matrix(py, v, self.held.p + self.core.theta_len())
     }
 

@@ -108,6 +108,11 @@ def residuals(m: Fit, type: str = "response", align: str = "rows", seed: int = 0
     """
     if type not in TYPES:
         raise OptionError(f"residuals: type={type!r} is unknown; {nearest(type, TYPES)}")
+    if m.distribution.entry.nominal:
+        raise NotAvailableError(
+            "residuals: categories without order have none: no category lies above or below its expectation; compare "
+            "predict(type='probs') with the categories, or fit one category against the rest (family='binomial')"
+        )
     if type in ("deviance", "quantile") and m.formula.censored:
         raise NotAvailableError(f"residuals: {type} ones of censored responses are not available; 'response' ones are")
     return aligned(m, TYPES[type](observed(m, seed)), align)
@@ -135,6 +140,9 @@ def residual_quantiles(m: Fit) -> Array:
     """Minimum, quartiles and maximum of the scaled residuals."""
     if m.digest:
         return m.digest.residual_quantiles
+    custom = m.distribution.custom
+    if m.distribution.entry.nominal or (custom is not None and custom.variance is None):
+        return np.empty(0)
     found = residuals(m, "scaled")
     finite = found[np.isfinite(found)]
     if not finite.size:  # a response without a variance, as Student's t with fewer than two degrees of freedom

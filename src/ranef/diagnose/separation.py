@@ -2,16 +2,15 @@
 
 For a binomial response a direction d separates if x'd >= 0 wherever every trial succeeded, <= 0 wherever none did, 0
 elsewhere, and not 0 everywhere (Albert & Anderson 1984; Konis 2007). For counts with a log link: x'd = 0 where y > 0
-and <= 0 where y = 0. For cumulative models, with thresholds alpha: P(y = j) = F(alpha_j - x'b) - F(alpha_(j-1) - x'b)
-rises along (a, b) if a_j >= x'b >= a_(j-1) in every row, and not both are equalities in all of them. The probability
-of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0. Coefficients that are held or have a
-prior stay where they are.
+and <= 0 where y = 0. The probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0.
+For categories d makes no observed category less likely: a row for each comparison of it with another one. Coefficients
+that are held or have a prior stay where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,8 @@ from ranef.engines.estimate import Array
 from ranef.engines.laplace import threshold_matrix
 from ranef.families import ZERO as INFLATION
 from ranef.frame.design import matrix
-from ranef.predict.rows import fitted_design, linear_predictor
+from ranef.inference.named import names_of
+from ranef.predict.rows import Rows, fitted_design, linear_predictor
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -39,14 +39,32 @@ def separated(m: Fit) -> tuple[str, ...]:
     """
     if m.task.linear or m.design is None or m.call.penalty:
         return ()
+    if m.distribution.categorical:
+        return _among_categories(m) if _categories_went_far(m) else ()
     return tuple(name for component in _components(m) for name in _separated(m, component))
+
+
+def _categories_went_far(m: Fit) -> bool:
+    small = m.layout.n * len(m.spec.categories) * len(m.estimate.beta) <= LARGEST
+    return small and bool(np.nanmax(np.abs(m.estimate.beta), initial=0.0) > FAR)
+
+
+def _among_categories(m: Fit) -> tuple[str, ...]:
+    assert m.design is not None
+    rows, names = comparisons(m), names_of(m, "all")[0]
+    still = anchored(m.design, m.task)
+    free = [j for j in range(rows.shape[1]) if j not in still]
+    found = direction(rows[:, free], np.ones(len(rows)))
+    return tuple(names[free[j]] for j in found)
 
 
 def _components(m: Fit) -> Iterator[int]:
     """Yield the components that can be separated and went far."""
     support = m.distribution.entry.support
+    if m.design is not None and m.design.randomised is not None:
+        return  # answers of either kind come from everybody
     counts = support == "count" and m.link == "log" and not m.distribution.truncated
-    if (support in ("binomial", "ordinal") or counts) and _went_far(m, 0):
+    if (support == "binomial" or counts) and _went_far(m, 0):
         yield 0
     names = [c.name for c in m.layout.components]
     if INFLATION in names and support == "count" and _went_far(m, names.index(INFLATION)):
@@ -62,10 +80,7 @@ def _separated(m: Fit, component: int) -> list[str]:
     x = x[:, free]
     if not x.size:
         return []
-    if m.distribution.entry.ordinal:
-        found = _ordinal_direction(m, x)
-    else:
-        found = direction(x, _inflation_signs(design) if component else signs(m))
+    found = direction(x, _inflation_signs(design) if component else signs(m))
     names = [part.names[free[j]] for j in found]
     return names if component == 0 else [f"{part.name}.{name}" for name in names]
 
@@ -77,6 +92,41 @@ def _went_far(m: Fit, component: int) -> bool:
     far = -eta if counts else np.abs(eta)
     beta = m.estimate.beta[m.layout.components[component].at]
     return bool(far.max(initial=0.0) > FAR or np.nanmax(np.abs(beta), initial=0.0) > FAR)
+
+
+def comparisons(m: Fit) -> Array:
+    """Return rows r with r'beta >= 0 where a category is favoured over one that it is compared with, for all data."""
+    rows, family = fitted_design(m, "separation"), m.distribution
+    y, width = np.asarray(rows.y, np.int64), len(m.estimate.beta)
+    parts = [_placed(matrix(c.fixed, rows.n), info.first, width)
+             for c, info in zip(rows.components, m.layout.components, strict=False)]  # fmt: skip
+    if family.entry.nominal:
+        return _preferred([np.zeros((rows.n, width)), *parts], y)
+    above = [parts[0] - cut for cut in _cuts(m, rows, width)]  # location minus threshold: towards higher categories
+    if family.entry.name == "acat":
+        sums = np.cumsum(above, axis=0)
+        return _preferred([np.zeros((rows.n, width)), *sums], y)
+    first = (lambda j: y == j + 1) if family.entry.name == "cumulative" else (lambda j: y > j)
+    return np.vstack([part for j, step in enumerate(above) for part in (-step[y == j], step[first(j)])])
+
+
+def _cuts(m: Fit, rows: Rows, width: int) -> list[Array]:
+    """Return what the coefficients contribute to each threshold, (n, coefficients) each."""
+    arrangement = threshold_matrix(m.distribution.categories, m.distribution.threshold)
+    columns = np.column_stack([np.ones(rows.n), rows.nominal])
+    first = m.layout.component("threshold").first
+    return [_placed(np.einsum("ik,q->ikq", columns, t).reshape(rows.n, -1), first, width) for t in arrangement]
+
+
+def _placed(x: Array, first: int, width: int) -> Array:
+    out = np.zeros((len(x), width))
+    out[:, first : first + x.shape[1]] = x
+    return out
+
+
+def _preferred(scores: Sequence[Array], y: Any) -> Array:
+    own = np.stack(scores)[y, np.arange(len(y))]
+    return np.vstack([(own - score)[y != k] for k, score in enumerate(scores)])
 
 
 def signs(m: Fit) -> Array:
@@ -91,18 +141,6 @@ def signs(m: Fit) -> Array:
 
 def _inflation_signs(design: Design) -> Array:
     return np.where(np.asarray(design.y) > 0, -1.0, 1.0)
-
-
-def _ordinal_direction(m: Fit, x: Array) -> list[int]:
-    """Return the columns of X that take part in a separating direction of thresholds and coefficients, or none."""
-    assert m.design is not None
-    cuts = threshold_matrix(len(m.design.categories), m.distribution.threshold)
-    y, q = np.asarray(m.design.y, dtype=np.int64), cuts.shape[1]
-    above, below = y < len(cuts), y > 0
-    upper = np.column_stack([cuts[y[above]], -x[above]])
-    lower = np.column_stack([-cuts[y[below] - 1], x[below]])
-    found = direction(np.vstack([upper, lower]), np.ones(len(upper) + len(lower)))
-    return [j - q for j in found if j >= q]
 
 
 def direction(x: Array, sign: Array) -> list[int]:

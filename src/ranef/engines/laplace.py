@@ -23,8 +23,9 @@ from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.families import Distribution, link_of
+from ranef.families.custom import check_begin, core_spec
 from ranef.frame.checks import check_levels, check_response
-from ranef.frame.design import Block, Component
+from ranef.frame.design import Block, Component, matrix
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
@@ -33,6 +34,8 @@ Source = tuple[Any, Any, Any, int]
 #: Covariance structures with fewer parameters than "us".
 PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "propto", "equalto")
 STRUCTURES = ("us", "diag", *PATTERNED)
+NOMINAL = "nominal"
+ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
 
 
 # ---- components ------------------------------------------------------------------------------------------------------
@@ -40,26 +43,39 @@ STRUCTURES = ("us", "diag", *PATTERNED)
 
 def components(design: Design, family: Distribution) -> list[Component]:
     """Return the linear predictors in the core's order, thresholds included."""
-    return [*design.components, *thresholds(design, family)]
+    return [*named(design, family), *(Component("threshold", t.fixed) for t in thresholds(design, family))]
+
+
+def named(design: Design, family: Distribution) -> list[Component]:
+    """Return the linear predictors that have formulas; those of a multinomial model bear its categories' names."""
+    found = [c for c in design.components if c.name != NOMINAL]
+    if family.entry.nominal:
+        found[0] = replace(found[0], name=family.levels[0])
+    return found
 
 
 def layout(design: Design, family: Distribution) -> list[tuple[str, tuple[str, ...]]]:
     """Return (component, names of its coefficients) in the order of beta; shared coefficients once."""
-    found = [(c.name, c.names) for c in design.components]
-    return [*found, ("threshold", threshold_names(design.categories, family))] if family.entry.ordinal else found
+    found = [(c.name, c.names) for c in named(design, family)]
+    if not family.entry.ordinal:
+        return found
+    cuts = threshold_names(design.categories, family)
+    return [*found, ("threshold", (*cuts, *(f"{cut}.{x}" for x in nominal_names(design) for cut in cuts)))]
 
 
 def core_components(design: Design, family: Distribution) -> tuple[list[tuple[list[Source], Array | None]], int]:
     """Return the components as the core takes them, and how many coefficients there are."""
     out: list[tuple[list[Source], Array | None]] = []
     first = 0
-    for component in design.components:
+    for component in named(design, family):
         blocks, first = _numbered(component.fixed, first)
         out.append((blocks, component.offset))
     if family.entry.ordinal:
-        shared = [_numbered(c.fixed, first) for c in thresholds(design, family)]
-        out += [(blocks, None) for blocks, _ in shared]
-        first = shared[0][1]
+        cuts = thresholds(design, family)
+        out += [
+            ([(b.codes, b.contrast, b.x, first + at) for b, at in zip(t.fixed, t.at, strict=True)], None) for t in cuts
+        ]
+        first += threshold_matrix(len(design.categories), family.threshold).shape[1] * (1 + len(nominal_names(design)))
     return out, first
 
 
@@ -74,17 +90,80 @@ def _numbered(blocks: Sequence[Block], first: int) -> tuple[list[Source], int]:
 # ---- thresholds of ordinal families ----------------------------------------------------------------------------------
 
 
-def thresholds(design: Design, family: Distribution) -> list[Component]:
-    """Return the predictors of the thresholds above and below each row's category; both share their coefficients."""
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """One predictor of the core that is a threshold: its columns, and where their coefficients stand."""
+
+    fixed: tuple[Block, ...]
+    at: tuple[int, ...]
+
+
+def thresholds(design: Design, family: Distribution) -> list[Thresholds]:
+    """Return the threshold predictors: those above and below each row's category, or all of them.
+
+    Threshold j of row i is T[j] alpha, plus T[j] gamma_x for every column x of `nominal=`: alpha comes first, then
+    gamma column by column, each as long as T is wide.
+    """
     if not family.entry.ordinal or design.y is None:
         return []
     matrix = threshold_matrix(len(design.categories), family.threshold)
-    names = threshold_names(design.categories, family)
-    empty = np.zeros((1, matrix.shape[1]))
-    codes = design.y.astype(np.int32)
-    low = np.ascontiguousarray(np.vstack([empty, matrix]))  # category j lies above threshold j - 1 …
-    high = np.ascontiguousarray(np.vstack([matrix, empty]))  # … and below threshold j
-    return [Component("upper", (Block(names, codes, high),)), Component("lower", (Block(names, codes, low),))]
+    width = matrix.shape[1]
+    factors = [None, *nominal_columns(design)]
+    at = tuple(width * k for k in range(len(factors)))
+    if family.entry.name == "cumulative":
+        empty = np.zeros((1, width))
+        codes = design.y.astype(np.int32)
+        low = np.ascontiguousarray(np.vstack([empty, matrix]))  # category j lies above threshold j - 1 …
+        high = np.ascontiguousarray(np.vstack([matrix, empty]))  # … and below threshold j
+        names = ("",) * width
+        return [Thresholds(tuple(Block(names, codes, side, x) for x in factors), at) for side in (high, low)]
+    if family.threshold == "flexible":
+        return [
+            Thresholds(tuple(Block(("",), None, None, x) for x in factors), tuple(k + j for k in at))
+            for j in range(width)
+        ]
+    codes, names = np.zeros(design.n, np.int8), ("",) * width
+    rows = [np.ascontiguousarray(row[None, :]) for row in matrix]
+    return [Thresholds(tuple(Block(names, codes, row, x) for x in factors), at) for row in rows]
+
+
+def nominal_names(design: Design) -> tuple[str, ...]:
+    """Return the names of the columns whose effects differ from threshold to threshold."""
+    return next((c.names for c in design.others if c.name == NOMINAL), ())
+
+
+def nominal_columns(design: Design) -> list[Array]:
+    """Return those columns."""
+    found = next((c.fixed for c in design.others if c.name == NOMINAL), ())
+    return list(np.ascontiguousarray(matrix(found, design.n).T)) if found else []
+
+
+def check_nominal(design: Design) -> None:
+    """Refuse columns of the mean that the thresholds of `nominal=` hold already.
+
+    Raises
+    ------
+    DataError
+        If there are any; they are named.
+    """
+    columns = nominal_columns(design)
+    if not columns:
+        return
+    inner = np.column_stack([np.ones(design.n), *columns])
+    if np.linalg.matrix_rank(inner) < inner.shape[1]:
+        raise DataError(
+            f"nominal=: its columns ({', '.join(nominal_names(design))}) depend on each other; leave some out"
+        )
+    x = matrix(design.fixed, design.n)
+    if not x.size:
+        return
+    left = x - inner @ np.linalg.lstsq(inner, x, rcond=None)[0]
+    twice = np.abs(left).max(axis=0) < ALIASED * np.maximum(np.abs(x).max(axis=0), 1e-300)
+    if twice.any():
+        names = ", ".join(name for name, bad in zip(design.fixed_names, twice, strict=True) if bad)
+        raise DataError(
+            f"{names}: in the formula and in nominal=, which gives it an effect on every threshold; keep one"
+        )
 
 
 def threshold_matrix(categories: int, arrangement: str) -> Array:
@@ -147,10 +226,13 @@ def make_core(design: Design, task: Task) -> Any:
 def core_of(design: Design, task: Task, parts: Sequence[Any], p: int, terms: Sequence[Any]) -> Any:
     """Hand the arrays of a design to the core, with these components of p coefficients and these terms."""
     y = np.ascontiguousarray(design.y)
-    given = {"trials": design.trials, "censor": design.censor, "upper": design.upper}
+    given = {
+        "trials": design.trials, "censor": design.censor, "upper": design.upper, "randomised": design.randomised,
+    }  # fmt: skip
     data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
     weights = survey.scaled(design) if design.sampling else survey.Scaled(design.frequencies, {})
-    core = _core.Glmm(task.family.spec, parts, p, terms, data, weights.rows, task.control.threads)
+    spec = task.family.spec if task.family.custom is None else core_spec(task.family, y)
+    core = _core.Glmm(spec, parts, p, terms, data, weights.rows, task.control.threads)
     for term, values in weights.levels.items():
         core.weigh(term, values.tolist())
     return core
@@ -168,6 +250,9 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     """
     design = absorbed(design)
     check(design)
+    check_nominal(design)
+    if task.family.custom is not None:
+        check_begin(task.family, np.asarray(design.y))
     check_method(design, task)
     try:
         core = make_core(design, task)
@@ -275,10 +360,19 @@ def start_of(task: Task, design: Design) -> dict[str, Any] | None:
 def threshold_start(design: Design, family: Distribution) -> Array:
     """Return all coefficients: 0, and the thresholds of a model without predictors."""
     count = len(design.categories)
+    cuts = _cuts_without_predictors(design, family)
+    alpha = np.asarray(np.linalg.lstsq(threshold_matrix(count, family.threshold), cuts, rcond=None)[0], np.float64)
+    before = sum(len(c.names) for c in named(design, family))
+    return np.concatenate([np.zeros(before), alpha, np.zeros(len(alpha) * len(nominal_names(design)))])
+
+
+def _cuts_without_predictors(design: Design, family: Distribution) -> Array:
+    if family.entry.name != "cumulative":
+        data = {"y": np.ascontiguousarray(design.y)}
+        return np.array(_core.family_start(replace(family, scaled=False).spec, data)[1:])
+    count = len(design.categories)
     shares = np.cumsum(np.bincount(np.asarray(design.y, dtype=np.int64), minlength=count))[:-1] / design.n
-    cuts = link_of(family.link).forward(shares)
-    alpha = np.linalg.lstsq(threshold_matrix(count, family.threshold), cuts, rcond=None)[0]
-    return np.concatenate([np.zeros(sum(len(c.names) for c in design.components)), alpha])
+    return np.asarray(link_of(family.link).forward(shares))
 
 
 def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = None) -> LaplaceEstimate:

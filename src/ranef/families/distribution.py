@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
 from ranef.families.links import ALIASES, Link, link_of, shifted
-from ranef.families.table import ZERO, Entry, entries, names
+from ranef.families.table import INSTEAD, ZERO, Entry, entries, names
 
-PREFIXES = ("truncated_", "hurdle_", "zero_inflated_", "zero_truncated_", "zi_", "zt_")
+if TYPE_CHECKING:
+    from ranef.families.custom import Custom
+
+PREFIXES = ("truncated_", "hurdle_", "hurdle.", "zero_inflated_", "zero_truncated_", "zi_", "zi.", "zt_")
 THRESHOLDS = ("flexible", "symmetric", "equidistant")
+SCALE = "scale"
 MEANS = ("mu", "conditional", "conditional_mean")
 
 
@@ -33,6 +37,12 @@ class Distribution:
         Number of ordered categories; 0 for other families.
     threshold : str
         How thresholds are arranged: "flexible", "symmetric" or "equidistant".
+    scaled : bool
+        Whether an ordinal family has a scale.
+    levels : tuple of str
+        The categories of a multinomial response but the first, which name its predictors.
+    custom : Custom or None
+        What the user wrote, of a family that is not in the table.
     inflated_by : str
         The formula that a name such as "hurdle_poisson" implies for the zero part; "" for none.
     """
@@ -43,6 +53,9 @@ class Distribution:
     zero_inflation: bool = False
     categories: int = 0
     threshold: str = "flexible"
+    scaled: bool = False
+    levels: tuple[str, ...] = ()
+    custom: Custom | None = None
     inflated_by: str = ""
 
     @property
@@ -58,12 +71,22 @@ class Distribution:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that have a linear predictor, in the core's order."""
-        return (*(p.name for p in self.entry.parameters), *((ZERO,) if self.zero_inflation else ()))
+        if self.levels:
+            return self.levels
+        own = (p.name for p in self.entry.parameters if self.scaled or p.name != SCALE or not self.entry.ordinal)
+        return (*own, *((ZERO,) if self.zero_inflation else ()))
 
     @property
     def plain_mean(self) -> bool:
-        """Whether the mean is the first parameter, untouched by zeros."""
-        return not (self.zero_inflation or self.truncated or self.entry.ordinal)
+        """Whether the mean is the first parameter, untouched by zeros (and ones)."""
+        own_mean = self.custom is not None and self.custom.mean is not None
+        ends = self.custom is None and self.entry.support == "closed_unit"
+        return not (self.zero_inflation or self.truncated or self.categorical or own_mean or ends)
+
+    @property
+    def categorical(self) -> bool:
+        """Whether responses are categories, ordered or not."""
+        return self.entry.ordinal or self.entry.nominal
 
     @property
     def is_gaussian_identity(self) -> bool:
@@ -73,10 +96,11 @@ class Distribution:
     @property
     def spec(self) -> dict[str, Any]:
         """What the core is told."""
-        thresholds = ["identity", "identity"] if self.entry.ordinal else []
+        own = self.links[: 1 + self.scaled] if self.categorical else self.links
         return {
             "name": self.entry.name,
-            "links": [*self.links, *thresholds, *(["logit"] if self.zero_inflation else [])],
+            "links": [*own, *(["logit"] if self.zero_inflation else [])],
+            "scaled": self.scaled,
             "zero_inflation": self.zero_inflation,
             "truncated": self.truncated,
             "constants": {},
@@ -85,7 +109,7 @@ class Distribution:
 
     def link_of(self, parameter: str) -> Link:
         """Return the link of a parameter."""
-        if parameter == ZERO:
+        if parameter == ZERO or self.levels:
             return link_of("logit")
         at = self.position(parameter)
         link = link_of(self.links[at])
@@ -139,15 +163,19 @@ def _named(text: str) -> Distribution:
     if name in known:
         entry = entries()[known[name]]
         return Distribution(entry, tuple(p.link for p in entry.parameters))
+    if name in INSTEAD:
+        raise OptionError(f"family={text!r}: {INSTEAD[name]}")
     prefix = next((p for p in PREFIXES if name.startswith(p) and name.removeprefix(p) in known), None)
     if prefix is None:
-        raise OptionError(f"family={text!r} is unknown; {nearest(name, [*known])}")
+        near = nearest(name, [*known])
+        near = near if near.startswith("did") else f"known: {', '.join(entries())}"
+        raise OptionError(f"family={text!r} is unknown; {near}")
     base = _named(name.removeprefix(prefix))
     cut = prefix in ("truncated_", "zero_truncated_", "zt_")
-    truncated = cut or (prefix == "hurdle_" and base.entry.support == "count")
+    truncated = cut or (prefix in ("hurdle_", "hurdle.") and base.entry.support == "count")
     if truncated and not base.entry.truncated:
         raise OptionError(f"family={text!r}: {base.name} has no zero-truncated form")
-    inflated = "~ 1" if prefix in ("hurdle_", "zero_inflated_", "zi_") else ""
+    inflated = "" if cut else "~ 1"
     return replace(base, truncated=truncated, inflated_by=inflated)
 
 
@@ -158,7 +186,7 @@ def with_links(family: Distribution, link: Any) -> Distribution:
     for parameter, name in asked.items():
         if not isinstance(name, str):
             raise ArgumentError(f"link= takes a name such as 'log', not {type(name).__name__}")
-        at = family.position(str(parameter))
+        at = replace(family, scaled=family.entry.ordinal).position(str(parameter))
         row = family.entry.parameters[at]
         wanted = ALIASES.get(name, name)
         if wanted not in row.links:

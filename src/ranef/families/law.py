@@ -1,20 +1,22 @@
 """What a response is like, given its linear predictors: mean, variance, distribution function, draws, density.
 
 A law answers for rows with predictors `eta` (n, K) and their `Data`, on the scale of the response as `Fit.residuals`
-has it: with trials the proportion of successes, for an ordinal family the number of the category, from 0. `Core` asks
-the core's formulas; `Gaussian` and `Ordered` are written here, the first because linear models use it without further
-ado, the second because its thresholds are shared by the rows.
+has it: with trials the proportion of successes, for categories their number, from 0. `Core` asks the core's formulas;
+`Gaussian` is written here because linear models use it without further ado, `Ordinal` and `Nominal` because they answer
+for all categories of a row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranef import _core
+from ranef.errors import NotAvailableError
+from ranef.families.custom import CustomLaw
 from ranef.families.distribution import Distribution
 from ranef.families.links import link_of
 
@@ -23,16 +25,23 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What is known of the rows beside their predictors: the response as the core takes it, and trials."""
+    """What is known of the rows beside their predictors: the response as the core takes it, trials, a design.
+
+    `randomised` are c and d of randomised responses, which are 1 with probability c + d mu.
+    """
 
     y: Array
     trials: Array | None = None
+    randomised: tuple[Array, Array] | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
         """As the core takes it."""
         y = np.ascontiguousarray(self.y)
-        return {"y": y} if self.trials is None else {"y": y, "trials": np.ascontiguousarray(self.trials)}
+        found: dict[str, Any] = {"y": y}
+        if self.trials is not None:
+            found["trials"] = np.ascontiguousarray(self.trials)
+        return found if self.randomised is None else {**found, "randomised": self.randomised}
 
 
 class Law(Protocol):
@@ -59,10 +68,14 @@ class Law(Protocol):
         ...
 
 
-def law_of(family: Distribution, thresholds: Array) -> Law:
-    """Return the law of a family; `thresholds` are an ordinal family's, (categories - 1,)."""
+def law_of(family: Distribution) -> Law:
+    """Return the law of a family."""
+    if family.custom is not None:
+        return CustomLaw(family)
     if family.entry.ordinal:
-        return Ordered(family, thresholds)
+        return Ordinal(family)
+    if family.entry.nominal:
+        return Nominal(family)
     return Gaussian(family) if family.entry.name == "gaussian" else Core(family)
 
 
@@ -74,7 +87,7 @@ class Core:
 
     def mean(self, eta: Array, data: Data) -> Array:
         """Return the expected response, extra zeros and truncation counted."""
-        if self.family.plain_mean:
+        if self.family.plain_mean and data.randomised is None:
             return np.asarray(link_of(self.family.link).inverse(eta[:, 0]), dtype=np.float64)
         return np.asarray(_core.family_mean(self.family.spec, data.arguments, np.ascontiguousarray(eta)))
 
@@ -89,7 +102,7 @@ class Core:
             before = y - 1.0 if data.trials is None else y - 1.0 / np.maximum(data.trials, 1.0)
         else:
             before = np.where((y == 1.0) & (self.family.entry.support == "closed_unit"), np.nextafter(1.0, 0.0), y)
-        low = np.where(y <= 0, 0.0, self._cdf(eta, Data(np.maximum(before, 0.0), data.trials)))
+        low = np.where(y <= 0, 0.0, self._cdf(eta, replace(data, y=np.maximum(before, 0.0))))
         high = self._cdf(eta, data)
         return (low, high) if self.family.entry.support != "real" else (high, high)
 
@@ -142,26 +155,28 @@ class Gaussian:
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
-    """Ordered categories 0 .. J-1 with P(Y <= j) = F(alpha_j - eta); the response is the number j."""
+class Ordinal:
+    """Ordered categories 0 .. J-1; eta holds the location, the log scale if there is one, and every threshold."""
 
     family: Distribution
-    thresholds: Array
 
     def probabilities(self, eta: Array) -> Array:
         """Return P(Y = j), (n, J)."""
-        below = link_of(self.family.link).inverse(self.thresholds[None, :] - eta[:, :1])
-        edge = np.ones((len(eta), 1))
-        return np.diff(np.hstack([0 * edge, np.asarray(below, dtype=np.float64), edge]), axis=1)
+        lead = 1 + self.family.scaled
+        count = eta.shape[1] - lead
+        spec = replace(self.family, categories=count + 1).spec
+        return np.column_stack([np.exp(_log_mass(spec, eta, lead, j)) for j in range(count + 1)])
 
     def mean(self, eta: Array, data: Data) -> Array:  # noqa: ARG002
         """Return the expected number of the category."""
-        return self.probabilities(eta) @ np.arange(len(self.thresholds) + 1.0)
+        p = self.probabilities(eta)
+        return p @ np.arange(float(p.shape[1]))
 
-    def variance(self, eta: Array, data: Data) -> Array:
+    def variance(self, eta: Array, data: Data) -> Array:  # noqa: ARG002
         """Return the variance of the number of the category."""
-        squares = np.arange(len(self.thresholds) + 1.0) ** 2
-        return self.probabilities(eta) @ squares - self.mean(eta, data) ** 2
+        p = self.probabilities(eta)
+        j = np.arange(float(p.shape[1]))
+        return p @ j**2 - (p @ j) ** 2
 
     def cdf(self, eta: Array, data: Data) -> tuple[Array, Array]:
         """Return P(Y < y) and P(Y <= y)."""
@@ -171,9 +186,61 @@ class Ordered:
 
     def draw(self, eta: Array, data: Data, rng: np.random.Generator) -> Array:  # noqa: ARG002
         """Return the number of a category for each row."""
-        p = np.cumsum(self.probabilities(eta), axis=1)[:, :-1]
-        return (rng.uniform(size=len(eta))[:, None] > p).sum(axis=1).astype(np.float64)
+        return drawn(self.probabilities(eta), rng)
 
     def density(self, eta: Array, data: Data) -> Array:
         """Return log P(Y = y)."""
         return np.log(self.probabilities(eta)[np.arange(len(eta)), data.y.astype(np.int64)])
+
+
+def _log_mass(spec: dict[str, Any], eta: Array, lead: int, j: int) -> Array:
+    """Return log P(Y = j); a cumulative model asks for the thresholds around j only."""
+    if spec["name"] == "cumulative":
+        cuts = eta[:, lead:]
+        high, low = cuts[:, min(j, cuts.shape[1] - 1)], cuts[:, max(j - 1, 0)]
+        eta = np.column_stack([eta[:, :lead], high, low])
+    y = np.full(len(eta), float(j))
+    return np.asarray(_core.family_eval(spec, {"y": y}, np.ascontiguousarray(eta), 0))[:, 0]
+
+
+def drawn(probabilities: Array, rng: np.random.Generator) -> Array:
+    """Return the number of a category for each row of probabilities."""
+    p = np.cumsum(probabilities, axis=1)[:, :-1]
+    return (rng.uniform(size=len(p))[:, None] > p).sum(axis=1).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Nominal:
+    """Categories 0 .. J-1 without order; eta holds the log odds of 1 .. J-1 against 0."""
+
+    family: Distribution
+
+    def probabilities(self, eta: Array) -> Array:
+        """Return P(Y = j), (n, J)."""
+        z = np.column_stack([np.zeros(len(eta)), eta])
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        return p / p.sum(axis=1, keepdims=True)
+
+    def mean(self, eta: Array, data: Data) -> Array:
+        """Return the probability of the category observed: numbers of categories have no average."""
+        return np.exp(self.density(eta, data))
+
+    def variance(self, eta: Array, data: Data) -> Array:  # noqa: ARG002
+        """Refuse."""
+        raise _without_order("variances")
+
+    def cdf(self, eta: Array, data: Data) -> tuple[Array, Array]:  # noqa: ARG002
+        """Refuse."""
+        raise _without_order("distribution functions")
+
+    def draw(self, eta: Array, data: Data, rng: np.random.Generator) -> Array:  # noqa: ARG002
+        """Return the number of a category for each row."""
+        return drawn(self.probabilities(eta), rng)
+
+    def density(self, eta: Array, data: Data) -> Array:
+        """Return log P(Y = y)."""
+        return np.log(self.probabilities(eta)[np.arange(len(eta)), data.y.astype(np.int64)])
+
+
+def _without_order(what: str) -> NotAvailableError:
+    return NotAvailableError(f"categories without order have no {what}; use predict(type='probs')")

@@ -78,7 +78,7 @@ def _softplus(x: Any) -> Any:
 LINKS: dict[str, Link] = {
     link.name: link
     for link in (
-        Link("identity", np.asarray, np.asarray, _one, "any"),
+        Link("identity", np.asarray, np.positive, _one, "any"),
         Link("log", np.log, _exp, _exp, "positive"),
         Link("logit", _logit, _expit, lambda x: _expit(x) * _expit(-np.asarray(x)), "unit"),
         Link("probit", _ndtri, _ndtr, _density, "unit"),
@@ -92,7 +92,7 @@ LINKS: dict[str, Link] = {
         Link(
             "loglog",
             lambda p: -np.log(-np.log(p)),
-            lambda x: _exp(-_exp(-np.asarray(x))),
+            lambda x: _exp(-_exp(np.negative(x))),
             lambda x: _exp(-np.asarray(x) - _exp(-np.asarray(x))),
             "unit",
         ),
@@ -106,7 +106,7 @@ LINKS: dict[str, Link] = {
         Link(
             "inverse",
             lambda m: 1 / np.asarray(m),
-            lambda x: 1 / np.asarray(x),
+            lambda x: np.divide(1.0, x),
             lambda x: -1 / np.square(x),
             "positive",
         ),

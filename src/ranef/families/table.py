@@ -25,13 +25,27 @@ SUPPORTS = {
     "a number strictly between 0 and 1": "unit",
     "a number from 0 to 1": "closed_unit",
     "a category code": "ordinal",
+    "a category without order": "nominal",
 }
 ALIASES = {
-    "gaussian": ("Gaussian",), "nbinom2": ("negative.binomial", "nb2", "negbin"), "nbinom1": ("nb1",),
-    "student_t": ("t_family",), "cumulative": ("clmm", "sratio_cumulative"), "genpois": ("generalized.poisson",),
-    "beta": ("beta_regression",), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
+    "gaussian": ("Gaussian", "norm"), "nbinom2": ("negative.binomial", "nb2", "negbin", "nb"), "nbinom1": ("nb1",),
+    "student_t": ("t_family", "students.t", "scat"), "cumulative": ("clmm", "clmm2", "polr", "propodds", "ocat"),
+    "sratio": ("stopping",), "gamma": ("gamma.fam",), "tweedie": ("tw",),
+    "cratio": ("continuation", "cr"), "multinomial": ("mclogit", "nominal"), "genpois": ("generalized.poisson",),
+    "beta": ("beta_regression", "beta.fam", "betar"), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
     "inverse_gaussian": ("inverse.gaussian",),
 }  # fmt: skip
+CUTS = ("upper", "lower")  # the thresholds that a cumulative model's row needs, in the core's list
+#: Names that stand for something else here, and what to write.
+INSTEAD = {
+    "quasipoisson": "a quasi-likelihood is none: 'nbinom1' has a variance proportional to the mean",
+    "quasibinomial": "a quasi-likelihood is none: 'betabinomial' has the larger variance",
+    "quasi": "a quasi-likelihood is none: choose a family with a dispersion",
+    "geometric": "write family='nbinom2' with dispersion=1",
+    "zip": "write family='poisson' with zero_inflation='~ 1'",
+    "zinb": "write family='nbinom2' with zero_inflation='~ 1'",
+    "censored.normal": "write family='gaussian' and the response cens(y, status)",
+}
 NICKNAMES = {
     "student_t": {"nu": "shape", "df": "shape"}, "tweedie": {"p": "power"}, "skew_normal": {"alpha": "shape"},
     "nbinom12": {"psi": "shape"},
@@ -60,13 +74,15 @@ class Entry:
         What other packages call it.
     parameters : tuple of Parameter
         The mean first, the dispersion (where there is one) second; an ordinal family's thresholds are no parameters
-        here.
+        here, its scale is one only of fits that ask for it.
     support : str
         Which responses are legal: a value of `SUPPORTS`.
     discrete, truncated, inflatable : bool
         Whether responses are counts or categories, a zero-truncated form exists, extra zeros can be had.
     note : str
         The variance function and what the dispersion is.
+    own_nicknames : tuple of (str, str)
+        Further names of parameters, of a family that is not in the table.
     """
 
     name: str
@@ -77,11 +93,17 @@ class Entry:
     truncated: bool
     inflatable: bool
     note: str
+    own_nicknames: tuple[tuple[str, str], ...] = ()
 
     @property
     def ordinal(self) -> bool:
         """Whether responses are ordered categories."""
         return self.support == "ordinal"
+
+    @property
+    def nominal(self) -> bool:
+        """Whether responses are categories without order."""
+        return self.support == "nominal"
 
     @property
     def dispersion(self) -> str:
@@ -91,7 +113,7 @@ class Entry:
     @property
     def nicknames(self) -> Mapping[str, str]:
         """Other packages' names of its parameters."""
-        return NICKNAMES.get(self.name, {})
+        return dict(self.own_nicknames) or NICKNAMES.get(self.name, {})
 
 
 @cache
@@ -108,7 +130,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     return Entry(
         row["name"],
         (*row["aliases"], *ALIASES.get(row["name"], ())),
-        parameters[:1] if support == "ordinal" else parameters,
+        tuple(p for p in parameters if p.name not in CUTS) if support == "ordinal" else parameters,
         support,
         bool(row["discrete"]),
         bool(row["truncation"]),

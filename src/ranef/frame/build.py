@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Level
 from ranef.frame.evaluate import Categories, Censored, Evaluator
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
+from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_of
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
 from ranef.frame.structures import KNOWN, by_level, place_of
@@ -43,6 +45,7 @@ def build(
     cov: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
     scaling: str | None = None,
+    randomised: Mapping[str, Any] | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -72,6 +75,8 @@ def build(
         Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`.
     sampling, scaling : dict and str, optional
         Weights of a survey by what they belong to ("row" or a grouping factor), and how they are scaled.
+    randomised : dict, optional
+        The design of randomised responses, see `ranef.frame.randomised`.
 
     Returns
     -------
@@ -89,12 +94,16 @@ def build(
     parts = [_resolved_part(part, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
-    sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
+    chances = _chances(randomised, table)
+    sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, **chances)
     drawn = _sides(table, **(sampling or {}))
+    frame.design_name = "" if randomised is None else str(randomised.get("design", DEFAULT))
     frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
     frame.contrasts(contrasts or {})
-    fixed, blocks = counted(_without_intercept(frame.plans(formula.fixed), outcome), frame.variables)
-    parts = [replace(p, fixed=frame.plans(p.formula.fixed)) if p.formula is not None else p for p in parts]
+    fixed, blocks = counted(
+        _without_intercept(frame.plans(formula.fixed), outcome.support != "ordinal"), frame.variables
+    )
+    parts = [frame.planned(part) for part in parts]
     owners = (formula, *(part.formula for part in parts))
     bars = tuple(frame.bar_plan(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
@@ -144,9 +153,15 @@ def _sides(table: Table, **given: Any) -> dict[str, Column | None]:
     return {what: side_column(what, value, table) for what, value in given.items()}
 
 
-def _without_intercept(plans: tuple[TermPlan, ...], outcome: Outcome) -> tuple[TermPlan, ...]:
+def _chances(randomised: Mapping[str, Any] | None, table: Table) -> dict[str, Any]:
+    """Return the probabilities of a randomised response as columns or arrays; a number stands for every row."""
+    given = {} if randomised is None else {name: v for name, v in randomised.items() if name in PROBABILITIES}
+    return {name: np.full(table.n, float(v)) if isinstance(v, Real) else v for name, v in given.items()}
+
+
+def _without_intercept(plans: tuple[TermPlan, ...], intercept: bool) -> tuple[TermPlan, ...]:
     """Thresholds are intercepts: the factors stay coded as beside one."""
-    return tuple(plan for plan in plans if plan.factors) if outcome.support == "ordinal" else plans
+    return plans if intercept else tuple(plan for plan in plans if plan.factors)
 
 
 def _resolved_part(part: Part, table: Table, env: Mapping[str, Any]) -> Part:
@@ -179,6 +194,7 @@ class _Frame:
     variables: dict[str, Variable] = field(default_factory=dict)
     factors: dict[str, FactorState] = field(default_factory=dict)
     used: dict[str, tuple[Array, Levels, tuple[Any, ...]]] = field(default_factory=dict)
+    design_name: str = ""
 
     @property
     def all_factors(self) -> list[Factor]:
@@ -288,6 +304,12 @@ class _Frame:
         value = self.values[factor.label]
         return not self.is_factor(factor.label) and not (isinstance(value, Matrix) and len(value.columns) > 1)
 
+    def planned(self, part: Part) -> Part:
+        """Return the part with its columns."""
+        if part.formula is None:
+            return part
+        return replace(part, fixed=_without_intercept(self.plans(part.formula.fixed), part.intercept))
+
     def components(self, parts: Sequence[Part], n: int) -> tuple[list[Part], tuple[Component, ...]]:
         """Return the parts with their terms counted, and their columns."""
         made = [self.component(part, n) for part in parts]
@@ -328,7 +350,16 @@ class _Frame:
             frequencies=self.weights(sides["frequencies"]),
             censor=None if found is None else found.censor,
             upper=None if found is None else found.upper,
+            randomised=self.randomised(sides),
         )
+
+    def randomised(self, sides: Mapping[str, Column | None]) -> tuple[Array, Array] | None:
+        """Return c and d of randomised responses on the rows used."""
+        given = {name: c.x for name in PROBABILITIES if (c := sides.get(name)) is not None and c.x is not None}
+        if not given:
+            return None
+        kept = {name: np.asarray(self.keep(x), np.float64) for name, x in given.items()}
+        return chances_of(self.design_name, kept)
 
     def response(self, formula: Formula, trials: Column | None, outcome: Outcome) -> Response | None:
         if formula.lhs is None:

@@ -205,6 +205,8 @@ class Design:
         Upper ends of intervals.
     sampling : Sampling or None
         Weights of a survey.
+    randomised : pair of ndarrays of float64 or None
+        c and d of randomised responses, which are 1 with probability c + d mu.
     """
 
     n: int
@@ -225,6 +227,7 @@ class Design:
     censor: Array | None = None
     upper: Array | None = None
     sampling: Sampling | None = None
+    randomised: tuple[Array, Array] | None = None
 
     @property
     def components(self) -> tuple[Component, ...]:

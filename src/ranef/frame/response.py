@@ -241,11 +241,25 @@ def _proportion(given: Given, y: Array) -> Response:
     return _of_trials(success, trials)
 
 
-# ---- ordered categories ----------------------------------------------------------------------------------------------
+# ---- categories ----------------------------------------------------------------------------------------------
 
 
 def _ordinal(given: Given) -> Response:
-    found = _ordered(given)
+    return _coded(given, _ordered(given))
+
+
+def _nominal(given: Given) -> Response:
+    if isinstance(given.value, Matrix):
+        raise DataError(f"response {given.name!r} is not one column; a multinomial one holds a category in every row")
+    found = categories_of(given.value, given.name)
+    if len(found.levels) > MOST:
+        raise DataError(
+            f"response {given.name!r} has {len(found.levels)} values, too many for categories (at most {MOST})"
+        )
+    return _coded(given, found)
+
+
+def _coded(given: Given, found: Categories) -> Response:
     if given.categories:
         index = {label: code for code, label in enumerate(given.categories)}
         y = np.array([*(index.get(label, np.nan) for label in found.levels), np.nan])[given.keep(found.codes)]
@@ -276,4 +290,4 @@ def _ordered(given: Given) -> Categories:
     return found
 
 
-FORMS: dict[str, Callable[[Given], Response]] = {"binomial": _binomial, "ordinal": _ordinal}
+FORMS: dict[str, Callable[[Given], Response]] = {"binomial": _binomial, "ordinal": _ordinal, "nominal": _nominal}

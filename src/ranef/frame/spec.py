@@ -65,12 +65,15 @@ class Part:
         On the scale of the linear predictor.
     fixed : tuple of TermPlan
         Filled by `build`.
+    intercept : bool
+        Whether the constant of the formula is a coefficient; without, factors stay coded as beside one.
     """
 
     name: str
     formula: Formula | None = None
     constant: float | None = None
     fixed: tuple[TermPlan, ...] = ()
+    intercept: bool = True
 
 
 @dataclass(frozen=True)

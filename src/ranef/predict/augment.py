@@ -22,8 +22,11 @@ def augment(m: Fit, newdata: Any = None) -> Any:
     `fitted` (random effects included), `std_error` (of it, from the joint covariance of fixed and random effects; left
     out where several linear predictors decide the response), `population` (random effects left out), and `residual`
     where the response is known. A column of that name in the data is kept: the new one gets a trailing underscore.
-    Unseen levels in `newdata` get population values.
+    Unseen levels in `newdata` get population values. Of a multinomial model `fitted` is the probability of the category
+    observed, and stands alone.
     """
+    if m.distribution.entry.nominal and newdata is not None:
+        raise NotAvailableError("augment: a multinomial model has a column for every category; use predict(newdata)")
     if newdata is None and m.data is None:
         raise NotAvailableError("augment: a slim fit keeps no data; give newdata=")
     columns = _fitted_columns(m) if newdata is None else _new_columns(m, newdata)
@@ -33,6 +36,8 @@ def augment(m: Fit, newdata: Any = None) -> Any:
 
 def _fitted_columns(m: Fit) -> dict[str, Array]:
     error = {"std_error": _array(predict(m, None, Question(std_error=True)), "std_error")} if _has_error(m) else {}
+    if m.distribution.entry.nominal:
+        return {"fitted": m.fitted()}
     population = predict(m, None, Question(re="none"))
     return {"fitted": m.fitted(), **error, "population": population, "residual": m.residuals()}
 

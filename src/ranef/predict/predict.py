@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 NEW_LEVELS = ("error", "population", "sample")
 INTERVALS = ("confidence", "prediction")
 NODES = 41  # of Gauss-Hermite quadrature in one predictor
+POINTS = 2_000  # about so many in all, where several predictors have random effects
+MOST_VARYING = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,11 @@ class Question:
         Random effects to include: the conditional modes of all terms, of none (population), of the named groups.
         "integrate" averages the response over the random effects' distribution; with an identity link that is "none".
     type : "response" | "link" | "probs" | a parameter's name
-        The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model); the mean's
-        linear predictor; the probability of every category (ordinal families, one column each); or a parameter on its
-        own scale: "mean" (before extra zeros and truncation), "dispersion", "zero_inflation" ….
+        The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model; the prevalence
+        for randomised responses); the mean's linear predictor; the probability of every category, one column each
+        (ordinal families; multinomial ones have no other response); or a parameter on its own scale: "mean" (before
+        extra zeros and truncation), "dispersion", "zero_inflation" …. The "link" of a multinomial model is a column of
+        log odds for every category but the first.
     new_levels : "error" | "population" | "sample"
         For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
         A missing group counts as an unknown level: NaN under "error".
@@ -96,8 +100,9 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
     blank = unusable(rows, which, question)
     estimate = blanked(estimated(m, rows, which, question, target), blank)
-    if question.type == "probs":
-        return to_frame(dict(zip(map(str, m.spec.categories), estimate.T.copy(), strict=True)), m.layout.kind)
+    if estimate.ndim > 1:
+        names = m.distribution.levels if question.type == "link" else map(str, m.spec.categories)
+        return to_frame(dict(zip(names, estimate.T.copy(), strict=True)), m.layout.kind)
     if question.interval is None and not question.std_error:
         return estimate
     return _with_errors(m, rows, which, question, target, estimate, blank)
@@ -115,7 +120,7 @@ def estimated(m: Fit, rows: Rows, which: list[bool], q: Question, target: Target
     eta = predictors(m, rows, which)
     if q.new_levels == "sample":
         eta = eta + np.column_stack([sampled_effects(m, rows, which, q.seed, k) for k in range(eta.shape[1])])
-    return target.of(eta, rows.data)
+    return target.of(eta, replace(rows.data, randomised=None))
 
 
 def fitted(m: Fit, align: str = "rows") -> Array:
@@ -152,9 +157,11 @@ class Target:
 def target_of(m: Fit, q: Question) -> Target:
     """Return what a question asks for."""
     family, answers = m.distribution, law(m)
+    if family.entry.nominal and q.type == "link":
+        return Target(None, np.asarray, np.ones_like, lambda eta, _: eta)
     if q.type == "link" or (q.type == "response" and _is_identity(m)):
         return Target(0, np.asarray, np.ones_like, _first)
-    if q.type == "probs":
+    if q.type == "probs" or family.entry.nominal:
         return Target(None, np.asarray, np.ones_like, lambda eta, _: answers.probabilities(eta))  # pyright: ignore[reportAttributeAccessIssue]
     if q.type != "response":
         name = "mean" if q.type in MEANS else q.type
@@ -180,8 +187,8 @@ def _first(eta: Array, _data: Data) -> Array:
 def check(m: Fit, q: Question) -> None:
     """Raise `OptionError` for values that are not legal."""
     family = m.distribution
-    own = () if family.entry.ordinal else (*family.parameters, *MEANS)
-    types = ("response", "link", *(("probs",) if family.entry.ordinal else ()), *own)
+    own = ("probs", *family.parameters[1 : 1 + family.scaled]) if family.categorical else (*family.parameters, *MEANS)
+    types = ("response", "link", *own)
     if q.type not in types:
         raise OptionError(f"predict: type={q.type!r} is unknown for {family.name}; {nearest(q.type, types)}")
     if q.new_levels not in NEW_LEVELS:
@@ -399,10 +406,17 @@ def integrated(m: Fit, rows: Rows, of: Callable[[Array, Data], Array]) -> Array:
         for t in terms_of(m, k):
             spread[:, k] += prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
     varying = [k for k in range(eta.shape[1]) if spread[:, k].any()]
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES if len(varying) < 2 else NODES // 2)
+    if len(varying) > MOST_VARYING:
+        raise NotAvailableError(
+            f"predict: re='integrate' over random effects in {len(varying)} linear predictors is not available; "
+            f"average m.simulate() instead"
+        )
+    count = NODES if len(varying) < 2 else min(NODES // 2, int(POINTS ** (1 / len(varying))))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    data = replace(rows.data, randomised=None)  # prevalences, as everywhere in predictions
     total: Any = 0.0
     for chosen in product(range(len(nodes)), repeat=len(varying)):
         at = eta.copy()
         at[:, varying] += np.sqrt(spread[:, varying]) * nodes[list(chosen)]
-        total = total + float(np.prod(weights[list(chosen)])) * of(at, rows.data)
+        total = total + float(np.prod(weights[list(chosen)])) * of(at, data)
     return total / float(weights.sum()) ** len(varying)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.engines.estimate import Array
-from ranef.engines.laplace import absorbed, threshold_matrix
+from ranef.engines.laplace import NOMINAL, absorbed, threshold_matrix
 from ranef.engines.linear import sources, term_sources
 from ranef.engines.pql import dispersion_predictor
 from ranef.errors import OptionError
@@ -46,6 +46,8 @@ class Rows:
         The linear predictors beside the mean's.
     y, trials : (n,) array or None
         Response and trials, where they are known.
+    randomised : pair of (n,) arrays or None
+        c and d of randomised responses.
     """
 
     n: int
@@ -58,23 +60,32 @@ class Rows:
     others: tuple[Component, ...] = ()
     y: Array | None = None
     trials: Array | None = None
+    randomised: tuple[Array, Array] | None = None
 
     @property
     def components(self) -> tuple[Component, ...]:
         """Every linear predictor, the mean's first."""
-        return (Component("mean", self.fixed, self.offset), *self.others)
+        return (Component("mean", self.fixed, self.offset), *(c for c in self.others if c.name != NOMINAL))
+
+    @property
+    def nominal(self) -> Array:
+        """Columns whose effects differ from threshold to threshold, (n, columns)."""
+        return matrix(next((c.fixed for c in self.others if c.name == NOMINAL), ()), self.n)
 
     @property
     def data(self) -> Data:
         """What laws are told about the rows."""
-        return Data(np.zeros(self.n) if self.y is None else self.y, self.trials)
+        return Data(np.zeros(self.n) if self.y is None else self.y, self.trials, self.randomised)
 
 
 def fitted_design(m: Fit, what: str) -> Rows:
     """Return the fitted rows, as `Rows`."""
     d = design_of(m, what)
     d = d if m.task.linear else absorbed(d)
-    return Rows(d.n, d.fixed, dict(enumerate(d.terms)), d.offset, d.weights, others=d.others, y=d.y, trials=d.trials)
+    return Rows(
+        d.n, d.fixed, dict(enumerate(d.terms)), d.offset, d.weights,
+        others=d.others, y=d.y, trials=d.trials, randomised=d.randomised,
+    )  # fmt: skip
 
 
 def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
@@ -105,12 +116,14 @@ def terms_of(m: Fit, component: int) -> list[int]:
 
 
 def predictors(m: Fit, rows: Rows, which: Sequence[bool]) -> Array:
-    """Return every linear predictor, (n, K) column by column; an ordinal family's thresholds apart."""
+    """Return every linear predictor, (n, K) column by column; an ordinal family's thresholds last."""
     columns = [linear_predictor(m, rows, which, k) for k in range(len(rows.components))]
     if m.task.linear:
         columns.append(residual_predictor(m, rows))
     elif m.method == "pql" and len(m.distribution.parameters) > 1:
         columns.append(np.full(rows.n, dispersion_predictor(m.distribution, m.sigma)))
+    elif m.distribution.entry.ordinal:
+        columns.append(thresholds(m, rows))
     return np.column_stack(columns)
 
 
@@ -122,15 +135,16 @@ def residual_predictor(m: Fit, rows: Rows) -> Array:
 
 def law(m: Fit) -> Law:
     """Return the law of a fit's responses."""
-    return law_of(m.distribution, thresholds(m))
+    return law_of(m.distribution)
 
 
-def thresholds(m: Fit) -> Array:
-    """Return an ordinal fit's thresholds alpha_1 < alpha_2 < …; empty for other families."""
+def thresholds(m: Fit, rows: Rows) -> Array:
+    """Return the thresholds of an ordinal fit, (n, categories - 1)."""
     family = m.distribution
-    if not family.entry.ordinal:
-        return np.empty(0)
-    return threshold_matrix(family.categories, family.threshold) @ m.estimate.beta[m.layout.component("threshold").at]
+    arrangement = threshold_matrix(family.categories, family.threshold)
+    beta = np.nan_to_num(m.estimate.beta[m.layout.component("threshold").at])
+    effects = beta.reshape(-1, arrangement.shape[1]) @ arrangement.T  # of the constant, then of every nominal column
+    return effects[0] + rows.nominal @ effects[1:]
 
 
 def fitted_predictors(m: Fit, what: str = "fitted") -> tuple[Rows, Array]:
@@ -145,7 +159,7 @@ def fitted_rows(m: Fit) -> Array:
         rows = fitted_design(m, "fitted")
         return linear_predictor(m, rows, [True] * len(rows.terms))
     rows, eta = fitted_predictors(m)
-    return law(m).mean(eta, rows.data)
+    return law(m).mean(eta, replace(rows.data, randomised=None))
 
 
 def aligned(m: Fit, values: Array, align: str) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,10 @@ MAX_INLINE = 6
 SHOWN = ("rows_dropped", "columns_dropped", "not_converged", "boundary")
 APPROXIMATIONS = {1: "Laplace approximation", 0: "joint modes"}
 METHODS = {"reml": "REML", "ml": "maximum likelihood", "pql": "penalised quasi-likelihood"}
+KINDS = {
+    "cumulative": "Cumulative link", "sratio": "Stopping ratio", "cratio": "Continuation ratio",
+    "acat": "Adjacent category", "multinomial": "Multinomial logit",
+}  # fmt: skip
 FRAMES = {"pyarrow": "pyarrow table", "dict": "dict of arrays"}
 
 
@@ -54,7 +59,7 @@ def gather(m: Fit, correlation: bool = False, ddf: str | None = None) -> Summary
     found = fixed_effects(m, ddf=ddf)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
     fixed_parts = [_fixed(m, c, found, method) for c in parts]
-    sections = [_criterion(m), _residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
+    sections = [_criterion(m), *_residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
     return Summary(_title(m), _head(m), tuple(sections), (_certificate(m), *_messages(m)))
@@ -70,7 +75,7 @@ def _title(m: Fit) -> str:
     if m.method == "pql":
         return f"Generalised linear mixed model fit by {METHODS[m.method]}"
     how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive Gauss-Hermite quadrature, {m.task.quadrature} nodes")
-    kind = "Cumulative link" if m.distribution.entry.ordinal else "Generalised linear"
+    kind = KINDS.get(m.distribution.entry.name, "Generalised linear")
     return f"{kind} {mixed}model fit by {_method(m)}" + (f" ({how})" if m.layout.terms else "")
 
 
@@ -87,6 +92,7 @@ def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     lines = [*_family(m), ("Formula", str(m.formula)), *_formulas(m), ("Data", _data(m))]
     lines += [] if weights is None else [("Weights", f"precision weights {_named(weights)}")]
     lines += [] if offset is None else [("Offset", _named(offset))]
+    lines += _randomised(m.call.randomised_response)
     counts = m.call.frequency_weights
     lines += [] if counts is None else [("Weights", f"frequency weights {_named(counts)}")]
     return (*lines, *_survey(m), *_wishes(m))
@@ -112,6 +118,14 @@ def _survey(m: Fit) -> list[tuple[str, str]]:
     return [("Weights", f"sampling weights {named}{scaling}; standard errors are robust")]
 
 
+def _randomised(design: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the design of randomised responses."""
+    if design is None:
+        return []
+    chances = [f"{k} {_named(v) if not isinstance(v, Real) else v}" for k, v in design.items() if k != "design"]
+    return [("Randomised response", f"{design['design']} ({', '.join(chances)})")]
+
+
 def _family(m: Fit) -> list[tuple[str, str]]:
     """Return the family with its link, for other than linear models."""
     if m.task.linear:
@@ -125,6 +139,8 @@ def _family(m: Fit) -> list[tuple[str, str]]:
 
 def _formulas(m: Fit) -> list[tuple[str, str]]:
     """Return the formulas of the other components, where something was said about them."""
+    if m.distribution.levels:
+        return [(name, str(formula)) for name, formula in m.call.parameters.items()]
     said = {**m.call.parameters, "dispersion": m.call.dispersion, "zero_inflation": m.call.zero_inflation}
     return [
         (
@@ -143,6 +159,8 @@ def _words(component: str) -> str:
 def _is_one_number(m: Fit, component: ComponentInfo) -> bool:
     """Whether a component is a lone intercept of a parameter that is best read on its own scale."""
     random = any(t.component == component.name for t in m.layout.terms)
+    if m.distribution.categorical:
+        return False
     return component.names == ("(Intercept)",) and component.name not in ("mean", ZERO, "threshold") and not random
 
 
@@ -211,9 +229,11 @@ def _criterion(m: Fit) -> Section:
     return Section("", Table(names, (cells,), left=0))
 
 
-def _residuals(m: Fit) -> Section:
+def _residuals(m: Fit) -> list[Section]:
+    if not m.residual_quantiles.size:
+        return []
     heads = ("Min", "1Q", "Median", "3Q", "Max")
-    return Section("Scaled residuals", Table(heads, (tuple(fixed(q, 4) for q in m.residual_quantiles),), left=0))
+    return [Section("Scaled residuals", Table(heads, (tuple(fixed(q, 4) for q in m.residual_quantiles),), left=0))]
 
 
 def _random(m: Fit) -> list[Section]:
@@ -343,7 +363,8 @@ def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
     if component.name == "threshold":
         return "Thresholds"
     if m.estimate.tests == "z":
-        alone = len(m.layout.components) == 1 or m.distribution.entry.ordinal
+        ordinal = m.distribution.entry.ordinal
+        alone = len(m.layout.components) == 1 or (ordinal and component.name == "mean")
         of = "" if alone else f"{_words(component.name)}, {m.distribution.link_of(component.name).name} link"
         how = f"t tests, {method.title}, approximate" if method.title and component.name == "mean" else ""
         inside = "; ".join(filter(None, (of, how)))

@@ -77,98 +77,61 @@ impl Density for Beta {
     }
 }
 
+/// Log probabilities of 0, of the inside and of 1, beside a beta.
+pub trait Ends: Copy {
+    fn parts<S: Scalar>(self, p: &[Par<S>; 4]) -> [S; 3];
+    /// Starting values of the third and fourth parameter.
+    fn start(self, s: &Summary, mu: f64) -> [f64; 2];
+}
+
 /// Ordered beta (Kubinec 2023): one location for the beta part and for the probabilities of 0 and 1, with cutpoints
 /// c0 < c1 on its scale: P(0) = F(c0 - eta), P(1) = 1 - F(c1 - eta).
 #[derive(Clone, Copy)]
-pub struct OrderedBeta;
-
-/// Log probabilities of 0, of the inside and of 1.
-fn ordered_parts<S: Scalar>(p: &[Par<S>; 4]) -> [S; 3] {
-    let (eta, f) = (p[0].eta, p[0].link);
-    let (a, b) = (p[2].value() - eta, p[3].value() - eta);
-    if !(b.value() > a.value()) {
-        return [S::constant(f64::NAN); 3];
-    }
-    [f.ln_cdf(a), f.ln_interval(a, b), f.ln_survival(b)]
-}
-
-/// log F and log (1 - F) of a mixture of 0, a beta and 1.
-fn mixture_cdf<S: Scalar>(y: f64, parts: [S; 3], p: &[Par<S>; 4]) -> (S, S) {
-    if y < 0.0 {
-        return (S::constant(f64::NEG_INFINITY), S::constant(0.0));
-    }
-    if y >= 1.0 {
-        return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
-    }
-    let (f, s) = beta_cdf(y, p);
-    (parts[0].ln_add_exp(parts[1] + f), parts[2].ln_add_exp(parts[1] + s))
-}
-
-fn mixture_moments(parts: [f64; 3], p: &[Par<f64>; 4]) -> (f64, f64) {
-    let (m, v) = beta_moments(p);
-    let (inside, one) = (parts[1].exp(), parts[2].exp());
-    let mean = one + inside * m;
-    (mean, one + inside * (v + m * m) - mean * mean)
-}
-
-fn mixture_draw(parts: [f64; 3], p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
-    let u = rng.uniform();
-    if u < parts[0].exp() {
-        0.0
-    } else if u < parts[0].exp() + parts[2].exp() {
-        1.0
-    } else {
-        beta_draw(p, rng)
-    }
-}
-
-impl Density for OrderedBeta {
-    fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
-        let parts = ordered_parts(p);
-        if row.y == 0.0 {
-            parts[0]
-        } else if row.y == 1.0 {
-            parts[2]
-        } else {
-            parts[1] + ln_beta(row.y, &p[0], &p[1])
-        }
-    }
-
-    fn ln_cdf<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> (S, S) {
-        mixture_cdf(row.y, ordered_parts(p), p)
-    }
-
-    fn moments(&self, _: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
-        mixture_moments(ordered_parts(p), p)
-    }
-
-    fn draw(&self, _: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
-        mixture_draw(ordered_parts(p), p, rng)
-    }
-
-    fn start(&self, s: &Summary) -> [f64; 4] {
-        let (mu, phi) = beta_start(s);
-        let (eta, logit) = (mu.ln() - (-mu).ln_1p(), |q: f64| q.ln() - (-q).ln_1p());
-        let (zero, one) = (s.zeros.clamp(0.01, 0.9), s.ones.clamp(0.01, 0.9));
-        [mu, phi, eta + logit(zero), eta + logit((1.0 - one).max(zero + 0.01))]
-    }
-
-    fn legal(&self) -> Legal {
-        Legal::ClosedUnit
-    }
-}
+pub struct Ordered;
 
 /// Zero-one-inflated beta: P(0 or 1) = zoi, of which a share coi is 1 (brms's parameters).
 #[derive(Clone, Copy)]
-pub struct ZeroOneInflatedBeta;
+pub struct Inflated;
 
-fn inflated_parts<S: Scalar>(p: &[Par<S>; 4]) -> [S; 3] {
-    [p[2].ln() + p[3].ln_1m(), p[2].ln_1m(), p[2].ln() + p[3].ln()]
+impl Ends for Ordered {
+    fn parts<S: Scalar>(self, p: &[Par<S>; 4]) -> [S; 3] {
+        let (eta, f) = (p[0].eta, p[0].link);
+        let (a, b) = (p[2].value() - eta, p[3].value() - eta);
+        if !(b.value() > a.value()) {
+            return [S::constant(f64::NAN); 3];
+        }
+        [f.ln_cdf(a), f.ln_interval(a, b), f.ln_survival(b)]
+    }
+
+    fn start(self, s: &Summary, mu: f64) -> [f64; 2] {
+        let (eta, logit) = (mu.ln() - (-mu).ln_1p(), |q: f64| q.ln() - (-q).ln_1p());
+        let (zero, one) = (s.zeros.clamp(0.01, 0.9), s.ones.clamp(0.01, 0.9));
+        [eta + logit(zero), eta + logit((1.0 - one).max(zero + 0.01))]
+    }
 }
 
-impl Density for ZeroOneInflatedBeta {
+impl Ends for Inflated {
+    fn parts<S: Scalar>(self, p: &[Par<S>; 4]) -> [S; 3] {
+        [p[2].ln() + p[3].ln_1m(), p[2].ln_1m(), p[2].ln() + p[3].ln()]
+    }
+
+    fn start(self, s: &Summary, _: f64) -> [f64; 2] {
+        let ends = s.zeros + s.ones;
+        let share = if ends > 0.0 { s.ones / ends } else { 0.5 };
+        [ends.clamp(0.01, 0.99), share.clamp(0.02, 0.98)]
+    }
+}
+
+/// A beta with lumps at 0 and 1.
+#[derive(Clone, Copy)]
+pub struct WithEnds<E>(E);
+
+pub const ORDERED: WithEnds<Ordered> = WithEnds(Ordered);
+pub const ZERO_ONE_INFLATED: WithEnds<Inflated> = WithEnds(Inflated);
+
+impl<E: Ends> Density for WithEnds<E> {
     fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
-        let parts = inflated_parts(p);
+        let parts = self.0.parts(p);
         if row.y == 0.0 {
             parts[0]
         } else if row.y == 1.0 {
@@ -179,22 +142,40 @@ impl Density for ZeroOneInflatedBeta {
     }
 
     fn ln_cdf<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> (S, S) {
-        mixture_cdf(row.y, inflated_parts(p), p)
+        let parts = self.0.parts(p);
+        if row.y < 0.0 {
+            return (S::constant(f64::NEG_INFINITY), S::constant(0.0));
+        }
+        if row.y >= 1.0 {
+            return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
+        }
+        let (f, s) = beta_cdf(row.y, p);
+        (parts[0].ln_add_exp(parts[1] + f), parts[2].ln_add_exp(parts[1] + s))
     }
 
     fn moments(&self, _: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
-        mixture_moments(inflated_parts(p), p)
+        let (parts, (m, v)) = (self.0.parts(p), beta_moments(p));
+        let (inside, one) = (parts[1].exp(), parts[2].exp());
+        let mean = one + inside * m;
+        (mean, one + inside * (v + m * m) - mean * mean)
     }
 
     fn draw(&self, _: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
-        mixture_draw(inflated_parts(p), p, rng)
+        let parts = self.0.parts(p);
+        let u = rng.uniform();
+        if u < parts[0].exp() {
+            0.0
+        } else if u < parts[0].exp() + parts[2].exp() {
+            1.0
+        } else {
+            beta_draw(p, rng)
+        }
     }
 
     fn start(&self, s: &Summary) -> [f64; 4] {
         let (mu, phi) = beta_start(s);
-        let ends = s.zeros + s.ones;
-        let share = if ends > 0.0 { s.ones / ends } else { 0.5 };
-        [mu, phi, ends.clamp(0.01, 0.99), share.clamp(0.02, 0.98)]
+        let [a, b] = self.0.start(s, mu);
+        [mu, phi, a, b]
     }
 
     fn legal(&self) -> Legal {

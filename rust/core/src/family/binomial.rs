@@ -10,6 +10,15 @@ use crate::special;
 #[derive(Clone, Copy)]
 pub struct Binomial;
 
+/// Probability of success and its complement, as reported where the response is randomised (Warner 1965).
+fn chance<S: Scalar>(row: &Row, mu: &Par<S>) -> (S, S) {
+    match row.randomised {
+        None => (mu.value(), mu.complement()),
+        // 1 - c - d is 0 up to rounding in many designs.
+        Some((c, d)) => (mu.value() * d + c, mu.complement() * d + (1.0 - c - d).max(0.0)),
+    }
+}
+
 /// k log mu + (n - k) log (1 - mu), terms of weight zero left out.
 #[inline]
 fn ln_kernel<S: Scalar>(k: f64, n: f64, mu: &Par<S>) -> S {
@@ -25,8 +34,13 @@ fn ln_kernel<S: Scalar>(k: f64, n: f64, mu: &Par<S>) -> S {
 impl Density for Binomial {
     #[inline]
     fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
-        let k = row.successes();
-        ln_kernel(k, row.trials, &p[0]) + special::ln_choose(row.trials, k)
+        let (k, n) = (row.successes(), row.trials);
+        if row.randomised.is_some() {
+            let (yes, no) = chance(row, &p[0]);
+            let part = |m: f64, v: S| if m == 0.0 { S::constant(0.0) } else { v.ln() * m };
+            return part(k, yes) + part(n - k, no) + special::ln_choose(n, k);
+        }
+        ln_kernel(k, n, &p[0]) + special::ln_choose(n, k)
     }
 
     fn ln_cdf<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> (S, S) {
@@ -35,16 +49,17 @@ impl Density for Binomial {
             return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
         }
         let (a, b) = (S::constant(n - k), S::constant(k + 1.0));
-        special::ln_incomplete_beta(a, b, p[0].complement(), p[0].value())
+        let (yes, no) = chance(row, &p[0]);
+        special::ln_incomplete_beta(a, b, no, yes)
     }
 
     fn moments(&self, row: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
-        let mu = p[0].value();
-        (mu, mu * p[0].complement() / row.trials)
+        let (yes, no) = chance(row, &p[0]);
+        (yes, yes * no / row.trials)
     }
 
     fn draw(&self, row: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
-        rng.binomial(row.trials, p[0].value()) / row.trials
+        rng.binomial(row.trials, chance(row, &p[0]).0) / row.trials
     }
 
     fn start(&self, s: &Summary) -> [f64; 4] {

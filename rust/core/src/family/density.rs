@@ -16,6 +16,8 @@ pub struct Row {
     pub trials: f64,
     /// Known standard error of the response, 0 where there is none.
     pub se: f64,
+    /// (c, d) where the response is randomised: it is 1 with probability c + d mu.
+    pub randomised: Option<(f64, f64)>,
 }
 
 impl Row {
@@ -55,6 +57,8 @@ pub enum Legal {
     ClosedUnit,
     /// 0, 1, ... categories - 1.
     Category,
+    /// The same without an order.
+    Label,
 }
 
 impl Legal {
@@ -68,12 +72,13 @@ impl Legal {
             Legal::OpenUnit => "a number strictly between 0 and 1",
             Legal::ClosedUnit => "a number from 0 to 1",
             Legal::Category => "a category code",
+            Legal::Label => "a category without order",
         }
     }
 
     /// Whether the density is one of counts (sums to one) rather than of a continuous response.
     pub fn is_discrete(self) -> bool {
-        matches!(self, Legal::Count | Legal::Proportion | Legal::Category)
+        matches!(self, Legal::Count | Legal::Proportion | Legal::Category | Legal::Label)
     }
 
     pub fn allows(self, row: &Row, categories: usize) -> bool {
@@ -89,7 +94,7 @@ impl Legal {
             }
             Legal::OpenUnit => y > 0.0 && y < 1.0,
             Legal::ClosedUnit => (0.0..=1.0).contains(&y),
-            Legal::Category => y >= 0.0 && y.fract() == 0.0 && y < categories as f64,
+            Legal::Category | Legal::Label => y >= 0.0 && y.fract() == 0.0 && y < categories as f64,
         }
     }
 }

@@ -19,6 +19,7 @@ mod ordinal;
 mod robust;
 mod table;
 mod tweedie;
+mod wide;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,9 @@ use crate::error::shape;
 use crate::jet::{Jet, Scalar};
 use crate::CoreError;
 use table::{with_density, Kind};
+use wide::Wide;
+
+use std::sync::Arc;
 
 /// Columns of the data that a likelihood reads.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,12 +53,19 @@ pub struct Data<'a> {
     pub censor: Option<&'a [i8]>,
     /// Known standard errors of the responses.
     pub se: Option<&'a [f64]>,
+    /// c and d of randomised responses, which are 1 with probability c + d mu.
+    pub randomised: Option<(&'a [f64], &'a [f64])>,
 }
 
 impl Data<'_> {
     #[inline(always)]
     fn row(&self, i: usize) -> Row {
-        Row { y: self.y[i], trials: self.trials.map_or(1.0, |t| t[i]), se: self.se.map_or(0.0, |s| s[i]) }
+        Row {
+            y: self.y[i],
+            trials: self.trials.map_or(1.0, |t| t[i]),
+            se: self.se.map_or(0.0, |s| s[i]),
+            randomised: self.randomised.map(|(c, d)| (c[i], d[i])),
+        }
     }
 }
 
@@ -70,6 +81,8 @@ pub struct Spec {
     /// Zero inflation of the truncated family.
     pub hurdle: bool,
     pub truncated: bool,
+    /// Whether an ordinal family has a scale.
+    pub scaled: bool,
     /// Parameters that have a known value instead of a predictor.
     pub constants: Vec<(String, f64)>,
     pub categories: usize,
@@ -101,6 +114,18 @@ struct Slot {
     guard: Option<Range>,
 }
 
+/// A log density that is evaluated elsewhere.
+pub trait External: std::fmt::Debug + Send + Sync {
+    /// As [`Family::evaluate`]; NaN where it fails.
+    fn evaluate(&self, data: &Data<'_>, from: usize, eta: &[f64], order: usize, out: &mut [f64]);
+}
+
+/// Most predictors a family has: a row keeps K (K + 1) (K + 2) / 6 third derivatives.
+pub const MOST: usize = 24;
+/// Rows that are evaluated at a time, and as many where every call costs a fixed price.
+const PANEL: usize = 256;
+const LARGE_PANEL: usize = 16_384;
+
 /// A family ready to be evaluated.
 #[derive(Clone, Debug)]
 pub struct Family {
@@ -113,10 +138,16 @@ pub struct Family {
     names: Vec<&'static str>,
     links: Vec<Link>,
     closed: Option<Loop>,
+    wide: Option<Wide>,
+    external: Option<Arc<dyn External>>,
+    /// Where the predictors of an external density begin.
+    begin: Vec<f64>,
 }
 
 /// The name of the predictor of extra zeros.
 pub const ZERO_INFLATION: &str = "zero_inflation";
+/// The name of an ordinal family's scale.
+const SCALE: &str = "scale";
 
 impl Family {
     pub fn new(spec: &Spec) -> Result<Family, CoreError> {
@@ -145,18 +176,22 @@ impl Family {
             names: vec![],
             links: vec![],
             closed: None,
+            wide: None,
+            external: None,
+            begin: vec![],
         };
         for (name, _) in &spec.constants {
             if !entry.parameters.iter().any(|p| p.name == name) {
                 return shape(format!("family {} has no parameter named {name:?}", entry.name));
             }
         }
+        if let Some(shape) = entry.kind.wide() {
+            return family.widened(shape, spec);
+        }
         for (i, parameter) in entry.parameters.iter().enumerate() {
             family.slots[i] = match spec.constants.iter().find(|(n, _)| n == parameter.name) {
                 Some((_, value)) => constant(parameter, *value)?,
-                None if entry.kind.optional() == Some(parameter.name) && spec.links.len() <= i => {
-                    constant(parameter, 1.0)?
-                }
+                None if parameter.name == SCALE && !spec.scaled => constant(parameter, 1.0)?,
                 None => family.predictor(parameter, &spec.links)?,
             };
         }
@@ -165,14 +200,7 @@ impl Family {
                 Parameter { name: ZERO_INFLATION, range: Range::Unit, link: Link::Logit, meaning: "extra zeros" };
             family.extra = Some(family.predictor(&parameter, &spec.links)?);
         }
-        if spec.links.len() > family.free {
-            return shape(format!(
-                "family {} has {} predictors here, {} links were given",
-                entry.name,
-                family.free,
-                spec.links.len()
-            ));
-        }
+        family.check_links(spec)?;
         if family.free == 0 || family.free > 4 {
             return shape(format!("a family has one to four predictors; {} has {} here", entry.name, family.free));
         }
@@ -186,6 +214,65 @@ impl Family {
             };
         }
         Ok(family)
+    }
+
+    /// A family that is evaluated elsewhere; `begin` has a starting value for each of its predictors.
+    pub fn external(begin: Vec<f64>, with: Arc<dyn External>) -> Result<Family, CoreError> {
+        let k = begin.len();
+        if k == 0 || k > 4 {
+            return shape(format!("a family has one to four predictors; {k} were given"));
+        }
+        Ok(Family {
+            entry: &table::EXTERNAL,
+            slots: [Slot { link: Link::Identity, source: Source::Constant(0.0), guard: None }; 4],
+            extra: None,
+            truncated: false,
+            categories: 0,
+            free: k,
+            names: vec!["parameter"; k],
+            links: vec![Link::Identity; k],
+            closed: None,
+            wide: None,
+            external: Some(with),
+            begin,
+        })
+    }
+
+    /// The same with a predictor for every threshold or category.
+    fn widened(mut self, kind: wide::Shape, spec: &Spec) -> Result<Family, CoreError> {
+        if self.categories < 2 {
+            return shape(format!("family {} needs at least two categories", self.entry.name));
+        }
+        let ordered = kind != wide::Shape::Nominal;
+        for parameter in self.entry.parameters.iter().filter(|p| ordered && (p.name != SCALE || spec.scaled)) {
+            self.predictor(parameter, &spec.links)?;
+        }
+        let link = self.links.first().copied().unwrap_or(Link::Logit);
+        let (name, own) = if ordered { ("threshold", Link::Identity) } else { ("mean", Link::Logit) };
+        self.free += self.categories - 1;
+        self.names.resize(self.free, name);
+        self.links.resize(self.free, own);
+        self.wide = Some(Wide { shape: kind, categories: self.categories, link, scaled: ordered && spec.scaled });
+        self.check_links(spec)?;
+        if self.free > MOST {
+            return shape(format!(
+                "family {} with {} categories has {} predictors, at most {MOST} are possible: join categories",
+                self.entry.name, self.categories, self.free
+            ));
+        }
+        Ok(self)
+    }
+
+    fn check_links(&self, spec: &Spec) -> Result<(), CoreError> {
+        if spec.links.len() > self.free {
+            return shape(format!(
+                "family {} has {} predictors here, {} links were given",
+                self.entry.name,
+                self.free,
+                spec.links.len()
+            ));
+        }
+        Ok(())
     }
 
     /// The slot of the next free parameter.
@@ -234,6 +321,15 @@ impl Family {
         self.slots.iter().chain(&self.extra).any(|s| s.guard.is_some())
     }
 
+    /// How many rows to evaluate at a time.
+    pub fn panel(&self) -> usize {
+        if self.external.is_some() {
+            LARGE_PANEL
+        } else {
+            PANEL
+        }
+    }
+
     /// Numbers a row of `evaluate`: log f, K first, K (K + 1) / 2 second, K (K + 1) (K + 2) / 6 third derivatives.
     pub fn stride(&self, order: usize) -> usize {
         let k = self.free;
@@ -251,7 +347,13 @@ impl Family {
     /// derivatives (a <= b, lexicographic), third derivatives (a <= b <= c). NaN or minus infinity where eta is illegal.
     pub fn evaluate(&self, data: &Data<'_>, from: usize, eta: &[f64], order: usize, out: &mut [f64]) {
         let stride = self.stride(order);
-        if let (Some(closed), None, None) = (self.closed, data.censor, data.se) {
+        if let Some(external) = &self.external {
+            return external.evaluate(data, from, eta, order, out);
+        }
+        if let Some(wide) = &self.wide {
+            return wide.rows(data, from, eta, order, stride, out);
+        }
+        if let (Some(closed), None, None, None) = (self.closed, data.censor, data.se, data.randomised) {
             return closed(data, from, eta, order, stride, out);
         }
         with_density!(self, d => match (order, self.free) {
@@ -370,7 +472,7 @@ impl Family {
         let support = self.entry.support;
         let what = if self.truncated && self.extra.is_none() {
             "a whole number above 0".into()
-        } else if support == Legal::Category {
+        } else if matches!(support, Legal::Category | Legal::Label) {
             format!("a category code from 0 to {}", self.categories - 1)
         } else if support == Legal::Positive && self.extra.is_some() {
             Legal::NonNegative.name().into()
@@ -400,21 +502,14 @@ impl Family {
         self.entry.support.allows(&row, self.categories) && !(self.truncated && row.y == 0.0)
     }
 
-    /// Starting values of the C - 1 thresholds of ordered categories: quantiles of the cumulative proportions.
-    pub fn thresholds(&self, data: &Data<'_>) -> Vec<f64> {
-        let n = data.y.len() as f64;
-        (1..self.categories)
-            .map(|c| {
-                let below = data.y.iter().filter(|y| **y < c as f64).count() as f64;
-                self.slots[0]
-                    .link
-                    .apply(((below + 0.5 * c as f64 / self.categories as f64) / (n + 0.5)).clamp(1e-6, 1.0 - 1e-6))
-            })
-            .collect()
-    }
-
     /// Starting values for each predictor's intercept on the link scale, from the moments of the response.
     pub fn start(&self, data: &Data<'_>, offset: Option<&[f64]>) -> Vec<f64> {
+        if let Some(wide) = &self.wide {
+            return wide.start(data);
+        }
+        if self.external.is_some() {
+            return self.begin.clone();
+        }
         let s = summary(data, self.extra.is_some());
         let zeros = s.zeros;
         let natural = with_density!(self, d => d.start(&s));

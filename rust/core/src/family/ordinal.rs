@@ -1,7 +1,7 @@
 //! Cumulative link models for ordered categories 0, 1 ... C - 1 (McCullagh 1980).
 //!
 //! P(Y <= c) = F((threshold_c - location) / scale). A row needs the threshold above and the threshold below its own
-//! category only: its predictors are location, upper threshold, lower threshold and, if asked for, log scale. The upper
+//! category only: its predictors are location, log scale if asked for, upper and lower threshold. The upper
 //! threshold of the last category and the lower one of the first are not used. `links[0]` is F's quantile function.
 
 use super::density::{Density, Legal, Row, Summary};
@@ -16,7 +16,7 @@ pub struct Cumulative {
 
 impl Cumulative {
     fn cut<S: Scalar>(threshold: &Par<S>, p: &[Par<S>; 4]) -> S {
-        (threshold.value() - p[0].eta) * (-p[3].ln()).exp()
+        (threshold.value() - p[0].eta) * (-p[1].ln()).exp()
     }
 }
 
@@ -24,11 +24,11 @@ impl Density for Cumulative {
     fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
         let f = p[0].link;
         if row.y <= 0.0 {
-            f.ln_cdf(Self::cut(&p[1], p))
+            f.ln_cdf(Self::cut(&p[2], p))
         } else if row.y as usize + 1 >= self.categories {
-            f.ln_survival(Self::cut(&p[2], p))
+            f.ln_survival(Self::cut(&p[3], p))
         } else {
-            f.ln_interval(Self::cut(&p[2], p), Self::cut(&p[1], p))
+            f.ln_interval(Self::cut(&p[3], p), Self::cut(&p[2], p))
         }
     }
 
@@ -36,7 +36,7 @@ impl Density for Cumulative {
         if row.y as usize + 1 >= self.categories {
             return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
         }
-        let x = Self::cut(&p[1], p);
+        let x = Self::cut(&p[2], p);
         (p[0].link.ln_cdf(x), p[0].link.ln_survival(x))
     }
 
@@ -50,7 +50,7 @@ impl Density for Cumulative {
     }
 
     fn start(&self, _: &Summary) -> [f64; 4] {
-        [0.5, 1.0, -1.0, 1.0]
+        [0.5, 1.0, 1.0, -1.0]
     }
 
     fn legal(&self) -> Legal {

@@ -3,6 +3,7 @@
 use super::closed::{self, Loop};
 use super::density::Legal;
 use super::link::{Link, Range};
+use super::wide::Shape;
 use super::{binomial, counts, gamma, gaussian};
 
 /// One distributional parameter.
@@ -48,10 +49,14 @@ impl Entry {
 
     /// Links that a parameter of this family takes.
     pub fn links(&self, p: &Parameter) -> &'static [Link] {
-        if self.kind.location_is_quantile() && p.name == "mean" {
+        if self.support == Legal::Label {
+            &[Link::Logit]
+        } else if self.kind.location_is_quantile() && p.name == "mean" {
             Range::Power.links()
         } else if p.name == "upper" || p.name == "lower" {
             &[Link::Identity]
+        } else if p.name == "scale" {
+            &[Link::Log]
         } else {
             p.range.links()
         }
@@ -83,6 +88,8 @@ pub enum Kind {
     ConwayMaxwellPoisson,
     Tweedie,
     Cumulative,
+    Wide(Shape),
+    External,
 }
 
 /// Run an expression with the density of a kind as a concrete type.
@@ -105,8 +112,8 @@ macro_rules! with_density {
             Kind::Weibull => with_density!(@ $d, gamma::Weibull, $body),
             Kind::StudentT => with_density!(@ $d, robust::StudentT, $body),
             Kind::Beta => with_density!(@ $d, beta::Beta, $body),
-            Kind::OrderedBeta => with_density!(@ $d, beta::OrderedBeta, $body),
-            Kind::ZeroOneInflatedBeta => with_density!(@ $d, beta::ZeroOneInflatedBeta, $body),
+            Kind::OrderedBeta => with_density!(@ $d, beta::ORDERED, $body),
+            Kind::ZeroOneInflatedBeta => with_density!(@ $d, beta::ZERO_ONE_INFLATED, $body),
             Kind::Bell => with_density!(@ $d, dispersed::Bell, $body),
             Kind::GeneralisedPoisson => with_density!(@ $d, dispersed::GeneralisedPoisson, $body),
             Kind::ConwayMaxwellPoisson => with_density!(@ $d, dispersed::ConwayMaxwellPoisson, $body),
@@ -114,6 +121,7 @@ macro_rules! with_density {
             Kind::Cumulative => {
                 with_density!(@ $d, ordinal::Cumulative { categories: $family.categories }, $body)
             }
+            Kind::Wide(_) | Kind::External => with_density!(@ $d, wide::Elsewhere, $body),
         }
     }};
     (@ $d:ident, $value:expr, $body:expr) => {{
@@ -151,12 +159,16 @@ impl Kind {
 
     /// Families whose mean predictor is a location under a distribution's quantile function.
     fn location_is_quantile(self) -> bool {
-        matches!(self, Kind::Cumulative | Kind::OrderedBeta)
+        matches!(self, Kind::Cumulative | Kind::OrderedBeta | Kind::Wide(_))
     }
 
-    /// A parameter that is 1 unless its link is given.
-    pub(super) fn optional(self) -> Option<&'static str> {
-        (self == Kind::Cumulative).then_some("scale")
+    /// The shape of families with as many predictors as categories.
+    pub(super) fn wide(self) -> Option<Shape> {
+        if let Kind::Wide(shape) = self {
+            Some(shape)
+        } else {
+            None
+        }
     }
 }
 
@@ -168,6 +180,9 @@ const POSITIVE_MEAN: Parameter = parameter("mean", Range::Positive, Link::Log, "
 const REAL_MEAN: Parameter = parameter("mean", Range::Real, Link::Identity, "mean");
 const UNIT_MEAN: Parameter = parameter("mean", Range::Unit, Link::Logit, "mean");
 
+const LOCATION: Parameter = parameter("mean", Range::Real, Link::Logit, "location");
+const SCALE: Parameter = parameter("scale", Range::Positive, Link::Log, "scale, 1 unless it has a formula");
+
 const fn dispersion(meaning: &'static str) -> Parameter {
     parameter("dispersion", Range::Positive, Link::Log, meaning)
 }
@@ -177,7 +192,7 @@ pub fn table() -> &'static [Entry] {
     &TABLE
 }
 
-static TABLE: [Entry; 22] = [
+static TABLE: [Entry; 26] = [
     Entry {
         name: "gaussian",
         aliases: &["normal"],
@@ -376,13 +391,49 @@ static TABLE: [Entry; 22] = [
         name: "cumulative",
         aliases: &["ordinal", "clm"],
         parameters: &[
-            parameter("mean", Range::Real, Link::Logit, "location"),
+            LOCATION,
+            SCALE,
             parameter("upper", Range::Real, Link::Identity, "threshold above the category"),
             parameter("lower", Range::Real, Link::Identity, "threshold below the category"),
-            parameter("scale", Range::Positive, Link::Log, "scale, 1 unless its link is given"),
         ],
         support: Legal::Category,
         note: "P(Y <= c) = F((threshold - location) / scale); the link of the location is F's quantile function",
         kind: Kind::Cumulative,
     },
+    Entry {
+        name: "sratio",
+        aliases: &["stopping_ratio"],
+        parameters: &[LOCATION, SCALE],
+        support: Legal::Category,
+        note: "stopping ratio, P(Y = c | Y >= c) = F((threshold - location) / scale), as in brms",
+        kind: Kind::Wide(Shape::Stopping),
+    },
+    Entry {
+        name: "cratio",
+        aliases: &["continuation_ratio"],
+        parameters: &[LOCATION, SCALE],
+        support: Legal::Category,
+        note: "continuation ratio, P(Y > c | Y >= c) = F((location - threshold) / scale), as in brms",
+        kind: Kind::Wide(Shape::Continuation),
+    },
+    Entry {
+        name: "acat",
+        aliases: &["adjacent", "adjacent_category"],
+        parameters: &[LOCATION, SCALE],
+        support: Legal::Category,
+        note: "adjacent categories, P(Y = c + 1 | Y is c or c + 1) = F((location - threshold) / scale), as in brms",
+        kind: Kind::Wide(Shape::Adjacent),
+    },
+    Entry {
+        name: "multinomial",
+        aliases: &["categorical", "multinom", "mblogit"],
+        parameters: &[parameter("mean", Range::Unit, Link::Logit, "log odds against the first category")],
+        support: Legal::Label,
+        note: "P(Y = c) proportional to exp(predictor of c), that of the first category 0",
+        kind: Kind::Wide(Shape::Nominal),
+    },
 ];
+
+/// What stands for a density that is evaluated elsewhere.
+pub(super) static EXTERNAL: Entry =
+    Entry { name: "custom", aliases: &[], parameters: &[], support: Legal::Real, note: "", kind: Kind::External };

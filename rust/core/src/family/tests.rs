@@ -18,7 +18,7 @@ fn responses(support: Legal) -> (Vec<f64>, Option<Vec<f64>>) {
         Legal::Proportion => (vec![0.0, 0.25, 0.5, 1.0], Some(vec![3.0, 8.0, 12.0, 1.0])),
         Legal::OpenUnit => (vec![0.05, 0.3, 0.5, 0.93], None),
         Legal::ClosedUnit => (vec![0.0, 0.3, 0.8, 1.0], None),
-        Legal::Category => (vec![0.0, 1.0, 2.0, 3.0], None),
+        Legal::Category | Legal::Label => (vec![0.0, 1.0, 2.0, 3.0], None),
     }
 }
 
@@ -27,6 +27,7 @@ fn predictors(name: &str, range: Range, link: Link) -> Vec<f64> {
     let natural: &[f64] = match (name, range) {
         ("upper", _) => return vec![0.9, 1.4],
         ("lower", _) => return vec![-1.1, -0.2],
+        ("threshold", _) => return vec![-0.9, 0.6],
         (_, Range::Real) => &[0.4, 1.7],
         (_, Range::Positive) => &[0.8, 2.3],
         (_, Range::Unit) => &[0.2, 0.6],
@@ -50,12 +51,16 @@ fn cases() -> Vec<Case> {
         let base = Spec { name: e.name.into(), categories: 4, ..Spec::default() };
         for (k, p) in e.parameters.iter().enumerate() {
             for link in e.links(p) {
+                let scaled = p.name == SCALE;
+                let used = |q: &&Parameter| q.name != SCALE || scaled;
                 let mut links: Vec<Link> = e.parameters.iter().map(|p| p.link).collect();
-                if e.kind.optional().is_some() && p.name != "scale" {
-                    links.pop();
-                }
                 links[k] = *link;
-                specs.push(Spec { links, ..base.clone() });
+                let links = e.parameters.iter().zip(links).filter(|(q, _)| used(q)).map(|(_, l)| l).collect();
+                specs.push(Spec { links, scaled, ..base.clone() });
+                if e.support == Legal::Category && p.name == "mean" {
+                    let links = vec![*link];
+                    specs.push(Spec { links, scaled: true, ..base.clone() });
+                }
             }
         }
         if e.allows_zero_inflation() && e.parameters.len() < 4 {
@@ -199,7 +204,7 @@ fn family_derivatives_are_difference_quotients() {
 
 #[test]
 fn family_censored_rows_and_sampling_errors_have_exact_derivatives() {
-    for e in table().iter().filter(|e| e.support != Legal::Category) {
+    for e in table().iter().filter(|e| !matches!(e.support, Legal::Category | Legal::Label)) {
         let spec = Spec { name: e.name.into(), ..Spec::default() };
         let inflated = Spec { zero_inflation: true, ..spec.clone() };
         let hurdle = Spec { hurdle: true, ..spec.clone() };
@@ -221,6 +226,7 @@ fn family_censored_rows_and_sampling_errors_have_exact_derivatives() {
             upper: Some(&upper),
             censor: Some(&[-1, 1, 2]),
             se: se.as_deref(),
+            ..Data::default()
         };
         for spec in specs {
             let f = Family::new(spec).unwrap();
@@ -234,6 +240,44 @@ fn family_censored_rows_and_sampling_errors_have_exact_derivatives() {
             }
         }
     }
+}
+
+#[test]
+fn family_randomised_responses_have_exact_derivatives() {
+    let (y, trials) = responses(Legal::Proportion);
+    let (c, d) = ([0.0, 0.2, 0.3, 0.9], [1.0, 0.8, 0.5, -0.8]);
+    for link in Range::Unit.links() {
+        let f = Family::new(&Spec { name: "binomial".into(), links: vec![*link], ..Spec::default() }).unwrap();
+        let data = Data { y: &y, trials: trials.as_deref(), randomised: Some((&c, &d)), ..Data::default() };
+        for eta in predictors("mean", Range::Unit, *link) {
+            against_differences(&format!("randomised {link:?} {eta}"), &f, &data, &[eta; 4], 1e-6);
+        }
+        let plain = Data { randomised: None, ..data };
+        let direct = Data { randomised: Some((&[0.0; 4], &[1.0; 4])), ..data };
+        let (a, b) = (evaluate(&f, &direct, &[link.apply(0.4); 4], 3), evaluate(&f, &plain, &[link.apply(0.4); 4], 3));
+        (0..16).for_each(|j| {
+            assert!((a[j] - b[j]).abs() < 1e-11 * (1.0 + b[j].abs()), "c = 0, d = 1 is the plain response")
+        });
+    }
+}
+
+#[test]
+fn family_ratios_of_symmetric_distributions_agree_and_logit_categories_are_exponential() {
+    let (y, eta) = ([0.0, 1.0, 2.0, 3.0], [0.4, -0.9, 0.3, 1.1]);
+    let data = Data { y: &y, ..Data::default() };
+    let all: Vec<f64> = y.iter().flat_map(|_| eta).collect();
+    let of = |name: &str, link: Link| {
+        let spec = Spec { name: name.into(), links: vec![link], categories: 4, ..Spec::default() };
+        evaluate(&Family::new(&spec).unwrap(), &data, &all, 3)
+    };
+    let same = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-13 * (1.0 + b.abs()));
+    assert!(same(of("sratio", Link::Probit), of("cratio", Link::Probit)));
+    assert!(same(of("sratio", Link::Cloglog), of("cratio", Link::Loglog)));
+    let f = of("acat", Link::Logit);
+    let x: Vec<f64> = eta[1..].iter().map(|t| eta[0] - t).collect();
+    let weights = [1.0, x[0].exp(), (x[0] + x[1]).exp(), (x[0] + x[1] + x[2]).exp()];
+    let total: f64 = weights.iter().sum();
+    (0..4).for_each(|j| assert!((f[j * f.len() / 4].exp() - weights[j] / total).abs() < 1e-14));
 }
 
 #[test]

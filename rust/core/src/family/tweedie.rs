@@ -301,7 +301,7 @@ mod tests {
     fn density<S: Scalar>(y: f64, eta: [f64; 3]) -> S {
         let par = |k: usize, link: Link| Par { eta: S::variable(eta[k], k), link };
         let p = [par(0, Link::Log), par(1, Link::Log), par(2, Link::Logit), Par::constant(0.0)];
-        Tweedie.ln_density(&Row { y, trials: 1.0, se: 0.0 }, &p)
+        Tweedie.ln_density(&Row { y, trials: 1.0, se: 0.0, randomised: None }, &p)
     }
 
     fn parts(y: f64, eta: [f64; 3]) -> (Third, Third, Third, f64) {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::panel::{chunk_bounds, sparse_entries, Panel, PANEL};
 use super::plan::{packed3, Plan};
-use super::{GlmmRows, MAX_K};
+use super::GlmmRows;
 use crate::design::Moments;
 
 /// X'a and Z'a for one number a row and predictor.
@@ -122,23 +122,21 @@ fn skewness_range(
     out: &mut Adjoint,
 ) {
     let skewed = Skewed::new(plan, m, rows, cov, d3);
-    let mut w = skewed.buffer();
-    let mut panel = Panel::new(plan, 0);
-    let mut entries = vec![];
+    let (mut panel, mut scratch, mut s) = (Panel::new(plan, 0), skewed.scratch(), vec![0.0; plan.k]);
     let mut start = from;
     while start < to {
         let n = PANEL.min(to - start);
         panel.fill_z(plan, rows, start, n);
         panel.fill_x(plan, rows, start, n);
         for r in 0..n {
-            let s = skewed.row(&panel, start + r, r, &mut entries, &mut w);
+            skewed.row(&panel, start + r, r, &mut scratch, &mut s);
             for (c, xp) in plan.x.iter().enumerate() {
                 let dc = xp.dense.len();
                 let x = &panel.x[c][r * dc..(r + 1) * dc];
                 xp.add(&mut out.x, s[c], x);
                 if !xp.sparse.is_empty() {
-                    sparse_entries(xp, &rows.components[c], start + r, &mut entries);
-                    entries.iter().for_each(|&(j, x)| out.x[j as usize] += s[c] * x);
+                    sparse_entries(xp, &rows.components[c], start + r, &mut scratch.entries);
+                    scratch.entries.iter().for_each(|&(j, x)| out.x[j as usize] += s[c] * x);
                 }
             }
             for (f, zf) in plan.z.iter().enumerate() {
@@ -157,6 +155,13 @@ fn skewness_range(
     }
 }
 
+/// Room for one row: entries of sparse columns, the part of integrated fixed effects, S_i.
+struct Scratch {
+    entries: Vec<(u32, f64)>,
+    w: Vec<f64>,
+    sq: Vec<f64>,
+}
+
 /// s_i = 1/2 D3_i : S_i of the rows.
 struct Skewed<'a> {
     plan: &'a Plan,
@@ -172,17 +177,19 @@ impl<'a> Skewed<'a> {
         Skewed { plan, m, rows, cov, d3, third: packed3(plan.k) }
     }
 
-    /// Room for the integrated fixed effects' part of a row.
-    fn buffer(&self) -> Vec<f64> {
-        vec![0.0; self.plan.k * self.cov.restricted.as_ref().map_or(0, |r| r.len())]
+    fn scratch(&self) -> Scratch {
+        let k = self.plan.k;
+        let fixed = self.cov.restricted.as_ref().map_or(0, |r| r.len());
+        Scratch { entries: vec![], w: vec![0.0; k * fixed], sq: vec![0.0; k * k] }
     }
 
     /// Row i, the r-th of its panel, whose random columns are filled in.
     #[inline]
-    fn row(&self, panel: &Panel, i: usize, r: usize, entries: &mut Vec<(u32, f64)>, w: &mut [f64]) -> [f64; MAX_K] {
+    fn row(&self, panel: &Panel, i: usize, r: usize, scratch: &mut Scratch, s: &mut [f64]) {
+        let Scratch { entries, w, sq } = scratch;
         let k = self.plan.k;
         let k3 = k * (k + 1) * (k + 2) / 6;
-        let mut sq = [0.0; MAX_K * MAX_K];
+        sq.fill(0.0);
         for (f, zf) in self.plan.z.iter().enumerate() {
             if zf.intercept {
                 sq[zf.columns[0].component * (k + 1)] += self.cov.diag[f][panel.codes[f][r] as usize];
@@ -230,14 +237,12 @@ impl<'a> Skewed<'a> {
             }
         }
         let d = &self.d3[(i) * k3..(i + 1) * k3];
-        let mut s = [0.0; MAX_K];
         if k == 1 {
             s[0] = 0.5 * d[0] * sq[0];
         }
-        for (t, s) in s[..k].iter_mut().enumerate().filter(|_| k > 1) {
+        for (t, s) in s.iter_mut().enumerate().filter(|_| k > 1) {
             *s = 0.5 * (0..k * k).map(|ab| d[self.third[ab * k + t]] * sq[ab]).sum::<f64>();
         }
-        s
     }
 }
 
@@ -247,14 +252,14 @@ pub fn skewness_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covari
     let skewed = Skewed::new(plan, m, rows, cov, d3);
     let mut out = vec![0.0; rows.n * k];
     out.par_chunks_mut(PANEL * k).enumerate().with_min_len(16).for_each(|(c, out)| {
-        let (mut panel, mut w, mut entries) = (Panel::new(plan, 0), skewed.buffer(), vec![]);
+        let (mut panel, mut scratch) = (Panel::new(plan, 0), skewed.scratch());
         let (start, n) = (c * PANEL, out.len() / k);
         panel.fill_z(plan, rows, start, n);
         if cov.restricted.is_some() {
             panel.fill_x(plan, rows, start, n);
         }
         for (r, out) in out.chunks_exact_mut(k).enumerate() {
-            out.copy_from_slice(&skewed.row(&panel, start + r, r, &mut entries, &mut w)[..k]);
+            skewed.row(&panel, start + r, r, &mut scratch, out);
         }
     });
     out

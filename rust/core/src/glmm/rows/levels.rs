@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::panel::{add_random, chunk_bounds, Panel, PANEL};
+use super::panel::{add_random, chunk_bounds, Panel};
 use super::plan::Plan;
 use super::GlmmRows;
 use crate::family::Family;
@@ -41,10 +41,11 @@ pub fn level_pass(
         let mut value = vec![0.0; plan.z[inner].levels];
         let sized = |n: usize| vec![0.0; if pi.is_some() { n } else { 0 }];
         let mut zg: Vec<Vec<f64>> = plan.z.iter().map(|f| sized(f.levels * f.columns.len())).collect();
-        let mut panel = Panel::new(plan, stride);
+        let size = family.panel().min(to - from);
+        let mut panel = Panel::of(size, plan, stride);
         let mut start = from;
         while start < to {
-            let n = PANEL.min(to - start);
+            let n = size.min(to - start);
             panel.fill_z(plan, rows, start, n);
             panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
             add_random(plan, &mut panel, effects, n);

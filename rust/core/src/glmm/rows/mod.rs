@@ -20,9 +20,6 @@ pub use panel::{fixed_part, predictors};
 pub use pass::{pass, Sums, Want};
 pub use plan::Plan;
 
-/// Most predictors a family has.
-pub const MAX_K: usize = 4;
-
 /// A block of fixed columns and the index of its first coefficient; blocks with equal `first` share coefficients.
 #[derive(Clone, Debug)]
 pub struct Fixed<'a> {

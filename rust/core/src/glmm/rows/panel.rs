@@ -23,12 +23,17 @@ pub(super) struct Panel {
 
 impl Panel {
     pub(super) fn new(plan: &Plan, stride: usize) -> Self {
+        Self::of(PANEL, plan, stride)
+    }
+
+    /// A panel of `size` rows.
+    pub(super) fn of(size: usize, plan: &Plan, stride: usize) -> Self {
         Panel {
-            x: plan.x.iter().map(|x| vec![0.0; PANEL * x.dense.len()]).collect(),
-            z: plan.z.iter().map(|f| vec![1.0; PANEL * f.columns.len()]).collect(),
-            codes: plan.z.iter().map(|_| vec![0; PANEL]).collect(),
-            eta: vec![0.0; PANEL * plan.k],
-            out: vec![0.0; PANEL * stride],
+            x: plan.x.iter().map(|x| vec![0.0; size * x.dense.len()]).collect(),
+            z: plan.z.iter().map(|f| vec![1.0; size * f.columns.len()]).collect(),
+            codes: plan.z.iter().map(|_| vec![0; size]).collect(),
+            eta: vec![0.0; size * plan.k],
+            out: vec![0.0; size * stride],
         }
     }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::panel::{add_random, chunk_bounds, sparse_entries, Panel, PANEL};
+use super::panel::{add_random, chunk_bounds, sparse_entries, Panel};
 use super::plan::Plan;
 use super::GlmmRows;
 use crate::design::Moments;
@@ -131,13 +131,14 @@ fn pass_range(
         _ => 2,
     };
     let stride = family.stride(order);
-    let mut panel = Panel::new(plan, stride);
+    let size = family.panel().min(to - from);
+    let mut panel = Panel::of(size, plan, stride);
     let k2 = k * (k + 1) / 2;
     let k3 = k * (k + 1) * (k + 2) / 6;
     let mut fixed_sums = FixedSums::new(plan, want);
     let mut start = from;
     while start < to {
-        let n = PANEL.min(to - start);
+        let n = size.min(to - start);
         panel.fill_z(plan, rows, start, n);
         panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
         add_random(plan, &mut panel, b, n);

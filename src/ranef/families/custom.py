@@ -1,0 +1,312 @@
+"""A user's own family: a log density in NumPy, differentiated by the Taylor arithmetic of `ranef.families.taylor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, nearest
+from ranef.families.distribution import Distribution
+from ranef.families.links import LEGAL, LINKS, link_of
+from ranef.families.table import ZERO, Entry, Parameter
+from ranef.families.taylor import Taylor, variables
+
+Array = NDArray[np.float64]
+Function = Callable[..., Any]
+
+SUPPORTS = ("real", "positive", "nonnegative", "count", "unit", "closed_unit")
+INFLATABLE = ("positive", "count", "unit")
+MOST = 4  # parameters, zero inflation counted
+TAKEN = ("data", "formula", "family", "link", "method", "trials", "offset", "mean", ZERO)  # mean other things in fit()
+TYPICAL = {"any": 0.0, "positive": 1.0, "unit": 0.5}  # where parameters begin
+
+
+@dataclass(frozen=True, slots=True)
+class Custom:
+    """What the user wrote; functions take the parameters in order, on their own scale, one value a row."""
+
+    log_density: Function
+    simulate: Function | None = None
+    mean: Function | None = None
+    variance: Function | None = None
+    cdf: Function | None = None
+    start: Mapping[str, float] = field(default_factory=dict[str, float], hash=False)
+
+
+def custom_family(
+    log_density: Function,
+    parameters: Sequence[str],
+    links: Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    simulate: Function | None = None,
+    mean: Function | None = None,
+    variance: Function | None = None,
+    cdf: Function | None = None,
+    support: str = "real",
+    start: Mapping[str, float] | None = None,
+    name: str = "custom",
+) -> Distribution:
+    """Return a family with a density of your own, for `fit(..., family=...)`.
+
+    Parameters
+    ----------
+    log_density : callable
+        `log_density(y, mu, phi, ...)`: log f(y), constants included, of arrays with one value a row. `y` is a plain
+        array, the parameters are numbers with derivatives, on which +, -, *, /, **, NumPy's elementwise functions, and
+        `scipy.special`'s gammaln, betaln, digamma, erf, ndtr, log_ndtr, expit, logit, xlogy … work. Cases are written
+        with `np.where`. NaN or -inf where parameters are impossible.
+    parameters : sequence of str
+        One to four names. The first is the mean's (or location's): the formula's predictor. The others are one number
+        each unless `fit` is given a formula by that name, `phi="~ x"`.
+    links : sequence or dict, optional
+        A link for each parameter: "identity" (the default), "log", "logit", "probit", "cloglog", "sqrt" ….
+    simulate : callable, optional
+        `simulate(rng, mu, phi, ...)`: one draw a row, with a NumPy Generator.
+    mean, variance, cdf : callable, optional
+        `mean(mu, phi, ...)` of the response (default: the first parameter), its variance (for Pearson and scaled
+        residuals), and P(Y <= y), `cdf(y, mu, phi, ...)` (for quantile residuals).
+    support : str
+        Which responses are legal: "real", "positive", "nonnegative", "count" (0, 1, 2 …), "unit" (between 0 and 1) or
+        "closed_unit". Counts are discrete. Zero inflation composes with "count", "positive" and "unit".
+    start : dict, optional
+        Parameter -> value to begin the search at. Default: the average response for the first, 1, 0.5 or 0 for others.
+    name : str
+        What summaries call it.
+
+    Returns
+    -------
+    Distribution
+
+    Raises
+    ------
+    ArgumentError, OptionError
+        If names, links or the support make no sense. A density that uses a function whose derivatives are not known
+        raises `NotAvailableError` when it is fitted; other exceptions of the function surface as they are.
+
+    Notes
+    -----
+    The derivatives are exact to rounding: the same Laplace approximation and gradients are used as for the families
+    that come with the package. A fit pickles if its functions do (those of a module do, lambdas do not).
+
+    Examples
+    --------
+    >>> from scipy.special import gammaln
+    >>> def log_density(y, mu, k):
+    ...     return gammaln(y + k) - gammaln(k) - gammaln(y + 1) + k * np.log(k / (mu + k)) + y * np.log(mu / (mu + k))
+    >>> family = custom_family(log_density, ["mu", "k"], ["log", "log"], support="count")
+    """
+    names = _names(parameters)
+    found = _links(names, links)
+    if support not in SUPPORTS:
+        raise OptionError(f"custom_family: support={support!r} is unknown; {nearest(support, SUPPORTS)}")
+    functions = {"log_density": log_density, "simulate": simulate, "mean": mean, "variance": variance, "cdf": cdf}
+    for what, function in functions.items():
+        if not callable(function) and (function is not None or what == "log_density"):
+            raise ArgumentError(f"custom_family: {what} is a function of arrays, not {type(function).__name__}")
+    own = ("mean", *names[1:])
+    rows = tuple(Parameter(o, link, tuple(LINKS), "", n) for o, link, n in zip(own, found, names, strict=True))
+    nicknames = () if names[0] == "mean" else ((names[0], "mean"),)
+    entry = Entry(
+        name, (), rows, support, support == "count", False, support in INFLATABLE, "a density given by hand", nicknames
+    )
+    begin = _start(names, start or {})
+    return Distribution(entry, found, custom=Custom(log_density, simulate, mean, variance, cdf, begin))
+
+
+def _names(parameters: Any) -> tuple[str, ...]:
+    if isinstance(parameters, str) or not all(isinstance(p, str) and p.isidentifier() for p in parameters):
+        raise ArgumentError("custom_family: parameters is a list of names such as ['mu', 'phi']")
+    names = tuple(parameters)
+    if not 1 <= len(names) <= MOST or len(set(names)) < len(names):
+        raise OptionError(f"custom_family: parameters are one to {MOST} different names, not {list(names)}")
+    taken = [name for name in names[1:] if name in TAKEN]
+    if taken:
+        raise OptionError(f"custom_family: a parameter cannot be called {taken[0]!r}: fit() means something else by it")
+    return names
+
+
+def _links(names: Sequence[str], links: Any) -> tuple[str, ...]:
+    if links is None:
+        return ("identity",) * len(names)
+    if isinstance(links, str):
+        raise ArgumentError(f"custom_family: links is a list or a dict, one link for each of {', '.join(names)}")
+    if isinstance(links, Mapping):
+        for name in links:
+            if name not in names:
+                raise OptionError(f"custom_family: links names {name!r}; {nearest(str(name), names)}")
+        links = [links.get(name, "identity") for name in names]
+    if len(links) != len(names):
+        raise OptionError(f"custom_family: {len(links)} links for {len(names)} parameters")
+    return tuple(link_of(link).name for link in links)
+
+
+def _start(names: Sequence[str], start: Mapping[str, float]) -> dict[str, float]:
+    for name in start:
+        if name not in names:
+            raise OptionError(f"custom_family: start names {name!r}; {nearest(str(name), names)}")
+    return {"mean" if name == names[0] else name: float(value) for name, value in start.items()}
+
+
+# ---- for the engine --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """What the core calls: `(y, trials, eta, order)` to log f and its derivatives, (n, 1 + K + K (K + 1) / 2 …)."""
+
+    family: Distribution
+
+    def __call__(self, y: Array, _trials: Any, eta: Array, order: int) -> Array:
+        """Return log f, its gradient, packed second and (at order 3) third derivatives of each row."""
+        with np.errstate(all="ignore"):
+            columns = list(eta.T) if order < 2 else variables(eta, order)
+            value = log_density_of(self.family, y, columns)
+        if not isinstance(value, Taylor):
+            return np.ascontiguousarray(np.asarray(value, np.float64)[:, None])
+        return np.ascontiguousarray(np.vstack([value.v[None, :], value.g, value.h, value.t]).T)
+
+
+def core_spec(family: Distribution, y: Array) -> dict[str, Any]:
+    """Return what the core is told of a custom family."""
+    return {"external": Evaluator(family), "begin": begin_of(family, y)}
+
+
+def parameters_of(family: Distribution, columns: Sequence[Any]) -> list[Any]:
+    """Return the parameters on their own scale from the predictors."""
+    return [link_of(link).inverse(eta) for link, eta in zip(family.links, columns, strict=False)]
+
+
+def log_density_of(family: Distribution, y: Array, columns: Sequence[Any]) -> Any:
+    """Return log f of plain or Taylor predictors, extra zeros counted."""
+    if not family.zero_inflation:
+        return _given(family, y, columns)
+    from scipy.special import log_expit
+
+    zero, rest = log_expit(columns[-1]), log_expit(-columns[-1])
+    if family.entry.support == "count":
+        own = _given(family, y, columns)
+        return np.where(y == 0, np.logaddexp(zero, rest + own), rest + own)
+    # A continuous response has no zeros of its own; where y is 0 any legal response stands in, and is not used.
+    legal = float(y[y > 0][0]) if (y > 0).any() else 0.5
+    return np.where(y == 0, zero, rest + _given(family, np.where(y == 0, legal, y), columns))
+
+
+def _given(family: Distribution, y: Array, columns: Sequence[Any]) -> Any:
+    """Return what the user's function says, its shape checked."""
+    assert family.custom is not None
+    found = family.custom.log_density(y, *parameters_of(family, columns))
+    if isinstance(columns[0], Taylor) and not isinstance(found, Taylor):
+        raise DataError(f"log_density of family {family.name!r} does not depend on its parameters")
+    shape = np.shape(found.v if isinstance(found, Taylor) else found)
+    if shape != y.shape:
+        raise DataError(
+            f"log_density of family {family.name!r} returned an array of shape {shape}; it needs one number a row, "
+            f"{y.shape}"
+        )
+    return found
+
+
+def begin_of(family: Distribution, y: Array) -> list[float]:
+    """Return where the predictors begin."""
+    assert family.custom is not None
+    used = y[y != 0] if family.zero_inflation and (y != 0).any() else y
+    out: list[float] = []
+    for parameter, name in zip(family.entry.parameters, family.links, strict=True):
+        link = link_of(name)
+        low, high = LEGAL[link.legal]
+        value = float(np.mean(used)) if parameter.name == "mean" else TYPICAL[link.legal]
+        value = family.custom.start.get(parameter.name, value if low < value < high else TYPICAL[link.legal])
+        with np.errstate(all="ignore"):
+            eta = float(link.forward(value))
+        if not np.isfinite(eta):
+            raise OptionError(f"custom_family: start {parameter.meaning}={value!r} is impossible under a {name} link")
+        out.append(eta)
+    if family.zero_inflation:
+        out.append(float(link_of("logit").forward(np.clip(np.mean(y == 0) / 2, 0.02, 0.98))))
+    return out
+
+
+def check_begin(family: Distribution, y: Array) -> None:
+    """Refuse a density that has no value where the search begins, and one that raises.
+
+    Raises
+    ------
+    DataError
+        If log f or a derivative is not finite in more than half of the rows.
+    """
+    begin = begin_of(family, y)
+    found = Evaluator(family)(y, None, np.tile(begin, (len(y), 1)), 3)
+    bad = ~np.isfinite(found).all(axis=1)
+    if bad.mean() <= 0.5:
+        return
+    values = zip(family.entry.parameters, parameters_of(family, begin), strict=False)
+    said = ", ".join(f"{p.meaning} = {float(v):.4g}" for p, v in values)
+    first = int(np.flatnonzero(bad)[0])
+    what = "log_density" if not np.isfinite(found[first, 0]) else "a derivative of log_density"
+    raise DataError(
+        f"{what} of family {family.name!r} is not finite in {int(bad.sum())} of {len(y)} rows at {said} (first: "
+        f"y = {y[first]:.6g}); check it there, or begin elsewhere: custom_family(start={{…}})"
+    )
+
+
+# ---- its law ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CustomLaw:
+    """What a custom family says of responses; questions for which no function was given are refused."""
+
+    family: Distribution
+
+    def _ask(self, what: str, eta: Array, *before: Any) -> Array:
+        function = getattr(self.family.custom, what)
+        if function is None:
+            raise NotAvailableError(
+                f"family {self.family.name!r} was made without {what}=: custom_family(..., {what}=…)"
+            )
+        found = function(*before, *parameters_of(self.family, list(eta.T)))
+        return np.array(np.broadcast_to(np.asarray(found, np.float64), (len(eta),)))
+
+    def _zero(self, eta: Array) -> Array:
+        if not self.family.zero_inflation:
+            return np.zeros(len(eta))
+        return np.asarray(link_of("logit").inverse(eta[:, -1]), np.float64)
+
+    def _own_mean(self, eta: Array) -> Array:
+        if self.family.custom is not None and self.family.custom.mean is not None:
+            return self._ask("mean", eta)
+        return np.asarray(link_of(self.family.link).inverse(eta[:, 0]), np.float64)
+
+    def mean(self, eta: Array, data: Any) -> Array:  # noqa: ARG002
+        """Return the expected response."""
+        return (1 - self._zero(eta)) * self._own_mean(eta)
+
+    def variance(self, eta: Array, data: Any) -> Array:  # noqa: ARG002
+        """Return the variance of the response."""
+        own, mu, zero = self._ask("variance", eta), self._own_mean(eta), self._zero(eta)
+        return (1 - zero) * (own + zero * mu**2)
+
+    def cdf(self, eta: Array, data: Any) -> tuple[Array, Array]:
+        """Return P(Y < y) and P(Y <= y)."""
+        y, zero, discrete = np.asarray(data.y, np.float64), self._zero(eta), self.family.entry.discrete
+        if not discrete and not self.family.zero_inflation:
+            p = self._ask("cdf", eta, y)
+            return p, p
+        inside = np.where(y > 0, y, 1.0)  # a continuous response has nothing at 0
+        own = self._ask("cdf", eta, y) if discrete else np.where(y > 0, self._ask("cdf", eta, inside), 0.0)
+        below = self._ask("cdf", eta, np.maximum(y - 1, 0)) if discrete else own
+        high = zero + (1 - zero) * own
+        return np.where(y > 0, zero + (1 - zero) * below, 0.0), high
+
+    def draw(self, eta: Array, data: Any, rng: np.random.Generator) -> Array:  # noqa: ARG002
+        """Return one response for each row."""
+        found = self._ask("simulate", eta, rng)
+        return np.where(rng.uniform(size=len(eta)) < self._zero(eta), 0.0, found)
+
+    def density(self, eta: Array, data: Any) -> Array:
+        """Return log f(y | eta)."""
+        return Evaluator(self.family)(data.y, None, np.asarray(eta, np.float64), 0)[:, 0]

@@ -1,0 +1,131 @@
+"""Truncated Taylor arithmetic: functions against difference quotients, densities against the core's derivatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import special
+
+from ranef import _core
+from ranef.errors import NotAvailableError
+from ranef.families.taylor import COMPOSED, UNIVARIATE, Taylor, variables
+
+POINTS = {"logit": [0.1, 0.4, 0.8], "log_ndtr": [-6.0, -0.3, 1.7], "gammaln": [0.2, 1.5, 30.0]}
+EVERYWHERE = [0.3, 1.1, 2.4]
+H = 1e-4  # five-point differences: errors of h^4 and eps / h, 1e-12 at best
+
+
+def slope(f, x):
+    return (8 * (f(x + H) - f(x - H)) - (f(x + 2 * H) - f(x - 2 * H))) / (12 * H)
+
+
+@pytest.mark.parametrize("name", UNIVARIATE)
+def test_functions_of_one_variable(name):
+    x, f = np.array(POINTS.get(name, EVERYWHERE)), UNIVARIATE[name]
+    for order in range(3):
+        assert_allclose(f(x)[order + 1], slope(lambda v, k=order: f(v)[k], x), rtol=1e-7, atol=1e-9)
+    function = getattr(np, name, None) or getattr(special, name)
+    assert_allclose(f(x)[0], function(x), rtol=1e-14)
+    assert_allclose(function(variables(x[:, None], 2)[0]).v, function(x), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPOSED) - {"positive", "negative"}))
+@pytest.mark.parametrize("kinds", ["tt", "tc", "ct"])
+def test_functions_of_two_variables(name, kinds):
+    function = getattr(np, name, None) or getattr(special, name)
+    x, y = np.array([0.3, 1.7, 0.6]), np.array([1.2, 0.4, 0.5])
+
+    def at(x, y, order=3):
+        a, b = variables(np.column_stack([x, y]), order)
+        return function(a if kinds[0] == "t" else x, b if kinds[1] == "t" else y)
+
+    out = at(x, y)
+    assert_allclose(out.v, function(x, y), rtol=1e-13)
+    for j, kind in enumerate(kinds):
+        if kind == "c":
+            assert not out.g[j].any()
+            continue
+        for low, high, pick in (
+            ("v", "g", [j]),
+            ("g", "h", [[0, 1], [1, 2]][j]),
+            ("h", "t", [[0, 1, 2], [1, 2, 3]][j]),
+        ):
+            numeric = slope(lambda e, f=low, j=j: getattr(at(x + e * (j == 0), y + e * (j == 1)), f), 0.0)
+            assert_allclose(getattr(out, high)[pick], np.atleast_2d(numeric), rtol=1e-6, atol=1e-7)
+    second = at(x, y, order=2)
+    assert_allclose(second.h, out.h, rtol=1e-14)
+    assert not len(second.t)
+
+
+def test_edges():
+    x = variables(np.array([[0.0], [2.0], [-1.0]]), 3)[0]
+    cube = x**3
+    assert_allclose([cube.v, cube.g[0], cube.h[0], cube.t[0]], [[0, 8, -1], [0, 12, 3], [0, 12, -6], [6, 6, 6]])
+    assert_allclose((x**2).h[0], 2)
+    zero = np.array([0.0, 1.0, 0.0])
+    kept = special.xlogy(zero, np.maximum(x, 0.0))
+    assert_allclose(kept.v, [0.0, np.log(2.0), 0.0])
+    assert np.isfinite(kept.g).all()
+    far = np.logaddexp(-np.inf, x)
+    assert_allclose([far.v, far.g[0]], [x.v, [1, 1, 1]])
+    assert_allclose(np.where(x > 0, x, 5.0).g[0], [0, 1, 0])
+    assert_allclose(np.clip(x, -0.5, 1.0).v, [0, 1, -0.5])
+    assert_allclose(x[1:].v, [2, -1])
+    assert (np.isfinite(x) == [True, True, True]).all()
+    assert (len(x), x.shape, x.size, x.ndim) == (3, (3,), 3, 1)
+    assert np.zeros_like(x).shape == (3,)
+
+
+def nbinom2(y, mu, k):
+    log = special.gammaln(y + k) - special.gammaln(k) - special.gammaln(y + 1)
+    return log + k * np.log(k / (mu + k)) + special.xlogy(y, mu / (mu + k))
+
+
+def student(y, mu, sigma, nu):
+    z = (y - mu) / sigma
+    head = special.gammaln((nu + 1) / 2) - special.gammaln(nu / 2) - 0.5 * np.log(np.pi * nu) - np.log(sigma)
+    return head - (nu + 1) / 2 * np.log1p(z**2 / nu)
+
+
+def beta(y, mu, phi):
+    a, b = mu * phi, (1 - mu) * phi
+    return (a - 1) * np.log(y) + (b - 1) * np.log1p(-y) - special.betaln(a, b)
+
+
+DENSITIES = {
+    "nbinom2": (nbinom2, [np.exp, np.exp], [0.0, 1.0, 7.0]),
+    "student_t": (student, [np.positive, np.exp, np.exp], [-2.0, 0.4, 9.0]),
+    "beta": (beta, [special.expit, np.exp], [0.02, 0.5, 0.9]),
+}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_densities_have_the_derivatives_of_the_core(name):
+    density, inverses, y = DENSITIES[name]
+    eta = np.random.default_rng(1).normal(size=(3, len(inverses)))
+    out = density(np.array(y), *(f(x) for f, x in zip(inverses, variables(eta, 3), strict=True)))
+    exact = np.asarray(_core.family_eval({"name": name}, {"y": np.array(y)}, eta, 3))
+    assert_allclose(np.vstack([out.v, out.g, out.h, out.t]).T, exact, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (special.j0, "j0 are not known"),
+        (np.add.reduce, "add.reduce"),
+        (np.mean, "mean are not known"),
+        (np.asarray, "plain array"),
+        (float, "plain array"),
+        (lambda x: np.exp(x, where=np.array([True])), "options"),
+        (lambda x: special.polygamma(1, x), "plain array"),
+    ],
+)
+def test_what_is_not_known_is_said(call, says):
+    with pytest.raises(NotAvailableError, match=says):
+        call(variables(np.ones((1, 1)), 2)[0])
+
+
+def test_it_looks_like_numbers():
+    assert repr(variables(np.ones((1, 2)), 2)[1]).startswith("Taylor(array([1.])")
+    assert isinstance(2 - variables(np.ones((1, 1)), 2)[0] / 3, Taylor)

@@ -1,0 +1,229 @@
+"""A user's own density: it reproduces the families that come with the package, and answers what it can."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import special, stats
+
+import ranef as rf
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
+
+N, GROUPS = 500, 25
+
+
+def poisson(y, mu):
+    return special.xlogy(y, mu) - mu - special.gammaln(y + 1)
+
+
+def nbinom2(y, mu, k):
+    log = special.gammaln(y + k) - special.gammaln(k) - special.gammaln(y + 1)
+    return log + k * np.log(k / (mu + k)) + special.xlogy(y, mu / (mu + k))
+
+
+def gamma(y, mu, a):
+    return a * np.log(a / mu) + (a - 1) * np.log(y) - a * y / mu - special.gammaln(a)
+
+
+def student(y, mu, sigma, nu):
+    z = (y - mu) / sigma
+    head = special.gammaln((nu + 1) / 2) - special.gammaln(nu / 2) - 0.5 * np.log(np.pi * nu) - np.log(sigma)
+    return head - (nu + 1) / 2 * np.log1p(z**2 / nu)
+
+
+def nb_variance(mu, k):
+    return mu + mu**2 / k
+
+
+def nb_draw(rng, mu, k):
+    return rng.negative_binomial(k, k / (k + mu))
+
+
+def nb_cdf(y, mu, k):
+    return stats.nbinom.cdf(y, k, k / (k + mu))
+
+
+NB = rf.custom_family(
+    nbinom2,
+    ["mu", "k"],
+    ["log", "log"],
+    support="count",
+    variance=nb_variance,
+    simulate=nb_draw,
+    cdf=nb_cdf,
+    name="own",
+)
+SAME = {
+    "poisson": (rf.custom_family(poisson, ["mu"], ["log"], support="count"), "counts"),
+    "nbinom2": (NB, "counts"),
+    "gamma": (rf.custom_family(gamma, ["mu", "a"], {"mu": "log", "a": "log"}, support="positive"), "sizes"),
+    "student_t": (rf.custom_family(student, ["mu", "sigma", "nu"], ["identity", "log", "log"]), "reals"),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(4)
+    g, x = rng.integers(0, GROUPS, N), rng.normal(size=N)
+    eta = 0.6 + 0.4 * x + rng.normal(scale=0.5, size=GROUPS)[g]
+    return {
+        "counts": nb_draw(rng, np.exp(eta), 2.0).astype(float),
+        "zeros": nb_draw(rng, np.exp(eta), 2.0) * (rng.uniform(size=N) < 0.7) * 1.0,
+        "sizes": rng.gamma(3.0, np.exp(eta) / 3.0),
+        "reals": eta + 0.7 * rng.standard_t(5, size=N),
+        "x": x,
+        "w": rng.integers(1, 4, N).astype(float),
+        "g": g,
+    }
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_it_is_the_family_that_it_writes_out(data, name):
+    own, y = SAME[name]
+    a, b = (rf.fit(f"{y} ~ x + (1 | g) + offset(x / 9)", data, family=f, frequency_weights="w") for f in (name, own))
+    assert b.converged
+    assert b.loglik == pytest.approx(a.loglik, abs=1e-8)
+    assert_allclose(b.coefficients(), a.coefficients(), atol=1e-5)  # where each search ends
+    assert_allclose(np.asarray(b.vcov("all")), np.asarray(a.vcov("all")), rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"quadrature": 5}, {"quadrature": 0}, {"method": "reml"}, {"zero_inflation": "~ x"}, {"k": "~ x + (1 | g)"}],
+)
+def test_it_composes(data, arguments):
+    builtin = {("dispersion" if name == "k" else name): v for name, v in arguments.items()}
+    a = rf.fit("zeros ~ x + (1 | g)", data, family="nbinom2", **builtin)
+    b = rf.fit("zeros ~ x + (1 | g)", data, family=NB, **arguments)
+    assert b.loglik == pytest.approx(a.loglik, abs=1e-7)
+    assert_allclose(b.predict(), a.predict(), rtol=1e-4)
+
+
+def test_zeros_beside_a_continuous_response(data):
+    rows = {**data, "amount": np.where(np.arange(N) % 3 == 0, 0.0, data["sizes"])}
+    a, b = (rf.fit("amount ~ x + (1 | g)", rows, family=f, zero_inflation="~ x") for f in ("gamma", SAME["gamma"][0]))
+    assert b.loglik == pytest.approx(a.loglik, abs=1e-7)
+
+
+def test_it_answers_as_the_built_in_one_does(data):
+    a, b = (rf.fit("counts ~ x + (1 | g)", data, family=f) for f in ("nbinom2", NB))
+    for what in ("response", "pearson", "scaled"):
+        assert_allclose(b.residuals(what), a.residuals(what), atol=1e-5)
+    assert_allclose(b.residuals("quantile", seed=1), a.residuals("quantile", seed=1), atol=1e-4)
+    assert_allclose(b.predict(re="integrate"), a.predict(re="integrate"), rtol=1e-5)
+    assert_allclose(b.predict(type="k"), a.predict(type="dispersion"), rtol=1e-4)
+    assert_allclose(
+        b.predict(re="none", std_error=True)["std_error"], a.predict(re="none", std_error=True)["std_error"], rtol=1e-3
+    )
+    assert b.refit(b.simulate(1, seed=3)[:, 0]).converged
+    assert "Family: own (log link)" in b.summary()
+    again = pickle.loads(pickle.dumps(b))
+    assert_allclose(again.predict(), b.predict(), rtol=1e-12)
+    assert_allclose(again.refit(data["counts"]).loglik, b.loglik, rtol=1e-10)
+    assert b.update("counts ~ x").npar == 3
+    zero = rf.fit("zeros ~ x", data, family=NB, zero_inflation="~ 1")
+    builtin = rf.fit("zeros ~ x", data, family="nbinom2", zero_inflation="~ 1")
+    assert_allclose(zero.residuals("pearson"), builtin.residuals("pearson"), atol=1e-4)
+    assert_allclose(zero.residuals("quantile"), builtin.residuals("quantile"), atol=1e-3)
+    assert 0 < (zero.simulate(1, seed=1) == 0).mean() < 0.9
+
+
+def test_what_was_not_given_is_refused(data):
+    m = rf.fit("counts ~ x + (1 | g)", data, family=SAME["poisson"][0])
+    assert "Scaled residuals" not in m.summary()
+    for ask, name in ((m.simulate, "simulate"), (lambda: m.residuals("pearson"), "variance"),
+                      (lambda: m.residuals("quantile"), "cdf")):  # fmt: skip
+        with pytest.raises(NotAvailableError, match=f"without {name}="):
+            ask()
+    own_mean = rf.custom_family(poisson, ["mu"], ["log"], mean=lambda mu: 2 * mu, support="count")
+    assert_allclose(rf.fit("counts ~ x", data, family=own_mean).fitted(), 2 * rf.fit(
+        "counts ~ x", data, family="poisson").fitted(), rtol=1e-5)  # fmt: skip
+
+
+def test_many_rows_and_threads(data):
+    """More rows than a panel, several chunks in the core's threads, and fits side by side: nothing waits for ever."""
+    big = {name: np.tile(v, 40) for name, v in data.items()}
+    a = rf.fit("counts ~ x + (1 | g)", big, family="poisson")
+    fits = lambda f: rf.fit("counts ~ x + (1 | g)", big, family=f)  # noqa: E731
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(fits, [SAME["poisson"][0]] * 3))
+    for m in found:
+        assert m.loglik == pytest.approx(a.loglik, rel=1e-11)
+
+
+class OddError(Exception):
+    """Something that only a user's function raises."""
+
+
+def raising(y, mu):
+    raise OddError("from inside")
+
+
+def later(y, mu):
+    if np.ptp(mu.v if hasattr(mu, "v") else mu) > 0:
+        raise OddError("from inside, later")
+    return poisson(y, mu)
+
+
+@pytest.mark.parametrize(
+    ("density", "error", "says"),
+    [
+        (raising, OddError, "from inside"),
+        (later, OddError, "later"),
+        (lambda y, mu: np.log(y + 1), DataError, "does not depend"),
+        (lambda y, mu: (y - mu)[1:], DataError, r"shape \(499,\); it needs one number a row, \(500,\)"),
+        (lambda y, mu: np.log(-mu) + y, DataError, r"not finite in 500 of 500 rows at mu = "),
+        (lambda y, mu: special.jv(0, mu) + y, NotAvailableError, "jv are not known"),
+        (lambda y, mu: -np.sum((y - mu) ** 2), NotAvailableError, "sum are not known"),
+        (lambda y, mu, phi: y - mu - phi, TypeError, "phi"),
+    ],
+)
+def test_errors_of_the_density_surface(data, density, error, says):
+    with pytest.raises(error, match=says):
+        rf.fit("counts ~ x + (1 | g)", data, family=rf.custom_family(density, ["mu"], ["log"], support="count"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (("x", ["mu"]), ArgumentError, "log_density is a function"),
+        ((poisson, "mu"), ArgumentError, "list of names"),
+        ((poisson, ["a", "a"]), OptionError, "different names"),
+        ((poisson, list("abcde")), OptionError, "one to 4"),
+        ((poisson, ["mu", "data"]), OptionError, "cannot be called 'data'"),
+        ((poisson, ["mu"], ["logg"]), OptionError, "'log'"),
+        ((poisson, ["mu"], "log"), ArgumentError, "links is a list"),
+        ((poisson, ["mu"], ["log", "log"]), OptionError, "2 links for 1"),
+        ((poisson, ["mu"], {"nu": "log"}), OptionError, "links names 'nu'"),
+    ],
+)
+def test_families_that_make_no_sense(arguments, error, says):
+    with pytest.raises(error, match=says):
+        rf.custom_family(*arguments)
+    with pytest.raises(OptionError, match="support"):
+        rf.custom_family(poisson, ["mu"], support="counts")
+    with pytest.raises(OptionError, match="start names"):
+        rf.custom_family(poisson, ["mu"], start={"k": 1.0})
+
+
+def test_starts_and_responses(data):
+    far = rf.custom_family(nbinom2, ["mu", "k"], ["log", "log"], support="count", start={"mu": 40.0, "k": 0.1})
+    assert rf.fit("counts ~ x", data, family=far).loglik == pytest.approx(
+        rf.fit("counts ~ x", data, family="nbinom2").loglik, abs=1e-7
+    )
+    bad = rf.custom_family(nbinom2, ["mu", "k"], ["log", "log"], support="count", start={"k": -1.0})
+    with pytest.raises(OptionError, match=r"start k=-1\.0 is impossible"):
+        rf.fit("counts ~ x", data, family=bad)
+    with pytest.raises(DataError, match="not whole"):
+        rf.fit("sizes ~ x", data, family=NB)
+    with pytest.raises(NotAvailableError, match="distribution function"):
+        rf.fit("cens(counts, x > 0) ~ 1", data, family=NB)
+    with pytest.raises(ArgumentError, match="no argument 'kk'"):
+        rf.fit("counts ~ x", data, family=NB, kk="~ x")
+    four = rf.custom_family(lambda y, a, b, c, d: poisson(y, a) * b * c * d, list("abcd"), support="count")
+    with pytest.raises(OptionError, match="at most 4 parameters"):
+        rf.fit("counts ~ x", data, family=four, zero_inflation="~ 1")
