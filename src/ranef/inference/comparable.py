@@ -65,7 +65,7 @@ def check_no_priors(fits: Sequence[Fit], what: str) -> None:
     """
     if any(m.call.has_priors or m.call.penalty for m in fits):
         raise NotAvailableError(
-            f"{what}: a fit with prior= or penalty= does not maximise its likelihood, so the ratio of likelihoods is no "
+            f"{what}: a fit with prior= or penalty= does not maximise its likelihood, so their ratio is no "
             f"test; compare m.update(prior=None, penalty=None), or information criteria"
         )
 
