@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 EPILOG = "exit codes: 0 done, 1 the model or the data are wrong, 2 wrong usage, 3 the fit did not converge"
-LOADED_LATE = ("pandas", "formulaic", "narwhals.stable.v2", "ranef.frame.spec", "ranef.formula.grammar", "ranef.report")
+LOADED_LATE = ("pandas", "ranef.frame.spec", "ranef.formula.grammar", "ranef.report")
 #: What counts as missing in a text file. Nothing else does: "None" may be a level.
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}

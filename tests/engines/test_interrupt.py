@@ -42,12 +42,30 @@ def interrupted(work):
 
 
 def test_a_long_fit_stops():
-    # One thread and a dense root of 2000: some tenths of a second an evaluation, the bound of how late it ends.
+    # One thread and a dense root of 2000: some tenths of a second an evaluation, which is itself cut short.
     core, *_ = crossed(60_000, (2500, 2000), threads=1)
     assert interrupted(lambda: core.fit(True)) is not None
     with pytest.raises(ValueError, match="not been fitted"):
         core.cond_cov(0)
     assert core.fit(True)["outcome"] == "converged"
+
+
+def test_a_long_hessian_stops_and_the_fit_is_still_there():
+    core, *_ = crossed(60_000, (2500, 2000), threads=1)
+    core.fit(True)
+    theta = np.ones(2)
+    core.evaluate(theta, True)
+    variances = core.cond_cov(0)
+    assert interrupted(lambda: core.hessian(theta, 1.0, True)) is not None
+    # The same theta has been factorised anew, by the same operations.
+    assert np.array_equal(core.cond_cov(0), variances)
+
+
+def test_conditional_covariances_stop_and_can_be_asked_for_again():
+    core, *_ = crossed(60_000, (4000, 3500), threads=1)
+    core.evaluate(np.ones(2), True)
+    assert interrupted(lambda: core.cond_cov(0)) is not None
+    assert np.isfinite(core.cond_cov(0)).all()
 
 
 def test_many_refits_stop():

@@ -4,12 +4,14 @@ use faer::linalg::{cholesky::llt, matmul, triangular_inverse, triangular_solve};
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::CoreError;
+use crate::{CoreError, Stop};
+
+mod inverse;
 
 /// Below this order plain loops beat the set-up of a blocked kernel.
 const SMALL: usize = 12;
-/// Narrowest block columns of a dense inverse, order up to which it is not blocked at all, widest block columns.
-const INVERSE_BLOCK: (usize, usize, usize) = (64, 128, 512);
+/// Order from which an inverse is formed in tiles.
+pub const TILED_INVERSE: usize = 256;
 
 /// Orders from which a Cholesky factorisation is cut into tiles, its block columns, and the tiles.
 const PARALLEL_ORDER: usize = 512;
@@ -40,18 +42,25 @@ fn mat_mut(a: &mut [f64], rows: usize, cols: usize, ld: usize) -> MatMut<'_, f64
 }
 
 /// A column-major block shared by tasks that write disjoint parts of it.
-#[derive(Clone, Copy)]
-struct Tiles {
-    at: *mut f64,
+struct Tiles<T = f64> {
+    at: *mut T,
     len: usize,
     ld: usize,
 }
-// SAFETY: only used by the kernels below, each of whose tasks writes a tile of its own and reads what no task writes.
-unsafe impl Send for Tiles {}
-unsafe impl Sync for Tiles {}
 
-impl Tiles {
-    fn new(a: &mut [f64], ld: usize) -> Self {
+impl<T> Clone for Tiles<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Tiles<T> {}
+
+// SAFETY: only used by the kernels below, each of whose tasks writes a tile of its own and reads what no task writes.
+unsafe impl<T: Send> Send for Tiles<T> {}
+unsafe impl<T: Sync> Sync for Tiles<T> {}
+
+impl<T> Tiles<T> {
+    fn new(a: &mut [T], ld: usize) -> Self {
         Tiles { at: a.as_mut_ptr(), len: a.len(), ld }
     }
 
@@ -61,13 +70,13 @@ impl Tiles {
         first
     }
 
-    fn get<'a>(&self, i: usize, j: usize, rows: usize, cols: usize) -> MatRef<'a, f64> {
+    fn get<'a>(&self, i: usize, j: usize, rows: usize, cols: usize) -> MatRef<'a, T> {
         let first = self.check(i, j, rows, cols);
         // SAFETY: in range by the check; no task writes this part at the same time.
         unsafe { MatRef::from_raw_parts(self.at.add(first), rows, cols, 1, self.ld as isize) }
     }
 
-    fn get_mut<'a>(&self, i: usize, j: usize, rows: usize, cols: usize) -> MatMut<'a, f64> {
+    fn get_mut<'a>(&self, i: usize, j: usize, rows: usize, cols: usize) -> MatMut<'a, T> {
         let first = self.check(i, j, rows, cols);
         // SAFETY: in range by the check; no other task touches this tile at the same time.
         unsafe { MatMut::from_raw_parts_mut(self.at.add(first), rows, cols, 1, self.ld as isize) }
@@ -80,8 +89,20 @@ fn ranges(n: usize, step: usize) -> impl Iterator<Item = (usize, usize)> + Clone
     (0..n).step_by(step).map(move |i| (i, (i + step).min(n)))
 }
 
+/// Digits of an inverse. Single precision takes half the time, which is enough to steer by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    Single,
+    Double,
+}
+
 /// Cholesky factor L of the leading `n` x `n` block, in place in the lower triangle.
 pub fn cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
+    cholesky_until(a, n, ld, None)
+}
+
+/// `cholesky` that ends early when asked to.
+fn cholesky_until(a: &mut [f64], n: usize, ld: usize, stop: Option<&Stop>) -> Result<(), CoreError> {
     if n <= SMALL {
         return small_cholesky(a, n, ld);
     }
@@ -90,6 +111,7 @@ pub fn cholesky(a: &mut [f64], n: usize, ld: usize) -> Result<(), CoreError> {
     }
     let tiles = Tiles::new(a, ld);
     for (from, to) in ranges(n, CHOLESKY_BLOCK) {
+        stop.map_or(Ok(()), Stop::check)?;
         let w = to - from;
         sequential_cholesky(tiles.get_mut(from, from, w, w))?;
         let below: Vec<(usize, usize)> = ranges(n - to, TILE).map(|(i, j)| (to + i, to + j)).collect();
@@ -303,10 +325,10 @@ pub fn solve_right_l(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, l
     });
 }
 
-/// Factor a panel (w + r) x w in place: L11 = chol(A11), L21 = A21 L11^-T.
-pub fn panel_factor(panel: &mut [f64], w: usize, r: usize) -> Result<(), CoreError> {
+/// Factor a panel (w + r) x w in place: L11 = chol(A11), L21 = A21 L11^-T. It ends early when asked to.
+pub fn panel_factor(panel: &mut [f64], w: usize, r: usize, stop: Option<&Stop>) -> Result<(), CoreError> {
     let ld = w + r;
-    cholesky(panel, w, ld)?;
+    cholesky_until(panel, w, ld, stop)?;
     if r == 0 {
         return Ok(());
     }
@@ -487,6 +509,11 @@ pub fn syrk_rows(c: &mut [f64], ldc: usize, a: &[f64], n: usize, k: usize, alpha
 
 /// Inverse of L L' (both triangles) for lower triangular L (n x n).
 pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
+    inverse_until(l, n, ldl, Precision::Double, None)
+}
+
+/// The same in a chosen precision (if it is large, else in double precision); cut short, and worthless, when asked to.
+pub fn inverse_until(l: &[f64], n: usize, ldl: usize, precision: Precision, stop: Option<&Stop>) -> Vec<f64> {
     let mut out = vec![0.0; n * n];
     if n == 0 {
         return out;
@@ -499,8 +526,11 @@ pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
         solve_left_lt(l, n, ldl, &mut out, n, n);
         return out;
     }
-    if n > INVERSE_BLOCK.1 {
-        blocked_inverse(l, n, ldl, &mut out);
+    if n >= TILED_INVERSE {
+        match precision {
+            Precision::Double => inverse::double(l, n, ldl, &mut out, stop),
+            Precision::Single => inverse::single(l, n, ldl, &mut out, stop),
+        }
         return out;
     }
     let par = par_for(n * n * n / 3);
@@ -520,51 +550,6 @@ pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
     );
     mirror(&mut out, n);
     out
-}
-
-/// Inverse of L L' block column by block column from the last: with Y = L21 L11^-1 and Z22 known,
-/// Z21 = -Z22 Y and Z11 = (L11 L11')^-1 - Y' Z21. Nearly all of it is one matrix product a block.
-fn blocked_inverse(l: &[f64], n: usize, ldl: usize, z: &mut [f64]) {
-    // Wide blocks multiply faster, narrow ones spend less on the triangular solves.
-    let step = (n / 12 / 64 * 64).clamp(INVERSE_BLOCK.0, INVERSE_BLOCK.2);
-    let mut y = vec![0.0; n * step];
-    let mut to = n;
-    while to > 0 {
-        let w = if to % step == 0 { step } else { to % step };
-        let (from, r) = (to - w, n - to);
-        let corner = &l[from + from * ldl..];
-        let mut own = inverse_from_cholesky(corner, w, ldl);
-        if r > 0 {
-            for j in 0..w {
-                y[j * r..(j + 1) * r].copy_from_slice(&l[to + (from + j) * ldl..n + (from + j) * ldl]);
-            }
-            solve_right_l(corner, w, ldl, &mut y, r, r);
-            let (left, known) = z.split_at_mut(to * n);
-            let panel = &mut left[to + from * n..];
-            gemm(panel, n, &known[to..], n, &y, r, r, w, r, -1.0);
-            gemm_tn(&mut own, w, &y, r, panel, n, w, w, r, -1.0);
-        }
-        for j in 0..w {
-            z[from + (from + j) * n..to + (from + j) * n].copy_from_slice(&own[j * w..(j + 1) * w]);
-        }
-        mirror_panel(z, n, from, to);
-        to = from;
-    }
-}
-
-/// Copy rows `to..` of columns `from..to` to the columns `to..` of rows `from..to`.
-fn mirror_panel(z: &mut [f64], n: usize, from: usize, to: usize) {
-    let (left, right) = z.split_at_mut(to * n);
-    for ib in (to..n).step_by(64) {
-        for jb in (from..to).step_by(8) {
-            for i in ib..(ib + 64).min(n) {
-                let row = &mut right[(i - to) * n..][..n];
-                for j in jb..(jb + 8).min(to) {
-                    row[j] = left[i + j * n];
-                }
-            }
-        }
-    }
 }
 
 /// Copy the lower triangle of a square matrix to the upper one, in blocks that stay in the cache.
@@ -688,7 +673,7 @@ mod tests {
 
     #[test]
     fn inverse_times_matrix_is_identity_for_small_and_blocked_kernels() {
-        for n in [1, 3, 12, 13, 70, 128, 129, 300] {
+        for n in [1, 3, 12, 13, 70, 128, 255, 256, 300, 513, 700] {
             let a = spd(n);
             let mut l = a.clone();
             cholesky(&mut l, n, n).unwrap();
@@ -702,6 +687,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_tiled_inverse_in_single_precision_is_that_in_double_but_for_its_rounding() {
+        for n in [256, 300, 700] {
+            let mut l = spd(n);
+            cholesky(&mut l, n, n).unwrap();
+            let exact = inverse_from_cholesky(&l, n, n);
+            let rounded = inverse_until(&l, n, n, Precision::Single, None);
+            let far = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            // Rounding errors of 6e-8 times the condition number, about 15, times a few for their sum.
+            assert!(far > 0.0 && far < 1e-5, "{n}: {far:e}");
+        }
+    }
+
+    #[test]
+    fn work_that_is_asked_to_end_ends() {
+        let n = 700;
+        let stop = Stop::default();
+        stop.request();
+        assert!(matches!(panel_factor(&mut spd(n), n, 0, Some(&stop)), Err(CoreError::Interrupted)));
+        let out = inverse_until(&spd(n), n, n, Precision::Double, Some(&stop));
+        assert!(out.iter().all(|v| *v == 0.0));
     }
 
     #[test]

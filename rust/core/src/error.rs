@@ -10,7 +10,7 @@ pub enum CoreError {
     NotFinite(String),
     /// A matrix that must be positive definite is not (numerically).
     NotPositiveDefinite(String),
-    /// Somebody asked for the end (see `optimise::Stop`).
+    /// Somebody asked for the end (see `Stop`).
     Interrupted,
 }
 

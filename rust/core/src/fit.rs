@@ -9,7 +9,7 @@ use crate::error::shape;
 use crate::linear::{dot, Lmm, Solution};
 use crate::optimise::{self, Optimum, Options, Outcome};
 use crate::start;
-use crate::CoreError;
+use crate::{CoreError, Stop};
 
 /// What a fit reports, in the user's units and in the order of the user's columns and terms.
 #[derive(Clone, Debug)]
@@ -59,16 +59,18 @@ struct State {
 pub struct Model {
     pub lmm: Lmm,
     state: Option<State>,
+    /// Lambda and sigma of the state before work that was cut short; the factor is no longer theirs.
+    left: Option<(Vec<Vec<f64>>, f64)>,
 }
 
 impl Model {
     pub fn new(rows: &Rows<'_>) -> Result<Self, CoreError> {
-        Ok(Model { lmm: Lmm::new(Moments::build(rows)?)?, state: None })
+        Ok(Model { lmm: Lmm::new(Moments::build(rows)?)?, state: None, left: None })
     }
 
     /// A model whose cross-products somebody else fills.
     pub(crate) fn from_moments(moments: Moments) -> Result<Self, CoreError> {
-        Ok(Model { lmm: Lmm::new(moments)?, state: None })
+        Ok(Model { lmm: Lmm::new(moments)?, state: None, left: None })
     }
 
     /// Remember where the model stands (its factor must be that of `lambda`).
@@ -84,12 +86,12 @@ impl Model {
         let moments: Moments =
             postcard::from_bytes(bytes).map_err(|e| CoreError::Shape(format!("not a saved model: {e}")))?;
         check_moments(&moments)?;
-        Ok(Model { lmm: Lmm::new(moments)?, state: None })
+        Ok(Model { lmm: Lmm::new(moments)?, state: None, left: None })
     }
 
     /// The same model, to be moved on its own; the elimination is shared.
     pub(crate) fn twin(&self) -> Self {
-        Model { lmm: self.lmm.with_moments(self.m().clone()), state: None }
+        Model { lmm: self.lmm.with_moments(self.m().clone()), state: None, left: None }
     }
 
     /// Positions in theta of the diagonal entries of Lambda.
@@ -133,7 +135,7 @@ impl Model {
             None => start::start(self.m()),
         };
         // A search that fails leaves the factor somewhere else.
-        self.state = None;
+        (self.state, self.left) = (None, None);
         let optimum = optimise::minimise(&mut self.lmm, reml, &first, options)?;
         let report = self.report(reml, &optimum);
         let sigma = report.sigma;
@@ -172,10 +174,11 @@ impl Model {
     pub fn evaluate(&mut self, theta: &[f64], reml: bool) -> Result<Evaluation, CoreError> {
         self.degrees(reml)?;
         let lambda = self.lambda_from_theta(theta)?;
+        self.leave();
         let floored = optimise::floored(self.m(), &lambda);
         let at_floor = self.lmm.solve(&floored, reml)?;
         let nu = self.lmm.nu(reml);
-        let n = self.lmm.unprofiled(&at_floor, reml, at_floor.r2 / nu);
+        let n = self.lmm.unprofiled(&at_floor, reml, at_floor.r2 / nu)?;
         let g = optimise::sigma_gradient(self.m(), &floored, &n);
         let solution = if floored == lambda { at_floor } else { self.lmm.solve(&lambda, reml)? };
         let sigma = (solution.r2 / nu).sqrt();
@@ -190,6 +193,37 @@ impl Model {
         };
         self.state = Some(State { lambda, solution, sigma });
         Ok(out)
+    }
+
+    /// From here on the factor moves; `recover` finds the way back.
+    fn leave(&mut self) {
+        if let Some(s) = self.state.take() {
+            self.left = Some((s.lambda, s.sigma));
+        }
+    }
+
+    /// Work that moves the factor, cut short when `stop` asks for it; if it fails the model is where it was.
+    pub fn until<T>(
+        &mut self,
+        stop: &Stop,
+        work: impl FnOnce(&mut Self) -> Result<T, CoreError>,
+    ) -> Result<T, CoreError> {
+        self.lmm.numeric.stop = stop.clone();
+        let out = work(self);
+        self.lmm.numeric.stop = Stop::default();
+        if out.is_err() {
+            self.recover()?;
+        }
+        out
+    }
+
+    /// Factorise anew where work that failed has left another factor.
+    fn recover(&mut self) -> Result<(), CoreError> {
+        if let (Some((lambda, sigma)), None) = (self.left.take(), &self.state) {
+            let solution = self.lmm.solve(&lambda, false)?;
+            self.state = Some(State { lambda, solution, sigma });
+        }
+        Ok(())
     }
 
     fn state(&self) -> Result<&State, CoreError> {
@@ -352,6 +386,7 @@ impl Model {
         let (m, k) = (self.m(), s.cols);
         let factor = &m.factors[*f];
         let inv = self.lmm.selected_inverse();
+        self.lmm.numeric.stop.check()?;
         let mut out = vec![0.0; factor.levels * k * k];
         let mut half = vec![0.0; k * k];
         let lam = |r: usize, c: usize| state.lambda[*f][s.offset + r + (s.offset + c) * factor.cols];
@@ -388,6 +423,7 @@ impl Model {
             return shape("sigma must be positive");
         }
         let scale = self.theta_scale();
+        self.leave();
         let mut h = vec![0.0; m * m];
         for j in 0..m {
             let step = 1e-4 * if j + 1 == m { sigma } else { theta[j].abs().max(scale[j]) };
@@ -514,7 +550,7 @@ impl Model {
     fn full_gradient(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
         let lambda = optimise::floored(self.m(), &self.lambda_from_theta(theta)?);
         let s = self.lmm.solve(&lambda, reml)?;
-        let n = self.lmm.unprofiled(&s, reml, sigma * sigma);
+        let n = self.lmm.unprofiled(&s, reml, sigma * sigma)?;
         let g = optimise::sigma_gradient(self.m(), &lambda, &n);
         let mut out = self.theta_gradient(&self.term_lambda_from_theta(theta)?, &g);
         out.push(-2.0 * s.r2 / sigma.powi(3) + 2.0 * self.lmm.nu(reml) / sigma);
@@ -525,6 +561,7 @@ impl Model {
     pub fn vcov_jacobian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
         let exact = self.lambda_from_theta(theta)?;
         let lambda = optimise::floored(self.m(), &exact);
+        self.leave();
         let s = self.lmm.solve(&lambda, reml)?;
         let h = self.lmm.fixed_sensitivity(&s);
         let (p, pt) = (self.m().p(), self.m().p_total);
@@ -739,7 +776,7 @@ impl Model {
         self.check_rows(rows)?;
         let one = |y: &&[f64]| -> Result<Report, CoreError> {
             let moments = self.m().with_response(rows, y)?;
-            let mut model = Model { lmm: self.lmm.with_moments(moments), state: None };
+            let mut model = Model { lmm: self.lmm.with_moments(moments), state: None, left: None };
             model.fit(reml, None, options)
         };
         Ok(if responses.len() == 1 {

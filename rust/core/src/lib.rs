@@ -21,4 +21,6 @@ pub mod start;
 pub mod structure;
 
 mod error;
+mod stop;
 pub use error::CoreError;
+pub use stop::Stop;

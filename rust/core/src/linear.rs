@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::cholesky::{Numeric, SelectedInverse, Source, Symbolic};
-use crate::dense;
+use crate::dense::{self, Precision};
 use crate::design::Moments;
 use crate::CoreError;
 
@@ -211,13 +211,13 @@ impl Lmm {
     }
 
     pub fn selected_inverse(&self) -> SelectedInverse {
-        self.numeric.selected_inverse(&self.symbolic, &self.moments)
+        self.numeric.selected_inverse(&self.symbolic, &self.moments, Precision::Double)
     }
 
     /// N of every factor with residual variance r2 / nu replaced by `scale`, and what it was made of.
-    fn gradient_matrices(&self, s: &Solution, reml: bool, scale: f64) -> Parts {
+    fn gradient_matrices(&self, s: &Solution, reml: bool, scale: f64, precision: Precision) -> Parts {
         let (u, h) = self.back(s, reml);
-        let inv = self.selected_inverse();
+        let inv = self.numeric.selected_inverse(&self.symbolic, &self.moments, precision);
         let (m, sym, p) = (&self.moments, &self.symbolic, self.moments.p());
         let mut parts = Parts { trace: vec![], uu: vec![], n: vec![], u, h, inv };
         for factor in &m.factors {
@@ -261,14 +261,16 @@ impl Lmm {
     }
 
     /// N of every factor for the unprofiled deviance at residual variance `scale`.
-    pub fn unprofiled(&self, s: &Solution, reml: bool, scale: f64) -> Vec<Vec<f64>> {
-        self.gradient_matrices(s, reml, scale).n
+    pub fn unprofiled(&self, s: &Solution, reml: bool, scale: f64) -> Result<Vec<Vec<f64>>, CoreError> {
+        let n = self.gradient_matrices(s, reml, scale, Precision::Double).n;
+        self.numeric.stop.check()?;
+        Ok(n)
     }
 
     /// Gradient and curvature of the profiled deviance at a solution (whose factor is the current one).
-    pub fn slope(&self, s: &Solution, reml: bool) -> Slope {
+    pub fn slope(&self, s: &Solution, reml: bool, precision: Precision) -> Slope {
         let nu = self.nu(reml);
-        let parts = self.gradient_matrices(s, reml, s.r2 / nu);
+        let parts = self.gradient_matrices(s, reml, s.r2 / nu, precision);
 
         let gradient: Vec<f64> = self.components.iter().map(|i| entry(&parts.n, &self.moments, i)).collect();
         let a: Vec<f64> = self.components.iter().map(|i| entry(&parts.uu, &self.moments, i)).collect();
@@ -409,31 +411,47 @@ impl Lmm {
         let c = self.components.len();
         let mut info = vec![0.0; c * c];
         let mut exact = vec![false; c];
-        let rows: Vec<Vec<usize>> = (0..self.moments.factors.len()).map(|f| self.level_rows(f)).collect();
-        for f in 0..self.moments.factors.len() {
-            let levels = self.moments.factors[f].levels;
-            let probes = PROBES.div_ceil(levels);
-            let all = self.symbolic.size <= DENSE || 2 * probes >= levels;
-            let probes = if all { levels } else { probes };
-            let x = self.probed(parts, f, &rows[f], probes, all);
-            let m = self.moments.factors[f].cols * probes;
-            for (i, ci) in self.components.iter().enumerate().filter(|(_, k)| k.factor == f) {
-                exact[i] = all;
+        let factors = &self.moments.factors;
+        let rows: Vec<Vec<usize>> = (0..factors.len()).map(|f| self.level_rows(f)).collect();
+        for plans in self.probings() {
+            let (x, m) = self.probed(parts, &plans, &rows);
+            for (plan, (i, ci)) in plans.iter().flat_map(|p| self.components.iter().enumerate().map(move |i| (p, i))) {
+                if ci.factor != plan.factor {
+                    continue;
+                }
+                exact[i] = plan.all;
+                let (r, c0) = (plan.from + ci.row * plan.probes, plan.from + ci.col * plan.probes);
+                let count = if plan.all { 1.0 } else { plan.probes as f64 };
                 for (j, cj) in self.components.iter().enumerate() {
                     let mut sum = 0.0;
                     for &row in &rows[cj.factor] {
                         for (s, t) in symmetric_pairs(cj) {
                             let (xs, xt) = (&x[(row + s) * m..(row + s + 1) * m], &x[(row + t) * m..(row + t + 1) * m]);
-                            let (r, c) = (ci.row * probes, ci.col * probes);
-                            sum += dot(&xs[r..r + probes], &xt[c..c + probes]);
+                            sum += dot(&xs[r..r + plan.probes], &xt[c0..c0 + plan.probes]);
                         }
                     }
-                    info[i + j * c] =
-                        sum * if ci.row == ci.col { 1.0 } else { 2.0 } / if all { 1.0 } else { probes as f64 };
+                    info[i + j * c] = sum * if ci.row == ci.col { 1.0 } else { 2.0 } / count;
                 }
             }
         }
         symmetrised(&info, &exact)
+    }
+
+    /// How every factor is probed. Those with few probes go together, since a solve is a visit to the whole factor L;
+    /// those whose every level is probed go alone.
+    fn probings(&self) -> Vec<Vec<Probing>> {
+        let (mut together, mut alone) = (vec![], vec![]);
+        let mut from = 0;
+        for (factor, f) in self.moments.factors.iter().enumerate() {
+            let probes = PROBES.div_ceil(f.levels);
+            if self.symbolic.size <= DENSE || 2 * probes >= f.levels {
+                alone.push(vec![Probing { factor, probes: f.levels, all: true, from: 0 }]);
+            } else {
+                together.push(Probing { factor, probes, all: false, from });
+                from += f.cols * probes;
+            }
+        }
+        alone.into_iter().chain((!together.is_empty()).then_some(together)).collect()
     }
 
     /// First row (in elimination order) of every level of a factor.
@@ -442,23 +460,25 @@ impl Lmm {
         (0..sym.nodes).filter(|&q| sym.factor_at[q] as usize == f).map(|q| sym.offset[q] as usize).collect()
     }
 
-    /// M times probing vectors of every column of a factor, row-major (size x (cols probes)).
-    fn probed(&self, parts: &Parts, f: usize, rows: &[usize], probes: usize, all: bool) -> Vec<f64> {
-        let k = self.moments.factors[f].cols;
-        let m = k * probes;
+    /// M times probing vectors of every column of some factors, row-major (size x m), and m.
+    fn probed(&self, parts: &Parts, plans: &[Probing], rows: &[Vec<usize>]) -> (Vec<f64>, usize) {
+        let cols = |p: &Probing| self.moments.factors[p.factor].cols;
+        let m = plans.iter().map(|p| cols(p) * p.probes).sum();
         let mut x = vec![0.0; self.symbolic.size * m];
-        for (l, &row) in rows.iter().enumerate() {
-            for c in 0..k {
-                let out = &mut x[(row + c) * m + c * probes..][..probes];
-                if all {
-                    out[l] = 1.0;
-                } else {
-                    out.iter_mut().enumerate().for_each(|(s, o)| *o = random_sign((l * probes + s) as u64));
+        for p in plans {
+            for (l, &row) in rows[p.factor].iter().enumerate() {
+                for c in 0..cols(p) {
+                    let out = &mut x[(row + c) * m + p.from + c * p.probes..][..p.probes];
+                    if p.all {
+                        out[l] = 1.0;
+                    } else {
+                        out.iter_mut().enumerate().for_each(|(s, o)| *o = random_sign((l * p.probes + s) as u64));
+                    }
                 }
             }
         }
         self.shrink(parts, &mut x, m);
-        x
+        (x, m)
     }
 
     /// Add sum_l M_ll (x) M_ll for M = I - A^-1 and, for REML, the blocks between levels that beta causes.
@@ -529,6 +549,14 @@ impl Lmm {
 const DENSE: usize = 128;
 /// Levels times probes that an estimated information needs.
 const PROBES: usize = 1000;
+
+/// Vectors that probe a factor: `probes` a column, those of its first column at `from`; `all`: a unit vector a level.
+struct Probing {
+    factor: usize,
+    probes: usize,
+    all: bool,
+    from: usize,
+}
 
 /// A sign by counter (splitmix64): the same in every run.
 fn random_sign(i: u64) -> f64 {

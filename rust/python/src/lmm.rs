@@ -237,6 +237,19 @@ pub fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
     a.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))
 }
 
+impl Lmm {
+    /// Work on the model that Ctrl-C ends, where it is long; the model is then where it was.
+    fn watched<T: Send>(
+        &mut self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Model) -> Result<T, CoreError> + Send,
+    ) -> PyResult<T> {
+        let (stop, long) = (Stop::default(), is_long(self.n(), self.flops()));
+        let (model, ends) = (&mut self.model, stop.clone());
+        search(py, &self.pool, &stop, long, move || model.until(&ends, work))
+    }
+}
+
 #[pymethods]
 impl Lmm {
     #[new]
@@ -319,8 +332,7 @@ impl Lmm {
         reml: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
         let theta = floats(&theta)?;
-        let model = &mut self.model;
-        let e = solve(py, &self.pool, || model.evaluate(theta, reml))?;
+        let e = self.watched(py, |model| model.evaluate(theta, reml))?;
         let d = PyDict::new(py);
         d.set_item("criterion", e.criterion)?;
         d.set_item("gradient", vector(py, &e.gradient))?;
@@ -334,7 +346,10 @@ impl Lmm {
 
     fn cond_cov<'py>(&self, py: Python<'py>, term: usize) -> PyResult<Bound<'py, PyArray3<f64>>> {
         let model = &self.model;
-        let v = solve(py, &self.pool, || model.conditional_covariance(term))?;
+        let (stop, long) = (model.lmm.numeric.stop.clone(), is_long(self.n(), self.flops()));
+        let v = search(py, &self.pool, &stop, long, || model.conditional_covariance(term));
+        stop.clear();
+        let v = v?;
         let k = model.lmm.moments.factors.iter().flat_map(|f| &f.slots).find(|s| s.term == term).map_or(1, |s| s.cols);
         let levels = v.len() / (k * k);
         v.into_pyarray(py).reshape([levels, k, k])
@@ -382,8 +397,7 @@ impl Lmm {
         reml: bool,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let theta = floats(&theta)?;
-        let model = &mut self.model;
-        let h = solve(py, &self.pool, || model.hessian(theta, sigma, reml))?;
+        let h = self.watched(py, |model| model.hessian(theta, sigma, reml))?;
         matrix(py, h, theta.len() + 1)
     }
 
@@ -395,9 +409,8 @@ impl Lmm {
         reml: bool,
     ) -> PyResult<Bound<'py, PyArray3<f64>>> {
         let theta = floats(&theta)?;
-        let model = &mut self.model;
-        let p = model.lmm.moments.p_total;
-        let j = solve(py, &self.pool, || model.vcov_jacobian(theta, sigma, reml))?;
+        let p = self.p();
+        let j = self.watched(py, |model| model.vcov_jacobian(theta, sigma, reml))?;
         j.into_pyarray(py).reshape([theta.len() + 1, p, p])
     }
 

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from formulaic.errors import FormulaicError
-from formulaic.parser.algos.tokenize import tokenize
-from formulaic.parser.algos.tokens_to_ast import tokens_to_ast
-from formulaic.parser.types import ASTNode, Operator, OperatorResolver, Token
-
 from ranef.errors import FormulaError
+from ranef.formula._formulaic import (
+    ASTNode,
+    FormulaicError,
+    Operator,
+    OperatorResolver,
+    Token,
+    tokenize,
+    tokens_to_ast,
+)
 from ranef.formula.expression import quote, read_expression
 from ranef.formula.functions import FUNCTIONS, STRUCTURES
 from ranef.formula.terms import INTERCEPT, Bar, Factor, Formula, Term, factors_of, retext, sort_terms

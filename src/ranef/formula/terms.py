@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 Names = tuple[str, ...]
 
@@ -187,7 +188,7 @@ class Formula:
         """Whether the right-hand side is the intercept alone."""
         return self.fixed == (INTERCEPT,) and not self.bars and not self.offset_factors
 
-    @property
+    @cached_property
     def factors(self) -> tuple[Factor, ...]:
         """Every factor once: response, fixed, offsets, bars."""
         inside = [f for b in self.bars for f in (*factors_of(b.terms), *b.factors)]

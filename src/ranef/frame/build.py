@@ -296,8 +296,9 @@ class _Frame:
         if len(uses) > 1:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
         plan = BarPlan(bar, names, plans, levels, parts, keys, component)
-        term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
-        return plan, replace(term, points=place.points, matrix=place.matrix)
+        points, matrix = place.points, place.matrix
+        term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component, points, matrix)
+        return plan, term
 
     def is_number(self, factor: Factor) -> bool:
         """Tell whether a factor of a bar is one column of numbers."""

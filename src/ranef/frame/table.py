@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -109,15 +110,60 @@ def read_table(data: Any) -> Table:
 
 
 def _pandas_table(data: Any) -> Table:
-    names = tuple(map(str, data.columns))
-    labels = dict(zip(names, data.columns, strict=True)) if len(set(names)) == len(names) else {}
+    names = _pandas_names(data.columns)
 
     def read(name: str) -> Column:
-        if not labels and names.count(name) > 1:
+        if names.count(name) > 1:
             raise DataError(f"the data have {names.count(name)} columns named {name!r}; rename them")
-        return pandas_column(name, data[labels.get(name, name)])
+        return _pandas_values(name, data, names.index(name))
 
     return Table("pandas", len(data), names, read)
+
+
+_last: list[tuple[Any, tuple[str, ...]]] = [(None, ())]
+
+
+def _pandas_names(columns: Any) -> tuple[str, ...]:
+    """Column names as text; an Index never changes, and the last one's names are kept (reading them is slow)."""
+    of, names = _last[0]
+    if of is None or of() is not columns:
+        names = tuple(map(str, columns))
+        _last[0] = weakref.ref(columns), names
+    return names
+
+
+def _pandas_values(name: str, data: Any, at: int) -> Column:
+    """Read a column as pandas keeps it: to make a Series of it takes longer than all else that is done with it."""
+    get = getattr(data, "_get_column_array", None)
+    values = None if get is None else get(at)
+    if isinstance(values, np.ndarray):
+        values = values.view()
+        values.flags.writeable = False
+        return array_column(name, values)
+    if _is_categorical(values):
+        return _pandas_codes(name, values)
+    if _is_text(getattr(values, "dtype", None)):
+        return _pandas_text(name, values)
+    return pandas_column(name, data.iloc[:, at])
+
+
+def _is_text(dtype: Any) -> bool:
+    return getattr(dtype, "name", "") in ("str", "string") and not hasattr(dtype, "pyarrow_dtype")
+
+
+def _pandas_text(name: str, values: Any) -> Column:
+    codes, labels = values.factorize()
+    return _sorted_text(factor_column(name, codes, Levels.of(_plain(labels)), False))
+
+
+def _is_categorical(values: Any) -> bool:
+    return hasattr(values, "codes") and hasattr(values, "categories")
+
+
+def _pandas_codes(name: str, values: Any) -> Column:
+    categories = values.categories
+    levels = Levels(len(categories), lambda: _plain(categories))
+    return factor_column(name, values.codes, levels, bool(values.ordered))
 
 
 def _arrow_table(data: Any) -> Table:
@@ -219,11 +265,8 @@ def pandas_column(name: str, series: Any) -> Column:
     if isinstance(dtype, np.dtype):
         return array_column(name, series.to_numpy())
     array = series.array
-    if hasattr(array, "codes") and hasattr(array, "categories"):
-        categories = array.categories
-        return factor_column(
-            name, array.codes, Levels(len(categories), lambda: _plain(categories)), bool(array.ordered)
-        )
+    if _is_categorical(array):
+        return _pandas_codes(name, array)
     kind = getattr(dtype, "kind", "O")
     if kind in "iufb":
         missing = np.asarray(series.isna().to_numpy(), bool)
@@ -232,9 +275,8 @@ def pandas_column(name: str, series: Any) -> Column:
         return array_column(name, series.to_numpy(dtype=np.float64, na_value=np.nan), missing, kind == "b")
     if kind in "mM":
         return time_column(name, series.astype(str).to_numpy(dtype=object), series.isna().to_numpy())
-    if dtype.name in ("str", "string") and not hasattr(dtype, "pyarrow_dtype"):
-        codes, labels = series.factorize()
-        return _sorted_text(factor_column(name, codes, Levels.of(_plain(labels)), False))
+    if _is_text(dtype):
+        return _pandas_text(name, array)
     if hasattr(dtype, "pyarrow_dtype"):
         import pyarrow as pa
 

@@ -5,26 +5,26 @@ use rayon::prelude::*;
 use super::leaves::{dot, Batch};
 use super::numeric::{group_tasks, relative_scalars, Front, Numeric, Shared, LEAVES};
 use super::symbolic::{Edge, Super, Symbolic, NONE};
-use crate::dense;
+use crate::dense::{self, Precision};
 use crate::design::Moments;
 
 impl Numeric {
     /// Diagonal blocks of (L L')^-1.
-    pub fn selected_inverse(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
-        self.invert(sym, SelectedInverse::zero(m), m)
+    pub fn selected_inverse(&self, sym: &Symbolic, m: &Moments, precision: Precision) -> SelectedInverse {
+        self.invert(sym, SelectedInverse::zero(m), m, precision)
     }
 
     /// The same, and its blocks for every observed pair of levels, laid out as `Pair::value`.
     pub fn selected_inverse_pairs(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
         let pairs = m.pairs.iter().map(|p| vec![0.0; p.value.len()]).collect();
-        self.invert(sym, SelectedInverse { pairs, ..SelectedInverse::zero(m) }, m)
+        self.invert(sym, SelectedInverse { pairs, ..SelectedInverse::zero(m) }, m, Precision::Double)
     }
 
-    fn invert(&self, sym: &Symbolic, mut out: SelectedInverse, m: &Moments) -> SelectedInverse {
+    fn invert(&self, sym: &Symbolic, mut out: SelectedInverse, m: &Moments, precision: Precision) -> SelectedInverse {
         let diag: Vec<Shared> = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
         let pairs: Vec<Shared> = out.pairs.iter_mut().map(|d| Shared::new(d)).collect();
         let leads: Vec<usize> = m.pairs.iter().map(|p| p.lead).collect();
-        let ctx = Inverter { num: self, sym, diag: &diag, pairs: &pairs, leads: &leads };
+        let ctx = Inverter { num: self, sym, diag: &diag, pairs: &pairs, leads: &leads, precision };
         ctx.orphans(&self.leaves);
         let mut fronts: Vec<(usize, Front)> = vec![];
         for &s in self.schedule.top.iter().rev() {
@@ -62,6 +62,8 @@ struct Inverter<'a> {
     pairs: &'a [Shared],
     /// Leading factor of every pair.
     leads: &'a [usize],
+    /// Of the large dense blocks.
+    precision: Precision,
 }
 
 impl Inverter<'_> {
@@ -132,6 +134,9 @@ impl Inverter<'_> {
 
     fn invert_super(&self, index: usize, above: &[(usize, Front)], fronts: &mut Vec<(usize, Front)>) {
         let s = &self.sym.supers[index];
+        if self.num.stop.requested() {
+            return;
+        }
         let ld = (s.width + s.below) as usize;
         let parent = fronts.iter().chain(above).rev().find(|(i, _)| *i == s.parent as usize);
         let z = self.super_inverse(s, parent.map(|(_, f)| f));
@@ -159,7 +164,7 @@ impl Inverter<'_> {
         let (w, r) = (s.width as usize, s.below as usize);
         let ld = w + r;
         let panel = self.num.panel(s);
-        let mut zww = dense::inverse_from_cholesky(panel, w, ld);
+        let mut zww = dense::inverse_until(panel, w, ld, self.precision, Some(&self.num.stop));
         let Some(parent) = parent.filter(|_| r > 0) else {
             return zww;
         };
@@ -199,6 +204,9 @@ impl Inverter<'_> {
 
     /// Diagonal blocks (and pairs) of leaves below a front whose part of the inverse is `z`.
     fn invert_leaves(&self, leaves: &[u32], z: &[f64], ld: usize) {
+        if self.num.stop.requested() {
+            return;
+        }
         let mut batch = Batch::new(self.num, self.sym, leaves);
         batch.multiply(z, ld);
         let mut zll = vec![];

@@ -6,13 +6,16 @@ use super::leaves;
 use super::symbolic::{Edge, Super, Symbolic, NONE};
 use crate::dense;
 use crate::design::Moments;
-use crate::CoreError;
+use crate::{CoreError, Stop};
 
 /// Leaves handled by one task.
 pub(super) const LEAVES: usize = 512;
 
 /// Supernodes up to this width are solved by plain loops.
 const NARROW: usize = 8;
+
+/// Ratio of the pivots up to which a block is inverted in single precision.
+const MILD: f64 = 30.0;
 
 /// The matrix Lambda' Z'WZ Lambda + I, block by block.
 #[derive(Clone, Copy)]
@@ -194,12 +197,15 @@ pub struct Numeric {
     pub(super) schedule: Schedule,
     pub(super) leaves: Vec<u32>,
     pub logdet: f64,
+    /// Ends a factorisation or an inverse early when asked to.
+    pub stop: Stop,
 }
 
 impl Numeric {
     pub fn new(sym: &Symbolic) -> Self {
         let leaves = (0..sym.supers.len() as u32).filter(|&s| sym.supers[s as usize].leaf).collect();
-        Numeric { panels: vec![0.0; sym.panel_size], schedule: Schedule::new(sym), leaves, logdet: 0.0 }
+        let (panels, schedule) = (vec![0.0; sym.panel_size], Schedule::new(sym));
+        Numeric { panels, schedule, leaves, logdet: 0.0, stop: Stop::default() }
     }
 
     /// Panel (width + below) x width of a supernode: L on top, the rows below it under it.
@@ -209,8 +215,9 @@ impl Numeric {
     }
 
     pub fn factorise(&mut self, sym: &Symbolic, src: Source<'_>) -> Result<(), CoreError> {
-        let shared = Shared::new(&mut self.panels);
+        let (shared, stop) = (Shared::new(&mut self.panels), &self.stop);
         let leaf_chunk = |chunk: &[u32]| -> Result<(), CoreError> {
+            stop.check()?;
             for &s in chunk {
                 leaf_panel(sym, &sym.supers[s as usize], src, &shared)?;
             }
@@ -224,7 +231,7 @@ impl Numeric {
         let run = |range: (usize, usize), fronts: &mut Vec<(usize, Front)>| -> Result<(), CoreError> {
             for s in range.0..range.1 {
                 if !sym.supers[s].leaf {
-                    factor_super(sym, s, src, &shared, fronts)?;
+                    factor_super(sym, s, src, &shared, fronts, stop)?;
                 }
             }
             Ok(())
@@ -247,10 +254,23 @@ impl Numeric {
             fronts.extend(parts?.into_iter().flatten());
         }
         for &s in &self.schedule.top {
-            factor_super(sym, s, src, &shared, &mut fronts)?;
+            factor_super(sym, s, src, &shared, &mut fronts, stop)?;
         }
         self.logdet = self.log_determinant(sym);
         Ok(())
+    }
+
+    /// Whether an inverse in single precision pays, and is good enough to steer by: a large block, mild pivots.
+    pub fn single_pays(&self, sym: &Symbolic) -> bool {
+        let wide = sym.supers.iter().filter(|s| s.width as usize >= 2 * dense::TILED_INVERSE);
+        let mut any = false;
+        let mild = wide.inspect(|_| any = true).all(|s| {
+            let (panel, ld) = (self.panel(s), (s.width + s.below) as usize);
+            let pivots = (0..s.width as usize).map(|j| panel[j + j * ld]);
+            let (least, most) = pivots.fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
+            most < MILD * least
+        });
+        any && mild
     }
 
     /// Smallest squared pivot: small where the matrix is nearly singular.
@@ -459,7 +479,7 @@ fn leaf_panel(sym: &Symbolic, s: &Super, src: Source<'_>, panels: &Shared) -> Re
         panel[1..].iter_mut().for_each(|v| *v *= inv);
         return Ok(());
     }
-    dense::panel_factor(panel, w, r)
+    dense::panel_factor(panel, w, r, None)
 }
 
 fn factor_super(
@@ -468,6 +488,7 @@ fn factor_super(
     src: Source<'_>,
     panels: &Shared,
     fronts: &mut Vec<(usize, Front)>,
+    stop: &Stop,
 ) -> Result<(), CoreError> {
     let s = &sym.supers[index];
     let (w, r) = (s.width as usize, s.below as usize);
@@ -475,7 +496,7 @@ fn factor_super(
     panel.fill(0.0);
     let mut update = vec![0.0; r * r];
     assemble(sym, index, src, panel, &mut update, fronts, panels);
-    dense::panel_factor(panel, w, r)?;
+    dense::panel_factor(panel, w, r, Some(stop))?;
     if r > 0 {
         dense::syrk_lower(&mut update, r, &panel[w..], w + r, r, w, -1.0);
         fronts.push((index, Front { a: update, ld: r }));

@@ -124,7 +124,7 @@ impl Case {
         let z = dense::inverse_from_cholesky(&a, n, n);
         let inv = num.selected_inverse_pairs(&sym, m);
         self.check_inverse(&inv, &z, &first, n);
-        assert!(num.selected_inverse(&sym, m).pairs.is_empty());
+        assert!(num.selected_inverse(&sym, m, dense::Precision::Double).pairs.is_empty());
         self.check_solves(&sym, &num, &z, &first, n);
         sym
     }
@@ -283,7 +283,9 @@ fn any_number_of_threads_gives_the_same_bits() {
             let mut num = Numeric::new(&sym);
             num.factorise(&sym, Source { moments: &case.moments, lambda: &case.lambda }).unwrap();
             let inv = num.selected_inverse_pairs(&sym, &case.moments);
-            (num.logdet, inv.diag, inv.pairs)
+            let rough = num.selected_inverse(&sym, &case.moments, dense::Precision::Single);
+            assert!(num.single_pays(&sym) && rough.diag != inv.diag);
+            (num.logdet, inv.diag, inv.pairs, rough.diag)
         })
     };
     let one = run(1);

@@ -17,8 +17,8 @@ mod search;
 mod start;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
+pub(crate) use laplace::{Engine, INNER_TOLERANCE};
 pub use many::Refit;
 pub use penalty::{Item, Over, Target};
-pub(crate) use laplace::{Engine, INNER_TOLERANCE};
 pub use rows::{Component, Fixed, GlmmRows};
 pub use scores::Nodes;

@@ -11,7 +11,6 @@ mod certificate;
 mod model;
 mod scale;
 mod search;
-mod stop;
 
 pub(crate) use certificate::at_floor;
 pub(crate) use model::{apply, free_curvature, hessian, turning, Model};
@@ -19,9 +18,9 @@ pub(crate) use scale::clip_all;
 pub use scale::{floored, invert, mul, sigma_gradient, units};
 pub(crate) use search::floor_slopes;
 pub use search::minimise;
-pub use stop::Stop;
 
 use crate::linear::Solution;
+pub use crate::Stop;
 
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -4,20 +4,31 @@ use super::certificate::{at_floor, examine};
 use super::model::{apply, step};
 use super::scale::{clip_all, mul, sigma_gradient, slot_block, units, FLOOR};
 use super::{Boundary, Optimum, Options, Outcome};
-use crate::dense;
+use crate::dense::{self, Precision};
 use crate::design::Moments;
 use crate::linear::{Component, Lmm, Slope, Solution};
-use crate::CoreError;
+use crate::{CoreError, Stop};
 
 /// Promised decrease of the deviance below which the observed information is trusted.
 const CLOSE: f64 = 0.1;
 /// A step is taken if it gains this share of what it promised.
 const ENOUGH: f64 = 0.05;
+/// Decrease promised before a step from which the inverse after it is formed in single precision, and decrease that
+/// single precision cannot be trusted with.
+const ROUGH: f64 = 1e-3;
+const FINE: f64 = 1e-8;
 /// A point left by the certificate more often than this is not a place to search on from.
 const ESCAPES: usize = 10;
 
 /// Minimise the deviance from `start` (relative factors in internal coordinates).
 pub fn minimise(lmm: &mut Lmm, reml: bool, start: &[Vec<f64>], options: &Options) -> Result<Optimum, CoreError> {
+    lmm.numeric.stop = options.stop.clone();
+    let out = search(lmm, reml, start, options);
+    lmm.numeric.stop = Stop::default();
+    out
+}
+
+fn search(lmm: &mut Lmm, reml: bool, start: &[Vec<f64>], options: &Options) -> Result<Optimum, CoreError> {
     let mut search = Search::new(lmm, reml, start, options)?;
     while search.outcome.is_none() {
         search.advance()?;
@@ -39,6 +50,8 @@ struct Search<'a> {
     /// Near the optimum the observed information takes over.
     close: bool,
     decrease: f64,
+    /// Decrease that the last step promised.
+    last: f64,
     curvature: f64,
     iterations: usize,
     escapes: usize,
@@ -70,6 +83,7 @@ impl<'a> Search<'a> {
             damping: 0.0,
             close: false,
             decrease: 0.0,
+            last: f64::INFINITY,
             curvature: 1.0,
             iterations: 0,
             escapes: 0,
@@ -90,13 +104,20 @@ impl<'a> Search<'a> {
 
     /// One iteration: a step that lowers the criterion, or an outcome.
     fn advance(&mut self) -> Result<(), CoreError> {
-        let slope = self.lmm.slope(&self.solution, self.reml);
-        self.n = slope.n.clone();
-        let fixed = at_floor(&self.lmm.moments, &self.units, &self.components, &self.lambda, &slope);
+        let (mut precision, mut slope, mut fixed) = self.look()?;
         loop {
             self.options.stop.check()?;
             let (d, promised) = self.propose(&slope, &fixed);
             self.decrease = promised;
+            if precision == Precision::Single && (promised < FINE || self.stale) {
+                if self.stale {
+                    self.solution = self.lmm.solve(&self.lambda, self.reml)?;
+                    self.stale = false;
+                }
+                self.last = 0.0;
+                (precision, slope, fixed) = self.look()?;
+                continue;
+            }
             if promised < self.options.tolerance {
                 return self.conclude(&slope, &fixed);
             }
@@ -113,6 +134,18 @@ impl<'a> Search<'a> {
                 return Ok(());
             }
         }
+    }
+
+    /// Gradient and curvature here, and what rests on the floor. Far from the optimum the large blocks of the inverse
+    /// are formed in single precision: the gradient then only steers, and what ends the search is exact.
+    fn look(&mut self) -> Result<(Precision, Slope, Vec<bool>), CoreError> {
+        let rough = self.last > ROUGH && self.lmm.numeric.single_pays(&self.lmm.symbolic);
+        let precision = if rough { Precision::Single } else { Precision::Double };
+        let slope = self.lmm.slope(&self.solution, self.reml, precision);
+        self.options.stop.check()?;
+        self.n = slope.n.clone();
+        let fixed = at_floor(&self.lmm.moments, &self.units, &self.components, &self.lambda, &slope);
+        Ok((precision, slope, fixed))
     }
 
     /// The model's minimiser and the decrease it promises.
@@ -142,6 +175,7 @@ impl<'a> Search<'a> {
                 if self.damping < 1e-3 {
                     self.damping = 0.0;
                 }
+                self.last = promised;
                 self.lambda = trial;
                 self.solution = s;
                 self.iterations += 1;

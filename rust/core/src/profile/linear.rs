@@ -129,7 +129,7 @@ impl Surface for Linear {
         let s2 = sigma * sigma;
         let floored = optimise::floored(&self.model.lmm.moments, &lambda);
         let (mut s, mut along) = self.solve(&floored, value)?;
-        let n = self.model.lmm.unprofiled(&s, false, s2);
+        let n = self.model.lmm.unprofiled(&s, false, s2)?;
         let g = optimise::sigma_gradient(&self.model.lmm.moments, &floored, &n);
         let theta: Vec<f64> = x[..x.len() - 1].iter().map(|t| t / sigma).collect();
         let slope = self.model.theta_gradient(&self.model.term_lambda_from_theta(&theta)?, &g);
