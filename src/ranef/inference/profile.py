@@ -375,6 +375,11 @@ def _linear(m: Fit) -> Tracer:
 
 
 def _laplace(m: Fit) -> Tracer:
+    if m.task.wishes is not None or m.call.sampling_weights is not None or m.method == "pql":
+        raise NotAvailableError(
+            "profile: fixed=, equal=, prior=, penalty=, sampling_weights= and method='pql' have no likelihood profile "
+            "here; use method='wald' or 'boot'"
+        )
     if m.task.quadrature == 0:
         raise NotAvailableError(
             "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood "
