@@ -415,13 +415,14 @@ impl Model {
         Ok(out)
     }
 
-    /// Hessian in (theta, sigma) of the deviance with sigma not profiled, by central differences of its exact
-    /// gradient (relative error about 1e-8); column-major (m x m). The model is left where it was.
-    pub fn hessian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
+    /// `hessian` by central differences of the exact gradient (relative error about 1e-8).
+    pub(crate) fn hessian_by_differences(
+        &mut self,
+        theta: &[f64],
+        sigma: f64,
+        reml: bool,
+    ) -> Result<Vec<f64>, CoreError> {
         let m = theta.len() + 1;
-        if !(sigma > 0.0) || !sigma.is_finite() {
-            return shape("sigma must be positive");
-        }
         let scale = self.theta_scale();
         self.leave();
         let mut h = vec![0.0; m * m];
