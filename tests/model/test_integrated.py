@@ -15,9 +15,8 @@ CASES = {
     "nbinom1": ("count", {"family": "nbinom1"}),
     "gamma": ("time", {"family": "gamma", "link": "log"}),
     "beta": ("unit", {"family": "beta"}),
-    "tweedie": ("count", {"family": "tweedie"}),
+    "tweedie": ("mass", {"family": "tweedie"}),
     "gaussian log": ("time", {"link": "log"}),
-    "student": ("real", {"family": "t", "nu": 5}),
     "cumulative": ("grade", {"family": "cumulative"}),
 }
 
@@ -29,8 +28,9 @@ def data():
     p = 1 / (1 + np.exp(-eta))
     return {
         "x": x, "g": g, "count": rng.poisson(np.exp(eta) * rng.gamma(2.0, 0.5, size=N)).astype(float),
-        "time": rng.gamma(3.0, np.exp(eta) / 3), "unit": rng.beta(5 * p, 5 * (1 - p)),
-        "real": eta + rng.standard_t(5, N), "grade": np.digitize(eta + rng.logistic(size=N), [-0.5, 1.0]).astype(float),
+        "time": rng.gamma(3.0, np.exp(eta) / 3), "mass": rng.gamma(2.0, np.exp(eta) / 2) * (rng.uniform(size=N) > 0.2),
+        "unit": rng.beta(5 * p, 5 * (1 - p)),
+        "grade": np.digitize(eta + rng.logistic(size=N), [-0.5, 1.0]).astype(float),
     }  # fmt: skip
 
 
