@@ -329,8 +329,8 @@ impl Glmm {
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let core = &mut self.core;
-        let r = solve(py, &self.pool, || core.stand(&rows, &beta, &theta, method))?;
-        report(py, r)
+        let r = solve(py, &self.pool, || core.stand(&rows, &beta, &theta, method));
+        report(py, self.finished(r)?)
     }
 
     /// The point (beta, theta), an optimum by maximum likelihood, as the centre of profiles.
@@ -345,8 +345,8 @@ impl Glmm {
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let core = &mut self.core;
-        let c = search(py, &self.pool, &stop, true, || Laplace::centre(core, &rows, &beta, &theta, method, &stop))?;
-        profile::centre(py, c)
+        let c = search(py, &self.pool, &stop, true, || Laplace::centre(core, &rows, &beta, &theta, method, &stop));
+        profile::centre(py, self.finished(c)?)
     }
 
     /// Curves of parameters; `targets` are values of |zeta|, true where exactly that value is wanted. The core is left
@@ -380,8 +380,8 @@ impl Glmm {
         let core = &mut self.core;
         let found = search(py, &self.pool, &stop, true, || {
             Laplace::curves(core, &rows, &centre, &requests, &targets, (method, &stop))
-        })?;
-        profile::curves(py, found)
+        });
+        profile::curves(py, self.finished(found)?)
     }
 
     /// Log-likelihood and its gradient in (beta, theta).

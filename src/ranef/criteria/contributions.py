@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ranef.engines import laplace
 from ranef.engines.estimate import Array, Estimate
 from ranef.errors import NotAvailableError
+from ranef.families.custom import core_spec
 from ranef.frame.design import Block, Component, Design, GroupTerm
 from ranef.inference.crossproducts import cross, one_grouping
 from ranef.model import design_of
@@ -147,13 +148,10 @@ def held(m: Fit, design: Design) -> list[Array]:
     rows = fitted_design(m, "contributions")
     off = [False] * len(rows.terms)
     found = [linear_predictor(m, rows, off, k) for k in range(len(rows.components))]
-    for part in laplace.thresholds(design, m.distribution):
-        alpha = m.estimate.beta[m.layout.component("threshold").at]
-        block = part.fixed[0]
-        assert block.contrast is not None
-        assert block.codes is not None
-        found.append((block.contrast @ alpha)[block.codes])
-    return found
+    if not m.distribution.entry.ordinal:
+        return found
+    alpha = m.estimate.beta[m.layout.component("threshold").at]
+    return found + [laplace.values_of(part, alpha, design.n) for part in laplace.thresholds(design, m.distribution)]
 
 
 def _one(m: Fit, design: Design, parts: Sequence[Array], rows: Integers) -> float:
@@ -166,22 +164,28 @@ def _one(m: Fit, design: Design, parts: Sequence[Array], rows: Integers) -> floa
 def _core(m: Fit, design: Design, offsets: Sequence[Array]) -> Any:
     from ranef import _core as binding
 
-    given = {"trials": design.trials, "censor": design.censor, "upper": design.upper}
-    data = {"y": np.ascontiguousarray(design.y), **{k: v for k, v in given.items() if v is not None}}
+    given = {
+        "trials": design.trials, "censor": design.censor, "upper": design.upper, "randomised": design.randomised,
+    }  # fmt: skip
+    y, family = np.ascontiguousarray(design.y), m.distribution
+    data = {"y": y, **{k: v for k, v in given.items() if v is not None}}
+    spec = family.spec if family.custom is None else core_spec(family, y)
     parts = [([], np.ascontiguousarray(offset)) for offset in offsets]
     terms = laplace.term_sources(design.terms)
-    return binding.Glmm(m.distribution.spec, parts, 0, terms, data, design.frequencies, 1)
+    return binding.Glmm(spec, parts, 0, terms, data, design.frequencies, 1)
 
 
 def cut(design: Design, parts: Sequence[Array], rows: Integers) -> Design:
     """Return some rows of a design without fixed columns, with the levels that occur in them."""
     names = ("y", "weights", "trials", "frequencies", "censor", "upper")
     arrays = {name: _taken(getattr(design, name), rows) for name in names}
-    others = tuple(Component(c.name, (), parts[k + 1][rows]) for k, c in enumerate(design.others))
+    named = (c for c in design.others if c.name != laplace.NOMINAL)
+    others = tuple(Component(c.name, (), parts[k + 1][rows]) for k, c in enumerate(named))
+    chances = None if design.randomised is None else (design.randomised[0][rows], design.randomised[1][rows])
     terms = tuple(subset(t, rows) for t in design.terms)
     return replace(
         design, n=len(rows), n_input=len(rows), rows=None, fixed=(), offset=parts[0][rows], terms=terms, others=others,
-        **arrays,
+        randomised=chances, **arrays,
     )  # fmt: skip
 
 

@@ -127,6 +127,16 @@ def thresholds(design: Design, family: Distribution) -> list[Thresholds]:
     return [Thresholds(tuple(Block(names, codes, row, x) for x in factors), at) for row in rows]
 
 
+def values_of(thresholds: Thresholds, beta: Array, n: int) -> Array:
+    """Return the thresholds of the rows, where `beta` are the coefficients of the component of thresholds."""
+    out = np.zeros(n)
+    for block, at in zip(thresholds.fixed, thresholds.at, strict=True):
+        alpha = beta[at : at + len(block.names)]
+        inner = alpha[0] if block.contrast is None or block.codes is None else (block.contrast @ alpha)[block.codes]
+        out = out + (inner if block.x is None else inner * block.x)
+    return out
+
+
 def nominal_names(design: Design) -> tuple[str, ...]:
     """Return the names of the columns whose effects differ from threshold to threshold."""
     return next((c.names for c in design.others if c.name == NOMINAL), ())
