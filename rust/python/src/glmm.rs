@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Term};
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Start, Target};
-use ranef_core::prior::Prior;
 use ranef_core::optimise::Stop;
+use ranef_core::prior::Prior;
 use ranef_core::profile::{Laplace, Request};
 use ranef_core::structure::Pattern;
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
+from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
 from ranef.inference.parameters import SCALES, Parameter, parameters, select, table
 from ranef.inference.progress import Progress
-from ranef.inference.satterthwaite import LOCK
 from ranef.inference.wald import quantile
 
 if TYPE_CHECKING:
@@ -379,6 +379,11 @@ def _laplace(m: Fit) -> Tracer:
         raise NotAvailableError(
             "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood "
             "of the coefficients; fit with quadrature=1"
+        )
+    if m.task.wishes is not None:
+        raise NotAvailableError(
+            "profile: a fit with parameters that are held, tied or have a prior has no profile in this version; use "
+            "Wald intervals or a bootstrap"
         )
     if not hasattr(m.core, "profile"):
         raise NotAvailableError("profile: a slim fit of a generalised model keeps no rows; use the fit before slim()")

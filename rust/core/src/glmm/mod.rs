@@ -15,6 +15,6 @@ mod search;
 mod start;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
-pub use penalty::{Item, Over, Target};
 pub(crate) use laplace::{Engine, INNER_TOLERANCE};
+pub use penalty::{Item, Over, Target};
 pub use rows::{Component, Fixed, GlmmRows};
