@@ -1,7 +1,7 @@
 """Time profiles and bootstraps beside lme4's: `python inference.py [--repetitions 5] [--rscript Rscript]`.
 
-Prints a table: seconds of ranef (median), seconds of lme4 (once, by `peers/inference_lme4.R`), their ratio. lme4's bootstrap
-is timed on fewer replicates and scaled.
+Prints a table: seconds of ranef (median), seconds of lme4 (once, by `peers/inference_lme4.R`), their ratio. lme4's
+bootstrap is timed on fewer replicates and scaled.
 """
 
 from __future__ import annotations
