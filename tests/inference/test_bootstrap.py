@@ -227,3 +227,13 @@ def test_what_a_generalised_model_cannot():
     m = rf.fit(CBPP, rf.datasets.load("cbpp"), family="binomial")
     with pytest.raises(NotAvailableError, match="parametric"):
         rf.bootstrap(m, n=2, kind="residual")
+
+
+def test_censored_responses_are_drawn_by_cases_only():
+    data = rf.datasets.load("sleepstudy")
+    data["above"] = data["Reaction"] > 350
+    data["seen"] = data["Reaction"].clip(upper=350)
+    m = rf.fit("cens(seen, above) ~ Days + (1 | Subject)", data)
+    with pytest.raises(NotAvailableError, match="cases"):
+        rf.bootstrap(m, n=2)
+    assert len(rf.bootstrap(m, n=2, seed=1, kind="cases")) == 2

@@ -310,3 +310,11 @@ def test_what_has_no_profile_is_refused(profiled):
         rf.profile(joint)
     with pytest.raises(NotAvailableError, match="slim"):
         rf.profile(rf.fit(cbpp, rf.datasets.load("cbpp"), family="binomial").slim())
+
+
+def test_fits_with_priors_are_refused():
+    data = rf.datasets.load("sleepstudy")
+    m = rf.fit(SLEEP, data, prior={"sd(Days | Subject)": rf.prior.gamma(2.5, 0.1)})
+    with pytest.raises(NotAvailableError, match="prior"):
+        rf.profile(m)
+    assert np.isfinite(rf.bootstrap(m, n=2, seed=1).values).all()

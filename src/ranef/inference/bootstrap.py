@@ -278,6 +278,8 @@ def bootstrap(
             f"bootstrap: kind={kind!r} needs residuals that can be exchanged, which a {m.family} model with this "
             f"dispersion does not have; use 'parametric' or 'cases'"
         )
+    if kind != "cases" and m.formula.censored:
+        raise NotAvailableError("bootstrap: a drawn response does not say which rows are censored; use kind='cases'")
     number = resampling.seed_of(seed, "bootstrap")
     work = Work(m, statistic, *_source(m, kind, number, re, levels, hccme, auxiliary), threads)
     names, estimate = _components(m, statistic)

@@ -25,6 +25,7 @@ from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.parameters import Parameter, parameters, select, values
 from ranef.inference.profile import targets, traced
+from ranef.inference.tables import fixed
 from ranef.inference.wald import METHODS, quantile
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 POINTS = 4  # of each side of a curve of which only the ends are wanted
 OPTIONS = {
-    "wald": (),
+    "wald": ("ddf",),
     "profile": ("points", "progress"),
     "boot": (
         "n",
@@ -70,8 +71,8 @@ def confint(
     which : None, "fixed", "random", or names
         Labels ("sd__Days | Subject") or terms as in `tidy` ("sd__Days"); default all parameters.
     **options
-        "profile": `points`, `progress`. "boot": `n`, `seed` and the other arguments of `bootstrap`, and `interval`
-        ("percentile", "basic", "normal", "bca").
+        "wald": `ddf`, as in `tidy`. "profile": `points`, `progress`. "boot": `n`, `seed` and the other
+        arguments of `bootstrap`, and `interval` ("percentile", "basic", "normal", "bca").
 
     Returns
     -------
@@ -169,21 +170,20 @@ def _boot(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, A
     return low[at], high[at], why
 
 
-def _wald(m: Fit, asked: Sequence[Parameter], level: float, _: dict[str, Any]) -> tuple[Array, Array, list[str]]:
+def _wald(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, Any]) -> tuple[Array, Array, list[str]]:
     known = parameters(m)
-    low, high = wald_ends(m, level)
+    low, high = wald_ends(m, level, options.get("ddf"))
     at = [[p.label for p in known].index(p.label) for p in asked]
     gone = [known[i].label for i in at if np.isnan(low[i]) and known[i].effect == "ran_pars"]
     why = [f"{', '.join(gone)}: no Wald interval (the estimate is on the boundary); use 'profile'"] if gone else []
     return low[at], high[at], why
 
 
-def wald_ends(m: Fit, level: float) -> tuple[Array, Array]:
+def wald_ends(m: Fit, level: float, ddf: Any = None) -> tuple[Array, Array]:
     """Wald intervals of all parameters, in the order of `parameters`."""
-    beta, df = m.estimate.beta, m.ddf
-    half = quantile(level, df) * np.sqrt(np.diag(m.estimate.vcov))
+    table = fixed(m, level, ddf)
     low, high = wald_random(m, level)
-    return np.append(beta - half, low), np.append(beta + half, high)
+    return np.append(table["conf_low"], low), np.append(table["conf_high"], high)
 
 
 def wald_random(m: Fit, level: float) -> tuple[Array, Array]:

@@ -385,6 +385,11 @@ def _laplace(m: Fit) -> Tracer:
             "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood "
             "of the coefficients; fit with quadrature=1"
         )
+    if m.task.wishes is not None:
+        raise NotAvailableError(
+            "profile: a fit with parameters that are held, tied or have a prior has no profile in this version; use "
+            "Wald intervals or a bootstrap"
+        )
     if not hasattr(m.core, "profile"):
         raise NotAvailableError("profile: a slim fit of a generalised model keeps no rows; use the fit before slim()")
     core, estimate = m.core, m.estimate
