@@ -13,6 +13,7 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
+    from ranef.inference.loadings import loadings, scores
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
 
@@ -22,6 +23,8 @@ LAZY = {
     "all_fit": "ranef.inference.optimizers",
     "fit_many": "ranef.inference.many",
     "ManyFits": "ranef.inference.many",
+    "loadings": "ranef.inference.loadings",
+    "scores": "ranef.inference.loadings",
     "plot": "",
     "datasets": "",
 }
@@ -45,8 +48,10 @@ __all__ = [
     "families",
     "fit",
     "fit_many",
+    "loadings",
     "parse",
     "plot",
+    "scores",
 ]
 
 

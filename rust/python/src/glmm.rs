@@ -63,6 +63,7 @@ impl<'py> Arrays<'py> {
             } else {
                 let k = arrays.view()?.cols();
                 let (mut points, mut matrix) = (vec![], vec![]);
+                let (mut rank, mut nu): (Option<usize>, Option<f64>) = (None, None);
                 if t.len()? > 5 {
                     let extra = t.get_item(5)?;
                     let extra = extra.cast::<PyDict>()?;
@@ -72,8 +73,17 @@ impl<'py> Arrays<'py> {
                     if let Some(v) = extra.get_item("matrix")? {
                         matrix = v.extract::<Vec<Vec<f64>>>()?.into_iter().flatten().collect();
                     }
+                    rank = extra.get_item("rank")?.map(|v| v.extract()).transpose()?;
+                    nu = extra.get_item("nu")?.map(|v| v.extract()).transpose()?;
                 }
-                Some(Pattern::new(&name, k, &points, matrix).map_err(to_python)?)
+                let mut pattern = Pattern::new(&name, k, &points, matrix).map_err(to_python)?;
+                if let Some(rank) = rank {
+                    pattern = pattern.with_rank(rank).map_err(to_python)?;
+                }
+                if let Some(nu) = nu {
+                    pattern = pattern.with_nu(nu).map_err(to_python)?;
+                }
+                Some(pattern)
             };
             term_list.push((arrays, owner, pattern));
         }

@@ -28,7 +28,22 @@ if TYPE_CHECKING:
 
 Source = tuple[Any, Any, Any, int]
 #: Covariance structures with fewer parameters than "us".
-PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "propto", "equalto")
+PATTERNED = (
+    "homdiag",
+    "cs",
+    "homcs",
+    "ar1",
+    "hetar1",
+    "toep",
+    "homtoep",
+    "ou",
+    "exp",
+    "gau",
+    "mat",
+    "rr",
+    "propto",
+    "equalto",
+)
 STRUCTURES = ("us", "diag", *PATTERNED)
 
 
@@ -128,10 +143,14 @@ def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, ...]]:
     return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component, known_of(t)) for t in terms]
 
 
-def known_of(term: GroupTerm) -> dict[str, list[list[float]]]:
-    """Positions of the columns of a term, or its known matrix."""
+def known_of(term: GroupTerm) -> dict[str, Any]:
+    """Positions of the columns of a term, its known matrix, its rank, its known smoothness."""
     known = {"coordinates": term.points, "matrix": term.matrix}
-    return {name: value.tolist() for name, value in known.items() if value is not None}
+    numbers = {"rank": term.rank, "nu": term.nu}
+    return {
+        **{name: value.tolist() for name, value in known.items() if value is not None},
+        **{name: value for name, value in numbers.items() if value is not None},
+    }
 
 
 def make_core(design: Design, task: Task) -> Any:

@@ -266,8 +266,9 @@ class _Frame:
         columns = by_level(bar, self.is_number)
         plans = self.plans(columns.terms)
         blocks = blocks_of(plans, self.variables)
-        place = place_of(columns, {label: state.levels for label, state in self.factors.items()}, self.known)
         names = tuple(name for block in blocks for name in block.names)
+        levels_of = {label: state.levels for label, state in self.factors.items()}
+        place = place_of(columns, levels_of, self.known, len(names))
         uses = [self.level_use(f.label) for f in bar.factors]
         parts = tuple(levels for _, levels, _ in uses)
         codes, levels, keys = uses[0][0], parts[0], None
@@ -275,7 +276,7 @@ class _Frame:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
         plan = BarPlan(bar, names, plans, levels, parts, keys, component)
         term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
-        return plan, replace(term, points=place.points, matrix=place.matrix)
+        return plan, replace(term, points=place.points, matrix=place.matrix, rank=place.rank, nu=place.nu)
 
     def is_number(self, factor: Factor) -> bool:
         """Tell whether a factor of a bar is one column of numbers."""

@@ -112,6 +112,10 @@ class GroupTerm:
         Where the columns lie, for structures over time and space.
     matrix : ndarray of float64, shape (k, k), or None
         What is known of their covariance, for structures that take a matrix.
+    rank : int or None
+        Of a covariance of reduced rank.
+    nu : float or None
+        Smoothness of a Matern correlation, where it is not estimated.
     """
 
     label: str
@@ -124,6 +128,8 @@ class GroupTerm:
     component: int = 0
     points: Array | None = None
     matrix: Array | None = None
+    rank: int | None = None
+    nu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

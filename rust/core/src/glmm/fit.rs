@@ -118,7 +118,7 @@ impl Glmm {
             Some(t) => e.covariance_at(t)?,
             None => {
                 let lambda = start::variances(e.moments(), &units, &scores);
-                let shape = patterns::start(e.moments(), &e.patterns, &lambda);
+                let shape = patterns::start(e.moments(), &e.patterns, &lambda, &scores);
                 (lambda, shape)
             }
         };
@@ -260,7 +260,7 @@ impl Glmm {
         let lambda = optimise::floored(e.moments(), exact);
         let at = e.evaluate(rows, beta, &lambda, shape, u)?;
         let slope = e.slope(rows, &at);
-        let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
+        let sigma = e.sigma_gradient(&lambda, &slope.n);
         let theta = e.model.internal_theta_gradient(exact, &sigma);
         let shape = slope.gradient[..shape.len()].to_vec();
         Ok(Gradient {
@@ -283,7 +283,7 @@ impl Glmm {
         let (_, curve) = self.engine.working_solution(&at.lambda);
         let mut step: Vec<f64> = (0..p).map(|j| 1e-3 * (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
         let mut scale = self.engine.model.theta_scale();
-        scale.resize(theta.len(), 1.0);
+        scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();

@@ -17,6 +17,7 @@ use crate::structure::Natural;
 use crate::CoreError;
 
 use super::fit::Method;
+use super::loadings;
 use super::patterns::{self, Patterned};
 use super::quadrature::{self, Groups, Rule};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
@@ -41,6 +42,8 @@ pub struct Engine {
     pub patterns: Vec<Patterned>,
     fixed: Vec<f64>,
     d3: Vec<f64>,
+    /// Z'D1 by factor at the mode of the last evaluation, where loadings need it.
+    zg: Vec<Vec<f64>>,
     /// Quadrature nodes, if more than one.
     pub rule: Option<Rule>,
     /// Internal coefficients whose mode is found together with that of the random effects, and whether they are
@@ -115,6 +118,7 @@ impl Engine {
             patterns,
             fixed: vec![],
             d3: vec![],
+            zg: vec![],
             rule: None,
             latent: vec![],
             restricted: false,
@@ -131,6 +135,16 @@ impl Engine {
 
     pub fn moments(&self) -> &Moments {
         &self.model.lmm.moments
+    }
+
+    /// Whether a term is given by the entries of its Lambda.
+    pub fn has_loadings(&self) -> bool {
+        patterns::any_loadings(&self.patterns)
+    }
+
+    /// d deviance / d Sigma by factor; meaningless for loadings, whose Sigma has no such derivative.
+    pub fn sigma_gradient(&self, lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        crate::optimise::sigma_gradient(self.moments(), &patterns::regular(self.moments(), &self.patterns, lambda), n)
     }
 
     pub fn size(&self) -> usize {
@@ -262,6 +276,9 @@ impl Engine {
         let b = self.effects(lambda, &u);
         let mut s = self.pass(rows, &b, Want::Full);
         self.load(&mut s);
+        if self.has_loadings() {
+            self.zg = std::mem::take(&mut s.zg);
+        }
         self.factorise(lambda)?;
         self.load_fixed(&s.xx);
         // Without the prior's part the mode would be a saddle; where even with it H loses rank, the approximated
@@ -311,6 +328,9 @@ impl Engine {
     pub fn set_quadrature(&mut self, points: usize) -> Result<(), CoreError> {
         self.rule = None;
         if points > 1 {
+            if self.has_loadings() {
+                return crate::error::shape(format!("quadrature={points} does not go with reduced rank (rr)"));
+            }
             let [factor] = self.moments().factors.as_slice() else {
                 return crate::error::shape(format!(
                     "quadrature={points} needs random effects of exactly one grouping factor, the model has {}; \
@@ -494,15 +514,17 @@ impl Engine {
         rows: &GlmmRows<'_>,
         at: &Point,
         inv: &mut SelectedInverse,
-    ) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
+    ) -> Option<(Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>)> {
         let (f, lx) = self.joint_factor(&at.lambda).ok()?;
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
         let (p, r) = (self.plan.p(), self.latent.len());
         let mut cov = self.covariance(&at.lambda, inv);
+        let mut traces = self.loading_traces(&at.lambda, inv);
         if self.restricted {
             let mut e = f.clone();
             dense::solve_left_l(&lx, r, r, &mut e, sym.size, r);
             self.lmm().numeric.backward(sym, &mut e, r);
+            self.restricted_traces(&at.lambda, &lx, &e, &mut traces);
             let mut by_level = vec![];
             for (g, factor) in m.factors.iter().enumerate() {
                 let k = factor.cols;
@@ -547,20 +569,98 @@ impl Engine {
         beta.iter_mut().for_each(|b| *b *= 2.0);
         self.latent.iter().for_each(|&j| beta[j] = 0.0);
         let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
-        Some((beta, self.gradient_matrices(at, &bt, &v, inv)))
+        let loading = self.loading_gradient(at, &s.z, (&v, &vb), traces);
+        Some((beta, self.gradient_matrices(at, &bt, &v, inv), loading))
+    }
+
+    /// sum_l (Z'D2Z Lambda H^-1)_ll of the factors with loadings.
+    fn loading_traces(&self, lambda: &[Vec<f64>], inv: &SelectedInverse) -> Vec<Vec<f64>> {
+        let m = self.moments();
+        let with = |f: usize| self.patterns.iter().any(|p| p.factor == f && p.pattern.is_loadings());
+        (0..m.factors.len()).map(|f| if with(f) { loadings::traces(m, lambda, inv, f) } else { vec![] }).collect()
+    }
+
+    /// Integrated coefficients add E E' to H^-1 and -L_X^-T E' between coefficients and effects, E = H^-1 B'D2X L_X^-T.
+    fn restricted_traces(&self, lambda: &[Vec<f64>], lx: &[f64], e: &[f64], traces: &mut [Vec<f64>]) {
+        if !self.has_loadings() {
+            return;
+        }
+        let (m, r, p1) = (self.moments(), self.latent.len(), self.plan.p() + 1);
+        // Rows of Z'D2X L_X^-T.
+        let fixed: Vec<Vec<f64>> = m
+            .factors
+            .iter()
+            .map(|f| {
+                let mut w: Vec<f64> =
+                    f.zx.chunks_exact(p1).flat_map(|row| self.latent.iter().map(|&j| row[j])).collect();
+                dense::solve_left_l(lx, r, r, &mut w, f.levels * f.cols, r);
+                w
+            })
+            .collect();
+        for j in 0..r {
+            let column: Vec<f64> = e.iter().skip(j).step_by(r).copied().collect();
+            let image = loadings::multiply(m, &self.effects(lambda, &column));
+            let by_level = self.by_level(&column);
+            for (f, t) in traces.iter_mut().enumerate().filter(|(_, t)| !t.is_empty()) {
+                let a: Vec<f64> = image[f].iter().zip(fixed[f].iter().skip(j).step_by(r)).map(|(y, x)| y - x).collect();
+                loadings::outer(&a, &by_level[f], m.factors[f].cols, 1.0, t);
+            }
+        }
+    }
+
+    /// Numbers in elimination order by factor (levels x cols).
+    fn by_level(&self, u: &[f64]) -> Vec<Vec<f64>> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let at = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        let one = |(f, x): (usize, &crate::design::Factor)| {
+            (0..x.levels).flat_map(|l| u[at(f, l)..at(f, l) + x.cols].to_vec()).collect()
+        };
+        m.factors.iter().enumerate().map(one).collect()
+    }
+
+    /// d (deviance / 2) / d Lambda of the factors with loadings (see the head of `loadings`); `sz` = Z's, `vb` the part
+    /// of latent coefficients in v.
+    fn loading_gradient(
+        &self,
+        at: &Point,
+        sz: &[Vec<f64>],
+        (v, vb): (&[f64], &[f64]),
+        mut traces: Vec<Vec<f64>>,
+    ) -> Vec<Vec<f64>> {
+        if !self.has_loadings() {
+            return traces;
+        }
+        let (m, p1) = (self.moments(), self.plan.p() + 1);
+        let moved = loadings::multiply(m, &self.effects(&at.lambda, v));
+        let (u, v) = (self.by_level(&at.u), self.by_level(v));
+        for (f, out) in traces.iter_mut().enumerate().filter(|(_, t)| !t.is_empty()) {
+            let (factor, zg) = (&m.factors[f], &self.zg[f]);
+            let t: Vec<f64> = factor
+                .zx
+                .chunks_exact(p1)
+                .enumerate()
+                .map(|(i, zx)| {
+                    let fixed: f64 = self.latent.iter().zip(vb).map(|(&j, v)| zx[j] * v).sum();
+                    zg[i] + sz[f][i] - moved[f][i] - fixed
+                })
+                .collect();
+            loadings::outer(&t, &u[f], factor.cols, 1.0, out);
+            loadings::outer(zg, &v[f], factor.cols, -1.0, out);
+        }
+        traces
     }
 
     /// Exact gradient and the working curvature at a point whose factor is the current one.
     pub fn slope(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Slope {
         let mut inv = self.lmm().numeric.selected_inverse_pairs(&self.lmm().symbolic, self.moments());
         if !self.latent.is_empty() {
-            if let Some((beta, n)) = self.joint_gradient(rows, at, &mut inv) {
-                return self.curvature(at, beta, n, inv);
+            if let Some((beta, n, loading)) = self.joint_gradient(rows, at, &mut inv) {
+                return self.curvature(at, beta, n, loading, inv);
             }
         }
         if self.rule.is_some() {
             if let Some((beta, n)) = self.quadrature_gradient(rows, at) {
-                return self.curvature(at, beta, n, inv);
+                return self.curvature(at, beta, n, vec![], inv);
             }
         }
         let cov = self.covariance(&at.lambda, &inv);
@@ -582,7 +682,8 @@ impl Engine {
         // B't = B'D1 + B's - B'D2Bv = -u + B's - (H - I) v, and H v = B's.
         let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
         let n = self.gradient_matrices(at, &bt, &v, &inv);
-        self.curvature(at, beta, n, inv)
+        let loading = self.loading_gradient(at, &s.z, (&v, &[]), self.loading_traces(&at.lambda, &inv));
+        self.curvature(at, beta, n, loading, inv)
     }
 
     /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`).
@@ -684,26 +785,37 @@ impl Engine {
         Covariance { diag, pairs, restricted: None }
     }
 
-    fn curvature(&mut self, at: &Point, beta: Vec<f64>, n: Vec<Vec<f64>>, inv: SelectedInverse) -> Slope {
+    fn curvature(
+        &mut self,
+        at: &Point,
+        beta: Vec<f64>,
+        n: Vec<Vec<f64>>,
+        loading: Vec<Vec<f64>>,
+        inv: SelectedInverse,
+    ) -> Slope {
         let lmm = &self.model.lmm;
         let (solution, curve) = self.working_solution(&at.lambda);
         let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
-        let (q, cross, info) = if directions.is_empty() && lmm.components.is_empty() {
-            (vec![], vec![], vec![])
+        let (q, cross, (info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
+            (vec![], vec![], (vec![], vec![]))
         } else if directions.is_empty() {
             let (q, cross) = lmm.quadratic(&solution, &at.u);
-            (q, cross, lmm.information_of(inv))
+            (q, cross, (lmm.information_of(inv), vec![]))
         } else {
             directions.extend(patterns::of_components(&lmm.moments, &lmm.components));
-            let (q, cross) = patterns::quadratic(lmm, &solution, &at.u, &directions);
-            (q, cross, patterns::information(lmm, &inv, &directions))
+            let (q, cross) = if patterns::any_loadings(&self.patterns) {
+                patterns::general_quadratic(lmm, &solution, (&at.u, &self.zg), &at.lambda, &directions)
+            } else {
+                patterns::quadratic(lmm, &solution, &at.u, &directions)
+            };
+            (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
         };
         let gradient = if directions.is_empty() {
             lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect()
         } else {
-            patterns::gradient(&n, &directions)
+            patterns::gradient(&lmm.moments, &n, &loading, &directions)
         };
-        let observed = (0..q.len()).map(|t| 2.0 * q[t] - info[t]).collect();
+        let observed = (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
         let cross = cross.iter().map(|v| 2.0 * v).collect();
         Slope { beta, n, gradient, directions, beta_curvature: curve, cross, average: q, expected: info, observed }
     }
@@ -743,8 +855,9 @@ impl Engine {
         (solution, curve)
     }
 
-    /// First-order change of the mode for a change of beta and Sigma* = I + delta (per factor).
-    pub fn predict_mode(&self, at: &Point, dbeta: &[f64], delta: &[Vec<f64>]) -> Vec<f64> {
+    /// First-order change of the mode for a change of beta, Sigma* = I + delta and Lambda (`dlambda`, of loadings; per
+    /// factor).
+    pub fn predict_mode(&self, at: &Point, dbeta: &[f64], delta: &[Vec<f64>], dlambda: &[Vec<f64>]) -> Vec<f64> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
         let p = self.plan.p();
         let mut g: Vec<Vec<f64>> = vec![];
@@ -752,6 +865,12 @@ impl Engine {
             g.push(factor.zx.chunks_exact(p + 1).map(|z| -dot(&z[..p], dbeta)).collect());
         }
         let mut r = self.project(&at.lambda, &g);
+        if self.has_loadings() {
+            let moved = loadings::multiply(m, &self.effects(dlambda, &at.u));
+            let own = self.project(dlambda, &self.zg);
+            let all = self.project(&at.lambda, &moved);
+            r.iter_mut().zip(own.iter().zip(&all)).for_each(|(r, (a, b))| *r -= a + b);
+        }
         let mut half = vec![0.0; r.len()];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;

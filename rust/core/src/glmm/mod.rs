@@ -6,6 +6,7 @@
 
 mod fit;
 mod laplace;
+mod loadings;
 mod patterns;
 mod quadrature;
 mod rows;
