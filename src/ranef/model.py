@@ -17,7 +17,7 @@ from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
 from ranef.errors import ConvergenceWarning, FormulaError, NotAvailableError, OptionError, SeparationWarning
 from ranef.formula import Formula
-from ranef.frame import Design, Spec
+from ranef.frame import Design, GroupTerm, Spec
 
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
@@ -36,6 +36,12 @@ class GroupInfo:
     structure: str
     levels: Sequence[Any]
     component: str = "mean"
+    owners: tuple[str, ...] = ()
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The component of every column: `owners`, which is empty where all belong to `component`."""
+        return self.owners or (self.component,) * len(self.names)
 
     @property
     def key(self) -> str:
@@ -104,9 +110,15 @@ def layout_of(design: Design, task: Task) -> Layout:
         dropped=design.dropped,
         response=design.response_name or "",
         components=tuple(parts),
-        terms=tuple(GroupInfo(t.label, t.names, t.structure, t.levels, names[t.component]) for t in design.terms),
+        terms=tuple(group_info(t, names) for t in design.terms),
         kind=design.kind,
     )
+
+
+def group_info(term: GroupTerm, names: Sequence[str]) -> GroupInfo:
+    """Return what is known of a term without its rows; `names` are those of the components."""
+    owners = tuple(names[at] for at in term.owner_of) if term.owners else ()
+    return GroupInfo(term.label, term.names, term.structure, term.levels, names[term.component], owners)
 
 
 @dataclass(frozen=True, slots=True)

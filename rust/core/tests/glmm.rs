@@ -58,7 +58,7 @@ impl Columns {
     }
 
     fn term<'a>(&'a self, codes: &'a [i32], levels: usize, structure: Structure, blocks: Vec<Block<'a>>) -> Term<'a> {
-        Term { codes: Codes::I32(codes), levels, structure, blocks }
+        Term { codes: Codes::I32(codes), levels, structure, blocks, joint: false }
     }
 
     /// Intercept and covariate in the first predictor, intercepts in the others.
@@ -79,7 +79,7 @@ impl Columns {
             n: self.n,
             components,
             p,
-            owner: terms.iter().map(|t| t.1).collect(),
+            owner: terms.iter().map(|t| vec![t.1; t.0.blocks.len()]).collect(),
             patterns: terms.iter().map(|t| t.2.clone()).collect(),
             terms: terms.into_iter().map(|t| t.0).collect(),
             data: Data { y, ..Data::default() },
@@ -187,6 +187,38 @@ fn gradient_of_every_structure() {
         let mut model = Glmm::new(&rows, family("poisson", false)).unwrap();
         let error = gradient_error("", &mut model, &rows, &[0.3, 0.2], &all);
         assert!(error < 1e-6, "{}: {error:.2e}", kind.name());
+    }
+}
+
+/// One term with columns in two predictors, and loadings under restricted likelihood beside a plain term.
+#[test]
+fn gradient_of_joint_terms_and_of_loadings() {
+    let c = columns(180);
+    let all = responses(c.n);
+    let mut term = c.term(&c.g, 12, Structure::Unstructured, vec![c.one(), c.slope(), c.one()]);
+    term.joint = true;
+    let mut rows = c.rows(2, vec![(term, 0, None)], &all[COUNT]);
+    rows.owner = vec![vec![0, 1, 1]];
+    let theta = [0.4, 0.1, 0.2, 0.3, -0.1, 0.25];
+    for points in [1, 2] {
+        let mut model = Glmm::new(&rows, family("nbinom2", false)).unwrap();
+        model.engine.set_method(Method::Quadrature(points)).unwrap();
+        let error = gradient_error("joint", &mut model, &rows, &[0.3, 0.1, 0.2], &theta);
+        assert!(error < 1e-6, "{points} nodes: {error:.2e}");
+    }
+    let pattern = Pattern::new("rr", 4, &[], vec![]).unwrap();
+    let terms = vec![
+        (c.term(&c.g, 12, Structure::Patterned, vec![c.times()]), 0, Some(pattern)),
+        (c.term(&c.g, 12, Structure::Unstructured, vec![c.one()]), 1, None),
+        (c.term(&c.h, 5, Structure::Unstructured, vec![c.one()]), 0, None),
+    ];
+    let rows = c.rows(2, terms, &all[COUNT]);
+    let theta = [0.3, 0.2, 0.5, -0.2, 0.4, -0.3, 0.1, 0.4, 0.2];
+    for method in [Method::Restricted, Method::Quadrature(1)] {
+        let mut model = Glmm::new(&rows, family("nbinom2", false)).unwrap();
+        model.engine.set_method(method).unwrap();
+        let error = gradient_error("loadings", &mut model, &rows, &[0.3, 0.1, 0.2], &theta);
+        assert!(error < 1e-6, "{method:?}: {error:.2e}");
     }
 }
 

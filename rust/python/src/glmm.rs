@@ -23,7 +23,7 @@ struct ComponentArrays<'py> {
 /// Views of everything that has one entry a row, made for the length of a call.
 struct Arrays<'py> {
     components: Vec<ComponentArrays<'py>>,
-    terms: Vec<(TermArrays<'py>, usize, Option<Pattern>)>,
+    terms: Vec<(TermArrays<'py>, Vec<usize>, Option<Pattern>)>,
     data: DataArrays<'py>,
     weights: Option<PyReadonlyArray1<'py, f64>>,
     p: usize,
@@ -56,7 +56,7 @@ impl<'py> Arrays<'py> {
             let plain = matches!(name.as_str(), "us" | "diag");
             let word = if plain { name.as_str() } else { "patterned" }.into_pyobject(t.py())?.into_any();
             let four = [t.get_item(0)?, t.get_item(1)?, word, t.get_item(3)?];
-            let owner: usize = t.get_item(4)?.extract()?;
+            let owner: Vec<usize> = t.get_item(4)?.extract()?;
             let arrays = TermArrays::new(&pyo3::types::PyTuple::new(t.py(), four)?.into_any())?;
             let pattern = if plain {
                 None
@@ -99,13 +99,17 @@ impl<'py> Arrays<'py> {
                 c.blocks.iter().map(|(b, first)| Ok(Fixed { block: b.view()?, first: *first })).collect();
             components.push(Component { fixed: fixed?, offset: c.offset.as_ref().map(floats).transpose()? });
         }
-        let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|(t, _, _)| t.view()).collect();
+        let terms: PyResult<Vec<Term<'_>>> = self
+            .terms
+            .iter()
+            .map(|(t, owner, _)| Ok(Term { joint: owner.iter().any(|c| *c != owner[0]), ..t.view()? }))
+            .collect();
         Ok(GlmmRows {
             n,
             components,
             p: self.p,
             terms: terms?,
-            owner: self.terms.iter().map(|t| t.1).collect(),
+            owner: self.terms.iter().map(|t| t.1.clone()).collect(),
             patterns: self.terms.iter().map(|t| t.2.clone()).collect(),
             data,
             weights: self.weights.as_ref().map(floats).transpose()?,

@@ -140,7 +140,7 @@ def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[st
 
 def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, ...]]:
     """Random-effects terms as the core takes them, with what their structure knows of the columns."""
-    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component, known_of(t)) for t in terms]
+    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), list(t.components), known_of(t)) for t in terms]
 
 
 def known_of(term: GroupTerm) -> dict[str, Any]:
@@ -299,8 +299,22 @@ def check(design: Design) -> None:
 def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
     """Variance of a linear predictor from the joint covariance of coefficients and random effects."""
     blocks, _ = _numbered(point.fixed, point.first)
-    terms = [(t.codes, sources(t.blocks)) if on else None for t, on in zip(point.terms, which, strict=True)]
+    terms = [
+        (t.codes, sources(only(t, point.component, point.n))) if on else None
+        for t, on in zip(point.terms, which, strict=True)
+    ]
     return np.asarray(core.predict_var(point.component, blocks, terms, point.n))
+
+
+def only(term: GroupTerm, component: int, n: int) -> Sequence[Block]:
+    """Return the blocks of a term with zeros for those that enter other linear predictors."""
+    if not term.owners:
+        return term.blocks
+    zero = np.zeros(n)
+    out: list[Block] = []
+    for block, owner in zip(term.blocks, term.owners, strict=True):
+        out += [block] if owner == component else [Block((name,), x=zero) for name in block.names]
+    return out
 
 
 @dataclass(frozen=True, slots=True)

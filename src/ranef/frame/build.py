@@ -15,6 +15,7 @@ from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
 from ranef.frame.evaluate import Categories, Censored, Evaluator
+from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
 from ranef.frame.response import Given, Response, read_response
@@ -91,7 +92,9 @@ def build(
     fixed = _without_intercept(frame.plans(formula.fixed), outcome)
     parts = [replace(p, fixed=frame.plans(p.formula.fixed)) if p.formula is not None else p for p in parts]
     owners = (formula, *(part.formula for part in parts))
-    bars = tuple(frame.bar_plan(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars)
+    written = [(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars]
+    names = ("mean", *(part.name for part in parts))
+    bars = tuple(joined([frame.bar_plan(*one) for one in same], names) for same in by_name(written))
     blocks = blocks_of(fixed, frame.variables)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
     others = tuple(frame.component(part, design.n) for part in parts)

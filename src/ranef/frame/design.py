@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,8 @@ class GroupTerm:
         Of a covariance of reduced rank.
     nu : float or None
         Smoothness of a Matern correlation, where it is not estimated.
+    owners : tuple of int
+        The component of every block where they differ, `(1 |id| g)`; empty: all belong to `component`.
     """
 
     label: str
@@ -130,6 +132,28 @@ class GroupTerm:
     matrix: Array | None = None
     rank: int | None = None
     nu: float | None = None
+    owners: tuple[int, ...] = ()
+
+    @property
+    def components(self) -> tuple[int, ...]:
+        """The component of every block."""
+        return self.owners or (self.component,) * len(self.blocks)
+
+    @property
+    def owner_of(self) -> tuple[int, ...]:
+        """The component of every column."""
+        pairs = zip(self.blocks, self.components, strict=True)
+        return tuple(owner for block, owner in pairs for _ in block.names)
+
+
+def part_of(term: GroupTerm, component: int) -> tuple[GroupTerm, list[int]]:
+    """Return the part of a term that enters one linear predictor, and the positions of its columns."""
+    if not term.owners:
+        return term, list(range(len(term.names)))
+    blocks = tuple(b for b, c in zip(term.blocks, term.owners, strict=True) if c == component)
+    at = [j for j, c in enumerate(term.owner_of) if c == component]
+    names = tuple(term.names[j] for j in at)
+    return replace(term, names=names, blocks=blocks, component=component, owners=()), at
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ranef.errors import DataError, OptionError, UnseenLevelError
 from ranef.formula import Factor, Formula
 from ranef.frame.blocks import Coded, Number, Variable, blocks_of
 from ranef.frame.coding import level_name
-from ranef.frame.design import Array, Block, Component, GroupTerm, NewDesign, Unseen
+from ranef.frame.design import Array, Component, GroupTerm, NewDesign, Unseen
 from ranef.frame.evaluate import Categories, Evaluator
 from ranef.frame.kernels import small_int
 from ranef.frame.levels import keys_of, translate
@@ -41,9 +41,7 @@ def new_design(
     total = new.offset(offset)
     others = tuple(new.component(part) for part in parts)
     grouped = [new.group(bar) for bar in bars]
-    terms = tuple(
-        _new_term(b, codes, blocks_of(b.columns, new.variables)) for b, (codes, _) in zip(bars, grouped, strict=True)
-    )
+    terms = tuple(_new_term(b, codes, new.variables) for b, (codes, _) in zip(bars, grouped, strict=True))
     found = new.response() if response else None
     return NewDesign(
         table.n,
@@ -60,9 +58,12 @@ def new_design(
     )
 
 
-def _new_term(bar: BarPlan, codes: Array, blocks: tuple[Block, ...]) -> GroupTerm:
+def _new_term(bar: BarPlan, codes: Array, variables: dict[str, Variable]) -> GroupTerm:
     b = bar.bar
-    return GroupTerm(b.label, bar.names, b.structure, codes, bar.levels, blocks, b.args, bar.component)
+    pieces = [blocks_of((plan,), variables) for plan in bar.columns]
+    blocks = tuple(block for piece in pieces for block in piece)
+    owners = tuple(owner for piece, owner in zip(pieces, bar.owners, strict=False) for _ in piece)
+    return GroupTerm(b.label, bar.names, b.structure, codes, bar.levels, blocks, b.args, bar.component, owners=owners)
 
 
 def _wanted(spec: Spec, groups: str | Iterable[str]) -> tuple[int, ...]:

@@ -40,6 +40,8 @@ class BarPlan:
         For two or more factors: the mixed-radix number of every level's parts, ascending.
     component : int
         The linear predictor it belongs to; 0 is the mean's.
+    owners : tuple of int
+        That of every one of `columns` where they differ; empty: all belong to `component`.
     """
 
     bar: Bar
@@ -49,6 +51,7 @@ class BarPlan:
     parts: tuple[Levels, ...]
     keys: Array | None
     component: int = 0
+    owners: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, UnseenLevelError, nearest
 from ranef.families import Data
 from ranef.families.distribution import MEANS
-from ranef.frame.design import Block, GroupTerm, Levels, matrix
+from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
 from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
 from ranef.predict.rows import (
@@ -236,7 +236,7 @@ def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool], target: Targe
 
 
 def _plays(term: GroupInfo, parts: list[str] | None) -> bool:
-    return parts is None or term.component in parts
+    return parts is None or not set(parts).isdisjoint(term.components)
 
 
 def with_blank_groups(m: Fit, newdata: Any, which: list[bool]) -> Any:
@@ -287,7 +287,8 @@ def sampled_effects(m: Fit, rows: Rows, which: list[bool], seed: int | None, com
             if t not in owners:
                 continue
             at = np.flatnonzero(codes >= 0)
-            out[at] += np.einsum("ij,ij->i", matrix(rows.terms[t].blocks, rows.n)[at], b[codes[at]])
+            part, own = part_of(rows.terms[t], component)
+            out[at] += np.einsum("ij,ij->i", matrix(part.blocks, rows.n)[at], b[codes[at]][:, own])
     return out
 
 
@@ -333,7 +334,7 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
     out = np.maximum(np.asarray(seen), 0.0)
     for t, sigma in enumerate(m.estimate.covariances):
         if on[t] and (new := np.asarray(terms[t].codes) < 0).any():
-            out = out + np.where(new, prior_variance(terms[t], sigma, rows.n), 0.0)
+            out = out + np.where(new, prior_variance(terms[t], sigma, rows.n, component), 0.0)
     return out
 
 
@@ -365,15 +366,29 @@ def observation_variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
 def integrated(m: Fit, rows: Rows, of: Callable[[Array, Data], Array]) -> Array:
     """Return E[of(eta)] over b ~ N(0, Sigma), in which each predictor is normal with variance z' Sigma z."""
     eta = predictors(m, rows, [False] * len(m.layout.terms))
-    spread = np.zeros_like(eta)
-    for k in range(len(rows.components)):
-        for t in terms_of(m, k):
-            spread[:, k] += prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
-    varying = [k for k in range(eta.shape[1]) if spread[:, k].any()]
+    spread = joint_variance(m, rows)
+    varying = [k for k in range(eta.shape[1]) if spread[:, k, k].any()]
+    # A root of the covariance of the predictors that vary, row by row; they correlate where a term has columns in two.
+    values, vectors = np.linalg.eigh(spread[:, varying][:, :, varying])
+    root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES if len(varying) < 2 else NODES // 2)
     total: Any = 0.0
     for chosen in product(range(len(nodes)), repeat=len(varying)):
         at = eta.copy()
-        at[:, varying] += np.sqrt(spread[:, varying]) * nodes[list(chosen)]
+        at[:, varying] += root @ nodes[list(chosen)]
         total = total + float(np.prod(weights[list(chosen)])) * of(at, rows.data)
     return total / float(weights.sum()) ** len(varying)
+
+
+def joint_variance(m: Fit, rows: Rows) -> Array:
+    """Covariance of the linear predictors of each row over b ~ N(0, Sigma), (n, K, K)."""
+    count = len(rows.components) + bool(m.task.linear)
+    out = np.zeros((rows.n, count, count))
+    for t, info in enumerate(m.layout.terms):
+        mine = [k for k, part in enumerate(m.layout.components) if part.name in info.components]
+        parts = {k: part_of(rows.terms[t], k) for k in mine}
+        z = {k: matrix(part.blocks, rows.n) for k, (part, _) in parts.items()}
+        for a, b in product(mine, mine):
+            cov = m.estimate.covariances[t][np.ix_(parts[a][1], parts[b][1])]
+            out[:, a, b] += np.einsum("ij,jk,ik->i", z[a], cov, z[b])
+    return out

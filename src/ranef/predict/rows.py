@@ -15,7 +15,7 @@ from ranef.engines.laplace import absorbed, threshold_matrix
 from ranef.engines.linear import sources, term_sources
 from ranef.errors import OptionError
 from ranef.families import Data, Law, law_of
-from ranef.frame.design import Component, matrix
+from ranef.frame.design import Component, matrix, part_of
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
 def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int = 0) -> Array:
     """X beta + offset + Z b of the terms in `which`; dropped columns count 0, so do levels with code -1."""
     on = [t for t in terms_of(m, component) if which[t]]
-    terms, modes = [rows.terms[t] for t in on], [m.estimate.modes[t] for t in on]
+    parts = [part_of(rows.terms[t], component) for t in on]
+    terms = [part for part, _ in parts]
+    modes = [np.ascontiguousarray(m.estimate.modes[t][:, at]) for t, (_, at) in zip(on, parts, strict=True)]
     part = rows.components[component]
     beta = m.estimate.beta if len(m.layout.components) == 1 else m.estimate.beta[m.layout.components[component].at]
     return np.asarray(
@@ -100,7 +102,7 @@ def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int =
 def terms_of(m: Fit, component: int) -> list[int]:
     """Return the positions of the random-effects terms of a component."""
     name = m.layout.components[component].name
-    return [t for t, info in enumerate(m.layout.terms) if info.component == name]
+    return [t for t, info in enumerate(m.layout.terms) if name in info.components]
 
 
 def predictors(m: Fit, rows: Rows, which: Sequence[bool]) -> Array:
@@ -163,7 +165,8 @@ def aligned(m: Fit, values: Array, align: str) -> Array:
     return out
 
 
-def prior_variance(term: GroupTerm, covariance: Array, n: int) -> Array:
-    """Z' Sigma z of each row: the variance of the effect of a level that was not seen."""
-    z = matrix(term.blocks, n)
-    return np.einsum("ij,jk,ik->i", z, covariance, z)
+def prior_variance(term: GroupTerm, covariance: Array, n: int, component: int = 0) -> Array:
+    """Z' Sigma z of each row: the variance of the effect on one component of a level that was not seen."""
+    part, at = part_of(term, component)
+    z = matrix(part.blocks, n)
+    return np.einsum("ij,jk,ik->i", z, covariance[np.ix_(at, at)], z)

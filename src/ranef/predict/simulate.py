@@ -10,6 +10,7 @@ from ranef import _core
 from ranef.engines.estimate import Array
 from ranef.engines.linear import term_sources
 from ranef.errors import OptionError
+from ranef.frame.design import part_of
 from ranef.predict.rows import Rows, fitted_design, law, predictors, terms_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def new_effects(m: Fit, rows: Rows, rng: np.random.Generator, predictors: int) -
     for k in range(len(rows.components)):
         on = terms_of(m, k)
         if on:
-            terms = term_sources([rows.terms[t] for t in on])
-            b = [drawn[t] for t in on]
+            parts = [part_of(rows.terms[t], k) for t in on]
+            b = [np.ascontiguousarray(drawn[t][:, at]) for t, (_, at) in zip(on, parts, strict=True)]
+            terms = term_sources([part for part, _ in parts])
             out[:, k] = _core.linear_predictor([], np.empty(0), terms, b, None, rows.n)
     return out

@@ -109,7 +109,7 @@ def _words(component: str) -> str:
 
 def _is_one_number(m: Fit, component: ComponentInfo) -> bool:
     """Whether a component is a lone intercept of a parameter that is best read on its own scale."""
-    random = any(t.component == component.name for t in m.layout.terms)
+    random = any(component.name in t.components for t in m.layout.terms)
     return component.names == ("(Intercept)",) and component.name not in ("mean", ZERO, "threshold") and not random
 
 

@@ -422,7 +422,7 @@ fn term_shift(n: usize, t: usize, rows: &Rows<'_>) -> (Vec<f64>, Option<usize>) 
         }
         col += block.cols;
     }
-    if term.structure != Structure::Unstructured || carrier.is_none() {
+    if term.structure != Structure::Unstructured || carrier.is_none() || term.joint {
         return (shift, None);
     }
     col = 0;

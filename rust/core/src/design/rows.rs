@@ -241,6 +241,8 @@ pub struct Term<'a> {
     pub levels: usize,
     pub structure: Structure,
     pub blocks: Vec<Block<'a>>,
+    /// Its columns belong to several linear predictors, so that no column can carry the shift of another.
+    pub joint: bool,
 }
 
 impl Term<'_> {
