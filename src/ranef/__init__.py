@@ -13,6 +13,7 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
+    from ranef.frame.pedigree import pedigree
     from ranef.inference.loadings import loadings, scores
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
@@ -25,6 +26,7 @@ LAZY = {
     "ManyFits": "ranef.inference.many",
     "loadings": "ranef.inference.loadings",
     "scores": "ranef.inference.loadings",
+    "pedigree": "ranef.frame.pedigree",
     "plot": "",
     "datasets": "",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "fit_many",
     "loadings",
     "parse",
+    "pedigree",
     "plot",
     "scores",
 ]

@@ -21,7 +21,7 @@ METHODS = ("reml", "ml")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
-    "threads", "seed", "progress", "env", "cov",
+    "threads", "seed", "progress", "env", "cov", "precision",
 )  # fmt: skip
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
@@ -74,6 +74,7 @@ class Call:
     asked_method: str | None = None
     linear: bool = False
     cov: Any = None
+    precision: Any = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -100,8 +101,15 @@ class Call:
         """Tell whether the linear engine has the likelihood."""
         if self.zero_inflation is not None or not self.family.is_gaussian_identity or self.formula.censored:
             return False
+        if self.is_related():
+            return False
         said = self.dispersion is not None or bool(self.parameters)
         return is_linear(self.family, self.formula, self.parts if said else (), self.frequency_weights)
+
+    def is_related(self) -> bool:
+        """Tell whether levels of a grouping of the mean are related to each other."""
+        given = [value for value in (self.cov, self.precision) if isinstance(value, Mapping)]
+        return any(bar.label in value for value in given for bar in self.formula.bars)
 
     def is_gaussian(self) -> bool:
         """Tell whether the response is gaussian with one residual variance, whatever the covariance structures."""
@@ -142,6 +150,7 @@ def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
         trials=call.trials,
         frequencies=call.frequency_weights,
         cov=call.cov,
+        precision=call.precision,
     )
 
 
@@ -167,6 +176,7 @@ def make_call(
     progress: Any = None,  # noqa: ARG001
     env: Any = None,
     cov: Any = None,
+    precision: Any = None,
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
@@ -192,6 +202,7 @@ def make_call(
         frequency_weights=frequency_weights,
         quadrature=quadrature,
         cov=cov,
+        precision=precision,
     )
     if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
         _check_components(call)

@@ -152,6 +152,7 @@ def fit(
     progress: Any = None,
     env: Any = None,
     cov: Mapping[str, Any] | None = None,
+    precision: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Fit:
     """Fit a mixed-effects model.
@@ -210,7 +211,13 @@ def fit(
     cov : dict, optional
         Factor f -> known matrix K of `propto(0 + f | g)` (covariance proportional to K) and `equalto(0 + f | g)` (equal
         to it), as a pandas frame with labels or a pair (matrix, labels); levels are matched by name, and K may have
-        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same.
+        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same. Grouping factor g -> covariance K between its
+        levels (kinship, phylogeny) for `(x | g)`: b ~ N(0, K (x) Sigma); levels of K without data integrate out. A
+        sparse K is given as (scipy sparse matrix, labels).
+    precision : dict, optional
+        Grouping factor g -> inverse of such a covariance, dense or sparse (`rf.pedigree`, a Markov random field), with
+        labels. Levels without data are part of the model and have conditional modes. Levels of new data that the
+        relationship lacks count as unrelated, with relationship 1 to themselves.
     **parameters
         Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`; `threshold="symmetric"` or
         "equidistant" for ordinal families.
@@ -250,6 +257,7 @@ def fit(
         progress=progress,
         env=env,
         cov=cov,
+        precision=precision,
         **parameters,
     )
     return fit_call(call, data)

@@ -155,6 +155,7 @@ impl<'py> TermArrays<'py> {
             structure: self.structure,
             blocks: block_views(&self.blocks)?,
             joint: false,
+            relation: None,
         })
     }
 }

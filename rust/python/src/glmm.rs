@@ -4,7 +4,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonl
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ranef_core::design::{Block, Codes, Term};
+use ranef_core::design::{Block, Codes, Relation, Term};
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Method, Start};
 use ranef_core::structure::Pattern;
 
@@ -20,10 +20,29 @@ struct ComponentArrays<'py> {
     offset: Option<PyReadonlyArray1<'py, f64>>,
 }
 
+/// Precision of the levels of a term: diagonal, and the upper triangle by rows.
+struct RelationArrays<'py> {
+    diag: PyReadonlyArray1<'py, f64>,
+    start: PyReadonlyArray1<'py, u32>,
+    level: PyReadonlyArray1<'py, u32>,
+    value: PyReadonlyArray1<'py, f64>,
+}
+
+impl RelationArrays<'_> {
+    fn view(&self) -> PyResult<Relation<'_>> {
+        Ok(Relation {
+            diag: floats(&self.diag)?,
+            start: self.start.as_slice()?,
+            level: self.level.as_slice()?,
+            value: floats(&self.value)?,
+        })
+    }
+}
+
 /// Views of everything that has one entry a row, made for the length of a call.
 struct Arrays<'py> {
     components: Vec<ComponentArrays<'py>>,
-    terms: Vec<(TermArrays<'py>, Vec<usize>, Option<Pattern>)>,
+    terms: Vec<(TermArrays<'py>, Vec<usize>, Option<Pattern>, Option<RelationArrays<'py>>)>,
     data: DataArrays<'py>,
     weights: Option<PyReadonlyArray1<'py, f64>>,
     p: usize,
@@ -85,7 +104,14 @@ impl<'py> Arrays<'py> {
                 }
                 Some(pattern)
             };
-            term_list.push((arrays, owner, pattern));
+            let mut relation = None;
+            if t.len()? > 5 {
+                if let Some(r) = t.get_item(5)?.cast::<PyDict>()?.get_item("relation")? {
+                    let (diag, start, level, value) = r.extract()?;
+                    relation = Some(RelationArrays { diag, start, level, value });
+                }
+            }
+            term_list.push((arrays, owner, pattern, relation));
         }
         Ok(Arrays { components: list, terms: term_list, data: DataArrays::new(data)?, weights, p })
     }
@@ -102,7 +128,10 @@ impl<'py> Arrays<'py> {
         let terms: PyResult<Vec<Term<'_>>> = self
             .terms
             .iter()
-            .map(|(t, owner, _)| Ok(Term { joint: owner.iter().any(|c| *c != owner[0]), ..t.view()? }))
+            .map(|(t, owner, _, relation)| {
+                let relation = relation.as_ref().map(|r| r.view()).transpose()?;
+                Ok(Term { joint: owner.iter().any(|c| *c != owner[0]), relation, ..t.view()? })
+            })
             .collect();
         Ok(GlmmRows {
             n,

@@ -144,12 +144,13 @@ def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, ...]]:
 
 
 def known_of(term: GroupTerm) -> dict[str, Any]:
-    """Positions of the columns of a term, its known matrix, its rank, its known smoothness."""
+    """Positions of the columns of a term, its known matrix, its rank, its known smoothness, its related levels."""
     known = {"coordinates": term.points, "matrix": term.matrix}
     numbers = {"rank": term.rank, "nu": term.nu}
     return {
         **{name: value.tolist() for name, value in known.items() if value is not None},
         **{name: value for name, value in numbers.items() if value is not None},
+        **({} if term.relation is None else {"relation": term.relation.arrays}),
     }
 
 
@@ -273,6 +274,11 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
     groups = list(dict.fromkeys(t.label for t in design.terms))
+    if task.quadrature > 1 and any(t.relation is not None for t in design.terms):
+        raise OptionError(
+            f"quadrature={task.quadrature} needs independent levels; with a relationship between them leave it out for "
+            f"Laplace's approximation"
+        )
     if task.quadrature > 1 and len(groups) != 1:
         raise OptionError(
             f"quadrature={task.quadrature} needs random effects of exactly one grouping factor; this model has "

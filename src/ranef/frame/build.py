@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ranef.errors import ArgumentError, DataError, OptionError
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
@@ -18,6 +18,7 @@ from ranef.frame.evaluate import Categories, Censored, Evaluator
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
+from ranef.frame.relations import related
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
 from ranef.frame.structures import KNOWN, by_level, place_of
@@ -42,6 +43,7 @@ def build(
     trials: Any = None,
     frequencies: Any = None,
     cov: Mapping[str, Any] | None = None,
+    precision: Mapping[str, Any] | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -68,7 +70,10 @@ def build(
     trials, frequencies : str or array of n numbers, optional
         Trials of a binomial proportion; frequency weights.
     cov : dict, optional
-        Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`.
+        Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`; grouping factor ->
+        covariance between its levels.
+    precision : dict, optional
+        Grouping factor -> precision between its levels, see `ranef.frame.relations`.
 
     Returns
     -------
@@ -86,6 +91,7 @@ def build(
     parts = [_resolved_part(part, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
+    frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
     frame.mask([column for column in sides.values() if column is not None], missing)
     frame.contrasts(contrasts or {})
@@ -124,13 +130,29 @@ def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
         raise ArgumentError("cov= is a dict: {'species': K}")
     bars = [bar for formula in formulas for bar in formula.bars if bar.structure in KNOWN]
     used = {name for bar in bars for f in factors_of(bar.terms) for name in (f.bare, f.label, *bar.args)}
+    used |= {bar.label for formula in formulas for bar in formula.bars}
     for name in cov:
         if name not in used:
             raise OptionError(
                 f"cov=: no term takes the matrix {name!r}; write propto(0 + {name} | one, K) for a covariance "
-                f"proportional to it, where `one` is a column of one level"
+                f"proportional to it, where `one` is a column of one level, or (1 | {name}) for levels that are "
+                f"related by it"
             )
     return cov
+
+
+def _of_groups(given: Any, formulas: Sequence[Formula], argument: str = "cov") -> Mapping[str, Any]:
+    """Return what was given for grouping factors: relationships between their levels."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"{argument}= is a dict: {{'animal': …}}")
+    bars = {bar.label: bar for formula in formulas for bar in formula.bars}
+    if argument == "precision":
+        for name in given:
+            if name not in bars:
+                raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
+    return {name: value for name, value in given.items() if name in bars}
 
 
 def _named(value: Any) -> str | None:
@@ -176,6 +198,7 @@ class _Frame:
     variables: dict[str, Variable] = field(default_factory=dict)
     factors: dict[str, FactorState] = field(default_factory=dict)
     used: dict[str, tuple[Array, Levels, tuple[Any, ...]]] = field(default_factory=dict)
+    related: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default_factory=lambda: ({}, {}))
 
     @property
     def all_factors(self) -> list[Factor]:
@@ -277,9 +300,20 @@ class _Frame:
         codes, levels, keys = uses[0][0], parts[0], None
         if len(uses) > 1:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
+        relation = related(bar.label, levels, *self.related, grows=keys is None)
+        if relation is not None:
+            if bar.structure not in ("us", "diag"):
+                raise NotAvailableError(
+                    f"{bar}: levels that are related (cov= or precision= for {bar.label!r}) go with plain terms, "
+                    f"(x | {bar.label}); {bar.structure}() needs independent ones"
+                )
+            levels = relation[1]
+            parts = (levels,) if keys is None else parts
         plan = BarPlan(bar, names, plans, levels, parts, keys, component)
         term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
-        return plan, replace(term, points=place.points, matrix=place.matrix, rank=place.rank, nu=place.nu)
+        known = None if relation is None else relation[0]
+        place = {"points": place.points, "matrix": place.matrix, "rank": place.rank, "nu": place.nu}
+        return plan, replace(term, relation=known, **place)
 
     def is_number(self, factor: Factor) -> bool:
         """Tell whether a factor of a bar is one column of numbers."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ranef.frame.relations import Relation
 
 Array = np.ndarray[Any, Any]
 
@@ -118,6 +121,8 @@ class GroupTerm:
         Smoothness of a Matern correlation, where it is not estimated.
     owners : tuple of int
         The component of every block where they differ, `(1 |id| g)`; empty: all belong to `component`.
+    relation : Relation or None
+        What relates the levels to each other; None: they are independent.
     """
 
     label: str
@@ -133,6 +138,7 @@ class GroupTerm:
     rank: int | None = None
     nu: float | None = None
     owners: tuple[int, ...] = ()
+    relation: Relation | None = None
 
     @property
     def components(self) -> tuple[int, ...]:

@@ -46,6 +46,7 @@ impl Case {
                 levels: *levels,
                 structure: Structure::Unstructured,
                 joint: false,
+                relation: None,
                 blocks: (0..*cols).map(|c| Block { x: (c > 0).then(|| Column::F64(&columns[c])), ..blank }).collect(),
             })
             .collect();

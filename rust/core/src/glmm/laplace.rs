@@ -6,6 +6,8 @@
 //! t = D1 + s - D2 B v (Kristensen et al. 2016, worked out for spherical effects):
 //!     d/d beta = X't,      d/d M = sum_l [ (B't)_l u_l' + u_l v_l' + (I - H^-1)_ll ].
 
+use std::borrow::Cow;
+
 use crate::cholesky::{SelectedInverse, Source};
 use crate::dense;
 use crate::design::Moments;
@@ -42,6 +44,9 @@ pub struct Engine {
     pub patterns: Vec<Patterned>,
     fixed: Vec<f64>,
     d3: Vec<f64>,
+    /// log|Q| of the prior precision, and the smallest pivot that is accepted: 0 and `SINGULAR` for independent levels.
+    prior: f64,
+    least: f64,
     /// Z'D1 by factor at the mode of the last evaluation, where loadings need it.
     zg: Vec<Vec<f64>>,
     /// Quadrature nodes, if more than one.
@@ -111,7 +116,20 @@ impl Engine {
         }
         let patterns = patterns::find(&moments, &rows.patterns)?;
         let model = Model::from_moments(moments)?;
+        let mut model = model;
+        let (mut prior, mut least) = (0.0, SINGULAR);
+        if !model.lmm.moments.couplings.is_empty() {
+            let zero: Vec<Vec<f64>> = model.lmm.moments.factors.iter().map(|f| vec![0.0; f.cols * f.cols]).collect();
+            let lmm = &mut model.lmm;
+            lmm.numeric.factorise(&lmm.symbolic, Source { moments: &lmm.moments, lambda: &zero }).map_err(|_| {
+                CoreError::NotPositiveDefinite("the precision of a relationship is not positive definite".into())
+            })?;
+            prior = lmm.numeric.logdet;
+            least = SINGULAR * lmm.numeric.least_pivot(&lmm.symbolic).min(1.0);
+        }
         Ok(Engine {
+            prior,
+            least,
             family,
             plan,
             model,
@@ -145,6 +163,57 @@ impl Engine {
     /// d deviance / d Sigma by factor; meaningless for loadings, whose Sigma has no such derivative.
     pub fn sigma_gradient(&self, lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<Vec<f64>> {
         crate::optimise::sigma_gradient(self.moments(), &patterns::regular(self.moments(), &self.patterns, lambda), n)
+    }
+
+    /// Q u in elimination order: u itself where levels are independent.
+    pub fn precision(&self, u: &[f64]) -> Vec<f64> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let mut out = u.to_vec();
+        for c in &m.couplings {
+            let k = m.factors[c.factor].cols;
+            let at = |l: usize| sym.offset[sym.position[sym.base[c.factor] as usize + l] as usize] as usize;
+            for (l, d) in c.diag.iter().enumerate() {
+                (at(l)..at(l) + k).for_each(|i| out[i] = d * u[i]);
+            }
+            for (l, w) in c.pair.start.windows(2).enumerate() {
+                for e in w[0] as usize..w[1] as usize {
+                    let (a, b, v) = (at(l), at(c.pair.level[e] as usize), c.pair.value[e]);
+                    for t in 0..k {
+                        out[a + t] += v * u[b + t];
+                        out[b + t] += v * u[a + t];
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Diagonal blocks of H^-1 by level, replaced by those of (Q H^-1 + H^-1 Q) / 2 where levels are related.
+    fn whitened<'a>(&self, inv: &'a SelectedInverse) -> Cow<'a, [Vec<f64>]> {
+        let m = self.moments();
+        if m.couplings.is_empty() {
+            return Cow::Borrowed(&inv.diag);
+        }
+        let mut out = inv.diag.clone();
+        for (i, c) in m.couplings.iter().enumerate() {
+            let k = m.factors[c.factor].cols;
+            let blocks = &inv.pairs[m.pairs.len() + i];
+            let out = &mut out[c.factor];
+            for (z, d) in out.chunks_exact_mut(k * k).zip(&c.diag) {
+                z.iter_mut().for_each(|z| *z *= d);
+            }
+            for (l, w) in c.pair.start.windows(2).enumerate() {
+                for e in w[0] as usize..w[1] as usize {
+                    let (o, v) = (c.pair.level[e] as usize, c.pair.value[e]);
+                    for t in 0..k * k {
+                        let z = 0.5 * v * (blocks[e * k * k + t] + blocks[e * k * k + (t % k) * k + t / k]);
+                        out[l * k * k + t] += z;
+                        out[o * k * k + t] += z;
+                    }
+                }
+            }
+        }
+        Cow::Owned(out)
     }
 
     pub fn size(&self) -> usize {
@@ -283,12 +352,12 @@ impl Engine {
         self.load_fixed(&s.xx);
         // Without the prior's part the mode would be a saddle; where even with it H loses rank, the approximated
         // likelihood has poles that are no optima.
-        if self.lmm().numeric.least_pivot(&self.lmm().symbolic) < SINGULAR {
+        if self.lmm().numeric.least_pivot(&self.lmm().symbolic) < self.least {
             return Err(CoreError::NotPositiveDefinite(
                 "Laplace's approximation breaks down: the mode of the random effects is nearly flat".into(),
             ));
         }
-        let mut deviance = 2.0 * s.value + dot(&u, &u) + self.lmm().numeric.logdet;
+        let mut deviance = 2.0 * s.value + dot(&u, &self.precision(&u)) + self.lmm().numeric.logdet - self.prior;
         let mut weights = vec![];
         if let Some(rule) = &self.rule {
             let groups = self.groups(lambda, &u)?;
@@ -331,6 +400,12 @@ impl Engine {
             if self.has_loadings() {
                 return crate::error::shape(format!("quadrature={points} does not go with reduced rank (rr)"));
             }
+            if !self.moments().couplings.is_empty() {
+                return crate::error::shape(format!(
+                    "quadrature={points} needs independent levels; with a relationship between them use quadrature=1 \
+                     (Laplace)"
+                ));
+            }
             let [factor] = self.moments().factors.as_slice() else {
                 return crate::error::shape(format!(
                     "quadrature={points} needs random effects of exactly one grouping factor, the model has {}; \
@@ -363,7 +438,7 @@ impl Engine {
         }
         let b = self.effects(lambda, &u);
         let mut s = self.pass(rows, &b, Want::Newton);
-        let mut h = s.value + 0.5 * dot(&u, &u);
+        let mut h = s.value + 0.5 * dot(&u, &self.precision(&u));
         if !h.is_finite() {
             u.fill(0.0);
             let b = self.effects(lambda, &u);
@@ -377,7 +452,7 @@ impl Engine {
             self.stop.check()?;
             self.inner += 1;
             let mut step: Vec<f64> = self.project(lambda, &s.zg);
-            step.iter_mut().zip(&u).for_each(|(g, u)| *g = -(*g + u));
+            step.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
             let gradient = step.clone();
             self.load(&mut s);
             if self.factorise(lambda).is_err() {
@@ -400,7 +475,7 @@ impl Engine {
                 let trial: Vec<f64> = u.iter().zip(&step).map(|(u, s)| u + t * s).collect();
                 let b = self.effects(lambda, &trial);
                 s = self.pass(rows, &b, Want::Newton);
-                let value = s.value + 0.5 * dot(&trial, &trial);
+                let value = s.value + 0.5 * dot(&trial, &self.precision(&trial));
                 if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
                     u = trial;
                     h = value;
@@ -459,7 +534,7 @@ impl Engine {
         let lost = |what: &str| CoreError::NotFinite(format!("the mode of random and fixed effects {what}"));
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
         let mut s = self.pass(rows, &self.effects(lambda, &u), Want::Joint);
-        let mut h = s.value + 0.5 * dot(&u, &u);
+        let mut h = s.value + 0.5 * dot(&u, &self.precision(&u));
         for _ in 0..MAX_INNER {
             self.stop.check()?;
             if !h.is_finite() {
@@ -467,7 +542,7 @@ impl Engine {
             }
             self.inner += 1;
             let mut du = self.project(lambda, &s.zg);
-            du.iter_mut().zip(&u).for_each(|(g, u)| *g = -(*g + u));
+            du.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
             let mut db: Vec<f64> = self.latent.iter().map(|&j| -s.xg[j]).collect();
             let (gu, gb) = (du.clone(), db.clone());
             self.load(&mut s);
@@ -486,7 +561,7 @@ impl Engine {
                     return Ok((moved, trial));
                 }
                 s = self.pass(rows, &self.effects(lambda, &trial), Want::Joint);
-                let value = s.value + 0.5 * dot(&trial, &trial);
+                let value = s.value + 0.5 * dot(&trial, &self.precision(&trial));
                 if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
                     (u, beta, h) = (trial, moved, value);
                     break;
@@ -546,6 +621,7 @@ impl Engine {
                 }
                 by_level.push(out);
             }
+            self.couple_fixed(&e, inv);
             let mut position = vec![None; p];
             self.latent.iter().enumerate().for_each(|(i, &j)| position[j] = Some(i));
             cov.restricted = Some(Restricted { position, lx: lx.clone(), by_level });
@@ -568,9 +644,28 @@ impl Engine {
         }
         beta.iter_mut().for_each(|b| *b *= 2.0);
         self.latent.iter().for_each(|&j| beta[j] = 0.0);
-        let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
+        let bt = self.precision(&v.iter().zip(&at.u).map(|(v, u)| v - u).collect::<Vec<f64>>());
         let loading = self.loading_gradient(at, &s.z, (&v, &vb), traces);
         Some((beta, self.gradient_matrices(at, &bt, &v, inv), loading))
+    }
+
+    /// Add E E' at the pairs of related levels (see `restricted_traces`).
+    fn couple_fixed(&self, e: &[f64], inv: &mut SelectedInverse) {
+        let (m, sym, r) = (self.moments(), &self.lmm().symbolic, self.latent.len());
+        for (i, c) in m.couplings.iter().enumerate() {
+            let k = m.factors[c.factor].cols;
+            let at = |l: usize| sym.offset[sym.position[sym.base[c.factor] as usize + l] as usize] as usize;
+            for (l, w) in c.pair.start.windows(2).enumerate() {
+                for t in w[0] as usize..w[1] as usize {
+                    let (one, two) = (at(l), at(c.pair.level[t] as usize));
+                    let block = &mut inv.pairs[m.pairs.len() + i][t * k * k..(t + 1) * k * k];
+                    for (s, z) in block.iter_mut().enumerate() {
+                        let (a, b) = (one + s % k, two + s / k);
+                        *z += dot(&e[a * r..(a + 1) * r], &e[b * r..(b + 1) * r]);
+                    }
+                }
+            }
+        }
     }
 
     /// sum_l (Z'D2Z Lambda H^-1)_ll of the factors with loadings.
@@ -679,8 +774,8 @@ impl Engine {
         for j in 0..p {
             beta[j] = 2.0 * (beta[j] + at.xg[j] + s.x[j]);
         }
-        // B't = B'D1 + B's - B'D2Bv = -u + B's - (H - I) v, and H v = B's.
-        let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
+        // B't = B'D1 + B's - B'D2Bv = -Q u + B's - (H - Q) v, and H v = B's.
+        let bt = self.precision(&v.iter().zip(&at.u).map(|(v, u)| v - u).collect::<Vec<f64>>());
         let n = self.gradient_matrices(at, &bt, &v, &inv);
         let loading = self.loading_gradient(at, &s.z, (&v, &[]), self.loading_traces(&at.lambda, &inv));
         self.curvature(at, beta, n, loading, inv)
@@ -745,17 +840,18 @@ impl Engine {
 
     fn gradient_matrices(&self, at: &Point, bt: &[f64], v: &[f64], inv: &SelectedInverse) -> Vec<Vec<f64>> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let (qu, whitened) = (self.precision(&at.u), self.whitened(inv));
         let mut out = vec![];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             let mut n = vec![0.0; k * k];
             for l in 0..factor.levels {
                 let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
-                let z = &inv.diag[f][l * k * k..(l + 1) * k * k];
+                let z = &whitened[f][l * k * k..(l + 1) * k * k];
                 for b in 0..k {
                     for a in 0..k {
                         let id = if a == b { 1.0 } else { 0.0 };
-                        n[a + b * k] += bt[o + a] * at.u[o + b] + at.u[o + a] * v[o + b] + id - z[a + b * k];
+                        n[a + b * k] += bt[o + a] * at.u[o + b] + qu[o + a] * v[o + b] + id - z[a + b * k];
                     }
                 }
             }
@@ -791,14 +887,18 @@ impl Engine {
         beta: Vec<f64>,
         n: Vec<Vec<f64>>,
         loading: Vec<Vec<f64>>,
-        inv: SelectedInverse,
+        mut inv: SelectedInverse,
     ) -> Slope {
+        let related = !self.moments().couplings.is_empty();
+        if related {
+            inv.diag = self.whitened(&inv).into_owned();
+        }
         let lmm = &self.model.lmm;
         let (solution, curve) = self.working_solution(&at.lambda);
         let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
         let (q, cross, (info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
             (vec![], vec![], (vec![], vec![]))
-        } else if directions.is_empty() {
+        } else if directions.is_empty() && !related {
             let (q, cross) = lmm.quadratic(&solution, &at.u);
             (q, cross, (lmm.information_of(inv), vec![]))
         } else {
@@ -806,7 +906,7 @@ impl Engine {
             let (q, cross) = if patterns::any_loadings(&self.patterns) {
                 patterns::general_quadratic(lmm, &solution, (&at.u, &self.zg), &at.lambda, &directions)
             } else {
-                patterns::quadratic(lmm, &solution, &at.u, &directions)
+                patterns::quadratic(lmm, &solution, &at.u, &directions, &|v| self.precision(v))
             };
             (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
         };
@@ -878,10 +978,10 @@ impl Engine {
                 let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
                 for a in 0..k {
                     half[o + a] = 0.5 * (0..k).map(|b| delta[f][a + b * k] * at.u[o + b]).sum::<f64>();
-                    r[o + a] += 2.0 * half[o + a];
                 }
             }
         }
+        r.iter_mut().zip(self.precision(&half)).for_each(|(r, h)| *r += 2.0 * h);
         self.solve(&mut r);
         r.iter().zip(&half).zip(&at.u).map(|((r, h), u)| u + r - h).collect()
     }

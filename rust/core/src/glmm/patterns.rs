@@ -237,8 +237,14 @@ pub fn gradient(m: &Moments, n: &[Vec<f64>], loading: &[Vec<f64>], directions: &
         .collect()
 }
 
-/// v_i'(I - A^-1) v_j with v_i = S_i u, A over (u, beta), and the raw part of beta (see `Lmm::quadratic`).
-pub fn quadratic(lmm: &Lmm, s: &Solution, u: &[f64], directions: &[Direction]) -> (Vec<f64>, Vec<f64>) {
+/// v_i'(Q - Q A^-1 Q) v_j with v_i = S_i u, A over (u, beta), and the raw part of beta (see `Lmm::quadratic`).
+pub fn quadratic(
+    lmm: &Lmm,
+    s: &Solution,
+    u: &[f64],
+    directions: &[Direction],
+    precision: &dyn Fn(&[f64]) -> Vec<f64>,
+) -> (Vec<f64>, Vec<f64>) {
     let (m, sym) = (&lmm.moments, &lmm.symbolic);
     let (c, p) = (directions.len(), m.p());
     let mut v = vec![0.0; sym.size * c];
@@ -254,7 +260,17 @@ pub fn quadratic(lmm: &Lmm, s: &Solution, u: &[f64], directions: &[Direction]) -
         }
     }
     let mut q = vec![0.0; c * c];
-    dense::syrk_rows(&mut q, c, &v, c, sym.size, 1.0);
+    if m.couplings.is_empty() {
+        dense::syrk_rows(&mut q, c, &v, c, sym.size, 1.0);
+    } else {
+        let column = |x: &[f64], i: usize| x.iter().skip(i).step_by(c).copied().collect::<Vec<f64>>();
+        let before = v.clone();
+        for j in 0..c {
+            let image = precision(&column(&before, j));
+            (j..c).for_each(|i| q[i + j * c] = dot(&column(&before, i), &image));
+            image.iter().enumerate().for_each(|(t, x)| v[t * c + j] = *x);
+        }
+    }
     lmm.numeric.forward(sym, &mut v, c);
     dense::syrk_rows(&mut q, c, &v, c, sym.size, -1.0);
     let cross = by_coefficient(s, &v, p, c);
