@@ -21,7 +21,7 @@ from ranef.frame.levels import combine, drop_unused
 from ranef.frame.relations import related
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
-from ranef.frame.structures import KNOWN, by_level, place_of
+from ranef.frame.structures import KNOWN, by_level, open_points, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
@@ -309,7 +309,9 @@ class _Frame:
                 )
             levels = relation[1]
             parts = (levels,) if keys is None else parts
-        plan = BarPlan(bar, names, plans, levels, parts, keys, component)
+        columns_of = list(levels_of.get(columns.terms[0].factors[0].label, ())) if columns.terms[0].factors else []
+        points = open_points(columns, place, columns_of)
+        plan = BarPlan(bar, names, plans, levels, parts, keys, component, points=points, nu=place.nu)
         term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
         known = None if relation is None else relation[0]
         place = {"points": place.points, "matrix": place.matrix, "rank": place.rank, "nu": place.nu}

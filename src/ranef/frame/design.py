@@ -123,6 +123,8 @@ class GroupTerm:
         The component of every block where they differ, `(1 |id| g)`; empty: all belong to `component`.
     relation : Relation or None
         What relates the levels to each other; None: they are independent.
+    fresh : tuple
+        In a `NewDesign`: new positions of a process, the last rows of the contrast of its only block.
     """
 
     label: str
@@ -139,6 +141,7 @@ class GroupTerm:
     nu: float | None = None
     owners: tuple[int, ...] = ()
     relation: Relation | None = None
+    fresh: tuple[Any, ...] = ()
 
     @property
     def components(self) -> tuple[int, ...]:

@@ -163,8 +163,8 @@ def _of_covariance(label: str, levels: Levels, value: Any) -> Relation:
     what = f"cov={{{label!r}: K}}"
     matrix, names = read_relation(what, value)
     at = _positions(what, levels, names)
-    inner = sparse.csc_matrix(matrix)[at][:, at] if _is_sparse(matrix) else matrix[np.ix_(at, at)]
-    pattern = inner if _is_sparse(inner) else sparse.csr_matrix(inner != 0)
+    inner: Any = sparse.csc_matrix(matrix)[at][:, at] if _is_sparse(matrix) else matrix[np.ix_(at, at)]
+    pattern: Any = inner if _is_sparse(inner) else sparse.csr_matrix(np.not_equal(inner, 0))
     count, group = csgraph.connected_components(pattern, directed=False)
     order = np.argsort(group, kind="stable")
     blocks = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if count > 1 else [order]

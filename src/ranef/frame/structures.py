@@ -91,6 +91,14 @@ def place_of(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any], c
     return NOWHERE if need is None else need(bar, levels, known)
 
 
+def open_points(bar: Bar, place: Place, levels: Sequence[Any]) -> Array | None:
+    """Return the positions (k, d) of a process that can be continued to others; None for other structures."""
+    if bar.structure in POSITIONED:
+        return place.points
+    numeric = bar.structure == "ar1" and not any(isinstance(v, (str, bool)) for v in levels)
+    return np.array(levels, np.float64)[:, None] if numeric else None
+
+
 def _argument(bar: Bar, name: str, example: str) -> float | None:
     """Return the number that stands behind the group, `name = 2` or `2`; None if there is none."""
     if not bar.args:

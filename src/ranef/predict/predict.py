@@ -281,6 +281,11 @@ def sampled_effects(m: Fit, rows: Rows, which: list[bool], seed: int | None, com
     rng, out = np.random.default_rng(seed), np.zeros(rows.n)
     for t, unseen in rows.unseen.items():
         if which[t]:
+            if t in rows.left:
+                raise NotAvailableError(
+                    f"predict: new_levels='sample' draws effects of {m.layout.terms[t].label!r} at fitted positions "
+                    f"only; use new_levels='population'"
+                )
             codes = _draw_codes(unseen)
             root = m.estimate.roots[t]
             b = rng.standard_normal((int(codes.max()) + 1, len(root))) @ root.T
@@ -335,6 +340,8 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
     for t, sigma in enumerate(m.estimate.covariances):
         if on[t] and (new := np.asarray(terms[t].codes) < 0).any():
             out = out + np.where(new, prior_variance(terms[t], sigma, rows.n, component), 0.0)
+        if on[t] and t in rows.left:
+            out = out + rows.left[t]
     return out
 
 
@@ -356,7 +363,7 @@ def observation_variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
     out = law(m).variance(predictors(m, rows, which), rows.data)
     for t in terms_of(m, 0):
         if not which[t]:
-            out = out + prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
+            out = out + prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n) + rows.left.get(t, 0.0)
     return out
 
 
@@ -390,5 +397,5 @@ def joint_variance(m: Fit, rows: Rows) -> Array:
         z = {k: matrix(part.blocks, rows.n) for k, (part, _) in parts.items()}
         for a, b in product(mine, mine):
             cov = m.estimate.covariances[t][np.ix_(parts[a][1], parts[b][1])]
-            out[:, a, b] += np.einsum("ij,jk,ik->i", z[a], cov, z[b])
+            out[:, a, b] += np.einsum("ij,jk,ik->i", z[a], cov, z[b]) + rows.left.get(t, 0.0)
     return out

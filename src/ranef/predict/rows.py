@@ -17,6 +17,7 @@ from ranef.errors import OptionError
 from ranef.families import Data, Law, law_of
 from ranef.frame.design import Component, matrix, part_of
 from ranef.model import design_of
+from ranef.predict.kriging import placed
 
 if TYPE_CHECKING:
     from ranef.frame.design import Block, GroupTerm, Unseen
@@ -45,6 +46,8 @@ class Rows:
         The linear predictors beside the mean's.
     y, trials : (n,) array or None
         Response and trials, where they are known.
+    left : dict of int -> (n,) array
+        For terms at new positions, the variance that the effects at the fitted positions leave.
     """
 
     n: int
@@ -57,6 +60,7 @@ class Rows:
     others: tuple[Component, ...] = ()
     y: Array | None = None
     trials: Array | None = None
+    left: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -79,9 +83,11 @@ def fitted_design(m: Fit, what: str) -> Rows:
 def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
     """Return new rows, as `Rows`; only the grouping factors in `groups` and the components in `parts` need columns."""
     d = m.spec.new(newdata, groups=groups, parts=parts)
-    terms = dict(zip(d.which, d.terms, strict=True))
+    found = {t: placed(m, t, term) for t, term in zip(d.which, d.terms, strict=True)}
+    terms = {t: term for t, (term, _) in found.items()}
+    left = {t: rest for t, (_, rest) in found.items() if rest is not None}
     unseen = {t: u for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
-    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others)
+    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others, left=left)
 
 
 def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int = 0) -> Array:
