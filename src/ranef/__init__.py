@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ranef import errors, families
+from ranef import priors as prior
 from ranef.engines import Certificate, Control, Estimate, LaplaceEstimate
 from ranef.errors import ConvergenceWarning, RanefError, RanefWarning, SeparationWarning
 from ranef.formula import Formula, parse
@@ -15,46 +16,120 @@ if TYPE_CHECKING:
     from ranef import datasets, plot
     from ranef.frame.pedigree import pedigree
     from ranef.inference.loadings import loadings, scores
+    from ranef.criteria.average import average
+    from ranef.criteria.caic import caic
+    from ranef.criteria.compare import compare
+    from ranef.criteria.icc import icc
+    from ranef.criteria.partial_r2 import partial_r2
+    from ranef.criteria.r2 import r2
+    from ranef.criteria.repeatability import repeatability
+    from ranef.criteria.variances import variance_decomposition
+    from ranef.criteria.vuong import vuong
+    from ranef.diagnose.accuracy import LaplaceCheck, laplace_check
+    from ranef.inference.anova import anova
+    from ranef.inference.bootstrap import Bootstrap, bootstrap
+    from ranef.inference.confint import confint
+    from ranef.inference.contrasts import contrast
+    from ranef.inference.dropping import add1, drop1
+    from ranef.inference.exact import exact_lrt, exact_rlrt
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
+    from ranef.inference.pb_test import pb_test
+    from ranef.inference.permutation import permutation_test
+    from ranef.inference.permutation_clusters import cluster_permutation_test
+    from ranef.inference.profile import Profile, profile
+    from ranef.inference.ranova import ranova
 
     __version__: str
 
 LAZY = {
+    "add1": "ranef.inference.dropping",
     "all_fit": "ranef.inference.optimizers",
-    "fit_many": "ranef.inference.many",
-    "ManyFits": "ranef.inference.many",
+    "anova": "ranef.inference.anova",
+    "average": "ranef.criteria.average",
+    "bootstrap": "ranef.inference.bootstrap",
+    "Bootstrap": "ranef.inference.bootstrap",
+    "caic": "ranef.criteria.caic",
+    "cluster_permutation_test": "ranef.inference.permutation_clusters",
+    "compare": "ranef.criteria.compare",
+    "confint": "ranef.inference.confint",
+    "contrast": "ranef.inference.contrasts",
     "loadings": "ranef.inference.loadings",
     "scores": "ranef.inference.loadings",
     "pedigree": "ranef.frame.pedigree",
-    "plot": "",
     "datasets": "",
+    "drop1": "ranef.inference.dropping",
+    "exact_lrt": "ranef.inference.exact",
+    "exact_rlrt": "ranef.inference.exact",
+    "fit_many": "ranef.inference.many",
+    "icc": "ranef.criteria.icc",
+    "laplace_check": "ranef.diagnose.accuracy",
+    "LaplaceCheck": "ranef.diagnose.accuracy",
+    "ManyFits": "ranef.inference.many",
+    "partial_r2": "ranef.criteria.partial_r2",
+    "pb_test": "ranef.inference.pb_test",
+    "permutation_test": "ranef.inference.permutation",
+    "plot": "",
+    "Profile": "ranef.inference.profile",
+    "profile": "ranef.inference.profile",
+    "r2": "ranef.criteria.r2",
+    "ranova": "ranef.inference.ranova",
+    "repeatability": "ranef.criteria.repeatability",
+    "variance_decomposition": "ranef.criteria.variances",
+    "vuong": "ranef.criteria.vuong",
 }
 
 __all__ = [
+    "Bootstrap",
     "Certificate",
     "Control",
     "ConvergenceWarning",
     "Estimate",
     "Fit",
     "Formula",
+    "LaplaceCheck",
     "LaplaceEstimate",
     "ManyFits",
+    "Profile",
     "RanefError",
     "RanefWarning",
     "SeparationWarning",
     "__version__",
+    "add1",
     "all_fit",
+    "anova",
+    "average",
+    "bootstrap",
+    "caic",
+    "cluster_permutation_test",
+    "compare",
+    "confint",
+    "contrast",
     "datasets",
+    "drop1",
     "errors",
+    "exact_lrt",
+    "exact_rlrt",
     "families",
     "fit",
     "fit_many",
+    "icc",
+    "laplace_check",
     "loadings",
     "parse",
+    "partial_r2",
+    "pb_test",
     "pedigree",
+    "permutation_test",
     "plot",
+    "prior",
+    "profile",
+    "r2",
+    "ranova",
+    "repeatability",
     "scores",
+    "variance_decomposition",
+    "vuong",
 ]
 
 

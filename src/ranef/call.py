@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -9,19 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ranef.engines import Control, Task, is_linear, make_control
+from ranef.engines import Control, Task, Wishes, is_linear, make_control
+from ranef.engines.pql import VARIANCES
+from ranef.engines.survey import Weights, read_weights
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
 from ranef.families.distribution import with_threshold
 from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
 from ranef.frame import Design, Outcome, Part, Spec, build
+from ranef.priors import Prior, read_priors
 
-METHODS = ("reml", "ml")
+METHODS = ("reml", "ml", "map", "pql")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
-    "threads", "seed", "progress", "env", "cov", "precision",
+    "threads", "seed", "progress", "env", "cov", "precision", "fixed", "equal", "prior", "penalty",
 )  # fmt: skip
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
@@ -75,6 +79,11 @@ class Call:
     linear: bool = False
     cov: Any = None
     precision: Any = None
+    fixed: Mapping[str, float] | None = None
+    equal: Any = None
+    prior: Any = None
+    penalty: str | None = None
+    sampling_weights: Any = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -92,14 +101,63 @@ class Call:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The linear predictors beside the mean's, thresholds apart."""
-        given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters}
+        given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters, **self.values}
         family = self.distribution
         names = family.parameters[1:]
         return tuple(_part(name, given.get(name), family, self.env) for name in names)
 
+    @property
+    def priors(self) -> dict[str, Prior]:
+        """Parameter -> prior."""
+        return read_priors(self.prior, self.family.is_gaussian_identity)
+
+    @property
+    def has_priors(self) -> bool:
+        """Whether any parameter has a prior; a value at a point is none."""
+        return any(p.of != "any" for p in self.priors.values())
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """Parameter -> value at which it is held, points among the priors included."""
+        points = {n: float(p.parameters[0]) for n, p in self.priors.items() if p.name == "point"}  # pyright: ignore[reportArgumentType]
+        return {**points, **(self.fixed or {})}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Parameters of the family that are held at a number, on their own scale."""
+        if not self.fixed and self.prior is None:
+            return {}
+        own = self.distribution.parameters[1:]
+        alias = {"sigma": "dispersion"} if self.family.entry.name == "gaussian" else {}
+        named = ((alias.get(n, self.family.entry.nicknames.get(n, n)), v) for n, v in self.wanted.items())
+        return {n: float(v) for n, v in named if n in own}
+
+    @property
+    def wishes(self) -> Wishes | None:
+        """What is asked of parameters beside the data."""
+        if not (self.fixed or self.equal or self.prior is not None or self.penalty):
+            return None
+        mine = {**self.values, **({"sigma": 0.0} if "dispersion" in self.values else {})}
+        nicknames = self.family.entry.nicknames
+        held = tuple((n, float(v)) for n, v in (self.fixed or {}).items() if nicknames.get(n, n) not in mine)
+        priors = tuple((n, p) for n, p in self.priors.items() if p.name != "point" or nicknames.get(n, n) not in mine)
+        return Wishes(held, tuple(tuple(group) for group in self.equal or ()), priors, self.penalty == "firth")
+
+    @property
+    def survey(self) -> Weights:
+        """The weights of a survey by what they belong to, and how they are scaled."""
+        return read_weights(self.sampling_weights)
+
     def is_linear(self) -> bool:
         """Tell whether the linear engine has the likelihood."""
-        if self.zero_inflation is not None or not self.family.is_gaussian_identity or self.formula.censored:
+        if self.wishes is not None:
+            return False
+        if (
+            self.sampling_weights is not None
+            or self.zero_inflation is not None
+            or not self.family.is_gaussian_identity
+            or self.formula.censored
+        ):
             return False
         if self.is_related():
             return False
@@ -132,7 +190,7 @@ class Call:
         family = self.distribution
         if family.entry.ordinal:
             family = replace(family, categories=len(design.categories))
-        return Task(family, self.method, self.quadrature, self.control, self.linear)
+        return Task(family, self.method, self.quadrature, self.control, self.linear, self.wishes)
 
 
 def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
@@ -145,12 +203,14 @@ def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
         contrasts=call.contrasts,
         missing=call.missing,
         env=call.env,
-        parts=() if call.linear else call.parts,
+        parts=() if call.linear or call.method == "pql" else call.parts,
         outcome=call.outcome,
         trials=call.trials,
         frequencies=call.frequency_weights,
         cov=call.cov,
         precision=call.precision,
+        sampling=call.survey.values,
+        scaling=call.survey.scaling,
     )
 
 
@@ -177,11 +237,13 @@ def make_call(
     env: Any = None,
     cov: Any = None,
     precision: Any = None,
+    fixed: Any = None,
+    equal: Any = None,
+    prior: Any = None,
+    penalty: Any = None,
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
-    if sampling_weights is not None:
-        raise NotAvailableError("sampling_weights= is not available in this version; leave it out")
     distribution, parameters = _others(read_family(family, link), others)
     if zero_inflation is None and distribution.inflated_by:
         zero_inflation = distribution.inflated_by
@@ -203,14 +265,31 @@ def make_call(
         quadrature=quadrature,
         cov=cov,
         precision=precision,
+        fixed=fixed,
+        equal=equal,
+        prior=prior,
+        penalty=penalty,
+        sampling_weights=sampling_weights,
     )
-    if not call.family.is_gaussian_identity or dispersion is not None or zero_inflation is not None:
+    return _checked(call, method)
+
+
+def _checked(call: Call, method: Any) -> Call:
+    """Return the call with its engine and criterion, after all checks that need no data."""
+    _check_wishes(call)
+    if not call.family.is_gaussian_identity or call.dispersion is not None or call.zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
-    restricted = linear or call.is_gaussian()
+    restricted = linear or (call.is_gaussian() and not _penalises_mean(call) and call.sampling_weights is None)
     call = replace(call, linear=linear, method=_method(method, restricted), asked_method=method)
+    if call.method == "pql":
+        call = replace(call, linear=False)
+        _check_pql(call)
+    _check_penalised(call)
     _check_weights(call)
     _check_quadrature(call)
+    if call.sampling_weights is not None:
+        _check_sampling(call)
     return call
 
 
@@ -306,6 +385,91 @@ def _check_weights(call: Call) -> None:
         )
 
 
+def _check_wishes(call: Call) -> None:
+    """Say what is wrong with `fixed`, `equal`, `prior` and `penalty`, names of parameters apart."""
+    if call.fixed is not None and not isinstance(call.fixed, Mapping):
+        raise ArgumentError("fixed= takes a dict from parameters to values, such as {'sd(g)': 1, 'x': 0}")
+    for name, value in (call.fixed or {}).items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ArgumentError(f"fixed: {name!r} is held at a number, not {value!r}")
+    ties = call.equal if call.equal is not None else ()
+    if isinstance(ties, str) or not isinstance(ties, Sequence) or any(isinstance(group, str) for group in ties):
+        raise ArgumentError("equal= takes a list of ties, such as [('sd(a)', 'sd(b)'), ('x1', 'x2')]")
+    if call.penalty not in (None, "firth"):
+        raise OptionError(f"penalty={call.penalty!r} is unknown; use 'firth'")
+    given = {"dispersion": call.dispersion, ZERO: call.zero_inflation, **call.parameters}
+    for name in call.values:
+        if given.get(name) is not None:
+            raise ArgumentError(f"fixed: {name!r} has a value there and {name}={given[name]!r}: give one of them")
+    _ = call.priors  # says what is wrong with them
+
+
+def _penalises_mean(call: Call) -> bool:
+    """Whether coefficients of the mean have priors."""
+    others = ("sigma", *call.distribution.parameters[1:])
+    names = [n for n, p in call.priors.items() if p.of != "any"] if call.prior is not None else []
+    return call.penalty is not None or any(
+        not re.match(r"(sd|var|cov|cor|rate|range)(\(|__|$)", n) and n.partition(".")[0] not in others for n in names
+    )
+
+
+def _check_penalised(call: Call) -> None:
+    if call.asked_method == "map" and call.prior is None and call.penalty is None:
+        raise OptionError("method='map' needs prior= or penalty=; without them it is 'ml'")
+    if call.prior is None and call.penalty is None:
+        return
+    if call.method == "reml" and _penalises_mean(call):
+        raise OptionError(
+            "method='reml' integrates the coefficients of the mean out; with priors on them use method='map'"
+        )
+    if call.quadrature == 0:
+        raise OptionError("quadrature=0 (joint modes) takes no prior= and no penalty=; leave it out for Laplace's")
+    if call.penalty is not None and not _is_canonical(call):
+        raise NotAvailableError(
+            "penalty='firth' is available for family='binomial' (logit) and 'poisson' (log), where observed and "
+            "expected information agree; elsewhere give prior={'fixed': rf.prior.normal(0, 2.5)}"
+        )
+
+
+def _is_canonical(call: Call) -> bool:
+    family = call.family
+    plain = call.zero_inflation is None and not family.truncated and not call.formula.censored
+    return plain and (family.entry.name, family.link) in (("binomial", "logit"), ("poisson", "log"))
+
+
+def _check_pql(call: Call) -> None:
+    """Quasi-likelihood knows a mean and its variance function, nothing else."""
+    family = call.family
+    if family.entry.name not in VARIANCES or not family.plain_mean or call.zero_inflation is not None:
+        raise NotAvailableError(
+            f"method='pql' needs a variance that is a function of the mean, as {', '.join(map(repr, VARIANCES))} have; "
+            f"family={call.distribution.name!r} has none: leave method out for Laplace's approximation"
+        )
+    if call.wishes is not None:
+        raise NotAvailableError("method='pql' takes no fixed=, equal=, prior= or penalty=")
+    if call.dispersion is not None or call.parameters:
+        raise OptionError("method='pql' estimates one dispersion itself: leave dispersion= and the like out")
+    if call.formula.censored:
+        raise NotAvailableError("method='pql': quasi-likelihood has no place for a censored response")
+    if family.is_gaussian_identity:
+        raise OptionError("method='pql': a linear model has its likelihood; use method='ml' or 'reml'")
+    if call.quadrature != 1:
+        raise OptionError(f"quadrature={call.quadrature!r}: method='pql' approximates no integral, leave it out")
+
+
+def _check_sampling(call: Call) -> None:
+    if call.wishes is not None:
+        raise NotAvailableError("sampling_weights= together with fixed=, equal=, prior= or penalty= is not available")
+    _ = call.survey  # reads it, which says what is wrong with it
+    if call.method != "ml" or call.quadrature == 0:
+        raise OptionError(
+            "sampling_weights= go with method='ml' and quadrature=1 or more: the pseudo-likelihood is a weighted sum "
+            "of the log-likelihoods of the groups"
+        )
+    if call.frequency_weights is not None:
+        raise OptionError("sampling_weights= and frequency_weights= exclude each other: multiply them")
+
+
 def _check_quadrature(call: Call) -> None:
     q = call.quadrature
     if not isinstance(q, Integral) or isinstance(q, bool) or q < 0:
@@ -322,4 +486,4 @@ def _method(method: Any, restricted: bool) -> str:
     name = method.lower() if isinstance(method, str) else method
     if name not in METHODS:
         raise OptionError(f"method={method!r} is unknown; {nearest(method, METHODS)}")
-    return name
+    return "ml" if name == "map" else name

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import time
 import warnings
@@ -125,6 +126,10 @@ def _fit(options: argparse.Namespace) -> int:
         offset=options.offset,
         missing=options.missing,
         contrasts=_contrasts(options.contrasts),
+        fixed=_values(options.fixed),
+        equal=[tuple(part.strip() for part in text.split("=")) for text in options.equal] or None,
+        prior=_priors(options.prior),
+        penalty=options.penalty,
         threads=options.threads,
     )
     clock.lap("fit")
@@ -154,6 +159,28 @@ def _contrasts(given: Sequence[str]) -> dict[str, str] | None:
         if not (name and sign and kind):
             raise OptionError(f"--contrasts takes COLUMN=KIND, such as recipe=sum, not {name + sign + kind!r}")
     return {name.strip(): kind.strip() for name, _, kind in pairs} or None
+
+
+def _values(given: Sequence[str]) -> dict[str, float] | None:
+    out: dict[str, float] = {}
+    for text in given:
+        name, _, value = text.rpartition("=")
+        try:
+            out[name.strip()] = float(value)
+        except ValueError:
+            raise OptionError(f"--fixed takes PARAMETER=NUMBER, such as 'sd(site)=1', not {text!r}") from None
+    return out or None
+
+
+def _priors(given: Sequence[str]) -> Any:
+    if list(given) == ["blme"]:
+        return "blme"
+    pairs = [re.match(r"\s*([^~]+?)\s*~\s*(.+)", text) for text in given]
+    if None in pairs:
+        raise OptionError(
+            f"--prior takes 'PARAMETER ~ DENSITY', such as 'fixed ~ normal(0, 2.5)', or blme, not {given}"
+        )
+    return {p.group(1): p.group(2) for p in pairs if p} or None
 
 
 def report_json(m: Fit) -> str:
@@ -415,7 +442,20 @@ def _fit_options(commands: Any) -> None:
     p.add_argument("--zero-inflation", metavar="FORMULA", help='of the probability of extra zeros: "~ 1"')
     p.add_argument("--trials", metavar="COL", help="denominator of a binomial proportion")
     p.add_argument("--quadrature", type=int, default=1, help="nodes; 1 (default) is Laplace's approximation")
-    p.add_argument("--method", choices=("reml", "ml"), help="criterion (default for gaussian: reml)")
+    p.add_argument("--method", choices=("reml", "ml", "map", "pql"), help="criterion (default for gaussian: reml)")
+    p.add_argument(
+        "--fixed", metavar="NAME=VALUE", action="append", default=[],
+        help="hold a parameter at a value: 'sd(site)=1'; may be repeated",
+    )  # fmt: skip
+    p.add_argument(
+        "--equal", metavar="NAME=NAME", action="append", default=[],
+        help="let parameters share one value: 'sd(a)=sd(b)'; may be repeated",
+    )  # fmt: skip
+    p.add_argument(
+        "--prior", metavar="NAME~DENSITY", action="append", default=[],
+        help="prior of a parameter or a class: 'fixed ~ normal(0, 2.5)', 'sd(g) ~ gamma(2.5, 0)', or blme; repeatable",
+    )  # fmt: skip
+    p.add_argument("--penalty", choices=("firth",), help="Jeffreys' prior of the fixed effects (binomial, poisson)")
     p.add_argument("--weights", metavar="COL", help="precision weights: the residual variance is sigma^2 / weight")
     p.add_argument("--offset", metavar="COL", help="column added to the linear predictor")
     p.add_argument("--missing", choices=("drop", "raise"), default="drop", help="rows with missing values")

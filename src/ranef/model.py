@@ -153,6 +153,10 @@ def fit(
     env: Any = None,
     cov: Mapping[str, Any] | None = None,
     precision: Mapping[str, Any] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    equal: Sequence[Sequence[str]] | None = None,
+    prior: Any = None,
+    penalty: str | None = None,
     **parameters: Any,
 ) -> Fit:
     """Fit a mixed-effects model.
@@ -179,19 +183,32 @@ def fit(
         `sigma()`); summary says it.
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
-    method : "reml" | "ml", optional
+    method : "reml" | "ml" | "map" | "pql", optional
         Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure),
         else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
-        glmmTMB's `REML = TRUE` does.
+        glmmTMB's `REML = TRUE` does. With priors the mode of likelihood x prior is found, whatever the method: "map"
+        is "ml" with priors. "pql" is penalised quasi-likelihood with a free dispersion, as MASS::glmmPQL: a
+        linear mixed model of the working response, iterated (Breslow & Clayton 1993). It is no likelihood: loglik, aic
+        and bic are NaN, and estimates are biased where outcomes are binary or counts small.
     quadrature : int
-        For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes, 0 the
-        joint modes of coefficients and random effects (lme4's nAGQ = 0).
+        For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes a
+        dimension (one grouping factor, or several of which each is nested in the next: (x | a) + (1 | a:b); the nodes
+        of inner levels follow those of the outer ones, Pinheiro & Chao 2006), 0 the joint modes of coefficients and
+        random effects (lme4's nAGQ = 0).
     offset : str or array, optional
         Column name or values added to the mean's linear predictor; `offset(x)` in any formula does the same there.
     precision_weights : str or array, optional
         w: residual variance sigma^2 / w; gaussian only.
     frequency_weights : str or array, optional
         A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`).
+    sampling_weights : str, array or dict, optional
+        Inverse probabilities of selection in a survey: of the rows (given their group), or a dict such as
+        `{"row": "w", "school": "w2", "scaling": "size"}` with those of grouping factors as well. The estimates maximise
+        the pseudo-likelihood; standard errors are robust (sandwich of the scores of the top-level groups), and
+        log-likelihoods of such fits cannot be compared by chi-square tests. Scaling of weights below the top, for each
+        group of n weights w: "size" (default) makes them sum to n, "effective" to (sum w)^2 / sum w^2 (methods 2 and 1
+        of Rabe-Hesketh & Skrondal 2006; A and B of Carle 2009), None leaves them, which inflates variances between
+        small groups. Those of the top have the mean 1. Grouping factors must be nested.
     trials : str or array, optional
         Denominator of a binomial proportion.
     contrasts : dict, optional
@@ -218,6 +235,21 @@ def fit(
         Grouping factor g -> inverse of such a covariance, dense or sparse (`rf.pedigree`, a Markov random field), with
         labels. Levels without data are part of the model and have conditional modes. Levels of new data that the
         relationship lacks count as unrelated, with relationship 1 to themselves.
+    fixed : dict, optional
+        Parameter -> value at which it is held: coefficients ("x", "zero_inflation.x"), standard deviations ("sd(g)",
+        "sd(x | g)"), correlations ("cor(g)", "cor(x, y | g)"), parameters of structures ("range(g)") and of the family
+        ("dispersion", for gaussian models "sigma"). They are not counted in `npar` and have no standard errors.
+    equal : list of tuples of str, optional
+        Parameters that share one value: `[("sd(a)", "sd(b)"), ("x1", "x2")]`.
+    prior : dict or "blme", optional
+        Parameter, or class of parameters, -> prior: a function of `rf.prior` or its text, "normal(0, 2.5)". Classes are
+        "fixed" (all coefficients of the mean that have none of their own), other components, "sd", "var", "cov", "cor"
+        and those of one term, "cov(g)"; "sigma". A prior is a density of the parameter as named, in the units of the
+        data; no Jacobian is added. "blme": a Wishart prior that keeps covariances off their boundary, blme's default.
+    penalty : "firth", optional
+        Jeffreys' prior of the fixed effects, |X'WX|^(1/2), which keeps separated estimates finite (Firth 1993; Heinze &
+        Schemper 2002); with random effects that of the model without them (Sterzinger & Kosmidis 2023). Standard errors
+        are those of the information at the estimate. Binomial (logit) and Poisson (log).
     **parameters
         Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`; `threshold="symmetric"` or
         "equidistant" for ordinal families.
@@ -258,6 +290,10 @@ def fit(
         env=env,
         cov=cov,
         precision=precision,
+        fixed=fixed,
+        equal=equal,
+        prior=prior,
+        penalty=penalty,
         **parameters,
     )
     return fit_call(call, data)
@@ -296,6 +332,11 @@ def _finished(m: Fit) -> Fit:
 
 def _convergence_text(m: Fit) -> str:
     c = m.certificate
+    if m.method == "pql":
+        return (
+            f"penalised quasi-likelihood did not settle in {c.iterations} iterations (it need not: Breslow & Clayton "
+            f"1993): use method='ml'"
+        )
     return (
         f"{c.outcome.value}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "
@@ -392,23 +433,23 @@ class Fit:
 
     @property
     def criterion(self) -> float:
-        """REML criterion, or -2 log-likelihood for method "ml"."""
+        """REML criterion, or -2 log-likelihood for method "ml"; with priors, -2 log prior is added."""
         return self.estimate.criterion
 
     @property
     def loglik(self) -> float:
-        """Log-likelihood; for method "reml" the restricted one, as lme4's `logLik`."""
+        """Log-likelihood, without priors; for method "reml" the restricted one, as lme4's `logLik`."""
         return self.estimate.loglik
 
     @property
     def aic(self) -> float:
         """-2 loglik + 2 npar."""
-        return self.estimate.criterion + 2 * self.npar
+        return -2 * self.loglik + 2 * self.npar
 
     @property
     def bic(self) -> float:
         """-2 loglik + log(nobs) npar."""
-        return self.estimate.criterion + float(np.log(self.nobs)) * self.npar
+        return -2 * self.loglik + float(np.log(self.nobs)) * self.npar
 
     @property
     def aicc(self) -> float:
@@ -462,7 +503,7 @@ class Fit:
     @cached_property
     def ddf(self) -> Array:
         """Degrees of freedom of each coefficient: Satterthwaite's or residual ones in linear models, else infinite."""
-        from ranef.inference.satterthwaite import coefficient_df
+        from ranef.inference.ddf.satterthwaite import coefficient_df
 
         return coefficient_df(self)
 
@@ -495,8 +536,9 @@ class Fit:
         ----------
         component : str
             Which part of the model: "mean", "dispersion", "zero_inflation" …, or "all".
-        kind : "model"
-            Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta.
+        kind : "model" | "kenward-roger"
+            Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta; or adjusted for theta having been estimated
+            (Kenward & Roger 1997; REML fits of linear models).
         """
         from ranef.inference.named import vcov
 
@@ -536,23 +578,32 @@ class Fit:
         conf_int: bool = False,
         conf_level: float = 0.95,
         method: str = "wald",
+        ddf: str | None = None,
+        **options: Any,
     ) -> Any:
         """Estimates as a frame with broom.mixed's columns.
 
         Parameters
         ----------
         effects : "fixed" | "ran_pars" | "ran_vals", or several of them
-            Fixed effects (t tests with Satterthwaite's df), standard deviations and correlations (standard
+            Fixed effects (t tests with degrees of freedom by `ddf`), standard deviations and correlations (standard
             errors by the delta method; NaN for a term whose covariance is singular: on the boundary the likelihood has
-            no quadratic top), conditional modes.
+            no quadratic top), conditional modes (without p-values: they are predictions of random quantities, of which
+            no value is a hypothesis).
         conf_int, conf_level : bool, float
             Add `conf_low`, `conf_high`.
-        method : "wald"
-            How the intervals are made.
+        method : "wald" | "profile" | "boot"
+            How the intervals are made; each costs more and assumes less than the one before, see `ranef.confint`.
+        ddf : str, optional
+            Degrees of freedom of the fixed effects: "satterthwaite" (the default of linear models), "kenward-roger"
+            (with its adjusted standard errors), "inner-outer", "between-within", "residual", "inf" (the default of
+            others).
+        **options
+            Of `ranef.confint`: `n`, `seed`, `interval` … of the bootstrap.
         """
         from ranef.inference.tables import tidy
 
-        return tidy(self, effects, conf_int, conf_level, method)
+        return tidy(self, effects, conf_int, conf_level, method, ddf, options)
 
     def glance(self) -> Any:
         """One row of figures about the whole fit."""
@@ -566,11 +617,11 @@ class Fit:
 
         return augment(self, newdata)
 
-    def summary(self) -> str:
-        """Return what a reader of lme4's or glmmTMB's summary expects, as text."""
+    def summary(self, ddf: str | None = None) -> str:
+        """Return what a reader of lme4's or glmmTMB's summary expects, as text; `ddf` as in `tidy`."""
         from ranef.report.summary import summary_text
 
-        return summary_text(self)
+        return summary_text(self, ddf=ddf)
 
     def __repr__(self) -> str:
         return str(self.summary())

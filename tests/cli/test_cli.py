@@ -339,3 +339,31 @@ def test_generalised_models(tmp_path, capsys):
     formula = "incidence / size ~ factor(period) + (1 | herd)"
     assert main(["fit", str(path), formula, "--family", "binomial", "--trials", "size"]) == 0
     assert "binomial (logit link)" in capsys.readouterr().out
+
+
+def test_values_ties_and_priors(tmp_path, capsys):
+    path = tmp_path / "p.csv"
+    rf.datasets.load("Penicillin").to_csv(path, index=False)
+    command = ["fit", str(path), "diameter ~ 1 + (1 | plate) + (1 | sample)", "--method", "ml"]
+    assert main([*command, "--equal", "sd(plate)=sd(sample)", "--fixed", "sigma=0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "Held: sigma = 0.5" in out
+    assert "Tied: sd(plate) = sd(sample)" in out
+    assert main([*command, "--prior", "sd(plate) ~ gamma(2.5, 0)", "--prior", "fixed ~ normal(20, [9, 1])"]) == 0
+    assert "sd(plate) ~ gamma(shape=2.5, rate=0); fixed ~ normal(" in " ".join(capsys.readouterr().out.split())
+    assert main([*command, "--prior", "blme"]) == 0
+    assert "wishart(common scale)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--fixed", "sigma"], "PARAMETER=NUMBER"),
+        (["--fixed", "sd(z)=1"], "no parameter 'sd(z)'"),
+        (["--prior", "normal(0, 1)"], "PARAMETER ~ DENSITY"),
+        (["--prior", "Days ~ norml(0, 1)"], "did you mean 'normal'"),
+        (["--equal", "Days"], "two parameters"),
+    ],
+)
+def test_wrong_values_and_priors(words, message, csv, capsys):
+    assert message in failed(capsys, 2, main(["fit", csv, FORMULA, *words]))

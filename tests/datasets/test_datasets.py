@@ -2,6 +2,7 @@
 
 import gzip
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -172,3 +173,10 @@ def test_numbers_survive_the_packing():
     column = datasets.load("sim_crossed")["y"].to_numpy()
     assert np.isfinite(column).all()
     assert np.array_equal(column, np.round(column, 8))
+
+
+def test_the_notice_names_source_and_terms_of_every_data_set():
+    notice = (Path(__file__).parents[2] / "NOTICE.md").read_text()
+    for name in NAMES:
+        about = datasets.describe(name)
+        assert f"| {name} | {about.source} | {about.licence.replace('|', 'or')} |" in notice

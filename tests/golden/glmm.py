@@ -32,6 +32,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "tmb_student_fixed_df": {"nu": 4},
     "clmm_wine_symmetric": {"threshold": "symmetric"},
     "ma_student": {"nu": 4},
+    "tmb_map_theta": {"fixed": {"sd(site)": 0.5}},
+    "tmb_map_equal": {"equal": [("sd(plate)", "sd(sample)")]},
 }
 RANDOM = {  # GLMMadaptive keeps random effects outside the formula
     "ma_beta": "(1 | g)", "ma_cbpp": "(1 | herd)", "ma_censored": "(1 | g)", "ma_epil_poisson": "(1 | subject)",
@@ -47,9 +49,7 @@ POINTS = {
 
 WAITS: dict[str, str] = {}
 LATER = {
-    "tmb_prior": "priors",
-    "tmb_map_theta": "parameters held at a value",
-    "tmb_map_equal": "parameters tied to each other",
+    "tmb_prior": "its logLik has the priors in it: test_priors.py",
     **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
                     "lme4 takes the expected Hessian where the link is not canonical; as tmb_probit"),
     "glmm_gamma_log": "lme4's Gamma log-likelihood is not that of the model: tmb_gamma_log is the reference",

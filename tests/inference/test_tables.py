@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import ranef as rf
-from ranef.errors import NotAvailableError, OptionError, UnknownColumnError
+from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownColumnError
 from ranef.inference.modes import conditional_covariance
 
 COLUMNS = ["effect", "component", "group", "level", "term", "estimate", "std_error", "statistic", "df", "p_value"]
@@ -151,8 +151,8 @@ def test_glance(m):
     ("arguments", "error", "says"),
     [
         ({"effects": "random"}, OptionError, "ran_"),
-        ({"method": "profile"}, NotAvailableError, "'wald'"),
-        ({"method": "boot"}, NotAvailableError, "'wald'"),
+        ({"method": "profile", "effects": "ran_vals", "conf_int": True}, NotAvailableError, "no p-value"),
+        ({"method": "boot", "n": 5}, ArgumentError, "'n'"),
         ({"method": "exact"}, OptionError, "'wald'"),
         ({"conf_int": True, "conf_level": 95}, OptionError, "0.95"),
     ],

@@ -44,7 +44,7 @@ def sleepstudy():
         ({"dispersion": -1.0}, OptionError, "between 0 and inf"),
         ({"zero_inflation": "~ 1"}, OptionError, "no zeros"),
         ({"frequency_weights": "Days"}, DataError, "must be positive"),
-        ({"sampling_weights": "Days"}, NotAvailableError, "sampling_weights"),
+        ({"sampling_weights": "Days"}, DataError, "must be positive"),
         ({"trials": "Days"}, OptionError, "trials"),
         ({"nu": 4}, ArgumentError, "nu"),
         ({"ziformula": "~ 1"}, ArgumentError, "zero_inflation="),
@@ -64,7 +64,7 @@ def test_unknown_arguments_are_type_errors_and_unavailable_ones_not_implemented(
     with pytest.raises(TypeError):
         rf.fit(SLEEP, sleepstudy, famly="gaussian")
     with pytest.raises(NotImplementedError):
-        rf.fit(SLEEP, sleepstudy, sampling_weights="Days")
+        rf.fit(SLEEP, sleepstudy, family="nbinom2", method="pql")
 
 
 @pytest.mark.parametrize("arguments", [{"family": "Gaussian"}, {"family": "normal"}, {"method": "REML"}, {"seed": 1}])

@@ -87,6 +87,27 @@ impl Model {
         Ok(Model { lmm: Lmm::new(moments)?, state: None })
     }
 
+    /// The same model, to be moved on its own; the elimination is shared.
+    pub(crate) fn twin(&self) -> Self {
+        Model { lmm: self.lmm.with_moments(self.m().clone()), state: None }
+    }
+
+    /// Positions in theta of the diagonal entries of Lambda.
+    pub(crate) fn diagonal(&self) -> Vec<usize> {
+        let mut out = vec![];
+        let mut at = 0;
+        for (_, s) in self.slots() {
+            for c in 0..s.cols {
+                let rows = s.structure.rows(c, s.cols);
+                if rows.contains(&c) {
+                    out.push(at);
+                }
+                at += rows.len();
+            }
+        }
+        out
+    }
+
     fn m(&self) -> &Moments {
         &self.lmm.moments
     }
@@ -745,7 +766,7 @@ fn to_user(s: &TermSlot, b: &mut [f64]) {
 }
 
 /// Coefficients of all columns; dropped ones are NaN.
-fn user_beta(m: &Moments, beta: &[f64]) -> Vec<f64> {
+pub(crate) fn user_beta(m: &Moments, beta: &[f64]) -> Vec<f64> {
     let mut out = vec![f64::NAN; m.p_total];
     for (&j, &b) in m.kept.iter().zip(beta) {
         out[j] = b;
@@ -769,7 +790,7 @@ fn user_vcov(m: &Moments, lx: &[f64], sigma: f64) -> Vec<f64> {
 }
 
 /// B V B' for a covariance of the kept shifted columns, spread over all columns.
-fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
+pub(crate) fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
     let (p, pt) = (m.p(), m.p_total);
     let mut v = v.to_vec();
     if let Some(c) = &m.carrier {

@@ -292,6 +292,70 @@ fn fit(rows: &GlmmRows<'_>, f: Family, method: Method) -> (ranef_core::glmm::Glm
     (report, model)
 }
 
+/// 24 rows in each of 6 top groups, 3 middle groups in each, 2 inner groups in those.
+fn nested_codes(n: usize) -> [Vec<i32>; 3] {
+    let inner: Vec<i32> = (0..n).map(|i| ((i * 7) % 36) as i32).collect();
+    [inner.clone(), inner.iter().map(|c| c / 2).collect(), inner.iter().map(|c| c / 6).collect()]
+}
+
+#[test]
+fn gradient_of_nested_quadrature() {
+    let c = columns(180);
+    let [inner, middle, top] = nested_codes(c.n);
+    let y = &responses(c.n)[COUNT];
+    let two = || vec![c.one(), c.slope()];
+    let terms = vec![
+        (c.term(&middle, 18, Structure::Unstructured, vec![c.one()]), 0, None),
+        (c.term(&top, 6, Structure::Unstructured, two()), 0, None),
+        (c.term(&inner, 36, Structure::Diagonal, two()), 0, None),
+        (c.term(&top, 6, Structure::Diagonal, vec![c.one()]), 1, None),
+    ];
+    let rows = c.rows(2, terms, y);
+    let (beta, theta) = ([0.3, 0.1, 0.2], [0.4, 0.5, 0.1, 0.3, 0.3, 0.2, 0.25]);
+    let mut plain = Glmm::new(&rows, family("nbinom2", false)).unwrap();
+    let laplace = plain.evaluate(&rows, &beta, &theta).unwrap();
+    for (points, weights) in [(1, false), (2, false), (2, true), (1, true)] {
+        let mut model = Glmm::new(&rows, family("nbinom2", false)).unwrap();
+        let count = |n: usize| (0..n).map(|l| if weights { 0.5 + 0.3 * (l % 5) as f64 } else { 1.0 }).collect();
+        let (tops, middles): (Vec<f64>, Vec<f64>) = (count(6), count(18));
+        model.set_level_weights(1, &tops).unwrap();
+        model.set_level_weights(0, &middles).unwrap();
+        model.engine.set_method(Method::Quadrature(points)).unwrap();
+        let error = gradient_error("", &mut model, &rows, &beta, &theta);
+        assert!(error < 1e-6, "{points} nodes, weights {weights}: {error:.2e}");
+        let found = model.evaluate(&rows, &beta, &theta).unwrap();
+        if points == 1 && !weights {
+            assert!((found.loglik - laplace.loglik).abs() < 1e-9, "{} {}", found.loglik, laplace.loglik);
+            let apart = found.gradient.iter().zip(&laplace.gradient).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(apart < 1e-8, "{apart:.2e}");
+        }
+        model.adopt(&rows, &beta, &theta, Method::Quadrature(points)).unwrap();
+        let cluster: Vec<u32> = top.iter().map(|t| *t as u32).collect();
+        let scores = model.scores(&rows, &cluster, 6).unwrap();
+        for (j, g) in found.gradient.iter().enumerate() {
+            let sum: f64 = scores.iter().skip(j).step_by(found.gradient.len()).sum();
+            assert!((sum - g).abs() < 1e-8 * (1.0 + g.abs()), "score {j}: {sum} {g}");
+        }
+        let same = model.with_nodes(&rows, points).unwrap();
+        assert!((same.loglik - found.loglik).abs() < 1e-9);
+        assert_eq!(same.groups.len(), 6);
+    }
+}
+
+#[test]
+fn crossed_factors_have_no_quadrature() {
+    let c = columns(180);
+    let y = &responses(c.n)[COUNT];
+    let terms = vec![
+        (c.term(&c.g, 12, Structure::Diagonal, vec![c.one()]), 0, None),
+        (c.term(&c.h, 5, Structure::Diagonal, vec![c.one()]), 0, None),
+    ];
+    let rows = c.rows(1, terms, y);
+    let mut model = Glmm::new(&rows, family("poisson", false)).unwrap();
+    let error = model.engine.set_method(Method::Quadrature(3)).unwrap_err().to_string();
+    assert!(error.contains("crossed"), "{error}");
+}
+
 #[test]
 fn quadrature_settles() {
     let c = columns(180);

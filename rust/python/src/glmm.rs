@@ -1,11 +1,14 @@
 //! `_core.Glmm`: a generalised linear mixed model. The arrays stay with the object: every pass reads the rows.
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Relation, Term};
-use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Method, Start};
+use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Start, Target};
+use ranef_core::optimise::Stop;
+use ranef_core::prior::Prior;
+use ranef_core::profile::{Laplace, Request};
 use ranef_core::structure::Pattern;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
@@ -14,6 +17,8 @@ use crate::family::{family_from, DataArrays};
 use crate::lmm::{
     floats, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector, Pool,
 };
+
+use crate::profile;
 
 struct ComponentArrays<'py> {
     blocks: Vec<(BlockArrays<'py>, usize)>,
@@ -173,6 +178,7 @@ pub struct Glmm {
 fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     let d = PyDict::new(py);
     d.set_item("loglik", r.loglik)?;
+    d.set_item("criterion", r.criterion)?;
     d.set_item("beta", vector(py, &r.beta))?;
     d.set_item("theta", vector(py, &r.theta))?;
     let natural: Vec<_> = r.natural.into_iter().map(|(t, n)| (t, n.name, n.index, n.value)).collect();
@@ -184,6 +190,21 @@ fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     Ok(d)
 }
 
+type PriorRow = (String, Vec<f64>, String, Vec<usize>, f64, (Option<usize>, f64));
+
+fn item((name, parameters, target, at, power, over): PriorRow) -> PyResult<Item> {
+    let first = at.first().copied().ok_or_else(|| PyValueError::new_err("a prior of nothing"))?;
+    let target = match target.as_str() {
+        "coefficients" => Target::Coefficients(at),
+        "log_coefficient" => Target::LogCoefficient(first, power),
+        "log_parameter" => Target::LogParameter(first, power),
+        "term" => Target::Term(first),
+        _ => return Err(PyValueError::new_err(format!("unknown target '{target}' of a prior"))),
+    };
+    let over = over.0.map_or(Over::Constant(over.1), Over::Coefficient);
+    Ok(Item { prior: Prior::new(&name, parameters).map_err(to_python)?, target, over })
+}
+
 fn method_of(method: &str, quadrature: usize) -> PyResult<Method> {
     match (method, quadrature) {
         ("reml", _) => Ok(Method::Restricted),
@@ -191,6 +212,12 @@ fn method_of(method: &str, quadrature: usize) -> PyResult<Method> {
         ("ml", n) => Ok(Method::Quadrature(n)),
         _ => Err(PyValueError::new_err(format!("unknown method '{method}'"))),
     }
+}
+
+/// (name, index) of the parameters of a covariance structure of k columns.
+#[pyfunction]
+pub fn structure_parameters(name: &str, k: usize) -> PyResult<Vec<(&'static str, Option<usize>)>> {
+    Ok(Pattern::names(name, k).map_err(to_python)?.into_iter().map(|n| (n.name, n.index)).collect())
 }
 
 #[pymethods]
@@ -248,6 +275,32 @@ impl Glmm {
         self.core.theta_len()
     }
 
+    /// (term, name, index) of the parameters of patterned terms, which follow the entries of Lambda in theta.
+    #[getter]
+    fn parameters(&self) -> Vec<(usize, &'static str, Option<usize>)> {
+        let own = self.core.engine.model.theta_len();
+        let zero = vec![0.0; self.core.theta_len() - own];
+        self.core.engine.natural(&zero).into_iter().map(|(t, n)| (t, n.name, n.index)).collect()
+    }
+
+    /// Priors as (name, parameters, target, positions, power, log scale or the coefficient that is it), and Jeffreys'.
+    #[pyo3(signature = (priors, jeffreys=false))]
+    fn penalise(&mut self, priors: Vec<PriorRow>, jeffreys: bool) -> PyResult<()> {
+        let items: PyResult<Vec<Item>> = priors.into_iter().map(item).collect();
+        self.core.penalise(items?, jeffreys).map_err(to_python)
+    }
+
+    /// Hold parameters of patterned terms at natural values: (position, value); tie sets of them.
+    fn constrain(&mut self, held: Vec<(usize, f64)>, tied: Vec<Vec<usize>>) -> PyResult<()> {
+        self.core.constrain(&held, tied).map_err(to_python)
+    }
+
+    /// d vech(Lambda) / d parameters of every patterned term: (term, (k (k + 1) / 2 x parameters) column-major).
+    fn factor_jacobians<'py>(&self, py: Python<'py>) -> PyResult<Vec<(usize, Bound<'py, PyArray1<f64>>)>> {
+        let found = self.core.factor_jacobians().map_err(to_python)?;
+        Ok(found.into_iter().map(|(t, j)| (t, j.into_pyarray(py))).collect())
+    }
+
     /// `start` may hold "beta" and "theta".
     #[pyo3(signature = (start=None, quadrature=1, options=None, method="ml"))]
     fn fit<'py>(
@@ -291,6 +344,75 @@ impl Glmm {
         solve(py, &self.pool, || core.adopt(&rows, &beta, &theta, method))
     }
 
+    /// Stand at (beta, theta) and report that point as a fit that ended there.
+    #[pyo3(signature = (beta, theta, quadrature=1, method="ml"))]
+    fn stand<'py>(
+        &mut self,
+        py: Python<'py>,
+        beta: Vec<f64>,
+        theta: Vec<f64>,
+        quadrature: usize,
+        method: &str,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let method = method_of(method, quadrature)?;
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let r = solve(py, &self.pool, || core.stand(&rows, &beta, &theta, method))?;
+        report(py, r)
+    }
+
+    /// The point (beta, theta), an optimum by maximum likelihood, as the centre of profiles.
+    fn profile_centre<'py>(
+        &mut self,
+        py: Python<'py>,
+        beta: Vec<f64>,
+        theta: Vec<f64>,
+        quadrature: usize,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (method, stop) = (method_of("ml", quadrature)?, Stop::default());
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let c = search(py, &self.pool, &stop, true, || Laplace::centre(core, &rows, &beta, &theta, method, &stop))?;
+        profile::centre(py, c)
+    }
+
+    /// Curves of parameters; `targets` are values of |zeta|, true where exactly that value is wanted. The core is left
+    /// elsewhere: `adopt` brings it back.
+    #[allow(clippy::too_many_arguments)]
+    fn profile<'py>(
+        &mut self,
+        py: Python<'py>,
+        x: PyReadonlyArray1<'py, f64>,
+        deviance: f64,
+        hessian: PyReadonlyArray2<'py, f64>,
+        frozen: Vec<bool>,
+        asked: Vec<profile::Asked>,
+        targets: Vec<(f64, bool)>,
+        quadrature: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let (method, stop) = (method_of("ml", quadrature)?, Stop::default());
+        let centre = profile::centre_from(&x, deviance, &hessian, frozen)?;
+        let mut requests = vec![];
+        for a in &asked {
+            let hold = if a.0 == "beta" {
+                let found = a.1.first().filter(|j| **j < self.held.p).and_then(|&j| Laplace::contrast(&self.core, j));
+                found.ok_or_else(|| PyValueError::new_err("profile: there is no such coefficient"))?
+            } else {
+                profile::hold(a, self.rank(), centre.x.len())?
+            };
+            requests.push(Request::new(hold, &centre.x, a.3, a.4));
+        }
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let found = search(py, &self.pool, &stop, true, || {
+            Laplace::curves(core, &rows, &centre, &requests, &targets, (method, &stop))
+        })?;
+        profile::curves(py, found)
+    }
+
     /// Log-likelihood and its gradient in (beta, theta).
     fn evaluate<'py>(&mut self, py: Python<'py>, beta: Vec<f64>, theta: Vec<f64>) -> PyResult<Bound<'py, PyDict>> {
         let arrays = self.held.arrays(py)?;
@@ -299,6 +421,7 @@ impl Glmm {
         let e = solve(py, &self.pool, || core.evaluate(&rows, &beta, &theta))?;
         let d = PyDict::new(py);
         d.set_item("loglik", e.loglik)?;
+        d.set_item("penalised", e.penalised)?;
         d.set_item("gradient", vector(py, &e.gradient))?;
         Ok(d)
     }
@@ -310,6 +433,80 @@ impl Glmm {
         let core = &mut self.core;
         let v = solve(py, &self.pool, || core.vcov(&rows))?;
         matrix(py, v, self.held.p + self.core.theta_len())
+    }
+
+    /// Let the levels of a term's grouping factor count `weights` times.
+    fn weigh(&mut self, term: usize, weights: Vec<f64>) -> PyResult<()> {
+        self.core.set_level_weights(term, &weights).map_err(to_python)
+    }
+
+    /// The log-likelihood at the fit with `points` quadrature nodes a dimension.
+    fn with_nodes<'py>(&mut self, py: Python<'py>, points: usize) -> PyResult<Bound<'py, PyDict>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let found = solve(py, &self.pool, || core.with_nodes(&rows, points))?;
+        let d = PyDict::new(py);
+        d.set_item("loglik", found.loglik)?;
+        d.set_item("gradient", vector(py, &found.gradient))?;
+        d.set_item("groups", vector(py, &found.groups))?;
+        d.set_item("term", found.term)?;
+        Ok(d)
+    }
+
+    /// Gradient of the log-likelihood in (beta, theta) of every cluster of rows, clusters x parameters.
+    fn scores<'py>(
+        &mut self,
+        py: Python<'py>,
+        cluster: PyReadonlyArray1<'py, u32>,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let cluster = cluster.as_slice().map_err(|_| PyValueError::new_err("cluster is not contiguous"))?;
+        let core = &mut self.core;
+        let v = solve(py, &self.pool, || core.scores(&rows, cluster, count))?;
+        let width = self.held.p + self.core.theta_len();
+        rows_by(py, v, count, width)
+    }
+
+    /// Fit the columns of `y` (n x m) in parallel: a record with its "vcov", or why it failed, for each.
+    #[pyo3(signature = (y, theta=None, quadrature=1, options=None, method="ml"))]
+    fn refit<'py>(
+        &self,
+        py: Python<'py>,
+        y: PyReadonlyArray2<'py, f64>,
+        theta: Option<Vec<f64>>,
+        quadrature: usize,
+        options: Option<&Bound<'py, PyDict>>,
+        method: &str,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let opts = self::options(options)?;
+        let method = method_of(method, quadrature)?;
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let view = y.as_array();
+        if view.nrows() != self.n {
+            return Err(PyValueError::new_err(format!("responses have {} rows, the model {}", view.nrows(), self.n)));
+        }
+        let columns: Vec<Vec<f64>> = view.columns().into_iter().map(|c| c.to_vec()).collect();
+        let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
+        let (family, start) = (&self.core.engine.family, Start { theta, ..Start::default() });
+        let fits = search(py, &self.pool, &opts.stop, true, || {
+            Ok(glmm::Glmm::refit(&rows, family, &refs, &start, method, &opts))
+        })?;
+        let out = PyList::empty(py);
+        for f in fits {
+            match f {
+                Ok((r, v)) => {
+                    let d = report(py, r)?;
+                    d.set_item("vcov", matrix(py, v, self.held.p + self.core.theta_len())?)?;
+                    out.append(d)?;
+                }
+                Err(e) => out.append(e.to_string())?,
+            }
+        }
+        Ok(out)
     }
 
     /// Linear predictors of the rows, n x K.

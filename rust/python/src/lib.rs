@@ -5,6 +5,8 @@ mod errors;
 mod family;
 mod glmm;
 mod lmm;
+mod prior;
+mod profile;
 mod tools;
 
 use pyo3::prelude::*;
@@ -16,5 +18,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<glmm::Glmm>()?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     family::register(m)?;
+    m.add_function(wrap_pyfunction!(glmm::structure_parameters, m)?)?;
+    prior::register(m)?;
     tools::register(m)
 }

@@ -14,11 +14,13 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use ranef_core::design::{Block, Codes};
 use ranef_core::fit::{Model, Report};
 use ranef_core::optimise::{Boundary, Options, Outcome, Stop};
+use ranef_core::profile::{Hold, Linear, Request};
 use ranef_core::CoreError;
 use rayon::ThreadPool;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, RowArrays};
 use crate::errors::to_python;
+use crate::profile;
 
 /// None is the default pool (all processors).
 pub type Pool = Option<Arc<ThreadPool>>;
@@ -133,6 +135,8 @@ pub fn search<T: Send>(
         solve(py, pool, work)
     }
 }
+
+type KenwardRoger<'py> = (Bound<'py, PyArray3<f64>>, Bound<'py, PyArray3<f64>>, Bound<'py, PyArray2<f64>>, bool);
 
 #[pyclass(module = "ranef._core")]
 pub struct Lmm {
@@ -397,6 +401,41 @@ impl Lmm {
         j.into_pyarray(py).reshape([theta.len() + 1, p, p])
     }
 
+    /// (term, row, column) of every entry of Sigma that `kenward_roger` differentiates by, in the core's own columns of
+    /// the term: b_own = b + shift'b on the carrier.
+    #[getter]
+    fn entries(&self) -> Vec<(usize, usize, usize)> {
+        let lmm = &self.model.lmm;
+        let at = |c: &ranef_core::linear::Component| {
+            let slot = &lmm.moments.factors[c.factor].slots[c.slot];
+            (slot.term, c.row - slot.offset, c.col - slot.offset)
+        };
+        lmm.components.iter().map(at).collect()
+    }
+
+    /// Carrier and shifts of a term's columns.
+    fn shift(&self, term: usize) -> (Option<usize>, Vec<f64>) {
+        let slots = self.model.lmm.moments.factors.iter().flat_map(|f| &f.slots);
+        slots.into_iter().find(|s| s.term == term).map_or((None, vec![]), |s| (s.carrier, s.shift.clone()))
+    }
+
+    /// What Kenward and Roger's method takes from the model: slopes (m, p, p), bends (pairs, p, p), information (m, m),
+    /// and whether that is the expected one.
+    fn kenward_roger<'py>(
+        &mut self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+    ) -> PyResult<KenwardRoger<'py>> {
+        let theta = floats(&theta)?;
+        let model = &mut self.model;
+        let p = model.lmm.moments.p_total;
+        let c = theta.len();
+        let k = solve(py, &self.pool, || model.kenward_roger(theta))?;
+        let slopes = k.slopes.into_pyarray(py).reshape([c + 1, p, p])?;
+        let bends = k.bends.into_pyarray(py).reshape([c * (c + 1) / 2, p, p])?;
+        Ok((slopes, bends, matrix(py, k.information, c + 1)?, k.exact))
+    }
+
     /// Fit the same design to the columns of `y` (n x m, Fortran order) in parallel. The rows are handed in again.
     #[pyo3(signature = (y, fixed, terms, weights=None, offset=None, reml=true, options=None))]
     #[allow(clippy::too_many_arguments)]
@@ -439,6 +478,48 @@ impl Lmm {
             }
         }
         Ok(out)
+    }
+
+    /// The optimum by maximum likelihood from theta, as the centre of profiles. The model itself stays where it is.
+    fn profile_centre<'py>(
+        &self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let opts = self::options(options)?;
+        let theta = floats(&theta)?;
+        let model = &self.model;
+        let long = is_long(self.n(), self.flops());
+        let c = search(py, &self.pool, &opts.stop, long, || Linear::centre(model, theta, &opts))?;
+        profile::centre(py, c)
+    }
+
+    /// Curves of parameters; `targets` are values of |zeta|, true where exactly that value is wanted.
+    fn profile<'py>(
+        &self,
+        py: Python<'py>,
+        x: PyReadonlyArray1<'py, f64>,
+        deviance: f64,
+        hessian: PyReadonlyArray2<'py, f64>,
+        asked: Vec<profile::Asked>,
+        targets: Vec<(f64, bool)>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let size = self.model.theta_len() + 1;
+        let centre = profile::centre_from(&x, deviance, &hessian, vec![false; size])?;
+        let mut requests = vec![];
+        for a in &asked {
+            let outside = a.0 == "beta";
+            if outside && a.1.first().is_none_or(|j| !self.model.lmm.moments.kept.contains(j)) {
+                return Err(PyValueError::new_err("profile: there is no such coefficient"));
+            }
+            let hold = if outside { Hold::Outside } else { profile::hold(a, 0, size)? };
+            requests.push((Request::new(hold, &centre.x, a.3, a.4), outside.then(|| a.1[0])));
+        }
+        let (model, stop) = (&self.model, Stop::default());
+        let long = is_long(self.n(), 100.0 * self.flops());
+        let found = search(py, &self.pool, &stop, long, || Linear::curves(model, &centre, &requests, &targets, &stop))?;
+        profile::curves(py, found)
     }
 
     fn moments_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef.diagnose.accuracy import laplace_check, unavailable
 from ranef.diagnose.messages import Message
 from ranef.diagnose.residuals import residuals
 
 if TYPE_CHECKING:
+    from ranef.frame import GroupTerm
     from ranef.model import Fit
 
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 SMALL_CLUSTER = 4
 SURE = 1e-3
+ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
+CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
+FEW_ROWS = 20_000  # for which a note may take some milliseconds
 ALTERNATIVES = {
     "poisson": "'nbinom2', 'nbinom1' or a random effect for every row",
     "binomial": "'betabinomial' or a random effect for every row",
@@ -34,8 +39,14 @@ def separation_text(m: Fit) -> str:
     columns = ", ".join(m.separation)
     return (
         f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
-        f"and their standard errors have no meaning (the others have); collapse levels, or drop the columns"
+        f"and their standard errors have no meaning (the others have); a prior keeps them finite, "
+        f"prior={{'fixed': rf.prior.normal(0, 2.5)}}{_firth(m)}; or collapse levels, or drop the columns"
     )
+
+
+def _firth(m: Fit) -> str:
+    canonical = (m.distribution.entry.name, m.link) in (("binomial", "logit"), ("poisson", "log"))
+    return " or penalty='firth'" if canonical and not m.distribution.zero_inflation else ""
 
 
 def far_estimates(m: Fit) -> Iterator[Message]:
@@ -73,7 +84,7 @@ def dispersion(m: Fit) -> Iterator[Message]:
     """P31, P33: Pearson's chi-square far from its degrees of freedom, where the counts are large enough to tell."""
     if m.design is None or m.family not in ALTERNATIVES or m.distribution.zero_inflation or _row_effect(m):
         return
-    if not _telling(m):
+    if m.method == "pql" or not _telling(m):
         return
     from scipy.special import gammainc, gammaincc
 
@@ -109,18 +120,30 @@ def two_dispersions(m: Fit) -> Iterator[Message]:
 
 
 def small_clusters(m: Fit) -> Iterator[Message]:
-    """P37: Laplace's approximation with few binary rows a group."""
+    """P37: Laplace's approximation with few binary rows a group; measured where a few nodes can tell quickly."""
     design = m.design
     if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
         return
-    for term in design.terms:
-        size = float(np.median(np.bincount(term.codes, minlength=len(term.levels))))
-        if size <= SMALL_CLUSTER and len(term.levels) < design.n and m.task.quadrature == 1:
-            text = (
-                f"{term.label!r} has {size:g} binary rows a level (median): Laplace's approximation of its variance "
-                f"may be biased downwards"
-            )
-            yield Message("small_clusters", text, {"group": term.label, "median": size})
+    small = [(t, size) for t in design.terms if 0 < (size := _rows_a_level(m, t)) <= SMALL_CLUSTER]
+    if not small or m.task.quadrature != 1 or m.method == "pql":
+        return
+    term, size = small[0]
+    evidence = {"group": term.label, "median": size}
+    found = f"{term.label!r} has {size:g} binary rows a level (median)"
+    if unavailable(m) is None and m.nobs <= FEW_ROWS:
+        check = laplace_check(m, CHECK_NODES)
+        if check.matters:
+            shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
+            yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
+        return
+    text = f"{found}: Laplace's approximation of its variance may be biased downwards"
+    yield Message("small_clusters", text, evidence)
+
+
+def _rows_a_level(m: Fit, term: GroupTerm) -> float:
+    """Return the median number of rows of a level; 0 where every row is a level."""
+    alone = len(term.levels) >= m.nobs
+    return 0.0 if alone else float(np.median(np.bincount(term.codes, minlength=len(term.levels))))
 
 
 def covariance_heavy(m: Fit) -> Iterator[Message]:
@@ -157,7 +180,48 @@ def no_extra_zeros(m: Fit) -> Iterator[Message]:
         yield Message("no_extra_zeros", text, {"probability": float(np.exp(eta))})
 
 
+def quasi_likelihood(m: Fit) -> Iterator[Message]:
+    """P34, P36: penalised quasi-likelihood is no likelihood, and biased where the normal approximation is poor."""
+    if m.method != "pql":
+        return
+    text = "penalised quasi-likelihood is no likelihood: loglik, AIC and BIC are NaN, fits cannot be compared by them"
+    yield Message("no_likelihood", f"{text}; method='ml' has one", {})
+    if (why := _poorly_normal(m)) is not None:
+        text = f"PQL is biased towards 0 where {why[0]} (Breslow & Lin 1995): use Laplace's approximation or quadrature"
+        yield Message("pql_bias", text, why[1])
+    if _row_effect(m):
+        yield Message("pql_row_effect", "a random effect for every row is doubtful under PQL: use method='ml'", {})
+
+
+def pseudo_likelihood(m: Fit) -> Iterator[Message]:
+    """Weights of a survey: what the log-likelihood is good for."""
+    if not m.call.survey.values:
+        return
+    text = (
+        "with sampling weights the log-likelihood is a pseudo-log-likelihood: differences are not chi-square, AIC and "
+        "BIC do not compare models; standard errors are robust ones over "
+    )
+    top = min((t for t in m.layout.terms), key=lambda t: len(t.levels), default=None)
+    count = m.nobs if top is None else len(top.levels)
+    yield Message("pseudo_likelihood", f"{text}{count} {'rows' if top is None else top.label!r}", {"clusters": count})
+
+
+def _poorly_normal(m: Fit) -> tuple[str, dict[str, float]] | None:
+    """Return why the working response is far from normal."""
+    design = m.design
+    if design is None or m.family not in ("binomial", "poisson"):
+        return None
+    mu = m.fitted()
+    size = 1.0 if design.trials is None else design.trials
+    expected = float(np.median(mu if m.family == "poisson" else size * np.minimum(mu, 1 - mu)))
+    if expected >= ENOUGH:
+        return None
+    if m.family == "binomial" and design.trials is None:
+        return "outcomes are binary", {"expected": expected}
+    return f"expected counts are small (median {expected:.2g})", {"expected": expected}
+
+
 CHECKS = (
     separation, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters, covariance_heavy,
-    unstable_link, no_extra_zeros,
+    unstable_link, no_extra_zeros, quasi_likelihood, pseudo_likelihood,
 )  # fmt: skip

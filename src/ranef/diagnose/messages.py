@@ -49,9 +49,9 @@ def messages(m: Fit) -> tuple[Message, ...]:
     """All notes on a fit; of a slim fit those taken before its rows went."""
     if m.digest:
         return m.digest.messages
-    from ranef.diagnose import generalised
+    from ranef.diagnose import generalised, identified
 
-    return tuple(note for check in (*CHECKS, *generalised.CHECKS) for note in check(m))
+    return tuple(note for check in (*CHECKS, *generalised.CHECKS, *identified.CHECKS) for note in check(m))
 
 
 def rows_dropped(m: Fit) -> Iterator[Message]:

@@ -136,4 +136,7 @@ def residual_quantiles(m: Fit) -> Array:
     if m.digest:
         return m.digest.residual_quantiles
     found = residuals(m, "scaled")
-    return np.quantile(found[np.isfinite(found)], [0, 0.25, 0.5, 0.75, 1])
+    finite = found[np.isfinite(found)]
+    if not finite.size:  # a response without a variance, as Student's t with fewer than two degrees of freedom
+        return np.full(5, np.nan)
+    return np.quantile(finite, [0, 0.25, 0.5, 0.75, 1])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ranef.engines import laplace, linear
+from ranef.engines import constrained, laplace, linear, pql
 from ranef.engines.control import Control, make_control
 from ranef.engines.estimate import Certificate, Estimate, LaplaceEstimate, Outcome, Result
-from ranef.engines.task import Engine, Point, Task
+from ranef.engines.task import Engine, Point, Task, Wishes
 from ranef.families import Distribution
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "Point",
     "Result",
     "Task",
+    "Wishes",
     "engine_of",
     "is_linear",
     "layout_of",
@@ -47,7 +48,11 @@ def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], fre
 
 def engine_of(task: Task) -> Engine:
     """Return the engine that a task is for."""
-    return linear.ENGINE if task.linear else laplace.ENGINE
+    if task.method == "pql":
+        return pql.ENGINE
+    if task.linear:
+        return linear.ENGINE
+    return laplace.ENGINE if task.wishes is None else constrained.ENGINE
 
 
 def layout_of(design: Design, task: Task) -> list[tuple[str, tuple[str, ...]]]:

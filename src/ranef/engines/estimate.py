@@ -50,7 +50,7 @@ class Result(Protocol):
 
     @property
     def criterion(self) -> float:
-        """-2 log-likelihood or REML criterion."""
+        """-2 log-likelihood or REML criterion, with -2 log prior where there are priors."""
         ...
 
     @property
@@ -96,6 +96,11 @@ class Result(Protocol):
     @property
     def dropped(self) -> tuple[int, ...]:
         """Coefficients dropped as linearly dependent."""
+        ...
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Coefficients held at a value."""
         ...
 
     @property
@@ -220,6 +225,11 @@ class Estimate:
         return self.rank + len(self.theta) + 1
 
     @property
+    def held(self) -> tuple[int, ...]:
+        """Nothing is held here."""
+        return ()
+
+    @property
     def natural(self) -> tuple[tuple[int, str, int | None, float], ...]:
         """Linear models have no structures with parameters of their own."""
         return ()
@@ -293,6 +303,14 @@ class LaplaceEstimate:
         (of "cor": which lag), value.
     dropped, outcome, evaluations, iterations, gradient, decrease, curvature, multipliers, boundary, optimizer
         As in `Estimate`; the gradient is that over (beta, theta).
+    penalty : float
+        -2 log density of the priors.
+    parameters : int or None
+        Parameters estimated, where some are held or tied.
+    held : tuple of int
+        Coefficients held at a value.
+    held_spread : tuple of (int, str, int or None)
+        Covariance parameters held at a value: term, "sd", "cor" …, which one (of "cor": row + k column).
     """
 
     theta: Array
@@ -317,6 +335,10 @@ class LaplaceEstimate:
     boundary: tuple[tuple[int, str, int], ...]
     optimizer: str = "newton"
     natural: tuple[tuple[int, str, int | None, float], ...] = ()
+    penalty: float = 0.0
+    parameters: int | None = None
+    held: tuple[int, ...] = ()
+    held_spread: tuple[tuple[int, str, int | None], ...] = ()
 
     @property
     def tests(self) -> str:
@@ -325,13 +347,13 @@ class LaplaceEstimate:
 
     @property
     def criterion(self) -> float:
-        """-2 log-likelihood."""
-        return -2 * self.loglik
+        """-2 log-likelihood, with the penalty."""
+        return -2 * self.loglik + self.penalty
 
     @property
     def npar(self) -> int:
         """Parameters estimated: coefficients of all components and theta."""
-        return self.rank + len(self.theta)
+        return self.rank + len(self.theta) if self.parameters is None else self.parameters
 
     @property
     def vcov(self) -> Array:

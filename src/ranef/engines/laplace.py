@@ -7,18 +7,21 @@ mean's first; the thresholds of an ordinal family are shared between its two thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef import _core
-from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
-from ranef.engines.linear import sources, structure_error, theta_lower
+from ranef.engines import survey
+from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, frozen
+from ranef.engines.linear import LOOSE, canonical, sources, structure_error, theta_lower
+from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
-from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
+from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.frame.checks import check_levels, check_response
 from ranef.frame.design import Block, Component
@@ -158,12 +161,19 @@ def make_core(design: Design, task: Task) -> Any:
     """Hand the arrays of a design to the core."""
     if not hasattr(_core, "Glmm"):
         raise NotAvailableError(f"family={task.family.name!r} is not available in this version; it fits 'gaussian'")
-    parts, p = core_components(design, task.family)
+    return core_of(design, task, *core_components(design, task.family), term_sources(design.terms))
+
+
+def core_of(design: Design, task: Task, parts: Sequence[Any], p: int, terms: Sequence[Any]) -> Any:
+    """Hand the arrays of a design to the core, with these components of p coefficients and these terms."""
     y = np.ascontiguousarray(design.y)
     given = {"trials": design.trials, "censor": design.censor, "upper": design.upper}
     data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
-    terms = term_sources(design.terms)
-    return _core.Glmm(task.family.spec, parts, p, terms, data, design.frequencies, task.control.threads)
+    weights = survey.scaled(design) if design.sampling else survey.Scaled(design.frequencies, {})
+    core = _core.Glmm(task.family.spec, parts, p, terms, data, weights.rows, task.control.threads)
+    for term, values in weights.levels.items():
+        core.weigh(term, values.tolist())
+    return core
 
 
 def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
@@ -181,7 +191,10 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     check_method(design, task)
     try:
         core = make_core(design, task)
-        record = core.fit(start_of(task, design), task.quadrature, task.control.options, task.method)
+        if task.control.optimizer == "newton":
+            record = core.fit(start_of(task, design), task.quadrature, task.control.options, task.method)
+        else:
+            record = search_with(core, design, task)
     except ValueError as error:
         raise error if isinstance(error, RanefError) else DataError(str(error)) from error
     return core, from_core(record, core, design, task)
@@ -190,6 +203,67 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
 def again(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     """Fit another response."""
     return estimate(design, task)
+
+
+def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
+    """Fit the columns of `responses` (n, m) in parallel; plan, pattern and symbolic work are shared.
+
+    Raises
+    ------
+    NotAvailableError
+        For families whose thresholds depend on the response, and for weights of a survey.
+    """
+    if task.family.entry.ordinal or design.sampling:
+        what = f"family={task.family.name!r}" if task.family.entry.ordinal else "sampling_weights="
+        raise NotAvailableError(f"fit_many: {what} is not available for many responses; use m.refit(y) for each")
+    design = absorbed(design)
+    check(replace(design, y=None))
+    check_method(design, task)
+    core = _first_core(design, responses, task)
+    if isinstance(core, str):
+        return [core] * responses.shape[1]
+    start, control = task.control.start, task.control
+    found = core.refit(
+        np.asfortranarray(responses),
+        None if start is None else list(start),
+        task.quadrature,
+        control.options,
+        task.method,
+    )
+    return [
+        record if isinstance(record, str) else from_core(record, core, design, task, record["vcov"]) for record in found
+    ]
+
+
+def _first_core(design: Design, responses: Array, task: Task) -> Any:
+    """Return a core made with the first response that is legal, or why none is."""
+    why = ""
+    for y in responses.T:
+        try:
+            return make_core(replace(design, y=np.ascontiguousarray(y)), task)
+        except ValueError as error:
+            why = str(error)
+    return why
+
+
+def search_with(core: Any, design: Design, task: Task) -> Any:
+    """Return the core's record of the point that another optimiser finds over (beta, theta), for comparison."""
+    from ranef.engines.optimizers import minimise_joint
+
+    control = task.control
+    first = core.fit(start_of(task, design), task.quadrature, {"max_evaluations": 1}, task.method)
+    plain = [t for t in design.terms if t.structure not in PATTERNED]
+    own = theta_lower(plain)
+    lower = np.concatenate([own, np.full(core.ntheta - len(own), -np.inf)])
+    found = minimise_joint(core, first, lower, control, (task.quadrature, task.method))
+    theta = np.concatenate([canonical(found.theta[: len(own)], plain), found.theta[len(own) :]])
+    record = core.stand(found.beta.tolist(), theta.tolist(), task.quadrature, task.method)
+    gradient, spread = np.asarray(record["gradient"]), np.nan_to_num(core.vcov())
+    # A Newton step with the Hessian of the deviance, 2 V^-1, promises g'Vg / 4.
+    decrease = float(gradient @ spread @ gradient) / 4
+    outcome = "converged" if decrease < LOOSE else found.outcome
+    work = {"evaluations": found.evaluations, "iterations": found.iterations}
+    return {**record, **work, "outcome": outcome, "decrease": decrease}
 
 
 def absorbed(design: Design) -> Design:
@@ -227,15 +301,15 @@ def threshold_start(design: Design, family: Distribution) -> Array:
     return np.concatenate([np.zeros(sum(len(c.names) for c in design.components)), alpha])
 
 
-def from_core(record: Any, core: Any, design: Design, task: Task) -> LaplaceEstimate:
-    """Turn the core's record of a fit into an estimate."""
+def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = None) -> LaplaceEstimate:
+    """Turn the core's record of a fit into an estimate; `vcov` is that of (beta, theta), where it is known already."""
     beta = frozen(record["beta"])
     return LaplaceEstimate(
         theta=frozen(record["theta"]),
         loglik=float(record["loglik"]),
         reml=task.method == "reml",
         beta=beta,
-        joint=Deferred(core.vcov),
+        joint=Deferred(None, frozen(vcov)) if vcov is not None else Deferred(_spread(core, design)),
         sigma=sigma_of(beta, design, task.family),
         factors=tuple(map(frozen, record["lambda"])),
         modes=tuple(map(frozen, record["b"])),
@@ -252,7 +326,13 @@ def from_core(record: Any, core: Any, design: Design, task: Task) -> LaplaceEsti
         multipliers=tuple(record["multipliers"]),
         boundary=tuple(record["boundary"]),
         natural=tuple(record["natural"]),
+        optimizer=task.control.optimizer,
     )
+
+
+def _spread(core: Any, design: Design) -> Callable[[], Array]:
+    """Return what computes the covariance matrix of (beta, theta)."""
+    return partial(survey.sandwich, core, design) if design.sampling else core.vcov
 
 
 def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
@@ -273,17 +353,15 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 
 def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
-    groups = list(dict.fromkeys(t.label for t in design.terms))
     if task.quadrature > 1 and any(t.relation is not None for t in design.terms):
         raise OptionError(
             f"quadrature={task.quadrature} needs independent levels; with a relationship between them leave it out for "
             f"Laplace's approximation"
         )
-    if task.quadrature > 1 and len(groups) != 1:
-        raise OptionError(
-            f"quadrature={task.quadrature} needs random effects of exactly one grouping factor; this model has "
-            f"{', '.join(map(repr, groups)) or 'none'}: leave it out for Laplace's approximation"
-        )
+    if task.quadrature > 1:
+        check_quadrature(task.quadrature, design)
+    if design.sampling:
+        survey.check(design, task.quadrature)
 
 
 def check(design: Design) -> None:
@@ -304,7 +382,8 @@ def check(design: Design) -> None:
 
 def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
     """Variance of a linear predictor from the joint covariance of coefficients and random effects."""
-    blocks, _ = _numbered(point.fixed, point.first)
+    parts = ((point.fixed, point.first), *point.added)
+    blocks = [block for fixed, first in parts for block in _numbered(fixed, first)[0]]
     terms = [
         (t.codes, sources(only(t, point.component, point.n))) if on else None
         for t, on in zip(point.terms, which, strict=True)
@@ -368,4 +447,4 @@ def restore(saved: Remains, found: LaplaceEstimate, design: Any, task: Task) -> 
     return saved if design is None else Rebuilt(design, task, found)
 
 
-ENGINE = Engine("laplace", estimate, again, variance, save, restore)
+ENGINE = Engine("laplace", estimate, again, many, variance, save, restore)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines.control import Control
-from ranef.engines.estimate import Array, Estimate, from_core
+from ranef.engines.estimate import Array, Estimate, Result, from_core
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.frame import check_linear
@@ -107,6 +107,23 @@ def fit_again(design: Design, task: Task) -> tuple[Any, Estimate]:
     return core, solve(core, design, task.method == "reml", task.control)
 
 
+def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
+    """Fit the columns of `responses` (n, m) in parallel; cross-products and symbolic work are shared."""
+    reml, control = task.method == "reml", task.control
+    core = make_core(design, np.ascontiguousarray(responses[:, 0]), control.threads)
+    check_rank(core, design)
+    found = core.refit(
+        np.asfortranarray(responses),
+        sources(design.fixed),
+        term_sources(design.terms),
+        design.weights,
+        design.offset,
+        reml,
+        control.options,
+    )
+    return [record if isinstance(record, str) else from_core(record, core, reml) for record in found]
+
+
 def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
     """Variance of a linear predictor from the joint covariance of fixed and random effects."""
     return np.asarray(core.predict_var(sources(point.fixed), term_sources(point.terms), point.n, list(which)))
@@ -122,7 +139,7 @@ def restore(saved: bytes, found: Estimate, _design: Any, _task: Task) -> Any:
     return restored(saved, found)
 
 
-ENGINE = Engine("linear", fit_task, fit_again, variance, save, restore)
+ENGINE = Engine("linear", fit_task, fit_again, many, variance, save, restore)
 
 
 # ---- theta -----------------------------------------------------------------------------------------------------------

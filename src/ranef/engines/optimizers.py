@@ -17,6 +17,8 @@ SCIPY = ("Nelder-Mead", "Powell", "CG", "BFGS", "L-BFGS-B", "TNC", "SLSQP", "COB
 WITHOUT_GRADIENT = ("Nelder-Mead", "Powell", "COBYLA")
 WITHOUT_BOUNDS = ("CG", "BFGS")
 MAX_EVALUATIONS = 20_000
+LONGEST = 1e3  # unit of a parameter that the first point hardly identifies
+WORST = 1e12  # -2 log-likelihood where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,76 @@ class Found:
 
 def minimise(core: Any, reml: bool, control: Control, lower: Array) -> Found:
     """Minimise the profiled criterion over theta >= lower bounds with the optimiser that `control` names."""
-    package, method = control.optimizer.split(":", 1)
     start = np.where(np.isfinite(lower), 1.0, 0.0) if control.start is None else np.array(control.start)
-    objective = _Objective(core, reml)
-    run = _scipy if package == "scipy" else _nlopt
-    return run(method, objective, start, lower, control)
+    return _run(_Objective(core, reml), start, lower, control)
+
+
+@dataclass(frozen=True, slots=True)
+class JointFound:
+    """Where an optimiser over (beta, theta) stopped, and how."""
+
+    beta: Array
+    theta: Array
+    outcome: str
+    evaluations: int
+    iterations: int
+
+
+def minimise_joint(core: Any, first: Any, lower: Array, control: Control, method: tuple[int, str]) -> JointFound:
+    """Minimise -2 log-likelihood over (beta, theta), theta >= lower bounds, in standard errors from a first point.
+
+    Parameters
+    ----------
+    core : Glmm
+    first : record
+        Of the core, where to begin.
+    method : (int, str)
+        Quadrature and criterion.
+    """
+    beta, theta = np.asarray(first["beta"]), np.asarray(first["theta"])
+    kept: Any = np.flatnonzero(~np.isnan(beta))
+    core.adopt(np.nan_to_num(beta).tolist(), theta.tolist(), *method)
+    spread = np.sqrt(np.maximum(np.nan_to_num(np.diag(core.vcov())), 0.0))[
+        [*kept, *range(len(beta), len(beta) + len(theta))]
+    ]
+    unit = np.where(spread > 0, np.minimum(spread, LONGEST), 1.0)
+    objective = _JointObjective(core, beta, kept, unit)
+    bounds = np.concatenate([np.full(len(kept), -np.inf), lower]) / unit
+    found = _run(objective, np.concatenate([beta[kept], theta]) / unit, bounds, control)
+    at = objective.point(found.theta)
+    return JointFound(*at, found.outcome, found.evaluations, found.iterations)
+
+
+def _run(objective: Any, start: Array, lower: Array, control: Control) -> Found:
+    package, method = control.optimizer.split(":", 1)
+    return (_scipy if package == "scipy" else _nlopt)(method, objective, start, lower, control)
+
+
+class _JointObjective:
+    """-2 log-likelihood and its gradient in scaled (beta, theta), counting evaluations; infinite where undefined."""
+
+    def __init__(self, core: Any, beta: Array, kept: Any, unit: Array) -> None:
+        self.core, self.kept, self.unit, self.count = core, kept, unit, 0
+        self.beta = np.nan_to_num(beta)
+
+    def point(self, par: Array) -> tuple[Array, Array]:
+        beta, values = self.beta.copy(), par * self.unit
+        beta[self.kept] = values[: len(self.kept)]
+        return beta, values[len(self.kept) :]
+
+    def __call__(self, par: Array) -> tuple[float, Array]:
+        self.count += 1
+        beta, theta = self.point(par)
+        try:
+            at = self.core.evaluate(beta.tolist(), theta.tolist())
+        except ValueError:
+            return WORST, np.zeros_like(par)
+        slope = np.asarray(at["gradient"])
+        own = np.concatenate([slope[self.kept], slope[len(beta) :]])
+        return -2 * float(at["loglik"]), -2 * own * self.unit
+
+    def value(self, par: Array) -> float:
+        return self(par)[0]
 
 
 class _Objective:
@@ -53,7 +120,7 @@ class _Objective:
         return self(theta)[0]
 
 
-def _scipy(method: str, objective: _Objective, start: Array, lower: Array, control: Control) -> Found:
+def _scipy(method: str, objective: Any, start: Array, lower: Array, control: Control) -> Found:
     from scipy import optimize
 
     if method not in SCIPY:
@@ -93,7 +160,7 @@ def _scipy_options(method: str, control: Control) -> tuple[dict[str, float], dic
     return tolerances[method], {names.get(method, "maxiter"): limit}
 
 
-def _nlopt(method: str, objective: _Objective, start: Array, lower: Array, control: Control) -> Found:
+def _nlopt(method: str, objective: Any, start: Array, lower: Array, control: Control) -> Found:
     nlopt = _import_nlopt()
     if not hasattr(nlopt, method):
         raise OptionError(f"control: nlopt has no algorithm {method!r}; for example 'nlopt:LN_BOBYQA'")
@@ -108,7 +175,7 @@ def _nlopt(method: str, objective: _Objective, start: Array, lower: Array, contr
     return Found(theta, "max_evaluations" if stopped else "stalled", objective.count, objective.count)
 
 
-def _nlopt_objective(objective: _Objective) -> Callable[[Array, Array], float]:
+def _nlopt_objective(objective: Any) -> Callable[[Array, Array], float]:
     def call(theta: Array, gradient: Array) -> float:
         value, slope = objective(theta)
         if gradient.size:

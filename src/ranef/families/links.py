@@ -35,6 +35,12 @@ class Link:
     legal: str
 
 
+def _exp(x: Any) -> Any:
+    """Return exp(x), infinite where it overflows: a parameter that ran to its limit is no accident of arithmetic."""
+    with np.errstate(over="ignore"):
+        return np.exp(x)
+
+
 def _expit(x: Any) -> Any:
     from scipy.special import expit
 
@@ -73,21 +79,21 @@ LINKS: dict[str, Link] = {
     link.name: link
     for link in (
         Link("identity", np.asarray, np.asarray, _one, "any"),
-        Link("log", np.log, np.exp, np.exp, "positive"),
+        Link("log", np.log, _exp, _exp, "positive"),
         Link("logit", _logit, _expit, lambda x: _expit(x) * _expit(-np.asarray(x)), "unit"),
         Link("probit", _ndtri, _ndtr, _density, "unit"),
         Link(
             "cloglog",
             lambda p: np.log(-np.log1p(-np.asarray(p))),
-            lambda x: -np.expm1(-np.exp(x)),
-            lambda x: np.exp(x - np.exp(x)),
+            lambda x: -np.expm1(-_exp(x)),
+            lambda x: _exp(x - _exp(x)),
             "unit",
         ),
         Link(
             "loglog",
             lambda p: -np.log(-np.log(p)),
-            lambda x: np.exp(-np.exp(-np.asarray(x))),
-            lambda x: np.exp(-np.asarray(x) - np.exp(-np.asarray(x))),
+            lambda x: _exp(-_exp(-np.asarray(x))),
+            lambda x: _exp(-np.asarray(x) - _exp(-np.asarray(x))),
             "unit",
         ),
         Link(

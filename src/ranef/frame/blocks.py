@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -40,15 +40,30 @@ Variables = Mapping[str, Variable]
 
 @dataclass(frozen=True)
 class TermPlan:
-    """A term with the coding of its factors: `full` is True where a factor has a column for every level."""
+    """A term with the coding of its factors: `full` is True where a factor has a column for every level.
+
+    `columns` and `blocks` are how many it has; 0 as long as nobody has counted.
+    """
 
     factors: tuple[Factor, ...]
     full: tuple[bool, ...]
+    columns: int = 0
+    blocks: int = 0
 
 
 def blocks_of(plans: Sequence[TermPlan], variables: Variables) -> tuple[Block, ...]:
     """Return the blocks of some terms, in order."""
     return tuple(block for plan in plans for block in _term_blocks(plan, variables))
+
+
+def counted(plans: Sequence[TermPlan], variables: Variables) -> tuple[tuple[TermPlan, ...], tuple[Block, ...]]:
+    """Return the plans with their numbers of columns and blocks, and the blocks."""
+    made = [_term_blocks(plan, variables) for plan in plans]
+    sized = [
+        replace(plan, columns=sum(len(b.names) for b in blocks), blocks=len(blocks))
+        for plan, blocks in zip(plans, made, strict=True)
+    ]
+    return tuple(sized), tuple(block for blocks in made for block in blocks)
 
 
 def _term_blocks(plan: TermPlan, variables: Variables) -> list[Block]:

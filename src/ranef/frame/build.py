@@ -11,9 +11,9 @@ import numpy as np
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
 from ranef.formula.terms import factors_of
-from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of
+from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted
 from ranef.frame.coding import Coding, full_codings, read_coding
-from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels
+from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling
 from ranef.frame.evaluate import Categories, Censored, Evaluator
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
@@ -44,6 +44,8 @@ def build(
     frequencies: Any = None,
     cov: Mapping[str, Any] | None = None,
     precision: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    scaling: str | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -74,6 +76,8 @@ def build(
         covariance between its levels.
     precision : dict, optional
         Grouping factor -> precision between its levels, see `ranef.frame.relations`.
+    sampling, scaling : dict and str, optional
+        Weights of a survey by what they belong to ("row" or a grouping factor), and how they are scaled.
 
     Returns
     -------
@@ -93,17 +97,19 @@ def build(
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
     frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies)
-    frame.mask([column for column in sides.values() if column is not None], missing)
+    drawn = _sides(table, **(sampling or {}))
+    frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
     frame.contrasts(contrasts or {})
-    fixed = _without_intercept(frame.plans(formula.fixed), outcome)
+    fixed, blocks = counted(_without_intercept(frame.plans(formula.fixed), outcome), frame.variables)
     parts = [replace(p, fixed=frame.plans(p.formula.fixed)) if p.formula is not None else p for p in parts]
     owners = (formula, *(part.formula for part in parts))
     written = [(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars]
     names = ("mean", *(part.name for part in parts))
     bars = tuple(joined([frame.bar_plan(*one) for one in same], names) for same in by_name(written))
-    blocks = blocks_of(fixed, frame.variables)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
-    others = tuple(frame.component(part, design.n) for part in parts)
+    parts, others = frame.components(parts, design.n)
+    if drawn:
+        design = replace(design, sampling=frame.sampling(drawn, scaling))
     spec = Spec(
         formula,
         fixed,
@@ -322,10 +328,16 @@ class _Frame:
         value = self.values[factor.label]
         return not self.is_factor(factor.label) and not (isinstance(value, Matrix) and len(value.columns) > 1)
 
-    def component(self, part: Part, n: int) -> Component:
+    def components(self, parts: Sequence[Part], n: int) -> tuple[list[Part], tuple[Component, ...]]:
+        """Return the parts with their terms counted, and their columns."""
+        made = [self.component(part, n) for part in parts]
+        return [part for part, _ in made], tuple(component for _, component in made)
+
+    def component(self, part: Part, n: int) -> tuple[Part, Component]:
         if part.formula is None:
-            return Component(part.name, (), np.full(n, part.constant, np.float64))
-        return Component(part.name, blocks_of(part.fixed, self.variables), self.offsets(part.formula, None))
+            return part, Component(part.name, (), np.full(n, part.constant, np.float64))
+        fixed, blocks = counted(part.fixed, self.variables)
+        return replace(part, fixed=fixed), Component(part.name, blocks, self.offsets(part.formula, None))
 
     # ------------------------------------------------------------ the result
 
@@ -351,7 +363,7 @@ class _Frame:
             table.n,
             self.dropped,
             table.kind,
-            trials=None if found is None else found.trials,
+            trials=self.sizes(sides["trials"]) if found is None else found.trials,
             categories=() if found is None else found.categories,
             frequencies=self.weights(sides["frequencies"]),
             censor=None if found is None else found.censor,
@@ -361,13 +373,21 @@ class _Frame:
     def response(self, formula: Formula, trials: Column | None, outcome: Outcome) -> Response | None:
         if formula.lhs is None:
             return None
-        sizes = None if trials is None or trials.x is None else self.keep(trials.x)
+        sizes = self.sizes(trials)
         value = self.values[formula.lhs.label]
         return read_response(Given(value, formula.response or "", outcome, self.keep, self.rows, sizes))
+
+    def sizes(self, trials: Column | None) -> Array | None:
+        return None if trials is None or trials.x is None else self.keep(trials.x)
 
     def offsets(self, formula: Formula, given: Column | None) -> Array | None:
         values = [*(self.values[f.label] for f in formula.offset_factors), *([] if given is None else [given])]
         return total_of([number_of(value, "offset", self.keep) for value in values])
+
+    def sampling(self, given: Mapping[str, Column | None], scaling: str | None) -> Sampling:
+        values = {name: self.weights(column) for name, column in given.items()}
+        rows = values.pop("row", None)
+        return Sampling(rows, {name: value for name, value in values.items() if value is not None}, scaling)
 
     def weights(self, column: Column | None) -> Array | None:
         if column is None or column.x is None:

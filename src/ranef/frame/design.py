@@ -187,6 +187,25 @@ class Component:
         return tuple(name for block in self.fixed for name in block.names)
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Inverse probabilities of selection in a survey, as they were given.
+
+    Parameters
+    ----------
+    rows : ndarray of float64, shape (n,), or None
+        Of the rows, given that their groups were selected.
+    groups : dict
+        Grouping factor -> (n,) array, constant within its levels.
+    scaling : str or None
+        How weights below the top are scaled: "size", "effective" or None.
+    """
+
+    rows: Array | None
+    groups: dict[str, Array]
+    scaling: str | None
+
+
 @dataclass(frozen=True)
 class Design:
     """Arrays of a model, all of the same n rows.
@@ -223,6 +242,8 @@ class Design:
         0: y was observed, -1: the response lies below y, 1: above, 2: in (y, upper].
     upper : ndarray of float64 or None
         Upper ends of intervals.
+    sampling : Sampling or None
+        Weights of a survey.
     """
 
     n: int
@@ -242,6 +263,7 @@ class Design:
     frequencies: Array | None = None
     censor: Array | None = None
     upper: Array | None = None
+    sampling: Sampling | None = None
 
     @property
     def components(self) -> tuple[Component, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
-from ranef.inference.satterthwaite import LOCK, covariance
+from ranef.inference.ddf.satterthwaite import LOCK, covariance
 from ranef.inference.varcorr import Covariance, Parameter, has_residual
 
 if TYPE_CHECKING:
@@ -24,17 +24,32 @@ if TYPE_CHECKING:
 def std_errors(m: Fit) -> Array:
     """Return standard errors in the order of `tidy("ran_pars")`: sds, then correlations, of each term; then sigma.
 
-    NaN for every parameter of a term whose covariance is singular: on the boundary the likelihood has no quadratic
-    top in them, so there is no standard error. The others hold with that term kept where it is. Parameters of
-    structures have theirs too, but for the correlations of Toeplitz ones.
+    NaN for what is held, and for every parameter of a term whose covariance is singular: on the boundary the likelihood
+    has no quadratic top in them, so there is no standard error. The others hold with that term kept where it is.
+    Parameters of structures have theirs too, but for the correlations of Toeplitz ones.
     """
     slopes = jacobian(m)
     spread = parameter_covariance(m)
-    found = np.sqrt(np.einsum("ri,ij,rj->r", slopes, spread, slopes))
-    if m.task.linear:
+    found = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", slopes, spread, slopes), 0.0))
+    if isinstance(m.estimate, Estimate):
         return found
+    if isinstance(m.estimate, LaplaceEstimate) and m.estimate.held_spread:
+        found[[i for i, key in enumerate(row_keys(m)) if key in m.estimate.held_spread]] = np.nan
     # The dispersion is a coefficient there: its error is in the table of coefficients, on the scale of its link.
     return np.append(found[:-1], [np.nan] * has_residual(m.varcorr()))
+
+
+def row_keys(m: Fit) -> list[tuple[int, str, int | None]]:
+    """Return (term, name, which) of the rows of `tidy("ran_pars")`, sigma apart, as the core numbers parameters."""
+    out: list[tuple[int, str, int | None]] = []
+    for t, term in enumerate(m.varcorr().values()):
+        k = len(term.names)
+        if term.structured:
+            out += [(t, name, at) for owner, name, at, _ in m.estimate.natural if owner == t]
+            continue
+        out += [(t, "sd", i if k > 1 else None) for i in range(k)]
+        out += [(t, "cor", i + j * k) for i, j in term.pairs]
+    return out
 
 
 def parameter_covariance(m: Fit) -> Array:

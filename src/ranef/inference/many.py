@@ -10,13 +10,13 @@ import narwhals.stable.v2 as nw
 import numpy as np
 
 from ranef.call import build_call, make_call
-from ranef.engines import Estimate, linear
-from ranef.engines.estimate import Array, from_core
+from ranef.engines import Result, engine_of, linear
+from ranef.engines.estimate import Array
+from ranef.engines.parameters import unique
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
 from ranef.inference.frames import to_frame
-from ranef.inference.varcorr import unique
-from ranef.model import design_of, fit, layout_of
+from ranef.model import Layout, design_of, fit, layout_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -71,14 +71,14 @@ class ManyFits:
     ----------
     responses : tuple of str
         Names, in the order given.
-    estimates : tuple of Estimate or None
+    estimates : tuple of Estimate, LaplaceEstimate or None
         None where the fit failed.
     failures : dict
         Response -> why it failed (missing values, constant, not converged).
     """
 
     responses: tuple[str, ...]
-    estimates: tuple[Estimate | None, ...]
+    estimates: tuple[Result | None, ...]
     failures: Mapping[str, str]
     fixed: tuple[str, ...]
     random: tuple[str, ...]
@@ -100,7 +100,7 @@ class ManyFits:
         return to_frame(_glance_columns(self), self.kind)
 
     def tidy(self) -> Any:
-        """One row per response and fixed effect: `response, term, estimate, std_error, statistic`."""
+        """One row per response and coefficient: `response, term, estimate, std_error, statistic`."""
         return to_frame(_tidy_columns(self), self.kind)
 
     def ran_pars(self) -> Any:
@@ -118,7 +118,8 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     data : data frame or dict
         The predictors and groups.
     Y : (n, m) array, data frame or dict of columns
-        One column per response, one row per row of `data`.
+        One column per response, one row per row of `data`: numbers as `simulate` gives them (proportions where there
+        are trials).
     **arguments
         As for `fit`.
 
@@ -128,19 +129,25 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
         Tables per response; a response that cannot be fitted is counted and named in `failures`.
     """
     call = make_call(one_sided(formula, arguments.get("env")), **arguments)
-    if not call.linear:
-        raise NotAvailableError("fit_many: many responses at once are available for linear models only in this version")
     _, design = build_call(call, data)
+    task = call.task(design)
+    engine = engine_of(task)
     names, responses = columns_of(Y, design.n_input)
     responses = responses if design.rows is None else responses[design.rows]
-    linear.check(design, call.control)
+    if task.linear:
+        linear.check(design, call.control)
     failures = unusable(names, responses)
     good = [j for j, name in enumerate(names) if name not in failures]
-    found = dict(zip([names[j] for j in good], _solve(design, responses[:, good], call), strict=True))
+    solved = engine.many(design, responses[:, good], task) if good else []
+    found = dict(zip([names[j] for j in good], solved, strict=True))
     failures |= {name: why for name, e in found.items() if (why := _why_failed(e))}
-    estimates = tuple(e if isinstance(e := found.get(name), Estimate) else None for name in names)
-    layout = layout_of(design, call.task(design))
-    return ManyFits(names, estimates, failures, layout.fixed, _sd_names(layout.terms), layout.kind)
+    estimates = tuple(None if isinstance(e := found.get(name), str) else e for name in names)
+    layout = layout_of(design, task)
+    return ManyFits(names, estimates, failures, _fixed_names(layout), _sd_names(layout.terms), layout.kind)
+
+
+def _fixed_names(layout: Layout) -> tuple[str, ...]:
+    return tuple(n if c.name == "mean" else f"{c.name}.{n}" for c in layout.components for n in c.names)
 
 
 def one_sided(formula: Any, env: Any = None) -> Any:
@@ -175,32 +182,14 @@ def unusable(names: Sequence[str], responses: Array) -> dict[str, str]:
     return out | {names[j]: "constant response" for j in np.flatnonzero(constant).tolist()}
 
 
-def _why_failed(found: Estimate | str) -> str | None:
+def _why_failed(found: Result | str) -> str | None:
     if isinstance(found, str):
         return found
     return None if found.outcome == "converged" else f"not converged: {found.outcome}"
 
 
-def _solve(design: Any, responses: Array, call: Any) -> list[Estimate | str]:
-    if not responses.shape[1]:
-        return []
-    reml, control = call.method == "reml", call.control
-    core = linear.make_core(design, np.ascontiguousarray(responses[:, 0]), control.threads)
-    linear.check_rank(core, design)
-    found = core.refit(
-        np.asfortranarray(responses),
-        linear.sources(design.fixed),
-        linear.term_sources(design.terms),
-        design.weights,
-        design.offset,
-        reml,
-        control.options,
-    )
-    return [record if isinstance(record, str) else from_core(record, core, reml) for record in found]
-
-
 def _sd_names(terms: Any) -> tuple[str, ...]:
-    labels = unique([t.label for t in terms])
+    labels = unique([t.key for t in terms])
     return tuple(f"sd__{name} | {g}" for g, t in zip(labels, terms, strict=True) for name in t.names)
 
 
@@ -244,5 +233,5 @@ def _sd_columns(fits: ManyFits) -> dict[str, Any]:
     return {"response": list(fits.responses), **named, "sigma": _figure(fits, lambda e: e.sigma)}
 
 
-def _sds(estimate: Estimate) -> Array:
+def _sds(estimate: Result) -> Array:
     return np.concatenate([np.empty(0), *(np.sqrt(np.diag(c)) for c in estimate.covariances)])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
+from ranef.engines.parameters import unique
 from ranef.inference.frames import to_frame
-from ranef.inference.varcorr import unique
 
 if TYPE_CHECKING:
     from ranef.model import Fit

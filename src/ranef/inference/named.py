@@ -128,6 +128,10 @@ def names_of(m: Fit, component: str) -> tuple[tuple[str, ...], slice]:
 def vcov(m: Fit, component: str, kind: str) -> Any:
     """Covariance matrix of the coefficients of a component."""
     names, at = names_of(m, component)
-    if kind != "model":
-        raise NotAvailableError(f"vcov: kind={kind!r} is not available in this version; use 'model'")
-    return named_matrix(names, m.estimate.vcov[at, at], m.layout.kind)
+    if kind == "model":
+        return named_matrix(names, m.estimate.vcov[at, at], m.layout.kind)
+    from ranef.inference.ddf import METHODS, method_of
+
+    if str(kind).lower() not in ("kenward-roger", "kr"):
+        raise NotAvailableError(f"vcov: kind={kind!r} is not available in this version; use 'model' or 'kenward-roger'")
+    return named_matrix(names, method_of(m, METHODS["kenward-roger"].name).vcov(m)[at, at], m.layout.kind)

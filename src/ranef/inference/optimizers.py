@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines import Estimate, linear
+from ranef.engines import Result
 from ranef.errors import NotAvailableError
 from ranef.inference.frames import to_frame
 from ranef.inference.many import _sd_names, _sds
+from ranef.inference.named import names_of
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ def all_fit(m: Fit, optimizers: Sequence[str] | None = None) -> Any:
     -------
     data frame
         One row per optimiser: `optimizer, outcome, criterion, excess` (over the smallest criterion found),
-        `evaluations, seconds`, then every fixed effect, standard deviation and sigma.
+        `evaluations, seconds`, then every fixed effect (of all components), standard deviation and sigma.
     """
-    if not m.task.linear:
-        raise NotAvailableError("all_fit: other optimisers are available for linear models only in this version")
+    if m.method == "pql":
+        raise NotAvailableError("all_fit: penalised quasi-likelihood has no criterion that optimisers could share")
+    if m.task.wishes is not None:
+        raise NotAvailableError("all_fit: held, tied and penalised parameters have ranef's own optimiser only")
     names = optimizers or (*OPTIMIZERS, *(NLOPT if find_spec("nlopt") else ()))
     timed = [_timed(m, name) for name in names]
     best = min(e.criterion for e, _ in timed)
@@ -55,15 +58,15 @@ def all_fit(m: Fit, optimizers: Sequence[str] | None = None) -> Any:
     return to_frame({**columns, **_estimates(m, [e for e, _ in timed])}, m.layout.kind)
 
 
-def _timed(m: Fit, optimizer: str) -> tuple[Estimate, float]:
-    design, control = design_of(m, "all_fit"), replace(m.call.control, optimizer=optimizer, start=None)
-    core = linear.make_core(design, threads=control.threads)
+def _timed(m: Fit, optimizer: str) -> tuple[Result, float]:
+    design = design_of(m, "all_fit")
+    task = replace(m.task, control=replace(m.call.control, optimizer=optimizer, start=None))
     started = time.perf_counter()
-    found = linear.solve(core, design, m.method == "reml", control)
+    found = m.engine.again(design, task)[1]
     return found, time.perf_counter() - started
 
 
-def _estimates(m: Fit, found: list[Estimate]) -> dict[str, Any]:
-    names = (*m.layout.fixed, *_sd_names(m.layout.terms), "sigma")
+def _estimates(m: Fit, found: list[Result]) -> dict[str, Any]:
+    names = (*names_of(m, "all")[0], *_sd_names(m.layout.terms), "sigma")
     rows = np.array([[*e.beta, *_sds(e), e.sigma] for e in found])
     return dict(zip(names, rows.T.copy(), strict=True))

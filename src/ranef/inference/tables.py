@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.errors import ArgumentError, OptionError, nearest
+from ranef.inference.ddf import method_of
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import Covariance, has_residual
-from ranef.inference.wald import p_value, quantile
+from ranef.inference.wald import METHODS, p_value, quantile
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -22,28 +23,57 @@ NUMBERS = ("estimate", "std_error", "statistic", "df", "p_value", "conf_low", "c
 Columns = dict[str, Any]
 
 
-def tidy(m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str) -> Any:
+def tidy(
+    m: Fit,
+    effects: str | Sequence[str],
+    conf_int: bool,
+    conf_level: float,
+    method: str,
+    ddf: Any = None,
+    options: Columns | None = None,
+) -> Any:
     """Estimates as a frame, see `Fit.tidy`."""
-    return to_frame(tidy_columns(m, effects, conf_int, conf_level, method), m.layout.kind)
+    return to_frame(tidy_columns(m, effects, conf_int, conf_level, method, ddf, options), m.layout.kind)
 
 
-def tidy_columns(m: Fit, effects: str | Sequence[str], conf_int: bool, conf_level: float, method: str) -> Columns:
+def tidy_columns(
+    m: Fit,
+    effects: str | Sequence[str],
+    conf_int: bool,
+    conf_level: float,
+    method: str,
+    ddf: Any = None,
+    options: Columns | None = None,
+) -> Columns:
     """Return the columns of `tidy`."""
-    _check_method(method)
+    if method not in METHODS:
+        raise OptionError(f"tidy: method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
+    if options and (method == "wald" or not conf_int):
+        raise ArgumentError(f"tidy has no argument {next(iter(options))!r} (but for conf_int=True by profile or boot)")
     asked = [effects] if isinstance(effects, str) else list(effects)
     for effect in asked:
         if effect not in BUILDERS:
             raise OptionError(f"tidy: effects={effect!r} is unknown; {nearest(effect, BUILDERS)}")
-    parts = [BUILDERS[effect](m, conf_level if conf_int else None) for effect in asked]
+    level = conf_level if conf_int else None
+    parts = [fixed(m, level, ddf) if effect == "fixed" else BUILDERS[effect](m, level) for effect in asked]
+    if conf_int and method != "wald":
+        ends = _ends(m, asked, conf_level, method, options or {})
+        parts = [{**part, **end} for part, end in zip(parts, ends, strict=True)]
     names = (*TEXT, *NUMBERS) if conf_int else (*TEXT, *NUMBERS[:-2])
     return {name: _stacked([_column(part, name) for part in parts], name in TEXT) for name in names}
 
 
-def _check_method(method: str) -> None:
-    if method in ("profile", "boot"):
-        raise NotAvailableError(f"tidy: method={method!r} intervals are not available in this version; use 'wald'")
-    if method != "wald":
-        raise OptionError(f"tidy: method={method!r} is unknown; known: 'wald'")
+def _ends(m: Fit, asked: list[str], level: float, method: str, options: Columns) -> list[Columns]:
+    """Interval ends by profile or bootstrap of each kind of effects."""
+    from ranef.inference.confint import intervals, refuse_modes
+    from ranef.inference.parameters import parameters
+
+    for effect in asked:
+        refuse_modes(effect, f"tidy: method={method!r}")
+    known = [p for effect in asked for p in parameters(m) if p.effect == effect]
+    low, high, _ = intervals(m, known, level, method, options)
+    mine = [[i for i, p in enumerate(known) if p.effect == effect] for effect in asked]
+    return [{"conf_low": low[at], "conf_high": high[at]} for at in mine]
 
 
 def _column(part: Columns, name: str) -> Any:
@@ -65,10 +95,12 @@ def _interval(estimate: Array, std_error: Array, df: Array | float, level: float
     return {"conf_low": estimate - half, "conf_high": estimate + half}
 
 
-def fixed(m: Fit, level: float | None = None) -> Columns:
+def fixed(m: Fit, level: float | None = None, ddf: Any = None) -> Columns:
     """Return the coefficients of all components with t or z tests."""
-    beta, df = m.estimate.beta, m.ddf
-    std_error = np.sqrt(np.diag(m.estimate.vcov))
+    beta, method = m.estimate.beta, method_of(m, ddf)
+    df = m.ddf if ddf is None else np.where(np.isnan(beta), np.nan, method.rows(m, np.eye(len(beta))))
+    std_error = np.sqrt(np.diag(method.vcov(m)))
+    std_error[list(m.estimate.held)] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error
     return {
@@ -84,12 +116,15 @@ def fixed(m: Fit, level: float | None = None) -> Columns:
     }
 
 
-def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wald intervals are not made for these)
+def ran_pars(m: Fit, level: float | None = None) -> Columns:
     """Return standard deviations `sd__x` and correlations `cor__x.y` of each term, and `sd__Observation`.
 
     A covariance structure has a row for each of its own parameters: `sd`, `cor`, `rate`, `range`.
-    Their standard errors are those of `inference.deltas`: NaN for a term whose covariance is singular.
+    Their standard errors are those of `inference.deltas`: NaN for a term whose covariance is singular. Wald intervals
+    are made on the log and Fisher's z scales, see `inference.confint`.
     """
+    from ranef.inference.confint import wald_random
+
     found = m.varcorr()
     rows = [row for key, term in found.items() for row in _ran_par_rows(key, term)]
     if has_residual(found):
@@ -101,6 +136,7 @@ def ran_pars(m: Fit, level: float | None = None) -> Columns:  # noqa: ARG001 (Wa
         "term": [r[1] for r in rows],
         "estimate": np.array([r[2] for r in rows]),
         "std_error": std_errors(m),
+        **({} if level is None else dict(zip(("conf_low", "conf_high"), wald_random(m, level), strict=True))),
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
+from ranef.engines.parameters import unique
 from ranef.errors import UnknownColumnError, nearest
 from ranef.inference.frames import to_frame
 
@@ -96,7 +97,8 @@ class VarCorr(Mapping[str, Covariance]):
     terms : tuple of Covariance
         In the order of the formula.
     sigma : float
-        Residual standard deviation of a gaussian model; NaN where there is none, or none that is one number.
+        Residual standard deviation of a gaussian model, or of the working response of a quasi-likelihood fit; NaN
+        where there is none, or none that is one number.
     """
 
     keys_: tuple[str, ...]
@@ -130,7 +132,7 @@ def varcorr(m: Fit) -> VarCorr:
     """Return the random effects' covariances of a fit."""
     covariances = zip(m.layout.terms, m.estimate.covariances, strict=True)
     found = tuple(_covariance(info, cov, _parameters(m, t)) for t, (info, cov) in enumerate(covariances))
-    sigma = m.sigma if m.distribution.is_gaussian_identity else float("nan")
+    sigma = m.sigma if m.distribution.is_gaussian_identity or m.method == "pql" else float("nan")
     return VarCorr(unique([info.key for info in m.layout.terms]), found, sigma, m.layout.kind)
 
 
@@ -165,11 +167,6 @@ def _covariance(info: GroupInfo, cov: Array, parameters: tuple[Parameter, ...]) 
         corr = np.clip(cov / np.outer(sd, sd), -1, 1)
     np.fill_diagonal(corr, 1.0)
     return Covariance(info.label, info.names, info.structure, sd, corr, cov, info.component, parameters)
-
-
-def unique(labels: list[str]) -> tuple[str, ...]:
-    """Labels made unique: a label seen k times before gets ".k"."""
-    return tuple(f"{g}.{n}" if (n := labels[:i].count(g)) else g for i, g in enumerate(labels))
 
 
 def rows(vc: VarCorr) -> list[tuple[str, str | None, str | None, float, float]]:

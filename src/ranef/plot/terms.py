@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ranef.engines.parameters import unique
 from ranef.errors import DataError, OptionError, nearest
-from ranef.inference.varcorr import unique
 
 if TYPE_CHECKING:
     from ranef.model import Fit

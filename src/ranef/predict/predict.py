@@ -18,6 +18,7 @@ from ranef.families.distribution import MEANS
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
 from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
+from ranef.predict.joint import covariance, has_slopes, mean_slopes
 from ranef.predict.rows import (
     Rows,
     aligned,
@@ -57,7 +58,8 @@ class Question:
         For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
         A missing group counts as an unknown level: NaN under "error".
     interval : None | "confidence" | "prediction"
-        For what is predicted given the included random effects (made on the link scale and transformed), or for a new
+        For what is predicted given the included random effects (made on the link scale and transformed; where several
+        predictors join, by the delta method on the scale of the mean's link), or for a new
         observation of a linear model (adds sigma^2 / w and the variance of the random effects not included).
     level : float
         Coverage.
@@ -136,12 +138,15 @@ class Target:
         The function of that linear predictor and its derivative.
     of : callable
         The function of (eta, data).
+    slopes : callable or None
+        Its derivatives in every linear predictor, (n, K); None where they are not known.
     """
 
     component: int | None
     value: Callable[[Array], Array]
     slope: Callable[[Array], Array]
     of: Callable[[Array, Data], Array]
+    slopes: Callable[[Array, Data], Array] | None = None
 
 
 def target_of(m: Fit, q: Question) -> Target:
@@ -159,7 +164,9 @@ def target_of(m: Fit, q: Question) -> Target:
         return Target(family.parameters.index(name), link.inverse, link.slope, lambda eta, _: eta)
     link = family.link_of("mean")
     alone = family.plain_mean and q.re != "integrate"
-    return Target(0 if alone else None, link.inverse, link.slope, answers.mean)
+    known = has_slopes(family) and q.re != "integrate"
+    slopes = (lambda eta, data: mean_slopes(family, eta, data)) if known else None
+    return Target(0 if alone else None, link.inverse, link.slope, answers.mean, slopes)
 
 
 def _is_identity(m: Fit) -> bool:
@@ -189,7 +196,8 @@ def check(m: Fit, q: Question) -> None:
 def _check_interval(m: Fit, q: Question) -> None:
     if not (q.interval or q.std_error):
         return
-    if target_of(m, q).component is None:
+    target = target_of(m, q)
+    if target.component is None and target.slopes is None:
         raise NotAvailableError(
             f"predict: standard errors of type={q.type!r} with re={q.re!r}, which joins several linear predictors, "
             f"are not available in this version; ask for {' or '.join(map(repr, ('link', *m.distribution.parameters)))}"
@@ -312,7 +320,9 @@ def _draw_codes(unseen: Unseen) -> Any:
 def _with_errors(
     m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array, blank: Any
 ) -> Any:
-    component = target.component or 0
+    if target.component is None:
+        return _with_joint_errors(m, rows, which, q, target, estimate, blank)
+    component = target.component
     eta, error = linear_predictor(m, rows, which, component), np.sqrt(variance(m, rows, which, component))
     columns = {"estimate": estimate, "std_error": blanked(np.abs(target.slope(eta)) * error, blank)}
     if q.interval is not None:
@@ -320,6 +330,25 @@ def _with_errors(
         df = m.df_residual if not m.layout.terms and m.estimate.tests == "t" else np.inf
         half = quantile(q.level, df) * spread
         ends = np.sort([target.value(eta - half), target.value(eta + half)], axis=0)
+        columns |= {"conf_low": blanked(ends[0], blank), "conf_high": blanked(ends[1], blank)}
+    return to_frame(columns, m.layout.kind)
+
+
+def _with_joint_errors(
+    m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array, blank: Any
+) -> Any:
+    """Delta method over all predictors; intervals are made on the scale of the mean's link."""
+    assert target.slopes is not None
+    terms = [rows.terms.get(t, _absent(info, rows.n)) for t, info in enumerate(m.layout.terms)]
+    slopes = target.slopes(predictors(m, rows, which), rows.data)
+    error = np.sqrt(np.einsum("ij,ijk,ik->i", slopes, covariance(m, rows, terms, which), slopes))
+    columns = {"estimate": estimate, "std_error": blanked(error, blank)}
+    if q.interval is not None:
+        link = m.distribution.link_of("mean")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            eta = np.asarray(link.forward(estimate), dtype=float)
+            half = quantile(q.level) * error / np.abs(link.slope(eta))
+        ends = np.sort([link.inverse(eta - half), link.inverse(eta + half)], axis=0)
         columns |= {"conf_low": blanked(ends[0], blank), "conf_high": blanked(ends[1], blank)}
     return to_frame(columns, m.layout.kind)
 

@@ -13,6 +13,7 @@ from ranef import _core
 from ranef.engines.estimate import Array
 from ranef.engines.laplace import absorbed, threshold_matrix
 from ranef.engines.linear import sources, term_sources
+from ranef.engines.pql import dispersion_predictor
 from ranef.errors import OptionError
 from ranef.families import Data, Law, law_of
 from ranef.frame.design import Component, matrix, part_of
@@ -116,6 +117,8 @@ def predictors(m: Fit, rows: Rows, which: Sequence[bool]) -> Array:
     columns = [linear_predictor(m, rows, which, k) for k in range(len(rows.components))]
     if m.task.linear:
         columns.append(residual_predictor(m, rows))
+    elif m.method == "pql" and len(m.distribution.parameters) > 1:
+        columns.append(np.full(rows.n, dispersion_predictor(m.distribution, m.sigma)))
     return np.column_stack(columns)
 
 

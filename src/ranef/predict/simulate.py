@@ -9,7 +9,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines.estimate import Array
 from ranef.engines.linear import term_sources
-from ranef.errors import OptionError
+from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import part_of
 from ranef.predict.rows import Rows, fitted_design, law, predictors, terms_of
 
@@ -36,6 +36,11 @@ def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
         raise OptionError(f"simulate: re={re!r} is unknown; use 'new' or 'conditional'")
     if not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"simulate: n={n!r} must be a positive whole number")
+    if m.method == "pql" and "dispersion" not in m.distribution.parameters:
+        raise NotAvailableError(
+            f"simulate: quasi-likelihood has a dispersion (sigma = {m.sigma:.3g}) that no {m.family} distribution has; "
+            f"fit by method='ml', or with a family that has a dispersion"
+        )
     rows, rng, answers = fitted_design(m, "simulate"), np.random.default_rng(seed), law(m)
     fixed = predictors(m, rows, [re == "conditional"] * len(rows.terms))
     out = np.empty((rows.n, n), order="F")

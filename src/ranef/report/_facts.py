@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.families import ZERO
+from ranef.inference.ddf import Method, method_of
 from ranef.inference.tables import fixed as fixed_effects
 from ranef.inference.varcorr import Covariance, VarCorr, has_residual
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
@@ -24,7 +25,7 @@ MAX_INLINE = 6
 #: Messages whose content stands elsewhere in the summary.
 SHOWN = ("rows_dropped", "columns_dropped", "not_converged", "boundary")
 APPROXIMATIONS = {1: "Laplace approximation", 0: "joint modes"}
-METHODS = {"reml": "REML", "ml": "maximum likelihood"}
+METHODS = {"reml": "REML", "ml": "maximum likelihood", "pql": "penalised quasi-likelihood"}
 FRAMES = {"pyarrow": "pyarrow table", "dict": "dict of arrays"}
 
 
@@ -47,10 +48,12 @@ class Summary:
     notes: tuple[str, ...]
 
 
-def gather(m: Fit, correlation: bool = False) -> Summary:
+def gather(m: Fit, correlation: bool = False, ddf: str | None = None) -> Summary:
     """Return the summary of a fit."""
+    method = method_of(m, ddf)
+    found = fixed_effects(m, ddf=ddf)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
-    fixed_parts = [_fixed(m, c) for c in parts]
+    fixed_parts = [_fixed(m, c, found, method) for c in parts]
     sections = [_criterion(m), _residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
@@ -63,10 +66,20 @@ def gather(m: Fit, correlation: bool = False) -> Summary:
 def _title(m: Fit) -> str:
     mixed = "mixed " if m.layout.terms else ""
     if m.task.linear:
-        return f"Linear {mixed}model fit by {METHODS[m.method]}"
+        return f"Linear {mixed}model fit by {_method(m)}"
+    if m.method == "pql":
+        return f"Generalised linear mixed model fit by {METHODS[m.method]}"
     how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive Gauss-Hermite quadrature, {m.task.quadrature} nodes")
     kind = "Cumulative link" if m.distribution.entry.ordinal else "Generalised linear"
-    return f"{kind} {mixed}model fit by {METHODS[m.method]}" + (f" ({how})" if m.layout.terms else "")
+    return f"{kind} {mixed}model fit by {_method(m)}" + (f" ({how})" if m.layout.terms else "")
+
+
+def _method(m: Fit) -> str:
+    if m.call.survey.values:
+        return "pseudo-maximum likelihood"
+    if not m.call.has_priors:
+        return "penalised maximum likelihood" if m.call.penalty else METHODS[m.method]
+    return "REML with priors" if m.method == "reml" else "maximum a posteriori"
 
 
 def _head(m: Fit) -> tuple[tuple[str, str], ...]:
@@ -76,7 +89,27 @@ def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     lines += [] if offset is None else [("Offset", _named(offset))]
     counts = m.call.frequency_weights
     lines += [] if counts is None else [("Weights", f"frequency weights {_named(counts)}")]
-    return tuple(lines)
+    return (*lines, *_survey(m), *_wishes(m))
+
+
+def _wishes(m: Fit) -> list[tuple[str, str]]:
+    """Return what was asked of parameters: values, ties, priors."""
+    call = m.call
+    held = ", ".join(f"{name} = {value:g}" for name, value in call.wanted.items())
+    tied = ", ".join(" = ".join(group) for group in call.equal or ())
+    priors = [f"{name} ~ {prior}" for name, prior in call.priors.items() if prior.of != "any"]
+    priors += ["fixed effects ~ Jeffreys (Firth's penalty)"] if call.penalty else []
+    return [(label, text) for label, text in (("Held", held), ("Tied", tied), ("Priors", "; ".join(priors))) if text]
+
+
+def _survey(m: Fit) -> list[tuple[str, str]]:
+    """Return the weights of a survey, where there are any."""
+    given = m.call.survey
+    if not given.values:
+        return []
+    named = ", ".join(f"{_named(value)} of {name!r}" for name, value in given.values.items())
+    scaling = f" (scaled to {given.scaling})" if given.scaling else ""
+    return [("Weights", f"sampling weights {named}{scaling}; standard errors are robust")]
 
 
 def _family(m: Fit) -> list[tuple[str, str]]:
@@ -152,6 +185,8 @@ def _certificate(m: Fit) -> str:
         return "Estimates in closed form."
     if not c.holds:
         return f"NOT CONVERGED: {c.outcome.value} (gradient {c.gradient:.1e}, {work})."
+    if m.method == "pql":
+        return f"The working model reproduces its linear predictor after {count(c.iterations, 'iteration')}."
     left = f"remaining decrease {abs(c.decrease):.1e}"
     return f"Optimum certified: gradient {c.gradient:.1e}, {left}, {work}."
 
@@ -165,10 +200,14 @@ def _messages(m: Fit) -> list[str]:
 
 
 def _criterion(m: Fit) -> Section:
+    if m.method == "pql":
+        return Section("", Table(("sigma", "df.resid"), ((general(m.sigma), f"{m.df_residual}"),), left=0))
     names = ("AIC", "BIC", "logLik", "-2*log(L)", "df.resid")
-    cells = (*(fixed(v, 1) for v in (m.aic, m.bic, m.loglik, m.criterion)), f"{m.df_residual}")
+    cells = (*(fixed(v, 1) for v in (m.aic, m.bic, m.loglik, -2 * m.loglik)), f"{m.df_residual}")
     if m.method == "reml":
-        names, cells = ("REML criterion", "df.resid"), (fixed(m.criterion, 3), f"{m.df_residual}")
+        names, cells = ("REML criterion", "df.resid"), (fixed(-2 * m.loglik, 3), f"{m.df_residual}")
+    if m.call.has_priors or m.call.penalty:
+        names, cells = (*names, "penalised"), (*cells, fixed(m.criterion, 1))
     return Section("", Table(names, (cells,), left=0))
 
 
@@ -276,22 +315,31 @@ def _fixed_correlation(m: Fit) -> Section:
     return _correlation("Correlation of fixed effects", names, cov / np.outer(sd, sd))
 
 
-def _fixed(m: Fit, component: ComponentInfo) -> Section:
-    found = fixed_effects(m)
-    at, test = component.at, m.estimate.tests
+def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: Method) -> Section:
+    at = component.at
+    test = method.letter if component.name == "mean" or m.estimate.tests == "t" else "z"
     cells = [
         found["term"][at],
-        *_with_errors(found["estimate"][at], found["std_error"][at]),
+        *_with_errors(found["estimate"][at], found["std_error"][at], _is_held(m, component)),
         *([degrees(found["df"][at])] if test == "t" else []),
         aligned(found["statistic"][at], places=3),
         p_values(found["p_value"][at]),
     ]
     heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
-    return Section(_fixed_title(m, component), columns(heads, cells), _lost_columns(m, component))
+    return Section(_fixed_title(m, component, method), columns(heads, cells), _lost_columns(m, component))
 
 
-def _with_errors(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
+def _is_held(m: Fit, component: ComponentInfo) -> list[bool]:
+    return [component.first + j in m.estimate.held for j in range(len(component.names))]
+
+
+def _with_errors(estimate: Array, error: Array, held: Sequence[bool]) -> tuple[list[str], list[str]]:
     """Format estimates to the precision that their standard errors call for."""
+    found = _formatted(estimate, error)
+    return found[0], ["held" if h else cell for h, cell in zip(held, found[1], strict=True)]
+
+
+def _formatted(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
     shown = aligned(error)
     places = {len(cell.partition(".")[2]) for cell in shown if cell not in ("NaN", "Inf")}
     if len(places) == 1 and not any("e" in cell for cell in shown):
@@ -299,14 +347,17 @@ def _with_errors(estimate: Array, error: Array) -> tuple[list[str], list[str]]:
     return [general(v) for v in estimate], shown
 
 
-def _fixed_title(m: Fit, component: ComponentInfo) -> str:
+def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
     if component.name == "threshold":
         return "Thresholds"
     if m.estimate.tests == "z":
         alone = len(m.layout.components) == 1 or m.distribution.entry.ordinal
-        of = "" if alone else f" ({_words(component.name)}, {m.distribution.link_of(component.name).name} link)"
-        return f"Fixed effects{of}"
-    return "Fixed effects (t tests" + (", Satterthwaite's degrees of freedom)" if m.layout.terms else ")")
+        of = "" if alone else f"{_words(component.name)}, {m.distribution.link_of(component.name).name} link"
+        how = f"t tests, {method.title}, approximate" if method.title and component.name == "mean" else ""
+        inside = "; ".join(filter(None, (of, how)))
+        return f"Fixed effects ({inside})" if inside else "Fixed effects"
+    how = f", {method.title})" if m.layout.terms and method.title else ")"
+    return f"Fixed effects ({method.letter} tests{how}"
 
 
 def _lost_columns(m: Fit, component: ComponentInfo) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Text(str):
         return str(self)
 
 
-def summary_text(m: Fit, correlation: bool = False) -> Text:
+def summary_text(m: Fit, correlation: bool = False, ddf: str | None = None) -> Text:
     """Return the summary of a fit as text.
 
     Parameters
@@ -29,6 +29,8 @@ def summary_text(m: Fit, correlation: bool = False) -> Text:
         A fitted linear mixed model.
     correlation : bool
         Whether to add the correlations of the fixed effects.
+    ddf : str, optional
+        Degrees of freedom, as in `Fit.tidy`.
 
     Returns
     -------
@@ -37,10 +39,10 @@ def summary_text(m: Fit, correlation: bool = False) -> Text:
         standard deviations and correlations of the random effects, fixed effects with standard errors and t tests, the
         certificate of the optimum, and the messages of the fit.
     """
-    return Text(_text.render(gather(m, correlation)))
+    return Text(_text.render(gather(m, correlation, ddf)))
 
 
-def summary_html(m: Fit, correlation: bool = False) -> str:
+def summary_html(m: Fit, correlation: bool = False, ddf: str | None = None) -> str:
     """Return the summary of a fit as a self-contained piece of HTML; every text in it is escaped.
 
     Parameters
@@ -49,5 +51,7 @@ def summary_html(m: Fit, correlation: bool = False) -> str:
         A fitted linear mixed model.
     correlation : bool
         Whether to add the correlations of the fixed effects.
+    ddf : str, optional
+        Degrees of freedom, as in `Fit.tidy`.
     """
-    return _html.render(gather(m, correlation))
+    return _html.render(gather(m, correlation, ddf))

@@ -29,6 +29,12 @@ krmod <- function(big, small) { k <- pbkrtest::KRmodcomp(big, small); s <- pbkrt
 anova_rows <- function(a) trows(as.data.frame(a), "model")
 emm_rows <- function(e) rows(as.data.frame(summary(e, infer = TRUE)))
 cs_rows <- function(m, type, cluster = NULL) { ct <- if (is.null(cluster)) clubSandwich::coef_test(m, vcov = type) else clubSandwich::coef_test(m, vcov = type, cluster = cluster); d <- as.data.frame(ct); names(d) <- sub("^p_.*", "p", sub("^df_.*", "df", names(d))); rows(d) }
+#@ post_cake_emmeans
+golden("post_cake_emmeans", {
+  d <- load_data("cake"); f <- angle ~ recipe * temperature + (1 | recipe:replicate); m <- fitm(f, d)
+  e <- emmeans(m, ~recipe, lmer.df = "kenward-roger"); e2 <- emmeans(m, ~temperature | recipe, lmer.df = "kenward-roger"); es <- emmeans(m, ~recipe, lmer.df = "satterthwaite"); ea <- emmeans(m, ~recipe, lmer.df = "asymptotic")
+  base("cake: estimated marginal means", "cake", f, "REML", list(recipe_kr = emm_rows(e), recipe_satterthwaite = emm_rows(es), recipe_asymptotic = emm_rows(ea), temperature_by_recipe_kr = emm_rows(e2), pairs_tukey_kr = emm_rows(pairs(e)), pairs_none = emm_rows(pairs(e, adjust = "none")), pairs_holm = emm_rows(pairs(e, adjust = "holm")), pairs_sidak = emm_rows(pairs(e, adjust = "sidak")), poly_temperature = emm_rows(contrast(emmeans(m, ~temperature, lmer.df = "kenward-roger"), "poly")), eff = emm_rows(contrast(e, "eff")), joint_tests = rows(as.data.frame(joint_tests(m, lmer.df = "kenward-roger")))))
+})
 #@ post_machines_tests
 golden("post_machines_tests", {
   d <- load_data("Machines"); f <- score ~ Machine + (Machine | Worker); mT <- fitT(f, d); m <- fitm(f, d); e <- emmeans(m, ~Machine, lmer.df = "kenward-roger"); mn <- fitT(score ~ Machine + (1 | Worker) + (1 | Worker:Machine), d)
@@ -73,4 +79,20 @@ golden("post_pbib_kr", {
 golden("post_predict_crossed", {
   d <- load_data("sim_crossed"); f <- y ~ x1 + f + offset(off) + (1 | a) + (1 | b); m <- fitm(f, d); nd <- data.frame(x1 = c(0, 1, -1, .5), f = factor(c("lo", "mid", "hi", "hi"), levels = c("lo", "mid", "hi")), off = c(0, 1, .5, 2), a = c("A01", "A02", "ZZ", "A05"), b = c("B01", "ZZ", "ZZ", "B18"))
   base("sim_crossed: predictions with offset, new levels in some factors", "sim_crossed", f, "REML", list(newdata = rows(nd), re_form_NA = vec(predict(m, nd, re.form = NA)), re_form_NULL = vec(predict(m, nd, allow.new.levels = TRUE)), re_form_a = vec(predict(m, nd, re.form = ~(1 | a), allow.new.levels = TRUE)), na_row = { n2 <- nd; n2$x1[1] <- NA; vec(predict(m, n2, re.form = NA)) }))
+})
+#@ post_sleepstudy_diagnostics
+golden("post_sleepstudy_diagnostics", {
+  d <- load_data("sleepstudy"); f <- Reaction ~ Days + (Days | Subject); m <- fitm(f, d); inf <- influence(m, groups = "Subject"); io <- influence(m)
+  rp <- rePCA(m); r2 <- performance::r2_nakagawa(m); ic <- performance::icc(m); ca <- cAIC4::cAIC(m); ml <- fitm(f, d, FALSE)
+  lt <- HLMdiag::leverage(m, level = 1); 
+  base("sleepstudy: diagnostics", "sleepstudy", f, "REML", list(hatvalues = vec(hatvalues(m)), sum_hatvalues = sum(hatvalues(m)), hlmdiag_leverage = rows(head(as.data.frame(lt), 20)),
+    cooks_subject = trows(data.frame(cooks = cooks.distance(inf)), "Subject"), dfbeta_subject = trows(as.data.frame(dfbeta(inf)), "Subject"), dfbetas_subject = trows(as.data.frame(dfbetas(inf)), "Subject"), cooks_obs = vec(cooks.distance(io)[1:20]), rstudent = NULL, scaled_resid = hd(residuals(m, scaled = TRUE), 20),
+    rePCA = list(sdev = vec(rp$Subject$sdev), rotation = mat(rp$Subject$rotation)), isSingular = isSingular(m), r2_marginal = unname(r2$R2_marginal), r2_conditional = unname(r2$R2_conditional), mumin_r2 = { x <- MuMIn::r.squaredGLMM(m); list(marginal = x[1, 1], conditional = x[1, 2]) }, icc_adjusted = ic$ICC_adjusted, icc_unadjusted = ic$ICC_unadjusted,
+    cAIC = list(conditional_loglik = ca$loglikelihood, df = ca$df, caic = ca$caic), cAIC_ml = { c2 <- cAIC4::cAIC(ml); list(conditional_loglik = c2$loglikelihood, df = c2$df, caic = c2$caic) }))
+})
+#@ post_dyestuff_profile
+golden("post_dyestuff_profile", {
+  d <- load_data("Dyestuff"); f <- Yield ~ 1 + (1 | Batch); m <- fitm(f, d, FALSE); mr <- fitm(f, d); set.seed(101); e <- RLRsim::exactRLRT(mr, nsim = 10000)
+  p <- profile(lme4::lmer(Yield ~ 1 + (1 | Batch), d, REML = FALSE), signames = FALSE); pd <- as.data.frame(p); pd <- pd[order(pd$.par, pd$.focal), c(".par", ".zeta", ".focal")]
+  base("Dyestuff: profile zeta values and intervals", "Dyestuff", f, "ML", list(profile_ml = prof_ci(m), profile_99 = prof_ci(m, .99), zeta = rows(pd), exactRLRT = list(statistic = unname(e$statistic), p = e$p.value, nsim = 10000, seed = 101), simulate_note = "zeta: signed square root of the deviance difference at .focal"))
 })

@@ -50,8 +50,8 @@ fn dobinski(n: f64) -> f64 {
     }
     let top = term(mode.round().max(1.0));
     let mut sum = 0.0;
-    let ln_step = around_mode(mode, sd, 1.0, term, |_, t| sum += (t - top).exp());
-    top + f64::ln(sum) + ln_step - 1.0
+    around_mode(mode, sd, 1.0, term, |_, t, w| sum += w * (t - top).exp());
+    top + f64::ln(sum) - 1.0
 }
 
 impl Density for Bell {
@@ -144,18 +144,25 @@ struct Cumulants {
     slope: f64,
 }
 
-/// Terms of a log-concave series around its mode, `f(index, log term)`; far from 0 and wide, every h-th is enough:
-/// the trapezoidal rule is exact to exp(-2 pi^2 (sd/h)^2).
-fn around_mode(mode: f64, sd: f64, first: f64, term: impl Fn(f64) -> f64, mut f: impl FnMut(f64, f64)) -> f64 {
-    let step = if sd >= 6.0 && mode - 14.0 * sd > first { (sd / 2.0).floor() } else { 1.0 };
+/// A series wider than this that begins inside its bulk is integrated instead of added up.
+const WIDE: f64 = 30.0;
+
+/// Terms of a log-concave series around its mode, `f(index, log term, weight)`; far from its first index and wide, every
+/// h-th is enough: the trapezoidal rule is exact to exp(-2 pi^2 (sd/h)^2).
+fn around_mode(mode: f64, sd: f64, first: f64, term: impl Fn(f64) -> f64, mut f: impl FnMut(f64, f64, f64)) {
+    let far = mode - 14.0 * sd > first;
+    if sd > WIDE && !far {
+        return integrated(mode, sd, first, term, f);
+    }
+    let step = if sd >= 6.0 && far { (sd / 2.0).floor() } else { 1.0 };
     let centre = mode.round().max(first);
     let top = term(centre);
-    f(centre, top);
+    f(centre, top, step);
     let mut j = centre + step;
     for _ in 0..2_000_000u32 {
         let t = term(j);
-        f(j, t);
-        if !(t > top - 42.0) {
+        f(j, t, step);
+        if !(t > top - SMALL) {
             break;
         }
         j += step;
@@ -163,13 +170,78 @@ fn around_mode(mode: f64, sd: f64, first: f64, term: impl Fn(f64) -> f64, mut f:
     j = centre - step;
     while j >= first {
         let t = term(j);
-        f(j, t);
-        if !(t > top - 42.0) {
+        f(j, t, step);
+        if !(t > top - SMALL) {
             break;
         }
         j -= step;
     }
-    step.ln()
+}
+
+/// Logarithm of the share at which a term is none.
+const SMALL: f64 = 42.0;
+/// Gregory's weights of the differences 0 ... 6 at the lower end: sum over j >= a = integral from a + these.
+const GREGORY: [f64; 7] =
+    [1.0 / 2.0, -1.0 / 12.0, 1.0 / 24.0, -19.0 / 720.0, 3.0 / 160.0, -863.0 / 60480.0, 275.0 / 24192.0];
+
+/// The same by 32 single terms, Gregory's end correction and Gauss-Legendre panels that double up to one sd.
+fn integrated(mode: f64, sd: f64, first: f64, term: impl Fn(f64) -> f64, mut f: impl FnMut(f64, f64, f64)) {
+    let a = first + 32.0;
+    let mut single = |j: f64, w: f64| f(j, term(j), w);
+    (0..32).for_each(|j| single(first + j as f64, 1.0));
+    for (j, w) in end_weights().iter().enumerate() {
+        single(a + j as f64, *w);
+    }
+    let top = term(mode.max(first));
+    let (mut low, mut last) = (a, f64::INFINITY);
+    while low <= mode || last > top - SMALL {
+        let half = 0.5 * (low - first).min(sd);
+        for &(x, w) in legendre() {
+            let j = low + half * (1.0 + x);
+            last = term(j);
+            f(j, last, w * half);
+        }
+        low += 2.0 * half;
+    }
+}
+
+/// Gregory's corrections as weights of the terms at a, a + 1 ...
+fn end_weights() -> &'static [f64; 7] {
+    static WEIGHTS: OnceLock<[f64; 7]> = OnceLock::new();
+    WEIGHTS.get_or_init(|| {
+        let mut out = [0.0; 7];
+        for (k, c) in GREGORY.iter().enumerate() {
+            let mut binomial = 1.0;
+            for j in (0..=k).rev() {
+                out[j] += c * binomial * if (k - j) % 2 == 0 { 1.0 } else { -1.0 };
+                binomial *= j as f64 / (k - j + 1) as f64;
+            }
+        }
+        out
+    })
+}
+
+/// Nodes and weights of the Gauss-Legendre rule with 16 points on (-1, 1), in ascending order.
+fn legendre() -> &'static [(f64, f64)] {
+    const N: usize = 16;
+    static RULE: OnceLock<Vec<(f64, f64)>> = OnceLock::new();
+    RULE.get_or_init(|| {
+        let node = |i: usize| {
+            let mut x = -(std::f64::consts::PI * (i as f64 + 0.75) / (N as f64 + 0.5)).cos();
+            let mut slope = 0.0;
+            for _ in 0..20 {
+                let (mut p, mut before) = (1.0, 0.0);
+                for k in 0..N {
+                    let k = k as f64;
+                    (p, before) = (((2.0 * k + 1.0) * x * p - k * before) / (k + 1.0), p);
+                }
+                slope = N as f64 * (before - x * p) / (1.0 - x * x);
+                x -= p / slope;
+            }
+            (x, 2.0 / ((1.0 - x * x) * slope * slope))
+        };
+        (0..N).map(node).collect()
+    })
 }
 
 /// The series at (log lambda, nu): log Z, mean, variance.
@@ -179,14 +251,14 @@ fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
     let top = term(mode.round());
     let centre = mode.round();
     let (mut s0, mut s1, mut s2) = (0.0, 0.0, 0.0);
-    let ln_step = around_mode(mode, (mode / nu).sqrt(), 0.0, term, |j, t| {
-        let (w, d) = ((t - top).exp(), j - centre);
+    around_mode(mode, (mode / nu).sqrt(), 0.0, term, |j, t, w| {
+        let (w, d) = (w * (t - top).exp(), j - centre);
         s0 += w;
         s1 += w * d;
         s2 += w * d * d;
     });
     let m = s1 / s0;
-    (top + f64::ln(s0) + ln_step, centre + m, s2 / s0 - m * m)
+    (top + f64::ln(s0), centre + m, s2 / s0 - m * m)
 }
 
 /// Whether the series starts at 0 and has a tail of some 10^5 terms: spread far beyond any count that is modelled so.
@@ -240,15 +312,15 @@ fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
     let mode = (ln_lambda / nu).exp();
     // Mean of b first, then central moments.
     let (mut s0, mut sb) = (0.0, 0.0);
-    around_mode(mode, sd, 0.0, term, |j, t| {
-        let w = (t - ln_z).exp();
+    around_mode(mode, sd, 0.0, term, |j, t, w| {
+        let w = w * (t - ln_z).exp();
         s0 += w;
         sb += w * statistic(j);
     });
     let b0 = sb / s0;
     let mut m = [[0.0; 5]; 5];
-    around_mode(mode, sd, 0.0, term, |j, t| {
-        let w = (t - ln_z).exp() / s0;
+    around_mode(mode, sd, 0.0, term, |j, t, w| {
+        let w = w * (t - ln_z).exp() / s0;
         let (d, b) = (j - mean, statistic(j) - b0);
         let (d2, b2) = (d * d, b * b);
         let powers = [[1.0, b, b2, b2 * b], [d, d * b, d * b2, d * b2 * b], [d2, d2 * b, d2 * b2, 0.0]];

@@ -3,13 +3,15 @@
 use crate::dense;
 use crate::design::{Block, Codes};
 use crate::error::shape;
-use crate::family::Family;
+use crate::family::{Family, Link};
 use crate::optimise::{self, Boundary, Options, Outcome};
 use crate::structure::Natural;
 use crate::CoreError;
 
+use super::constraint::Constraint;
 use super::laplace::{Engine, Point};
 use super::patterns;
+use super::penalty::{Item, Over, Target};
 use super::rows::{Fixed, GlmmRows};
 use super::search;
 use super::start;
@@ -36,6 +38,8 @@ pub enum Method {
 #[derive(Clone, Debug)]
 pub struct GlmmReport {
     pub loglik: f64,
+    /// -2 log-likelihood with the penalty.
+    pub criterion: f64,
     /// NaN at dropped columns.
     pub beta: Vec<f64>,
     /// Lower triangles of Lambda_t, Sigma_t = Lambda_t Lambda_t'; then the parameters of patterned terms.
@@ -56,27 +60,28 @@ pub struct GlmmReport {
     pub boundary: Vec<Boundary>,
 }
 
-/// Log-likelihood and its gradient in (beta, theta).
+/// Log-likelihood, penalised log-likelihood and the gradient of the latter in (beta, theta).
 #[derive(Clone, Debug)]
 pub struct GlmmEvaluation {
     pub loglik: f64,
+    pub penalised: f64,
     pub gradient: Vec<f64>,
 }
 
 /// d deviance / d beta and / d theta (internal coordinates), / d Sigma by factor, / d pattern parameters, and the
 /// coefficients at the mode.
-struct Gradient {
-    beta: Vec<f64>,
-    theta: Vec<f64>,
-    sigma: Vec<Vec<f64>>,
-    shape: Vec<f64>,
-    mode: Vec<f64>,
+pub(super) struct Gradient {
+    pub(super) beta: Vec<f64>,
+    pub(super) theta: Vec<f64>,
+    pub(super) sigma: Vec<Vec<f64>>,
+    pub(super) shape: Vec<f64>,
+    pub(super) mode: Vec<f64>,
 }
 
 /// A model whose pattern is known; the rows are handed in with every call.
 pub struct Glmm {
     pub engine: Engine,
-    at: Option<Point>,
+    pub(super) at: Option<Point>,
 }
 
 impl Glmm {
@@ -95,6 +100,57 @@ impl Glmm {
 
     pub fn dropped(&self) -> &[usize] {
         &self.engine.plan.dropped
+    }
+
+    /// Penalise by priors (their coefficients numbered as the user's), and by Jeffreys' if asked.
+    pub fn penalise(&mut self, priors: Vec<Item>, jeffreys: bool) -> Result<(), CoreError> {
+        let (p, m) = (self.engine.plan.p_total, patterns::length(&self.engine.patterns));
+        for item in &priors {
+            let over = matches!(item.over, Over::Coefficient(j) if j >= p);
+            let legal = match &item.target {
+                Target::Coefficients(list) => list.iter().all(|&j| j < p && !self.dropped().contains(&j)),
+                Target::LogCoefficient(j, _) => *j < p,
+                Target::LogParameter(j, _) => *j < m,
+                Target::Term(t) => self.engine.patterns.iter().any(|p| p.term == *t),
+            };
+            if over || !legal {
+                return shape("a prior of a parameter that the model does not have");
+            }
+        }
+        self.engine.priors = priors;
+        self.engine.jeffreys = jeffreys;
+        Ok(())
+    }
+
+    /// Hold pattern parameters at natural values and tie others; from now on, for fit and covariance.
+    pub fn constrain(&mut self, held: &[(usize, f64)], tied: Vec<Vec<usize>>) -> Result<(), CoreError> {
+        let patterns = &self.engine.patterns;
+        if tied.iter().flatten().any(|&i| i >= patterns::length(patterns)) {
+            return shape("a tie of a parameter that the model does not have");
+        }
+        let mut inner = vec![];
+        for &(i, value) in held {
+            let own = |p: &&patterns::Patterned| (p.first..p.first + p.pattern.parameters()).contains(&i);
+            match patterns.iter().find(own).and_then(|p| p.pattern.unconstrained(i - p.first, value)) {
+                Some(v) => inner.push((i, v)),
+                None => return shape(format!("a parameter cannot be held at {value}")),
+            }
+        }
+        self.engine.constraint = Constraint { held: inner, tied };
+        Ok(())
+    }
+
+    /// d vech(Lambda) / d parameters of every patterned term: (term, k (k + 1) / 2 rows column-major).
+    pub fn factor_jacobians(&self) -> Result<Vec<(usize, Vec<f64>)>, CoreError> {
+        let shape = &self.at()?.shape;
+        self.engine
+            .patterns
+            .iter()
+            .map(|p| {
+                let theta = &shape[p.first..p.first + p.pattern.parameters()];
+                Ok((p.term, p.pattern.factor_jacobian(theta)?))
+            })
+            .collect()
     }
 
     pub fn fit(
@@ -117,7 +173,7 @@ impl Glmm {
         let (lambda, shape) = match &start.theta {
             Some(t) => e.covariance_at(t)?,
             None => {
-                let lambda = start::variances(e.moments(), &units, &scores);
+                let lambda = start::variances(e.moments(), &scores);
                 let shape = patterns::start(e.moments(), &e.patterns, &lambda, &scores);
                 (lambda, shape)
             }
@@ -150,7 +206,7 @@ impl Glmm {
         Ok(())
     }
 
-    fn report(&self, found: &search::Found) -> GlmmReport {
+    pub(super) fn report(&self, found: &search::Found) -> GlmmReport {
         let (e, m) = (&self.engine, &self.engine.model);
         let lambda = m.term_lambda(&found.point.lambda);
         let mut gradient = e.plan.user_gradient(&found.beta_gradient);
@@ -159,7 +215,8 @@ impl Glmm {
         let mut theta = m.theta_of(&lambda);
         theta.extend(&found.point.shape);
         GlmmReport {
-            loglik: -0.5 * found.point.deviance,
+            loglik: -0.5 * (found.point.deviance - found.point.penalty.value),
+            criterion: found.point.deviance,
             beta: e.plan.user_beta(&found.point.beta),
             theta,
             natural: e.natural(&found.point.shape),
@@ -176,7 +233,7 @@ impl Glmm {
         }
     }
 
-    fn at(&self) -> Result<&Point, CoreError> {
+    pub(super) fn at(&self) -> Result<&Point, CoreError> {
         match &self.at {
             Some(p) => Ok(p),
             None => shape("the model has not been fitted yet"),
@@ -202,15 +259,18 @@ impl Glmm {
             self.engine.start_weights(rows, &b);
         }
         let internal = self.engine.plan.internal_beta(beta);
-        let u = vec![0.0; self.engine.size()];
-        let gradient = self.gradient(rows, &internal, (&exact, &shape), &u)?;
+        let (gradient, u) = self.gradient(rows, &internal, (&exact, &shape))?;
         let value = self.engine.evaluate(rows, &internal, &exact, &shape, &u)?;
         let mut g = self.engine.plan.user_gradient(&gradient.beta);
         let own = &theta[..self.engine.model.theta_len()];
         g.extend(self.engine.model.theta_gradient(&self.engine.model.term_lambda_from_theta(own)?, &gradient.sigma));
         g.extend(&gradient.shape);
         self.restore(rows)?;
-        Ok(GlmmEvaluation { loglik: -0.5 * value.deviance, gradient: g.iter().map(|g| -0.5 * g).collect() })
+        Ok(GlmmEvaluation {
+            loglik: -0.5 * (value.deviance - value.penalty.value),
+            penalised: -0.5 * value.deviance,
+            gradient: g.iter().map(|g| -0.5 * g).collect(),
+        })
     }
 
     /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor for new rows, given theta. The working model
@@ -241,54 +301,73 @@ impl Glmm {
         self.engine.model.row_variances(n, &x, terms)
     }
 
-    fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
+    pub(super) fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
         if let Some(at) = self.at.take() {
             self.at = Some(self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?);
         }
         Ok(())
     }
 
-    /// Derivatives of the deviance at (beta, Lambda), Lambda lifted to the floor where it is singular.
-    fn gradient(
+    /// Derivatives of the deviance at (beta, Lambda), Lambda lifted to the floor where it is singular, and u. The search
+    /// for the mode starts from that of the fit.
+    pub(super) fn gradient(
         &mut self,
         rows: &GlmmRows<'_>,
         beta: &[f64],
         (exact, shape): (&[Vec<f64>], &[f64]),
-        u: &[f64],
-    ) -> Result<Gradient, CoreError> {
+    ) -> Result<(Gradient, Vec<f64>), CoreError> {
         let e = &mut self.engine;
         let lambda = optimise::floored(e.moments(), exact);
-        let at = e.evaluate(rows, beta, &lambda, shape, u)?;
+        let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried(at, &lambda));
+        let at = e.evaluate(rows, beta, &lambda, shape, &u)?;
         let slope = e.slope(rows, &at);
         let sigma = e.sigma_gradient(&lambda, &slope.n);
         let theta = e.model.internal_theta_gradient(exact, &sigma);
         let shape = slope.gradient[..shape.len()].to_vec();
-        Ok(Gradient {
+        let gradient = Gradient {
             beta: slope.beta,
             theta: theta.into_iter().chain(shape.iter().copied()).collect(),
             sigma,
             shape,
             mode: at.beta,
-        })
+        };
+        Ok((gradient, at.u))
     }
 
-    /// Inverse of the Hessian of -log-likelihood in (beta, theta), user's units: central differences of the exact
-    /// gradient. NaN for dropped columns and for parameters that take part in a direction without curvature.
+    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units: central differences of
+    /// the exact gradient. NaN for dropped columns and for parameters that take part in a direction without curvature; 0
+    /// for those held. Jeffreys' prior is left out: errors are those of the information (Heinze & Schemper 2002).
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
+        let jeffreys = std::mem::take(&mut self.engine.jeffreys);
+        let out = self.inverse_hessian(rows);
+        self.engine.jeffreys = jeffreys;
+        if jeffreys || out.is_err() {
+            self.restore(rows)?;
+        }
+        out
+    }
+
+    fn inverse_hessian(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
         let at = self.at()?.clone();
         let mut theta = self.engine.model.internal_theta(&at.lambda);
         theta.extend(&at.shape);
         let p = self.engine.plan.p();
         let q = p + theta.len();
         let (_, curve) = self.engine.working_solution(&at.lambda);
-        let mut step: Vec<f64> = (0..p).map(|j| 1e-3 * (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
+        let reach = self.reach();
+        let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
+        let mut step: Vec<f64> = (0..p).map(|j| (1e-3 * error[j]).min(0.1 * reach[j])).collect();
+        // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
+        // covariance they have at the limit.
+        let lost: Vec<usize> = (0..p).filter(|&j| error[j] > BOUNDLESS * reach[j]).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();
         let mut moves = vec![0.0; latent.len() * q];
-        for j in (0..q).filter(|j| !latent.contains(j)) {
+        let free = self.free_parameters(q);
+        for j in free.iter().flatten().copied().filter(|j| !latent.contains(j) && !lost.contains(j)) {
             let Some((up, down)) = self.neighbours(rows, &at, &theta, j, &mut step[j]) else {
                 // The density ends right beside the optimum: there is no second derivative.
                 self.restore(rows)?;
@@ -309,12 +388,42 @@ impl Glmm {
                 h[j + i * q] = v;
             }
         }
+        for &j in &lost {
+            (0..q).for_each(|i| (h[i + j * q], h[j + i * q]) = (0.0, 0.0));
+            h[j + j * q] = 1.0;
+        }
+        let (r, l) = (free.len(), latent.len());
+        let h = summed(&summed_rows(&h, q, &free), r, &free);
         let inverse =
-            if latent.is_empty() { scaled_inverse(&h, q) } else { self.latent_covariance(&at, &h, q, &moves)? };
+            if l == 0 { scaled_inverse(&h, r) } else { self.latent_covariance(&at, &h, r, &summed(&moves, l, &free))? };
+        let mut inverse = inverse.map(|v| spread(&v, q, &free));
+        if let Some(v) = &mut inverse {
+            for &j in &lost {
+                (0..q).for_each(|i| (v[i + j * q], v[j + i * q]) = (f64::NAN, f64::NAN));
+            }
+        }
         Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
     }
 
-    /// Latent coefficients: their information given the covariances, X'V^-1X of the working model.
+    /// Internal parameters (beta, theta) that are free, each with those tied to it.
+    fn free_parameters(&self, q: usize) -> Vec<Vec<usize>> {
+        let m = patterns::length(&self.engine.patterns);
+        let own = self.engine.constraint.free(m).into_iter().map(|set| set.iter().map(|i| q - m + i).collect());
+        (0..q - m).map(|j| vec![j]).chain(own).collect()
+    }
+
+    /// How far a coefficient moves, in internal units, before a response changes by e-fold odds or size; without bound under
+    /// an identity link, which has the units of the response.
+    fn reach(&self) -> Vec<f64> {
+        let mut out = vec![f64::INFINITY; self.engine.plan.p()];
+        for (k, link) in self.engine.family.links().iter().enumerate() {
+            if !matches!(link, Link::Identity | Link::Inverse) {
+                self.engine.plan.coefficients_of(k).into_iter().for_each(|j| out[j] = 1.0);
+            }
+        }
+        out
+    }
+
     /// Gradients on both sides of the optimum along parameter j; the step shrinks where the density ends.
     fn neighbours(
         &mut self,
@@ -334,7 +443,7 @@ impl Glmm {
                     t[j - p] += shift;
                 }
                 let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
-                self.gradient(rows, &b, (&lambda, &shape), &at.u).ok()
+                Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0)
             };
             if let (Some(up), Some(down)) = (side(*step), side(-*step)) {
                 return Some((up, down));
@@ -418,10 +527,36 @@ impl Glmm {
     }
 }
 
+/// Sums over the sets of columns of a matrix of n rows.
+fn summed(a: &[f64], n: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    sets.iter().flat_map(|set| (0..n).map(move |i| set.iter().map(|&j| a[i + j * n]).sum())).collect()
+}
+
+/// Sums over the sets of rows of a square matrix.
+fn summed_rows(a: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    a.chunks_exact(q.max(1)).flat_map(|c| sets.iter().map(move |set| set.iter().map(|&i| c[i]).sum())).collect()
+}
+
+/// The matrix over sets, given to each of their members; 0 elsewhere.
+fn spread(v: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    let r = sets.len();
+    let mut out = vec![0.0; q * q];
+    for (b, columns) in sets.iter().enumerate() {
+        for (a, rows) in sets.iter().enumerate() {
+            for &j in columns {
+                rows.iter().for_each(|&i| out[i + j * q] = v[a + b * r]);
+            }
+        }
+    }
+    out
+}
+
 /// Share of a null direction that makes a parameter unidentified.
 const LOADING: f64 = 1e-4;
 /// Eigenvalue of the scaled Hessian below which its direction counts as flat.
 const FLAT: f64 = 1e-7;
+/// A standard error of so many units of a link other than the identity is none.
+const BOUNDLESS: f64 = 2e3;
 
 /// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
 /// that it identifies: parameters that take part in a flat direction have NaN.

@@ -18,11 +18,14 @@ use crate::optimise::Stop;
 use crate::structure::Natural;
 use crate::CoreError;
 
+use super::constraint::Constraint;
 use super::fit::Method;
 use super::loadings;
 use super::patterns::{self, Patterned};
-use super::quadrature::{self, Groups, Rule};
+use super::penalty::{Item, Penalty};
+use super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
+use crate::optimise::{invert, mul};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;
@@ -42,6 +45,12 @@ pub struct Engine {
     /// The working linear model: pattern, weighted cross-products and their factorisation.
     pub model: Model,
     pub patterns: Vec<Patterned>,
+    pub constraint: Constraint,
+    pub priors: Vec<Item>,
+    /// Whether Jeffreys' prior of the coefficients in the model without random effects is added.
+    pub jeffreys: bool,
+    /// Second derivative of the penalty in the internal coefficients where the likelihood was evaluated last.
+    penalty_curvature: Vec<f64>,
     fixed: Vec<f64>,
     d3: Vec<f64>,
     /// log|Q| of the prior precision, and the smallest pivot that is accepted: 0 and `SINGULAR` for independent levels.
@@ -49,8 +58,10 @@ pub struct Engine {
     least: f64,
     /// Z'D1 by factor at the mode of the last evaluation, where loadings need it.
     zg: Vec<Vec<f64>>,
-    /// Quadrature nodes, if more than one.
-    pub rule: Option<Rule>,
+    /// Quadrature nodes, if more than one or where levels have weights.
+    pub quadrature: Option<Quadrature>,
+    /// Weights of the levels' log integrals by factor; empty where they count once.
+    pub level_weights: Vec<Vec<f64>>,
     /// Internal coefficients whose mode is found together with that of the random effects, and whether they are
     /// integrated out (restricted likelihood) or only profiled (lme4's nAGQ = 0).
     pub latent: Vec<usize>,
@@ -73,12 +84,35 @@ pub struct Point {
     pub shape: Vec<f64>,
     /// Spherical modes in elimination order.
     pub u: Vec<f64>,
-    /// -2 log-likelihood.
+    /// -2 log-likelihood, with the penalty.
     pub deviance: f64,
+    pub penalty: Penalised,
     /// X'D1 at the mode.
     pub xg: Vec<f64>,
-    /// Posterior weights of the quadrature nodes (nodes x levels).
-    pub weights: Vec<Vec<f64>>,
+    /// Posterior weights of the quadrature nodes by depth and configuration.
+    pub weights: Vec<Vec<Vec<f64>>>,
+    /// Log-likelihood of every level of the outermost factor, where there is a quadrature.
+    pub groups: Vec<f64>,
+}
+
+/// The gradient of -log-likelihood in pieces: those of beta are X't - (Z'D2X)'(Lambda v).
+pub struct Parts {
+    /// n x K.
+    pub t: Vec<f64>,
+    /// Lambda v by factor (levels x cols).
+    pub moved: Vec<Vec<f64>>,
+    /// d / d M for Lambda (I + M), by factor (levels x (cols x cols)).
+    pub n: Vec<Vec<f64>>,
+}
+
+/// The penalty of a point: -2 log prior, its derivatives in the internal coefficients and in the pattern parameters, and
+/// the second one in the latter.
+#[derive(Clone, Debug, Default)]
+pub struct Penalised {
+    pub value: f64,
+    beta: Vec<f64>,
+    shape: Vec<f64>,
+    shape_curvature: Vec<f64>,
 }
 
 /// Derivatives of the deviance at a point, and the curvature of the working linear model.
@@ -134,10 +168,15 @@ impl Engine {
             plan,
             model,
             patterns,
+            constraint: Constraint::default(),
+            priors: vec![],
+            jeffreys: false,
+            penalty_curvature: vec![],
             fixed: vec![],
             d3: vec![],
             zg: vec![],
-            rule: None,
+            quadrature: None,
+            level_weights: vec![],
             latent: vec![],
             restricted: false,
             tolerance: INNER_TOLERANCE,
@@ -218,6 +257,24 @@ impl Engine {
 
     pub fn size(&self) -> usize {
         self.model.lmm.symbolic.size
+    }
+
+    /// u of the same random effects under another, invertible factor: Lambda^-1 Lambda_0 u_0. Factors of one covariance
+    /// differ by a rotation, and densities without a single mode must not be left for another mode by it.
+    pub fn carried(&self, from: &Point, lambda: &[Vec<f64>]) -> Vec<f64> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let mut out = vec![0.0; from.u.len()];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            let turn = mul(&invert(&lambda[f], k), &from.lambda[f], k, false);
+            for l in 0..factor.levels {
+                let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                for c in 0..k {
+                    out[at + c] = (0..k).map(|s| turn[c + s * k] * from.u[at + s]).sum();
+                }
+            }
+        }
+        out
     }
 
     /// b = Lambda u by factor (levels x cols).
@@ -358,14 +415,12 @@ impl Engine {
             ));
         }
         let mut deviance = 2.0 * s.value + dot(&u, &self.precision(&u)) + self.lmm().numeric.logdet - self.prior;
-        let mut weights = vec![];
-        if let Some(rule) = &self.rule {
-            let groups = self.groups(lambda, &u)?;
-            for j in 0..rule.len() {
-                let b = quadrature::scaled(&lambda[0], &groups.at(rule.node(j)), groups.k);
-                weights.push(rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, None).0);
-            }
-            deviance = quadrature::combine(rule, &groups, &mut weights);
+        let (mut weights, mut groups_loglik) = (vec![], vec![]);
+        if let Some(q) = &self.quadrature {
+            let groups = self.groups(q, lambda, &u)?;
+            weights = self.node_weights(rows, q, &groups, lambda);
+            groups_loglik = q.combine(&groups, &mut weights);
+            deviance = -2.0 * groups_loglik.iter().sum::<f64>();
         }
         if self.restricted && !self.latent.is_empty() {
             let lx = self.joint_factor(lambda)?.1;
@@ -375,10 +430,78 @@ impl Engine {
             let scale: f64 = self.latent.iter().map(|&j| self.plan.scale[self.plan.kept[j]].ln()).sum();
             deviance += 2.0 * (logdet - scale) - r as f64 * (2.0 * std::f64::consts::PI).ln();
         }
+        let penalty = self.penalise(rows, &beta, shape)?;
+        deviance += penalty.value;
         if !deviance.is_finite() {
             return Err(CoreError::NotFinite("the log-likelihood is not finite".into()));
         }
-        Ok(Point { beta, lambda: lambda.to_vec(), shape: shape.to_vec(), u, deviance, xg: s.xg, weights })
+        Ok(Point {
+            beta,
+            lambda: lambda.to_vec(),
+            shape: shape.to_vec(),
+            u,
+            deviance,
+            penalty,
+            xg: s.xg,
+            weights,
+            groups: groups_loglik,
+        })
+    }
+
+    /// The penalty at (beta, pattern parameters); `fixed` holds the predictors of beta.
+    fn penalise(&mut self, rows: &GlmmRows<'_>, beta: &[f64], shape: &[f64]) -> Result<Penalised, CoreError> {
+        self.penalty_curvature.clear();
+        if self.priors.is_empty() && !self.jeffreys {
+            return Ok(Penalised::default());
+        }
+        let p = self.plan.p();
+        let user = Penalty::at(&self.priors, &self.plan.user_beta(beta), shape, &self.patterns)?;
+        let mut out = Penalised {
+            value: user.value,
+            beta: self.plan.internal_row(&user.beta),
+            shape: user.shape,
+            shape_curvature: user.shape_curvature,
+        };
+        // M'C M with beta_user = M beta_internal, columns first.
+        let total = user.beta.len();
+        let half: Vec<Vec<f64>> =
+            user.beta_curvature.chunks_exact(total.max(1)).map(|c| self.plan.internal_row(c)).collect();
+        for i in 0..p {
+            let row: Vec<f64> = half.iter().map(|h| h[i]).collect();
+            self.penalty_curvature.extend(self.plan.internal_row(&row));
+        }
+        if self.jeffreys {
+            let (value, slope) = self.jeffreys_penalty(rows)?;
+            out.value += value;
+            out.beta.iter_mut().zip(slope).for_each(|(o, s)| *o += s);
+        }
+        Ok(out)
+    }
+
+    /// -log|X'WX| of the model without random effects and its derivative in the internal coefficients. W is the observed
+    /// curvature, which is the expected one where the link is canonical: Jeffreys' prior (Firth 1993).
+    fn jeffreys_penalty(&self, rows: &GlmmRows<'_>) -> Result<(f64, Vec<f64>), CoreError> {
+        let (m, p) = (self.moments(), self.plan.p());
+        let none: Vec<Vec<f64>> = m.factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
+        let mut d3 = vec![];
+        let s = rows::pass(&self.plan, m, &self.family, rows, &self.fixed, &none, Want::Full, &mut d3);
+        let mut lx = s.xx;
+        if dense::cholesky(&mut lx, p, p).is_err() {
+            return Err(CoreError::NotPositiveDefinite("the information of the fixed effects is singular".into()));
+        }
+        let scale: f64 = self.plan.kept.iter().map(|&j| self.plan.scale[j].ln()).sum();
+        let logdet: f64 = (0..p).map(|j| lx[j + j * p].ln()).sum();
+        let cov = Covariance {
+            diag: m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * f.cols]).collect(),
+            pairs: m.pairs.iter().map(|pair| vec![0.0; pair.value.len()]).collect(),
+            restricted: Some(Restricted {
+                position: (0..p).map(Some).collect(),
+                lx,
+                by_level: m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * p]).collect(),
+            }),
+        };
+        let slope = rows::skewness(&self.plan, m, rows, &cov, &d3).x;
+        Ok((-2.0 * (logdet - scale), slope.iter().map(|v| -2.0 * v).collect()))
     }
 
     pub fn set_method(&mut self, method: Method) -> Result<(), CoreError> {
@@ -393,41 +516,64 @@ impl Engine {
         Ok(())
     }
 
-    /// Use `points` quadrature nodes a dimension; the random effects must share one grouping factor.
+    /// Use `points` quadrature nodes a dimension; the grouping factors must be nested.
     pub fn set_quadrature(&mut self, points: usize) -> Result<(), CoreError> {
-        self.rule = None;
-        if points > 1 {
-            if self.has_loadings() {
-                return crate::error::shape(format!("quadrature={points} does not go with reduced rank (rr)"));
-            }
-            if !self.moments().couplings.is_empty() {
-                return crate::error::shape(format!(
-                    "quadrature={points} needs independent levels; with a relationship between them use quadrature=1 \
-                     (Laplace)"
-                ));
-            }
-            let [factor] = self.moments().factors.as_slice() else {
-                return crate::error::shape(format!(
-                    "quadrature={points} needs random effects of exactly one grouping factor, the model has {}; \
-                     use quadrature=1 (Laplace)",
-                    self.moments().factors.len()
-                ));
-            };
-            self.rule = Some(Rule::new(points, factor.cols)?);
+        self.quadrature = None;
+        if points > 1 || !self.level_weights.is_empty() {
+            self.quadrature = Some(self.nested(points)?);
         }
         Ok(())
     }
 
-    /// The groups of a model with one grouping factor, at the modes.
-    fn groups(&self, lambda: &[Vec<f64>], u: &[f64]) -> Result<Groups, CoreError> {
-        let (m, sym) = (self.moments(), &self.lmm().symbolic);
-        let k = m.factors[0].cols;
-        let mut by_level = vec![0.0; u.len()];
-        for (l, out) in by_level.chunks_exact_mut(k).enumerate() {
-            let at = sym.offset[sym.position[l] as usize] as usize;
-            out.copy_from_slice(&u[at..at + k]);
+    /// The nested integrals of the model, `points` nodes a dimension.
+    pub fn nested(&self, points: usize) -> Result<Quadrature, CoreError> {
+        if self.has_loadings() {
+            return crate::error::shape(
+                "sums over independent groups (quadrature, weights, scores) do not go with reduced rank (rr)",
+            );
         }
-        Groups::new(&m.factors[0].gram, &lambda[0], by_level, k)
+        if !self.moments().couplings.is_empty() {
+            return crate::error::shape(
+                "sums over independent groups (quadrature, weights, scores) need independent levels; with a relationship \
+                 between them use quadrature=1 (Laplace)",
+            );
+        }
+        Quadrature::new(self.moments(), points, &self.level_weights, self.moments().n)
+    }
+
+    /// Curvature and modes along the chain.
+    fn groups(&self, q: &Quadrature, lambda: &[Vec<f64>], u: &[f64]) -> Result<Groups, CoreError> {
+        let by_depth = q.chain.factor.iter().map(|&f| self.by_level(f, u)).collect();
+        Groups::new(self.moments(), &q.chain, lambda, by_depth)
+    }
+
+    /// Entries of one factor (levels x cols) of a vector in elimination order.
+    fn by_level(&self, f: usize, u: &[f64]) -> Vec<f64> {
+        let (k, sym) = (self.moments().factors[f].cols, &self.lmm().symbolic);
+        let offset = |l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        (0..self.moments().factors[f].levels).flat_map(|l| u[offset(l)..offset(l) + k].iter().copied()).collect()
+    }
+
+    /// Log weights of all nodes by depth and configuration, the rows' log density at depth 0.
+    fn node_weights(
+        &self,
+        rows: &GlmmRows<'_>,
+        q: &Quadrature,
+        groups: &Groups,
+        lambda: &[Vec<f64>],
+    ) -> Vec<Vec<Vec<f64>>> {
+        let mut out: Vec<Vec<Vec<f64>>> = vec![vec![]; q.chain.depth()];
+        q.walk(groups, &mut |d, at, delta| {
+            let mut log = q.prior(groups, d, at, &delta[d]);
+            if d == 0 {
+                let b = q.effects(lambda, groups, delta);
+                let inner = q.chain.factor[0];
+                let value = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, None).0;
+                log.iter_mut().zip(&value).for_each(|(l, v)| *l -= v);
+            }
+            out[d].push(log);
+        });
+        out
     }
 
     /// Minimise h over u by Newton steps with step halving.
@@ -695,7 +841,7 @@ impl Engine {
         for j in 0..r {
             let column: Vec<f64> = e.iter().skip(j).step_by(r).copied().collect();
             let image = loadings::multiply(m, &self.effects(lambda, &column));
-            let by_level = self.by_level(&column);
+            let by_level = self.by_factor(&column);
             for (f, t) in traces.iter_mut().enumerate().filter(|(_, t)| !t.is_empty()) {
                 let a: Vec<f64> = image[f].iter().zip(fixed[f].iter().skip(j).step_by(r)).map(|(y, x)| y - x).collect();
                 loadings::outer(&a, &by_level[f], m.factors[f].cols, 1.0, t);
@@ -704,7 +850,7 @@ impl Engine {
     }
 
     /// Numbers in elimination order by factor (levels x cols).
-    fn by_level(&self, u: &[f64]) -> Vec<Vec<f64>> {
+    fn by_factor(&self, u: &[f64]) -> Vec<Vec<f64>> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
         let at = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
         let one = |(f, x): (usize, &crate::design::Factor)| {
@@ -727,7 +873,7 @@ impl Engine {
         }
         let (m, p1) = (self.moments(), self.plan.p() + 1);
         let moved = loadings::multiply(m, &self.effects(&at.lambda, v));
-        let (u, v) = (self.by_level(&at.u), self.by_level(v));
+        let (u, v) = (self.by_factor(&at.u), self.by_factor(v));
         for (f, out) in traces.iter_mut().enumerate().filter(|(_, t)| !t.is_empty()) {
             let (factor, zg) = (&m.factors[f], &self.zg[f]);
             let t: Vec<f64> = factor
@@ -753,8 +899,9 @@ impl Engine {
                 return self.curvature(at, beta, n, loading, inv);
             }
         }
-        if self.rule.is_some() {
-            if let Some((beta, n)) = self.quadrature_gradient(rows, at) {
+        if let Some(q) = &self.quadrature {
+            if let Ok(parts) = self.parts(rows, q, at) {
+                let (beta, n) = self.quadrature_gradient(rows, at, &parts);
                 return self.curvature(at, beta, n, vec![], inv);
             }
         }
@@ -781,61 +928,108 @@ impl Engine {
         self.curvature(at, beta, n, loading, inv)
     }
 
-    /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`).
-    fn quadrature_gradient(&self, rows: &GlmmRows<'_>, at: &Point) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
-        let rule = self.rule.as_ref()?;
-        let lambda = &at.lambda[0];
-        let groups = self.groups(&at.lambda, &at.u).ok()?;
-        let (k, p) = (groups.k, self.plan.p());
-        let k2 = k * k;
-        let mut d1 = vec![0.0; rows.n * self.plan.k];
-        let mut sums = quadrature::Moments::zero(&groups);
-        for (j, pi) in at.weights.iter().enumerate() {
-            let u = groups.at(rule.node(j));
-            let b = quadrature::scaled(lambda, &u, k);
-            let (_, zg) = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, Some((pi, &mut d1)));
-            sums.add(lambda, rule.node(j), pi, &u, &zg, k);
-        }
-        let c = sums.effective_inverse(&groups);
-        let cov = Covariance { diag: vec![congruence(lambda, lambda, &c, k, k)], pairs: vec![], restricted: None };
-        let s = rows::skewness(&self.plan, self.moments(), rows, &cov, &self.d3);
-        let bs = quadrature::scaled(&transpose(lambda, k), &s.z[0], k);
-        let mut beta = rows::fixed_adjoint(&self.plan, rows, &d1);
-        beta.iter_mut().zip(&s.x).for_each(|(o, x)| *o += x);
-        let mut n = sums.direct;
-        let (mut v, mut hv) = (vec![0.0; k], vec![0.0; k]);
-        for l in 0..groups.levels() {
-            let (h, a) = (&groups.h[l * k2..(l + 1) * k2], &groups.a[l * k2..(l + 1) * k2]);
-            let total: Vec<f64> = (0..k).map(|i| sums.slope[l * k + i] + bs[l * k + i]).collect();
-            // v = H^-1 (slope + B's), H^-1 = A A'.
-            let half: Vec<f64> = (0..k).map(|t| (0..k).map(|i| a[i + t * k] * total[i]).sum()).collect();
-            for i in 0..k {
-                v[i] = (0..k).map(|t| a[i + t * k] * half[t]).sum();
-                hv[i] = total[i] - v[i];
+    /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`), in the pieces
+    /// that belong to rows and levels.
+    pub fn parts(&self, rows: &GlmmRows<'_>, q: &Quadrature, at: &Point) -> Result<Parts, CoreError> {
+        let groups = self.groups(q, &at.lambda, &at.u)?;
+        let (chain, lambda) = (&q.chain, &at.lambda);
+        let mut t = vec![0.0; rows.n * self.plan.k];
+        let mut sums = Sums::zero(chain);
+        q.walk(&groups, &mut |d, c, delta| {
+            let weight = &at.weights[d][c];
+            sums.prior(q, &groups, d, weight, delta);
+            if d == 0 {
+                let b = q.effects(lambda, &groups, delta);
+                let to = Some((weight.as_slice(), t.as_mut_slice()));
+                let inner = chain.factor[0];
+                let zg = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, to).1;
+                sums.rows(q, &groups, lambda, &zg, delta);
             }
-            let u = &groups.u[l * k..(l + 1) * k];
-            for j in 0..k {
-                for i in 0..k {
-                    n[i + j * k] += bs[l * k + i] * u[j] + u[i] * v[j] - hv[i] * u[j];
-                    let hc: f64 =
-                        (0..k).map(|t| (h[i + t * k] - if i == t { 1.0 } else { 0.0 }) * c[l * k2 + t + j * k]).sum();
-                    n[i + j * k] += hc;
+        });
+        let c = groups.adjoint(chain, sums.moved, &q.path());
+        let cov = self.covariance(lambda, &self.laid_out(q, &c));
+        let s = rows::skewness_rows(&self.plan, self.moments(), rows, &cov, &self.d3);
+        let bs = rows::random_adjoint(&self.plan, rows, &s);
+        t.iter_mut().zip(&s).for_each(|(t, s)| *t += s);
+        let mut n = groups.curved(chain, &c);
+        // v = H^-1 (slope + B's).
+        let mut total = self.project(lambda, &bs);
+        for (d, &f) in chain.factor.iter().enumerate() {
+            self.add_levels(f, &sums.slope[d], &mut total);
+        }
+        let mut v = total.clone();
+        self.solve(&mut v);
+        let bs = self.project(lambda, &bs);
+        for (d, &f) in chain.factor.iter().enumerate() {
+            let k = chain.cols[d];
+            let part = |x: &[f64]| self.by_level(f, x);
+            let (bs, total, v) = (part(&bs), part(&total), part(&v));
+            for (t, n) in n[d].iter_mut().enumerate() {
+                let (l, i, j) = (t / (k * k) * k, t % k, t / k % k);
+                let u = &groups.u[d][l..l + k];
+                *n += sums.direct[d][t] + (bs[l + i] - total[l + i] + v[l + i]) * u[j] + u[i] * v[l + j];
+            }
+            // The rule depends on the axes of Lambda, which stays lower triangular: only such changes count.
+            for n in n[d].chunks_exact_mut(k * k) {
+                for b in 0..k {
+                    (0..b).for_each(|a| n[a + b * k] = n[b + a * k]);
                 }
             }
-            let bv = quadrature::scaled(lambda, &v, k);
-            for (i, w) in bv.iter().enumerate() {
-                let zx = &self.moments().factors[0].zx[(l * k + i) * (p + 1)..][..p];
-                beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * w);
+        }
+        let mut by_factor = vec![vec![]; n.len()];
+        n.into_iter().zip(&chain.factor).for_each(|(n, &f)| by_factor[f] = n);
+        Ok(Parts { t, moved: self.effects(lambda, &v), n: by_factor })
+    }
+
+    /// Blocks along the chain in the layout of the selected inverse.
+    fn laid_out(&self, q: &Quadrature, c: &Blocks) -> SelectedInverse {
+        let m = self.moments();
+        let mut out = SelectedInverse {
+            diag: vec![vec![]; m.factors.len()],
+            pairs: m.pairs.iter().map(|p| vec![0.0; p.value.len()]).collect(),
+        };
+        for (d, &f) in q.chain.factor.iter().enumerate() {
+            out.diag[f] = c.diag[d].clone();
+            for (link, (values, e)) in q.chain.above[d].iter().zip(c.above[d].iter().zip(d + 1..)) {
+                let (k, ke) = (q.chain.cols[d], q.chain.cols[e]);
+                for (l, v) in values.chunks_exact(k * ke).enumerate().filter(|(l, _)| link.entry[*l] != NONE) {
+                    let to = &mut out.pairs[link.pair][link.entry[l] as usize * k * ke..][..k * ke];
+                    if link.inner_leads {
+                        (0..k * ke).for_each(|t| to[t] = v[t / k + (t % k) * ke]);
+                    } else {
+                        to.copy_from_slice(v);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Add numbers by level (levels x cols) of one factor to a vector in elimination order.
+    fn add_levels(&self, f: usize, a: &[f64], out: &mut [f64]) {
+        let (k, sym) = (self.moments().factors[f].cols, &self.lmm().symbolic);
+        for (l, a) in a.chunks_exact(k).enumerate() {
+            let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+            out[at..at + k].iter_mut().zip(a).for_each(|(o, a)| *o += a);
+        }
+    }
+
+    fn quadrature_gradient(&self, rows: &GlmmRows<'_>, at: &Point, parts: &Parts) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let p = self.plan.p();
+        let mut beta = rows::fixed_adjoint(&self.plan, rows, &parts.t, None);
+        for (factor, moved) in self.moments().factors.iter().zip(&parts.moved) {
+            for (zx, v) in factor.zx.chunks_exact(p + 1).zip(moved) {
+                beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * v);
             }
         }
         beta.iter_mut().for_each(|b| *b *= 2.0);
-        // The rule depends on the axes of Lambda, which stays lower triangular: only such changes count.
-        for b in 0..k {
-            for a in 0..b {
-                n[a + b * k] = n[b + a * k];
-            }
+        let mut n = vec![];
+        for (lambda, by_level) in at.lambda.iter().zip(&parts.n) {
+            let mut sum = vec![0.0; lambda.len()];
+            by_level.chunks_exact(lambda.len()).for_each(|b| sum.iter_mut().zip(b).for_each(|(s, b)| *s += b));
+            n.push(sum);
         }
-        Some((beta, vec![n]))
+        (beta, n)
     }
 
     fn gradient_matrices(&self, at: &Point, bt: &[f64], v: &[f64], inv: &SelectedInverse) -> Vec<Vec<f64>> {
@@ -884,7 +1078,7 @@ impl Engine {
     fn curvature(
         &mut self,
         at: &Point,
-        beta: Vec<f64>,
+        mut beta: Vec<f64>,
         n: Vec<Vec<f64>>,
         loading: Vec<Vec<f64>>,
         mut inv: SelectedInverse,
@@ -894,9 +1088,10 @@ impl Engine {
             inv.diag = self.whitened(&inv).into_owned();
         }
         let lmm = &self.model.lmm;
+        beta.iter_mut().zip(&at.penalty.beta).for_each(|(b, v)| *b += v);
         let (solution, curve) = self.working_solution(&at.lambda);
         let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
-        let (q, cross, (info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
+        let (mut q, cross, (mut info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
             (vec![], vec![], (vec![], vec![]))
         } else if directions.is_empty() && !related {
             let (q, cross) = lmm.quadratic(&solution, &at.u);
@@ -910,12 +1105,21 @@ impl Engine {
             };
             (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
         };
-        let gradient = if directions.is_empty() {
+        let mut gradient = if directions.is_empty() {
             lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect()
         } else {
             patterns::gradient(&lmm.moments, &n, &loading, &directions)
         };
-        let observed = (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
+        let mut observed: Vec<f64> =
+            (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
+        gradient.iter_mut().zip(&at.penalty.shape).for_each(|(g, v)| *g += v);
+        let (m, c) = (at.penalty.shape.len(), gradient.len());
+        for (t, &v) in at.penalty.shape_curvature.iter().enumerate() {
+            let to = t % m + (t / m) * c;
+            observed[to] += v;
+            q[to] += v.max(0.0);
+            info[to] += v.max(0.0);
+        }
         let cross = cross.iter().map(|v| 2.0 * v).collect();
         Slope { beta, n, gradient, directions, beta_curvature: curve, cross, average: q, expected: info, observed }
     }
@@ -936,6 +1140,8 @@ impl Engine {
                 a[j + i * p] = s[i + j * p1];
             }
         }
+        // A penalty of deviances counts half.
+        a.iter_mut().zip(&self.penalty_curvature).for_each(|(a, v)| *a += 0.5 * v);
         let a = positive(&a, p);
         let mut lx = a.clone();
         if dense::cholesky(&mut lx, p, p).is_err() {
@@ -1040,10 +1246,6 @@ impl Engine {
         self.load(&mut s);
         s.zg
     }
-}
-
-fn transpose(a: &[f64], k: usize) -> Vec<f64> {
-    (0..k * k).map(|t| a[(t % k) * k + t / k]).collect()
 }
 
 /// A Z B' for every block.

@@ -4,14 +4,22 @@
 //! derivatives. `rows` makes one pass over the rows, `laplace` finds the mode and the gradient, `search` the optimum,
 //! `fit` speaks the user's units.
 
+mod constraint;
 mod fit;
 mod laplace;
 mod loadings;
+mod many;
 mod patterns;
+mod penalty;
 mod quadrature;
 mod rows;
+mod scores;
 mod search;
 mod start;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
+pub(crate) use laplace::{Engine, INNER_TOLERANCE};
+pub use many::Refit;
+pub use penalty::{Item, Over, Target};
 pub use rows::{Component, Fixed, GlmmRows};
+pub use scores::Nodes;

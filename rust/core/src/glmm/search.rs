@@ -24,6 +24,10 @@ const MEMORY: usize = 12;
 const PATIENCE: usize = 8;
 /// Iterations that are not late.
 const USUAL: usize = 14;
+/// Longest step along a direction without an optimum, in Newton steps.
+const LONGEST: f64 = 8.0;
+/// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
+const RECENT: usize = 2;
 
 pub struct Found {
     pub point: Point,
@@ -124,6 +128,9 @@ struct Joint {
     c: usize,
     gradient: Vec<f64>,
     hessian: Vec<f64>,
+    /// What turning a zero direction costs. The subproblem knows it by itself, so it is not in `hessian`; definiteness and
+    /// secants are of the sum.
+    turning: Vec<f64>,
 }
 
 impl Joint {
@@ -166,14 +173,37 @@ impl Joint {
             }
         }
         let gradient = slope.beta.iter().chain(&sigma.gradient).copied().collect();
-        (Joint { p: p + free, c: c - free, gradient, hessian: h }, least)
+        let turning = padded(turning, p, c);
+        (Joint { p: p + free, c: c - free, gradient, hessian: h, turning }, least)
+    }
+
+    /// Change the Hessian with its turning part in it.
+    fn whole(&mut self, change: impl FnOnce(&mut Vec<f64>, usize)) {
+        let n = self.p + self.c;
+        self.hessian.iter_mut().zip(&self.turning).for_each(|(h, t)| *h += t);
+        change(&mut self.hessian, n);
+        self.hessian.iter_mut().zip(&self.turning).for_each(|(h, t)| *h -= t);
+    }
+
+    /// Correct the Hessian by steps and the changes of the gradient along them.
+    fn correct(&mut self, pairs: &[(Vec<f64>, Vec<f64>)]) {
+        let turning = self.turning.clone();
+        self.whole(|h, n| {
+            for (s, y) in pairs {
+                let y: Vec<f64> =
+                    (0..n).map(|i| y[i] + (0..n).map(|j| turning[i + j * n] * s[j]).sum::<f64>()).collect();
+                bfgs(h, n, s, &y);
+            }
+        });
     }
 
     /// Take a measured Hessian instead, made positive definite.
     fn replace(&mut self, h: &[f64], damping: f64) {
-        let n = self.p + self.c;
-        self.hessian = positive(h, n);
-        (0..n).for_each(|i| self.hessian[i * (n + 1)] *= 1.0 + damping);
+        self.hessian = h.to_vec();
+        self.whole(|h, n| {
+            *h = positive(h, n);
+            (0..n).for_each(|i| h[i * (n + 1)] *= 1.0 + damping);
+        });
     }
 
     /// Profile out coefficients that are found inside (their gradient is zero).
@@ -200,6 +230,19 @@ impl Joint {
         }
         self.hessian[i + i * n] = 1.0;
         self.gradient[i] = 0.0;
+    }
+
+    /// Let two parameters move together: the second one's part is the first one's.
+    fn tie(&mut self, i: usize, j: usize) {
+        let n = self.p + self.c;
+        for t in 0..n {
+            self.hessian[i + t * n] += self.hessian[j + t * n];
+        }
+        for t in 0..n {
+            self.hessian[t + i * n] += self.hessian[t + j * n];
+        }
+        self.gradient[i] += self.gradient[j];
+        self.hold(j);
     }
 
     /// Step that minimises the model with every covariance positive semidefinite, and the decrease it promises.
@@ -230,7 +273,10 @@ impl Joint {
                     self.hessian[p + i + (p + j) * n] - dot(&bc[i * p..(i + 1) * p], &bc[j * p..(j + 1) * p]);
             }
         }
-        let hcc = positive(&hcc, c);
+        let turning: Vec<f64> = (0..c * c).map(|t| self.turning[p + t % c + (p + t / c) * n]).collect();
+        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h += t);
+        let mut hcc = positive(&hcc, c);
+        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h -= t);
         let model = Model::plain(components, gc, hcc, fixed);
         let d = if c > 0 { model.minimise() } else { vec![] };
         let decrease = 0.5 * dot(&gb, &gb) - if c > 0 { model.value(&d) } else { 0.0 };
@@ -298,6 +344,35 @@ pub struct First<'a> {
     pub shape: &'a [f64],
 }
 
+/// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
+/// Newton steps have length 1 in eta for ever. Where the promise fell as such a tail says and the direction is the same,
+/// the next step is twice as long.
+struct Pace {
+    step: Vec<f64>,
+    promised: f64,
+    stretch: f64,
+}
+
+impl Pace {
+    fn next(&self, step: &[f64], promised: f64) -> f64 {
+        if !self.goes_on(step) {
+            return 1.0;
+        }
+        let tail = (promised / self.promised).ln() + self.stretch;
+        if tail.abs() < 0.35 * self.stretch {
+            (2.0 * self.stretch).min(LONGEST)
+        } else {
+            1.0
+        }
+    }
+
+    /// Whether a step goes on where the last one went, no shorter.
+    fn goes_on(&self, step: &[f64]) -> bool {
+        let (new, old) = (dot(step, step).sqrt(), dot(&self.step, &self.step).sqrt());
+        dot(step, &self.step) > 0.9 * new * old && new > 0.6 * old
+    }
+}
+
 /// Minimise the Laplace (or quadrature) deviance.
 pub fn minimise(
     e: &mut Engine,
@@ -310,8 +385,12 @@ pub fn minimise(
     let (p, c, free) = (e.plan.p(), components.len(), from.shape.len());
     let mut first = e.evaluations;
     let mut trouble = 0;
-    let floors = patterns::floors(e.moments(), &e.patterns, units);
-    let shape = patterns::step(&e.patterns, from.shape, &vec![0.0; free], &floors);
+    let mut floors = patterns::floors(e.moments(), &e.patterns, units);
+    let constraint = e.constraint.clone();
+    constraint.floors(&mut floors);
+    let mut shape = from.shape.to_vec();
+    constraint.impose(&mut shape);
+    let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &floors);
     let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
@@ -336,12 +415,15 @@ pub fn minimise(
     let mut outcome = Outcome::Converged;
     let mut resting: Vec<bool> = vec![false; c + free];
     let mut stale = false;
+    let mut pace: Option<Pace> = None;
     let (slope, held) = loop {
         let slope = e.slope(rows, &point);
         let working = working_slope(&slope, 0);
         let fixed = at_floor(e.moments(), units, &components, &point.lambda, &working_slope(&slope, free));
-        let held = patterns::held(&e.patterns, &point.shape, &floors, &slope.gradient[..free]);
-        let rest: Vec<bool> = held.iter().chain(&fixed).copied().collect();
+        let pooled = constraint.pooled(&slope.gradient[..free]);
+        let held = patterns::held(&e.patterns, &point.shape, &floors, &pooled);
+        let still = (0..free).map(|i| held[i] || constraint.holds(i));
+        let rest: Vec<bool> = still.chain(fixed.iter().copied()).collect();
         if rest != resting {
             secants.clear();
             last = None;
@@ -359,7 +441,7 @@ pub fn minimise(
         trouble += (iterations > USUAL) as usize;
         let measured = if trouble >= PATIENCE {
             let before = e.evaluations;
-            let h = measure(e, rows, &point, &mark, &slope, &components, &fixed);
+            let h = measure(e, rows, &point, &mark, &slope, &components, &fixed, &turned);
             stale = true;
             first += e.evaluations - before;
             h
@@ -368,6 +450,7 @@ pub fn minimise(
         };
         let mut accepted = None;
         let mut fresh = measured.is_none();
+        let mut long = fresh;
         loop {
             let (mut joint, l) = Joint::new(&slope, &working, &turned, (p, free, c + free), &rest, close, damping);
             if close {
@@ -378,10 +461,12 @@ pub fn minimise(
             }
             joint.eliminate(&e.latent);
             if damping < 0.5 && measured.is_none() {
-                local.iter().for_each(|(s, y)| bfgs(&mut joint.hessian, p + free + c, s, y));
+                joint.correct(&local);
             }
-            (0..free).filter(|&i| held[i]).for_each(|i| joint.hold(p + i));
-            let (db, d, promised) = joint.minimise(&components, &fixed);
+            constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
+            (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
+            let (mut db, d, promised) = joint.minimise(&components, &fixed);
+            constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
             decrease = promised;
             if decrease < 0.5 && !close {
                 close = true;
@@ -397,15 +482,21 @@ pub fn minimise(
             let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &floors);
             let (mut trial, _) =
                 clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
-            let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + d).collect();
+            let stretch = match &pace {
+                Some(pace) if long && damping == 0.0 && decrease < 0.5 => pace.next(&db, decrease),
+                _ => 1.0,
+            };
+            long = false;
+            let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
             let near = fresh && d.iter().chain(&db[p..]).all(|v| v.abs() < 0.5);
             let u = if near {
                 let (delta, dlambda) = moved(e.moments(), &components, &d, &slope, &db[p..]);
-                e.predict_mode(&point, &db[..p], &delta, &dlambda)
+                let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
+                e.predict_mode(&point, &db, &delta, &dlambda)
             } else {
                 point.u.clone()
             };
-            fresh = false;
+            fresh = stretch > 1.0;
             // An evaluation that fails is a rejected step, so its interruption is asked for apart.
             options.stop.check()?;
             e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, 1e-2);
@@ -419,9 +510,18 @@ pub fn minimise(
                     if damping < 1e-3 {
                         damping = 0.0;
                     }
+                    let step = db[..p].to_vec();
+                    if decrease < 0.5 && secants.len() > RECENT && pace.is_some_and(|last| last.goes_on(&step)) {
+                        secants.drain(..secants.len() - RECENT);
+                    }
+                    pace = Some(Pace { step, promised: decrease, stretch });
                     accepted = Some(next);
                     stale = e.tolerance > INNER_TOLERANCE;
                     break;
+                }
+                _ if stretch > 1.0 => {
+                    stale = true;
+                    pace = None;
                 }
                 _ => {
                     stale = true;
@@ -456,31 +556,41 @@ fn measure(
     slope: &Slope,
     components: &[Component],
     fixed: &[bool],
+    turned: &[f64],
 ) -> Option<Vec<f64>> {
     let (p, free, c) = (point.beta.len(), point.shape.len(), components.len());
     let n = p + free + c;
     let mut h = vec![0.0; n * n];
     e.tolerance = 0.1 * INNER_TOLERANCE;
     for j in 0..n {
+        let own = if j < p { slope.beta_curvature[j + j * p] } else { slope.average[(j - p) * (free + c + 1)] };
         if e.latent.contains(&j) || (j >= p + free && fixed[j - p - free]) {
-            h[j + j * n] = 1.0;
+            h[j + j * n] = own;
             continue;
         }
-        let own = if j < p { slope.beta_curvature[j + j * p] } else { slope.average[(j - p) * (free + c + 1)] };
         let size = (1e-3 / own.abs().max(1e-12).sqrt()).min(if j < p { 0.1 } else { 1e-2 });
         let (mut beta, mut shape, mut d) = (point.beta.clone(), point.shape.clone(), vec![0.0; c]);
         match j {
             j if j < p => beta[j] += size,
             j if j < p + free => shape[j - p] += size,
-            j => d[j - p - free] = size,
+            j => {
+                let (j, t) = (j - p - free, turned[(j - p) * (free + c + 1)]);
+                // A zero direction turns far before anything changes; its variance grows with the square.
+                let size = if t > 0.0 { 0.03 / (own + t).sqrt() } else { size };
+                let own = |k: &Component| k.row == k.col && (k.row == components[j].row || k.row == components[j].col);
+                let at = |k: &Component| k.factor == components[j].factor && own(k);
+                d[j] = size;
+                (0..c).filter(|&k| t > 0.0 && fixed[k] && at(&components[k])).for_each(|k| d[k] = size * size);
+            }
         }
+        let moved = if j < p + free { size } else { d[j - p - free] };
         let mut lambda = apply(e.moments(), components, &point.lambda, &d);
         patterns::put(e.moments(), &e.patterns, &shape, &mut lambda).ok()?;
         let at = e.evaluate(rows, &beta, &lambda, &shape, &point.u).ok()?;
         let there = e.slope(rows, &at);
         let secant = Mark::new(e, &at, &there).secant(mark);
         let (_, y) = secant.local(e, &point.lambda, components, fixed);
-        (0..n).for_each(|i| h[i + j * n] = y[i] / size);
+        (0..n).for_each(|i| h[i + j * n] = y[i] / moved);
     }
     for j in 0..n {
         for i in 0..j {
@@ -601,6 +711,12 @@ fn finish(
         }
     }
     boundary.extend(no_loadings(e, units, &point, &mut exact));
+    for p in &e.patterns {
+        let lost = p.pattern.lost(&point.shape[p.first..p.first + p.pattern.parameters()]);
+        if lost > 0 && boundary.iter().all(|b| b.term != p.term) {
+            boundary.push(Boundary { term: p.term, rank: p.pattern.k - lost, multipliers: vec![] });
+        }
+    }
     let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
     e.tolerance = INNER_TOLERANCE;
     let point = if end.stale || !boundary.is_empty() {
@@ -609,7 +725,7 @@ fn finish(
         point
     };
     Ok(Found {
-        shape_gradient: slope.gradient[..point.shape.len()].to_vec(),
+        shape_gradient: e.constraint.reduced(&slope.gradient[..point.shape.len()]),
         point,
         outcome: end.outcome,
         iterations: end.iterations,

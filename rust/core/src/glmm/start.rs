@@ -1,18 +1,19 @@
 //! Variances to start from: the scores of the random effects at zero against their expected size.
 //!
-//! With score s = Z'(-D1) of a fit without random effects and G = Z'D2Z, E[s s'] = G + G Sigma G to first order: the sums
-//! of squared scores per column give linear equations in the variances, crossed factors included through their pairs.
+//! With score s = Z'(-D1) of a fit without random effects and G = Z'D2Z, E[s s'] = G + G Sigma G to first order: sums of
+//! squared scores per column give linear equations in the variances, crossed factors included through their pairs. A
+//! level weighs 1 / (g + median g)^2, so that one with all the information (an outlier in x) does not decide.
 
-use crate::dense;
-use crate::design::Moments;
+use crate::design::{Moments, Pair};
+use crate::optimise::invert;
 
-/// Smallest and largest standard deviation to start from, in units of one level's information.
+/// Smallest and largest standard deviation to start from, in units of a usual level's information.
 const LOW: f64 = 0.3;
 /// Largest one.
 const HIGH: f64 = 1e6;
 
 /// Relative factors of every grouping factor (diagonal), from the scores Z'D1 by factor (levels x cols).
-pub fn variances(m: &Moments, units: &[Vec<Vec<f64>>], zg: &[Vec<f64>]) -> Vec<Vec<f64>> {
+pub fn variances(m: &Moments, zg: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let first: Vec<usize> = m
         .factors
         .iter()
@@ -22,41 +23,44 @@ pub fn variances(m: &Moments, units: &[Vec<Vec<f64>>], zg: &[Vec<f64>]) -> Vec<V
         })
         .collect();
     let n: usize = m.factors.iter().map(|f| f.cols).sum();
+    let usual: Vec<Vec<f64>> = (0..m.factors.len()).map(|f| usual_information(m, f)).collect();
+    let weight = |f: usize, g: f64, c: usize| (g + usual[f][c]).powi(-2);
     let (mut a, mut rhs) = (vec![0.0; n * n], vec![0.0; n]);
     for (f, factor) in m.factors.iter().enumerate() {
         let k = factor.cols;
         for (g, s) in factor.gram.chunks_exact(k * k).zip(zg[f].chunks_exact(k)) {
             for i in 0..k {
-                rhs[first[f] + i] += s[i] * s[i] - g[i + i * k];
+                let w = weight(f, g[i + i * k], i);
+                rhs[first[f] + i] += w * (s[i] * s[i] - g[i + i * k]);
                 for j in 0..k {
-                    a[first[f] + i + (first[f] + j) * n] += g[i + j * k] * g[i + j * k];
+                    a[first[f] + i + (first[f] + j) * n] += w * g[i + j * k] * g[i + j * k];
                 }
             }
         }
     }
     for p in &m.pairs {
         let (kl, ko) = (m.factors[p.lead].cols, m.factors[p.other].cols);
-        for v in p.value.chunks_exact(kl * ko) {
+        for (v, at) in p.value.chunks_exact(kl * ko).zip(levels_of(p)) {
             for j in 0..ko {
                 for i in 0..kl {
-                    let w = v[i + j * kl] * v[i + j * kl];
+                    let square = v[i + j * kl] * v[i + j * kl];
                     let (r, c) = (first[p.lead] + i, first[p.other] + j);
-                    a[r + c * n] += w;
-                    a[c + r * n] += w;
+                    let own = |f: usize, l: usize, i: usize, k: usize| m.factors[f].gram[l * k * k + i + i * k];
+                    a[r + c * n] += square * weight(p.lead, own(p.lead, at.0, i, kl), i);
+                    a[c + r * n] += square * weight(p.other, own(p.other, at.1, j, ko), j);
                 }
             }
         }
     }
-    let sigma = non_negative(&mut a, &rhs, n);
+    let sigma = non_negative(&a, &rhs, n);
     let mut out = vec![];
     for (f, factor) in m.factors.iter().enumerate() {
         let mut lambda = vec![0.0; factor.cols * factor.cols];
-        for (s, slot) in factor.slots.iter().enumerate() {
-            for c in 0..slot.cols {
-                let at = slot.offset + c;
-                let information = 1.0 / unit_size(&units[f][s], slot.cols, c);
+        for slot in &factor.slots {
+            for at in slot.offset..slot.offset + slot.cols {
+                let unit = usual[f][at].sqrt().recip();
                 let sd = sigma[first[f] + at].max(0.0).sqrt();
-                lambda[at + at * factor.cols] = sd.clamp(LOW * information, HIGH * information);
+                lambda[at + at * factor.cols] = sd.clamp(LOW * unit, HIGH * unit);
             }
         }
         out.push(lambda);
@@ -64,25 +68,39 @@ pub fn variances(m: &Moments, units: &[Vec<Vec<f64>>], zg: &[Vec<f64>]) -> Vec<V
     out
 }
 
-fn unit_size(unit: &[f64], k: usize, c: usize) -> f64 {
-    let own: f64 = (0..=c).map(|t| unit[c + t * k] * unit[c + t * k]).sum();
-    own.sqrt().max(1e-150)
+/// Median over the levels that have any, of the information about every column.
+fn usual_information(m: &Moments, f: usize) -> Vec<f64> {
+    let k = m.factors[f].cols;
+    let of = |c: usize| {
+        let mut all: Vec<f64> = m.factors[f].gram.chunks_exact(k * k).map(|g| g[c + c * k]).collect();
+        all.retain(|g| *g > 0.0);
+        let middle = all.len() / 2;
+        if all.is_empty() {
+            return f64::MIN_POSITIVE;
+        }
+        *all.select_nth_unstable_by(middle, f64::total_cmp).1
+    };
+    (0..k).map(of).collect()
 }
 
-/// Least squares solution with negative entries set to zero one after another.
-fn non_negative(a: &mut [f64], rhs: &[f64], n: usize) -> Vec<f64> {
+/// Levels (of lead, of other) of every block of a pair.
+fn levels_of(p: &Pair) -> impl Iterator<Item = (usize, usize)> + '_ {
+    p.start.windows(2).enumerate().flat_map(move |(l, w)| (w[0]..w[1]).map(move |t| (l, p.level[t as usize] as usize)))
+}
+
+/// Solution of a x = rhs with negative entries set to zero one after another, the most negative first.
+fn non_negative(a: &[f64], rhs: &[f64], n: usize) -> Vec<f64> {
     let mut active = vec![true; n];
     for _ in 0..=n {
         let on: Vec<usize> = (0..n).filter(|&i| active[i]).collect();
         let k = on.len();
         let mut h: Vec<f64> = (0..k * k).map(|t| a[on[t % k] + on[t / k] * n]).collect();
         (0..k).for_each(|i| h[i + i * k] *= 1.0 + 1e-8);
-        let mut x: Vec<f64> = on.iter().map(|&i| rhs[i]).collect();
-        if dense::cholesky(&mut h, k, k).is_err() {
+        let inverse = invert(&h, k);
+        let x: Vec<f64> = (0..k).map(|i| (0..k).map(|j| inverse[i + j * k] * rhs[on[j]]).sum()).collect();
+        if !x.iter().all(|x: &f64| x.is_finite()) {
             return vec![0.0; n];
         }
-        dense::solve_left_l(&h, k, k, &mut x, 1, k);
-        dense::solve_left_lt(&h, k, k, &mut x, 1, k);
         match (0..k).min_by(|&i, &j| x[i].total_cmp(&x[j])) {
             Some(worst) if x[worst] < 0.0 => active[on[worst]] = false,
             _ => {

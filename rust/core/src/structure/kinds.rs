@@ -23,10 +23,24 @@ pub enum Kind {
     ReducedRank,
     ProportionalTo,
     EqualTo,
+    /// "diag", "us" by log standard deviations and angles of partial correlations, and "us" by angles of the correlations
+    /// themselves: for terms whose parameters are held, tied or have a prior.
+    Diagonal,
+    Unstructured,
+    Correlated,
 }
 
 /// Largest magnitude of an unconstrained correlation parameter that still gives a definite matrix.
 const STEEP: f64 = 1e4;
+
+/// Largest partial correlation of an angle: the matrix stays definite, by 1e-4 standard deviations.
+const EDGE: f64 = 1.0 - 1e-8;
+
+/// rho = sin(a): where the likelihood rises up to a correlation of 1, it has an ordinary maximum in the angle there.
+fn sine<S: Scalar>(a: S) -> S {
+    let (s, c) = a.value().sin_cos();
+    a.compose([EDGE * s, EDGE * c, -EDGE * s, -EDGE * c])
+}
 
 /// rho = a / sqrt(1 + a^2).
 fn correlation<S: Scalar>(a: S) -> S {
@@ -42,7 +56,7 @@ fn capped<S: Scalar>(a: S) -> S {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 17] = [
         Kind::HomogeneousDiagonal,
         Kind::CompoundSymmetry,
         Kind::HomogeneousCompoundSymmetry,
@@ -57,6 +71,9 @@ impl Kind {
         Kind::ReducedRank,
         Kind::ProportionalTo,
         Kind::EqualTo,
+        Kind::Diagonal,
+        Kind::Unstructured,
+        Kind::Correlated,
     ];
 
     pub fn name(self) -> &'static str {
@@ -75,6 +92,9 @@ impl Kind {
             Kind::ReducedRank => "rr",
             Kind::ProportionalTo => "propto",
             Kind::EqualTo => "equalto",
+            Kind::Diagonal => "diagonal",
+            Kind::Unstructured => "unstructured",
+            Kind::Correlated => "correlated",
         }
     }
 
@@ -99,6 +119,7 @@ impl Kind {
         match self {
             Kind::EqualTo | Kind::ReducedRank => 0,
             Kind::CompoundSymmetry | Kind::HeterogeneousAr1 | Kind::Toeplitz => k,
+            Kind::Diagonal | Kind::Unstructured | Kind::Correlated => k,
             _ => 1,
         }
     }
@@ -107,9 +128,10 @@ impl Kind {
     fn others(self, p: &Pattern) -> usize {
         let k = p.k;
         match self {
-            Kind::HomogeneousDiagonal | Kind::ProportionalTo | Kind::EqualTo => 0,
+            Kind::HomogeneousDiagonal | Kind::ProportionalTo | Kind::EqualTo | Kind::Diagonal => 0,
             Kind::ReducedRank => loadings(k, p.rank).count(),
             _ if k == 1 => 0,
+            Kind::Unstructured | Kind::Correlated => k * (k - 1) / 2,
             Kind::Toeplitz | Kind::HomogeneousToeplitz => k - 1,
             Kind::Matern if p.nu.is_none() => 2,
             _ => 1,
@@ -137,6 +159,8 @@ impl Kind {
         let lags: Vec<S> = match self {
             Kind::Toeplitz | Kind::HomogeneousToeplitz => autocorrelations(rest),
             Kind::Ar1 | Kind::HeterogeneousAr1 if k > 1 => powers(correlation(capped(rest[0])), k),
+            Kind::Unstructured => from_partial(rest, k),
+            Kind::Correlated => from_pairs(rest, k),
             _ => vec![],
         };
         let mut out = Vec::with_capacity(k * k);
@@ -150,7 +174,8 @@ impl Kind {
                 let r = match self {
                     Kind::ProportionalTo | Kind::EqualTo => S::constant(p.matrix[i + j * k]),
                     _ if i == j => one,
-                    Kind::HomogeneousDiagonal => S::constant(0.0),
+                    Kind::HomogeneousDiagonal | Kind::Diagonal => S::constant(0.0),
+                    Kind::Unstructured | Kind::Correlated => lags[i + j * k],
                     Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => compound(rest[0], k),
                     Kind::OrnsteinUhlenbeck => (rest[0].exp() * (-p.distance[i + j * k])).exp(),
                     Kind::Exponential => ((-rest[0]).exp() * (-p.distance[i + j * k])).exp(),
@@ -194,6 +219,7 @@ impl Kind {
             Kind::Toeplitz | Kind::HomogeneousToeplitz => {
                 out.extend((0..others).map(|l| if l == 0 { 0.2 } else { 0.0 }))
             }
+            Kind::Unstructured | Kind::Correlated => out.resize(out.len() + others, 0.0),
             _ => out.push(0.3),
         }
         out
@@ -223,10 +249,81 @@ impl Kind {
                 let lags = autocorrelations(rest);
                 (1..k).for_each(|l| add("cor", Some(l), lags[l]));
             }
+            Kind::Unstructured | Kind::Correlated => {
+                let r = if self == Kind::Unstructured { from_partial(rest, k) } else { from_pairs(rest, k) };
+                pairs(k).for_each(|(i, j)| add("cor", Some(i + j * k), r[i + j * k]));
+            }
             _ => add("cor", None, correlation(rest[0])),
         }
         out
     }
+
+    /// The unconstrained value at which parameter j has a natural value, where it alone decides.
+    pub(super) fn unconstrained(self, p: &Pattern, j: usize, value: f64) -> Option<f64> {
+        let (k, d) = (p.k, self.deviations(p.k));
+        let inside = |low: f64| (value > low && value < 1.0).then_some(value);
+        let plain = || inside(-1.0).map(|r| r / (1.0 - r * r).sqrt());
+        match self {
+            _ if j < d => (value > 0.0).then(|| value.ln()),
+            Kind::OrnsteinUhlenbeck | Kind::Exponential | Kind::Gaussian => (value > 0.0).then(|| value.ln()),
+            Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => {
+                inside(-1.0 / (k as f64 - 1.0)).map(|r| compound_inverse(r, k))
+            }
+            Kind::Unstructured if j - d >= k - 1 => None,
+            Kind::Toeplitz | Kind::HomogeneousToeplitz if j > d => None,
+            Kind::Unstructured | Kind::Correlated => inside(-1.0).map(|r| (r / EDGE).clamp(-1.0, 1.0).asin()),
+            Kind::Ar1 | Kind::HeterogeneousAr1 => plain(),
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => plain(),
+            _ => None,
+        }
+    }
+}
+
+/// Positions (i, j), i > j, below the diagonal, column by column.
+fn pairs(k: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..k).flat_map(move |j| (j + 1..k).map(move |i| (i, j)))
+}
+
+/// How many directions of an "unstructured" covariance have no variance: partial correlations at +-1.
+pub(super) fn lost(p: &Pattern, theta: &[f64]) -> usize {
+    match p.kind {
+        Kind::Unstructured => theta[p.k..].iter().filter(|a| a.sin().abs() > 1.0 - 1e-6).count().min(p.k - 1),
+        _ => 0,
+    }
+}
+
+/// A correlation matrix from angles of correlations; it need not be positive definite.
+fn from_pairs<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
+    let mut out = vec![S::constant(1.0); k * k];
+    for ((i, j), &a) in pairs(k).zip(a) {
+        out[i + j * k] = sine(a);
+        out[j + i * k] = out[i + j * k];
+    }
+    out
+}
+
+/// A correlation matrix from angles of the partial correlations of i and j given 0 .. j - 1 (Joe 2006).
+fn from_partial<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
+    let mut root = vec![S::constant(0.0); k * k];
+    for ((i, j), &a) in pairs(k).zip(a) {
+        root[i + j * k] = sine(a);
+    }
+    for i in 0..k {
+        let mut left = S::constant(1.0);
+        for j in 0..i {
+            let partial = root[i + j * k];
+            root[i + j * k] = partial * left.sqrt();
+            left = left * (-(partial.square()) + 1.0);
+        }
+        root[i + i * k] = left.sqrt();
+    }
+    let mut out = vec![S::constant(1.0); k * k];
+    for (i, j) in pairs(k) {
+        let r = (0..=j).fold(S::constant(0.0), |sum, t| sum + root[i + t * k] * root[j + t * k]);
+        out[i + j * k] = r;
+        out[j + i * k] = r;
+    }
+    out
 }
 
 /// Smoothness from its logarithm, kept where the correlation can be computed and told from its limits.

@@ -88,6 +88,13 @@ impl Pattern {
         Ok(self)
     }
 
+    /// Names of the parameters of a structure of k columns; the values mean nothing.
+    pub fn names(name: &str, k: usize) -> Result<Vec<Natural>, CoreError> {
+        let kind = Kind::parse(name)?;
+        let bare = Pattern { kind, k, distance: vec![], matrix: vec![], rank: k.min(2), nu: None };
+        Ok(bare.report(&vec![0.0; bare.parameters()]))
+    }
+
     pub fn parameters(&self) -> usize {
         self.kind.parameters(self)
     }
@@ -150,6 +157,41 @@ impl Pattern {
         self.kind.start(self, sd, mean)
     }
 
+    /// How many directions of the covariance have no variance, standard deviations apart.
+    pub fn lost(&self, theta: &[f64]) -> usize {
+        kinds::lost(self, theta)
+    }
+
+    /// The unconstrained value at which parameter j has a natural value; None where several decide, or no value does.
+    pub fn unconstrained(&self, j: usize, value: f64) -> Option<f64> {
+        self.kind.unconstrained(self, j, value)
+    }
+
+    /// d vech(L) / d theta, L the lower Cholesky factor of Sigma: k (k + 1) / 2 rows, column-major.
+    pub fn factor_jacobian(&self, theta: &[f64]) -> Result<Vec<f64>, CoreError> {
+        let (k, l) = (self.k, self.factor(theta)?);
+        let mut out = vec![];
+        if self.is_loadings() {
+            for at in self.loadings() {
+                out.extend((0..k).flat_map(|c| (c..k).map(move |r| if (r, c) == at { 1.0 } else { 0.0 })));
+            }
+            return Ok(out);
+        }
+        for j in 0..self.parameters() {
+            // dL = L Phi(L^-1 dSigma L^-T), Phi the lower triangle with its diagonal halved (Sarkka 2013, theorem A.1).
+            let mut d = self.derivative(theta, j);
+            dense::solve_left_l(&l, k, k, &mut d, k, k);
+            dense::solve_right_lt(&l, k, k, &mut d, k, k);
+            for c in 0..k {
+                for r in c..k {
+                    let sum: f64 = (c..=r).map(|t| l[r + t * k] * d[t + c * k] * if t == c { 0.5 } else { 1.0 }).sum();
+                    out.push(sum);
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// Parameters in natural units.
     pub fn report(&self, theta: &[f64]) -> Vec<Natural> {
         self.kind.report(self, theta)
@@ -180,7 +222,9 @@ mod tests {
             .iter()
             .map(|kind| {
                 let p = Pattern::new(kind.name(), 4, &points, matrix.clone()).unwrap();
-                let theta = (0..p.parameters()).map(|i| 0.3 - 0.17 * i as f64).collect();
+                // Correlations of their own need not fit together.
+                let size = if *kind == Kind::Correlated { 0.3 } else { 1.0 };
+                let theta = (0..p.parameters()).map(|i| size * (0.3 - 0.17 * i as f64)).collect();
                 (p, theta)
             })
             .collect()
@@ -208,7 +252,7 @@ mod tests {
     #[test]
     fn every_parameter_gives_a_covariance() {
         for (p, theta) in zoo() {
-            for scale in [0.0, 1.0, 5.0] {
+            for scale in [0.0, 1.0, if p.kind == Kind::Correlated { 0.5 } else { 5.0 }] {
                 let t: Vec<f64> = theta.iter().map(|t| scale * t).collect();
                 assert!(p.factor(&t).is_ok(), "{:?} at {t:?}", p.kind);
             }
@@ -233,6 +277,26 @@ mod tests {
     }
 
     #[test]
+    fn factor_jacobians_agree_with_differences() {
+        for (p, theta) in zoo() {
+            let exact = p.factor_jacobian(&theta).unwrap();
+            for j in 0..p.parameters() {
+                let at = |s: f64| {
+                    let mut t = theta.clone();
+                    t[j] += s;
+                    p.factor(&t).unwrap()
+                };
+                let (up, down) = (at(1e-6), at(-1e-6));
+                let lower = (0..4).flat_map(|c| (c..4).map(move |r| r + 4 * c));
+                for (row, i) in lower.enumerate() {
+                    let numeric = (up[i] - down[i]) / 2e-6;
+                    assert!((numeric - exact[row + 10 * j]).abs() < 1e-7 * (1.0 + numeric.abs()), "{:?} {j}", p.kind);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn loadings_are_lower_trapezoidal() {
         let p = Pattern::new("rr", 4, &[], vec![]).unwrap().with_rank(2).unwrap();
         assert_eq!(p.parameters(), 7);
@@ -241,6 +305,17 @@ mod tests {
         assert_eq!(&l[..8], &[1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0]);
         assert!(l[8..].iter().all(|v| *v == 0.0));
         assert!(p.clone().with_rank(5).is_err() && p.with_rank(0).is_err());
+    }
+
+    #[test]
+    fn natural_values_can_be_asked_for() {
+        for (p, theta) in zoo() {
+            for (j, n) in p.report(&theta).iter().enumerate() {
+                if let Some(v) = p.unconstrained(j, n.value) {
+                    assert!((v - theta[j]).abs() < 1e-10, "{:?} {j}", p.kind);
+                }
+            }
+        }
     }
 
     #[test]

@@ -121,10 +121,8 @@ fn skewness_range(
     to: usize,
     out: &mut Adjoint,
 ) {
-    let k = plan.k;
-    let k3 = k * (k + 1) * (k + 2) / 6;
-    let third = packed3(k);
-    let mut w = vec![0.0; k * cov.restricted.as_ref().map_or(0, |r| r.len())];
+    let skewed = Skewed::new(plan, m, rows, cov, d3);
+    let mut w = skewed.buffer();
     let mut panel = Panel::new(plan, 0);
     let mut entries = vec![];
     let mut start = from;
@@ -133,61 +131,7 @@ fn skewness_range(
         panel.fill_z(plan, rows, start, n);
         panel.fill_x(plan, rows, start, n);
         for r in 0..n {
-            let mut sq = [0.0; MAX_K * MAX_K];
-            for (f, zf) in plan.z.iter().enumerate() {
-                if zf.intercept {
-                    sq[zf.columns[0].component * (k + 1)] += cov.diag[f][panel.codes[f][r] as usize];
-                    continue;
-                }
-                let cols = zf.columns.len();
-                let l = panel.codes[f][r] as usize;
-                let z = &panel.z[f][r * cols..(r + 1) * cols];
-                let c = &cov.diag[f][l * cols * cols..(l + 1) * cols * cols];
-                for b in 0..cols {
-                    for a in 0..cols {
-                        sq[zf.columns[a].component * k + zf.columns[b].component] += z[a] * z[b] * c[a + b * cols];
-                    }
-                }
-            }
-            for (p, pair) in m.pairs.iter().enumerate() {
-                let (lead, other) = (&plan.z[pair.lead], &plan.z[pair.other]);
-                let (kl, ko) = (lead.columns.len(), other.columns.len());
-                let e = plan.entry[p][start + r] as usize;
-                if lead.intercept && other.intercept {
-                    let (a, b) = (lead.columns[0].component, other.columns[0].component);
-                    sq[a * k + b] += cov.pairs[p][e];
-                    sq[b * k + a] += cov.pairs[p][e];
-                    continue;
-                }
-                let c = &cov.pairs[p][e * kl * ko..(e + 1) * kl * ko];
-                let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
-                for b in 0..ko {
-                    for a in 0..kl {
-                        let v = zl[a] * zo[b] * c[a + b * kl];
-                        let (ca, cb) = (lead.columns[a].component, other.columns[b].component);
-                        sq[ca * k + cb] += v;
-                        sq[cb * k + ca] += v;
-                    }
-                }
-            }
-            if let Some(fixed) = &cov.restricted {
-                fixed.row(plan, &panel, rows, start + r, r, &mut entries, &mut w);
-                let n = fixed.len();
-                for a in 0..k {
-                    for b in 0..k {
-                        let (wa, wb) = (&w[a * n..(a + 1) * n], &w[b * n..(b + 1) * n]);
-                        sq[a * k + b] += wa.iter().zip(wb).map(|(x, y)| x * y).sum::<f64>();
-                    }
-                }
-            }
-            let d = &d3[(start + r) * k3..(start + r + 1) * k3];
-            let mut s = [0.0; MAX_K];
-            if k == 1 {
-                s[0] = 0.5 * d[0] * sq[0];
-            }
-            for (t, s) in s[..k].iter_mut().enumerate().filter(|_| k > 1) {
-                *s = 0.5 * (0..k * k).map(|ab| d[third[ab * k + t]] * sq[ab]).sum::<f64>();
-            }
+            let s = skewed.row(&panel, start + r, r, &mut entries, &mut w);
             for (c, xp) in plan.x.iter().enumerate() {
                 let dc = xp.dense.len();
                 let x = &panel.x[c][r * dc..(r + 1) * dc];
@@ -213,20 +157,146 @@ fn skewness_range(
     }
 }
 
-/// X't for one number a row and predictor.
-pub fn fixed_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<f64> {
+/// s_i = 1/2 D3_i : S_i of the rows.
+struct Skewed<'a> {
+    plan: &'a Plan,
+    m: &'a Moments,
+    rows: &'a GlmmRows<'a>,
+    cov: &'a Covariance,
+    d3: &'a [f64],
+    third: Vec<usize>,
+}
+
+impl<'a> Skewed<'a> {
+    fn new(plan: &'a Plan, m: &'a Moments, rows: &'a GlmmRows<'a>, cov: &'a Covariance, d3: &'a [f64]) -> Self {
+        Skewed { plan, m, rows, cov, d3, third: packed3(plan.k) }
+    }
+
+    /// Room for the integrated fixed effects' part of a row.
+    fn buffer(&self) -> Vec<f64> {
+        vec![0.0; self.plan.k * self.cov.restricted.as_ref().map_or(0, |r| r.len())]
+    }
+
+    /// Row i, the r-th of its panel, whose random columns are filled in.
+    #[inline]
+    fn row(&self, panel: &Panel, i: usize, r: usize, entries: &mut Vec<(u32, f64)>, w: &mut [f64]) -> [f64; MAX_K] {
+        let k = self.plan.k;
+        let k3 = k * (k + 1) * (k + 2) / 6;
+        let mut sq = [0.0; MAX_K * MAX_K];
+        for (f, zf) in self.plan.z.iter().enumerate() {
+            if zf.intercept {
+                sq[zf.columns[0].component * (k + 1)] += self.cov.diag[f][panel.codes[f][r] as usize];
+                continue;
+            }
+            let cols = zf.columns.len();
+            let l = panel.codes[f][r] as usize;
+            let z = &panel.z[f][r * cols..(r + 1) * cols];
+            let c = &self.cov.diag[f][l * cols * cols..(l + 1) * cols * cols];
+            for b in 0..cols {
+                for a in 0..cols {
+                    sq[zf.columns[a].component * k + zf.columns[b].component] += z[a] * z[b] * c[a + b * cols];
+                }
+            }
+        }
+        for (p, pair) in self.m.pairs.iter().enumerate() {
+            let (lead, other) = (&self.plan.z[pair.lead], &self.plan.z[pair.other]);
+            let (kl, ko) = (lead.columns.len(), other.columns.len());
+            let e = self.plan.entry[p][i] as usize;
+            if lead.intercept && other.intercept {
+                let (a, b) = (lead.columns[0].component, other.columns[0].component);
+                sq[a * k + b] += self.cov.pairs[p][e];
+                sq[b * k + a] += self.cov.pairs[p][e];
+                continue;
+            }
+            let c = &self.cov.pairs[p][e * kl * ko..(e + 1) * kl * ko];
+            let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
+            for b in 0..ko {
+                for a in 0..kl {
+                    let v = zl[a] * zo[b] * c[a + b * kl];
+                    let (ca, cb) = (lead.columns[a].component, other.columns[b].component);
+                    sq[ca * k + cb] += v;
+                    sq[cb * k + ca] += v;
+                }
+            }
+        }
+        if let Some(fixed) = &self.cov.restricted {
+            fixed.row(self.plan, panel, self.rows, i, r, entries, w);
+            let n = fixed.len();
+            for a in 0..k {
+                for b in 0..k {
+                    let (wa, wb) = (&w[a * n..(a + 1) * n], &w[b * n..(b + 1) * n]);
+                    sq[a * k + b] += wa.iter().zip(wb).map(|(x, y)| x * y).sum::<f64>();
+                }
+            }
+        }
+        let d = &self.d3[(i) * k3..(i + 1) * k3];
+        let mut s = [0.0; MAX_K];
+        if k == 1 {
+            s[0] = 0.5 * d[0] * sq[0];
+        }
+        for (t, s) in s[..k].iter_mut().enumerate().filter(|_| k > 1) {
+            *s = 0.5 * (0..k * k).map(|ab| d[self.third[ab * k + t]] * sq[ab]).sum::<f64>();
+        }
+        s
+    }
+}
+
+/// s_i of every row, n x K (see `skewness`).
+pub fn skewness_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covariance, d3: &[f64]) -> Vec<f64> {
     let k = plan.k;
-    let mut out = vec![0.0; plan.p()];
+    let skewed = Skewed::new(plan, m, rows, cov, d3);
+    let mut out = vec![0.0; rows.n * k];
+    out.par_chunks_mut(PANEL * k).enumerate().with_min_len(16).for_each(|(c, out)| {
+        let (mut panel, mut w, mut entries) = (Panel::new(plan, 0), skewed.buffer(), vec![]);
+        let (start, n) = (c * PANEL, out.len() / k);
+        panel.fill_z(plan, rows, start, n);
+        if cov.restricted.is_some() {
+            panel.fill_x(plan, rows, start, n);
+        }
+        for (r, out) in out.chunks_exact_mut(k).enumerate() {
+            out.copy_from_slice(&skewed.row(&panel, start + r, r, &mut entries, &mut w)[..k]);
+        }
+    });
+    out
+}
+
+/// Z't for one number a row and predictor, by factor (levels x cols).
+pub fn random_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<Vec<f64>> {
+    let k = plan.k;
+    let mut out: Vec<Vec<f64>> = plan.z.iter().map(|f| vec![0.0; f.levels * f.columns.len()]).collect();
+    let mut panel = Panel::new(plan, 0);
+    for start in (0..rows.n).step_by(PANEL) {
+        let n = PANEL.min(rows.n - start);
+        panel.fill_z(plan, rows, start, n);
+        for (f, zf) in plan.z.iter().enumerate() {
+            let cols = zf.columns.len();
+            for r in 0..n {
+                let at = panel.codes[f][r] as usize * cols;
+                for (c, col) in zf.columns.iter().enumerate() {
+                    out[f][at + c] += t[(start + r) * k + col.component] * panel.z[f][r * cols + c];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// X't for one number a row and predictor; with clusters (index of every row, how many) one X't for each of them.
+pub fn fixed_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64], clusters: Option<(&[u32], usize)>) -> Vec<f64> {
+    let (k, p) = (plan.k, plan.p());
+    let mut out = vec![0.0; p * clusters.map_or(1, |c| c.1)];
     let mut panel = Panel::new(plan, 0);
     let mut entries = vec![];
     for start in (0..rows.n).step_by(PANEL) {
         let n = PANEL.min(rows.n - start);
         panel.fill_x(plan, rows, start, n);
         for r in 0..n {
+            let at = clusters.map_or(0, |c| c.0[start + r] as usize);
+            let out = &mut out[at * p..(at + 1) * p];
             for (c, xp) in plan.x.iter().enumerate() {
                 let (d, g) = (xp.dense.len(), t[(start + r) * k + c]);
                 let x = &panel.x[c][r * d..(r + 1) * d];
-                xp.add(&mut out, g, x);
+                xp.add(out, g, x);
                 if !xp.sparse.is_empty() {
                     sparse_entries(xp, &rows.components[c], start + r, &mut entries);
                     entries.iter().for_each(|&(j, x)| out[j as usize] += g * x);

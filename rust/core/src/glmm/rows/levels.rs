@@ -1,4 +1,4 @@
-//! Sums by level of one grouping factor, as quadrature needs them.
+//! Sums by level of the innermost grouping factor, as quadrature needs them.
 
 use rayon::prelude::*;
 
@@ -7,22 +7,26 @@ use super::plan::Plan;
 use super::GlmmRows;
 use crate::family::Family;
 
-/// Sum of -log f by level of the only factor, and if `weights` (by level) are given Z'D1 by level, with the weighted
-/// D1 added to `d1` (n x K).
+/// Where a pass leaves the first derivatives: weights by level of the innermost factor, and sums of the weighted D1 by
+/// row (n x K).
+pub type Weighted<'a> = (&'a [f64], &'a mut [f64]);
+
+/// Sum of -log f by level of the factor `inner`; if weights are given also Z'D1 by factor, each row's D1 times the weight
+/// of its innermost level.
 pub fn level_pass(
     plan: &Plan,
     family: &Family,
     rows: &GlmmRows<'_>,
     fixed: &[f64],
-    b: &[f64],
-    weights: Option<(&[f64], &mut [f64])>,
-) -> (Vec<f64>, Vec<f64>) {
+    effects: &[Vec<f64>],
+    inner: usize,
+    weights: Option<Weighted<'_>>,
+) -> (Vec<f64>, Vec<Vec<f64>>) {
     let k = plan.k;
-    let zf = &plan.z[0];
-    let cols = zf.columns.len();
     let order = if weights.is_some() { 2 } else { 0 };
     let stride = family.stride(order);
-    let bounds = chunk_bounds(rows.n, zf.levels * (cols + 1));
+    let size: usize = plan.z.iter().map(|f| f.levels * (f.columns.len() + 1)).sum();
+    let bounds = chunk_bounds(rows.n, size);
     let (pi, mut rest) = match weights {
         Some((pi, d1)) => (Some(pi), d1),
         None => (None, &mut [][..]),
@@ -34,27 +38,31 @@ pub fn level_pass(
         rest = tail;
     }
     let run = |(from, to, d1): (usize, usize, &mut [f64])| {
-        let mut value = vec![0.0; zf.levels];
-        let mut zg = vec![0.0; if pi.is_some() { zf.levels * cols } else { 0 }];
+        let mut value = vec![0.0; plan.z[inner].levels];
+        let sized = |n: usize| vec![0.0; if pi.is_some() { n } else { 0 }];
+        let mut zg: Vec<Vec<f64>> = plan.z.iter().map(|f| sized(f.levels * f.columns.len())).collect();
         let mut panel = Panel::new(plan, stride);
-        let effects = [b.to_vec()];
         let mut start = from;
         while start < to {
             let n = PANEL.min(to - start);
             panel.fill_z(plan, rows, start, n);
             panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
-            add_random(plan, &mut panel, &effects, n);
+            add_random(plan, &mut panel, effects, n);
             family.evaluate(&rows.data, start, &panel.eta[..n * k], order, &mut panel.out[..n * stride]);
             for (r, row) in panel.out[..n * stride].chunks_exact(stride).enumerate() {
                 let w = rows.weights.map_or(-1.0, |w| -w[start + r]);
-                let l = panel.codes[0][r] as usize;
+                let l = panel.codes[inner][r] as usize;
                 value[l] += w * row[0];
-                if let Some(pi) = pi {
-                    for c in 0..k {
-                        d1[(start - from + r) * k + c] += pi[l] * w * row[1 + c];
-                    }
+                let Some(pi) = pi else { continue };
+                let w = w * pi[l];
+                let d = &row[1..1 + k];
+                let sums = &mut d1[(start - from + r) * k..(start - from + r + 1) * k];
+                sums.iter_mut().zip(d).for_each(|(s, d)| *s += w * d);
+                for (f, zf) in plan.z.iter().enumerate() {
+                    let cols = zf.columns.len();
+                    let at = panel.codes[f][r] as usize * cols;
                     for (c, col) in zf.columns.iter().enumerate() {
-                        zg[l * cols + c] += w * row[1 + col.component] * panel.z[0][r * cols + c];
+                        zg[f][at + c] += w * d[col.component] * panel.z[f][r * cols + c];
                     }
                 }
             }
@@ -71,7 +79,9 @@ pub fn level_pass(
     let (mut value, mut zg) = parts.next().unwrap_or_default();
     for (v, z) in parts {
         value.iter_mut().zip(&v).for_each(|(a, b)| *a += b);
-        zg.iter_mut().zip(&z).for_each(|(a, b)| *a += b);
+        for (a, b) in zg.iter_mut().zip(&z) {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        }
     }
     (value, zg)
 }

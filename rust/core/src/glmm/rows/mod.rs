@@ -14,7 +14,7 @@ use crate::family::Data;
 use crate::structure::Pattern;
 use crate::CoreError;
 
-pub use adjoint::{fixed_adjoint, skewness, Covariance, Restricted};
+pub use adjoint::{fixed_adjoint, random_adjoint, skewness, skewness_rows, Covariance, Restricted};
 pub use levels::level_pass;
 pub use panel::{fixed_part, predictors};
 pub use pass::{pass, Sums, Want};

@@ -10,7 +10,7 @@ import pytest
 import oracle
 import ranef as rf
 from engines import zoo
-from ranef.inference import satterthwaite
+from ranef.inference.ddf import satterthwaite
 
 
 def fit(name, formula, **arguments):

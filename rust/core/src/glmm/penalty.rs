@@ -1,0 +1,165 @@
+//! Priors on the parameters of a model, as a penalty of -2 log p on its deviance, in the user's units.
+//!
+//! A prior is of coefficients, of standard deviations (or their powers), or of a covariance or correlation matrix; `over`
+//! makes it one of the value relative to the residual standard deviation (blme's common scale). No Jacobian is added: the
+//! mode is that of the density as the user stated it.
+
+use crate::jet::{pair, Jet, Scalar};
+use crate::prior::{Of, Prior};
+use crate::CoreError;
+
+use super::laplace::dot;
+use super::patterns::Patterned;
+
+type Two = Jet<2, 3, 0>;
+
+/// What a prior is of. Positions are those of the user's coefficients, or of the pattern parameters.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Coefficients(Vec<usize>),
+    /// exp(power x coefficient).
+    LogCoefficient(usize, f64),
+    /// exp(power x parameter).
+    LogParameter(usize, f64),
+    /// Sigma or the correlations of a patterned term.
+    Term(usize),
+}
+
+/// log of what the value is divided by.
+#[derive(Clone, Copy, Debug)]
+pub enum Over {
+    Constant(f64),
+    Coefficient(usize),
+}
+
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub prior: Prior,
+    pub target: Target,
+    pub over: Over,
+}
+
+/// -2 log p and its derivatives in (coefficients, pattern parameters); second ones without those that mix the two.
+pub struct Penalty {
+    pub value: f64,
+    pub beta: Vec<f64>,
+    pub shape: Vec<f64>,
+    pub beta_curvature: Vec<f64>,
+    pub shape_curvature: Vec<f64>,
+}
+
+/// Where a number of a jet belongs.
+#[derive(Clone, Copy)]
+enum Place {
+    Beta(usize),
+    Shape(usize),
+    Nowhere,
+}
+
+impl Penalty {
+    fn zero(p: usize, m: usize) -> Self {
+        Penalty {
+            value: 0.0,
+            beta: vec![0.0; p],
+            shape: vec![0.0; m],
+            beta_curvature: vec![0.0; p * p],
+            shape_curvature: vec![0.0; m * m],
+        }
+    }
+
+    /// At coefficients (NaN: dropped) and pattern parameters.
+    pub fn at(items: &[Item], beta: &[f64], shape: &[f64], patterns: &[Patterned]) -> Result<Self, CoreError> {
+        let mut out = Penalty::zero(beta.len(), shape.len());
+        for item in items {
+            match &item.target {
+                Target::Coefficients(list) if item.prior.of == Of::Vector => out.vector(item, list, beta),
+                Target::Coefficients(list) => {
+                    list.iter().filter(|j| !beta[**j].is_nan()).for_each(|&j| {
+                        out.scalar(item, beta, Place::Beta(j), beta[j], |x, s| x * (-s).exp());
+                    });
+                }
+                Target::LogCoefficient(j, power) => {
+                    out.scalar(item, beta, Place::Beta(*j), beta[*j], |x, s| ((x - s) * *power).exp());
+                }
+                Target::LogParameter(j, power) => {
+                    out.scalar(item, beta, Place::Shape(*j), shape[*j], |x, s| ((x - s) * *power).exp());
+                }
+                Target::Term(term) => {
+                    if let Some(p) = patterns.iter().find(|p| p.term == *term) {
+                        out.matrix(item, beta, shape, p)?;
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Add a prior of f(x, log scale).
+    fn scalar(&mut self, item: &Item, beta: &[f64], place: Place, x: f64, f: impl Fn(Two, Two) -> Two) {
+        let (s, second) = match item.over {
+            Over::Constant(s) => (Two::constant(s), Place::Nowhere),
+            Over::Coefficient(j) => (Two::variable(beta[j], 1), Place::Beta(j)),
+        };
+        let value = item.prior.scalar(f(Two::variable(x, 0), s)) * -2.0;
+        self.value += value.v;
+        let places = [place, second];
+        for (a, at) in places.iter().enumerate() {
+            self.add_slope(*at, value.g[a]);
+            for (b, and) in places.iter().enumerate() {
+                self.add_curvature(*at, *and, value.h[pair(2, a, b)]);
+            }
+        }
+    }
+
+    fn add_slope(&mut self, at: Place, v: f64) {
+        match at {
+            Place::Beta(j) => self.beta[j] += v,
+            Place::Shape(j) => self.shape[j] += v,
+            Place::Nowhere => {}
+        }
+    }
+
+    fn add_curvature(&mut self, a: Place, b: Place, v: f64) {
+        match (a, b) {
+            (Place::Beta(i), Place::Beta(j)) => self.beta_curvature[i + j * self.beta.len()] += v,
+            (Place::Shape(i), Place::Shape(j)) => self.shape_curvature[i + j * self.shape.len()] += v,
+            _ => {}
+        }
+    }
+
+    fn vector(&mut self, item: &Item, list: &[usize], beta: &[f64]) {
+        let scale = match item.over {
+            Over::Constant(s) => s.exp(),
+            Over::Coefficient(j) => beta[j].exp(),
+        };
+        let x: Vec<f64> = list.iter().map(|&j| beta[j] / scale).collect();
+        let (value, gradient, curvature) = item.prior.vector(&x);
+        self.value -= 2.0 * value;
+        for (i, &j) in list.iter().enumerate() {
+            self.beta[j] -= 2.0 * gradient[i] / scale;
+            self.beta_curvature[j * (beta.len() + 1)] += 2.0 * curvature[i] / (scale * scale);
+        }
+        if let Over::Coefficient(j) = item.over {
+            self.beta[j] += 2.0 * dot(&gradient, &x);
+        }
+    }
+
+    fn matrix(&mut self, item: &Item, beta: &[f64], shape: &[f64], p: &Patterned) -> Result<(), CoreError> {
+        let theta = &shape[p.first..p.first + p.pattern.parameters()];
+        let log = match item.over {
+            Over::Constant(s) => s,
+            Over::Coefficient(j) => beta[j],
+        };
+        let ratio = (-2.0 * log).exp();
+        let sigma: Vec<f64> = p.pattern.sigma(theta).iter().map(|v| v * ratio).collect();
+        let (value, slope) = item.prior.matrix(&sigma, p.pattern.k)?;
+        self.value -= 2.0 * value;
+        for j in 0..theta.len() {
+            self.shape[p.first + j] -= 2.0 * ratio * dot(&slope, &p.pattern.derivative(theta, j));
+        }
+        if let Over::Coefficient(j) = item.over {
+            self.beta[j] += 4.0 * dot(&slope, &sigma);
+        }
+        Ok(())
+    }
+}

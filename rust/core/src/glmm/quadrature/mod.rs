@@ -1,0 +1,242 @@
+//! Adaptive Gauss-Hermite quadrature for models whose grouping factors form a chain, each nested in the next.
+//!
+//! With the mode u_hat of a top-level group and the Cholesky factor L of its curvature H, inner levels first, the nodes
+//! are u = u_hat + sqrt(2) L^-T x (Liu & Pierce 1994; for nested factors Pinheiro & Chao 2006, equation 13): given the
+//! nodes of the outer levels the integrals over inner ones are independent, so that the cost is that of one path.
+//! The gradient is that of the resulting sum, the movement of the nodes included: one node gives exactly the Laplace
+//! approximation and its gradient. A level's log integral may count w times (pseudo-likelihood of a survey whose groups
+//! were sampled with unequal probabilities; Rabe-Hesketh & Skrondal 2006, equation 4).
+
+mod chain;
+mod groups;
+mod rule;
+
+use crate::design::Moments;
+use crate::error::shape;
+use crate::CoreError;
+
+pub use chain::{Chain, NONE};
+pub use groups::{Blocks, Groups};
+pub use rule::Rule;
+
+/// Most evaluations of the density, rows times nodes of a path, for one value of the likelihood.
+const MAX_EVALUATIONS: usize = 2_000_000_000;
+/// Most posterior weights that are kept.
+const MAX_WEIGHTS: usize = 100_000_000;
+
+/// Nodes for every factor of a chain.
+#[derive(Clone, Debug)]
+pub struct Quadrature {
+    pub chain: Chain,
+    pub rules: Vec<Rule>,
+    /// How often a level's log integral counts, by depth.
+    pub own: Vec<Vec<f64>>,
+}
+
+impl Quadrature {
+    /// `weights` by factor; empty: every level counts once.
+    pub fn new(m: &Moments, points: usize, weights: &[Vec<f64>], n: usize) -> Result<Self, CoreError> {
+        let chain = match Chain::new(m) {
+            Ok(chain) if chain.depth() > 0 => chain,
+            Ok(_) => return shape("quadrature needs random effects"),
+            Err((a, b)) => {
+                return shape(format!("quadrature needs nested grouping factors; factors {a} and {b} are crossed"))
+            }
+        };
+        let rules: Result<Vec<Rule>, CoreError> = chain.cols.iter().map(|&k| Rule::new(points, k)).collect();
+        let rules = rules?;
+        let (mut nodes, mut kept) = (1usize, 0usize);
+        for (rule, levels) in rules.iter().zip(&chain.levels).rev() {
+            nodes = nodes.saturating_mul(rule.len());
+            kept = kept.saturating_add(nodes.saturating_mul(*levels));
+        }
+        if nodes.saturating_mul(n) > MAX_EVALUATIONS || kept > MAX_WEIGHTS {
+            return shape(format!(
+                "quadrature with {points} nodes a dimension takes {nodes} nodes for each of {n} rows"
+            ));
+        }
+        let own = chain
+            .factor
+            .iter()
+            .zip(&chain.levels)
+            .map(|(&f, &levels)| match weights.get(f) {
+                Some(w) if !w.is_empty() => w.clone(),
+                _ => vec![1.0; levels],
+            })
+            .collect();
+        Ok(Quadrature { chain, rules, own })
+    }
+
+    /// Weight of every level's log integral in the log-likelihood: the product along its path.
+    pub fn path(&self) -> Vec<Vec<f64>> {
+        let c = &self.chain;
+        let mut out = self.own.clone();
+        for d in (0..c.depth().saturating_sub(1)).rev() {
+            for l in 0..c.levels[d] {
+                out[d][l] *= out[d + 1][c.ancestor(d, d + 1, l)];
+            }
+        }
+        out
+    }
+
+    /// Effects by factor (levels x k), b = Lambda (u_hat + delta).
+    pub fn effects(&self, lambda: &[Vec<f64>], groups: &Groups, delta: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let c = &self.chain;
+        let mut out = vec![vec![]; c.depth()];
+        for (d, &f) in c.factor.iter().enumerate() {
+            let u: Vec<f64> = groups.u[d].iter().zip(&delta[d]).map(|(u, d)| u + d).collect();
+            out[f] = scaled(&lambda[f], &u, c.cols[d]);
+        }
+        out
+    }
+
+    /// Call `each(depth, configuration, delta)` for every choice of nodes of the levels at a depth and above it, the
+    /// outermost changing slowest.
+    pub fn walk(&self, groups: &Groups, each: &mut dyn FnMut(usize, usize, &[Vec<f64>])) {
+        let c = &self.chain;
+        let mut delta: Vec<Vec<f64>> = c.cols.iter().zip(&c.levels).map(|(k, l)| vec![0.0; k * l]).collect();
+        self.descend(groups, c.depth() - 1, 0, &mut delta, each);
+    }
+
+    fn descend(
+        &self,
+        groups: &Groups,
+        d: usize,
+        outer: usize,
+        delta: &mut [Vec<f64>],
+        each: &mut dyn FnMut(usize, usize, &[Vec<f64>]),
+    ) {
+        let rule = &self.rules[d];
+        for j in 0..rule.len() {
+            groups.displaced(&self.chain, d, rule.node(j), delta);
+            let at = outer * rule.len() + j;
+            each(d, at, delta);
+            if d > 0 {
+                self.descend(groups, d - 1, at, delta, each);
+            }
+        }
+    }
+
+    /// Log weights of the nodes before the rows are seen: the rule's, and the effects' density.
+    pub fn prior(&self, groups: &Groups, d: usize, at: usize, delta: &[f64]) -> Vec<f64> {
+        let (k, rule) = (self.chain.cols[d], &self.rules[d]);
+        let log = rule.log_weight[at % rule.len()];
+        let square = |(u, d): (&[f64], &[f64])| u.iter().zip(d).map(|(u, d)| (u + d) * (u + d)).sum::<f64>();
+        groups.u[d].chunks_exact(k).zip(delta.chunks_exact(k)).map(|p| log - 0.5 * square(p)).collect()
+    }
+
+    /// Log-likelihood of every top-level group from the log weights of all nodes by depth and configuration (the rows'
+    /// log density added at depth 0); they become the posterior weights, times those of the levels.
+    pub fn combine(&self, groups: &Groups, value: &mut [Vec<Vec<f64>>]) -> Vec<f64> {
+        let c = &self.chain;
+        let mut total = vec![];
+        for d in 0..c.depth() {
+            let n = self.rules[d].len();
+            let (inner, outer) = value.split_at_mut(d + 1);
+            for (at, nodes) in inner[d].chunks_mut(n).enumerate() {
+                for l in 0..c.levels[d] {
+                    let top = nodes.iter().map(|v| v[l]).fold(f64::NEG_INFINITY, f64::max);
+                    let sum: f64 = nodes.iter().map(|v| (v[l] - top).exp()).sum();
+                    let log = top + sum.ln();
+                    nodes.iter_mut().for_each(|v| v[l] = (v[l] - log).exp());
+                    let counted = self.own[d][l] * (log - 0.5 * groups.logdet[d][l]);
+                    match outer.first_mut() {
+                        Some(up) => up[at][c.ancestor(d, d + 1, l)] += counted,
+                        None => total.push(counted),
+                    }
+                }
+            }
+        }
+        for d in (0..c.depth()).rev() {
+            let n = self.rules[d].len();
+            let (inner, outer) = value.split_at_mut(d + 1);
+            for (at, v) in inner[d].iter_mut().enumerate() {
+                for (l, v) in v.iter_mut().enumerate() {
+                    let up = outer.first().map_or(1.0, |o| o[at / n][c.ancestor(d, d + 1, l)]);
+                    *v *= self.own[d][l] * up;
+                }
+            }
+        }
+        total
+    }
+}
+
+/// Lambda u for every level.
+pub fn scaled(lambda: &[f64], u: &[f64], k: usize) -> Vec<f64> {
+    let mut out = vec![0.0; u.len()];
+    for (b, u) in out.chunks_exact_mut(k).zip(u.chunks_exact(k)) {
+        for c in 0..k {
+            b.iter_mut().zip(&lambda[c * k..(c + 1) * k]).for_each(|(b, l)| *b += l * u[c]);
+        }
+    }
+    out
+}
+
+/// Posterior expectations for the gradient, by depth.
+pub struct Sums {
+    /// E grad h, levels x k.
+    pub slope: Vec<Vec<f64>>,
+    /// E grad h_l delta_e', levels x (k x k_e); [depth][e - depth].
+    pub moved: Vec<Vec<Vec<f64>>>,
+    /// E (Lambda'Z'D1)_l u_l', levels x (k x k).
+    pub direct: Vec<Vec<f64>>,
+}
+
+impl Sums {
+    pub fn zero(chain: &Chain) -> Self {
+        let blocks = |d: usize, k: usize| vec![0.0; chain.levels[d] * chain.cols[d] * k];
+        let depth = chain.depth();
+        Sums {
+            slope: (0..depth).map(|d| blocks(d, 1)).collect(),
+            moved: (0..depth).map(|d| (d..depth).map(|e| blocks(d, chain.cols[e])).collect()).collect(),
+            direct: (0..depth).map(|d| blocks(d, chain.cols[d])).collect(),
+        }
+    }
+
+    /// Add g_l for the levels at depth d, weights included, at displacements `delta`.
+    fn add(&mut self, chain: &Chain, d: usize, l: usize, g: &[f64], delta: &[Vec<f64>]) {
+        let k = chain.cols[d];
+        self.slope[d][l * k..(l + 1) * k].iter_mut().zip(g).for_each(|(s, g)| *s += g);
+        for e in d..chain.depth() {
+            let ke = chain.cols[e];
+            let at = chain.ancestor(d, e, l);
+            let x = &delta[e][at * ke..(at + 1) * ke];
+            let out = &mut self.moved[d][e - d][l * k * ke..(l + 1) * k * ke];
+            for (column, x) in out.chunks_exact_mut(k).zip(x) {
+                column.iter_mut().zip(g).for_each(|(o, g)| *o += g * x);
+            }
+        }
+    }
+
+    /// Add the rows' part at one choice of nodes: `zg` is Z'D1 by factor, the posterior weights included.
+    pub fn rows(&mut self, q: &Quadrature, groups: &Groups, lambda: &[Vec<f64>], zg: &[Vec<f64>], delta: &[Vec<f64>]) {
+        let c = &q.chain;
+        for (d, &f) in c.factor.iter().enumerate() {
+            let k = c.cols[d];
+            let mut g = vec![0.0; k];
+            for (l, z) in zg[f].chunks_exact(k).enumerate() {
+                g.iter_mut().zip(lambda[f].chunks_exact(k)).for_each(|(g, column)| {
+                    *g = column.iter().zip(z).map(|(l, z)| l * z).sum();
+                });
+                self.add(c, d, l, &g, delta);
+                let out = &mut self.direct[d][l * k * k..(l + 1) * k * k];
+                for (b, column) in out.chunks_exact_mut(k).enumerate() {
+                    let u = groups.u[d][l * k + b] + delta[d][l * k + b];
+                    column.iter_mut().zip(&g).for_each(|(o, g)| *o += g * u);
+                }
+            }
+        }
+    }
+
+    /// Add the effects' own part, u, at a depth: `weight` by level.
+    pub fn prior(&mut self, q: &Quadrature, groups: &Groups, d: usize, weight: &[f64], delta: &[Vec<f64>]) {
+        let k = q.chain.cols[d];
+        let mut g = vec![0.0; k];
+        for (l, w) in weight.iter().enumerate() {
+            let at = l * k..(l + 1) * k;
+            let u = groups.u[d][at.clone()].iter().zip(&delta[d][at]);
+            g.iter_mut().zip(u).for_each(|(g, (u, x))| *g = w * (u + x));
+            self.add(&q.chain, d, l, &g, delta);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Coordinates in which one parameter is a number of its own and the others are free.
+//!
+//! A surface has coordinates x. A chart writes x as a function of the held value v and free coordinates y, so that the
+//! constrained search is an unconstrained one. Rows T_i of a lower triangular root T of a covariance matrix give
+//!     sd_i     = |T_i|:             T_i = v w / |w|
+//!     cor_ij   = sin v:             T_i = |q| q,  T_j = t^2 (sin v a + cos v c),  a = q / |q|,
+//!                                   c the unit vector along w - (w'a) a
+//! Both are smooth at correlations of +-1 and where a standard deviation is 0 (there the deviance has a slope in the
+//! standard deviation, so its square root is the coordinate: a correlation far from the estimate may be had for the price
+//! of a zero variance). The length of w is a coordinate without effect.
+
+use crate::linear::dot;
+
+/// What is held; positions are those in x.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hold {
+    /// The surface holds it by itself.
+    Outside,
+    /// x_j = v.
+    Coordinate(usize),
+    /// a'x = v over the first `a.len()` coordinates; the pivot makes up for the others.
+    Contrast { pivot: usize, a: Vec<f64> },
+    /// The length of these coordinates is v.
+    Row(Vec<usize>),
+    /// The correlation of the first row with the second is sin v; the second is the longer one.
+    Pair(Vec<usize>, Vec<usize>),
+}
+
+impl Hold {
+    /// The held value at x; NaN if the surface knows it.
+    pub fn value(&self, x: &[f64]) -> f64 {
+        let pick = |r: &[usize]| -> Vec<f64> { r.iter().map(|&j| x[j]).collect() };
+        match self {
+            Hold::Outside => f64::NAN,
+            Hold::Coordinate(j) => x[*j],
+            Hold::Contrast { a, .. } => a.iter().zip(x).map(|(a, x)| a * x).sum(),
+            Hold::Row(r) => norm(&pick(r)).unwrap_or(0.0),
+            Hold::Pair(i, j) => {
+                let (a, b) = (pick(i), pick(j));
+                let sine: f64 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+                match (norm(&a), norm(&b)) {
+                    (Some(s), Some(t)) => (sine / (s * t)).clamp(-1.0, 1.0).asin(),
+                    _ => f64::NAN,
+                }
+            }
+        }
+    }
+}
+
+pub struct Chart {
+    hold: Hold,
+    /// Positions of x that are coordinates of y themselves, then come those the hold brings.
+    free: Vec<usize>,
+    size: usize,
+}
+
+impl Chart {
+    /// `frozen` positions of x keep the value 0.
+    pub fn new(hold: Hold, size: usize, frozen: &[bool]) -> Self {
+        let taken: Vec<usize> = match &hold {
+            Hold::Outside => vec![],
+            Hold::Coordinate(j) | Hold::Contrast { pivot: j, .. } => vec![*j],
+            Hold::Row(r) => r.clone(),
+            Hold::Pair(i, j) => i.iter().chain(j).copied().collect(),
+        };
+        let free = (0..size).filter(|j| !taken.contains(j) && !frozen[*j]).collect();
+        Chart { hold, free, size }
+    }
+
+    /// x at (v, y); None where the chart ends.
+    pub fn base(&self, v: f64, y: &[f64]) -> Option<Vec<f64>> {
+        let mut x = vec![0.0; self.size];
+        self.free.iter().zip(y).for_each(|(&j, y)| x[j] = *y);
+        let rest = &y[self.free.len()..];
+        match &self.hold {
+            Hold::Outside => {}
+            Hold::Coordinate(j) => x[*j] = v,
+            Hold::Contrast { pivot, a } => {
+                let others: f64 = a.iter().zip(&x).map(|(a, x)| a * x).sum();
+                x[*pivot] = (v - others) / a[*pivot];
+            }
+            Hold::Row(r) => {
+                let length = norm(rest)?;
+                r.iter().zip(rest).for_each(|(&j, w)| x[j] = v * w / length);
+            }
+            Hold::Pair(i, j) => {
+                let (q, rest) = rest.split_at(i.len());
+                let p = Plane::new(q, &rest[1..])?;
+                let (sin, cos) = v.sin_cos();
+                i.iter().zip(q).for_each(|(&i, q)| x[i] = p.first * q);
+                for (t, &at) in j.iter().enumerate() {
+                    x[at] = rest[0] * rest[0] * (sin * p.a[t] + cos * p.c[t]);
+                }
+            }
+        }
+        Some(x)
+    }
+
+    /// The free coordinates of x.
+    pub fn coordinates(&self, x: &[f64]) -> Vec<f64> {
+        let mut y: Vec<f64> = self.free.iter().map(|&j| x[j]).collect();
+        match &self.hold {
+            Hold::Row(r) => {
+                let row: Vec<f64> = r.iter().map(|&j| x[j]).collect();
+                match norm(&row) {
+                    Some(length) => y.extend(row.iter().map(|w| w / length)),
+                    // Any direction: the last coordinate is one of its own.
+                    None => y.extend((0..row.len()).map(|t| if t + 1 == row.len() { 1.0 } else { 0.0 })),
+                }
+            }
+            Hold::Pair(i, j) => {
+                let row: Vec<f64> = j.iter().map(|&j| x[j]).collect();
+                let s = norm(&row).unwrap_or(0.0);
+                let first: Vec<f64> = i.iter().map(|&i| x[i]).collect();
+                let length = norm(&first).unwrap_or(1.0);
+                let a = |t: usize| first.get(t).map_or(0.0, |v| v / length);
+                let along: f64 = row.iter().enumerate().map(|(t, v)| v * a(t)).sum();
+                let mut w: Vec<f64> = row.iter().enumerate().map(|(t, v)| v - along * a(t)).collect();
+                if norm(&w).is_none_or(|l| l < 1e-6 * s) {
+                    w = (0..row.len()).map(|t| if t + 1 == row.len() { 1.0 } else { 0.0 }).collect();
+                }
+                let l = norm(&w).unwrap_or(1.0);
+                y.extend(first.iter().map(|v| v / length.sqrt()));
+                y.push(s.sqrt());
+                y.extend(w.iter().map(|w| w / l));
+            }
+            _ => {}
+        }
+        y
+    }
+
+    /// (d / dy, d / dv) from d / dx.
+    pub fn pull(&self, v: f64, y: &[f64], g: &[f64]) -> Option<(Vec<f64>, f64)> {
+        let mut g = g.to_vec();
+        let rest = &y[self.free.len()..];
+        let mut more = vec![];
+        let mut along = 0.0;
+        match &self.hold {
+            Hold::Outside => {}
+            Hold::Coordinate(j) => along = g[*j],
+            Hold::Contrast { pivot, a } => {
+                along = g[*pivot] / a[*pivot];
+                g.iter_mut().zip(a).for_each(|(g, a)| *g -= a * along);
+            }
+            Hold::Row(r) => {
+                let length = norm(rest)?;
+                let own: Vec<f64> = r.iter().map(|&j| g[j]).collect();
+                along = dot(&own, rest) / length;
+                more = own.iter().zip(rest).map(|(g, w)| v * (g - along * w / length) / length).collect();
+            }
+            Hold::Pair(i, j) => {
+                let (q, rest) = rest.split_at(i.len());
+                let p = Plane::new(q, &rest[1..])?;
+                let (s, (sin, cos)) = (rest[0] * rest[0], v.sin_cos());
+                let own: Vec<f64> = j.iter().map(|&j| g[j]).collect();
+                let (ga, gc) = (dot(&own, &p.a), dot(&own, &p.c));
+                along = s * (cos * ga - sin * gc);
+                let (w, da) = p.pull(&own, s * sin, s * cos, &rest[1..]);
+                let first: Vec<f64> = i.iter().map(|&i| g[i]).collect();
+                let radial = dot(&first, q) / p.first;
+                more.extend((0..q.len()).map(|t| p.first * first[t] + radial * q[t] + da[t]));
+                more.push(2.0 * rest[0] * (sin * ga + cos * gc));
+                more.extend(w);
+            }
+        }
+        let mut out: Vec<f64> = self.free.iter().map(|&j| g[j]).collect();
+        out.extend(more);
+        Some((out, along))
+    }
+}
+
+/// The unit vectors a and c of a pair.
+struct Plane {
+    a: Vec<f64>,
+    c: Vec<f64>,
+    /// |q|, |w - (w'a) a| and w'a.
+    first: f64,
+    second: f64,
+    along: f64,
+    shorter: usize,
+}
+
+impl Plane {
+    fn new(q: &[f64], w: &[f64]) -> Option<Self> {
+        let first = norm(q)?;
+        let mut a: Vec<f64> = q.iter().map(|v| v / first).collect();
+        a.resize(w.len(), 0.0);
+        let along = dot(w, &a);
+        let u: Vec<f64> = w.iter().zip(&a).map(|(w, a)| w - along * a).collect();
+        let second = norm(&u)?;
+        Some(Plane { c: u.iter().map(|u| u / second).collect(), a, first, second, along, shorter: q.len() })
+    }
+
+    /// (d / dw, d / dq by way of a) for T_j = on a + off c.
+    fn pull(&self, g: &[f64], on: f64, off: f64, w: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let gc = dot(g, &self.c);
+        let gu: Vec<f64> = g.iter().zip(&self.c).map(|(g, c)| off * (g - gc * c) / self.second).collect();
+        let gua = dot(&gu, &self.a);
+        let gw = gu.iter().zip(&self.a).map(|(u, a)| u - gua * a).collect();
+        let mut ga: Vec<f64> = (0..g.len()).map(|t| on * g[t] - gua * w[t] - self.along * gu[t]).collect();
+        ga.truncate(self.shorter);
+        let a = &self.a[..self.shorter];
+        let radial = dot(&ga, a);
+        (gw, ga.iter().zip(a).map(|(g, a)| (g - radial * a) / self.first).collect())
+    }
+}
+
+fn norm(v: &[f64]) -> Option<f64> {
+    let n = dot(v, v).sqrt();
+    (n > 1e-150 && n.is_finite()).then_some(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A smooth function of x with its gradient.
+    fn value(x: &[f64]) -> (f64, Vec<f64>) {
+        let f = x.iter().enumerate().map(|(i, x)| ((i + 1) as f64 * x).sin() + x * x * 0.3).sum();
+        let g = x.iter().enumerate().map(|(i, x)| (i + 1) as f64 * ((i + 1) as f64 * x).cos() + 0.6 * x).collect();
+        (f, g)
+    }
+
+    fn check(hold: Hold, v: f64) {
+        let chart = Chart::new(hold, 7, &[false; 7]);
+        let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
+        let y = chart.coordinates(&x0);
+        let f = |v: f64, y: &[f64]| value(&chart.base(v, y).unwrap()).0;
+        let x = chart.base(v, &y).unwrap();
+        let (gy, gv) = chart.pull(v, &y, &value(&x).1).unwrap();
+        let h = 1e-6;
+        assert!((gv - (f(v + h, &y) - f(v - h, &y)) / (2.0 * h)).abs() < 1e-7);
+        for t in 0..y.len() {
+            let (mut a, mut b) = (y.clone(), y.clone());
+            a[t] += h;
+            b[t] -= h;
+            assert!((gy[t] - (f(v, &a) - f(v, &b)) / (2.0 * h)).abs() < 1e-7, "{t}");
+        }
+    }
+
+    #[test]
+    fn gradients_are_difference_quotients() {
+        check(Hold::Outside, 0.3);
+        check(Hold::Coordinate(2), 0.3);
+        check(Hold::Contrast { pivot: 1, a: vec![0.5, 2.0, -1.0] }, 0.3);
+        check(Hold::Row(vec![3, 4, 5]), 1.3);
+        check(Hold::Pair(vec![0], vec![1, 3]), 0.4);
+        check(Hold::Pair(vec![1, 3], vec![2, 4, 5]), -0.8);
+    }
+
+    #[test]
+    fn the_held_value_is_that_of_the_point() {
+        let chart = Chart::new(Hold::Pair(vec![1, 3], vec![2, 4, 5]), 7, &[false; 7]);
+        let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
+        let x = chart.base(0.5, &chart.coordinates(&x0)).unwrap();
+        let (a, b) = ([x[1], x[3], 0.0], [x[2], x[4], x[5]]);
+        assert!((dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt() - 0.5f64.sin()).abs() < 1e-12);
+        assert!((dot(&b, &b) - (0.81 + 0.16 + 0.64)).abs() < 1e-12, "the standard deviation stays");
+    }
+}

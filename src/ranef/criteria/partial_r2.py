@@ -1,0 +1,131 @@
+"""Semi-partial R2: what each fixed term explains beyond all others, beside what groups and residuals vary.
+
+With S the covariance matrix of the columns of X over the rows, b_k the coefficients of a term and S^kk the block of
+S^-1, the variance that only it explains is w = b_k' (S^kk)^-1 b_k, and R2 = w / (w + r + e) with the variances of
+random effects and residuals of Nakagawa & Schielzeth (Jaeger, Edwards, Das & Sen 2017). For all terms together it is
+the marginal R2.
+
+With denominator degrees of freedom nu of a joint Wald test of the term's coefficients, F, it is R2 = (q / nu) F /
+(1 + (q / nu) F) (Edwards, Muller, Wolfinger, Qaqish & Schabenberger 2008).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.criteria.variances import variances
+from ranef.engines.estimate import Array
+from ranef.errors import NotAvailableError
+from ranef.frame.design import Block, matrix
+from ranef.inference.ddf import method_of
+from ranef.inference.noted import NotedTable
+from ranef.inference.terms import fixed_terms
+from ranef.model import design_of
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+CHUNK = 20_000
+CONSTANT = 1e-20  # variance of a column, relative to its mean square, below which it is constant
+
+
+def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
+    """Return the semi-partial R2 of every fixed term of the mean.
+
+    Parameters
+    ----------
+    m : Fit
+        With its rows.
+    method : str
+        For the residual variance of other than gaussian models, see `ranef.criteria.variances`.
+    ddf : str, optional
+        "kenward-roger", "satterthwaite" …: the R2 of Edwards et al. (2008) from F tests with these denominator degrees
+        of freedom, in place of that from variances.
+
+    Returns
+    -------
+    NotedTable
+        Rows "model" (all coefficients but the intercept: the marginal R2) and the terms: `term, df, r2`. Correlated
+        terms share what they explain: their shares need not sum to that of the model.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> [round(float(v), 3) for v in partial_r2(m)["r2"]]
+    [0.279, 0.279]
+    """
+    if ddf is not None:
+        return _from_tests(m, ddf)
+    v = variances(m, method)
+    rest = v.random + v.residual
+    beta = m.estimate.beta[m.layout.components[0].at]
+    spread = column_covariance(m)
+    varying = (np.diag(spread) > 0) & ~np.isnan(beta)
+    if not varying.any():
+        raise NotAvailableError("partial_r2: the fixed part has no predictors that vary")
+    at = np.flatnonzero(varying)
+    inverse = np.asarray(np.linalg.inv(spread[np.ix_(at, at)]), dtype=np.float64)
+    terms = [(label, [i for i, j in enumerate(at) if j in columns]) for label, columns in columns_of_terms(m)]
+    terms = [(label, held) for label, held in terms if held]
+    own = [explained(beta[at][held], inverse[np.ix_(held, held)]) for _, held in terms]
+    columns = {
+        "term": ["model", *(label for label, _ in terms)],
+        "df": np.array([len(at), *(len(held) for _, held in terms)]),
+        "r2": np.array([v.fixed / (v.fixed + rest), *(w / (w + rest) for w in own)]),
+    }
+    return NotedTable("Semi-partial R2 of fixed terms", columns, (), m.layout.kind)
+
+
+def explained(beta: Array, block: Array) -> float:
+    """Return b' (S^kk)^-1 b."""
+    return float(beta @ np.linalg.solve(block, beta))
+
+
+def column_covariance(m: Fit) -> Array:
+    """Return the covariance matrix of the columns of X over the rows, from cross-products; 0 for constant ones."""
+    blocks, n = design_of(m, "partial_r2").fixed, m.nobs
+    p = sum(len(b.names) for b in blocks)
+    first = matrix([_rows(b, slice(0, 1)) for b in blocks], 1)[0] if n else np.zeros(p)
+    total, gram = np.zeros(p), np.zeros((p, p))
+    for start in range(0, n, CHUNK):
+        rows = slice(start, min(start + CHUNK, n))
+        x = matrix([_rows(b, rows) for b in blocks], rows.stop - rows.start) - first  # a shift against cancellation
+        total += x.sum(axis=0)
+        gram += x.T @ x
+    out = (gram - np.outer(total, total) / n) / max(n - 1, 1)
+    scale = np.diag(gram) / n + first**2
+    constant = np.diag(out) <= CONSTANT * np.maximum(scale, np.finfo(float).tiny)
+    out[constant] = out[:, constant] = 0.0
+    return out
+
+
+def _rows(block: Block, rows: slice) -> Block:
+    codes = None if block.codes is None else block.codes[rows]
+    return Block(block.names, codes, block.contrast, None if block.x is None else block.x[rows])
+
+
+def columns_of_terms(m: Fit) -> list[tuple[str, range]]:
+    """Return the label and the positions of the columns of each fixed term of the mean but the intercept."""
+    terms = fixed_terms(m, "mean")
+    return [(t.label, range(t.columns.start, t.columns.stop)) for t in terms if t.factors]
+
+
+def _from_tests(m: Fit, ddf: Any) -> NotedTable:
+    """Return the R2 of Edwards et al. (2008): of all terms together, then of each."""
+    way = method_of(m, ddf)
+    if way.letter == "z":
+        raise NotAvailableError(f"partial_r2: ddf={way.name!r} has no denominator degrees of freedom; leave ddf= out")
+    terms = columns_of_terms(m)
+    named = [("model", [j for _, columns in terms for j in columns]), *((label, [*c]) for label, c in terms)]
+    unit = np.eye(len(m.estimate.beta))
+    tests = [way.joint(m, unit[at], np.zeros(len(at)), unit[at]) for _, at in named]
+    odds = np.array([t.statistic * t.numdf / t.dendf for t in tests])
+    columns = {
+        "term": [label for label, _ in named],
+        "df": np.array([t.numdf for t in tests]),
+        "r2": odds / (1 + odds),
+    }
+    return NotedTable(f"Semi-partial R2 of fixed terms, from F tests ({way.name})", columns, (), m.layout.kind)

@@ -1,0 +1,124 @@
+"""Quiet notes on what the data cannot tell: parameters without information, values that pile up, empty cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.diagnose.messages import Message
+
+if TYPE_CHECKING:
+    from ranef.frame import Block
+    from ranef.model import Fit
+
+PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
+ALONE = 5  # … if no other value is repeated a fifth as often
+LIMIT = 6.0  # on the scale of a log or logit link
+NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
+CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
+
+
+def one_outcome(m: Fit) -> Iterator[Message]:
+    """P8: a level of a fixed factor in which every trial failed, or every one succeeded."""
+    design = m.design
+    if not m.separation or design is None or m.distribution.entry.support != "binomial":
+        return
+    y = np.asarray(design.y)
+    for block in design.fixed:
+        if block.codes is None or block.contrast is None or block.x is not None:
+            continue
+        for code, level in enumerate(_levels(m, block)):
+            found = np.unique(y[np.asarray(block.codes) == code])
+            if len(found) == 1 and found[0] in (0, 1):
+                text = f"all responses at {level} are {found[0]:g}: the estimate of that level has no bound"
+                yield Message("one_outcome", text, {"level": level, "columns": list(block.names)})
+
+
+def _levels(m: Fit, block: Block) -> list[str]:
+    """Return "factor = level" for the levels of a main effect; nothing for interactions."""
+    assert block.contrast is not None
+    for label, factor in m.spec.factors.items():
+        if len(factor.levels) == len(block.contrast) and all(name.startswith(label) for name in block.names):
+            return [f"{label} = {level}" for level in factor.levels]
+    return []
+
+
+def single_trials(m: Fit) -> Iterator[Message]:
+    """P30, P34: neither a row's own effect nor an extra dispersion can be told from single trials."""
+    design = m.design
+    if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
+        return
+    if any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms):
+        text = "single trials (0 or 1) cannot show a random effect of every row: its variance is not identified"
+        yield Message("row_effect_of_single_trials", text, {})
+    if "dispersion" in m.distribution.parameters:
+        text = (
+            f"single trials (0 or 1) cannot show a dispersion: {m.family} needs trials= or cbind(); "
+            f"use family='binomial'"
+        )
+        yield Message("dispersion_of_single_trials", text, {})
+
+
+def piled_up(m: Fit) -> Iterator[Message]:
+    """P47: many equal values at one end of a continuous response look like a detection limit."""
+    design = m.design
+    if design is None or m.formula.censored or m.distribution.entry.name not in CONTINUOUS:
+        return
+    values, counts = np.unique(np.asarray(design.y), return_counts=True)
+    if len(values) < 2 * ALONE:
+        return
+    for at, what, status in ((0, "smallest", -1), (-1, "largest", 1)):
+        others = int(np.delete(counts, at).max())
+        count = int(counts[at])
+        if count > PILE * design.n and count >= ALONE * max(others, 2):
+            text = (
+                f"{count} of {design.n} responses are {values[at]:.6g}, the {what}: if that is a detection limit, "
+                f"cens(y, status) with status {status} there models it"
+            )
+            yield Message("piled_up", text, {"value": float(values[at]), "rows": count})
+
+
+def residual_held(m: Fit) -> Iterator[Message]:
+    """P50: a residual standard deviation held near zero."""
+    held = isinstance(m.call.dispersion, (int, float)) and m.distribution.entry.name == "gaussian"
+    if not held or m.design is None:
+        return
+    if m.sigma < NEARLY_HELD * float(np.std(np.asarray(m.design.y))):
+        text = (
+            f"the residual standard deviation is held at {m.sigma:.3g}: see whether the estimates stay when it is "
+            f"{m.sigma / 10:.3g} or {10 * m.sigma:.3g}"
+        )
+        yield Message("residual_held", text, {"sigma": m.sigma})
+
+
+def without_information(m: Fit) -> Iterator[Message]:
+    """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
+    if m.task.linear or m.separation:
+        return
+    beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
+    lost = [
+        (part.name, name, float(beta[j]))
+        for part in m.layout.components
+        for j, name in enumerate(part.names, part.first)
+        if np.isnan(variance[j]) and not np.isnan(beta[j])
+    ]
+    limits = [one for one in lost if one[0] != "mean" and abs(one[2]) > LIMIT]
+    if lost and len(limits) == len(lost):
+        listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
+        text = (
+            f"{listed} went to the limit of its range: a simpler family or component fits as well, and the other "
+            f"standard errors are those at the limit"
+        )
+        yield Message("at_a_limit", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+    elif lost:
+        listed = ", ".join(name if component == "mean" else f"{component}: {name}" for component, name, _ in lost)
+        text = (
+            f"the likelihood has no curvature along {listed}: the data cannot tell these apart, and their standard "
+            f"errors are not given; simplify the model, or hold some at a value"
+        )
+        yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+
+
+CHECKS = (one_outcome, single_trials, piled_up, residual_held, without_information)

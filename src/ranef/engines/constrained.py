@@ -1,0 +1,597 @@
+"""Parameters held, tied or with priors: the Laplace engine on a reduced model, reported as the whole one.
+
+Coefficients are held and tied in the columns: a held one becomes an offset, tied ones add their columns (between
+components they share a coefficient). Terms whose standard deviations or correlations are held, tied or have a prior go
+to the core with a parameter for each of these, on which constraints and priors are exact. Priors enter the core's
+objective as -2 log p. What comes back is expanded to all coefficients and to the entries of Lambda that every fit has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranef.engines import laplace
+from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
+from ranef.engines.linear import cells
+from ranef.engines.parameters import COEFFICIENT, EXPLICIT, Names, Place, groups_named, names_of
+from ranef.engines.task import Engine, Point, Task, one_by_one
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, RanefError
+from ranef.priors import Prior
+
+if TYPE_CHECKING:
+    from ranef.frame import Design
+
+Source = tuple[Any, Any, Any, int]
+Parts = list[tuple[list[Source], Array | None]]
+#: A prior as the core takes it: name, parameters, target, positions, power, (coefficient or None, log scale).
+Row = tuple[str, list[float], str, list[int], float, tuple[int | None, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which coefficient of the reduced model each coefficient is (-1: held), and the values of held ones."""
+
+    to: NDArray[np.int64]
+    values: Array
+
+    @property
+    def size(self) -> int:
+        """How many coefficients the reduced model has."""
+        return int(self.to.max(initial=-1)) + 1
+
+    @property
+    def trivial(self) -> bool:
+        """Whether nothing is held or tied."""
+        return bool((self.to == np.arange(len(self.to))).all())
+
+    def expand(self, beta: Array) -> Array:
+        """Return all coefficients from those of the reduced model."""
+        return np.where(self.to < 0, self.values, np.append(beta, 0.0)[self.to])
+
+    def matrix(self) -> Array:
+        """Return d all / d reduced, 0 and 1."""
+        return (self.to[:, None] == np.arange(self.size)).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of a model, resolved: columns, structures as the core is told them, constraints, priors.
+
+    `held` and `tied` are of covariance parameters, as places; `priors` are (prior, target) pairs, where the target is
+    the places that it is of.
+    """
+
+    names: Names
+    columns: Columns
+    structures: tuple[str, ...]
+    held: tuple[tuple[Place, float], ...]
+    tied: tuple[tuple[Place, ...], ...]
+    priors: tuple[tuple[Prior, tuple[Place, ...], float], ...]
+    converted: tuple[bool, ...]
+
+
+# ---- what was asked --------------------------------------------------------------------------------------------------
+
+
+def make_plan(design: Design, task: Task) -> Plan:
+    """Resolve the names of what was asked.
+
+    Raises
+    ------
+    ArgumentError
+        If a name is not that of a parameter; those that exist are listed.
+    """
+    wishes = task.wishes
+    assert wishes is not None
+    names = names_of(design, task.family)
+    points = [(name, prior) for name, prior in wishes.priors if prior.name == "point"]
+    asked = [*wishes.fixed, *((name, float(prior.parameters[0])) for name, prior in points)]  # pyright: ignore[reportArgumentType]
+    held = _held(names, asked)
+    tied = [_tie(names, group) for group in wishes.equal]
+    columns = _columns(names, held, tied)
+    densities = [(name, prior) for name, prior in wishes.priors if prior.name != "point"]
+    priors = tuple(
+        p
+        for name, prior in densities
+        if prior.name != "flat"
+        for p in _targets(names, name, prior, densities, columns, design)
+    )
+    touched = {p.at for p, _ in held if p.kind != COEFFICIENT} | {
+        p.at for g in tied for p in g if p.kind != COEFFICIENT
+    }
+    touched |= {p.at for _, places, _ in priors for p in places if p.kind != COEFFICIENT}
+    correlated = {p.at for p in [*(p for p, _ in held), *(p for g in tied for p in g)] if p.kind == "cor"}
+    structures = tuple(
+        "correlated" if t in correlated and len(term.names) > 2 and term.structure == "us"
+        else EXPLICIT.get(term.structure, term.structure) if t in touched
+        else term.structure
+        for t, term in enumerate(design.terms)
+    )  # fmt: skip
+    converted = tuple(s != term.structure for s, term in zip(structures, design.terms, strict=True))
+    return Plan(
+        names,
+        columns,
+        structures,
+        tuple((p, v) for p, v in held if p.kind != COEFFICIENT),
+        tuple(g for g in tied if g[0].kind != COEFFICIENT),
+        priors,
+        converted,
+    )
+
+
+def _held(names: Names, asked: Sequence[tuple[str, float]]) -> list[tuple[Place, float]]:
+    out: dict[Place, float] = {}
+    for name, value in asked:
+        place = names.find(name, "fixed")
+        if place in out:
+            raise ArgumentError(f"fixed: {place.name!r} is given twice")
+        _check_value(place, value)
+        out[place] = value
+    return list(out.items())
+
+
+def _check_value(place: Place, value: float) -> None:
+    if not np.isfinite(value):
+        raise OptionError(f"fixed: {place.name!r} cannot be held at {value}")
+    if place.kind in ("sd", "rate", "range") and value <= 0:
+        raise OptionError(f"fixed: {place.name!r} is above 0; leave the term out of the formula instead of {value:g}")
+    if place.kind == "cor" and not -1 < value < 1:
+        raise OptionError(f"fixed: {place.name!r} is a correlation, strictly between -1 and 1, not {value:g}")
+
+
+def _tie(names: Names, group: Sequence[str]) -> tuple[Place, ...]:
+    places = tuple(dict.fromkeys(names.find(name, "equal") for name in group))
+    if len(places) < 2:
+        raise ArgumentError(f"equal: a tie needs two parameters or more, not {', '.join(group)}")
+    if len({p.kind for p in places}) > 1:
+        kinds = ", ".join(f"{p.name!r} ({p.kind})" for p in places)
+        raise ArgumentError(f"equal: only parameters of one kind can be tied, not {kinds}")
+    return places
+
+
+def _columns(names: Names, held: Sequence[tuple[Place, float]], tied: Sequence[tuple[Place, ...]]) -> Columns:
+    count = len(names.of_kind(COEFFICIENT))
+    values, leader = np.full(count, np.nan), list(range(count))
+    for place, value in held:
+        if place.kind == COEFFICIENT:
+            values[place.at] = value
+    for group in tied:
+        if group[0].kind == COEFFICIENT:
+            roots = {_root(leader, p.at) for p in group}
+            for r in roots:
+                leader[r] = min(roots)
+    roots = [_root(leader, j) for j in range(count)]
+    fixed = {roots[j]: values[j] for j in range(count) if not np.isnan(values[j])}
+    values = np.array([fixed.get(r, np.nan) for r in roots])
+    free = sorted({r for r in roots if r not in fixed})
+    position = {r: i for i, r in enumerate(free)}
+    return Columns(np.array([position.get(r, -1) for r in roots], dtype=np.int64), values)
+
+
+def _root(leader: list[int], j: int) -> int:
+    while leader[j] != j:
+        j = leader[j]
+    return j
+
+
+# ---- priors ----------------------------------------------------------------------------------------------------------
+
+Target = tuple[Prior, tuple[Place, ...], float]
+
+
+def anchored(design: Design, task: Task) -> set[int]:
+    """Return the positions of coefficients that are held or have a prior, which therefore stay finite."""
+    if task.wishes is None:
+        return set()
+    plan = make_plan(design, task)
+    with_prior = {p.at for _, places, _ in plan.priors for p in places if p.kind == COEFFICIENT}
+    to = plan.columns.to
+    return {j for j, r in enumerate(to.tolist()) if r < 0 or any(to[k] == r for k in with_prior)}
+
+
+def _targets(
+    names: Names, name: str, prior: Prior, everything: Sequence[tuple[str, Prior]], columns: Columns, design: Design
+) -> list[Target]:
+    """Return what a prior is of: (prior, places, power), one for each independent use."""
+    place = names.get(name)
+    if place is not None and place.kind != COEFFICIENT and place.kind not in ("sd", "cor"):
+        return [(_matching(prior, name, "positive"), (place,), 1.0)]
+    if place is not None and place.kind == COEFFICIENT:
+        return [(_matching(prior, name, "real").at(0), (place,), 1.0)]
+    kind, term = _class(names, name)
+    if kind in ("sd", "var"):
+        one = names.get("sd" + name.strip().removeprefix(kind)) if "(" in name else None
+        found = [one] if one is not None else names.of_kind("sd", term)
+        checked = _matching(prior, name, "positive")
+        return [(checked, (p,), 2.0 if kind == "var" else 1.0) for p in _some(found, names, name)]
+    if kind in ("cov", "cor"):
+        checked = _matching(prior, name, "covariance" if kind == "cov" else "correlation")
+        terms = range(len(design.terms)) if term is None else [term]
+        sized = [
+            (checked.sized(len(design.terms[t].names)), t) for t in terms if kind == "cov" or _has_pairs(design, t)
+        ]
+        return [(p, (Place(name, kind, t),), 1.0) for p, t in _some(sized, names, name)]
+    if name in ("sigma", "dispersion"):
+        return [(_matching(prior, name, "positive"), (_dispersion(names, name),), 1.0)]
+    return _of_coefficients(names, name, prior, everything, columns, design)
+
+
+def _some(found: list[Any], names: Names, name: str) -> list[Any]:
+    if not found:
+        raise ArgumentError(f"prior: there is no parameter {name!r}; {names.known(name)}")
+    return found
+
+
+def _has_pairs(design: Design, t: int) -> bool:
+    return len(design.terms[t].names) > 1 and design.terms[t].structure not in ("diag", "homdiag")
+
+
+def _class(names: Names, name: str) -> tuple[str, int | None]:
+    """Return the kind of a class of parameters and its term: "sd", "cov(g)"; "" for others."""
+    kind = name.partition("(")[0].strip()
+    if kind not in ("sd", "var", "cov", "cor"):
+        return "", None
+    if kind == name.strip():
+        return kind, None
+    as_sd = names.get("sd" + name.strip()[len(kind) :]) if kind == "var" else names.get(name)
+    if as_sd is not None:
+        return kind, as_sd.at
+    groups = groups_named([name])
+    term = names.term(groups[0]) if groups and "|" not in name else None
+    if term is None:
+        raise ArgumentError(f"prior: there is no parameter {name!r}; {names.known(name)}")
+    return kind, term
+
+
+def _matching(prior: Prior, name: str, wanted: str) -> Prior:
+    if prior.of == wanted or (wanted == "real" and prior.of == "vector"):
+        return prior
+    hints = {
+        "positive": "half_normal, half_t, gamma, inverse_gamma, lognormal or exponential",
+        "real": "normal, t or cauchy",
+        "covariance": "wishart or inverse_wishart",
+        "correlation": "lkj",
+    }
+    raise OptionError(f"prior: {name!r} takes {hints[wanted]}, not {prior}")
+
+
+def _dispersion(names: Names, name: str) -> Place:
+    place = names.get("dispersion.(Intercept)")
+    others = [p for p in names.places if p.startswith("dispersion.")]
+    if place is None or len(others) > 1:
+        why = (
+            f"it depends on {', '.join(others)}: give these priors" if others else "it is held, or the family has none"
+        )
+        raise ArgumentError(f"prior: {name!r} is not one estimated number: {why}")
+    return Place(name, name, place.at)
+
+
+def _of_coefficients(
+    names: Names, name: str, prior: Prior, everything: Sequence[tuple[str, Prior]], columns: Columns, design: Design
+) -> list[Target]:
+    """Return the prior of all coefficients of a component that have none of their own, each free one once."""
+    owner = "mean" if name in ("fixed", "mean") else name
+    if owner not in [c.name for c in design.components] and owner != "threshold":
+        raise ArgumentError(f"prior: there is no parameter {name!r}; {names.known(name)}")
+    own = {p.at for key, _ in everything if (p := names.get(key)) is not None and p.kind == COEFFICIENT}
+    mine = [p for p in names.of_kind(COEFFICIENT) if names.spellings.get(f"{owner}.{p.name}".replace(" ", "")) == p.name
+            or p.name.startswith(f"{owner}.")]  # fmt: skip
+    checked = _matching(prior, name, "real")
+    free = {columns.to[p.at]: p for p in reversed(mine) if p.at not in own and columns.to[p.at] >= 0}
+    places = sorted(free.values(), key=lambda p: p.at)
+    if checked.of == "vector":
+        return [(checked, tuple(places), 1.0)] if places else []
+    position = {p: i for i, p in enumerate(mine)}
+    return [(checked.at(position[p]), (p,), 1.0) for p in places]
+
+
+def rows_of(plan: Plan, core: Any, design: Design, task: Task) -> list[Row]:
+    """Return the priors as the core takes them."""
+    at = {key: i for i, key in enumerate(core.parameters)}
+    gone = set(core.dropped)
+    out: list[Row] = []
+    for prior, places, power in plan.priors:
+        over = _over(plan, design, task) if prior.common_scale else (None, 0.0)
+        kind, target = places[0].kind, _reduced_positions(plan, places)
+        if kind in ("cov", "cor"):
+            name, target = "term", [places[0].at]
+        elif kind in ("sigma", "dispersion"):
+            _check_log(task, places[0])
+            name = "log_coefficient"
+        elif kind == COEFFICIENT:
+            name = "coefficients"
+            prior, target = _without(prior, target, gone)
+        else:
+            name, target = "log_parameter", [at[places[0].at, kind, places[0].index]]
+        if target and target[0] >= 0:
+            out.append((prior.name, prior.numbers, name, target, power, over))
+    return out
+
+
+def _reduced_positions(plan: Plan, places: Sequence[Place]) -> list[int]:
+    """Return the coefficients of the reduced model that places are; of other parameters nothing."""
+    mine = (COEFFICIENT, "sigma", "dispersion")
+    return [int(plan.columns.to[p.at]) for p in places if p.kind in mine]
+
+
+def _without(prior: Prior, at: list[int], gone: set[int]) -> tuple[Prior, list[int]]:
+    """Leave out coefficients that were dropped, with their scales."""
+    kept = [i for i, j in enumerate(at) if j not in gone]
+    if prior.of == "vector":
+        prior = replace(prior, scale=tuple(prior.scale[min(i, len(prior.scale) - 1)] for i in kept))
+    return prior, [at[i] for i in kept]
+
+
+def _check_log(task: Task, place: Place) -> None:
+    if task.family.link_of("dispersion").name != "log":
+        raise NotAvailableError(
+            f"prior of {place.name!r}: it needs the log link; give 'dispersion.(Intercept)' a prior"
+        )
+
+
+def _over(plan: Plan, design: Design, task: Task) -> tuple[int | None, float]:
+    """Return the coefficient that is log sigma, or log sigma itself."""
+    if task.family.entry.name != "gaussian":
+        return None, 0.0  # there is no residual variance: the scale is 1
+    part = next(c for c in design.others if c.name == "dispersion")
+    if part.names == ("(Intercept)",) and task.family.link_of("dispersion").name == "log":
+        at = plan.names.places["dispersion.(Intercept)"].at
+        to = int(plan.columns.to[at])
+        return (to, 0.0) if to >= 0 else (None, float(plan.columns.values[at]))
+    if not part.names and part.offset is not None and np.ptp(part.offset) == 0:
+        return None, float(part.offset[0])
+    raise OptionError("prior: a common scale needs one residual standard deviation; write common_scale=False")
+
+
+# ---- the reduced model -----------------------------------------------------------------------------------------------
+
+
+def reduced(parts: Parts, columns: Columns, n: int) -> Parts:
+    """Return the components with held coefficients as offsets and tied ones added up."""
+    return parts if columns.trivial else [_reduced(blocks, offset, columns, n) for blocks, offset in parts]
+
+
+def _reduced(
+    blocks: Sequence[Source], offset: Array | None, columns: Columns, n: int
+) -> tuple[list[Source], Array | None]:
+    mine = [j for b in blocks for j in range(b[3], b[3] + _width(b))]
+    targets = [int(columns.to[j]) for j in mine]
+    shared = {r for r in targets if r >= 0 and targets.count(r) > 1}
+    kept: list[Source] = []
+    sums = {r: np.zeros(n) for r in sorted(shared)}
+    for block in blocks:
+        wanted = []
+        for c in range(_width(block)):
+            r = int(columns.to[block[3] + c])
+            if r < 0:
+                value = columns.values[block[3] + c]
+                if value:
+                    offset = value * _values(block, c, n) + (0.0 if offset is None else offset)
+            elif r in shared:
+                sums[r] += _values(block, c, n)
+            else:
+                wanted.append((c, r))
+        kept += _runs(block, wanted)
+    return [*kept, *((None, None, np.ascontiguousarray(v), r) for r, v in sums.items())], offset
+
+
+def _width(block: Source) -> int:
+    return 1 if block[1] is None else block[1].shape[1]
+
+
+def _values(block: Source, c: int, n: int) -> Array:
+    codes, contrast, x, _ = block
+    values = np.ones(n) if x is None else np.asarray(x, dtype=np.float64)
+    return values if codes is None else values * contrast[codes, c]
+
+
+def _runs(block: Source, wanted: Sequence[tuple[int, int]]) -> list[Source]:
+    """Return the block's wanted columns as blocks whose coefficients follow each other."""
+    codes, contrast, x, _ = block
+    if codes is None:
+        return [(None, None, x, r) for _, r in wanted]
+    if not wanted:
+        return []
+    cuts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(wanted)) if b[1] != a[1] + 1), len(wanted)]
+    pieces = [wanted[i:j] for i, j in pairwise(cuts)]
+    return [(codes, np.ascontiguousarray(contrast[:, [c for c, _ in piece]]), x, piece[0][1]) for piece in pieces]
+
+
+def build(design: Design, task: Task, plan: Plan) -> Any:
+    """Make the core of the reduced model, constrained and penalised."""
+    parts, _ = laplace.core_components(design, task.family)
+    wishes = task.wishes
+    assert wishes is not None
+    terms = [
+        (*source[:2], structure, *source[3:])
+        for source, structure in zip(laplace.term_sources(design.terms), plan.structures, strict=True)
+    ]
+    core = laplace.core_of(design, task, reduced(parts, plan.columns, design.n), plan.columns.size, terms)
+    at = {key: i for i, key in enumerate(core.parameters)}
+    held = [(at[p.at, p.kind, p.index], v) for p, v in plan.held]
+    tied = [[at[p.at, p.kind, p.index] for p in group] for group in plan.tied]
+    _constrain(core, plan, held, tied)
+    core.penalise(rows_of(plan, core, design, task), wishes.firth)
+    return core
+
+
+def _constrain(core: Any, plan: Plan, held: list[tuple[int, float]], tied: list[list[int]]) -> None:
+    for (place, value), one in zip(plan.held, held, strict=True):
+        try:
+            core.constrain([one], [])
+        except ValueError:
+            raise NotAvailableError(
+                f"fixed: {place.name!r} cannot be held at {value:g}: outside its range, or a function of several "
+                f"parameters"
+            ) from None
+    core.constrain(held, tied)
+
+
+# ---- as an engine ----------------------------------------------------------------------------------------------------
+
+
+class Reduced:
+    """The core of a reduced model, which answers questions about the whole one."""
+
+    def __init__(self, core: Any, columns: Columns, at: tuple[list[float], list[float]]) -> None:
+        self.core, self.columns, self.at = core, columns, at
+
+    def cond_cov(self, term: int) -> Array:
+        """Conditional covariance of the modes of a term."""
+        return self.core.cond_cov(term)
+
+    def predict_var(self, component: int, blocks: Sequence[Source], terms: Any, n: int) -> Array:
+        """Variance of a linear predictor; held coefficients have none."""
+        parts = reduced([(list(blocks), None)], self.columns, n)
+        return self.core.predict_var(component, parts[0][0], terms, n)
+
+
+def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
+    """Return the core and the estimate of one design; errors as those of the Laplace engine."""
+    design = laplace.absorbed(design)
+    laplace.check(design)
+    laplace.check_method(design, task)
+    plan = make_plan(design, task)
+    if task.control.start is not None and any(plan.converted):
+        raise NotAvailableError("control: start values go with fixed=, equal= and prior= of coefficients only")
+    try:
+        core = build(design, task, plan)
+        start = _start(laplace.start_of(task, design), plan.columns)
+        record = core.fit(start, task.quadrature, task.control.options, task.method)
+    except ValueError as error:
+        raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+    found = expanded(record, core, design, task, plan)
+    return Reduced(core, plan.columns, (list(record["beta"]), list(record["theta"]))), found
+
+
+def _start(start: dict[str, Any] | None, columns: Columns) -> dict[str, Any] | None:
+    if start is None or "beta" not in start or columns.trivial:
+        return start
+    beta = np.asarray(start["beta"])
+    return {**start, "beta": np.array([beta[columns.to == r].mean() for r in range(columns.size)])}
+
+
+def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> LaplaceEstimate:
+    """Turn the record of the reduced model into an estimate of the whole one."""
+    columns, p = plan.columns, len(record["beta"])
+    beta = frozen(columns.expand(np.asarray(record["beta"])))
+    found = laplace.from_core({**record, "beta": beta}, core, design, task)
+    turn = _theta_map(core, design, plan)
+    whole = np.zeros((len(beta) + len(turn), p + turn.shape[1]))
+    whole[: len(beta), :p] = columns.matrix()
+    whole[len(beta) :, p:] = turn
+    gone = set(found.dropped)
+    plain = [(f, t) for f, t in zip(found.factors, design.terms, strict=True) if t.structure in EXPLICIT]
+    own = [f[i, j] for f, t in plain for i, j in cells(len(f), t.structure)]
+    rest = np.asarray(record["theta"])[_structures(core, plan)]
+    held = len(plan.held) + sum(len(g) - 1 for g in plan.tied)
+    return replace(
+        found,
+        theta=frozen(np.concatenate([own, rest])),
+        beta=beta,
+        joint=Deferred(lambda: _spread(whole, np.asarray(core.vcov()))),
+        rank=columns.size - len(gone),
+        dropped=tuple(j for j, r in enumerate(columns.to.tolist()) if r in gone),
+        natural=tuple(n for n in found.natural if not plan.converted[n[0]]),
+        penalty=float(record["criterion"]) + 2 * found.loglik,
+        parameters=columns.size - len(gone) + len(record["theta"]) - held,
+        held=tuple(np.flatnonzero(columns.to < 0).tolist()),
+        held_spread=tuple((p.at, p.kind, p.index) for p, _ in plan.held),
+    )
+
+
+def _spread(whole: Array, v: Array) -> Array:
+    """Return A V A'; NaN where an unidentified parameter takes part."""
+    lost = np.isnan(np.diag(v))
+    touched = (whole[:, lost] != 0).any(axis=1)
+    out = whole @ np.where(np.isnan(v), 0.0, v) @ whole.T
+    out[touched, :] = np.nan
+    out[:, touched] = np.nan
+    return out
+
+
+def _structures(core: Any, plan: Plan) -> list[int]:
+    """Return the positions in the core's theta of the parameters of structures that the formula names."""
+    own = core.ntheta - len(core.parameters)
+    return [
+        own + i
+        for i, (t, _, _) in enumerate(core.parameters)
+        if plan.structures[t] not in (*EXPLICIT.values(), "correlated")
+    ]
+
+
+def _theta_map(core: Any, design: Design, plan: Plan) -> Array:
+    """Return d theta / d (the core's theta): entries of Lambda of the converted terms by their parameters."""
+    jacobians = dict(core.factor_jacobians())
+    first = core.ntheta - len(core.parameters)
+    rows: list[Array] = []
+    at = 0
+    for t, term in enumerate(design.terms):
+        k = len(term.names)
+        if term.structure not in EXPLICIT:
+            continue
+        entries = cells(k, term.structure)
+        part = np.zeros((len(entries), core.ntheta))
+        if plan.converted[t]:
+            lower = cells(k, "us")
+            mine = [first + i for i, (owner, _, _) in enumerate(core.parameters) if owner == t]
+            slope = np.asarray(jacobians[t]).reshape(len(mine), len(lower)).T
+            part[:, mine] = slope[[lower.index(e) for e in entries]]
+        else:
+            part[:, at : at + len(entries)] = np.eye(len(entries))
+            at += len(entries)
+        rows.append(part)
+    rows.append(np.eye(core.ntheta)[_structures(core, plan)])
+    return np.vstack(rows)
+
+
+def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
+    """Variance of a linear predictor from the joint covariance of coefficients and random effects."""
+    return laplace.variance(core, point, which)
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is left of a core without its rows, and where it stood."""
+
+    conditional: tuple[Array, ...]
+    at: tuple[list[float], list[float]]
+
+
+class Rebuilt:
+    """The core of a fit that was pickled with its rows: made again when somebody asks it something."""
+
+    def __init__(self, design: Design, task: Task, at: tuple[list[float], list[float]]) -> None:
+        self.parts, self.at = (design, task), at
+        self._core: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._core is None:
+            design, task = self.parts
+            design = laplace.absorbed(design)
+            plan = make_plan(design, task)
+            core = build(design, task, plan)
+            core.adopt(np.nan_to_num(self.at[0]).tolist(), self.at[1], task.quadrature, task.method)
+            self._core = Reduced(core, plan.columns, self.at)
+        return getattr(self._core, name)
+
+
+def save(core: Any, found: LaplaceEstimate) -> Remains:
+    """Return what a fit without rows keeps of its core."""
+    return Remains(tuple(frozen(core.cond_cov(t)) for t in range(len(found.modes))), core.at)
+
+
+def restore(saved: Remains, _found: LaplaceEstimate, design: Any, task: Task) -> Any:
+    """Return a core that answers as the fit's did."""
+    return laplace.Remains(saved.conditional) if design is None else Rebuilt(design, task, saved.at)
+
+
+ENGINE = Engine("constrained", estimate, estimate, one_by_one(estimate), variance, save, restore)

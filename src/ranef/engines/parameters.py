@@ -1,0 +1,149 @@
+"""Names of every parameter of a model, as tables print them and in short: "x", "zero_inflation.x", "sd(x | g)".
+
+A standard deviation is "sd(x | g)", or "sd(g)" where a term has one; correlations are "cor(x, y | g)" or "cor(g)";
+structures have "rate(g)", "range(g)", "cor(lag2 | g)". `sd__x | g` and `cor__x.y | g` are understood. Terms of other
+components are "zero_inflation:g", a second term of a group "g.1", as in `varcorr()`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ranef import _core
+from ranef.engines.laplace import layout
+from ranef.errors import ArgumentError, nearest
+from ranef.families import Distribution
+
+if TYPE_CHECKING:
+    from ranef.frame import Design, GroupTerm
+
+COEFFICIENT = "coefficient"
+#: Terms that the optimiser holds on the variance scale, and their form with a parameter for each sd and correlation.
+EXPLICIT = {"us": "unstructured", "diag": "diagonal"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a parameter is: position among the coefficients, or (term, name, index) as the core lists parameters."""
+
+    name: str
+    kind: str
+    at: int
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The parameters of a model: `places` by their names, `spellings` of each (without spaces), names of the terms."""
+
+    places: dict[str, Place]
+    spellings: dict[str, str]
+    keys: tuple[str, ...]
+
+    def find(self, text: str, argument: str) -> Place:
+        """Return the parameter of that name.
+
+        Raises
+        ------
+        ArgumentError
+            If there is none; names that exist are listed.
+        """
+        place = self.get(text)
+        if place is None:
+            raise ArgumentError(f"{argument}: there is no parameter {text!r}; {self.known(text)}")
+        return place
+
+    def get(self, text: str) -> Place | None:
+        """Return the parameter of that name, if there is one."""
+        name = self.spellings.get(_bare(text))
+        return None if name is None else self.places[name]
+
+    def known(self, text: str) -> str:
+        """Return a sentence on what there is."""
+        listed = ", ".join(self.places)
+        close = nearest(text, self.places)
+        return f"the model has {listed}" if close.startswith("known") else f"{close} The model has {listed}"
+
+    def of_kind(self, kind: str, term: int | None = None) -> list[Place]:
+        """Return all parameters of a kind ("sd", "cor", …), of one term or of all."""
+        return [p for p in self.places.values() if p.kind == kind and term in (None, p.at)]
+
+    def term(self, key: str) -> int | None:
+        """Return the term of that name."""
+        bare = [_bare(k) for k in self.keys]
+        return bare.index(_bare(key)) if _bare(key) in bare else None
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+def unique(labels: list[str]) -> tuple[str, ...]:
+    """Labels made unique: a label seen k times before gets ".k"."""
+    return tuple(f"{g}.{n}" if (n := labels[:i].count(g)) else g for i, g in enumerate(labels))
+
+
+def term_keys(design: Design) -> tuple[str, ...]:
+    """Return the names of the random-effects terms, as `varcorr()` has them."""
+    owners = [c.name for c in design.components]
+    labels = [t.label if owners[t.component] == "mean" else f"{owners[t.component]}:{t.label}" for t in design.terms]
+    return unique(labels)
+
+
+def names_of(design: Design, family: Distribution) -> Names:
+    """Return the names of all parameters of a design."""
+    places: dict[str, Place] = {}
+    spellings: dict[str, str] = {}
+    at = 0
+    for component, columns in layout(design, family):
+        for column in columns:
+            short = column if component in ("mean", "threshold") and column not in places else f"{component}.{column}"
+            places[short] = Place(short, COEFFICIENT, at)
+            spellings |= {_bare(short): short, _bare(f"{component}.{column}"): short}
+            at += 1
+    keys = term_keys(design)
+    for t, (term, key) in enumerate(zip(design.terms, keys, strict=True)):
+        for place, others in _of_term(t, term, key):
+            places[place.name] = place
+            spellings |= {_bare(s): place.name for s in (place.name, *others)}
+    return Names(places, spellings, keys)
+
+
+def _of_term(t: int, term: GroupTerm, key: str) -> list[tuple[Place, list[str]]]:
+    structure = EXPLICIT.get(term.structure, term.structure)
+    found = _core.structure_parameters(structure, len(term.names))
+    count = {kind: sum(name == kind for name, _ in found) for kind, _ in found}
+    out: list[tuple[Place, list[str]]] = []
+    for kind, index in found:
+        ways = _of_what(kind, index, term, structure)
+        alone = count[kind] == 1
+        name = f"{kind}({key})" if alone or not ways else f"{kind}({ways[0]} | {key})"
+        others = [f"{kind}({way} | {key})" for way in ways] + [f"{kind}__{way} | {key}" for way in ways]
+        out.append((Place(name, kind, t, index), others))
+    return out
+
+
+def _of_what(kind: str, index: int | None, term: GroupTerm, structure: str) -> list[str]:
+    """Return what may stand before the bar."""
+    names, k = term.names, len(term.names)
+    if kind == "sd" and index is not None:
+        return _column(names[index])
+    if kind == "cor" and structure in ("unstructured", "correlated") and index is not None:
+        a, b = names[index // k], names[index % k]
+        return [f"{a}, {b}", f"{b}, {a}", f"{a}.{b}", f"{b}.{a}"]
+    if kind == "cor" and index is not None:
+        return [f"lag{index}"]
+    return _column(names[0]) if kind == "sd" and k == 1 else []
+
+
+def _column(name: str) -> list[str]:
+    return [name, "1"] if name == "(Intercept)" else [name]
+
+
+def groups_named(texts: Sequence[str]) -> list[str]:
+    """Return what stands in brackets, behind the bar if there is one: "sd(x | g)" names g."""
+    found = [re.fullmatch(r"\s*\w+\((.*)\)\s*", t) or re.fullmatch(r"\s*\w+__.*(\|.*)", t) for t in texts]
+    return [m.group(1).rpartition("|")[2].strip() for m in found if m]

@@ -1,0 +1,94 @@
+"""`anova(m)`: a table of tests of the terms of a model; `anova(m0, m1, …)`: of models against each other."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.errors import ArgumentError, NotAvailableError
+from ranef.inference.ddf import Joint, Method, method_of
+from ranef.inference.frames import to_frame
+from ranef.inference.hypotheses import Hypothesis, hypotheses, read_type
+from ranef.inference.wald import f_p_value
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+MODELS = "ranef.inference.likelihood_tests"
+
+
+def anova(m: Fit, *others: Fit, **options: Any) -> Any:
+    """Test the terms of a model, or models against each other.
+
+    Parameters
+    ----------
+    m : Fit
+        A fitted model.
+    *others : Fit
+        Further models: then the table is of likelihood-ratio tests.
+    type : 1, 2, 3, "I", "II" or "III"
+        One model only. What is asked of each term: what it adds to the terms before it; to all terms that do not
+        contain it; or (the default) whether its unweighted comparisons are zero beside all other terms. Type III
+        does not depend on how factors are coded (Goodnight 1978). In linear models a term is contained in one with the
+        same continuous variables and more factors, as in SAS and lmerTest, and types I and II refer to the model
+        matrix; in others in one with more variables, as in car, and they refer to the covariance of the coefficients.
+    ddf : str, optional
+        Denominator degrees of freedom: "satterthwaite" (the default of linear models; for several degrees of freedom
+        Fai & Cornelius'), "kenward-roger", "inner-outer", "between-within", "residual", or "inf" (the default of
+        others: Wald chi-square tests).
+    component : str
+        Part of the model: "mean", "zero_inflation", "dispersion" …
+    **options
+        For several models see `compare_models`.
+
+    Returns
+    -------
+    data frame
+        Of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models only: the
+        unscaled F times sigma^2, as lmerTest), `numdf`, `dendf`, `statistic`, `p_value`; chi-square tests `term`,
+        `statistic`, `df`, `p_value`.
+
+    Raises
+    ------
+    OptionError, NotAvailableError
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("score ~ Machine + (1 | Worker)", rf.datasets.load("Machines"))
+    >>> rf.anova(m, type=3, ddf="kenward-roger")["dendf"][0].round(1)
+    np.float64(46.0)
+    """
+    if others:
+        if find_spec(MODELS) is None:
+            raise NotAvailableError("anova: tests between models are not available in this version; compare m.aic")
+        return import_module(MODELS).compare_models(m, *others, **options)
+    return anova_of_one(m, **options)
+
+
+def anova_of_one(m: Fit, type: Any = 3, ddf: Any = None, component: str = "mean", **unknown: Any) -> Any:  # noqa: A002
+    """Return the table of one model, see `anova`."""
+    if unknown:
+        raise ArgumentError(f"anova of one model takes type, ddf and component, not {', '.join(map(repr, unknown))}")
+    kind, method = read_type(type), method_of(m, ddf)
+    found = hypotheses(m, kind, component)
+    return to_frame(_columns(m, found, [_test(m, method, h) for h in found], method), m.layout.kind)
+
+
+def _test(m: Fit, method: Method, h: Hypothesis) -> Joint:
+    return method.joint(m, h.rows, np.zeros(len(h.rows)), h.about)
+
+
+def _columns(m: Fit, found: list[Hypothesis], tests: list[Joint], method: Method) -> dict[str, Any]:
+    table: dict[str, Any] = {"term": [h.label for h in found]}
+    q = np.array([t.numdf for t in tests], dtype=np.int64)
+    f, dendf = (np.array([getattr(t, name) for t in tests], dtype=np.float64) for name in ("statistic", "dendf"))
+    if method.letter == "z" and not m.task.linear:
+        return {**table, "statistic": f * q, "df": q, "p_value": f_p_value(f, q, dendf)}
+    if m.task.linear:
+        meansq = np.array([t.unscaled for t in tests], dtype=np.float64) * m.sigma**2
+        table |= {"sumsq": meansq * q, "meansq": meansq}
+    return {**table, "numdf": q, "dendf": dendf, "statistic": f, "p_value": f_p_value(f, q, dendf)}

@@ -1,0 +1,149 @@
+"""Kenward & Roger's adjusted covariance, degrees of freedom and scaled F (1997; Halekoh & Hojsgaard 2014).
+
+Notation of the articles: Phi = (X'V^-1X)^-1, W = 2 I^-1 with I_ij = tr(P V_i P V_j) the information of REML (twice the
+expected one), Theta = L'(L Phi L')^-1 L. The adjusted covariance is
+
+    Phi_A = Phi + 2 Phi [sum_ij W_ij (Q_ij - P_i Phi P_j)] Phi,
+
+as V is linear in its parameters. Everything of the size of the data happens in the core; here are p x p matrices.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.errors import NotAvailableError, RanefWarning
+from ranef.frame.design import Array
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept
+from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
+from ranef.inference.ddf.structured import LINEAR, is_linear, objection, of_linear, of_structured
+from ranef.inference.memory import remembered
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+
+@dataclass(frozen=True, slots=True)
+class KenwardRoger:
+    """The ingredients at the estimate.
+
+    Attributes
+    ----------
+    vcov : (p, p) array
+        Phi_A; NaN in rows and columns dropped.
+    slopes : (m, p, p) array
+        -Phi P_i Phi = d Phi / d (variance parameter i).
+    spread : (m, m) array
+        W, the asymptotic covariance of the variance parameters.
+    exact : bool
+        Whether W is from the expected information; False: from the average one (Gilmour, Thompson & Cullis 1995).
+    """
+
+    vcov: Array
+    slopes: Array
+    spread: Array
+    exact: bool
+
+
+def check(m: Fit) -> None:
+    """Refuse what the method was not derived for."""
+    if not m.distribution.is_gaussian_identity:
+        raise NotAvailableError(
+            f"ddf='kenward-roger' is derived for gaussian models; for family {m.family!r} it would only be ad hoc, on "
+            f"pseudo-data: use ddf='inf', or a likelihood-ratio test or bootstrap"
+        )
+    if m.method != "reml" and m.layout.terms:
+        raise NotAvailableError(
+            "ddf='kenward-roger' is derived for REML estimates of the variances: fit with method='reml'"
+        )
+    reason = "" if m.task.linear else objection(m)
+    if reason:
+        raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; use ddf='inf' or a bootstrap")
+    if not is_linear(m):
+        raise NotAvailableError(
+            f"ddf='kenward-roger' needs a covariance that is linear in its parameters ({', '.join(LINEAR)}): with "
+            f"others the adjustment depends on how they are parametrised; use ddf='satterthwaite'"
+        )
+
+
+@remembered
+def ingredients(m: Fit) -> KenwardRoger:
+    """Return the adjusted covariance, the slopes and W of a fit.
+
+    Warns
+    -----
+    RanefWarning
+        If the expected information is out of reach (crossed factors, each of very many levels) and the average one
+        stands in for it.
+    """
+    check(m)
+    with LOCK:
+        raw = of_linear(m) if m.task.linear else of_structured(m)
+    if not raw.exact:
+        warnings.warn(
+            "ddf='kenward-roger': the expected information of crossed factors with so many levels is out of reach; the "
+            "average information stands in for it (same limit; p-values differ little with so many levels)",
+            RanefWarning,
+            stacklevel=6,
+        )
+    spread, bent = covariance(raw.information), len(raw.bends)
+    adjustment = np.tensordot(spread[:bent, :bent], raw.bends, axes=2)
+    return KenwardRoger(phi(m) + 2 * adjustment, raw.slopes, spread, raw.exact)
+
+
+def adjusted(m: Fit) -> Array:
+    """Return Phi_A."""
+    return ingredients(m).vcov
+
+
+def degrees(m: Fit, hypotheses: Array) -> Array:
+    """Degrees of freedom of each hypothesis: 2 / A_2 = 2 v^2 / (g' W g)."""
+    here, found = kept(m), ingredients(m)
+    rows = np.atleast_2d(hypotheses)[:, here]
+    g = np.einsum("ri,mij,rj->mr", rows, found.slopes[:, here][:, :, here], rows, optimize=True)
+    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
+
+
+def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
+    """Scaled F and its degrees of freedom (Kenward & Roger 1997, sec. 3; Halekoh & Hojsgaard 2014, sec. 2.3)."""
+    found, basis = ingredients(m), basis_of(m, hypotheses, values, phi(m))
+    q = len(basis.values)
+    if not q:
+        return Joint(float("nan"), 0, float("nan"), float("nan"))
+    here = kept(m)
+    cov = basis.rows @ found.vcov[np.ix_(here, here)] @ basis.rows.T
+    unscaled = float(basis.values @ np.linalg.solve(cov, basis.values)) / q
+    slopes = np.einsum("ri,mij,sj->mrs", basis.rows, found.slopes[:, here][:, :, here], basis.rows, optimize=True)
+    relative = slopes / basis.variances[None, :, None]
+    traces = np.trace(relative, axis1=1, axis2=2)
+    a1 = float(traces @ found.spread @ traces)
+    a2 = float(np.einsum("ij,irs,jsr->", found.spread, relative, relative, optimize=True))
+    scale, df = moments(a1, a2, q)
+    return Joint(scale * unscaled, q, df, unscaled)
+
+
+def moments(a1: float, a2: float, q: int) -> tuple[float, float]:
+    """Return the scale lambda and the denominator's df m that give F the moments found (exact for Hotelling's T^2)."""
+    if q == 1:
+        return 1.0, 2 / a2 if a2 else float("inf")
+    if a2 == 0:
+        return 1.0, float("inf")
+    b = (a1 + 6 * a2) / (2 * q)
+    g = ((q + 1) * a1 - (q + 4) * a2) / ((q + 2) * a2)
+    base = 3 * q + 2 * (1 - g)
+    c1, c2, c3 = g / base, (q - g) / base, (q + 2 - g) / base
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rho = np.float64((1 + c1 * b) / q) * np.divide(1 - a2 / q, 1 - c2 * b) ** 2 / np.float64(1 - c3 * b)
+        df = 4 + (q + 2) / (q * rho - 1)
+        return float(df * (1 - a2 / q) / (df - 2)), float(df)
+
+
+METHOD = Method(
+    "kenward-roger", "Kenward-Roger's standard errors and degrees of freedom", check, degrees, joint, adjusted
+)

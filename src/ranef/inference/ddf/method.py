@@ -1,0 +1,149 @@
+"""What a method of degrees of freedom is: a record of functions; and the Wald F statistic that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.frame.design import Array
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+SINGULAR = 1e-9  # eigenvalues of the unit-diagonal L Phi L' below this share of the largest: rows that say nothing new
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """A test that several linear combinations have given values.
+
+    Attributes
+    ----------
+    statistic : float
+        F, scaled if the method scales it.
+    numdf, dendf : float
+        Independent combinations; denominator degrees of freedom.
+    unscaled : float
+        F = d'(L Phi L')^-1 d / numdf.
+    """
+
+    statistic: float
+    numdf: int
+    dendf: float
+    unscaled: float
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of degrees of freedom. To add one: a module that makes such a record, and its row in `ddf.METHODS`.
+
+    Rows of hypotheses are over all coefficients of all components; entries at dropped ones are not looked at.
+
+    Attributes
+    ----------
+    name : str
+        As `ddf=` takes it.
+    title : str
+        As a table says it: "Satterthwaite's degrees of freedom"; "" where the test is normal.
+    check : fit -> None
+        Raises where the method does not apply.
+    rows : (fit, (r, p) hypotheses) -> (r,) degrees of freedom
+    joint : (fit, hypotheses, (r,) values, rows that say what they are about) -> Joint
+        Rules that count take the degrees of freedom from the last; a test of a term is about its own coefficients,
+        although its hypotheses may involve those of terms that contain it.
+    vcov : fit -> (p, p) array
+        The covariance that standard errors come from.
+    """
+
+    name: str
+    title: str
+    check: Callable[[Fit], None]
+    rows: Callable[[Fit, Array], Array]
+    joint: Callable[[Fit, Array, Array, Array], Joint]
+    vcov: Callable[[Fit], Array]
+
+    @property
+    def letter(self) -> str:
+        """The statistic's letter: "t", or "z" without degrees of freedom."""
+        return "t" if self.title else "z"
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Independent combinations that say the same as the hypotheses, uncorrelated in the model's covariance.
+
+    Attributes
+    ----------
+    rows : (q, k) array
+        Over the coefficients kept.
+    values : (q,) array
+        Estimates less the values tested.
+    variances : (q,) array
+    """
+
+    rows: Array
+    values: Array
+    variances: Array
+
+    @property
+    def statistic(self) -> float:
+        """F = sum of squared t / q."""
+        return float(np.mean(self.values**2 / self.variances)) if len(self.values) else float("nan")
+
+
+def kept(m: Fit) -> Array:
+    """Which coefficients were estimated."""
+    return ~np.isnan(m.estimate.beta)
+
+
+def model_vcov(m: Fit) -> Array:
+    """Return the model's covariance of the coefficients."""
+    return m.estimate.vcov
+
+
+def anything(m: Fit) -> None:
+    """Raise nothing: the method applies everywhere."""
+
+
+def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
+    """Return the spectral decomposition of the hypotheses (Fai & Cornelius 1996, eq. 7), without redundant ones."""
+    here = kept(m)
+    rows = np.atleast_2d(hypotheses)[:, here]
+    off = rows @ m.estimate.beta[here] - values
+    v = rows @ vcov[np.ix_(here, here)] @ rows.T
+    size = np.sqrt(np.maximum(np.diag(v), 0))
+    size = np.where(size > 0, size, 1.0)
+    found, vectors = _spectrum(v / np.outer(size, size))
+    if len(found) == len(rows):  # nothing is redundant: units as they are given, as lmerTest
+        found, vectors = np.linalg.eigh(v)
+        size = np.ones(len(rows))
+    mix = (vectors / size[:, None]).T
+    return Basis(mix @ rows, mix @ off, found)
+
+
+def _spectrum(v: Array) -> tuple[Array, Array]:
+    """Eigenvalues that are not zero, and their vectors."""
+    found, vectors = np.linalg.eigh(v)
+    solid = found > SINGULAR * found.max(initial=0.0)
+    return found[solid], vectors[:, solid]
+
+
+def spread(basis: Basis, m: Fit) -> Array:
+    """Return the basis over all coefficients, zeros where dropped."""
+    out = np.zeros((len(basis.rows), len(m.estimate.beta)))
+    out[:, kept(m)] = basis.rows
+    return out
+
+
+def least(rows: Callable[[Fit, Array], Array]) -> Callable[[Fit, Array, Array, Array], Joint]:
+    """Return the joint test whose denominator is the least of the degrees of freedom."""
+
+    def joint(m: Fit, hypotheses: Array, values: Array, about: Array) -> Joint:
+        basis = basis_of(m, hypotheses, values, m.estimate.vcov)
+        df = rows(m, np.atleast_2d(about)).min(initial=np.inf)
+        return Joint(basis.statistic, len(basis.values), float(df), basis.statistic)
+
+    return joint

@@ -1,0 +1,120 @@
+"""Satterthwaite's degrees of freedom of linear combinations of the fixed effects.
+
+For a contrast l, with v(psi) = l' Var(beta_hat) l and psi = (theta, sigma), the variance estimate v is matched to a
+scaled chi-square: df = 2 v^2 / (g' A g), g = dv/dpsi, A = 2 H^-1 the asymptotic covariance of psi, H the Hessian of
+the deviance (Giesbrecht & Burns 1985; Fai & Cornelius 1996; Kuznetsova, Brockhoff & Christensen 2017). With covariance
+structures H is the expected information of REML, twice.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.engines.estimate import Estimate
+from ranef.errors import NotAvailableError
+from ranef.frame.design import Array
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, spread
+from ranef.inference.ddf.structured import objection, of_structured
+from ranef.inference.memory import remembered
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+LOCK = Lock()  # the core differentiates by moving its theta and back: one thread at a time
+FLAT = 1e-8  # eigenvalues of the unit-diagonal Hessian below this are flat directions and are left out
+ALIKE = 1e-8  # relative differences of degrees of freedom below this are rounding
+
+
+def check(m: Fit) -> None:
+    """Refuse where the covariance of the coefficients is not a function of variance parameters alone."""
+    reason = "" if m.task.linear else objection(m)
+    if reason:
+        raise NotAvailableError(
+            f"ddf='satterthwaite' is not available: {reason}; use ddf='inf', or a likelihood-ratio test or bootstrap"
+        )
+
+
+def coefficient_df(m: Fit) -> Array:
+    """Degrees of freedom of each fixed effect, (p,); NaN for dropped columns, residual ones without random effects."""
+    estimate = m.estimate
+    if estimate.tests == "z":
+        return np.where(np.isnan(estimate.beta), np.nan, np.inf)
+    if not m.layout.terms:
+        return np.where(np.isnan(estimate.beta), np.nan, float(m.df_residual))
+    slopes, spread_of_psi = ingredients(m)
+    return matched(np.diag(estimate.vcov), np.diagonal(slopes, axis1=1, axis2=2), spread_of_psi)
+
+
+def contrast_df(m: Fit, contrasts: Array) -> Array:
+    """Degrees of freedom of each row of `contrasts`, (r, p); entries at dropped columns are not looked at."""
+    rows = np.atleast_2d(contrasts)
+    if m.task.linear and not m.layout.terms:
+        return np.full(len(rows), float(m.df_residual))
+    here = kept(m)
+    rows = rows[:, here]
+    slopes, spread_of_psi = ingredients(m)
+    g = np.einsum("ri,mij,rj->mr", rows, slopes[:, here][:, :, here], rows, optimize=True)
+    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
+    return matched(v, g, spread_of_psi)
+
+
+def phi(m: Fit) -> Array:
+    """Return (X'V^-1X)^-1."""
+    return m.estimate.vcov if m.task.linear else of_structured(m).phi
+
+
+def matched(v: Array, g: Array, spread: Array) -> Array:
+    """2 v^2 / (g' A g) for several contrasts; g is (m, r)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * v**2 / np.einsum("ir,ij,jr->r", g, spread, g)
+
+
+@remembered
+def ingredients(m: Fit) -> tuple[Array, Array]:
+    """(d vcov / d psi (m, p, p), A (m, m)) at the estimate."""
+    estimate = m.estimate
+    if not isinstance(estimate, Estimate):
+        raw = of_structured(m)
+        return raw.slopes, covariance(raw.information)
+    at = (np.ascontiguousarray(estimate.theta), estimate.sigma, estimate.reml)
+    with LOCK:
+        slopes, hessian = m.core.vcov_jacobian(*at), m.core.hessian(*at)
+    return np.asarray(slopes), covariance(np.asarray(hessian))
+
+
+def covariance(hessian: Array) -> Array:
+    """2 H^-1 on the directions in which the deviance curves upwards, in units that make H's diagonal 1."""
+    unit = np.sqrt(np.maximum(np.diag(hessian), np.finfo(float).tiny))
+    unit = np.where(np.diag(hessian) > 0, unit, 1.0)
+    values, vectors = np.linalg.eigh(hessian / np.outer(unit, unit))
+    up = values > FLAT
+    half = vectors[:, up] / np.sqrt(values[up]) / unit[:, None]
+    return 2 * half @ half.T
+
+
+# ---- several hypotheses ----------------------------------------------------------------------------------------------
+
+
+def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
+    """F is a mean of squared independent t; its df match the expectation (Fai & Cornelius 1996, eq. 8-10)."""
+    basis = basis_of(m, hypotheses, values, phi(m))
+    df = contrast_df(m, spread(basis, m)) if len(basis.values) else np.zeros(0)
+    return Joint(basis.statistic, len(df), pooled(df), basis.statistic)
+
+
+def pooled(df: Array) -> float:
+    """2 E / (E - q), E = sum of df / (df - 2) the expectation of q F; 2, as lmerTest, where a df <= 2 has none."""
+    if not len(df):
+        return float("nan")
+    if len(df) == 1 or np.ptp(df) <= ALIKE * df.max() or np.isinf(df).all():
+        return float(df.mean())
+    if df.min() <= 2:
+        return 2.0
+    excess = float(np.sum(2 / (df - 2)))  # E - q
+    return 2 * (excess + len(df)) / excess
+
+
+METHOD = Method("satterthwaite", "Satterthwaite's degrees of freedom", check, contrast_df, joint, phi)

@@ -1,0 +1,176 @@
+"""`drop1` and `add1`: every model with one fixed term less, or more, that marginality allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.errors import ArgumentError, OptionError
+from ranef.formula import Formula, parse
+from ranef.inference.comparable import by_ml
+from ranef.inference.ddf import method_of
+from ranef.inference.likelihood_tests import Ratio, ratio, tests
+from ranef.inference.noted import Note, NotedTable, distinct, numbers
+from ranef.inference.submodels import (
+    addable,
+    droppable,
+    formula_of,
+    on_own_rows,
+    on_rows,
+    rows_with,
+    terms_named,
+    with_formula,
+    with_term,
+    without,
+)
+from ranef.inference.terms import fixed_terms
+from ranef.inference.wald import f_p_value
+
+if TYPE_CHECKING:
+    from ranef.formula import Term
+    from ranef.model import Fit
+
+
+def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, component: str = "mean") -> NotedTable:
+    """Leave out each fixed term in turn, as far as no other term contains it, and test what is lost.
+
+    Parameters
+    ----------
+    m : Fit
+        A fit with its rows. For likelihood ratios a REML fit is fitted again by maximum likelihood, since the fixed
+        effects change.
+    scope : str or sequence of str, optional
+        Labels of the terms to leave out; default: all that marginality allows (Nelder 1977).
+    test : "lrt" | "F" | "none"
+        Likelihood ratios; Wald F tests of the terms in the model as it is, nothing fitted again; or criteria only.
+    ddf : str, optional
+        Of F tests: "satterthwaite" (the default of linear models), "kenward-roger" … as in `rf.anova`.
+    component : str
+        Whose terms: "mean", "dispersion", "zero_inflation" ….
+
+    Returns
+    -------
+    NotedTable
+        Rows "<none>" and the terms: `term, npar, aic, bic, loglik`, and of the test `chisq, df, p_value`, with
+        `p_mixture, mixture` as in `compare_models`. With F tests `term, numdf, dendf, statistic, p_value`.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> round(float(drop1(m)["chisq"][1]), 3)
+    23.537
+    """
+    if test not in ("F", "f"):
+        _check_test(test)
+    formula = formula_of(m, component)
+    terms = droppable(formula) if scope is None else terms_named(formula, scope, "drop1")
+    if test in ("F", "f"):
+        return _wald(m, terms, ddf, component)
+    base, notes = _base(m)
+    smaller = [with_formula(base, component, without(formula_of(base, component), t)) for t in terms]
+    ratios = [ratio(s, base) for s in smaller] if test == "lrt" else [None] * len(smaller)
+    return _table(f"Single terms left out of {m.formula}", base, terms, smaller, ratios, notes)
+
+
+def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> NotedTable:
+    """Add each term of a scope in turn, as far as the model has its margins, and test what is gained.
+
+    Parameters
+    ----------
+    m : Fit
+        A fit with its rows. A REML fit is fitted again by maximum likelihood.
+    scope : str, Formula or sequence of str
+        A formula, in which `.` stands for the terms of the model (". ~ . + x * z", "~ x + z"), or labels of terms.
+    test : "lrt" | "none"
+    component : str
+        Where they are added: "mean", "dispersion", "zero_inflation" ….
+
+    Returns
+    -------
+    NotedTable
+        As of `drop1`. All models are fitted to the rows that are complete in every variable of the scope.
+    """
+    _check_test(test)
+    formula = formula_of(m, component)
+    upper = _scope(formula, scope)
+    terms = addable(formula, upper.fixed)
+    if not terms:
+        raise OptionError(f"add1: the scope {upper} has no term that the model lacks and whose margins it has")
+    base, notes = _base(m)
+    base, more = _on_complete_rows(base, terms, component)
+    larger = [with_formula(base, component, with_term(formula_of(base, component), t)) for t in terms]
+    ratios = [ratio(base, x) for x in larger] if test == "lrt" else [None] * len(larger)
+    return _table(f"Single terms added to {m.formula}", base, terms, larger, ratios, [*notes, *more])
+
+
+def _check_test(test: str) -> None:
+    if test not in ("lrt", "none"):
+        raise OptionError(f"test={test!r} is unknown; known: 'lrt', 'none'")
+
+
+def _wald(m: Fit, terms: Sequence[Term], ddf: Any, component: str) -> NotedTable:
+    """Test the coefficients of each term: no other term contains it, so they are its marginal ones."""
+    way = method_of(m, ddf)
+    columns = {t.key: t.columns for t in fixed_terms(m, component)}
+    unit = np.eye(len(m.estimate.beta))
+    rows = [unit[columns[t.key]] for t in terms]
+    found = [way.joint(m, r, np.zeros(len(r)), r) for r in rows]
+    f, q, dendf = (np.array([getattr(x, name) for x in found], float) for name in ("statistic", "numdf", "dendf"))
+    table = {"term": [t.label for t in terms], "numdf": q, "dendf": dendf, "statistic": f}
+    title = f"Single terms of {m.formula}: F tests ({way.name})"
+    return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, (), m.layout.kind)
+
+
+def _base(m: Fit) -> tuple[Fit, list[Note]]:
+    """Return the model by maximum likelihood with only the rows that it uses."""
+    refitted = [Note("refitted", "refitted by maximum likelihood, because fixed effects change")]
+    return on_own_rows(by_ml(m)), refitted if m.method == "reml" else []
+
+
+def _scope(formula: Formula, scope: Any) -> Formula:
+    if isinstance(scope, Formula):
+        return scope
+    if isinstance(scope, str):
+        text = scope if "~" in scope else f"~ . + {scope}"
+    elif isinstance(scope, Sequence) and all(isinstance(s, str) for s in scope):
+        text = f"~ . + {' + '.join(scope)}"
+    else:
+        raise ArgumentError(f"add1: scope= takes a formula or labels of terms, not {type(scope).__name__}")
+    return formula.update(text) if "." in text else parse(text)
+
+
+def _on_complete_rows(base: Fit, terms: Sequence[Term], component: str) -> tuple[Fit, list[Note]]:
+    """Return the model fitted to the rows that have every added variable."""
+    formula = base.formula
+    for t in terms if component == "mean" else ():
+        formula = with_term(formula, t)
+    rows = rows_with(base, formula)
+    if len(rows) == base.nobs:
+        return base, []
+    gone = base.nobs - len(rows)
+    text = f"{gone} of {base.nobs} rows left out of every model: they miss a value in a variable of the scope"
+    return on_rows(base, rows), [Note("rows_dropped", text)]
+
+
+def _table(
+    title: str,
+    base: Fit,
+    terms: Sequence[Term],
+    others: Sequence[Fit],
+    ratios: Sequence[Ratio | None],
+    notes: Sequence[Note],
+) -> NotedTable:
+    fits = [base, *others]
+    columns = {
+        "term": ["<none>", *(t.label for t in terms)],
+        "npar": np.array([x.npar for x in fits]),
+        "aic": numbers(x.aic for x in fits),
+        "bic": numbers(x.bic for x in fits),
+        "loglik": numbers(x.loglik for x in fits),
+        **tests([None, *ratios]),
+    }
+    remarks = distinct([*notes, *(n for r in ratios if r is not None for n in r.notes)])
+    return NotedTable(title, columns, remarks, base.layout.kind)

@@ -1,0 +1,292 @@
+"""Hypotheses about the terms of a model, of types I, II and III, as matrices over the coefficients.
+
+Type I asks what a term adds to the terms before it, type II what it adds to all terms that do not contain it: rows of
+the triangular factor of the model matrix, its columns in that order. Type III is Goodnight's (1978, SAS Technical
+Report R-101): estimable functions that involve no other effect than those containing the term, orthogonal to those that
+involve only the containing ones. It does not depend on how factors are coded nor, without empty cells, on numbers of
+rows: it compares unweighted means of cells.
+
+All start from the model with a column for every cell of every term (its matrix is called full below); the model matrix
+X is `full @ coding`. As no row of it is needed but its row space and R of its QR, it is formed a chunk at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.errors import NotAvailableError, OptionError
+from ranef.frame.design import Array
+from ranef.inference.ddf.method import kept
+from ranef.inference.terms import FixedTerm, fixed_terms
+from ranef.model import design_of
+
+if TYPE_CHECKING:
+    from ranef.frame import Block
+    from ranef.model import Fit
+
+CHUNK = 32_768  # rows of a matrix that are formed at a time
+DEPENDENT = 1e-9  # singular values below this share of the largest are zero
+TYPES = {"1": 1, "i": 1, "2": 2, "ii": 2, "3": 3, "iii": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A term and what is said to be zero of it.
+
+    Attributes
+    ----------
+    label : str
+    rows : (q, p) array
+        Over all coefficients.
+    about : (k, p) array
+        A row for each of its own coefficients.
+    """
+
+    label: str
+    rows: Array
+    about: Array
+
+
+def read_type(kind: object) -> int:
+    """Return 1, 2 or 3.
+
+    Raises
+    ------
+    OptionError
+        If it is none of 1, 2, 3, "I", "II", "III".
+    """
+    found = TYPES.get(str(kind).strip().lower())
+    if found is None:
+        raise OptionError(f"anova: type={kind!r} is unknown; known: 1, 2, 3, 'I', 'II', 'III'")
+    return found
+
+
+def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
+    """Return the hypotheses of all terms but the intercept; a term without estimated columns has no rows.
+
+    The rows of types I and II are scaled to a unit diagonal and those of type III orthonormal over the cells: Fai and
+    Cornelius' degrees of freedom depend on that (a little), F does not. With one term all types are type I, as in
+    lmerTest.
+    """
+    terms = [t for t in fixed_terms(m, component) if t.columns.start < t.columns.stop]
+    tested = [t for t in terms if t.factors]
+    if not tested:
+        return []
+    if kind == 3 and len(tested) > 1:
+        found = _marginal(m, component, terms, tested)
+    else:
+        found = _sequential(m, component, terms, tested, kind == 2)
+    each = np.eye(len(m.estimate.beta))
+    return [Hypothesis(t.label, rows, each[t.columns]) for t, rows in zip(tested, found, strict=True)]
+
+
+def contains(m: Fit, other: FixedTerm, term: FixedTerm) -> bool:
+    """Whether `other` contains `term`.
+
+    In linear models as in SAS and lmerTest: the same continuous variables, and all of its factors and more. In others
+    as in car: all of its variables and more.
+    """
+    if not m.task.linear:
+        return term.key < other.key
+    factors = m.spec.factors.keys()
+    return term.key - factors == other.key - factors and (term.key & factors) < (other.key & factors)
+
+
+# ---- types I and II --------------------------------------------------------------------------------------------------
+
+
+def _sequential(m: Fit, component: str, terms: list[FixedTerm], tested: list[FixedTerm], marginal: bool) -> list[Array]:
+    """Return the rows of the triangular factor that belong to each term, after those that it is adjusted for.
+
+    Linear models take the factor of X, as lmerTest; others that of the information of the coefficients, as car.
+    """
+    part = m.layout.component(component).at
+    here = np.flatnonzero(kept(m)[part]) + part.start
+    factor = _model_factor(m, component, terms)[:, here - part.start] if m.task.linear else _information_factor(m, here)
+    out: list[Array] = []
+    for term in tested:
+        behind = [t for t in terms if contains(m, t, term)] if marginal else terms[terms.index(term) + 1 :]
+        out.append(_rows_of(factor, here, term, behind, len(m.estimate.beta)))
+    return out
+
+
+def _rows_of(factor: Array, here: Array, term: FixedTerm, behind: list[FixedTerm], p: int) -> Array:
+    own = _positions(here, [term])
+    last = _positions(here, behind)
+    ahead = [j for j in range(len(here)) if j not in {*own, *last}]
+    order = [*ahead, *own, *last]
+    triangle = _r(factor[:, order])
+    rows = np.zeros((len(own), p))
+    own_rows = triangle[len(ahead) : len(ahead) + len(own)]
+    rows[:, here[order]] = own_rows / np.diag(own_rows[:, len(ahead) :])[:, None]
+    return rows
+
+
+def _positions(here: Array, terms: Iterable[FixedTerm]) -> list[int]:
+    return [j for j, c in enumerate(here) if any(t.columns.start <= c < t.columns.stop for t in terms)]
+
+
+def _model_factor(m: Fit, component: str, terms: list[FixedTerm]) -> Array:
+    """R of X = QR."""
+    sources = _sources(m, component, terms)
+    return _r(_triangle(m.nobs, sources) @ _coding(m, component, sources))
+
+
+def _information_factor(m: Fit, here: Array) -> Array:
+    """R with R'R = Var(beta_hat)^-1."""
+    vcov = m.estimate.vcov[np.ix_(here, here)]
+    if not np.isfinite(vcov).all():
+        raise NotAvailableError("anova: some coefficients have no standard error; see m.messages")
+    return np.linalg.cholesky(np.linalg.inv(vcov)).T
+
+
+# ---- type III --------------------------------------------------------------------------------------------------------
+
+
+def _marginal(m: Fit, component: str, terms: list[FixedTerm], tested: list[FixedTerm]) -> list[Array]:
+    sources = _sources(m, component, terms)
+    triangle = _triangle(m.nobs, sources)
+    scale = _scales(triangle, sources)
+    _, found, rows = np.linalg.svd(triangle / scale, full_matrices=False)
+    space = rows[found > DEPENDENT * found[0]]
+    back = scale[:, None] * _coding(m, component, sources)
+    part, out = m.layout.component(component).at, []
+    for term in tested:
+        inside = {term.label, *(t.label for t in terms if contains(m, t, term))}
+        functions = _estimable(space, _columns_of(sources, {term.label}), _columns_of(sources, inside))
+        rows = np.zeros((len(functions), len(m.estimate.beta)))
+        rows[:, part] = functions @ back
+        out.append(rows)
+    return out
+
+
+def _estimable(space: Array, own: Array, inside: Array) -> Array:
+    """Functions of `space` (orthonormal rows) that are 0 outside `inside`, and orthogonal to those 0 on `own` too."""
+    outside = np.ones(space.shape[1], dtype=bool)
+    outside[inside] = False
+    functions = _left_null(space[:, outside]).T @ space
+    u, found, _ = np.linalg.svd(functions[:, own], full_matrices=False)
+    return u[:, found > DEPENDENT].T @ functions
+
+
+def _left_null(a: Array) -> Array:
+    """Orthonormal columns u with u'a = 0."""
+    u, found, _ = np.linalg.svd(a, full_matrices=True)
+    return u[:, int((found > DEPENDENT).sum()) :]
+
+
+# ---- the full model matrix -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Columns of the full matrix: an indicator of every cell times x; and how columns of X are made of them.
+
+    Attributes
+    ----------
+    term : str
+        Label of the term they belong to.
+    codes, x : (n,) arrays or None
+    cells : int
+    parts : list of ((cells, m) array, slice)
+        Codings, and the columns of X (in its component) that they make.
+    """
+
+    term: str
+    codes: Array | None
+    x: Array | None
+    cells: int
+    parts: list[tuple[Array, slice]]
+
+    def columns(self, rows: slice) -> Array:
+        """Return its columns at some rows, at least a row of ones for broadcasting."""
+        x = np.ones(1) if self.x is None else np.asarray(self.x[rows], dtype=np.float64)
+        if self.codes is None:
+            return x[:, None]
+        return np.eye(self.cells)[self.codes[rows]] * x[:, None]
+
+
+def _sources(m: Fit, component: str, terms: list[FixedTerm]) -> list[Source]:
+    """Return the sources of a component; the thresholds of an ordinal model stand for its intercept."""
+    design = design_of(m, "anova: the hypotheses of this type")
+    blocks = next(c.fixed for c in design.components if c.name == component)
+    first = m.layout.component(component).first
+    out = [Source("", None, None, 1, [])] if component == "mean" and m.distribution.entry.ordinal else []
+    for term in terms:
+        out += _sources_of(term, term.pick(blocks), term.columns.start - first)
+    return out
+
+
+def _sources_of(term: FixedTerm, blocks: list[Block], column: int) -> list[Source]:
+    """Blocks over the same cells and numbers are one source."""
+    found: dict[tuple[int, int], Source] = {}
+    for block in blocks:
+        contrast = np.ones((1, 1)) if block.contrast is None else block.contrast
+        key = (id(block.codes), id(block.x))
+        source = found.setdefault(key, Source(term.label, block.codes, block.x, len(contrast), []))
+        source.parts.append((contrast, slice(column, column + len(block.names))))
+        column += len(block.names)
+    return list(found.values())
+
+
+def _coding(m: Fit, component: str, sources: list[Source]) -> Array:
+    """Return B with X = full @ B."""
+    out = np.zeros((sum(s.cells for s in sources), len(m.layout.component(component).names)))
+    at = 0
+    for source in sources:
+        for contrast, columns in source.parts:
+            out[at : at + source.cells, columns] = contrast
+        at += source.cells
+    return out
+
+
+def _columns_of(sources: list[Source], labels: set[str]) -> Array:
+    ends = np.cumsum([s.cells for s in sources])
+    parts = [np.arange(e - s.cells, e) for s, e in zip(sources, ends, strict=True) if s.term in labels]
+    return np.concatenate(parts)
+
+
+def _triangle(n: int, sources: list[Source]) -> Array:
+    """R of the QR factorisation of the full matrix; equal rows are taken once, with the root of their number."""
+    sources, count = _distinct(n, sources)
+    n = n if count is None else len(count)
+    factor = np.zeros((0, sum(s.cells for s in sources)))
+    for first in range(0, n, CHUNK):
+        rows = slice(first, min(first + CHUNK, n))
+        size = rows.stop - rows.start
+        part = np.hstack([np.broadcast_to(s.columns(rows), (size, s.cells)) for s in sources])
+        part = part if count is None else part * np.sqrt(count[rows, None])
+        factor = _r(np.vstack([factor, part]))
+    return factor
+
+
+def _r(a: Array) -> Array:
+    """R of a = QR."""
+    return np.asarray(np.linalg.qr(a, mode="r"))
+
+
+def _distinct(n: int, sources: list[Source]) -> tuple[list[Source], Array | None]:
+    """Return the sources at the distinct rows and how often these occur, where no number takes part."""
+    coded = [s for s in sources if s.codes is not None]
+    size = reduce(lambda a, s: a * s.cells, coded, 1)
+    if any(s.x is not None for s in sources) or size >= 2**62:
+        return sources, None
+    key = np.zeros(n, dtype=np.int64)
+    for s in coded:
+        key = key * s.cells + np.asarray(s.codes)
+    _, first, count = np.unique(key, return_index=True, return_counts=True)
+    at = [s if s.codes is None else Source(s.term, s.codes[first], None, s.cells, s.parts) for s in sources]
+    return at, count
+
+
+def _scales(triangle: Array, sources: list[Source]) -> Array:
+    """Return a scale for every column: the largest root sum of squares of the numbers of its term."""
+    ends = np.cumsum([s.cells for s in sources])
+    sizes = [float(np.linalg.norm(triangle[:, e - s.cells : e])) for s, e in zip(sources, ends, strict=True)]
+    largest = {s.term: max(z for t, z in zip(sources, sizes, strict=True) if t.term == s.term) for s in sources}
+    return np.concatenate([np.full(s.cells, largest[s.term] or 1.0) for s in sources])

@@ -1,0 +1,294 @@
+"""How a model extends another: whether it contains it, and which of the added parameters are null on a boundary.
+
+A model contains another if every linear predictor's columns span those of the other, every covariance structure of
+the other is a special case of its own, and so is the other's family. The parameters that it adds are of three sorts:
+free ones (coefficients, correlations of effects that are in both), variances whose null value 0 lies on the boundary
+of the parameter space (they form a cone: Self & Liang 1987; Stram & Lee 1994; Baey, Cournede & Kuhn 2019), and
+irregular ones (a correlation that has no meaning where its variance is 0), for which no limit law is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.frame.design import Block, Component, matrix
+from ranef.inference.comparable import same, same_block
+from ranef.model import design_of
+
+if TYPE_CHECKING:
+    from ranef.frame import GroupTerm
+    from ranef.model import Fit
+
+CHUNK = 20_000  # rows at a time where columns are compared
+SPANNED = 1e-8  # squared relative distance of a column from a space below which it lies in it
+
+#: Structure -> those that are special cases of it, for the same columns.
+INSIDE: dict[str, tuple[str, ...]] = {
+    "us": ("diag", "homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "propto"),
+    "diag": ("homdiag",),
+    "cs": ("homcs", "diag", "homdiag"),
+    "homcs": ("homdiag",),
+    "toep": ("hetar1", "ar1", "cs", "homcs", "homtoep", "diag", "homdiag"),
+    "homtoep": ("ar1", "homcs", "homdiag"),
+    "hetar1": ("ar1", "diag", "homdiag"),
+    "ar1": ("homdiag",),
+}
+OVERDISPERSION = "an overdispersion"
+#: (family, family that contains it) -> what is added and 0 on a boundary under the null; "" where it lies inside.
+FAMILIES = {
+    ("poisson", "nbinom1"): OVERDISPERSION,
+    ("poisson", "nbinom2"): OVERDISPERSION,
+    ("truncated_poisson", "truncated_nbinom1"): OVERDISPERSION,
+    ("truncated_poisson", "truncated_nbinom2"): OVERDISPERSION,
+    ("poisson", "genpois"): "",
+    ("poisson", "compois"): "",
+    ("binomial", "betabinomial"): OVERDISPERSION,
+    ("gaussian", "student_t"): "an inverse of the degrees of freedom",
+    ("exponential", "gamma"): "",
+    ("exponential", "weibull"): "",
+}
+IRREGULAR = ("cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau")
+
+
+@dataclass(frozen=True, slots=True)
+class Cone:
+    """Variances that are 0 under the null: columns `at` of a random-effects term, with ("psd") their covariances.
+
+    `aligned` is False where the null's effects are combinations of the term's columns, not some of them.
+    """
+
+    term: int
+    at: tuple[int, ...]
+    kind: str
+    aligned: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many parameters it has."""
+        r = len(self.at)
+        return r * (r + 1) // 2 if self.kind == "psd" else r
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """How a larger model extends a smaller one.
+
+    Attributes
+    ----------
+    obstacles : tuple of str
+        Why it does not contain it; empty where it does.
+    df : int
+        Parameters added.
+    cones : tuple of Cone
+        Variances added, null on the boundary.
+    scalars : tuple of str
+        Other parameters null on the boundary: "a zero inflation", "an overdispersion" ….
+    irregular : tuple of str
+        What has no known limit law.
+    coefficients : bool
+        Whether coefficients of the mean are among what is tested.
+    """
+
+    obstacles: tuple[str, ...]
+    df: int
+    cones: tuple[Cone, ...] = ()
+    scalars: tuple[str, ...] = ()
+    irregular: tuple[str, ...] = ()
+    coefficients: bool = False
+
+    @property
+    def on_boundary(self) -> int:
+        """How many parameters are null on the boundary."""
+        return sum(c.size for c in self.cones) + len(self.scalars)
+
+    @property
+    def free(self) -> int:
+        """How many added parameters are unrestricted."""
+        return self.df - self.on_boundary
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the parts of the comparison found."""
+
+    obstacles: list[str] = field(default_factory=list)
+    cones: list[Cone] = field(default_factory=list)
+    scalars: list[str] = field(default_factory=list)
+    irregular: list[str] = field(default_factory=list)
+    coefficients: bool = False
+
+
+def extension(small: Fit, large: Fit) -> Extension:
+    """Return how `large` extends `small`; both are fits to the same data."""
+    found = _Found()
+    _families(small, large, found)
+    _components(small, large, found)
+    _random(small, large, found)
+    if not same(design_of(small, "comparison").weights, design_of(large, "comparison").weights):
+        found.obstacles.append("the precision weights differ")
+    df = large.npar - small.npar
+    if df <= 0 and not found.obstacles:
+        found.obstacles.append("the models have the same number of parameters")
+    return Extension(
+        tuple(found.obstacles), df, tuple(found.cones), tuple(found.scalars), tuple(found.irregular), found.coefficients
+    )
+
+
+# ---- families --------------------------------------------------------------------------------------------------------
+
+
+def _families(small: Fit, large: Fit, found: _Found) -> None:
+    a, b = small.distribution, large.distribution
+    if a.link != b.link:
+        found.obstacles.append(f"the links differ: {a.link} and {b.link}")
+    if a.entry.ordinal and a.threshold != b.threshold and b.threshold != "flexible":
+        found.obstacles.append(f"the thresholds differ: {a.threshold} and {b.threshold}")
+    if a.zero_inflation and not b.zero_inflation:
+        found.obstacles.append("the larger one has no zero inflation")
+    if a.name == b.name:
+        return
+    if (a.name, b.name) not in FAMILIES:
+        found.obstacles.append(f"the families differ: {a.name} and {b.name}")
+    elif FAMILIES[a.name, b.name]:
+        found.scalars.append(FAMILIES[a.name, b.name])
+
+
+# ---- linear predictors -----------------------------------------------------------------------------------------------
+
+
+def _components(small: Fit, large: Fit, found: _Found) -> None:
+    ours, theirs = _parts(small), _parts(large)
+    for name, part in ours.items():
+        if name not in theirs:
+            if small.family == large.family and name != "zero_inflation":
+                found.obstacles.append(f"the larger one has no {name}")
+            continue
+        other = theirs[name]
+        if not spans(other, part, small.nobs):
+            found.obstacles.append(f"the columns of the {name} of the smaller one are not among those of the larger")
+        found.coefficients |= name == "mean" and len(part.names) < len(other.names)
+    if "zero_inflation" in theirs and "zero_inflation" not in ours:
+        _zeros(large, theirs["zero_inflation"], found)
+
+
+def _parts(m: Fit) -> dict[str, Component]:
+    """Return every linear predictor by name; a linear model's residual variance as the component that it is."""
+    design = design_of(m, "comparison")
+    constant = (Component("dispersion", (Block(("(Intercept)",)),)),) if m.task.linear else ()
+    return {c.name: c for c in (*design.components, *constant)}
+
+
+def _zeros(large: Fit, part: Component, found: _Found) -> None:
+    random = any(t.component == "zero_inflation" for t in large.layout.terms)
+    if part.names == ("(Intercept)",) and not random:
+        found.scalars.append("a zero inflation")
+    elif large.distribution.truncated:
+        found.obstacles.append("a hurdle model does not contain the model of its counts")
+    else:
+        found.irregular.append("without zero inflation its coefficients have no meaning")
+
+
+def spans(large: Component, small: Component, n: int) -> bool:
+    """Whether the columns of `large` span those of `small` and the difference of their offsets."""
+    shift = None if same(large.offset, small.offset) else _offset(large, n) - _offset(small, n)
+    left = tuple(b for b in small.fixed if not any(same_block(b, other) for other in large.fixed))
+    return within(large.fixed, left, shift, n)
+
+
+def _offset(part: Component, n: int) -> Array:
+    return np.zeros(n) if part.offset is None else np.asarray(part.offset)
+
+
+def within(basis: Sequence[Block], blocks: Sequence[Block], extra: Array | None, n: int) -> bool:
+    """Whether some columns lie in the space of others, from cross-products made in chunks of rows."""
+    if not blocks and extra is None:
+        return True
+    gram: Array | float = 0.0
+    for start in range(0, n, CHUNK):
+        rows = slice(start, min(start + CHUNK, n))
+        parts = [_part(basis, rows), _part(blocks, rows)]
+        z = np.column_stack(parts if extra is None else [*parts, extra[rows]])
+        gram = gram + z.T @ z
+    gram = np.asarray(gram)
+    p = sum(len(b.names) for b in basis)
+    unit = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
+    gram = gram / np.outer(unit, unit)
+    inside = gram[p:, :p] @ np.linalg.pinv(gram[:p, :p], rcond=1e-12, hermitian=True) @ gram[:p, p:]
+    return bool((np.diag(gram[p:, p:] - inside) < SPANNED).all())
+
+
+def _part(blocks: Sequence[Block], rows: slice) -> Array:
+    cut = [
+        Block(b.names, None if b.codes is None else b.codes[rows], b.contrast, None if b.x is None else b.x[rows])
+        for b in blocks
+    ]
+    return matrix(cut, rows.stop - rows.start)
+
+
+# ---- random effects --------------------------------------------------------------------------------------------------
+
+
+def _random(small: Fit, large: Fit, found: _Found) -> None:
+    a, b = design_of(small, "comparison"), design_of(large, "comparison")
+    names = [[c.name for c in d.components] for d in (a, b)]
+    left = [(t, names[0][t.component]) for t in a.terms]
+    pairs: list[list[GroupTerm]] = [[] for _ in b.terms]
+    for exact in (True, False):
+        for t, component in list(left):
+            home = _home(t, component, b.terms, names[1], exact, a.n)
+            if home is not None:
+                pairs[home].append(t)
+                left.remove((t, component))
+    for t, _ in left:
+        found.obstacles.append(f"({' + '.join(t.names[:3])} | {t.label}) is no part of the larger model")
+    for i, (term, inside) in enumerate(zip(b.terms, pairs, strict=True)):
+        _extended(i, term, inside, found)
+
+
+def _home(
+    term: GroupTerm, component: str, terms: Sequence[GroupTerm], components: Sequence[str], exact: bool, n: int
+) -> int | None:
+    """Return the term of the larger model that contains a term of the smaller one."""
+    for i, other in enumerate(terms):
+        if other.label != term.label or components[other.component] != component:
+            continue
+        if (term.names == other.names and term.structure == other.structure) if exact else _fits(term, other, n):
+            return i
+    return None
+
+
+def _fits(term: GroupTerm, other: GroupTerm, n: int) -> bool:
+    """Whether a term is a special case of another one."""
+    if set(term.names) == set(other.names):
+        return term.structure == other.structure or term.structure in INSIDE.get(other.structure, ())
+    if other.structure == "us":
+        return set(term.names) < set(other.names) or within(other.blocks, term.blocks, None, n)
+    alone = len(term.names) == 1 or term.structure == "diag"
+    return other.structure == "diag" and alone and set(term.names) < set(other.names)
+
+
+def _extended(i: int, term: GroupTerm, inside: Sequence[GroupTerm], found: _Found) -> None:
+    """Say what a term of the larger model adds to those of the smaller one that it contains."""
+    k = len(term.names)
+    held = {name for t in inside for name in t.names}
+    new = tuple(j for j, name in enumerate(term.names) if name not in held)
+    aligned = held <= set(term.names)
+    if not aligned:  # columns that are combinations of the larger term's
+        new = new[: k - sum(len(t.names) for t in inside)]
+    if not new:
+        return
+    if term.structure == "us" or (k == 1 and term.structure != "equalto"):
+        found.cones.append(Cone(i, new, "psd" if len(new) > 1 else "orthant", aligned))
+    elif term.structure == "diag":
+        found.cones.append(Cone(i, new, "orthant"))
+    elif term.structure in ("homdiag", "propto"):
+        found.cones.append(Cone(i, (0,), "orthant", False))
+    elif term.structure in IRREGULAR:
+        found.irregular.append(f"where the variance of ({term.structure} | {term.label}) is 0 its correlation is void")
+    else:
+        found.obstacles.append(f"({term.structure} | {term.label}) adds no parameter")

@@ -1,0 +1,275 @@
+"""The parameters of a fit as profiles, bootstraps and intervals speak of them: names, values, places in the core.
+
+One list for every engine: coefficients of all components, then standard deviations and correlations of each term (or
+the parameters of its structure), then the residual standard deviation. The rows are those of `tidy` in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.engines.linear import cells
+from ranef.errors import OptionError, nearest
+from ranef.inference.named import names_of
+from ranef.inference.varcorr import Covariance, has_residual
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+SCALES = ("sd", "variance", "log")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A monotone map from the core's coordinate of a parameter to its value, with inverse and derivative."""
+
+    forward: Callable[[Any], Any]
+    inverse: Callable[[Any], Any]
+    slope: Callable[[Any], Any]
+
+
+IDENTITY = Transform(np.asarray, np.asarray, np.ones_like)
+EXP = Transform(np.exp, np.log, np.exp)
+SINE = Transform(np.sin, np.arcsin, np.cos)
+#: x / sqrt(1 + x^2), the correlation of ar1 structures.
+RATIO = Transform(lambda x: x / np.sqrt(1 + x * x), lambda r: r / np.sqrt(1 - r * r), lambda x: (1 + x * x) ** -1.5)
+
+
+def compound(k: int) -> Transform:
+    """Correlation of compound symmetry in (-1 / (k - 1), 1)."""
+    low = -1 / (k - 1)
+    return Transform(
+        lambda x: low + (1 - low) / (1 + np.exp(-x)),
+        lambda r: np.log((r - low) / (1 - r)),
+        lambda x: (1 - low) / (2 + np.exp(x) + np.exp(-x)),
+    )
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter by name.
+
+    Attributes
+    ----------
+    label : str
+        Unique: "Days", "zero_inflation.(Intercept)", "sd__Days | Subject", "cor__(Intercept).Days | Subject", "sigma".
+    effect, component, group, term : str
+        As in `tidy`.
+    kind : "coefficient" | "sd" | "cor" | "other"
+    hold : (str, positions, positions)
+        What the core holds: "beta" with the coefficient, or "coordinate", "row", "pair" of positions in theta.
+    low, high : float
+        Bounds of the core's coordinate.
+    transform : Transform
+        From the core's coordinate to the value.
+    refused : str
+        Why it has no profile; empty where it has.
+    """
+
+    label: str
+    effect: str
+    component: str
+    group: str | None
+    term: str
+    kind: str
+    hold: tuple[str, tuple[int, ...], tuple[int, ...]]
+    low: float = -math.inf
+    high: float = math.inf
+    transform: Transform = IDENTITY
+    refused: str = ""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest value."""
+        with np.errstate(over="ignore"):
+            return float(self.transform.forward(self.low)), float(self.transform.forward(self.high))
+
+
+def parameters(m: Fit) -> tuple[Parameter, ...]:
+    """Return all parameters of a fit, those that have no profile included."""
+    return (*coefficients(m), *covariances(m), *residual(m))
+
+
+def coefficients(m: Fit) -> list[Parameter]:
+    """Coefficients of all components."""
+    labels, _ = names_of(m, "all")
+    parts = [(c.name, name) for c in m.layout.components for name in c.names]
+    gone = np.isnan(m.estimate.beta)
+    return [
+        Parameter(
+            label, "fixed", part, None, name, "coefficient", ("beta", (j,), ()),
+            refused="the column was dropped as linearly dependent" if gone[j] else "",
+        )
+        for j, (label, (part, name)) in enumerate(zip(labels, parts, strict=True))
+    ]  # fmt: skip
+
+
+def covariances(m: Fit) -> list[Parameter]:
+    """Return standard deviations and correlations of each term, or the parameters of its structure."""
+    out: list[Parameter] = []
+    first, own = 0, sum(len(places(t)) for t in m.varcorr().values())
+    for key, term in m.varcorr().items():
+        if term.structured:
+            out += [_structural(key, term, p, own + j) for j, p in enumerate(term.parameters)]
+            own += len(term.parameters)
+            continue
+        out += _entries(key, term, first)
+        first += len(places(term))
+    return out
+
+
+def places(term: Covariance) -> list[tuple[int, int]]:
+    """(row, column) of the entries of a term's root in theta."""
+    return [] if term.structured else cells(len(term.names), term.structure)
+
+
+def rows_of(term: Covariance, first: int) -> list[tuple[int, ...]]:
+    """Positions in theta of each row of a term's root."""
+    entries = places(term)
+    return [tuple(first + t for t, (r, _) in enumerate(entries) if r == i) for i in range(len(term.names))]
+
+
+def _entries(key: str, term: Covariance, first: int) -> list[Parameter]:
+    rows = rows_of(term, first)
+    group = key.removeprefix(f"{term.component}:")
+    sds = [
+        Parameter(f"sd__{name} | {key}", "ran_pars", term.component, group, f"sd__{name}", "sd", ("row", row, ()), 0.0)
+        for name, row in zip(term.names, rows, strict=True)
+    ]
+    quarter = math.pi / 2
+    return sds + [
+        Parameter(
+            f"{label} | {key}", "ran_pars", term.component, group, label, "cor", ("pair", rows[j], rows[i]),
+            -quarter, quarter, SINE, _undefined(term, i, j),
+        )
+        for i, j in term.pairs
+        for label in (f"cor__{term.names[j]}.{term.names[i]}",)
+    ]  # fmt: skip
+
+
+def _undefined(term: Covariance, i: int, j: int) -> str:
+    zero = [term.names[t] for t in (i, j) if not term.sd[t] > 0]
+    return f"the standard deviation of {zero[0]} is 0, so the correlation is undefined" if zero else ""
+
+
+def _structural(key: str, term: Covariance, p: Any, at: int) -> Parameter:
+    group, transform, refused = key.removeprefix(f"{term.component}:"), EXP, ""
+    if p.name == "cor" and term.structure in ("cs", "homcs"):
+        transform = compound(len(term.names))
+    elif p.name == "cor":
+        transform = RATIO
+        if p.of not in ("", "lag1"):
+            refused = "correlations of Toeplitz structures beyond lag 1 are functions of several parameters"
+    kind = p.name if p.name in ("sd", "cor") else "other"
+    return Parameter(
+        f"{p.label} | {key}", "ran_pars", term.component, group, p.label, kind, ("coordinate", (at,), ()),
+        transform=transform, refused=refused,
+    )  # fmt: skip
+
+
+def residual(m: Fit) -> list[Parameter]:
+    """Return the residual standard deviation, where it is one number."""
+    if not has_residual(m.varcorr()):
+        return []
+    hold = ("coordinate", (len(m.theta),), ())
+    refused = ""
+    if not m.task.linear:
+        component = next((c for c in m.layout.components if c.name == "dispersion"), None)
+        if component is None or component.names != ("(Intercept)",) or m.distribution.links[1] != "log":
+            refused = "the dispersion is not estimated as one number on the log scale"
+        else:
+            hold = ("beta", (component.first,), ())
+    return [Parameter("sigma", "ran_pars", "mean", "Residual", "sd__Observation", "sd", hold,
+                      transform=EXP, refused=refused)]  # fmt: skip
+
+
+def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: str) -> list[Parameter]:
+    """Return the parameters asked for, in the fit's order.
+
+    Parameters
+    ----------
+    known : sequence of Parameter
+        All there are.
+    which : None, "all", "fixed", "random" or names
+        A name is a label ("sd__Days | Subject") or a term as in `tidy` ("sd__Days"), which may stand for several.
+    what : str
+        Who asks, for the message.
+
+    Raises
+    ------
+    OptionError
+        If a name is not known; the nearest is named.
+    """
+    groups = {"all": ("fixed", "ran_pars"), "fixed": ("fixed",), "random": ("ran_pars",), "ran_pars": ("ran_pars",)}
+    if which is None:
+        which = "all"
+    if isinstance(which, str) and which in groups and not any(p.label == which for p in known):
+        return [p for p in known if p.effect in groups[which]]
+    asked = [which] if isinstance(which, str) else list(which)
+    for name in asked:
+        if not any(name in (p.label, p.term) for p in known):
+            raise OptionError(f"{what}: there is no parameter {name!r}; {nearest(name, [p.label for p in known])}")
+    return [p for p in known if p.label in asked or p.term in asked]
+
+
+def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
+    """Return the values of all parameters at several points, (r, parameters), in the order of `parameters`.
+
+    Parameters
+    ----------
+    m : Fit
+        Whose parameters they are.
+    beta : (r, p) array
+        Coefficients of all components.
+    theta : (r, m) array
+        Entries of the absolute roots of the covariances, then parameters of structures.
+    sigma : (r,) array
+        Residual standard deviations; looked at in linear models only.
+    """
+    columns: list[Array] = list(beta.T)
+    known = parameters(m)
+    first, own = 0, sum(len(places(t)) for t in m.varcorr().values())
+    for term in m.varcorr().values():
+        if term.structured:
+            mine = known[len(columns) : len(columns) + len(term.parameters)]
+            columns += [_natural(p, theta[:, own + j]) for j, p in enumerate(mine)]
+            own += len(term.parameters)
+            continue
+        columns += _moments(theta, term, first)
+        first += len(places(term))
+    if m.task.linear:
+        columns.append(sigma)
+    elif len(known) > len(columns):
+        columns.append(_natural(known[-1], beta[:, known[-1].hold[1][0]]))
+    return np.column_stack(columns)
+
+
+def _natural(p: Parameter, column: Array) -> Array:
+    return np.full(len(column), np.nan) if p.refused else np.asarray(p.transform.forward(column))
+
+
+def _moments(theta: Array, term: Covariance, first: int) -> list[Array]:
+    rows = [theta[:, list(r)] for r in rows_of(term, first)]
+    sds = [np.sqrt((r**2).sum(axis=1)) for r in rows]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cors = [(rows[i][:, : rows[j].shape[1]] * rows[j]).sum(axis=1) / (sds[i] * sds[j]) for i, j in term.pairs]
+    return sds + [np.clip(c, -1, 1) for c in cors]
+
+
+def of_estimates(m: Fit, found: Sequence[Any]) -> Array:
+    """Return the values of all parameters of several estimates of one model, (r, parameters)."""
+    beta = np.array([e.beta for e in found])
+    sigma = np.array([e.sigma for e in found])
+    theta = np.array([e.theta for e in found])
+    return table(m, beta, theta * sigma[:, None] if m.task.linear else theta, sigma)
+
+
+def values(m: Fit) -> Array:
+    """Return the values of all parameters of a fit, in the order of `parameters`."""
+    return of_estimates(m, [m.estimate])[0]

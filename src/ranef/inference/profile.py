@@ -1,0 +1,446 @@
+"""Profiles of the likelihood: the least deviance at every value of a parameter, and the intervals that follow.
+
+zeta(v) = sign(v - v_hat) sqrt(d(v) - d_hat), where d(v) is the deviance (-2 log-likelihood) minimised over all other
+parameters with the parameter held at v, is approximately standard normal at the true value (Bates & Watts 1988, sec.
+6.1; Bates, Maechler, Bolker & Walker 2015, sec. 5.1). The core follows the curves; here they get names and scales.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import NotAvailableError, OptionError
+from ranef.inference.frames import to_frame
+from ranef.inference.named import position
+from ranef.inference.parameters import SCALES, Parameter, parameters, select, table
+from ranef.inference.progress import Progress
+from ranef.inference.satterthwaite import LOCK
+from ranef.inference.wald import quantile
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+#: Levels whose interval ends are nodes of every curve: intervals at these are not interpolated.
+LEVELS = (0.9, 0.95, 0.99)
+LONG = 0.1  # seconds for the start of profiles from which parameters are done one by one, with progress
+CLOSE = 0.15  # zeta: nodes nearer than this to an exact one are left out
+HALVINGS = 52  # of a bracket: to the last digit
+LOWER = 1e-3  # a deviance this much below that of the fit is worth saying
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The profile of one parameter.
+
+    Attributes
+    ----------
+    parameter : Parameter
+        Whose curve it is.
+    estimate : float
+        Maximum likelihood estimate, on the scale asked for.
+    value : (n,) array
+        Values held, ascending, on the scale asked for.
+    zeta : (n,) array
+        Signed roots of the change of the deviance; 0 at the estimate.
+    slope : (n,) array
+        d zeta / d (the core's coordinate), exact.
+    along : dict of (n,) arrays
+        Label -> that parameter's value at the constrained optimum of each point, on the scale asked for.
+    ends : (str, str)
+        How each side ended: "reached" the level asked for, "bound" of the parameter, "flat" deviance, "failed".
+    decrease : (n,) array
+        Certificate of each point: decrease of the deviance that one more step of the search promised.
+    failures, evaluations : int
+        Searches that did not converge at once; evaluations of the deviance.
+    """
+
+    parameter: Parameter
+    estimate: float
+    value: Array
+    zeta: Array
+    slope: Array
+    along: Mapping[str, Array]
+    ends: tuple[str, str]
+    decrease: Array
+    failures: int
+    evaluations: int
+    scale: str
+    raw: Array
+
+    def at(self, zeta: Any) -> Any:
+        """Value at which zeta is reached, by cubic Hermite interpolation; NaN outside the curve."""
+        return scaled(self.parameter, self.scale).forward(self._raw_at(np.asarray(zeta, dtype=float)))
+
+    def zeta_at(self, value: Any) -> Any:
+        """Return zeta at values, by cubic Hermite interpolation; NaN outside the curve."""
+        raw = np.asarray(scaled(self.parameter, self.scale).inverse(np.asarray(value, dtype=float)))
+        inside = (raw >= self.raw[0]) & (raw <= self.raw[-1])
+        return np.where(inside, self._hermite(np.where(inside, raw, self.raw[0])), np.nan)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Lower and upper end: bounds of the parameter where the deviance never reaches the cut-off (see `confint`)."""
+        cut = float(quantile(level))
+        return self._end(-cut, 0), self._end(cut, -1)
+
+    def _end(self, zeta: float, side: int) -> float:
+        last = self.zeta[side]
+        if abs(zeta) <= abs(last) + 1e-8 and len(self.zeta) > 1 and last != 0:
+            near = np.flatnonzero(np.abs(self.zeta - zeta) < 1e-7)
+            return float(self.value[near[0]]) if len(near) else float(self.at(zeta))
+        kind = self.ends[side]
+        if kind == "reached":
+            raise OptionError(
+                f"this profile of {self.parameter.label!r} reaches zeta = {abs(last):.3g}, level needs "
+                f"{abs(zeta):.3g}: make it with a higher level="
+            )
+        if kind == "bound":
+            return float(self.value[side])
+        return math.nan if kind == "failed" else math.copysign(math.inf, zeta)
+
+    def _hermite(self, raw: Array) -> Array:
+        i = np.clip(np.searchsorted(self.raw, raw, side="right") - 1, 0, max(len(self.raw) - 2, 0))
+        if len(self.raw) == 1:
+            return np.zeros_like(raw)
+        h = self.raw[i + 1] - self.raw[i]
+        t = (raw - self.raw[i]) / h
+        a, b = self.zeta[i], self.zeta[i + 1]
+        da, db = self.slope[i] * h, self.slope[i + 1] * h
+        return a + t * (da + t * (3 * (b - a) - 2 * da - db + t * (2 * (a - b) + da + db)))
+
+    def _raw_at(self, zeta: Array) -> Array:
+        """Bisection: between nodes the interpolant need not have a closed inverse."""
+        inside = (zeta >= self.zeta[0]) & (zeta <= self.zeta[-1])
+        wanted = np.where(inside, zeta, self.zeta[0])
+        i = np.clip(np.searchsorted(self.zeta, wanted, side="right") - 1, 0, max(len(self.zeta) - 2, 0))
+        low, high = self.raw[i], self.raw[np.minimum(i + 1, len(self.raw) - 1)]
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            below = self._hermite(middle) < wanted
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return np.where(inside, 0.5 * (low + high), np.nan)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Profile(Mapping[str, Curve]):
+    """Profiles of parameters: `p["sd__Days | Subject"]` is a `Curve`, `p.confint()` the table of intervals.
+
+    Attributes
+    ----------
+    curves : tuple of Curve
+        In the fit's order.
+    failed : dict
+        Label -> why there is no curve.
+    messages : tuple of str
+        What a reader should know: which deviance, sides that failed, a lower deviance than the fit's.
+    level : float
+        The highest level of `confint` (several parameters: of joint regions of two).
+    """
+
+    curves: tuple[Curve, ...]
+    failed: Mapping[str, str]
+    messages: tuple[str, ...]
+    level: float
+    kind: str
+
+    def __getitem__(self, label: str) -> Curve:
+        return self.curves[position(label, self.names)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Labels of the parameters."""
+        return tuple(c.parameter.label for c in self.curves)
+
+    def confint(self, level: float = 0.95) -> Any:
+        """Intervals as a frame: `parameter, effect, component, group, term, estimate, conf_low, conf_high`.
+
+        The interval holds the values at which |zeta| is at most the normal quantile. An end is the parameter's bound (a
+        standard deviation of 0, a correlation of -1 or 1) where the deviance never reaches the cut-off on that side,
+        infinite where the deviance levels off, NaN where the search failed (named in `messages`).
+        """
+        return to_frame(interval_columns(self.curves, level), self.kind)
+
+    def frame(self) -> Any:
+        """All curves as one frame: `parameter, zeta, value`, and every parameter along the curve."""
+        columns: dict[str, Any] = {
+            "parameter": [c.parameter.label for c in self.curves for _ in c.value],
+            "zeta": np.concatenate([np.empty(0), *(c.zeta for c in self.curves)]),
+            "value": np.concatenate([np.empty(0), *(c.value for c in self.curves)]),
+        }
+        others = self.curves[0].along if self.curves else {}
+        columns |= {name: np.concatenate([c.along[name] for c in self.curves]) for name in others}
+        return to_frame(columns, self.kind)
+
+    def __repr__(self) -> str:
+        level = min(0.95, self.level)
+        width = max((len(n) for n in self.names), default=9)
+        head = f"{'parameter':<{width}}  {'estimate':>12}{f'{(1 - level) / 2:.1%}':>12}{f'{(1 + level) / 2:.1%}':>12}"
+        rows = [
+            f"{c.parameter.label:<{width}}  {c.estimate:>12.6g}{low:>12.6g}{high:>12.6g}"
+            for c in self.curves
+            for low, high in (c.interval(level),)
+        ]
+        return "\n".join([head, *rows, *(f"{name}: {why}" for name, why in self.failed.items()), *self.messages])
+
+
+def interval_columns(curves: Sequence[Curve], level: float) -> dict[str, Any]:
+    """Return the columns of `Profile.confint`."""
+    ends = [c.interval(level) for c in curves]
+    of = [c.parameter for c in curves]
+    return {
+        "parameter": [p.label for p in of],
+        "effect": [p.effect for p in of],
+        "component": [p.component for p in of],
+        "group": [p.group for p in of],
+        "term": [p.term for p in of],
+        "estimate": np.array([c.estimate for c in curves]),
+        "conf_low": np.array([low for low, _ in ends]),
+        "conf_high": np.array([high for _, high in ends]),
+    }
+
+
+# ---- scales ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The core's coordinate to the value on the scale asked for, and back."""
+
+    forward: Callable[[Any], Any]
+    inverse: Callable[[Any], Any]
+
+
+def scaled(parameter: Parameter, scale: str) -> Scaled:
+    """Return the map of a parameter; standard deviations have a scale, other parameters have one only."""
+    forward, inverse = parameter.transform.forward, parameter.transform.inverse
+    if parameter.kind != "sd" or scale == "sd":
+        return Scaled(forward, inverse)
+    if scale == "variance":
+        return Scaled(lambda v: forward(v) ** 2, lambda v: inverse(np.sqrt(v)))
+    return Scaled(lambda v: _log(forward(v)), lambda v: inverse(np.exp(v)))
+
+
+def _log(value: Any) -> Any:
+    with np.errstate(divide="ignore"):
+        return np.log(value)
+
+
+# ---- making them -----------------------------------------------------------------------------------------------------
+
+
+def profile(
+    m: Fit,
+    which: str | Sequence[str] | None = None,
+    *,
+    level: float = 0.99,
+    scale: str = "sd",
+    points: int = 8,
+    progress: bool | None = None,
+) -> Profile:
+    """Profile the likelihood in each parameter.
+
+    Parameters
+    ----------
+    m : Fit
+        A fit. One by REML is profiled by maximum likelihood, from its own maximum (as lme4 does): restricted
+        likelihoods with different fixed effects cannot be compared.
+    which : None, "fixed", "random", or names
+        Labels ("sd__Days | Subject") or terms as in `tidy` ("sd__Days"); default all parameters.
+    level : float
+        The curves reach the ends of intervals of this level; of several parameters, the joint regions of two.
+    scale : "sd" | "variance" | "log"
+        Of standard deviations: themselves, variances, or log standard deviations.
+    points : int
+        Points of each side of a curve, besides the ends of 90 %, 95 % and 99 % intervals, which are found exactly.
+    progress : bool, optional
+        Show how far long work has come; default: where stderr is a terminal.
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    OptionError
+        Unknown parameter, scale, level.
+    NotAvailableError
+        For `quadrature=0` (its criterion is no function of the coefficients) and slim fits of generalised models.
+
+    Notes
+    -----
+    Profile intervals do not assume a quadratic likelihood: for variances and for small samples they are better than
+    Wald intervals, and cheaper than a bootstrap (Bolker's GLMM FAQ ranks Wald < profile < parametric bootstrap).
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> rf.profile(m, "Days")["Days"].interval(0.95)  # doctest: +SKIP
+    (7.358652, 13.575920)
+    """
+    if scale not in SCALES:
+        raise OptionError(f"profile: scale={scale!r} is unknown; use 'sd', 'variance' or 'log'")
+    if not isinstance(points, (int, np.integer)) or points < 2:
+        raise OptionError(f"profile: points={points!r} must be a whole number of at least 2")
+    asked = select(parameters(m), which, "profile")
+    cut = float(quantile(level))
+    reach = cut if len(asked) == 1 else math.sqrt(-2 * math.log(1 - level))
+    exact = {float(quantile(one)) for one in (*LEVELS, level)}
+    return traced(m, asked, targets(reach, exact, points), level, scale, progress)
+
+
+def targets(reach: float, exact: set[float], points: int) -> list[tuple[float, bool]]:
+    """Values of |zeta| to visit: evenly spaced ones, and those that are wanted exactly."""
+    wanted = sorted(z for z in exact if z <= reach + 1e-9)
+    even = np.linspace(0, reach, points + 1)[1:].tolist()
+    free = [z for z in even if all(abs(z - w) > CLOSE for w in wanted)]
+    return sorted([(z, True) for z in wanted] + [(z, False) for z in free])
+
+
+def traced(
+    m: Fit, asked: list[Parameter], visits: list[tuple[float, bool]], level: float, scale: str, progress: bool | None
+) -> Profile:
+    """Follow the curves of the parameters asked for."""
+    failed = {p.label: p.refused for p in asked if p.refused}
+    good = [p for p in asked if not p.refused]
+    messages = ["the ML deviance was profiled; the fit itself is by REML"] if m.method == "reml" else []
+    tracer = tracer_of(m)
+    found: list[Any] = []
+    with Progress("profile", len(good), progress) as shown:
+        step = 1 if tracer.long else max(len(good), 1)
+        for i in range(0, len(good), step):
+            found += tracer.curves(good[i : i + step], visits)
+            shown.advance(step)
+    tracer.close()
+    curves = tuple(_curve(m, p, record, scale) for p, record in zip(good, found, strict=True))
+    return Profile(curves, failed, (*messages, *notes(curves, found)), level, m.layout.kind)
+
+
+def notes(curves: Sequence[Curve], found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which sides failed or are flat, and whether a lower deviance than the fit's was met."""
+    out = [
+        f"{c.parameter.label}: {text}, {side} side"
+        for c in curves
+        for end, side in zip(c.ends, ("lower", "upper"), strict=True)
+        for text in ({"failed": "the search failed", "flat": "the deviance levels off"}.get(end),)
+        if text
+    ]
+    lowest = min((record["lowest"] for record in found), default=0.0)
+    if lowest < -LOWER:
+        out.append(f"a deviance {-lowest:.3g} below that of the fit was met: the fit is not the optimum, see all_fit")
+    return out
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """What follows curves for an engine."""
+
+    curves: Callable[[list[Parameter], list[tuple[float, bool]]], list[Any]]
+    close: Callable[[], None]
+    long: bool
+
+
+def tracer_of(m: Fit) -> Tracer:
+    """Return what follows the curves of a fit."""
+    return _linear(m) if m.task.linear else _laplace(m)
+
+
+def _asked(chosen: list[Parameter]) -> list[tuple[str, list[int], list[int], float, float]]:
+    return [(p.hold[0], list(p.hold[1]), list(p.hold[2]), p.low, p.high) for p in chosen]
+
+
+def _linear(m: Fit) -> Tracer:
+    started = time.monotonic()
+    with LOCK:
+        centre = m.core.profile_centre(np.array(m.theta), m.task.control.options)
+    at = (centre["x"], centre["deviance"], centre["hessian"])
+
+    def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any]:
+        with LOCK:
+            return list(m.core.profile(*at, _asked(chosen), visits))
+
+    return Tracer(curves, lambda: None, time.monotonic() - started > LONG)
+
+
+def _laplace(m: Fit) -> Tracer:
+    if m.task.quadrature == 0:
+        raise NotAvailableError(
+            "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood "
+            "of the coefficients; fit with quadrature=1"
+        )
+    if not hasattr(m.core, "profile"):
+        raise NotAvailableError("profile: a slim fit of a generalised model keeps no rows; use the fit before slim()")
+    core, estimate = m.core, m.estimate
+    if m.method != "ml":
+        from ranef.model import design_of
+
+        core, estimate = m.engine.estimate(design_of(m, "profile"), replace(m.task, method="ml"))
+    started = time.monotonic()
+    beta, theta = np.nan_to_num(np.array(estimate.beta)).tolist(), list(estimate.theta)
+
+    def close() -> None:
+        with LOCK:
+            core.adopt(beta, theta, m.task.quadrature, "ml")
+
+    with LOCK:
+        centre = core.profile_centre(beta, theta, m.task.quadrature)
+    at = (centre["x"], centre["deviance"], centre["hessian"], [False] * len(centre["x"]))
+
+    def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any]:
+        try:
+            with LOCK:
+                return list(core.profile(*at, _asked(chosen), visits, m.task.quadrature))
+        except BaseException:
+            close()
+            raise
+
+    return Tracer(curves, close, time.monotonic() - started > LONG)
+
+
+# ---- what comes back -------------------------------------------------------------------------------------------------
+
+
+def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str) -> Curve:
+    raw, zeta = np.asarray(record["value"]), np.asarray(record["zeta"])
+    value = np.asarray(scaled(parameter, scale).forward(raw), dtype=float)
+    return Curve(
+        parameter=parameter,
+        estimate=float(value[np.flatnonzero(zeta == 0)[0]]),
+        value=value,
+        zeta=zeta,
+        slope=np.asarray(record["slope"]),
+        along=_along(m, record, scale),
+        ends=tuple(record["ends"]),
+        decrease=np.asarray(record["decrease"]),
+        failures=int(record["failures"]),
+        evaluations=int(record["evaluations"]),
+        scale=scale,
+        raw=raw,
+    )
+
+
+def _along(m: Fit, record: Mapping[str, Any], scale: str) -> dict[str, Array]:
+    """Return every parameter at each point of a curve."""
+    x, beta = np.asarray(record["x"]), np.asarray(record["beta"])
+    linear, count = m.task.linear, len(m.theta)
+    theta = x[:, :-1] if linear else x[:, x.shape[1] - count :]
+    columns = table(m, beta, theta, np.exp(x[:, -1]) if linear else np.ones(len(x)))
+    return {p.label: _rescaled(p, c, scale) for p, c in zip(parameters(m), columns.T, strict=True)}
+
+
+def _rescaled(p: Parameter, column: Array, scale: str) -> Array:
+    if p.kind != "sd" or scale == "sd":
+        return np.array(column)
+    return column**2 if scale == "variance" else _log(column)

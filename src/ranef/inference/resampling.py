@@ -1,0 +1,325 @@
+"""Where bootstrap responses and designs come from: model, residuals, signs of residuals, or groups of rows.
+
+Every scheme is a function of a random stream; stream i of a seed does not depend on any other (Philox counters, Salmon
+et al. 2011), so that replicates can be made in any order on any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef import _core
+from ranef.engines.linear import sources
+from ranef.errors import DataError, NotAvailableError, OptionError
+from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, matrix
+from ranef.model import design_of
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+Draw = Callable[[np.random.Generator], Array]
+HCCME = ("hc2", "hc3")
+AUXILIARY = ("rademacher", "mammen")
+
+
+class Streams:
+    """Independent random streams of one seed: `streams(i)` is a generator that stands at the start of stream i."""
+
+    def __init__(self, seed: int) -> None:
+        key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+        self._bits = np.random.Philox(key=key)
+        self._state = self._bits.state
+        self._generator = np.random.Generator(self._bits)
+
+    def __call__(self, i: int) -> np.random.Generator:
+        """Return the generator; it is the same object for every i."""
+        state: Any = self._state
+        state["state"]["counter"] = np.array([0, 0, 0, i], dtype=np.uint64)
+        state["buffer_pos"], state["has_uint32"], state["uinteger"] = 4, 0, 0
+        self._bits.state = state
+        return self._generator
+
+
+def seed_of(seed: Any, what: str) -> int:
+    """Return the seed as a whole number; one drawn from the system where none was given.
+
+    Raises
+    ------
+    OptionError
+        If it is not a non-negative whole number.
+    """
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise OptionError(f"{what}: seed={seed!r} must be a whole number that is not negative")
+    return int(seed)
+
+
+# ---- linear models ---------------------------------------------------------------------------------------------------
+
+
+def fixed_part(m: Fit, design: Design) -> Array:
+    """X beta + offset."""
+    beta = np.ascontiguousarray(m.estimate.beta)
+    return np.asarray(_core.linear_predictor(sources(design.fixed), beta, [], [], design.offset, design.n))
+
+
+def random_part(design: Design, effects: Sequence[Array]) -> Callable[[Sequence[Array]], Array]:
+    """Return the map from the effects of all terms, (L, k) each, to Z b."""
+    parts = [(t.codes, matrix(t.blocks, design.n)) for t in design.terms[: len(effects)]]
+    return lambda b: sum(
+        ((z * values[codes]).sum(axis=1) for (codes, z), values in zip(parts, b, strict=True)), np.zeros(design.n)
+    )
+
+
+def noise_scale(design: Design) -> Array | float:
+    """1 / sqrt(w)."""
+    return 1.0 if design.weights is None else 1 / np.sqrt(design.weights)
+
+
+def parametric(m: Fit, re: str) -> Draw:
+    """Draw new random effects (or keep the modes) and new residuals, all normal."""
+    if not m.task.linear:
+        return lambda rng: m.simulate(1, re=re, seed=rng)[:, 0]
+    design = design_of(m, "bootstrap")
+    mean, spread, modes, roots = fixed_part(m, design), noise_scale(design), m.estimate.modes, m.estimate.roots
+    effects, sigma = random_part(design, modes), m.sigma
+    kept = mean + effects(modes) if re == "conditional" else mean
+
+    def draw(rng: np.random.Generator) -> Array:
+        if re == "conditional":
+            return kept + sigma * rng.standard_normal(design.n) * spread
+        b = [rng.standard_normal(u.shape) @ root.T for u, root in zip(modes, roots, strict=True)]
+        return mean + effects(b) + sigma * rng.standard_normal(design.n) * spread
+
+    return draw
+
+
+def residual(m: Fit) -> Draw:
+    """Draw rows of conditional modes and residuals, rescaled to the estimated (co)variances, with replacement.
+
+    Carpenter, Goldstein & Rasbash (2003): modes are shrunken, so they are centred and multiplied by A such that their
+    empirical covariance is the estimated one; residuals likewise.
+    """
+    design = design_of(m, "bootstrap")
+    mean, spread, modes = fixed_part(m, design), noise_scale(design), m.estimate.modes
+    effects = random_part(design, modes)
+    left = (np.asarray(design.y) - mean - effects(modes)) / spread
+    left = left - left.mean()
+    left = left * (m.sigma / np.sqrt(np.mean(left**2)))
+    scaled = [rescaled(u, cov) for u, cov in zip(modes, m.estimate.covariances, strict=True)]
+
+    def draw(rng: np.random.Generator) -> Array:
+        b = [u[rng.integers(len(u), size=len(u))] for u in scaled]
+        return mean + effects(b) + left[rng.integers(design.n, size=design.n)] * spread
+
+    return draw
+
+
+def rescaled(modes: Array, cov: Array) -> Array:
+    """Centred modes times A, so that their empirical covariance is `cov` (Carpenter et al. 2003, sec. 3.2).
+
+    Symmetric roots take the place of Cholesky factors: they exist for singular covariances too.
+    """
+    centred = modes - modes.mean(axis=0)
+    return centred @ symmetric_root(centred.T @ centred / len(centred), -0.5) @ symmetric_root(cov, 0.5)
+
+
+def symmetric_root(a: Array, power: float) -> Array:
+    """Return a^power of a positive semidefinite matrix, generalised inverse where the power is negative."""
+    values, vectors = np.linalg.eigh(a)
+    up = values > 1e-12 * max(values[-1], np.finfo(float).tiny)
+    return (vectors[:, up] * values[up] ** power) @ vectors[:, up].T
+
+
+def wild(m: Fit, hccme: str, auxiliary: str) -> Draw:
+    """Residuals of the population mean keep their place; each group's get one random sign or factor.
+
+    Modugno & Giannerini (2015): y*_j = X_j beta + v_j w_j with v_j the residuals y - X beta divided by (1 - h)^(1/2)
+    (hc2) or 1 - h (hc3), h the leverages of X, and w_j of mean 0 and variance 1: +-1 (Rademacher) or Mammen's two
+    points.
+    """
+    if hccme not in HCCME or auxiliary not in AUXILIARY:
+        raise OptionError(f"bootstrap: hccme={hccme!r}, auxiliary={auxiliary!r}; known: {HCCME} and {AUXILIARY}")
+    design = design_of(m, "bootstrap")
+    codes, others = outermost(design)
+    if others:
+        raise NotAvailableError(
+            f"bootstrap: kind='wild' needs independent groups, but {', '.join(map(repr, others))} is crossed with "
+            f"{design.terms[0].label!r}; use 'parametric' or 'residual'"
+        )
+    mean = fixed_part(m, design)
+    leverage = leverages(design)
+    v = (np.asarray(design.y) - mean) / (1 - leverage) ** (0.5 if hccme == "hc2" else 1.0)
+    groups = int(codes.max()) + 1
+    return lambda rng: mean + v * factors(rng, groups, auxiliary)[codes]
+
+
+def leverages(design: Design) -> Array:
+    """Diagonal of X (X'WX)^-1 X'W."""
+    x = matrix(design.fixed, design.n)
+    x = x if design.weights is None else x * np.sqrt(design.weights)[:, None]
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    h = (u[:, s > 1e-10 * s[0]] ** 2).sum(axis=1) if len(s) else np.zeros(design.n)
+    return np.minimum(h, 1 - 1e-8)
+
+
+def factors(rng: np.random.Generator, groups: int, auxiliary: str) -> Array:
+    """Draw numbers of mean 0 and variance 1."""
+    if auxiliary == "rademacher":
+        return rng.integers(2, size=groups) * 2.0 - 1.0
+    root = np.sqrt(5.0)  # Mammen (1993)
+    return np.where(rng.random(groups) < (root + 1) / (2 * root), (1 - root) / 2, (1 + root) / 2)
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+def hierarchy(design: Design) -> tuple[list[GroupTerm], list[GroupTerm]]:
+    """Return grouping factors from the outermost inwards, each nested in the last, and those crossed with them."""
+    unique = list({t.label: t for t in design.terms}.values())
+    chain: list[GroupTerm] = []
+    crossed: list[GroupTerm] = []
+    for term in sorted(unique, key=lambda t: len(t.levels)):
+        if not chain or is_nested(term.codes, chain[-1].codes):
+            chain.append(term)
+        else:
+            crossed.append(term)
+    return chain, crossed
+
+
+def is_nested(inner: Array, outer: Array) -> bool:
+    """Whether every level of `inner` lies in one level of `outer`."""
+    first = np.zeros(int(inner.max()) + 1, dtype=np.int64)
+    first[inner] = outer
+    return bool((first[inner] == outer).all())
+
+
+def outermost(design: Design) -> tuple[Array, list[str]]:
+    """Codes of the outermost grouping factor (of rows, without random effects), and factors crossed with it."""
+    chain, crossed = hierarchy(design)
+    if not chain:
+        return np.arange(design.n), []
+    outer = chain[0]
+    return np.asarray(outer.codes, dtype=np.int64), [t.label for t in crossed if not is_nested(t.codes, outer.codes)]
+
+
+def cases(m: Fit, levels: Sequence[str] | str | None) -> Callable[[np.random.Generator], Design]:
+    """Draw groups, and what is in them, with replacement; a group drawn twice counts as two groups.
+
+    van der Leeden, Meijer & Busing (2008, sec. 11.4.3): `levels` names what is resampled, from the grouping factors and
+    "rows"; default the outermost grouping factor alone.
+    """
+    design = design_of(m, "bootstrap")
+    chain, _ = hierarchy(design)
+    names = [t.label for t in chain]
+    asked = [levels] if isinstance(levels, str) else list(levels or names[:1] or ["rows"])
+    for name in asked:
+        if name not in (*names, "rows"):
+            raise OptionError(
+                f"bootstrap: levels={name!r} cannot be resampled; known: {', '.join(map(repr, (*names, 'rows')))}"
+            )
+    codes = [np.asarray(t.codes, dtype=np.int64) for t in chain]
+
+    def draw(rng: np.random.Generator) -> Design:
+        rows, made = np.arange(design.n), []
+        unit = np.zeros(design.n, dtype=np.int64)
+        for name, code in zip(names, codes, strict=True):
+            rows, unit, made = drawn(rng, rows, unit, code[rows], made, name in asked)
+            made.append(unit)
+        if "rows" in asked:
+            rows, _, made = drawn(rng, rows, unit, np.arange(len(rows)), made, True)
+        return subset(design, rows, dict(zip(names, made, strict=True)))
+
+    return draw
+
+
+def drawn(
+    rng: np.random.Generator, rows: Array, unit: Array, code: Array, made: list[Array], again: bool
+) -> tuple[Array, Array, list[Array]]:
+    """Within each unit draw its groups (`code`) with replacement, or keep them.
+
+    Returns
+    -------
+    rows, unit, made
+        Rows drawn, the group each belongs to (a group drawn twice is two), and the outer groups of these rows.
+    """
+    _, group = np.unique(np.column_stack([unit, code]), axis=0, return_inverse=True)
+    group = group.ravel()
+    if not again:
+        return rows, group, made
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(group.max() + 2))
+    owner = unit[order[starts[:-1]]]
+    picked = np.concatenate([rng.choice(g, size=len(g)) for g in _split(owner)])
+    parts = [order[starts[g] : starts[g + 1]] for g in picked]
+    take = np.concatenate(parts)
+    return rows[take], np.repeat(np.arange(len(picked)), [len(p) for p in parts]), [c[take] for c in made]
+
+
+def _split(owner: Array) -> list[Array]:
+    """Positions of equal neighbours, in order."""
+    return np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1)
+
+
+def subset(design: Design, rows: Array, made: Mapping[str, Array]) -> Design:
+    """Return the design of some rows, with new codes of the grouping factors in `made`.
+
+    Factors nested in one of these follow its new groups; factors crossed with them keep their levels.
+    """
+
+    def codes(term: GroupTerm) -> Array:
+        own = np.asarray(term.codes, dtype=np.int64)[rows]
+        if term.label in made:
+            own = made[term.label]
+        else:
+            for label in reversed(list(made)):
+                outer = next(t for t in design.terms if t.label == label)
+                if is_nested(term.codes, outer.codes):
+                    own = made[label] * (int(own.max()) + 1) + own
+                    break
+        return np.unique(own, return_inverse=True)[1].ravel().astype(np.int32)
+
+    def term(t: GroupTerm) -> GroupTerm:
+        new = codes(t)
+        return replace(t, codes=new, levels=Levels.of(list(range(int(new.max()) + 1))), blocks=_blocks(t.blocks, rows))
+
+    return replace(
+        design,
+        n=len(rows),
+        rows=None,
+        n_input=len(rows),
+        fixed=_blocks(design.fixed, rows),
+        terms=tuple(term(t) for t in design.terms),
+        others=tuple(Component(c.name, _blocks(c.fixed, rows), _take(c.offset, rows)) for c in design.others),
+        **{name: _take(getattr(design, name), rows) for name in PER_ROW},
+    )
+
+
+PER_ROW = ("y", "weights", "offset", "trials", "frequencies", "censor", "upper")
+
+
+def _take(values: Array | None, rows: Array) -> Array | None:
+    return None if values is None else np.ascontiguousarray(values[rows])
+
+
+def _blocks(blocks: Sequence[Block], rows: Array) -> tuple[Block, ...]:
+    return tuple(replace(b, codes=_take(b.codes, rows), x=_take(b.x, rows)) for b in blocks)
+
+
+def without(design: Design, keep: Array) -> Design:
+    """Return the design of the rows in `keep`, levels that lost all rows left out.
+
+    Raises
+    ------
+    DataError
+        If no row is left.
+    """
+    rows = np.flatnonzero(keep)
+    if not len(rows):
+        raise DataError("no row is left")
+    return subset(design, rows, {})

@@ -1,0 +1,163 @@
+"""Models a step away: with a term less or more, fitted to the same rows by the same criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+
+from ranef.call import build_call, make_call
+from ranef.errors import NotAvailableError, OptionError
+from ranef.formula import INTERCEPT, Formula, Term
+from ranef.formula.terms import retext
+from ranef.inference.comparable import rows_of
+from ranef.model import Fit, fit
+
+if TYPE_CHECKING:
+    from ranef.formula import Bar
+
+BY_ROW = ("offset", "precision_weights", "frequency_weights", "trials")
+
+
+def formula_of(m: Fit, component: str) -> Formula:
+    """Return the formula of a component.
+
+    Raises
+    ------
+    OptionError
+        If the model has no such component, or it is held at a constant.
+    """
+    if component == "mean":
+        return m.formula
+    found = {p.name: p.formula for p in m.spec.parts if p.formula is not None}
+    if component not in found:
+        known = ", ".join(map(repr, ("mean", *found)))
+        raise OptionError(f"component={component!r} has no formula in this model; known: {known}")
+    return found[component]
+
+
+def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
+    """Fit the model again with another formula of a component, to the data and rows as they are."""
+    control = replace(m.call.control, start=None)  # start values are of another number of parameters
+    arguments: dict[str, Any] = {**m.call.arguments, "control": control}
+    main = retext(formula) if component == "mean" else m.formula
+    arguments["contrasts"] = _used(m.call.contrasts, main)
+    if component != "mean":
+        arguments[component] = retext(formula)
+    return fit(main, data_of(m), **arguments)
+
+
+def _used(contrasts: Any, formula: Formula) -> Any:
+    """Return the contrasts of factors that are still in the model."""
+    if not isinstance(contrasts, Mapping):
+        return contrasts
+    known = {name for f in formula.factors for name in (f.label, f.bare, *f.names)}
+    return {name: value for name, value in contrasts.items() if name in known}
+
+
+def without(formula: Formula, term: Term) -> Formula:
+    """Return a formula without one of its fixed terms."""
+    return replace(formula, fixed=tuple(t for t in formula.fixed if t != term))
+
+
+def with_term(formula: Formula, term: Term) -> Formula:
+    """Return a formula with one more fixed term."""
+    return replace(formula, fixed=tuple(sorted((*formula.fixed, term), key=lambda t: t.degree)))
+
+
+def with_bars(formula: Formula, old: Bar, new: Bar | None) -> Formula:
+    """Return a formula with a random-effects term replaced, or taken out."""
+    bars = tuple(x for b in formula.bars if (x := new if b is old else b) is not None)
+    return replace(formula, bars=tuple(dict.fromkeys(bars)))
+
+
+# ---- marginality -----------------------------------------------------------------------------------------------------
+
+
+def droppable(formula: Formula) -> list[Term]:
+    """Terms that no other term contains (Nelder 1977): those that may go without changing what others mean."""
+    return [t for t in formula.fixed if t != INTERCEPT and not any(t.key < other.key for other in formula.fixed)]
+
+
+def addable(formula: Formula, scope: Iterable[Term]) -> list[Term]:
+    """Terms of the scope that are not in the formula, and whose margins (as far as the scope has them) are."""
+    wanted = [t for t in scope if t not in formula.fixed]
+    known = [*formula.fixed, *wanted]
+    return [t for t in wanted if not any(o.factors and o.key < t.key and o not in formula.fixed for o in known)]
+
+
+def terms_named(formula: Formula, names: Any, what: str) -> list[Term]:
+    """Return the fixed terms of those labels.
+
+    Raises
+    ------
+    OptionError
+        If a label names no term that may be dropped.
+    """
+    possible = {t.label: t for t in droppable(formula)}
+    asked = [names] if isinstance(names, str) else list(names)
+    for name in asked:
+        if name not in possible:
+            raise OptionError(
+                f"{what}: {name!r} cannot be dropped alone; terms that can, by marginality: {', '.join(possible)}"
+            )
+    return [possible[name] for name in asked]
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def data_of(m: Fit) -> Any:
+    """Return the data of a fit.
+
+    Raises
+    ------
+    NotAvailableError
+        If the fit is slim.
+    """
+    if m.data is None:
+        raise NotAvailableError("a slim fit keeps no data, so other models cannot be fitted to them")
+    return m.data
+
+
+def on_own_rows(m: Fit) -> Fit:
+    """Return the fit with the rows that it does not use taken out of its data: submodels then use the same rows."""
+    return m if m.layout.n == m.layout.n_input else on_rows(m, rows_of(m))
+
+
+def on_rows(m: Fit, rows: Any) -> Fit:
+    """Fit the model to some of the rows given."""
+    arguments = {name: _taken(value, rows, m.layout.n_input, name) for name, value in m.call.arguments.items()}
+    return fit(m.formula, taken(data_of(m), rows), **arguments)
+
+
+def taken(data: Any, rows: Any) -> Any:
+    """Return some rows of a frame or of a dict of columns."""
+    if isinstance(data, Mapping):
+        return {name: _cut(value, rows) for name, value in data.items()}
+    frame = nw.from_native(data, eager_only=True)
+    return frame[np.asarray(rows).tolist()].to_native()
+
+
+def _taken(value: Any, rows: Any, n: int, name: str) -> Any:
+    if name not in BY_ROW or value is None or isinstance(value, str) or np.ndim(value) == 0 or len(value) != n:
+        return value
+    return _cut(value, rows)
+
+
+def _cut(value: Any, rows: Any) -> Any:
+    if np.ndim(value) == 0:
+        return value
+    if hasattr(value, "iloc"):
+        return value.iloc[rows]
+    return value[rows] if isinstance(value, np.ndarray) else np.asarray(value)[rows]
+
+
+def rows_with(m: Fit, formula: Formula) -> Any:
+    """Return the rows that are complete for another formula of the mean, without fitting it."""
+    call = make_call(retext(formula), **m.call.arguments)
+    _, design = build_call(call, data_of(m))
+    return np.arange(design.n) if design.rows is None else np.asarray(design.rows)

@@ -1,0 +1,229 @@
+"""Bootstrap: beside bootMer (loosely), moments of the schemes, reproducibility, failures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import ranef as rf
+from golden import reference
+from ranef.errors import DataError, NotAvailableError, OptionError
+from ranef.inference import resampling
+from ranef.inference.bootstrap import Bootstrap
+
+SLEEP = "Reaction ~ Days + (Days | Subject)"
+CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+
+
+@pytest.fixture(scope="module")
+def sleep():
+    return rf.fit(SLEEP, rf.datasets.load("sleepstudy"), method="ml")
+
+
+@pytest.fixture(scope="module")
+def pastes():
+    return rf.fit("strength ~ 1 + (1 | batch / cask)", rf.datasets.load("Pastes"))
+
+
+@pytest.fixture(scope="module")
+def parametric(sleep):
+    return rf.bootstrap(sleep, n=1000, seed=1)
+
+
+def test_parametric_beside_bootmer(parametric):
+    theirs = reference.load("post_sleepstudy_boot").raw
+    for i, name in enumerate(["(Intercept)", "Days"]):
+        # 500 and 1000 replicates: a standard deviation has a relative error of sqrt(1/1000 + 1/2000) = 4 % each way.
+        assert parametric.std_error[i] == pytest.approx(theirs["sd"][name], rel=0.15)
+        assert parametric.estimate[i] == pytest.approx(theirs["t0"][name], rel=1e-5)
+    assert parametric.std_error[-1] == pytest.approx(theirs["sd"]["sigma"], rel=0.15)
+    low, high = parametric.ends(0.95, "percentile")
+    assert low[1] == pytest.approx(theirs["percentile_lower"]["Days"], abs=0.6)
+    assert high[-1] == pytest.approx(theirs["percentile_upper"]["sigma"], abs=0.8)
+
+
+def test_generalised_beside_bootmer():
+    m = rf.fit(CBPP, rf.datasets.load("cbpp"), family="binomial")
+    b = rf.bootstrap(m, n=150, seed=3)
+    theirs = reference.load("post_cbpp_boot").raw
+    errors = dict(zip(b.names, b.std_error, strict=True))
+    for name in ("(Intercept)", "period2", "period3", "period4"):
+        assert errors[name] == pytest.approx(theirs["sd"][name], rel=0.3)  # 150 and 300 replicates: 7 %, four of them
+    assert not b.failures
+
+
+def test_dyestuff_standard_errors():
+    b = rf.bootstrap(rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff"), method="ml"), n=600, seed=2)
+    found = dict(zip(b.names, b.std_error, strict=True))
+    # Bates (2010): about 6.95 and 16.8; 600 replicates: 3 %.
+    assert found["sigma"] == pytest.approx(6.95, rel=0.12)
+    assert found["(Intercept)"] == pytest.approx(16.8, rel=0.12)
+
+
+def test_seed_and_not_threads(sleep):
+    one = rf.bootstrap(sleep, n=60, seed=5, threads=1)
+    two = rf.bootstrap(sleep, n=60, seed=5, threads=2)
+    np.testing.assert_array_equal(one.values, two.values)
+    # The first replicates do not depend on how many follow.
+    np.testing.assert_array_equal(rf.bootstrap(sleep, n=20, seed=5).values, one.values[:20])
+    assert not np.array_equal(rf.bootstrap(sleep, n=20, seed=6).values, one.values[:20])
+    free = rf.bootstrap(sleep, n=5)
+    np.testing.assert_array_equal(rf.bootstrap(sleep, n=5, seed=free.seed).values, free.values)
+
+
+def test_a_statistic_of_ones_own(sleep):
+    b = rf.bootstrap(
+        sleep, lambda fit: {"slope": fit.params["Days"], "sd": fit.varcorr()["Subject"].sd[1]}, n=30, seed=5
+    )
+    plain = rf.bootstrap(sleep, n=30, seed=5)
+    assert b.names == ("slope", "sd")
+    # Refits in the core's batch and one by one end at the same optimum, to the search's tolerance.
+    np.testing.assert_allclose(b.values[:, 0], plain.values[:, 1], rtol=1e-6)
+    assert list(b.confint().columns) == ["parameter", "estimate", "conf_low", "conf_high"]
+
+
+def test_rescaled_modes_have_the_estimated_covariance(sleep):
+    modes, cov = sleep.estimate.modes[0], sleep.estimate.covariances[0]
+    scaled = resampling.rescaled(modes, cov)
+    np.testing.assert_allclose(scaled.T @ scaled / len(scaled), cov, rtol=1e-10)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["residual", "wild", "cases"])
+def test_other_schemes_agree_on_fixed_effects(sleep, parametric, kind):
+    b = rf.bootstrap(sleep, n=300, kind=kind, seed=1)
+    assert not b.failures
+    # The design is balanced and near normal: standard errors agree but for 300 replicates (4 %) and 18 groups.
+    np.testing.assert_allclose(b.std_error[:2], parametric.std_error[:2], rtol=0.25)
+
+
+def test_wild_signs_keep_products_of_residuals(sleep):
+    draw = resampling.wild(sleep, "hc2", "rademacher")
+    mean = resampling.fixed_part(sleep, sleep.design)
+    rng = np.random.default_rng(1)
+    first, second = (np.abs(draw(rng) - mean) for _ in range(2))
+    np.testing.assert_allclose(first, second)
+    rng = np.random.default_rng(1)
+    w = resampling.factors(rng, 200_000, "mammen")
+    # Mean 0, variance 1, third moment 1; standard errors 1/sqrt(200000) times a few.
+    np.testing.assert_allclose([w.mean(), w.var(), (w**3).mean()], [0, 1, 1], atol=0.03)
+
+
+def test_wild_needs_independent_groups():
+    m = rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
+    with pytest.raises(NotAvailableError, match="crossed"):
+        rf.bootstrap(m, n=2, kind="wild")
+
+
+def test_cases_draw_whole_groups(pastes):
+    design = pastes.design
+    draw = resampling.cases(pastes, None)
+    new = draw(np.random.default_rng(4))
+    batch, cask = new.terms
+    assert len(batch.levels) == 10
+    assert resampling.is_nested(cask.codes, batch.codes)
+    y, old = np.asarray(new.y), np.asarray(design.y)
+    for g in range(10):  # each new group is one of the old ones, row by row
+        assert any(np.array_equal(y[batch.codes == g], old[design.terms[0].codes == h]) for h in range(10))
+
+
+def test_cases_at_chosen_levels(pastes):
+    design = pastes.design
+    new = resampling.cases(pastes, ["batch:cask"])(np.random.default_rng(4))
+    # Batches stay; casks are drawn within their batch.
+    assert np.bincount(new.terms[0].codes).tolist() == [6] * 10
+    assert len(new.terms[1].levels) == 30
+    rows = resampling.cases(pastes, ["batch", "rows"])(np.random.default_rng(4))
+    assert rows.n == design.n
+    with pytest.raises(OptionError, match="batch:cask"):
+        rf.bootstrap(pastes, n=2, kind="cases", levels="cask")
+
+
+def test_cases_with_a_crossed_factor_keep_its_levels():
+    m = rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
+    new = resampling.cases(m, "sample")(np.random.default_rng(2))
+    plates = next(t for t in new.terms if t.label == "plate")
+    assert len(plates.levels) == 24
+
+
+def test_methods_of_intervals(parametric, sleep):
+    t0, r = parametric.estimate, parametric.values
+    low, high = parametric.ends(0.9, "percentile")
+    np.testing.assert_allclose(low[0], np.quantile(r[:, 0], 0.05, method="weibull"))
+    basic = parametric.ends(0.9, "basic")
+    np.testing.assert_allclose(basic[0][0], 2 * t0[0] - high[0])
+    normal = parametric.ends(0.9, "normal")
+    half = stats.norm.ppf(0.95) * r[:, 0].std(ddof=1)
+    np.testing.assert_allclose(normal[1][0], t0[0] - (r[:, 0].mean() - t0[0]) + half)
+    # BCa by the book for one component.
+    z0 = stats.norm.ppf((r[:, 1] < t0[1]).mean())
+    a = parametric.acceleration[1]
+    z = stats.norm.ppf([0.05, 0.95])
+    p = stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))
+    np.testing.assert_allclose([v[1] for v in parametric.ends(0.9, "bca")], np.quantile(r[:, 1], p, method="weibull"))
+    # A mean's acceleration is a sixth of the skewness of its influence: small in a balanced design.
+    assert np.abs(parametric.acceleration[:2]).max() < 0.1
+    for method in ("percentile", "basic", "normal", "bca"):
+        ends = np.array(parametric.ends(0.95, method))
+        assert (ends[0] <= ends[1]).all()
+        assert (ends[:, 2:4] >= 0).all()
+        assert (np.abs(ends[:, 4]) <= 1).all()
+
+
+def test_failures_are_counted_and_too_many_refused(sleep):
+    def fails_often(fit):
+        if fit.params["Days"] > 10.5:
+            raise ArithmeticError("no answer above 10.5")
+        return fit.params["Days"]
+
+    b = rf.bootstrap(sleep, fails_often, n=40, seed=1)
+    assert 10 < len(b.failures) < 30
+    assert "no answer" in repr(b)
+    with pytest.raises(DataError, match="max_failures"):
+        b.confint()
+    rf.bootstrap(sleep, fails_often, n=40, seed=1, max_failures=1).confint()
+    assert len(b.replicates) == 40 - len(b.failures)
+
+
+def test_bootstrap_object(sleep):
+    b = rf.bootstrap(sleep, n=25, seed=1)
+    assert isinstance(b, Bootstrap)
+    assert list(b.summary().columns) == ["parameter", "estimate", "mean", "bias", "std_error", "replicates"]
+    assert list(b.replicates.columns) == ["replicate", *b.names]
+    assert b.confint()["term"].tolist()[-1] == "sd__Observation"
+    assert "25 replicates, 0 failed, seed 1" in repr(b)
+
+
+def test_weights_and_conditional_modes():
+    data = rf.datasets.load("sleepstudy")
+    data["w"] = np.linspace(0.5, 3, len(data))
+    m = rf.fit(SLEEP, data, precision_weights="w")
+    draw = resampling.parametric(m, "conditional")
+    rng = np.random.default_rng(1)
+    left = np.array([(draw(rng) - m.fitted()) * np.sqrt(data["w"]) for _ in range(400)])
+    # 72000 standard normals times sigma.
+    assert left.std() == pytest.approx(m.sigma, rel=0.01)
+    assert rf.bootstrap(m, n=3, seed=1, kind="residual").values.shape == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"kind": "jackknife"}, "cases"),
+        ({"n": 0}, "positive"),
+        ({"re": "old"}, "conditional"),
+        ({"seed": -1}, "not negative"),
+        ({"max_failures": 2}, "between 0 and 1"),
+        ({"kind": "wild", "auxiliary": "normal"}, "mammen"),
+    ],
+)
+def test_bad_options(sleep, options, text):
+    with pytest.raises(OptionError, match=text):
+        rf.bootstrap(sleep, **{"n": 2, **options})
+
+
+def test_what_a_generalised_model_cannot():
+    m = rf.fit(CBPP, rf.datasets.load("cbpp"), family="binomial")
+    with pytest.raises(NotAvailableError, match="parametric"):
+        rf.bootstrap(m, n=2, kind="residual")

@@ -1,0 +1,117 @@
+"""Single terms left out and added, random terms reduced."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import ranef as rf
+from engines import zoo
+from ranef.errors import NotAvailableError, OptionError
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return rf.fit("y ~ x * f + z + (x | g)", zoo.data())
+
+
+def test_drop1_respects_marginality(fit):
+    table = rf.drop1(fit)
+    assert list(table["term"]) == ["<none>", "z", "x:f"]
+    base = fit.update(method="ml")
+    for i, change in ((1, ". ~ . - z"), (2, ". ~ . - x:f")):
+        smaller = base.update(change)
+        assert table["chisq"][i] == pytest.approx(2 * (base.loglik - smaller.loglik), abs=1e-6)
+        assert table["aic"][i] == pytest.approx(smaller.aic, abs=1e-6)
+    np.testing.assert_array_equal(table["df"][1:], [1, 2])
+
+
+def test_drop1_of_named_terms(fit):
+    assert list(rf.drop1(fit, "z")["term"]) == ["<none>", "z"]
+    assert np.isnan(rf.drop1(fit, "z", test="none")["chisq"]).all()
+    with pytest.raises(OptionError, match=r"'x' cannot be dropped alone; terms that can, by marginality: z, x:f"):
+        rf.drop1(fit, ["x"])
+    with pytest.raises(OptionError, match="known: 'lrt', 'none'"):
+        rf.add1(fit, "h", test="F")
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+def test_drop1_by_f_tests(ddf):
+    fit = rf.fit("y ~ x + f + z + (x | g)", zoo.data())
+    table, anova = rf.drop1(fit, test="F", ddf=ddf), rf.anova(fit, type=3, ddf=ddf)
+    assert list(table["term"]) == list(anova["term"])
+    # Without interactions the marginal hypotheses are those of type III, on another basis.
+    np.testing.assert_allclose(table["statistic"], anova["statistic"], rtol=1e-6)
+    np.testing.assert_allclose(table["p_value"], anova["p_value"], rtol=0.02)  # Satterthwaite's df depend on the basis
+
+
+def test_drop1_keeps_the_rows():
+    """A dropped variable with missing values does not bring its rows back."""
+    data = zoo.data().copy()
+    data.loc[[2, 9], "z"] = np.nan
+    weights = np.linspace(1, 2, 60)
+    fit = rf.fit("y ~ x + z + (1 | g)", data, method="ml", precision_weights=weights)
+    table = rf.drop1(fit)
+    kept = data.dropna()
+    smaller = rf.fit("y ~ x + (1 | g)", kept, method="ml", precision_weights=np.delete(weights, [2, 9]))
+    assert table["aic"][list(table["term"]).index("z")] == pytest.approx(smaller.aic, abs=1e-6)
+
+
+def test_contrasts_go_with_their_factor():
+    fit = rf.fit("y ~ x + f + (1 | g)", zoo.data(), contrasts={"f": "sum"}, control={"start": (1.0,)})
+    assert list(rf.drop1(fit)["df"][1:]) == [1, 2]
+    assert list(rf.ranova(fit)["df"][1:]) == [1]
+
+
+@pytest.mark.parametrize("scope", ["~ . + z + f:x", "z + f:x", ["z", "f:x"], "~ x + f + z + x:f"])
+def test_add1(scope):
+    fit = rf.fit("y ~ x + f + (1 | g)", zoo.data())
+    table = rf.add1(fit, scope)
+    assert [set(t.split(":")) for t in table["term"][1:]] == [{"z"}, {"x", "f"}]
+    larger = fit.update(". ~ . + z", method="ml")
+    assert table["loglik"][1] == pytest.approx(larger.loglik, abs=1e-6)
+
+
+def test_add1_respects_marginality_and_rows():
+    data = zoo.data().copy()
+    data.loc[[2, 9], "z"] = np.nan
+    fit = rf.fit("y ~ x + (1 | g)", pl.from_pandas(data))
+    table = rf.add1(fit, "~ . + z * f")
+    assert list(table["term"]) == ["<none>", "z", "f"]
+    assert "2 of 60 rows left out" in repr(table)
+    assert isinstance(table.to_frame(), pl.DataFrame)
+    with pytest.raises(OptionError, match="no term that the model lacks"):
+        rf.add1(fit, "~ x")
+
+
+def test_terms_of_other_components():
+    data = rf.datasets.load("Salamanders")
+    fit = rf.fit("count ~ mined + (1 | site)", data, family="nbinom2", zero_inflation="~ mined")
+    table = rf.drop1(fit, component="zero_inflation")
+    smaller = fit.update(zero_inflation="~ 1")
+    assert table["chisq"][1] == pytest.approx(2 * (fit.loglik - smaller.loglik), abs=1e-4)
+    with pytest.raises(OptionError, match="component='shape' has no formula"):
+        rf.drop1(fit, component="shape")
+
+
+def test_ranova_takes_slopes_before_intercepts():
+    fit = rf.fit("y ~ x + (x + z | g) + (1 | h)", zoo.data())
+    table = rf.ranova(fit)
+    assert list(table["term"]) == ["<none>", "x in (x + z | g)", "z in (x + z | g)", "(1 | h)"]
+    np.testing.assert_array_equal(table["df"][1:], [3, 3, 1])
+    whole = rf.ranova(fit, reduce=False)
+    assert list(whole["term"])[1:] == ["(x + z | g)", "(1 | h)"]
+    assert "pseudoreplication" in repr(whole)
+
+
+def test_ranova_of_a_frame_of_dicts_and_a_generalised_model():
+    data = {name: np.asarray(column) for name, column in rf.datasets.load("cbpp").items()}
+    fit = rf.fit("cbind(incidence, size - incidence) ~ period + (1 | herd)", data, family="binomial")
+    table = rf.ranova(fit)
+    glm = rf.fit("cbind(incidence, size - incidence) ~ period", data, family="binomial")
+    assert table["loglik"][1] == pytest.approx(glm.loglik)
+    with pytest.raises(NotAvailableError, match="no random effects"):
+        rf.ranova(glm)
+    assert isinstance(table.to_frame(), pd.DataFrame)

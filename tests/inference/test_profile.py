@@ -1,0 +1,312 @@
+"""Profiles: beside exact roots of the profile deviance, closed forms, invariances, boundaries, bad input."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import optimize, stats
+
+import ranef as rf
+from golden import reference
+from ranef.errors import NotAvailableError, OptionError, UnknownColumnError
+
+SLEEP = "Reaction ~ Days + (Days | Subject)"
+
+
+@pytest.fixture(scope="module")
+def sleep():
+    return rf.fit(SLEEP, rf.datasets.load("sleepstudy"))
+
+
+@pytest.fixture(scope="module")
+def profiled(sleep):
+    return rf.profile(sleep)
+
+
+@pytest.fixture(scope="module")
+def salamanders():
+    return rf.fit(
+        "count ~ mined + (1 | site)", rf.datasets.load("Salamanders"), family="nbinom2", zero_inflation="~mined"
+    )
+
+
+def golden_rows(name, section):
+    return {row["term"]: row for row in reference.load(name).raw[section]["exact"]}
+
+
+CASES = {
+    "sleepstudy": (
+        "post_sleepstudy_intervals",
+        SLEEP,
+        {
+            "sd_(Intercept)|Subject": "sd__(Intercept) | Subject",
+            "sd_Days|Subject": "sd__Days | Subject",
+            "cor_Days.(Intercept)|Subject": "cor__(Intercept).Days | Subject",
+        },
+        {"profile_ml": 0.95, "profile_ml_90": 0.9},
+    ),
+    "dyestuff": (
+        "post_dyestuff_profile",
+        "Yield ~ 1 + (1 | Batch)",
+        {"sd_(Intercept)|Batch": "sd__(Intercept) | Batch"},
+        {"profile_ml": 0.95, "profile_99": 0.99},
+    ),
+    "penicillin": (
+        "post_penicillin_intervals",
+        "diameter ~ 1 + (1 | plate) + (1 | sample)",
+        {"sd_(Intercept)|plate": "sd__(Intercept) | plate", "sd_(Intercept)|sample": "sd__(Intercept) | sample"},
+        {"profile_ml": 0.95},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "formula", "labels", "sections"), CASES.values(), ids=CASES)
+def test_intervals_are_the_roots_of_the_profile_deviance(name, formula, labels, sections):
+    found = rf.profile(rf.fit(formula, rf.datasets.load(reference.load(name).raw["data"])))
+    for section, level in sections.items():
+        rows = golden_rows(name, section)
+        assert len(rows) == len(found)
+        for term, row in rows.items():
+            curve = found[labels.get(term, term)]
+            low, high = curve.interval(level)
+            # The reference roots were found to 1e-9, in a criterion that lme4 evaluates to about 1e-10.
+            assert curve.estimate == pytest.approx(row["estimate"], rel=1e-6)
+            assert high == pytest.approx(row["upper"], rel=1e-7)
+            if row["lower"] is None:  # the bound is reached first
+                assert low == 0
+                assert curve.ends[0] == "bound"
+            else:
+                assert low == pytest.approx(row["lower"], rel=1e-7)
+
+
+def test_zeta_between_the_nodes():
+    theirs = pd.DataFrame(reference.load("post_dyestuff_profile").raw["zeta"])
+    found = rf.profile(rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff"), method="ml"), points=16)
+    for name, rows in theirs.groupby(".par"):
+        curve = found["sd__(Intercept) | Batch" if str(name).startswith("sd") else str(name)]
+        inside = rows[rows[".zeta"].abs() < 3]
+        # Cubic interpolation between nodes about 0.2 apart in zeta, of a curve that bends near 0.
+        np.testing.assert_allclose(curve.zeta_at(inside[".focal"]), inside[".zeta"], atol=5e-5)
+
+
+def test_zero_inflated_negative_binomial_beside_glmmtmb(salamanders):
+    labels = {"zi~(Intercept)": "zero_inflation.(Intercept)", "zi~minedno": "zero_inflation.minedno"}
+    found = rf.profile(salamanders, ["(Intercept)", "minedno", *labels.values()])
+    for row in reference.load("tmbpost_sal_intervals").raw["uniroot_beta"]:
+        low, high = found[labels.get(row["term"], row["term"])].interval(0.95)
+        # TMB's tmbroot stops at the fourth root of the machine's precision: 1e-4.
+        assert high == pytest.approx(row["upper"], abs=1e-4)
+        assert low == (-np.inf if row["lower"] is None else pytest.approx(row["lower"], abs=1e-4))
+    assert any("levels off" in text for text in found.messages)
+
+
+# ---- closed forms ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_random_effects_has_a_closed_form():
+    data = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ Days", data, method="ml")
+    found = rf.profile(m)
+    n, sse = m.nobs, m.sigma**2 * m.nobs
+    cut = stats.chi2.ppf(0.95, 1)
+    # n log(1 + d^2 / (c sse)) = cut with c = [(X'X)^-1]_jj.
+    c = m.vcov().to_numpy()[1, 1] / m.sigma**2
+    half = np.sqrt(np.expm1(cut / n) * sse * c)
+    np.testing.assert_allclose(
+        found["Days"].interval(0.95), [m.params["Days"] - half, m.params["Days"] + half], rtol=1e-9
+    )
+    low, _ = found["sigma"].interval(0.95)
+    ratio = m.sigma**2 / low**2
+    assert n * (ratio - 1 - np.log(ratio)) == pytest.approx(cut, rel=1e-8)
+
+
+def test_each_point_is_a_constrained_optimum(sleep, profiled):
+    # A fit in which the deviance is minimised with a held sigma: the criterion at (theta, sigma) of each point.
+    assert max(c.decrease.max() for c in profiled.curves) < 1e-9
+    assert {c.ends for c in profiled.curves} == {("reached", "reached")}
+    curve = profiled["Days"]
+    ml = sleep.update(method="ml")
+    for i in (0, 5, -1):
+        data = rf.datasets.load("sleepstudy")
+        held = rf.fit("Reaction ~ 1 + offset(o) + (Days | Subject)",
+                      data.assign(o=curve.value[i] * data["Days"]), method="ml")  # fmt: skip
+        assert held.criterion - ml.criterion == pytest.approx(curve.zeta[i] ** 2, abs=1e-7)
+        assert curve.along["sigma"][i] == pytest.approx(held.sigma, rel=1e-4)
+        assert curve.along["(Intercept)"][i] == pytest.approx(held.params["(Intercept)"], rel=1e-5)
+
+
+def test_slopes_are_derivatives_of_zeta(profiled):
+    for curve in profiled.curves:
+        t = curve.raw[:-1] + 0.5 * np.diff(curve.raw)
+        quotient = (curve._hermite(t + 1e-6) - curve._hermite(t - 1e-6)) / 2e-6
+        straight = np.diff(curve.zeta) / np.diff(curve.raw)
+        np.testing.assert_allclose(
+            quotient, straight, rtol=0.1
+        )  # what the interpolant does between nodes is near to both
+        assert (np.diff(curve.zeta) > 0).all()
+
+
+# ---- scales and invariances ------------------------------------------------------------------------------------------
+
+
+def test_scales_are_transformations(sleep, profiled):
+    for scale, map_ in {"variance": np.square, "log": np.log}.items():
+        found = rf.profile(sleep, "sd__Days", scale=scale)["sd__Days | Subject"]
+        expected = map_(profiled["sd__Days | Subject"].interval(0.95))
+        np.testing.assert_allclose(found.interval(0.95), expected, rtol=1e-9)
+        assert found.estimate == pytest.approx(map_(profiled["sd__Days | Subject"].estimate))
+        assert found.at(found.zeta_at(found.value[3])) == pytest.approx(found.value[3])
+
+
+def test_a_change_of_units_changes_units_only(profiled):
+    data = rf.datasets.load("sleepstudy")
+    data["Reaction"] *= 1e-3
+    data["Days"] *= 24.0
+    found = rf.profile(rf.fit(SLEEP, data))
+    factors = {"Days": 1e-3 / 24, "sd__Days | Subject": 1e-3 / 24, "cor__(Intercept).Days | Subject": 1.0}
+    for label, curve in found.items():
+        expected = np.array(profiled[label].interval(0.95)) * factors.get(label, 1e-3)
+        np.testing.assert_allclose(curve.interval(0.95), expected, rtol=1e-7)
+
+
+def test_years_far_from_zero(profiled):
+    data = rf.datasets.load("sleepstudy")
+    data["Days"] += 2000.0
+    found = rf.profile(rf.fit(SLEEP, data), ["Days", "sd__Days", "sigma"])
+    for label, curve in found.items():  # rounding grows with the square of the shift
+        np.testing.assert_allclose(curve.interval(0.95), profiled[label].interval(0.95), rtol=1e-6)
+
+
+def test_weights_offsets_dropped_columns_and_missing_rows():
+    data = rf.datasets.load("sleepstudy")
+    data["w"], data["twice"], data["o"] = np.linspace(0.5, 2, len(data)), 2 * data["Days"], np.arange(len(data)) % 7
+    data.loc[[3, 50], "Reaction"] = np.nan
+    m = rf.fit("Reaction ~ Days + twice + offset(o) + (Days || Subject)", data, precision_weights="w")
+    found = rf.profile(m)
+    assert "linearly dependent" in found.failed["twice"]
+    plain = rf.fit("r ~ Days + (Days || Subject)", data.assign(r=data["Reaction"] - data["o"]), precision_weights="w")
+    for label, curve in rf.profile(plain).items():
+        np.testing.assert_allclose(found[label].interval(0.95), curve.interval(0.95), rtol=1e-7)
+
+
+def test_structures_are_profiled_on_their_own_scale(profiled):
+    m = rf.fit("Reaction ~ Days + cs(Days | Subject)", rf.datasets.load("sleepstudy"))
+    found = rf.profile(m, "random")
+    for mine, other in {
+        "cor | Subject": "cor__(Intercept).Days | Subject",
+        "sd__Days | Subject": "sd__Days | Subject",
+        "sigma": "sigma",
+    }.items():  # two columns: compound symmetry is unstructured
+        np.testing.assert_allclose(found[mine].interval(0.95), profiled[other].interval(0.95), rtol=1e-5)
+
+
+# ---- boundaries ------------------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_of_zero_has_one_side():
+    m = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff2"))
+    found = rf.profile(m)
+    curve = found["sd__(Intercept) | Batch"]
+    low, high = curve.interval(0.95)
+    assert (curve.estimate, low, curve.zeta[0], curve.ends[0]) == (0, 0, 0, "bound")
+    ml = m.update(method="ml")
+
+    def deviance(sigma):
+        at = ml.core.evaluate(np.array([high / sigma]), False)
+        return at["logdet_z"] + m.nobs * np.log(2 * np.pi * sigma**2) + at["pwrss"] / sigma**2
+
+    found = optimize.minimize_scalar(deviance, bounds=(1, 10), method="bounded", options={"xatol": 1e-8})
+    assert found.fun - ml.criterion == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-7)
+
+
+def test_correlations_reach_their_bounds():
+    data = rf.datasets.load("sleepstudy")
+    few = data[data["Subject"].isin(data["Subject"].unique()[:4])]
+    curve = rf.profile(rf.fit(SLEEP, few))["cor__(Intercept).Days | Subject"]
+    low, high = curve.interval(0.95)
+    assert -1 < low < high == 1
+    singular = rf.fit("cog ~ age * trt + (age | id)", rf.datasets.load("Early"))
+    curve = rf.profile(singular)["cor__(Intercept).age | id"]
+    assert (curve.estimate, curve.ends[0]) == (pytest.approx(-1), "bound")
+    # Far from -1 a zero variance is as good as any correlation: the deviance is flat there, never lower than before.
+    assert (np.diff(curve.zeta) > -1e-5).all()
+
+
+def test_undefined_correlations_are_refused():
+    data = rf.datasets.load("Dyestuff2")
+    data["x"] = np.tile(np.arange(5.0) - 2, 6)
+    m = rf.fit("Yield ~ 1 + (x | Batch)", data)
+    if np.isnan(m.varcorr()["Batch"].corr[1, 0]):
+        assert "undefined" in rf.profile(m).failed["cor__(Intercept).x | Batch"]
+
+
+# ---- the object ------------------------------------------------------------------------------------------------------
+
+
+def test_profile_object(sleep, profiled):
+    assert list(profiled) == [
+        "(Intercept)",
+        "Days",
+        "sd__(Intercept) | Subject",
+        "sd__Days | Subject",
+        "cor__(Intercept).Days | Subject",
+        "sigma",
+    ]
+    assert "ML" in profiled.messages[0]
+    table = profiled.confint(0.9)
+    assert list(table.columns[:2]) == ["parameter", "effect"]
+    frame = profiled.frame()
+    assert set(profiled) <= set(frame.columns)
+    rows = frame[frame["parameter"] == "sigma"]
+    np.testing.assert_allclose(rows["value"], rows["sigma"])
+    text = repr(profiled)
+    assert "37.71" in text
+    assert "97.5%" in text
+    with pytest.raises(OptionError, match="higher level"):
+        profiled["Days"].interval(0.9999)
+    again = pickle.loads(pickle.dumps(sleep.slim()))
+    np.testing.assert_allclose(
+        rf.profile(again, "Days")["Days"].interval(0.95), profiled["Days"].interval(0.95), rtol=1e-9
+    )
+
+
+def test_frames_are_of_the_kind_that_came_in():
+    m = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff", "polars"))
+    assert type(rf.profile(m, "sigma").confint()).__module__.startswith("polars")
+
+
+def test_the_fit_stays_where_it_was(sleep, salamanders):
+    before = [m.ranef(std_error=True) for m in (sleep, salamanders)]
+    rf.profile(sleep)
+    rf.profile(salamanders, "random")
+    for was, m in zip(before, (sleep, salamanders), strict=True):
+        for group, table in m.ranef(std_error=True).items():
+            pd.testing.assert_frame_equal(table, was[group], rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"which": "Day"}, OptionError, "Days"),
+        ({"scale": "precision"}, OptionError, "variance"),
+        ({"level": 95}, OptionError, "0.95"),
+        ({"points": 1}, OptionError, "at least 2"),
+    ],
+)
+def test_bad_options(sleep, options, error, text):
+    with pytest.raises(error, match=text):
+        rf.profile(sleep, **options)
+
+
+def test_what_has_no_profile_is_refused(profiled):
+    with pytest.raises(UnknownColumnError, match="sigma"):
+        profiled["sigm"]
+    cbpp = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    joint = rf.fit(cbpp, rf.datasets.load("cbpp"), family="binomial", quadrature=0)
+    with pytest.raises(NotAvailableError, match="quadrature=1"):
+        rf.profile(joint)
+    with pytest.raises(NotAvailableError, match="slim"):
+        rf.profile(rf.fit(cbpp, rf.datasets.load("cbpp"), family="binomial").slim())

@@ -1,0 +1,267 @@
+"""Parameters held and tied: models that can be written in two ways, and everything a fit does afterwards."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ranef as rf
+from ranef.errors import ArgumentError, NotAvailableError, OptionError
+
+# Log-likelihoods of one model in two forms: the searches end with a decrease of the deviance below 1e-9.
+SAME = 1e-7
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(8)
+    n = 240
+    g, h = np.arange(n) % 12, (np.arange(n) // 12) % 5
+    x, z = rng.normal(2, 3, n), rng.normal(size=n)
+    f = np.array(list("abc"))[rng.integers(0, 3, n)]
+    effect = rng.normal(0, 0.7, 12)[g] + rng.normal(0, 0.4, 12)[g] * z + rng.normal(0, 0.6, 5)[h]
+    eta = 0.3 + 0.2 * x - 0.3 * z + effect
+    return {
+        "g": g, "h": h, "x": x, "z": z, "f": f, "off": rng.normal(size=n), "w": rng.uniform(0.5, 2, n),
+        "y": eta + rng.normal(0, 1.3, n), "count": rng.poisson(np.exp(0.4 * eta)).astype(float),
+        "zero": np.where(rng.random(n) < 0.25, 0.0, rng.poisson(np.exp(0.4 * eta))),
+        "level": np.array(["low", "mid", "top"])[np.digitize(eta + rng.logistic(size=n), [0, 1.5])],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rich():
+    """Three correlated random effects of 40 groups, and four visits of each that resemble their neighbours."""
+    rng = np.random.default_rng(4)
+    n = 480
+    g, x, z = np.arange(n) % 40, rng.normal(size=n), rng.normal(size=n)
+    root = np.array([[0.9, 0, 0], [0.3, 0.7, 0], [-0.3, 0.2, 0.6]])
+    b = rng.normal(size=(40, 3)) @ root.T
+    visit = (np.arange(n) // 40) % 4
+    noise = rng.normal(size=(40, 4))
+    for j in range(1, 4):
+        noise[:, j] = 0.5 * noise[:, j - 1] + 0.8 * noise[:, j]
+    y = 1 + 0.5 * x + b[g, 0] + b[g, 1] * x + b[g, 2] * z + rng.normal(0, 0.5, n)
+    return {"y": y, "v": 0.3 * x + noise[g, visit] + rng.normal(0, 0.5, n), "x": x, "z": z, "g": g,
+            "t": np.array(list("abcd"))[visit]}  # fmt: skip
+
+
+def ordered(data):
+    import pandas as pd
+
+    frame = pd.DataFrame(data)
+    return frame.assign(level=pd.Categorical(frame["level"], ["low", "mid", "top"], ordered=True))
+
+
+def test_a_held_coefficient_is_an_offset(data):
+    m = rf.fit("count ~ x + f + z + offset(off) + (z | g)", data, family="poisson", fixed={"x": 0.05, "fb": 0.1})
+    shifted = {**data, "off": data["off"] + 0.05 * data["x"] + 0.1 * (data["f"] == "b"), "c": 1.0 * (data["f"] == "c")}
+    other = rf.fit("count ~ c + z + offset(off) + (z | g)", shifted, family="poisson")
+    assert m.loglik == pytest.approx(other.loglik, abs=SAME)
+    assert m.npar == other.npar
+    assert m.params["x"] == 0.05
+    assert m.params["fc"] == pytest.approx(other.params["c"], abs=1e-4)
+    table = m.tidy()
+    error = dict(zip(table["term"], table["std_error"], strict=True))
+    assert np.isnan([error["x"], error["fb"]]).all()
+    assert error["fc"] == pytest.approx(other.tidy()["std_error"][1], rel=1e-4)
+    np.testing.assert_allclose(m.fitted(), other.fitted(), rtol=1e-4)
+    ours, theirs = m.predict(std_error=True, type="link"), other.predict(std_error=True, type="link")
+    np.testing.assert_allclose(ours["std_error"], theirs["std_error"], rtol=1e-4)
+    assert "Held: x = 0.05, fb = 0.1" in m.summary()
+
+
+def test_tied_coefficients_are_one_column(data):
+    m = rf.fit("count ~ x + z + (1 | g)", data, family="poisson", equal=[("x", "z")])
+    other = rf.fit("count ~ s + (1 | g)", {**data, "s": data["x"] + data["z"]}, family="poisson")
+    assert m.loglik == pytest.approx(other.loglik, abs=SAME)
+    assert m.npar == other.npar
+    assert m.params["x"] == m.params["z"] == pytest.approx(other.params["s"], abs=1e-5)
+    new = {"x": np.array([1.0, 2.0]), "z": np.array([0.5, -1.0]), "g": np.array([0, 3])}
+    theirs = other.predict({**new, "s": new["x"] + new["z"]}, std_error=True, type="link")
+    np.testing.assert_allclose(m.predict(new, std_error=True, type="link")["std_error"], theirs["std_error"], rtol=1e-4)
+
+
+def test_coefficients_of_two_components_are_tied(data):
+    m = rf.fit("count ~ x", data, family="nbinom2", dispersion="~ x", equal=[("x", "dispersion.x")])
+    at = m.coefficients()
+    assert at["x"] == at["dispersion.x"]
+
+    def other(b):
+        return rf.fit("count ~ x", data, family="nbinom2", dispersion="~ x", fixed={"x": b, "dispersion.x": b}).loglik
+
+    b = at["x"]
+    assert m.loglik == pytest.approx(other(b), abs=SAME)
+    assert m.loglik > max(other(b - 0.01), other(b + 0.01))
+    assert m.npar == 3
+
+
+def test_a_held_residual_deviation(data):
+    m = rf.fit("y ~ x + (z | g)", data, fixed={"sigma": 1.0}, method="ml")
+    other = rf.fit("y ~ x + (z | g)", data, dispersion=1.0, method="ml")
+    assert m.sigma == pytest.approx(1.0, rel=1e-14)
+    assert m.loglik == pytest.approx(other.loglik, abs=SAME)
+    free = rf.fit("y ~ x + (z | g)", data, method="ml")
+    assert rf.fit("y ~ x + (z | g)", data, fixed={"sigma": free.sigma}, method="ml").loglik == pytest.approx(
+        free.loglik, abs=SAME
+    )
+    assert m.npar == free.npar - 1
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+@pytest.mark.parametrize("name", ["sd(1 | g)", "sd(z | g)", "cor(g)", "sd__z | g", "cor__(Intercept).z | g"])
+def test_holding_a_parameter_where_it_is_changes_nothing(data, method, name):
+    free = rf.fit("y ~ x + (z | g) + (1 | h)", data, method=method)
+    sd, r = free.varcorr()["g"].sd, free.varcorr()["g"].corr[0, 1]
+    value = r if name.startswith("cor") else sd[int("z" in name)]
+    m = rf.fit("y ~ x + (z | g) + (1 | h)", data, method=method, fixed={name: float(value)})
+    assert m.loglik == pytest.approx(free.loglik, abs=SAME)
+    assert m.npar == free.npar - 1
+    assert m.theta == pytest.approx(free.theta * free.sigma, abs=1e-3)
+    errors = np.asarray(m.tidy("ran_pars")["std_error"])
+    assert np.isnan(errors[:3]).sum() == 1
+
+
+def test_a_correlation_of_zero_is_a_diagonal_term(data):
+    m = rf.fit("count ~ x + (z | g)", data, family="poisson", fixed={"cor(g)": 0})
+    other = rf.fit("count ~ x + (z || g)", data, family="poisson")
+    assert m.loglik == pytest.approx(other.loglik, abs=SAME)
+    assert m.npar == other.npar
+
+
+def test_any_correlation_of_three_columns_can_be_held_or_tied(rich):
+    formula = "y ~ x + (x + z | g)"
+    free = rf.fit(formula, rich, method="ml")
+    r = free.varcorr()["g"].corr
+    held = rf.fit(formula, rich, method="ml", fixed={"cor(z, x | g)": float(r[2, 1])})
+    assert held.loglik == pytest.approx(free.loglik, abs=SAME)
+    other = rf.fit(formula, rich, method="ml", fixed={"cor(x, z | g)": -0.2})
+    assert other.varcorr()["g"].corr[1, 2] == pytest.approx(-0.2, abs=1e-12)
+    tied = rf.fit(formula, rich, method="ml", equal=[("cor((Intercept), x | g)", "cor((Intercept), z | g)")])
+    r = tied.varcorr()["g"].corr
+    assert r[0, 1] == pytest.approx(r[0, 2], abs=1e-10)
+    assert free.loglik > max(other.loglik, tied.loglik)
+
+
+def test_a_singular_covariance_with_a_held_deviation(data):
+    singular = {**data, "y": data["x"] + np.sin(data["g"]) * (1 + data["z"]) + np.cos(np.arange(240.0)) / 9}
+    m = rf.fit("y ~ x + (z | g)", singular, method="ml", fixed={"sd(z | g)": 0.7})
+    assert m.varcorr()["g"].corr[0, 1] == pytest.approx(1, abs=1e-6)
+    assert m.boundary[0].kind == "correlation"
+    assert m.converged
+    assert m.certificate.evaluations < 100
+
+
+def test_tied_deviations_of_a_diagonal_term_are_homogeneous(data):
+    m = rf.fit("y ~ x + (0 + f || g)", data, method="ml", equal=[("sd(fa | g)", "sd(fb | g)", "sd(fc | g)")])
+    other = rf.fit("y ~ x + homdiag(0 + f | g)", data, method="ml")
+    assert m.loglik == pytest.approx(other.loglik, abs=SAME)
+    assert m.npar == other.npar
+    assert np.ptp(m.varcorr()["g"].sd) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("structure", "name", "value"),
+    [("ar1", "cor(g)", 0.4), ("cs", "cor(g)", 0.3), ("homcs", "sd(g)", 0.8), ("hetar1", "sd(tb | g)", 0.9)],
+)
+def test_parameters_of_structures(rich, structure, name, value):
+    formula = f"v ~ x + {structure}(0 + t | g)"
+    m = rf.fit(formula, rich, method="ml", fixed={name: value})
+    assert any(p.value == pytest.approx(value, rel=1e-12) for p in m.varcorr()["g"].parameters)
+    free = rf.fit(formula, rich, method="ml")
+    assert m.npar == free.npar - 1
+    assert m.loglik < free.loglik + SAME
+    errors = np.asarray(m.tidy("ran_pars")["std_error"])[:-1]
+    assert np.isnan(errors).sum() == 1
+
+
+def test_thresholds_can_be_held(data):
+    frame = ordered(data)
+    free = rf.fit("level ~ x + (1 | g)", frame, family="cumulative")
+    at = free.coefficients("threshold")["low|mid"]
+    m = rf.fit("level ~ x + (1 | g)", frame, family="cumulative", fixed={"low|mid": at})
+    assert m.loglik == pytest.approx(free.loglik, abs=SAME)
+    assert m.npar == free.npar - 1
+    assert m.coefficients("threshold")["low|mid"] == at
+    moved = rf.fit("level ~ x + (1 | g)", frame, family="cumulative", fixed={"low|mid": at + 0.5})
+    assert moved.loglik < free.loglik
+
+
+def test_everything_in_a_model_held_is_an_evaluation(data):
+    values = {"(Intercept)": 0.1, "x": 0.05, "sd(g)": 0.5, "dispersion": 2.0}
+    m = rf.fit("count ~ x + (1 | g)", data, family="nbinom2", fixed=values)
+    assert m.npar == 0
+    assert m.loglik == pytest.approx(m.update(quadrature=15).loglik, abs=0.05)
+    assert m.converged
+
+
+def test_what_comes_after_keeps_it(data):
+    m = rf.fit("zero ~ x + z + (z | g)", pl.DataFrame(data), family="poisson", zero_inflation="~ z",
+               fixed={"sd(z | g)": 0.2, "zero_inflation.z": 0.0}, equal=[("x", "z")])  # fmt: skip
+    again = m.refit(m.simulate(1, seed=1)[:, 0])
+    for other in (again, m.update(), pickle.loads(pickle.dumps(m)), m.slim()):
+        assert other.varcorr()["g"].sd[1] == pytest.approx(0.2, rel=1e-12)
+        assert other.coefficients()["zero_inflation.z"] == 0
+        assert other.params["x"] == other.params["z"]
+        assert other.npar == m.npar == 5
+    assert m.update(fixed=None, equal=None).npar == 8
+    back = pickle.loads(pickle.dumps(m))
+    np.testing.assert_allclose(
+        back.predict(std_error=True, type="link")["std_error"], m.predict(std_error=True, type="link")["std_error"]
+    )
+    np.testing.assert_allclose(
+        back.ranef(std_error=True)["g"]["std_error__z"], m.ranef(std_error=True)["g"]["std_error__z"]
+    )
+
+
+def test_missing_values_and_dependent_columns(data):
+    x = data["x"].copy()
+    x[3] = np.nan
+    table = {**data, "x": x, "twice": 2 * data["z"]}
+    m = rf.fit("count ~ x + z + twice + (1 | g)", table, family="poisson", fixed={"x": 0.1})
+    assert m.nobs == 239
+    assert np.isnan(m.params["twice"])
+    assert m.npar == 3
+
+
+def test_names_that_do_not_exist_are_told(data):
+    def fit(**arguments):
+        return rf.fit("y ~ x + (z | g)", data, **arguments)
+
+    with pytest.raises(ArgumentError, match=r"'sd\(h\)'.*sd\(z \| g\)"):
+        fit(fixed={"sd(h)": 1})
+    with pytest.raises(ArgumentError, match="did you mean 'x'"):
+        fit(fixed={"xx": 1})
+    with pytest.raises(ArgumentError, match="given twice"):
+        fit(fixed={"sd(z | g)": 1, "sd__z | g": 1})
+    with pytest.raises(ArgumentError, match="one kind"):
+        fit(equal=[("x", "sd(z | g)")])
+    with pytest.raises(ArgumentError, match="two parameters"):
+        fit(equal=[("x",)])
+    with pytest.raises(ArgumentError, match="list of ties"):
+        fit(equal=["x", "z"])
+    with pytest.raises(ArgumentError, match="held at a number"):
+        fit(fixed={"x": "1"})
+    with pytest.raises(ArgumentError, match="takes a dict"):
+        fit(fixed="x")
+    with pytest.raises(ArgumentError, match="give one of them"):
+        fit(fixed={"sigma": 1}, dispersion="~ x")
+
+
+def test_values_that_are_not_legal_are_told(data):
+    def fit(**fixed):
+        return rf.fit("y ~ x + (z | g)", data, fixed=fixed)
+
+    with pytest.raises(OptionError, match="above 0"):
+        fit(**{"sd(z | g)": 0})
+    with pytest.raises(OptionError, match="between -1 and 1"):
+        fit(**{"cor(g)": 1})
+    with pytest.raises(OptionError, match="nan"):
+        fit(x=float("nan"))
+    with pytest.raises(NotAvailableError, match="several parameters"):
+        rf.fit("y ~ x + homtoep(0 + f | h)", data, fixed={"cor(lag2 | h)": 0.2})
+    with pytest.raises(NotAvailableError, match="start"):
+        rf.fit("y ~ x + (1 | g)", data, fixed={"sd(g)": 1}, control={"start": [1.0]})

@@ -1,0 +1,77 @@
+"""Notes on what the data cannot tell."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ranef as rf
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(1)
+    n = 300
+    frame = pd.DataFrame({"g": rng.integers(0, 20, n), "x": rng.normal(size=n), "f": rng.choice(list("abc"), n)})
+    effect = 0.5 * rng.normal(size=20)[frame["g"]]
+    latent = frame["x"] + effect + rng.normal(size=n)
+    half = (rng.random(n) < 0.5).astype(float)
+    return frame.assign(
+        row=np.arange(n), half=half, b=half * (frame["f"] != "a"), y=latent, limited=np.maximum(latent, -0.5)
+    )
+
+
+def note(m, code):
+    found = [n.text for n in m.messages if n.code == code]
+    return found[0] if found else ""
+
+
+def test_a_level_with_one_outcome_is_named(data):
+    with pytest.warns(rf.SeparationWarning):
+        m = rf.fit("b ~ f + (1 | g)", data, family="binomial")
+    assert note(m, "one_outcome").startswith("all responses at f = a are 0")
+
+
+def test_single_trials_show_neither_row_effects_nor_dispersion(data):
+    assert note(rf.fit("half ~ x + (1 | row)", data, family="binomial"), "row_effect_of_single_trials")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the flat direction may end the search early
+        m = rf.fit("half ~ x + (1 | g)", data, family="betabinomial")
+    assert note(m, "dispersion_of_single_trials")
+    assert "dispersion: (Intercept)" in note(m, "without_information")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_that_pile_up_look_like_a_detection_limit(data, sign):
+    m = rf.fit("limited ~ x + (1 | g)", data.assign(limited=sign * data["limited"]))
+    assert ("the smallest" if sign > 0 else "the largest") in note(m, "piled_up")
+    assert not note(rf.fit("y ~ x + (1 | g)", data), "piled_up")
+    whole = data.assign(y=np.clip(np.round(data["y"]), -2, 2))  # whole numbers repeat everywhere
+    assert not note(rf.fit("y ~ x + (1 | g)", whole), "piled_up")
+
+
+def test_a_residual_variance_held_near_zero_asks_for_a_second_look(data):
+    assert note(rf.fit("y ~ x + (1 | g)", data, dispersion=0.0), "residual_held")
+    assert not note(rf.fit("y ~ x + (1 | g)", data, dispersion=1.0), "residual_held")
+
+
+def test_a_dispersion_at_its_limit_leaves_the_other_standard_errors(data):
+    rng = np.random.default_rng(4)
+    counts = data.assign(count=rng.poisson(np.exp(0.5 + 0.4 * data["x"])))  # not overdispersed: Poisson is the limit
+    wide = rf.fit("count ~ x + (1 | g)", counts, family="nbinom2")
+    limit = rf.fit("count ~ x + (1 | g)", counts, family="poisson")
+    assert np.sqrt(np.diag(wide.vcov())) == pytest.approx(np.sqrt(np.diag(limit.vcov())), rel=1e-4)
+    assert wide.loglik == pytest.approx(limit.loglik, abs=1e-5)
+    assert "dispersion" in note(wide, "at_a_limit")
+
+
+def test_standard_errors_do_not_depend_on_where_x_is_zero(data):
+    """The factor of the covariance is rotated when x is shifted; a density with several modes must keep its mode."""
+    rng = np.random.default_rng(8)
+    frame = data.iloc[:60].assign(y=lambda d: np.exp(0.3 * d["x"] + 0.6 * rng.normal(size=60)))
+    here = rf.fit("y ~ x + (1 + x | g)", frame, family="lognormal")
+    there = rf.fit("y ~ x + (1 + x | g)", frame.assign(x=frame["x"] + 2000), family="lognormal")
+    slope = [np.sqrt(np.diag(m.vcov()))[1] for m in (here, there)]
+    assert there.loglik == pytest.approx(here.loglik, abs=1e-7)
+    assert slope[1] == pytest.approx(slope[0], rel=1e-4)  # differences of the gradient at another rounding
