@@ -14,8 +14,6 @@ from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef import datasets, plot
-    from ranef.frame.pedigree import pedigree
-    from ranef.inference.loadings import loadings, scores
     from ranef.criteria.average import average
     from ranef.criteria.caic import caic
     from ranef.criteria.compare import compare
@@ -26,12 +24,14 @@ if TYPE_CHECKING:
     from ranef.criteria.variances import variance_decomposition
     from ranef.criteria.vuong import vuong
     from ranef.diagnose.accuracy import LaplaceCheck, laplace_check
+    from ranef.frame.pedigree import pedigree
     from ranef.inference.anova import anova
     from ranef.inference.bootstrap import Bootstrap, bootstrap
     from ranef.inference.confint import confint
     from ranef.inference.contrasts import contrast
     from ranef.inference.dropping import add1, drop1
     from ranef.inference.exact import exact_lrt, exact_rlrt
+    from ranef.inference.loadings import loadings, scores
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
     from ranef.inference.pb_test import pb_test

@@ -21,7 +21,7 @@ from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, fro
 from ranef.engines.linear import LOOSE, canonical, sources, structure_error, theta_lower
 from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
-from ranef.errors import DataError, NotAvailableError, RanefError
+from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.frame.checks import check_levels, check_response
 from ranef.frame.design import Block, Component

@@ -170,7 +170,7 @@ def _of_covariance(label: str, levels: Levels, value: Any) -> Relation:
     blocks = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if count > 1 else [order]
     rows, columns, values = [], [], []
     for block in blocks:
-        piece = inner[block][:, block].toarray() if _is_sparse(inner) else inner[np.ix_(block, block)]
+        piece = _filled(inner[block][:, block]) if _is_sparse(inner) else inner[np.ix_(block, block)]
         inverse = _inverse(what, piece, [level_name(levels[int(i)]) for i in block[:5]])
         i, j = np.nonzero(inverse)
         rows.append(block[i])
@@ -179,6 +179,13 @@ def _of_covariance(label: str, levels: Levels, value: Any) -> Relation:
     shape = (len(at), len(at))
     cells = (np.concatenate(rows), np.concatenate(columns))
     return _relation(what, sparse.csc_matrix((np.concatenate(values), cells), shape))
+
+
+def _filled(block: Any) -> Array:
+    """Return one block of related levels as a dense matrix."""
+    cells, out = block.tocoo(), np.zeros(block.shape)
+    out[cells.row, cells.col] = cells.data
+    return out
 
 
 def _inverse(what: str, k: Array, names: Sequence[str]) -> Array:

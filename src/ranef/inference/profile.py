@@ -17,11 +17,11 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
+from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
 from ranef.inference.parameters import SCALES, Parameter, parameters, select, table
 from ranef.inference.progress import Progress
-from ranef.inference.satterthwaite import LOCK
 from ranef.inference.wald import quantile
 
 if TYPE_CHECKING:
