@@ -88,7 +88,7 @@ class DenseGlmm:
             codes, _, k = np.asarray(self.terms[t][0]), *self.sizes[t]
             loading = self.z[t] @ factor
             for j in range(k):
-                out[self.terms[t][4], np.arange(self.n), self.first[t] + codes * k + j] += loading[:, j]
+                out[self.terms[t][4][0], np.arange(self.n), self.first[t] + codes * k + j] += loading[:, j]
         return out
 
     # ---- the rows ----------------------------------------------------------------------------------------------------

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from ranef.criteria.variances import variance_decomposition
     from ranef.criteria.vuong import vuong
     from ranef.diagnose.accuracy import LaplaceCheck, laplace_check
+    from ranef.frame.pedigree import pedigree
     from ranef.inference.anova import anova
     from ranef.inference.bootstrap import Bootstrap, bootstrap
     from ranef.inference.confint import confint
     from ranef.inference.contrasts import contrast
     from ranef.inference.dropping import add1, drop1
     from ranef.inference.exact import exact_lrt, exact_rlrt
+    from ranef.inference.loadings import loadings, scores
     from ranef.inference.many import ManyFits, fit_many
     from ranef.inference.optimizers import all_fit
     from ranef.inference.pb_test import pb_test
@@ -61,16 +63,19 @@ LAZY = {
     "icc": "ranef.criteria.icc",
     "laplace_check": "ranef.diagnose.accuracy",
     "LaplaceCheck": "ranef.diagnose.accuracy",
+    "loadings": "ranef.inference.loadings",
     "ManyFits": "ranef.inference.many",
     "partial_r2": "ranef.criteria.partial_r2",
     "pb_test": "ranef.inference.pb_test",
+    "pedigree": "ranef.frame.pedigree",
     "permutation_test": "ranef.inference.permutation",
     "plot": "",
-    "Profile": "ranef.inference.profile",
     "profile": "ranef.inference.profile",
+    "Profile": "ranef.inference.profile",
     "r2": "ranef.criteria.r2",
     "ranova": "ranef.inference.ranova",
     "repeatability": "ranef.criteria.repeatability",
+    "scores": "ranef.inference.loadings",
     "variance_decomposition": "ranef.criteria.variances",
     "vuong": "ranef.criteria.vuong",
 }
@@ -112,9 +117,11 @@ __all__ = [
     "fit_many",
     "icc",
     "laplace_check",
+    "loadings",
     "parse",
     "partial_r2",
     "pb_test",
+    "pedigree",
     "permutation_test",
     "plot",
     "prior",
@@ -122,6 +129,7 @@ __all__ = [
     "r2",
     "ranova",
     "repeatability",
+    "scores",
     "variance_decomposition",
     "vuong",
 ]

@@ -26,7 +26,8 @@ METHODS = ("reml", "ml", "map", "pql")
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
-    "threads", "seed", "progress", "env", "cov", "fixed", "equal", "prior", "penalty", "randomised_response",
+    "threads", "seed", "progress", "env", "cov", "precision", "fixed", "equal", "prior", "penalty",
+    "randomised_response",
 )  # fmt: skip
 NOMINAL = "nominal"
 MOST_PARAMETERS = 4
@@ -81,6 +82,7 @@ class Call:
     asked_method: str | None = None
     linear: bool = False
     cov: Any = None
+    precision: Any = None
     fixed: Mapping[str, float] | None = None
     equal: Any = None
     prior: Any = None
@@ -166,8 +168,15 @@ class Call:
             or self.formula.censored
         ):
             return False
+        if self.is_related():
+            return False
         said = self.dispersion is not None or bool(self.parameters)
         return is_linear(self.family, self.formula, self.parts if said else (), self.frequency_weights)
+
+    def is_related(self) -> bool:
+        """Tell whether levels of a grouping of the mean are related to each other."""
+        given = [value for value in (self.cov, self.precision) if isinstance(value, Mapping)]
+        return any(bar.label in value for value in given for bar in self.formula.bars)
 
     def is_gaussian(self) -> bool:
         """Tell whether the response is gaussian with one residual variance, whatever the covariance structures."""
@@ -219,6 +228,7 @@ def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part]) -> tu
         trials=call.trials,
         frequencies=call.frequency_weights,
         cov=call.cov,
+        precision=call.precision,
         sampling=call.survey.values,
         scaling=call.survey.scaling,
         randomised=call.randomised_response,
@@ -261,6 +271,7 @@ def make_call(
     progress: Any = None,  # noqa: ARG001
     env: Any = None,
     cov: Any = None,
+    precision: Any = None,
     fixed: Any = None,
     equal: Any = None,
     prior: Any = None,
@@ -289,6 +300,7 @@ def make_call(
         frequency_weights=frequency_weights,
         quadrature=quadrature,
         cov=cov,
+        precision=precision,
         fixed=fixed,
         equal=equal,
         prior=prior,

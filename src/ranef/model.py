@@ -17,7 +17,7 @@ from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
 from ranef.errors import ConvergenceWarning, FormulaError, NotAvailableError, OptionError, SeparationWarning
 from ranef.formula import Formula
-from ranef.frame import Design, Spec
+from ranef.frame import Design, GroupTerm, Spec
 
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
@@ -36,6 +36,12 @@ class GroupInfo:
     structure: str
     levels: Sequence[Any]
     component: str = "mean"
+    owners: tuple[str, ...] = ()
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The component of every column: `owners`, which is empty where all belong to `component`."""
+        return self.owners or (self.component,) * len(self.names)
 
     @property
     def key(self) -> str:
@@ -107,9 +113,15 @@ def layout_of(design: Design, task: Task) -> Layout:
         dropped=design.dropped,
         response=design.response_name or "",
         components=tuple(parts),
-        terms=tuple(GroupInfo(t.label, t.names, t.structure, t.levels, names[t.component]) for t in design.terms),
+        terms=tuple(group_info(t, names) for t in design.terms),
         kind=design.kind,
     )
+
+
+def group_info(term: GroupTerm, names: Sequence[str]) -> GroupInfo:
+    """Return what is known of a term without its rows; `names` are those of the components."""
+    owners = tuple(names[at] for at in term.owner_of) if term.owners else ()
+    return GroupInfo(term.label, term.names, term.structure, term.levels, names[term.component], owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,7 @@ def fit(
     progress: Any = None,
     env: Any = None,
     cov: Mapping[str, Any] | None = None,
+    precision: Mapping[str, Any] | None = None,
     fixed: Mapping[str, float] | None = None,
     equal: Sequence[Sequence[str]] | None = None,
     prior: Any = None,
@@ -219,7 +232,13 @@ def fit(
     cov : dict, optional
         Factor f -> known matrix K of `propto(0 + f | g)` (covariance proportional to K) and `equalto(0 + f | g)` (equal
         to it), as a pandas frame with labels or a pair (matrix, labels); levels are matched by name, and K may have
-        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same.
+        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same. Grouping factor g -> covariance K between its
+        levels (kinship, phylogeny) for `(x | g)`: b ~ N(0, K (x) Sigma); levels of K without data integrate out. A
+        sparse K is given as (scipy sparse matrix, labels).
+    precision : dict, optional
+        Grouping factor g -> inverse of such a covariance, dense or sparse (`rf.pedigree`, a Markov random field), with
+        labels. Levels without data are part of the model and have conditional modes. Levels of new data that the
+        relationship lacks count as unrelated, with relationship 1 to themselves.
     fixed : dict, optional
         Parameter -> value at which it is held: coefficients ("x", "zero_inflation.x"), standard deviations ("sd(g)",
         "sd(x | g)"), correlations ("cor(g)", "cor(x, y | g)"), parameters of structures ("range(g)") and of the family
@@ -284,6 +303,7 @@ def fit(
         progress=progress,
         env=env,
         cov=cov,
+        precision=precision,
         fixed=fixed,
         equal=equal,
         prior=prior,

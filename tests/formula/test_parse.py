@@ -260,7 +260,7 @@ def test_dot_is_left_to_the_frame():
         ("y ~ (1|)", 7, "missing before"),
         ("y ~ (0|g)", 6, "before the bar"),
         ("y ~ (1|1)", 6, "grouping factor"),
-        ("y ~ (1|g|h)", 8, "one bar"),
+        ("y ~ (1|g+a|h)", 10, "one bar"),
         ("y ~ ((1|g)|h)", 10, "bar holds"),
         ("y ~ x*(1|g)", 5, "only be added"),
         ("y ~ x:offset(z)", 5, "only be added"),

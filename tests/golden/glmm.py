@@ -44,12 +44,10 @@ FORMULAS = {"ma_toenail_int": "outcome ~ treatment * time", "ma_censored": "cens
 #: Columns that the R scripts make: a factor whose levels are points.
 POINTS = {
     "tmb_cov_ou": ("tnum", ["time"]),
-    **dict.fromkeys(["tmb_cov_exp", "tmb_cov_exp_poisson"], ("pos", ["xc", "yc"])),
+    **dict.fromkeys(["tmb_cov_exp", "tmb_cov_exp_poisson", "tmb_cov_mat"], ("pos", ["xc", "yc"])),
 }
 
-WAITS = {
-    "tmb_cov_rr1": "reduced rank",
-}  # fmt: skip
+WAITS: dict[str, str] = {}
 LATER = {
     "tmb_prior": "its logLik has the priors in it: test_priors.py",
     **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
@@ -59,6 +57,8 @@ LATER = {
 # cplm approximates the Tweedie density (its log-likelihood of the model of tmb_tweedie is off by 0.05): no more than
 # the log-likelihood can be compared, to 1e-3.
 LOOSE = ("cplm_fineroot", "cplm_sim")
+#: glmmTMB before 1.1.6 models the logarithm of a gaussian's variance, not of its standard deviation.
+OF_VARIANCE = ("tmb_cov_mat",)
 
 
 def names() -> list[str]:
@@ -137,8 +137,10 @@ def slack(ref: dict[str, Any]) -> float:
 def coefficients(ref: dict[str, Any], what: str) -> dict[tuple[str, str], float]:
     """`"estimate"` or `"se"` by (component, term)."""
     thresholds = set(ref.get("thresholds") or [r["term"] for r in ref["fixef"] if "|" in r["term"]])
+    half = {"disp": 0.5} if ref["id"] in OF_VARIANCE else {}
     return {
         ("threshold" if row["term"] in thresholds else COMPONENTS[row["component"]], row["term"]): row[what]
+        * half.get(row["component"], 1.0)
         for row in ref["fixef"]
         if row.get(what) is not None and not (row["component"] == "disp" and ref.get("dispformula") == "~0")
     }

@@ -188,7 +188,7 @@ def test_matrices_missing(phylo, relations):
     with pytest.raises(DataError, match=r"'A' is not known"):
         rf.fit("y ~ x + propto(0 + species | one, A)", phylo)
     with pytest.raises(OptionError, match=r"no term takes the matrix 'species'"):
-        rf.fit("y ~ x + (1 | species)", phylo, cov={"species": relations})
+        rf.fit("y ~ x + (1 | one)", phylo, cov={"species": relations})
     with pytest.raises(FormulaError, match="levels of one factor"):
         rf.fit("y ~ x + propto(species | one)", phylo, cov={"species": relations})
 

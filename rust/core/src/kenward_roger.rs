@@ -894,7 +894,14 @@ mod tests {
 
     fn rows<'a>(y: &'a [f64], codes: &'a [i32], levels: usize) -> Rows<'a> {
         let one = Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None };
-        let term = Term { codes: Codes::I32(codes), levels, structure: Structure::Unstructured, blocks: vec![one] };
+        let term = Term {
+            codes: Codes::I32(codes),
+            levels,
+            structure: Structure::Unstructured,
+            blocks: vec![one],
+            joint: false,
+            relation: None,
+        };
         Rows { n: y.len(), fixed: vec![one], terms: vec![term], y, weights: None, offset: None }
     }
 

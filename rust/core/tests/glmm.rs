@@ -1,6 +1,6 @@
 //! The Laplace engine as a whole: its gradient against differences, and the identities it must satisfy.
 
-use ranef_core::design::{Block, Codes, Numeric, Structure, Term};
+use ranef_core::design::{Block, Codes, Numeric, Relation, Structure, Term};
 use ranef_core::family::{table, Data, Family, Legal, Spec};
 use ranef_core::glmm::{Component, Fixed, Glmm, GlmmRows, Method, Start};
 use ranef_core::optimise::Options;
@@ -58,7 +58,7 @@ impl Columns {
     }
 
     fn term<'a>(&'a self, codes: &'a [i32], levels: usize, structure: Structure, blocks: Vec<Block<'a>>) -> Term<'a> {
-        Term { codes: Codes::I32(codes), levels, structure, blocks }
+        Term { codes: Codes::I32(codes), levels, structure, blocks, joint: false, relation: None }
     }
 
     /// Intercept and covariate in the first predictor, intercepts in the others.
@@ -79,7 +79,7 @@ impl Columns {
             n: self.n,
             components,
             p,
-            owner: terms.iter().map(|t| t.1).collect(),
+            owner: terms.iter().map(|t| vec![t.1; t.0.blocks.len()]).collect(),
             patterns: terms.iter().map(|t| t.2.clone()).collect(),
             terms: terms.into_iter().map(|t| t.0).collect(),
             data: Data { y, ..Data::default() },
@@ -190,6 +190,78 @@ fn gradient_of_every_structure() {
         let mut model = Glmm::new(&rows, family("poisson", false)).unwrap();
         let error = gradient_error("", &mut model, &rows, &[0.3, 0.2], &all);
         assert!(error < 1e-6, "{}: {error:.2e}", kind.name());
+    }
+}
+
+/// Related levels: the precision of a chain with one branch, two columns, beside a crossed and a related intercept.
+#[test]
+fn gradient_with_related_levels() {
+    let c = columns(180);
+    let all = responses(c.n);
+    let relation = |q: usize| {
+        let (mut diag, mut start, mut level, mut value) = (vec![], vec![0u32], vec![], vec![]);
+        for l in 0..q {
+            diag.push(1.5 + 0.1 * l as f64);
+            if l + 1 < q {
+                level.push(l as u32 + 1);
+                value.push(-0.6);
+            }
+            if l == 0 {
+                level.push(q as u32 - 1);
+                value.push(0.3);
+            }
+            start.push(level.len() as u32);
+        }
+        (diag, start, level, value)
+    };
+    let (g, h) = (relation(12), relation(5));
+    fn view(r: &(Vec<f64>, Vec<u32>, Vec<u32>, Vec<f64>)) -> Option<Relation<'_>> {
+        Some(Relation { diag: &r.0, start: &r.1, level: &r.2, value: &r.3 })
+    }
+    let mut first = c.term(&c.g, 12, Structure::Unstructured, vec![c.one(), c.slope()]);
+    let mut second = c.term(&c.h, 5, Structure::Unstructured, vec![c.one()]);
+    (first.relation, second.relation) = (view(&g), view(&h));
+    let third = c.term(&c.g, 12, Structure::Unstructured, vec![c.one()]);
+    let rows = c.rows(2, vec![(first, 0, None), (second, 0, None), (third, 1, None)], &all[COUNT]);
+    let theta = [0.4, 0.1, 0.3, 0.5, 0.2];
+    for method in [Method::Quadrature(1), Method::Restricted] {
+        let mut model = Glmm::new(&rows, family("nbinom2", false)).unwrap();
+        model.engine.set_method(method).unwrap();
+        let error = gradient_error("related", &mut model, &rows, &[0.3, 0.1, 0.2], &theta);
+        assert!(error < 1e-6, "{method:?}: {error:.2e}");
+    }
+    assert!(Glmm::new(&rows, family("nbinom2", false)).unwrap().engine.set_method(Method::Quadrature(3)).is_err());
+}
+
+/// One term with columns in two predictors, and loadings under restricted likelihood beside a plain term.
+#[test]
+fn gradient_of_joint_terms_and_of_loadings() {
+    let c = columns(180);
+    let all = responses(c.n);
+    let mut term = c.term(&c.g, 12, Structure::Unstructured, vec![c.one(), c.slope(), c.one()]);
+    term.joint = true;
+    let mut rows = c.rows(2, vec![(term, 0, None)], &all[COUNT]);
+    rows.owner = vec![vec![0, 1, 1]];
+    let theta = [0.4, 0.1, 0.2, 0.3, -0.1, 0.25];
+    for points in [1, 2] {
+        let mut model = Glmm::new(&rows, family("nbinom2", false)).unwrap();
+        model.engine.set_method(Method::Quadrature(points)).unwrap();
+        let error = gradient_error("joint", &mut model, &rows, &[0.3, 0.1, 0.2], &theta);
+        assert!(error < 1e-6, "{points} nodes: {error:.2e}");
+    }
+    let pattern = Pattern::new("rr", 4, &[], vec![]).unwrap();
+    let terms = vec![
+        (c.term(&c.g, 12, Structure::Patterned, vec![c.times()]), 0, Some(pattern)),
+        (c.term(&c.g, 12, Structure::Unstructured, vec![c.one()]), 1, None),
+        (c.term(&c.h, 5, Structure::Unstructured, vec![c.one()]), 0, None),
+    ];
+    let rows = c.rows(2, terms, &all[COUNT]);
+    let theta = [0.3, 0.2, 0.5, -0.2, 0.4, -0.3, 0.1, 0.4, 0.2];
+    for method in [Method::Restricted, Method::Quadrature(1)] {
+        let mut model = Glmm::new(&rows, family("nbinom2", false)).unwrap();
+        model.engine.set_method(method).unwrap();
+        let error = gradient_error("loadings", &mut model, &rows, &[0.3, 0.1, 0.2], &theta);
+        assert!(error < 1e-6, "{method:?}: {error:.2e}");
     }
 }
 

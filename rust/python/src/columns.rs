@@ -154,6 +154,8 @@ impl<'py> TermArrays<'py> {
             levels: self.levels,
             structure: self.structure,
             blocks: block_views(&self.blocks)?,
+            joint: false,
+            relation: None,
         })
     }
 }

@@ -6,7 +6,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonl
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use ranef_core::design::{Block, Codes, Term};
+use ranef_core::design::{Block, Codes, Relation, Term};
 use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Start, Target};
 use ranef_core::optimise::Stop;
 use ranef_core::prior::Prior;
@@ -27,10 +27,29 @@ struct ComponentArrays<'py> {
     offset: Option<PyReadonlyArray1<'py, f64>>,
 }
 
+/// Precision of the levels of a term: diagonal, and the upper triangle by rows.
+struct RelationArrays<'py> {
+    diag: PyReadonlyArray1<'py, f64>,
+    start: PyReadonlyArray1<'py, u32>,
+    level: PyReadonlyArray1<'py, u32>,
+    value: PyReadonlyArray1<'py, f64>,
+}
+
+impl RelationArrays<'_> {
+    fn view(&self) -> PyResult<Relation<'_>> {
+        Ok(Relation {
+            diag: floats(&self.diag)?,
+            start: self.start.as_slice()?,
+            level: self.level.as_slice()?,
+            value: floats(&self.value)?,
+        })
+    }
+}
+
 /// Views of everything that has one entry a row, made for the length of a call.
 struct Arrays<'py> {
     components: Vec<ComponentArrays<'py>>,
-    terms: Vec<(TermArrays<'py>, usize, Option<Pattern>)>,
+    terms: Vec<(TermArrays<'py>, Vec<usize>, Option<Pattern>, Option<RelationArrays<'py>>)>,
     data: DataArrays<'py>,
     weights: Option<PyReadonlyArray1<'py, f64>>,
     p: usize,
@@ -63,13 +82,14 @@ impl<'py> Arrays<'py> {
             let plain = matches!(name.as_str(), "us" | "diag");
             let word = if plain { name.as_str() } else { "patterned" }.into_pyobject(t.py())?.into_any();
             let four = [t.get_item(0)?, t.get_item(1)?, word, t.get_item(3)?];
-            let owner: usize = t.get_item(4)?.extract()?;
+            let owner: Vec<usize> = t.get_item(4)?.extract()?;
             let arrays = TermArrays::new(&pyo3::types::PyTuple::new(t.py(), four)?.into_any())?;
             let pattern = if plain {
                 None
             } else {
                 let k = arrays.view()?.cols();
                 let (mut points, mut matrix) = (vec![], vec![]);
+                let (mut rank, mut nu): (Option<usize>, Option<f64>) = (None, None);
                 if t.len()? > 5 {
                     let extra = t.get_item(5)?;
                     let extra = extra.cast::<PyDict>()?;
@@ -79,10 +99,26 @@ impl<'py> Arrays<'py> {
                     if let Some(v) = extra.get_item("matrix")? {
                         matrix = v.extract::<Vec<Vec<f64>>>()?.into_iter().flatten().collect();
                     }
+                    rank = extra.get_item("rank")?.map(|v| v.extract()).transpose()?;
+                    nu = extra.get_item("nu")?.map(|v| v.extract()).transpose()?;
                 }
-                Some(Pattern::new(&name, k, &points, matrix).map_err(to_python)?)
+                let mut pattern = Pattern::new(&name, k, &points, matrix).map_err(to_python)?;
+                if let Some(rank) = rank {
+                    pattern = pattern.with_rank(rank).map_err(to_python)?;
+                }
+                if let Some(nu) = nu {
+                    pattern = pattern.with_nu(nu).map_err(to_python)?;
+                }
+                Some(pattern)
             };
-            term_list.push((arrays, owner, pattern));
+            let mut relation = None;
+            if t.len()? > 5 {
+                if let Some(r) = t.get_item(5)?.cast::<PyDict>()?.get_item("relation")? {
+                    let (diag, start, level, value) = r.extract()?;
+                    relation = Some(RelationArrays { diag, start, level, value });
+                }
+            }
+            term_list.push((arrays, owner, pattern, relation));
         }
         Ok(Arrays { components: list, terms: term_list, data: DataArrays::new(data)?, weights, p })
     }
@@ -96,13 +132,20 @@ impl<'py> Arrays<'py> {
                 c.blocks.iter().map(|(b, first)| Ok(Fixed { block: b.view()?, first: *first })).collect();
             components.push(Component { fixed: fixed?, offset: c.offset.as_ref().map(floats).transpose()? });
         }
-        let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|(t, _, _)| t.view()).collect();
+        let terms: PyResult<Vec<Term<'_>>> = self
+            .terms
+            .iter()
+            .map(|(t, owner, _, relation)| {
+                let relation = relation.as_ref().map(|r| r.view()).transpose()?;
+                Ok(Term { joint: owner.iter().any(|c| *c != owner[0]), relation, ..t.view()? })
+            })
+            .collect();
         Ok(GlmmRows {
             n,
             components,
             p: self.p,
             terms: terms?,
-            owner: self.terms.iter().map(|t| t.1).collect(),
+            owner: self.terms.iter().map(|t| t.1.clone()).collect(),
             patterns: self.terms.iter().map(|t| t.2.clone()).collect(),
             data,
             weights: self.weights.as_ref().map(floats).transpose()?,

@@ -127,7 +127,7 @@ def observed(m: Fit, seed: int = 0) -> Observed:
 
 
 def _unit(m: Fit) -> float:
-    varies = np.isnan(m.sigma) or any(t.component == "dispersion" for t in m.layout.terms)
+    varies = np.isnan(m.sigma) or any("dispersion" in t.components for t in m.layout.terms)
     return m.sigma if m.distribution.entry.name == "gaussian" and not varies else 1.0
 
 

@@ -21,7 +21,7 @@ from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, fro
 from ranef.engines.linear import LOOSE, canonical, sources, structure_error, theta_lower
 from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
-from ranef.errors import DataError, NotAvailableError, RanefError
+from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.families.custom import check_begin, core_spec
 from ranef.frame.checks import check_levels, check_response
@@ -32,7 +32,22 @@ if TYPE_CHECKING:
 
 Source = tuple[Any, Any, Any, int]
 #: Covariance structures with fewer parameters than "us".
-PATTERNED = ("homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "propto", "equalto")
+PATTERNED = (
+    "homdiag",
+    "cs",
+    "homcs",
+    "ar1",
+    "hetar1",
+    "toep",
+    "homtoep",
+    "ou",
+    "exp",
+    "gau",
+    "mat",
+    "rr",
+    "propto",
+    "equalto",
+)
 STRUCTURES = ("us", "diag", *PATTERNED)
 NOMINAL = "nominal"
 ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
@@ -217,13 +232,18 @@ def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[st
 
 def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, ...]]:
     """Random-effects terms as the core takes them, with what their structure knows of the columns."""
-    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), t.component, known_of(t)) for t in terms]
+    return [(t.codes, len(t.levels), t.structure, sources(t.blocks), list(t.components), known_of(t)) for t in terms]
 
 
-def known_of(term: GroupTerm) -> dict[str, list[list[float]]]:
-    """Positions of the columns of a term, or its known matrix."""
+def known_of(term: GroupTerm) -> dict[str, Any]:
+    """Positions of the columns of a term, its known matrix, its rank, its known smoothness, its related levels."""
     known = {"coordinates": term.points, "matrix": term.matrix}
-    return {name: value.tolist() for name, value in known.items() if value is not None}
+    numbers = {"rank": term.rank, "nu": term.nu}
+    return {
+        **{name: value.tolist() for name, value in known.items() if value is not None},
+        **{name: value for name, value in numbers.items() if value is not None},
+        **({} if term.relation is None else {"relation": term.relation.arrays}),
+    }
 
 
 def make_core(design: Design, task: Task) -> Any:
@@ -437,6 +457,11 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
 
 def check_method(design: Design, task: Task) -> None:
     """Refuse criteria that the engine does not have."""
+    if task.quadrature > 1 and any(t.relation is not None for t in design.terms):
+        raise OptionError(
+            f"quadrature={task.quadrature} needs independent levels; with a relationship between them leave it out for "
+            f"Laplace's approximation"
+        )
     if task.quadrature > 1:
         check_quadrature(task.quadrature, design)
     if design.sampling:
@@ -463,8 +488,22 @@ def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:
     """Variance of a linear predictor from the joint covariance of coefficients and random effects."""
     parts = ((point.fixed, point.first), *point.added)
     blocks = [block for fixed, first in parts for block in _numbered(fixed, first)[0]]
-    terms = [(t.codes, sources(t.blocks)) if on else None for t, on in zip(point.terms, which, strict=True)]
+    terms = [
+        (t.codes, sources(only(t, (point.component, *point.others), point.n))) if on else None
+        for t, on in zip(point.terms, which, strict=True)
+    ]
     return np.asarray(core.predict_var(point.component, blocks, terms, point.n))
+
+
+def only(term: GroupTerm, components: Sequence[int], n: int) -> Sequence[Block]:
+    """Return the blocks of a term with zeros for those that enter other linear predictors."""
+    if not term.owners:
+        return term.blocks
+    zero = np.zeros(n)
+    out: list[Block] = []
+    for block, owner in zip(term.blocks, term.owners, strict=True):
+        out += [block] if owner in components else [Block((name,), x=zero) for name in block.names]
+    return out
 
 
 @dataclass(frozen=True, slots=True)

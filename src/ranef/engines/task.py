@@ -69,7 +69,7 @@ class Point:
     """Rows at which a linear predictor's variance is wanted: columns, random-effects terms (all of the fit's).
 
     `first` is the position of the component's first coefficient; `added` are the columns and first coefficients of
-    further components, whose predictors are added to it.
+    further components, whose predictors are added to it, and `others` are those components.
     """
 
     fixed: Sequence[Block]
@@ -78,6 +78,7 @@ class Point:
     component: int
     first: int
     added: tuple[tuple[Sequence[Block], int], ...] = ()
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,23 @@ def _marks(context: _Context, start: int, end: int) -> list[Token]:
             out.append(token)
     for token in out:
         token.source_start = (token.source_start or 0) + start
+    return _labelled(out)
+
+
+def _labelled(marks: list[Token]) -> list[Token]:
+    """Turn `|name|` into one bar that carries the name."""
+    out: list[Token] = []
+    i = 0
+    while i < len(marks):
+        three = marks[i : i + 3]
+        if len(three) == 3 and _is(three[0], "|") and three[1].kind is Kind.NAME and _is(three[2], "|"):
+            bar = _operator("|", three[0].source_start or 0)
+            bar.source = three[1].token  # the label travels with the operator
+            out.append(bar)
+            i += 3
+        else:
+            out.append(marks[i])
+            i += 1
     return out
 
 
@@ -410,7 +427,7 @@ def _terms(context: _Context, at: int, items: Items, message: str = "") -> list[
     return terms
 
 
-def _bar(structure: str, context: _Context, at: int, left: Items, right: Items) -> Items:
+def _bar(structure: str, context: _Context, at: int, left: Items, right: Items, name: str = "") -> Items:
     """`(left | right)`: one bar for every term on the right."""
     columns, groups = (
         _terms(context, at, side, "a bar holds terms and grouping factors only") for side in (left, right)
@@ -421,11 +438,13 @@ def _bar(structure: str, context: _Context, at: int, left: Items, right: Items) 
         raise context.fail("after the bar stands a grouping factor, not a number", at)
     terms = sort_terms(columns, {f.label: i for i, f in enumerate(factors_of(columns))})
     groups.sort(key=lambda t: t.degree)
-    return dict.fromkeys(Bar(terms, t.factors, structure, position=at) for t in groups)
+    if name and len(groups) > 1:
+        raise context.fail("a labelled bar has one grouping: (x |id| a:b)", at)
+    return dict.fromkeys(Bar(terms, t.factors, structure, position=at, name=name) for t in groups)
 
 
 def _wrap(structure: str, args: tuple[str, ...], context: _Context, at: int, items: Items) -> Items:
-    bars = [item for item in items if isinstance(item, Bar) and item.structure == "us"]
+    bars = [item for item in items if isinstance(item, Bar) and item.structure == "us" and not item.name]
     if len(bars) < len(items):
         raise context.fail(f"{structure}() takes one bar with a single |: {structure}(1 + x | g)", at)
     return dict.fromkeys(Bar(b.terms, b.factors, structure, args, at) for b in bars)
@@ -487,6 +506,8 @@ class _Resolver(OperatorResolver):
 
     def resolve(self, token: Token) -> Generator[tuple[Token, list[Operator]], None, None]:
         row = OPERATORS.get(token.token)
+        if row is not None and _is(token, "|") and token.source:
+            row = _Row(row.precedence, partial(_bar, "us", name=token.source))
         if row is None:  # a structure wrapper
             args = tuple((token.source or "").split("\0")) if token.source else ()
             row = _Row(1000, partial(_wrap, token.token, args), 1)

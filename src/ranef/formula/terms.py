@@ -98,6 +98,9 @@ class Bar:
         name of the wrapper as written.
     args : tuple of str
         What followed the group inside a wrapper, as text: ``rr(0 + f | g, d = 2)`` has ``("d = 2",)``.
+    name : str
+        The label in ``(x |name| g)``: bars of one label, of several linear predictors too, are one term whose columns
+        all correlate.
     """
 
     terms: tuple[Term, ...]
@@ -105,11 +108,12 @@ class Bar:
     structure: str = "us"
     args: Names = ()
     position: int = field(default=0, repr=False)
+    name: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What two equal bars have in common: the order of columns and of grouping factors does not count."""
-        return frozenset(self.terms), frozenset(f.label for f in self.factors), self.structure, self.args
+        return frozenset(self.terms), frozenset(f.label for f in self.factors), self.structure, self.args, self.name
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Bar) and self.key == other.key
@@ -128,7 +132,7 @@ class Bar:
         return self.factors[0].bare if len(self.factors) == 1 else ":".join(self.group)
 
     def __str__(self) -> str:
-        bar = "||" if self.structure == "diag" else "|"
+        bar = "||" if self.structure == "diag" else f"|{self.name}|" if self.name else "|"
         inside = f"{sum_of(self.terms)} {bar} {':'.join(self.group)}"
         if self.structure in ("us", "diag"):
             return f"({inside})"

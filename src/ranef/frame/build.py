@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from ranef.errors import ArgumentError, DataError, OptionError
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling
 from ranef.frame.evaluate import Categories, Censored, Evaluator
+from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
 from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_of
+from ranef.frame.relations import related
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
-from ranef.frame.structures import KNOWN, by_level, place_of
+from ranef.frame.structures import KNOWN, by_level, open_points, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
@@ -43,6 +45,7 @@ def build(
     trials: Any = None,
     frequencies: Any = None,
     cov: Mapping[str, Any] | None = None,
+    precision: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
     scaling: str | None = None,
     randomised: Mapping[str, Any] | None = None,
@@ -72,7 +75,10 @@ def build(
     trials, frequencies : str or array of n numbers, optional
         Trials of a binomial proportion; frequency weights.
     cov : dict, optional
-        Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`.
+        Factor -> known matrix of `propto` and `equalto`, see `ranef.frame.structures.read_matrix`; grouping factor ->
+        covariance between its levels.
+    precision : dict, optional
+        Grouping factor -> precision between its levels, see `ranef.frame.relations`.
     sampling, scaling : dict and str, optional
         Weights of a survey by what they belong to ("row" or a grouping factor), and how they are scaled.
     randomised : dict, optional
@@ -96,6 +102,7 @@ def build(
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
     chances = _chances(randomised, table)
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, **chances)
+    frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
     drawn = _sides(table, **(sampling or {}))
     frame.design_name = "" if randomised is None else str(randomised.get("design", DEFAULT))
     frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
@@ -105,7 +112,9 @@ def build(
     )
     parts = [frame.planned(part) for part in parts]
     owners = (formula, *(part.formula for part in parts))
-    bars = tuple(frame.bar_plan(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars)
+    written = [(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars]
+    names = ("mean", *(part.name for part in parts))
+    bars = tuple(joined([frame.bar_plan(*one) for one in same], names) for same in by_name(written))
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
     parts, others = frame.components(parts, design.n)
     if drawn:
@@ -136,13 +145,29 @@ def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
         raise ArgumentError("cov= is a dict: {'species': K}")
     bars = [bar for formula in formulas for bar in formula.bars if bar.structure in KNOWN]
     used = {name for bar in bars for f in factors_of(bar.terms) for name in (f.bare, f.label, *bar.args)}
+    used |= {bar.label for formula in formulas for bar in formula.bars}
     for name in cov:
         if name not in used:
             raise OptionError(
                 f"cov=: no term takes the matrix {name!r}; write propto(0 + {name} | one, K) for a covariance "
-                f"proportional to it, where `one` is a column of one level"
+                f"proportional to it, where `one` is a column of one level, or (1 | {name}) for levels that are "
+                f"related by it"
             )
     return cov
+
+
+def _of_groups(given: Any, formulas: Sequence[Formula], argument: str = "cov") -> Mapping[str, Any]:
+    """Return what was given for grouping factors: relationships between their levels."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"{argument}= is a dict: {{'animal': …}}")
+    bars = {bar.label: bar for formula in formulas for bar in formula.bars}
+    if argument == "precision":
+        for name in given:
+            if name not in bars:
+                raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
+    return {name: value for name, value in given.items() if name in bars}
 
 
 def _named(value: Any) -> str | None:
@@ -195,6 +220,7 @@ class _Frame:
     factors: dict[str, FactorState] = field(default_factory=dict)
     used: dict[str, tuple[Array, Levels, tuple[Any, ...]]] = field(default_factory=dict)
     design_name: str = ""
+    related: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default_factory=lambda: ({}, {}))
 
     @property
     def all_factors(self) -> list[Factor]:
@@ -288,17 +314,30 @@ class _Frame:
         columns = by_level(bar, self.is_number)
         plans = self.plans(columns.terms)
         blocks = blocks_of(plans, self.variables)
-        place = place_of(columns, {label: state.levels for label, state in self.factors.items()}, self.known)
         names = tuple(name for block in blocks for name in block.names)
+        levels_of = {label: state.levels for label, state in self.factors.items()}
+        place = place_of(columns, levels_of, self.known, len(names))
         uses = [self.level_use(f.label) for f in bar.factors]
         parts = tuple(levels for _, levels, _ in uses)
         codes, levels, keys = uses[0][0], parts[0], None
         if len(uses) > 1:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
-        plan = BarPlan(bar, names, plans, levels, parts, keys, component)
-        points, matrix = place.points, place.matrix
-        term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component, points, matrix)
-        return plan, term
+        relation = related(bar.label, levels, *self.related, grows=keys is None)
+        if relation is not None:
+            if bar.structure not in ("us", "diag"):
+                raise NotAvailableError(
+                    f"{bar}: levels that are related (cov= or precision= for {bar.label!r}) go with plain terms, "
+                    f"(x | {bar.label}); {bar.structure}() needs independent ones"
+                )
+            levels = relation[1]
+            parts = (levels,) if keys is None else parts
+        columns_of = list(levels_of.get(columns.terms[0].factors[0].label, ())) if columns.terms[0].factors else []
+        points = open_points(columns, place, columns_of)
+        plan = BarPlan(bar, names, plans, levels, parts, keys, component, points=points, nu=place.nu)
+        term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
+        known = None if relation is None else relation[0]
+        place = {"points": place.points, "matrix": place.matrix, "rank": place.rank, "nu": place.nu}
+        return plan, replace(term, relation=known, **place)
 
     def is_number(self, factor: Factor) -> bool:
         """Tell whether a factor of a bar is one column of numbers."""

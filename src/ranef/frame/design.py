@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ranef.frame.relations import Relation
 
 Array = np.ndarray[Any, Any]
 
@@ -112,6 +115,16 @@ class GroupTerm:
         Where the columns lie, for structures over time and space.
     matrix : ndarray of float64, shape (k, k), or None
         What is known of their covariance, for structures that take a matrix.
+    rank : int or None
+        Of a covariance of reduced rank.
+    nu : float or None
+        Smoothness of a Matern correlation, where it is not estimated.
+    owners : tuple of int
+        The component of every block where they differ, `(1 |id| g)`; empty: all belong to `component`.
+    relation : Relation or None
+        What relates the levels to each other; None: they are independent.
+    fresh : tuple
+        In a `NewDesign`: new positions of a process, the last rows of the contrast of its only block.
     """
 
     label: str
@@ -124,6 +137,32 @@ class GroupTerm:
     component: int = 0
     points: Array | None = None
     matrix: Array | None = None
+    rank: int | None = None
+    nu: float | None = None
+    owners: tuple[int, ...] = ()
+    relation: Relation | None = None
+    fresh: tuple[Any, ...] = ()
+
+    @property
+    def components(self) -> tuple[int, ...]:
+        """The component of every block."""
+        return self.owners or (self.component,) * len(self.blocks)
+
+    @property
+    def owner_of(self) -> tuple[int, ...]:
+        """The component of every column."""
+        pairs = zip(self.blocks, self.components, strict=True)
+        return tuple(owner for block, owner in pairs for _ in block.names)
+
+
+def part_of(term: GroupTerm, component: int) -> tuple[GroupTerm, list[int]]:
+    """Return the part of a term that enters one linear predictor, and the positions of its columns."""
+    if not term.owners:
+        return term, list(range(len(term.names)))
+    blocks = tuple(b for b, c in zip(term.blocks, term.owners, strict=True) if c == component)
+    at = [j for j, c in enumerate(term.owner_of) if c == component]
+    names = tuple(term.names[j] for j in at)
+    return replace(term, names=names, blocks=blocks, component=component, owners=()), at
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ranef.errors import DataError, OptionError, UnseenLevelError
 from ranef.formula import Factor, Formula
-from ranef.frame.blocks import Coded, Number, Variable, blocks_of
+from ranef.frame.blocks import Coded, Number, TermPlan, Variable, blocks_of
 from ranef.frame.coding import level_name
-from ranef.frame.design import Array, Block, Component, GroupTerm, NewDesign, Unseen
+from ranef.frame.design import Array, Component, GroupTerm, Levels, NewDesign, Unseen
 from ranef.frame.evaluate import Categories, Evaluator
 from ranef.frame.kernels import small_int
 from ranef.frame.levels import keys_of, translate
@@ -36,14 +36,13 @@ def new_design(
     bars = [spec.bars[i] for i in which]
     parts = [part if wanted is None or part.name in wanted else Part(part.name) for part in spec.parts]
     plans = (*spec.fixed, *(p for part in parts for p in part.fixed), *(p for bar in bars for p in bar.columns))
+    new.open = _open(bars, [*spec.fixed, *(p for part in parts for p in part.fixed)])
     for factor in dict.fromkeys(factor for plan in plans for factor in plan.factors):
         new.variable(factor)
     total = new.offset(offset)
     others = tuple(new.component(part) for part in parts)
     grouped = [new.group(bar) for bar in bars]
-    terms = tuple(
-        _new_term(b, codes, blocks_of(b.columns, new.variables)) for b, (codes, _) in zip(bars, grouped, strict=True)
-    )
+    terms = tuple(_new_term(b, codes, new) for b, (codes, _) in zip(bars, grouped, strict=True))
     found = new.response() if response else None
     return NewDesign(
         table.n,
@@ -60,9 +59,25 @@ def new_design(
     )
 
 
-def _new_term(bar: BarPlan, codes: Array, blocks: tuple[Block, ...]) -> GroupTerm:
+def _open(bars: Sequence[BarPlan], fixed: Sequence[TermPlan]) -> frozenset[str]:
+    """Labels of factors that may have new levels: positions of processes, and nothing else in the model."""
+    processes = [plan for bar in bars for plan in bar.columns if bar.points is not None]
+    others = [*fixed, *(plan for bar in bars for plan in bar.columns if bar.points is None)]
+    closed = {factor.label for plan in others for factor in plan.factors}
+    return frozenset(f.label for plan in processes for f in plan.factors) - closed
+
+
+def _new_term(bar: BarPlan, codes: Array, new: _New) -> GroupTerm:
     b = bar.bar
-    return GroupTerm(b.label, bar.names, b.structure, codes, bar.levels, blocks, b.args, bar.component)
+    pieces = [blocks_of((plan,), new.variables) for plan in bar.columns]
+    blocks = tuple(block for piece in pieces for block in piece)
+    fresh = new.fresh.get(bar.columns[0].factors[0].label, ()) if bar.points is not None else ()
+    if fresh and blocks[0].contrast is not None:  # a row for every position, a column for every fitted one
+        blocks = (replace(blocks[0], names=bar.names, contrast=blocks[0].contrast[:, : len(bar.names)]),)
+    owners = tuple(owner for piece, owner in zip(pieces, bar.owners, strict=False) for _ in piece)
+    return GroupTerm(
+        b.label, bar.names, b.structure, codes, bar.levels, blocks, b.args, bar.component, owners=owners, fresh=fresh
+    )
 
 
 def _wanted(spec: Spec, groups: str | Iterable[str]) -> tuple[int, ...]:
@@ -86,6 +101,8 @@ class _New:
     evaluator: Evaluator
     variables: dict[str, Variable] = field(default_factory=dict)
     masks: list[Array] = field(default_factory=list)
+    open: frozenset[str] = frozenset()
+    fresh: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def missing(self) -> Array | None:
         gone = np.logical_or.reduce(self.masks) if self.masks else None
@@ -111,12 +128,17 @@ class _New:
         found = categories_of(value, factor.label)
         codes = translate(found.codes, found.levels, state.levels)
         fresh = (codes < 0) & (found.codes >= 0)
-        if fresh.any():
+        levels = state.levels
+        if fresh.any() and factor.label in self.open:
+            codes, added = _extended(codes, found, fresh, len(levels))
+            self.fresh[factor.label] = added
+            levels = Levels.of([*levels, *added])
+        elif fresh.any():
             raise _unseen(factor.label, found.levels[int(found.codes[fresh][0])], state, fresh)
         if (codes < 0).any():
             self.masks.append(codes < 0)
             codes = np.where(codes < 0, 0, codes).astype(codes.dtype)
-        return Coded(codes, state.levels, state.coding)
+        return Coded(codes, levels, state.coding)
 
     def group(self, plan: BarPlan) -> tuple[Array, Unseen | None]:
         """Codes of a grouping, -1 where new or missing, and what is new."""
@@ -170,6 +192,14 @@ class _New:
         trials = None if side is None else side.x
         given = Given(self.evaluator(lhs), lhs.bare, spec.outcome, lambda x: x, None, trials, spec.categories)
         return read_response(given)
+
+
+def _extended(codes: Array, found: Categories, fresh: Array, known: int) -> tuple[Array, tuple[Any, ...]]:
+    """Return codes in which new levels follow the known ones, and those levels."""
+    added, place = np.unique(found.codes[fresh], return_inverse=True)
+    out = codes.astype(small_int(known + len(added)))
+    out[fresh] = known + place
+    return out, tuple(found.levels[int(code)] for code in added)
 
 
 def _group_codes(found: Sequence[Categories], plan: BarPlan) -> Array:

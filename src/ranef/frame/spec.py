@@ -40,6 +40,12 @@ class BarPlan:
         For two or more factors: the mixed-radix number of every level's parts, ascending.
     component : int
         The linear predictor it belongs to; 0 is the mean's.
+    owners : tuple of int
+        That of every one of `columns` where they differ; empty: all belong to `component`.
+    points : ndarray of float64, shape (k, d), or None
+        Positions of the columns, where new positions can be predicted from them.
+    nu : float or None
+        Known smoothness of a Matern correlation.
     """
 
     bar: Bar
@@ -49,6 +55,9 @@ class BarPlan:
     parts: tuple[Levels, ...]
     keys: Array | None
     component: int = 0
+    owners: tuple[int, ...] = ()
+    points: Array | None = None
+    nu: float | None = None
 
 
 @dataclass(frozen=True)

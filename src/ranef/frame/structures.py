@@ -21,7 +21,7 @@ from ranef.frame.coding import level_name
 from ranef.frame.design import Array, Levels
 from ranef.frame.table import read_table, shorten
 
-POSITIONED = ("ou", "exp", "gau")
+POSITIONED = ("ou", "exp", "gau", "mat")
 SERIAL = ("ar1", "hetar1", "toep", "homtoep")
 KNOWN = ("propto", "equalto")
 POINT = re.compile(r"^\((.*)\)$")
@@ -32,10 +32,12 @@ SINGULAR = 1e-12  # smallest eigenvalue of a covariance, as a share of its large
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a term's structure knows of its k columns: points (k, d), or a matrix (k, k)."""
+    """What a term's structure knows of its k columns: points (k, d), a matrix (k, k), its rank, its smoothness."""
 
     points: Array | None = None
     matrix: Array | None = None
+    rank: int | None = None
+    nu: float | None = None
 
 
 NOWHERE = Place()
@@ -59,7 +61,7 @@ def by_level(bar: Bar, is_number: Callable[[Factor], bool]) -> Bar:
     return replace(bar, terms=(Term((read_expression(text, text, 0, functions),)),))
 
 
-def place_of(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any]) -> Place:
+def place_of(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any], columns: int) -> Place:
     """Return what the structure of a bar knows of its columns.
 
     Parameters
@@ -70,6 +72,8 @@ def place_of(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any]) -
         Label of a factor -> its levels in use.
     known : mapping
         Name -> matrix: what the formula calls `K` in `propto(0 + f | g, K)`, or a factor.
+    columns : int
+        How many columns the bar has.
 
     Raises
     ------
@@ -78,8 +82,57 @@ def place_of(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any]) -
     DataError
         If a level is no position, steps are unequal, or a matrix lacks a level or is no covariance.
     """
+    if bar.structure == "rr":
+        return Place(rank=_rank(bar, columns))
+    if bar.structure == "mat":
+        return replace(_positions(bar, levels, known), nu=_smoothness(bar))
+    _no_arguments(bar)
     need = NEEDS.get(bar.structure)
     return NOWHERE if need is None else need(bar, levels, known)
+
+
+def open_points(bar: Bar, place: Place, levels: Sequence[Any]) -> Array | None:
+    """Return the positions (k, d) of a process that can be continued to others; None for other structures."""
+    if bar.structure in POSITIONED:
+        return place.points
+    numeric = bar.structure == "ar1" and not any(isinstance(v, (str, bool)) for v in levels)
+    return np.array(levels, np.float64)[:, None] if numeric else None
+
+
+def _argument(bar: Bar, name: str, example: str) -> float | None:
+    """Return the number that stands behind the group, `name = 2` or `2`; None if there is none."""
+    if not bar.args:
+        return None
+    found = re.fullmatch(rf"(?:{name} = )?(\S+)", bar.args[0])
+    try:
+        value = float(found.group(1)) if found and len(bar.args) == 1 else float("nan")
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise FormulaError(f"{bar}: {bar.structure}() takes one number behind the group: {example}")
+    return value
+
+
+def _rank(bar: Bar, columns: int) -> int:
+    """Return the rank of a reduced-rank covariance; 2 if nothing is said, as in glmmTMB."""
+    found = _argument(bar, "d", "rr(0 + f | g, d = 2)")
+    rank = min(2, columns) if found is None else int(found)
+    if rank != (found or rank) or not 1 <= rank <= columns:
+        raise FormulaError(f"{bar}: the rank d is a whole number from 1 to {columns}, the number of columns")
+    return rank
+
+
+def _smoothness(bar: Bar) -> float | None:
+    """Return the smoothness of a Matern correlation where it is given."""
+    found = _argument(bar, "nu", "mat(pos + 0 | g, nu = 1.5)")
+    if found is not None and not 0.02 <= found <= 60:
+        raise FormulaError(f"{bar}: the smoothness nu lies between 0.02 and 60 (0.5: exp; beyond 60 as good as gau)")
+    return found
+
+
+def _no_arguments(bar: Bar) -> None:
+    if bar.args and bar.structure not in KNOWN:
+        raise FormulaError(f"{bar}: {bar.structure}() takes nothing behind the group; got {', '.join(bar.args)}")
 
 
 def _the_levels(bar: Bar, levels: Mapping[str, Levels]) -> list[Any]:

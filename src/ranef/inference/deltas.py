@@ -97,6 +97,8 @@ def jacobian(m: Fit) -> Array:
 def natural_slope(parameter: Parameter, term: Covariance) -> float:
     """D natural / d unconstrained value of a structure's parameter; NaN where it is a function of several."""
     value = parameter.value
+    if parameter.name == "loading":
+        return 1.0  # entries of Lambda themselves
     if parameter.name != "cor":
         return value  # logarithms
     if term.structure in ("ar1", "hetar1"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a covariance structure: its name (sd, cor, rate, range), what it is of, its value."""
+    """A parameter of a covariance structure: its name (sd, cor, rate, range, nu, loading), what it is of, its value."""
 
     name: str
     of: str
@@ -67,6 +67,17 @@ class Covariance:
     def structured(self) -> bool:
         """Whether a structure, not the standard deviations and correlations themselves, was estimated."""
         return self.structure not in ("us", "diag")
+
+    @property
+    def loadings(self) -> Array | None:
+        """Loadings (k, d) of a covariance of reduced rank, Sigma = Lambda Lambda'; None for other structures."""
+        if self.structure != "rr":
+            return None
+        cells = loading_cells(len(self.names), len(self.parameters))
+        out = np.zeros((len(self.names), cells[-1][1] + 1))
+        for cell, parameter in zip(cells, self.parameters, strict=True):
+            out[cell] = parameter.value
+        return out
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -133,10 +144,21 @@ def has_residual(found: VarCorr) -> bool:
 def _parameters(m: Fit, term: int) -> tuple[Parameter, ...]:
     names = m.layout.terms[term].names
     mine = [(name, at, value) for t, name, at, value in m.estimate.natural if t == term]
+    if m.layout.terms[term].structure == "rr":
+        cells = loading_cells(len(names), len(mine))
+        return tuple(
+            Parameter(name, f"{names[i]}.{j + 1}", value) for (i, j), (name, _, value) in zip(cells, mine, strict=True)
+        )
     return tuple(
         Parameter(name, "" if at is None else f"lag{at}" if name == "cor" else names[at], value)
         for name, at, value in mine
     )
+
+
+def loading_cells(rows: int, count: int) -> list[tuple[int, int]]:
+    """(row, column) of the free entries of lower trapezoidal loadings, column by column."""
+    cells = ((i, j) for j in range(rows) for i in range(j, rows))
+    return [next(cells) for _ in range(count)]
 
 
 def _covariance(info: GroupInfo, cov: Array, parameters: tuple[Parameter, ...]) -> Covariance:
@@ -164,6 +186,11 @@ def _columns(table: list[Any]) -> dict[str, list[Any]]:
 def _structure_lines(term: Covariance) -> list[str]:
     """Return one line a parameter; a matrix that is known has none."""
     head = f"{term.group:<14}{f'{term.structure}, {len(term.names)} columns':<24}"
+    if term.loadings is not None:
+        rank = term.loadings.shape[1]
+        head = f"{term.group:<14}{f'{term.structure}, rank {rank}':<24}{'':>12}  {'loadings':>{10 * rank}}"
+        rows = zip(term.names, term.sd, term.loadings, strict=True)
+        return [head, *(f"{'':<14}{n:<24}{s:>12.6g}  {''.join(f'{v:>10.4g}' for v in row)}" for n, s, row in rows)]
     return [head.rstrip(), *(f"{'':<14}  {p.label:<22}{p.value:>12.6g}" for p in term.parameters)]
 
 

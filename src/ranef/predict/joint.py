@@ -16,6 +16,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines.estimate import Array
 from ranef.engines.task import Point
+from ranef.errors import NotAvailableError
 from ranef.families import Data, Distribution, link_of
 from ranef.frame.design import GroupTerm, matrix
 from ranef.predict.rows import Rows, prior_variance, terms_of
@@ -75,6 +76,11 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
     for t, sigma in enumerate(m.estimate.covariances):
         new = np.asarray(terms[t].codes) < 0
         if which[t] and new.any():
+            if terms[t].owners:
+                raise NotAvailableError(
+                    f"predict: standard errors at new levels of {terms[t].label!r}, whose effects correlate across "
+                    f"several linear predictors, are not available; ask for type='link'"
+                )
             k = next(k for k in range(count) if t in owners[k])
             out[:, k, k] += np.where(new, prior_variance(terms[t], sigma, rows.n), 0.0)
     return out
@@ -95,5 +101,5 @@ def _fixed(m: Fit, rows: Rows, count: int) -> Array:
 def _variance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], on: Sequence[bool], components: tuple[int, ...]) -> Array:
     """Return the variance of the sum of some predictors."""
     first, *rest = [(rows.components[k].fixed, m.layout.components[k].first) for k in components]
-    point = Point(first[0], terms, rows.n, components[0], first[1], tuple(rest))
+    point = Point(first[0], terms, rows.n, components[0], first[1], tuple(rest), components[1:])
     return np.asarray(m.engine.variance(m.core, point, on))

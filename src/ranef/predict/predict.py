@@ -15,7 +15,7 @@ from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, UnseenLevelError, nearest
 from ranef.families import Data
 from ranef.families.distribution import MEANS
-from ranef.frame.design import Block, GroupTerm, Levels, matrix
+from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
 from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
 from ranef.predict.joint import covariance, has_slopes, mean_slopes
@@ -251,7 +251,7 @@ def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool], target: Targe
 
 
 def _plays(term: GroupInfo, parts: list[str] | None) -> bool:
-    return parts is None or term.component in parts
+    return parts is None or not set(parts).isdisjoint(term.components)
 
 
 def with_blank_groups(m: Fit, newdata: Any, which: list[bool]) -> Any:
@@ -296,13 +296,19 @@ def sampled_effects(m: Fit, rows: Rows, which: list[bool], seed: int | None, com
     rng, out = np.random.default_rng(seed), np.zeros(rows.n)
     for t, unseen in rows.unseen.items():
         if which[t]:
+            if t in rows.left:
+                raise NotAvailableError(
+                    f"predict: new_levels='sample' draws effects of {m.layout.terms[t].label!r} at fitted positions "
+                    f"only; use new_levels='population'"
+                )
             codes = _draw_codes(unseen)
             root = m.estimate.roots[t]
             b = rng.standard_normal((int(codes.max()) + 1, len(root))) @ root.T
             if t not in owners:
                 continue
             at = np.flatnonzero(codes >= 0)
-            out[at] += np.einsum("ij,ij->i", matrix(rows.terms[t].blocks, rows.n)[at], b[codes[at]])
+            part, own = part_of(rows.terms[t], component)
+            out[at] += np.einsum("ij,ij->i", matrix(part.blocks, rows.n)[at], b[codes[at]][:, own])
     return out
 
 
@@ -369,7 +375,9 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
     out = np.maximum(np.asarray(seen), 0.0)
     for t, sigma in enumerate(m.estimate.covariances):
         if on[t] and (new := np.asarray(terms[t].codes) < 0).any():
-            out = out + np.where(new, prior_variance(terms[t], sigma, rows.n), 0.0)
+            out = out + np.where(new, prior_variance(terms[t], sigma, rows.n, component), 0.0)
+        if on[t] and t in rows.left:
+            out = out + rows.left[t]
     return out
 
 
@@ -391,7 +399,7 @@ def observation_variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
     out = law(m).variance(predictors(m, rows, which), rows.data)
     for t in terms_of(m, 0):
         if not which[t]:
-            out = out + prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
+            out = out + prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n) + rows.left.get(t, 0.0)
     return out
 
 
@@ -401,22 +409,36 @@ def observation_variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
 def integrated(m: Fit, rows: Rows, of: Callable[[Array, Data], Array]) -> Array:
     """Return E[of(eta)] over b ~ N(0, Sigma), in which each predictor is normal with variance z' Sigma z."""
     eta = predictors(m, rows, [False] * len(m.layout.terms))
-    spread = np.zeros_like(eta)
-    for k in range(len(rows.components)):
-        for t in terms_of(m, k):
-            spread[:, k] += prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
-    varying = [k for k in range(eta.shape[1]) if spread[:, k].any()]
+    spread = joint_variance(m, rows)
+    varying = [k for k in range(eta.shape[1]) if k < spread.shape[1] and spread[:, k, k].any()]
     if len(varying) > MOST_VARYING:
         raise NotAvailableError(
             f"predict: re='integrate' over random effects in {len(varying)} linear predictors is not available; "
             f"average m.simulate() instead"
         )
+    # A root of the covariance of the predictors that vary, row by row; they correlate where a term has columns in two.
+    values, vectors = np.linalg.eigh(spread[:, varying][:, :, varying])
+    root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
     count = NODES if len(varying) < 2 else min(NODES // 2, int(POINTS ** (1 / len(varying))))
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     data = replace(rows.data, randomised=None)  # prevalences, as everywhere in predictions
     total: Any = 0.0
     for chosen in product(range(len(nodes)), repeat=len(varying)):
         at = eta.copy()
-        at[:, varying] += np.sqrt(spread[:, varying]) * nodes[list(chosen)]
+        at[:, varying] += root @ nodes[list(chosen)]
         total = total + float(np.prod(weights[list(chosen)])) * of(at, data)
     return total / float(weights.sum()) ** len(varying)
+
+
+def joint_variance(m: Fit, rows: Rows) -> Array:
+    """Covariance of the linear predictors of each row over b ~ N(0, Sigma), (n, K, K)."""
+    count = len(rows.components) + bool(m.task.linear)
+    out = np.zeros((rows.n, count, count))
+    for t, info in enumerate(m.layout.terms):
+        mine = [k for k, part in enumerate(m.layout.components) if part.name in info.components]
+        parts = {k: part_of(rows.terms[t], k) for k in mine}
+        z = {k: matrix(part.blocks, rows.n) for k, (part, _) in parts.items()}
+        for a, b in product(mine, mine):
+            cov = m.estimate.covariances[t][np.ix_(parts[a][1], parts[b][1])]
+            out[:, a, b] += np.einsum("ij,jk,ik->i", z[a], cov, z[b]) + rows.left.get(t, 0.0)
+    return out

@@ -16,8 +16,9 @@ from ranef.engines.linear import sources, term_sources
 from ranef.engines.pql import dispersion_predictor
 from ranef.errors import OptionError
 from ranef.families import Data, Law, law_of
-from ranef.frame.design import Component, matrix
+from ranef.frame.design import Component, matrix, part_of
 from ranef.model import design_of
+from ranef.predict.kriging import placed
 
 if TYPE_CHECKING:
     from ranef.frame.design import Block, GroupTerm, Unseen
@@ -48,6 +49,8 @@ class Rows:
         Response and trials, where they are known.
     randomised : pair of (n,) arrays or None
         c and d of randomised responses.
+    left : dict of int -> (n,) array
+        For terms at new positions, the variance that the effects at the fitted positions leave.
     """
 
     n: int
@@ -61,6 +64,7 @@ class Rows:
     y: Array | None = None
     trials: Array | None = None
     randomised: tuple[Array, Array] | None = None
+    left: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -91,15 +95,19 @@ def fitted_design(m: Fit, what: str) -> Rows:
 def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
     """Return new rows, as `Rows`; only the grouping factors in `groups` and the components in `parts` need columns."""
     d = m.spec.new(newdata, groups=groups, parts=parts)
-    terms = dict(zip(d.which, d.terms, strict=True))
+    found = {t: placed(m, t, term) for t, term in zip(d.which, d.terms, strict=True)}
+    terms = {t: term for t, (term, _) in found.items()}
+    left = {t: rest for t, (_, rest) in found.items() if rest is not None}
     unseen = {t: u for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
-    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others)
+    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others, left=left)
 
 
 def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int = 0) -> Array:
     """X beta + offset + Z b of the terms in `which`; dropped columns count 0, so do levels with code -1."""
     on = [t for t in terms_of(m, component) if which[t]]
-    terms, modes = [rows.terms[t] for t in on], [m.estimate.modes[t] for t in on]
+    parts = [part_of(rows.terms[t], component) for t in on]
+    terms = [part for part, _ in parts]
+    modes = [np.ascontiguousarray(m.estimate.modes[t][:, at]) for t, (_, at) in zip(on, parts, strict=True)]
     part = rows.components[component]
     beta = m.estimate.beta if len(m.layout.components) == 1 else m.estimate.beta[m.layout.components[component].at]
     return np.asarray(
@@ -112,7 +120,7 @@ def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int =
 def terms_of(m: Fit, component: int) -> list[int]:
     """Return the positions of the random-effects terms of a component."""
     name = m.layout.components[component].name
-    return [t for t, info in enumerate(m.layout.terms) if info.component == name]
+    return [t for t, info in enumerate(m.layout.terms) if name in info.components]
 
 
 def predictors(m: Fit, rows: Rows, which: Sequence[bool]) -> Array:
@@ -180,7 +188,8 @@ def aligned(m: Fit, values: Array, align: str) -> Array:
     return out
 
 
-def prior_variance(term: GroupTerm, covariance: Array, n: int) -> Array:
-    """Z' Sigma z of each row: the variance of the effect of a level that was not seen."""
-    z = matrix(term.blocks, n)
-    return np.einsum("ij,jk,ik->i", z, covariance, z)
+def prior_variance(term: GroupTerm, covariance: Array, n: int, component: int = 0) -> Array:
+    """Z' Sigma z of each row: the variance of the effect on one component of a level that was not seen."""
+    part, at = part_of(term, component)
+    z = matrix(part.blocks, n)
+    return np.einsum("ij,jk,ik->i", z, covariance[np.ix_(at, at)], z)

@@ -10,9 +10,11 @@ from ranef import _core
 from ranef.engines.estimate import Array
 from ranef.engines.linear import term_sources
 from ranef.errors import NotAvailableError, OptionError
+from ranef.frame.design import part_of
 from ranef.predict.rows import Rows, fitted_design, law, predictors, terms_of
 
 if TYPE_CHECKING:
+    from ranef.frame.design import GroupTerm
     from ranef.model import Fit
 
 
@@ -48,19 +50,26 @@ def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
     return out
 
 
+def _standard(term: GroupTerm, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Draw spherical effects; those of related levels correlate as the levels do."""
+    z = rng.standard_normal(shape)
+    return z if term.relation is None else term.relation.correlate(z)
+
+
 def new_effects(m: Fit, rows: Rows, rng: np.random.Generator, predictors: int) -> Array | float:
     """Z b of every predictor, (n, K), with b drawn from N(0, Sigma)."""
     if not rows.terms:
         return 0.0
     out = np.zeros((rows.n, predictors))
     drawn = [
-        rng.standard_normal(modes.shape) @ root.T
-        for modes, root in zip(m.estimate.modes, m.estimate.roots, strict=True)
+        _standard(rows.terms[t], modes.shape, rng) @ root.T
+        for t, (modes, root) in enumerate(zip(m.estimate.modes, m.estimate.roots, strict=True))
     ]
     for k in range(len(rows.components)):
         on = terms_of(m, k)
         if on:
-            terms = term_sources([rows.terms[t] for t in on])
-            b = [drawn[t] for t in on]
+            parts = [part_of(rows.terms[t], k) for t in on]
+            b = [np.ascontiguousarray(drawn[t][:, at]) for t, (_, at) in zip(on, parts, strict=True)]
+            terms = term_sources([part for part, _ in parts])
             out[:, k] = _core.linear_predictor([], np.empty(0), terms, b, None, rows.n)
     return out

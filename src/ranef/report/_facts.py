@@ -158,7 +158,7 @@ def _words(component: str) -> str:
 
 def _is_one_number(m: Fit, component: ComponentInfo) -> bool:
     """Whether a component is a lone intercept of a parameter that is best read on its own scale."""
-    random = any(t.component == component.name for t in m.layout.terms)
+    random = any(component.name in t.components for t in m.layout.terms)
     if m.distribution.categorical:
         return False
     return component.names == ("(Intercept)",) and component.name not in ("mean", ZERO, "threshold") and not random
@@ -278,7 +278,7 @@ def _inline(term: Covariance) -> bool:
 
 def _deviations(term: Covariance) -> list[tuple[str, float]]:
     """Return what stands in the rows of a term: its columns, or the standard deviations that its structure has."""
-    if not term.structured:
+    if not term.structured or term.loadings is not None:
         return list(zip(term.names, term.sd.tolist(), strict=True))
     found = [p for p in term.parameters if p.name == "sd"]
     whole = f"{term.structure}, {count(len(term.names), 'column')}"
@@ -287,16 +287,24 @@ def _deviations(term: Covariance) -> list[tuple[str, float]]:
 
 def _structures(found: Mapping[str, Covariance]) -> list[Section]:
     """Return a table of the correlations, rates and ranges that structures have, one row each."""
-    rows = [(key, t.structure, p) for key, t in found.items() for p in t.parameters if p.name != "sd"]
+    tables = [_loadings(key, t.names, t.loadings) for key, t in found.items() if t.loadings is not None]
+    rows = [(key, t.structure, p) for key, t in found.items() for p in t.parameters if p.name not in ("sd", "loading")]
     if not rows:
-        return []
+        return tables
     cells = [
         [key for key, *_ in rows],
         [kind for _, kind, _ in rows],
         [" ".join(filter(None, (p.name, p.of))) for *_, p in rows],
     ]
     table = columns(["Groups", "Structure", "", "Estimate"], [*cells, [general(p.value) for *_, p in rows]], left=3)
-    return [Section("Covariance structures", table)]
+    return [Section("Covariance structures", table), *tables]
+
+
+def _loadings(key: str, names: Sequence[str], loadings: Array) -> Section:
+    """Return the table of the loadings of a term of reduced rank; those that are zero by construction are blank."""
+    cells = [[general(v) if i >= j else "" for i, v in enumerate(column)] for j, column in enumerate(loadings.T)]
+    heads = ["", *(f"Factor {j + 1}" for j in range(loadings.shape[1]))]
+    return Section(f"Loadings of {key}, rank {loadings.shape[1]}", columns(heads, [list(names), *cells], left=1))
 
 
 def _once(label: str, k: int) -> list[str]:

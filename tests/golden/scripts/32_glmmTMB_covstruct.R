@@ -24,6 +24,10 @@ golden("tmb_cov_exp", tmb("spatial exponential", "sim_spatial", y ~ x + exp(pos 
 golden("tmb_cov_exp_poisson", tmb("spatial exponential under Poisson", "sim_spatial", count ~ x + exp(pos + 0 | area), poisson(), prep = pos))
 #@ tmb_cov_rr1
 golden("tmb_cov_rr1", tmb("reduced rank, d = 1, Poisson", "sim_multi", count ~ 0 + species + rr(species + 0 | site, d = 1), poisson()))
+#@ tmb_cov_rr2
+golden("tmb_cov_rr2", tmb("reduced rank, d = 2, Poisson", "sim_multi", count ~ 0 + species + rr(species + 0 | site, d = 2), poisson()))
+#@ tmb_cov_mat
+golden("tmb_cov_mat", tmb("Matern, smoothness estimated", "sim_spatial", y ~ x + mat(pos + 0 | area), prep = pos))
 #@ tmb_cov_propto
 golden("tmb_cov_propto", { A <- local({ a <- load_data("sim_phylo_A"); m <- as.matrix(a[-1]); dimnames(m) <- list(a$species, a$species); (m + t(m)) / 2 }); assign("phyloA", A, globalenv())
   tmb("covariance proportional to a known matrix (phylogenetic)", "sim_phylo", y ~ x + propto(0 + species | one, phyloA), extra = list(matrix_data = "sim_phylo_A")) })

@@ -6,7 +6,7 @@ use super::leaves::{dot, Batch};
 use super::numeric::{group_tasks, relative_scalars, Front, Numeric, Shared, LEAVES};
 use super::symbolic::{Edge, Super, Symbolic, NONE};
 use crate::dense::{self, Precision};
-use crate::design::Moments;
+use crate::design::{Moments, Pair};
 
 impl Numeric {
     /// Diagonal blocks of (L L')^-1.
@@ -14,16 +14,18 @@ impl Numeric {
         self.invert(sym, SelectedInverse::zero(m), m, precision)
     }
 
-    /// The same, and its blocks for every observed pair of levels, laid out as `Pair::value`.
+    /// The same, and its blocks for every observed pair of levels, laid out as `Pair::value`; then full blocks for
+    /// every pair of related levels.
     pub fn selected_inverse_pairs(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
-        let pairs = m.pairs.iter().map(|p| vec![0.0; p.value.len()]).collect();
+        let size = |p: &Pair| p.level.len() * m.factors[p.lead].cols * m.factors[p.other].cols;
+        let pairs = m.links().map(|p| vec![0.0; size(p)]).collect();
         self.invert(sym, SelectedInverse { pairs, ..SelectedInverse::zero(m) }, m, Precision::Double)
     }
 
     fn invert(&self, sym: &Symbolic, mut out: SelectedInverse, m: &Moments, precision: Precision) -> SelectedInverse {
         let diag: Vec<Shared> = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
         let pairs: Vec<Shared> = out.pairs.iter_mut().map(|d| Shared::new(d)).collect();
-        let leads: Vec<usize> = m.pairs.iter().map(|p| p.lead).collect();
+        let leads: Vec<usize> = m.links().map(|p| p.lead).collect();
         let ctx = Inverter { num: self, sym, diag: &diag, pairs: &pairs, leads: &leads, precision };
         ctx.orphans(&self.leaves);
         let mut fronts: Vec<(usize, Front)> = vec![];

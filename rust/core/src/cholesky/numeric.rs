@@ -17,7 +17,7 @@ const NARROW: usize = 8;
 /// Ratio of the pivots up to which a block is inverted in single precision.
 const MILD: f64 = 30.0;
 
-/// The matrix Lambda' Z'WZ Lambda + I, block by block.
+/// The matrix Lambda' Z'WZ Lambda + Q, block by block; Q is the identity but where levels are related.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     pub moments: &'a Moments,
@@ -26,25 +26,34 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Lambda' G Lambda + I of one level, written with leading dimension `ld`.
+    /// Lambda' G Lambda + Q of one level, written with leading dimension `ld`.
     fn diagonal(&self, f: usize, level: usize, out: &mut [f64], ld: usize) {
         let factor = &self.moments.factors[f];
         let k = factor.cols;
         let gram = &factor.gram[level * k * k..(level + 1) * k * k];
+        let prior = self.moments.couplings.iter().find(|c| c.factor == f).map_or(1.0, |c| c.diag[level]);
         if k == 1 {
-            out[0] = 1.0 + self.lambda[f][0] * self.lambda[f][0] * gram[0];
+            out[0] = prior + self.lambda[f][0] * self.lambda[f][0] * gram[0];
             return;
         }
         sandwich(&self.lambda[f], gram, &self.lambda[f], k, k, out, ld);
         for a in 0..k {
-            out[a + a * ld] += 1.0;
+            out[a + a * ld] += prior;
         }
     }
 
     /// Block (row node, column node) of an edge, rows x cols with leading dimension `ld`.
     #[inline]
     fn edge(&self, e: &Edge, column_factor: usize, out: &mut [f64], ld: usize) {
-        let pair = &self.moments.pairs[e.pair as usize];
+        let Some(pair) = self.moments.pairs.get(e.pair as usize) else {
+            let c = &self.moments.couplings[e.pair as usize - self.moments.pairs.len()];
+            let k = self.moments.factors[c.factor].cols;
+            for j in 0..k {
+                out[j * ld..j * ld + k].fill(0.0);
+                out[j + j * ld] = c.pair.value[e.entry as usize];
+            }
+            return;
+        };
         let (ll, lo) = (&self.lambda[pair.lead], &self.lambda[pair.other]);
         if ll.len() == 1 && lo.len() == 1 {
             out[0] = ll[0] * lo[0] * pair.value[e.entry as usize];

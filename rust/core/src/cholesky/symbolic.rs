@@ -162,9 +162,10 @@ impl<'a> Graph<'a> {
         Graph { m, base, nodes }
     }
 
-    /// The factor whose levels are eliminated first: the one with most levels.
-    fn lead(&self) -> usize {
-        (0..self.m.factors.len()).max_by_key(|&f| (self.m.factors[f].levels, usize::MAX - f)).unwrap_or(0)
+    /// The factor whose levels are eliminated first: the one with most levels, of those whose levels are independent.
+    fn lead(&self) -> Option<usize> {
+        let free = (0..self.m.factors.len()).filter(|&f| !self.m.coupled(f));
+        free.max_by_key(|&f| (self.m.factors[f].levels, usize::MAX - f))
     }
 
     /// Levels of the leading factor, then all others as they come.
@@ -175,7 +176,15 @@ impl<'a> Graph<'a> {
     }
 
     fn symbolic(&self) -> Result<Symbolic, CoreError> {
-        let lead = self.lead();
+        let Some(lead) = self.lead() else {
+            if self.nodes == 0 {
+                return Ok(Builder::new(self, vec![]).leading(0));
+            }
+            let (start, row) = self.graph();
+            let ordered = Builder::new(self, minimum_degree(&start, &row)?);
+            let plan = ordered.plan();
+            return Ok(ordered.planned(plan));
+        };
         let natural = |tail: usize| Builder::new(self, self.natural(lead)).leading(tail);
         if self.m.factors.len() <= 1 {
             return Ok(natural(0));
@@ -235,7 +244,7 @@ impl<'a> Graph<'a> {
             }
         }
         let mut direct: Vec<Vec<u32>> = vec![vec![]; rest];
-        for p in self.m.pairs.iter().filter(|p| p.lead != lead && p.other != lead) {
+        for p in self.m.links().filter(|p| p.lead != lead && p.other != lead) {
             for l in 0..self.m.factors[p.lead].levels {
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
                     let (a, b) = (rank(self.base[p.lead] + l as u32), rank(self.base[p.other] + p.level[e]));
@@ -339,7 +348,7 @@ impl<'a> Graph<'a> {
     fn graph(&self) -> (Vec<u32>, Vec<u32>) {
         let n = self.nodes;
         let mut start = vec![0u32; n + 1];
-        for p in &self.m.pairs {
+        for p in self.m.links() {
             for (l, w) in p.start.windows(2).enumerate() {
                 start[self.base[p.lead] as usize + l + 1] += w[1] - w[0];
             }
@@ -349,7 +358,7 @@ impl<'a> Graph<'a> {
         }
         let mut next: Vec<u32> = start[..n].to_vec();
         let mut row = vec![0u32; start[n] as usize];
-        for p in &self.m.pairs {
+        for p in self.m.links() {
             for l in 0..self.m.factors[p.lead].levels {
                 let at = &mut next[self.base[p.lead] as usize + l];
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
@@ -439,7 +448,7 @@ impl<'a> Builder<'a> {
             self.position[v as usize] = p as u32;
         }
         let m = self.g.m;
-        let total: usize = m.pairs.iter().map(|p| p.level.len()).sum();
+        let total: usize = m.links().map(|p| p.level.len()).sum();
         let ends = |p: &crate::design::Pair, l: usize, e: usize| {
             let a = self.position[self.g.base[p.lead] as usize + l];
             let b = self.position[(self.g.base[p.other] + p.level[e]) as usize];
@@ -447,7 +456,7 @@ impl<'a> Builder<'a> {
         };
         let mut by_later = vec![0u32; n + 1];
         let mut by_earlier = vec![0u32; n + 1];
-        for p in &m.pairs {
+        for p in m.links() {
             for l in 0..m.factors[p.lead].levels {
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
                     let (a, b) = ends(p, l, e);
@@ -463,7 +472,7 @@ impl<'a> Builder<'a> {
         let blank = Edge { row: 0, pair: 0, entry: 0 };
         let mut first = vec![(0u32, blank); total];
         let mut next = by_later;
-        for (k, p) in m.pairs.iter().enumerate() {
+        for (k, p) in m.links().enumerate() {
             for l in 0..m.factors[p.lead].levels {
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
                     let (a, b) = ends(p, l, e);

@@ -45,6 +45,8 @@ impl Case {
                 codes: Codes::I32(codes),
                 levels: *levels,
                 structure: Structure::Unstructured,
+                joint: false,
+                relation: None,
                 blocks: (0..*cols).map(|c| Block { x: (c > 0).then(|| Column::F64(&columns[c])), ..blank }).collect(),
             })
             .collect();

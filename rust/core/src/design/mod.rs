@@ -3,7 +3,7 @@
 mod moments;
 mod rows;
 
-pub use moments::{Factor, Moments, Pair, TermSlot};
-pub use rows::{Block, Codes, Numeric, Rows, Structure, Term};
+pub use moments::{Coupling, Factor, Moments, Pair, TermSlot};
+pub use rows::{Block, Codes, Numeric, Relation, Rows, Structure, Term};
 
 pub use rows::{linear_predictor, NewTerm};

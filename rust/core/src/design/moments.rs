@@ -53,6 +53,15 @@ pub struct Pair {
     pub value: Vec<f64>,
 }
 
+/// Precision of the levels of a factor that are related: scalars, the same for every column.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Coupling {
+    pub factor: usize,
+    pub diag: Vec<f64>,
+    /// Entries off the diagonal, each once; `lead` and `other` are both the factor.
+    pub pair: Pair,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
     pub n: usize,
@@ -62,6 +71,7 @@ pub struct Moments {
     pub p_total: usize,
     pub factors: Vec<Factor>,
     pub pairs: Vec<Pair>,
+    pub couplings: Vec<Coupling>,
     /// (p + 1) x (p + 1) cross-products of the kept columns and the response.
     pub xx: Vec<f64>,
     pub x_shift: Vec<f64>,
@@ -73,6 +83,16 @@ pub struct Moments {
 }
 
 impl Moments {
+    /// The pairs of different factors, then those of related levels: what edges of the graph point into.
+    pub fn links(&self) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().chain(self.couplings.iter().map(|c| &c.pair))
+    }
+
+    /// Whether the levels of a factor are related.
+    pub fn coupled(&self, factor: usize) -> bool {
+        self.couplings.iter().any(|c| c.factor == factor)
+    }
+
     pub fn p(&self) -> usize {
         self.kept.len()
     }
@@ -109,6 +129,7 @@ impl Moments {
             kept,
             dropped,
             p_total: p,
+            couplings: couplings(rows, &factors),
             factors,
             pairs,
             xx,
@@ -412,6 +433,21 @@ fn merge_terms(rows: &Rows<'_>) -> Vec<Factor> {
     factors
 }
 
+fn couplings(rows: &Rows<'_>, factors: &[Factor]) -> Vec<Coupling> {
+    let of = |(factor, f): (usize, &Factor)| {
+        let r = rows.terms[f.slots[0].term].relation?;
+        let pair = Pair {
+            lead: factor,
+            other: factor,
+            start: r.start.to_vec(),
+            level: r.level.to_vec(),
+            value: r.value.to_vec(),
+        };
+        Some(Coupling { factor, diag: r.diag.to_vec(), pair })
+    };
+    factors.iter().enumerate().filter_map(of).collect()
+}
+
 fn term_shift(n: usize, t: usize, rows: &Rows<'_>) -> (Vec<f64>, Option<usize>) {
     let term = &rows.terms[t];
     let mut shift = vec![0.0; term.cols()];
@@ -422,7 +458,7 @@ fn term_shift(n: usize, t: usize, rows: &Rows<'_>) -> (Vec<f64>, Option<usize>) 
         }
         col += block.cols;
     }
-    if term.structure != Structure::Unstructured || carrier.is_none() {
+    if term.structure != Structure::Unstructured || carrier.is_none() || term.joint {
         return (shift, None);
     }
     col = 0;

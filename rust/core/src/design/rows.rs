@@ -241,6 +241,42 @@ pub struct Term<'a> {
     pub levels: usize,
     pub structure: Structure,
     pub blocks: Vec<Block<'a>>,
+    /// Its columns belong to several linear predictors, so that no column can carry the shift of another.
+    pub joint: bool,
+    /// Known relationship between its levels; without one they are independent.
+    pub relation: Option<Relation<'a>>,
+}
+
+/// The precision matrix of the levels of a term (the inverse of a relationship matrix), its upper triangle by rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Relation<'a> {
+    pub diag: &'a [f64],
+    pub start: &'a [u32],
+    /// Levels after that of the row.
+    pub level: &'a [u32],
+    pub value: &'a [f64],
+}
+
+impl Relation<'_> {
+    fn check(&self, levels: usize) -> Result<(), CoreError> {
+        let ordered = self.start.len() == levels + 1
+            && self.start.first() == Some(&0)
+            && self.start.windows(2).all(|w| w[0] <= w[1])
+            && self.start.last().is_some_and(|&e| e as usize == self.level.len());
+        if self.diag.len() != levels || !ordered || self.value.len() != self.level.len() {
+            return shape("a relationship has other levels than its term");
+        }
+        for (l, w) in self.start.windows(2).enumerate() {
+            let row = &self.level[w[0] as usize..w[1] as usize];
+            if row.iter().any(|&o| o as usize <= l || o as usize >= levels) || row.windows(2).any(|o| o[0] >= o[1]) {
+                return shape("a relationship is not the upper triangle of a matrix, by rows");
+            }
+        }
+        if self.diag.iter().chain(self.value).any(|v| !v.is_finite()) || self.diag.iter().any(|v| *v <= 0.0) {
+            return Err(CoreError::NotPositiveDefinite("the precision of a relationship has a diagonal <= 0".into()));
+        }
+        Ok(())
+    }
 }
 
 impl Term<'_> {
@@ -249,7 +285,8 @@ impl Term<'_> {
     }
 
     pub fn same_grouping(&self, other: &Term<'_>) -> bool {
-        self.levels == other.levels && self.codes.same(&other.codes)
+        let related = self.relation.is_some() || other.relation.is_some();
+        !related && self.levels == other.levels && self.codes.same(&other.codes)
     }
 }
 
@@ -301,6 +338,9 @@ impl Rows<'_> {
             }
             for block in &term.blocks {
                 block.check(self.n, &what)?;
+            }
+            if let Some(relation) = &term.relation {
+                relation.check(term.levels)?;
             }
         }
         for (name, v) in [("weights", self.weights), ("offset", self.offset)] {

@@ -174,7 +174,7 @@ impl Glmm {
             Some(t) => e.covariance_at(t)?,
             None => {
                 let lambda = start::variances(e.moments(), &scores);
-                let shape = patterns::start(e.moments(), &e.patterns, &lambda);
+                let shape = patterns::start(e.moments(), &e.patterns, &lambda, &scores);
                 (lambda, shape)
             }
         };
@@ -321,7 +321,7 @@ impl Glmm {
         let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried(at, &lambda));
         let at = e.evaluate(rows, beta, &lambda, shape, &u)?;
         let slope = e.slope(rows, &at);
-        let sigma = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
+        let sigma = e.sigma_gradient(&lambda, &slope.n);
         let theta = e.model.internal_theta_gradient(exact, &sigma);
         let shape = slope.gradient[..shape.len()].to_vec();
         let gradient = Gradient {
@@ -361,7 +361,7 @@ impl Glmm {
         // covariance they have at the limit.
         let lost: Vec<usize> = (0..p).filter(|&j| error[j] > BOUNDLESS * reach[j]).collect();
         let mut scale = self.engine.model.theta_scale();
-        scale.resize(theta.len(), 1.0);
+        scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();

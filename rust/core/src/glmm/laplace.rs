@@ -6,6 +6,8 @@
 //! t = D1 + s - D2 B v (Kristensen et al. 2016, worked out for spherical effects):
 //!     d/d beta = X't,      d/d M = sum_l [ (B't)_l u_l' + u_l v_l' + (I - H^-1)_ll ].
 
+use std::borrow::Cow;
+
 use crate::cholesky::{SelectedInverse, Source};
 use crate::dense;
 use crate::design::Moments;
@@ -18,6 +20,7 @@ use crate::CoreError;
 
 use super::constraint::Constraint;
 use super::fit::Method;
+use super::loadings;
 use super::patterns::{self, Patterned};
 use super::penalty::{Item, Penalty};
 use super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
@@ -50,6 +53,11 @@ pub struct Engine {
     penalty_curvature: Vec<f64>,
     fixed: Vec<f64>,
     d3: Vec<f64>,
+    /// log|Q| of the prior precision, and the smallest pivot that is accepted: 0 and `SINGULAR` for independent levels.
+    prior: f64,
+    least: f64,
+    /// Z'D1 by factor at the mode of the last evaluation, where loadings need it.
+    zg: Vec<Vec<f64>>,
     /// Quadrature nodes, if more than one or where levels have weights.
     pub quadrature: Option<Quadrature>,
     /// Weights of the levels' log integrals by factor; empty where they count once.
@@ -142,7 +150,20 @@ impl Engine {
         }
         let patterns = patterns::find(&moments, &rows.patterns)?;
         let model = Model::from_moments(moments)?;
+        let mut model = model;
+        let (mut prior, mut least) = (0.0, SINGULAR);
+        if !model.lmm.moments.couplings.is_empty() {
+            let zero: Vec<Vec<f64>> = model.lmm.moments.factors.iter().map(|f| vec![0.0; f.cols * f.cols]).collect();
+            let lmm = &mut model.lmm;
+            lmm.numeric.factorise(&lmm.symbolic, Source { moments: &lmm.moments, lambda: &zero }).map_err(|_| {
+                CoreError::NotPositiveDefinite("the precision of a relationship is not positive definite".into())
+            })?;
+            prior = lmm.numeric.logdet;
+            least = SINGULAR * lmm.numeric.least_pivot(&lmm.symbolic).min(1.0);
+        }
         Ok(Engine {
+            prior,
+            least,
             family,
             plan,
             model,
@@ -153,6 +174,7 @@ impl Engine {
             penalty_curvature: vec![],
             fixed: vec![],
             d3: vec![],
+            zg: vec![],
             quadrature: None,
             level_weights: vec![],
             latent: vec![],
@@ -172,6 +194,67 @@ impl Engine {
         &self.model.lmm.moments
     }
 
+    /// Whether a term is given by the entries of its Lambda.
+    pub fn has_loadings(&self) -> bool {
+        patterns::any_loadings(&self.patterns)
+    }
+
+    /// d deviance / d Sigma by factor; meaningless for loadings, whose Sigma has no such derivative.
+    pub fn sigma_gradient(&self, lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        crate::optimise::sigma_gradient(self.moments(), &patterns::regular(self.moments(), &self.patterns, lambda), n)
+    }
+
+    /// Q u in elimination order: u itself where levels are independent.
+    pub fn precision(&self, u: &[f64]) -> Vec<f64> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let mut out = u.to_vec();
+        for c in &m.couplings {
+            let k = m.factors[c.factor].cols;
+            let at = |l: usize| sym.offset[sym.position[sym.base[c.factor] as usize + l] as usize] as usize;
+            for (l, d) in c.diag.iter().enumerate() {
+                (at(l)..at(l) + k).for_each(|i| out[i] = d * u[i]);
+            }
+            for (l, w) in c.pair.start.windows(2).enumerate() {
+                for e in w[0] as usize..w[1] as usize {
+                    let (a, b, v) = (at(l), at(c.pair.level[e] as usize), c.pair.value[e]);
+                    for t in 0..k {
+                        out[a + t] += v * u[b + t];
+                        out[b + t] += v * u[a + t];
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Diagonal blocks of H^-1 by level, replaced by those of (Q H^-1 + H^-1 Q) / 2 where levels are related.
+    fn whitened<'a>(&self, inv: &'a SelectedInverse) -> Cow<'a, [Vec<f64>]> {
+        let m = self.moments();
+        if m.couplings.is_empty() {
+            return Cow::Borrowed(&inv.diag);
+        }
+        let mut out = inv.diag.clone();
+        for (i, c) in m.couplings.iter().enumerate() {
+            let k = m.factors[c.factor].cols;
+            let blocks = &inv.pairs[m.pairs.len() + i];
+            let out = &mut out[c.factor];
+            for (z, d) in out.chunks_exact_mut(k * k).zip(&c.diag) {
+                z.iter_mut().for_each(|z| *z *= d);
+            }
+            for (l, w) in c.pair.start.windows(2).enumerate() {
+                for e in w[0] as usize..w[1] as usize {
+                    let (o, v) = (c.pair.level[e] as usize, c.pair.value[e]);
+                    for t in 0..k * k {
+                        let z = 0.5 * v * (blocks[e * k * k + t] + blocks[e * k * k + (t % k) * k + t / k]);
+                        out[l * k * k + t] += z;
+                        out[o * k * k + t] += z;
+                    }
+                }
+            }
+        }
+        Cow::Owned(out)
+    }
+
     pub fn size(&self) -> usize {
         self.model.lmm.symbolic.size
     }
@@ -180,10 +263,11 @@ impl Engine {
     /// differ by a rotation, and densities without a single mode must not be left for another mode by it.
     pub fn carried(&self, from: &Point, lambda: &[Vec<f64>]) -> Vec<f64> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let [new, old] = [lambda, &from.lambda].map(|l| patterns::regular(m, &self.patterns, l));
         let mut out = vec![0.0; from.u.len()];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
-            let turn = mul(&invert(&lambda[f], k), &from.lambda[f], k, false);
+            let turn = mul(&invert(&new[f], k), &old[f], k, false);
             for l in 0..factor.levels {
                 let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
                 for c in 0..k {
@@ -319,16 +403,19 @@ impl Engine {
         let b = self.effects(lambda, &u);
         let mut s = self.pass(rows, &b, Want::Full);
         self.load(&mut s);
+        if self.has_loadings() {
+            self.zg = std::mem::take(&mut s.zg);
+        }
         self.factorise(lambda)?;
         self.load_fixed(&s.xx);
         // Without the prior's part the mode would be a saddle; where even with it H loses rank, the approximated
         // likelihood has poles that are no optima.
-        if self.lmm().numeric.least_pivot(&self.lmm().symbolic) < SINGULAR {
+        if self.lmm().numeric.least_pivot(&self.lmm().symbolic) < self.least {
             return Err(CoreError::NotPositiveDefinite(
                 "Laplace's approximation breaks down: the mode of the random effects is nearly flat".into(),
             ));
         }
-        let mut deviance = 2.0 * s.value + dot(&u, &u) + self.lmm().numeric.logdet;
+        let mut deviance = 2.0 * s.value + dot(&u, &self.precision(&u)) + self.lmm().numeric.logdet - self.prior;
         let (mut weights, mut groups_loglik) = (vec![], vec![]);
         if let Some(q) = &self.quadrature {
             let groups = self.groups(q, lambda, &u)?;
@@ -441,6 +528,17 @@ impl Engine {
 
     /// The nested integrals of the model, `points` nodes a dimension.
     pub fn nested(&self, points: usize) -> Result<Quadrature, CoreError> {
+        if self.has_loadings() {
+            return crate::error::shape(
+                "sums over independent groups (quadrature, weights, scores) do not go with reduced rank (rr)",
+            );
+        }
+        if !self.moments().couplings.is_empty() {
+            return crate::error::shape(
+                "sums over independent groups (quadrature, weights, scores) need independent levels; with a relationship \
+                 between them use quadrature=1 (Laplace)",
+            );
+        }
         Quadrature::new(self.moments(), points, &self.level_weights, self.moments().n)
     }
 
@@ -487,7 +585,7 @@ impl Engine {
         }
         let b = self.effects(lambda, &u);
         let mut s = self.pass(rows, &b, Want::Newton);
-        let mut h = s.value + 0.5 * dot(&u, &u);
+        let mut h = s.value + 0.5 * dot(&u, &self.precision(&u));
         if !h.is_finite() {
             u.fill(0.0);
             let b = self.effects(lambda, &u);
@@ -501,7 +599,7 @@ impl Engine {
             self.stop.check()?;
             self.inner += 1;
             let mut step: Vec<f64> = self.project(lambda, &s.zg);
-            step.iter_mut().zip(&u).for_each(|(g, u)| *g = -(*g + u));
+            step.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
             let gradient = step.clone();
             self.load(&mut s);
             if self.factorise(lambda).is_err() {
@@ -524,7 +622,7 @@ impl Engine {
                 let trial: Vec<f64> = u.iter().zip(&step).map(|(u, s)| u + t * s).collect();
                 let b = self.effects(lambda, &trial);
                 s = self.pass(rows, &b, Want::Newton);
-                let value = s.value + 0.5 * dot(&trial, &trial);
+                let value = s.value + 0.5 * dot(&trial, &self.precision(&trial));
                 if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
                     u = trial;
                     h = value;
@@ -583,7 +681,7 @@ impl Engine {
         let lost = |what: &str| CoreError::NotFinite(format!("the mode of random and fixed effects {what}"));
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
         let mut s = self.pass(rows, &self.effects(lambda, &u), Want::Joint);
-        let mut h = s.value + 0.5 * dot(&u, &u);
+        let mut h = s.value + 0.5 * dot(&u, &self.precision(&u));
         for _ in 0..MAX_INNER {
             self.stop.check()?;
             if !h.is_finite() {
@@ -591,7 +689,7 @@ impl Engine {
             }
             self.inner += 1;
             let mut du = self.project(lambda, &s.zg);
-            du.iter_mut().zip(&u).for_each(|(g, u)| *g = -(*g + u));
+            du.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
             let mut db: Vec<f64> = self.latent.iter().map(|&j| -s.xg[j]).collect();
             let (gu, gb) = (du.clone(), db.clone());
             self.load(&mut s);
@@ -610,7 +708,7 @@ impl Engine {
                     return Ok((moved, trial));
                 }
                 s = self.pass(rows, &self.effects(lambda, &trial), Want::Joint);
-                let value = s.value + 0.5 * dot(&trial, &trial);
+                let value = s.value + 0.5 * dot(&trial, &self.precision(&trial));
                 if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
                     (u, beta, h) = (trial, moved, value);
                     break;
@@ -638,15 +736,17 @@ impl Engine {
         rows: &GlmmRows<'_>,
         at: &Point,
         inv: &mut SelectedInverse,
-    ) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
+    ) -> Option<(Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>)> {
         let (f, lx) = self.joint_factor(&at.lambda).ok()?;
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
         let (p, r) = (self.plan.p(), self.latent.len());
         let mut cov = self.covariance(&at.lambda, inv);
+        let mut traces = self.loading_traces(&at.lambda, inv);
         if self.restricted {
             let mut e = f.clone();
             dense::solve_left_l(&lx, r, r, &mut e, sym.size, r);
             self.lmm().numeric.backward(sym, &mut e, r);
+            self.restricted_traces(&at.lambda, &lx, &e, &mut traces);
             let mut by_level = vec![];
             for (g, factor) in m.factors.iter().enumerate() {
                 let k = factor.cols;
@@ -668,6 +768,7 @@ impl Engine {
                 }
                 by_level.push(out);
             }
+            self.couple_fixed(&e, inv);
             let mut position = vec![None; p];
             self.latent.iter().enumerate().for_each(|(i, &j)| position[j] = Some(i));
             cov.restricted = Some(Restricted { position, lx: lx.clone(), by_level });
@@ -690,22 +791,119 @@ impl Engine {
         }
         beta.iter_mut().for_each(|b| *b *= 2.0);
         self.latent.iter().for_each(|&j| beta[j] = 0.0);
-        let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
-        Some((beta, self.gradient_matrices(at, &bt, &v, inv)))
+        let bt = self.precision(&v.iter().zip(&at.u).map(|(v, u)| v - u).collect::<Vec<f64>>());
+        let loading = self.loading_gradient(at, &s.z, (&v, &vb), traces);
+        Some((beta, self.gradient_matrices(at, &bt, &v, inv), loading))
+    }
+
+    /// Add E E' at the pairs of related levels (see `restricted_traces`).
+    fn couple_fixed(&self, e: &[f64], inv: &mut SelectedInverse) {
+        let (m, sym, r) = (self.moments(), &self.lmm().symbolic, self.latent.len());
+        for (i, c) in m.couplings.iter().enumerate() {
+            let k = m.factors[c.factor].cols;
+            let at = |l: usize| sym.offset[sym.position[sym.base[c.factor] as usize + l] as usize] as usize;
+            for (l, w) in c.pair.start.windows(2).enumerate() {
+                for t in w[0] as usize..w[1] as usize {
+                    let (one, two) = (at(l), at(c.pair.level[t] as usize));
+                    let block = &mut inv.pairs[m.pairs.len() + i][t * k * k..(t + 1) * k * k];
+                    for (s, z) in block.iter_mut().enumerate() {
+                        let (a, b) = (one + s % k, two + s / k);
+                        *z += dot(&e[a * r..(a + 1) * r], &e[b * r..(b + 1) * r]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// sum_l (Z'D2Z Lambda H^-1)_ll of the factors with loadings.
+    fn loading_traces(&self, lambda: &[Vec<f64>], inv: &SelectedInverse) -> Vec<Vec<f64>> {
+        let m = self.moments();
+        let with = |f: usize| self.patterns.iter().any(|p| p.factor == f && p.pattern.is_loadings());
+        (0..m.factors.len()).map(|f| if with(f) { loadings::traces(m, lambda, inv, f) } else { vec![] }).collect()
+    }
+
+    /// Integrated coefficients add E E' to H^-1 and -L_X^-T E' between coefficients and effects, E = H^-1 B'D2X L_X^-T.
+    fn restricted_traces(&self, lambda: &[Vec<f64>], lx: &[f64], e: &[f64], traces: &mut [Vec<f64>]) {
+        if !self.has_loadings() {
+            return;
+        }
+        let (m, r, p1) = (self.moments(), self.latent.len(), self.plan.p() + 1);
+        // Rows of Z'D2X L_X^-T.
+        let fixed: Vec<Vec<f64>> = m
+            .factors
+            .iter()
+            .map(|f| {
+                let mut w: Vec<f64> =
+                    f.zx.chunks_exact(p1).flat_map(|row| self.latent.iter().map(|&j| row[j])).collect();
+                dense::solve_left_l(lx, r, r, &mut w, f.levels * f.cols, r);
+                w
+            })
+            .collect();
+        for j in 0..r {
+            let column: Vec<f64> = e.iter().skip(j).step_by(r).copied().collect();
+            let image = loadings::multiply(m, &self.effects(lambda, &column));
+            let by_level = self.by_factor(&column);
+            for (f, t) in traces.iter_mut().enumerate().filter(|(_, t)| !t.is_empty()) {
+                let a: Vec<f64> = image[f].iter().zip(fixed[f].iter().skip(j).step_by(r)).map(|(y, x)| y - x).collect();
+                loadings::outer(&a, &by_level[f], m.factors[f].cols, 1.0, t);
+            }
+        }
+    }
+
+    /// Numbers in elimination order by factor (levels x cols).
+    fn by_factor(&self, u: &[f64]) -> Vec<Vec<f64>> {
+        let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let at = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        let one = |(f, x): (usize, &crate::design::Factor)| {
+            (0..x.levels).flat_map(|l| u[at(f, l)..at(f, l) + x.cols].to_vec()).collect()
+        };
+        m.factors.iter().enumerate().map(one).collect()
+    }
+
+    /// d (deviance / 2) / d Lambda of the factors with loadings (see the head of `loadings`); `sz` = Z's, `vb` the part
+    /// of latent coefficients in v.
+    fn loading_gradient(
+        &self,
+        at: &Point,
+        sz: &[Vec<f64>],
+        (v, vb): (&[f64], &[f64]),
+        mut traces: Vec<Vec<f64>>,
+    ) -> Vec<Vec<f64>> {
+        if !self.has_loadings() {
+            return traces;
+        }
+        let (m, p1) = (self.moments(), self.plan.p() + 1);
+        let moved = loadings::multiply(m, &self.effects(&at.lambda, v));
+        let (u, v) = (self.by_factor(&at.u), self.by_factor(v));
+        for (f, out) in traces.iter_mut().enumerate().filter(|(_, t)| !t.is_empty()) {
+            let (factor, zg) = (&m.factors[f], &self.zg[f]);
+            let t: Vec<f64> = factor
+                .zx
+                .chunks_exact(p1)
+                .enumerate()
+                .map(|(i, zx)| {
+                    let fixed: f64 = self.latent.iter().zip(vb).map(|(&j, v)| zx[j] * v).sum();
+                    zg[i] + sz[f][i] - moved[f][i] - fixed
+                })
+                .collect();
+            loadings::outer(&t, &u[f], factor.cols, 1.0, out);
+            loadings::outer(zg, &v[f], factor.cols, -1.0, out);
+        }
+        traces
     }
 
     /// Exact gradient and the working curvature at a point whose factor is the current one.
     pub fn slope(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Slope {
         let mut inv = self.lmm().numeric.selected_inverse_pairs(&self.lmm().symbolic, self.moments());
         if !self.latent.is_empty() {
-            if let Some((beta, n)) = self.joint_gradient(rows, at, &mut inv) {
-                return self.curvature(at, beta, n, inv);
+            if let Some((beta, n, loading)) = self.joint_gradient(rows, at, &mut inv) {
+                return self.curvature(at, beta, n, loading, inv);
             }
         }
         if let Some(q) = &self.quadrature {
             if let Ok(parts) = self.parts(rows, q, at) {
                 let (beta, n) = self.quadrature_gradient(rows, at, &parts);
-                return self.curvature(at, beta, n, inv);
+                return self.curvature(at, beta, n, vec![], inv);
             }
         }
         let cov = self.covariance(&at.lambda, &inv);
@@ -724,10 +922,11 @@ impl Engine {
         for j in 0..p {
             beta[j] = 2.0 * (beta[j] + at.xg[j] + s.x[j]);
         }
-        // B't = B'D1 + B's - B'D2Bv = -u + B's - (H - I) v, and H v = B's.
-        let bt: Vec<f64> = v.iter().zip(&at.u).map(|(v, u)| v - u).collect();
+        // B't = B'D1 + B's - B'D2Bv = -Q u + B's - (H - Q) v, and H v = B's.
+        let bt = self.precision(&v.iter().zip(&at.u).map(|(v, u)| v - u).collect::<Vec<f64>>());
         let n = self.gradient_matrices(at, &bt, &v, &inv);
-        self.curvature(at, beta, n, inv)
+        let loading = self.loading_gradient(at, &s.z, (&v, &[]), self.loading_traces(&at.lambda, &inv));
+        self.curvature(at, beta, n, loading, inv)
     }
 
     /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`), in the pieces
@@ -836,17 +1035,18 @@ impl Engine {
 
     fn gradient_matrices(&self, at: &Point, bt: &[f64], v: &[f64], inv: &SelectedInverse) -> Vec<Vec<f64>> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
+        let (qu, whitened) = (self.precision(&at.u), self.whitened(inv));
         let mut out = vec![];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             let mut n = vec![0.0; k * k];
             for l in 0..factor.levels {
                 let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
-                let z = &inv.diag[f][l * k * k..(l + 1) * k * k];
+                let z = &whitened[f][l * k * k..(l + 1) * k * k];
                 for b in 0..k {
                     for a in 0..k {
                         let id = if a == b { 1.0 } else { 0.0 };
-                        n[a + b * k] += bt[o + a] * at.u[o + b] + at.u[o + a] * v[o + b] + id - z[a + b * k];
+                        n[a + b * k] += bt[o + a] * at.u[o + b] + qu[o + a] * v[o + b] + id - z[a + b * k];
                     }
                 }
             }
@@ -876,27 +1076,43 @@ impl Engine {
         Covariance { diag, pairs, restricted: None }
     }
 
-    fn curvature(&mut self, at: &Point, mut beta: Vec<f64>, n: Vec<Vec<f64>>, inv: SelectedInverse) -> Slope {
+    fn curvature(
+        &mut self,
+        at: &Point,
+        mut beta: Vec<f64>,
+        n: Vec<Vec<f64>>,
+        loading: Vec<Vec<f64>>,
+        mut inv: SelectedInverse,
+    ) -> Slope {
+        let related = !self.moments().couplings.is_empty();
+        if related {
+            inv.diag = self.whitened(&inv).into_owned();
+        }
         let lmm = &self.model.lmm;
         beta.iter_mut().zip(&at.penalty.beta).for_each(|(b, v)| *b += v);
         let (solution, curve) = self.working_solution(&at.lambda);
         let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
-        let (mut q, cross, mut info) = if directions.is_empty() && lmm.components.is_empty() {
-            (vec![], vec![], vec![])
-        } else if directions.is_empty() {
+        let (mut q, cross, (mut info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
+            (vec![], vec![], (vec![], vec![]))
+        } else if directions.is_empty() && !related {
             let (q, cross) = lmm.quadratic(&solution, &at.u);
-            (q, cross, lmm.information_of(inv))
+            (q, cross, (lmm.information_of(inv), vec![]))
         } else {
             directions.extend(patterns::of_components(&lmm.moments, &lmm.components));
-            let (q, cross) = patterns::quadratic(lmm, &solution, &at.u, &directions);
-            (q, cross, patterns::information(lmm, &inv, &directions))
+            let (q, cross) = if patterns::any_loadings(&self.patterns) {
+                patterns::general_quadratic(lmm, &solution, (&at.u, &self.zg), &at.lambda, &directions)
+            } else {
+                patterns::quadratic(lmm, &solution, &at.u, &directions, &|v| self.precision(v))
+            };
+            (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
         };
         let mut gradient = if directions.is_empty() {
             lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect()
         } else {
-            patterns::gradient(&n, &directions)
+            patterns::gradient(&lmm.moments, &n, &loading, &directions)
         };
-        let mut observed: Vec<f64> = (0..q.len()).map(|t| 2.0 * q[t] - info[t]).collect();
+        let mut observed: Vec<f64> =
+            (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
         gradient.iter_mut().zip(&at.penalty.shape).for_each(|(g, v)| *g += v);
         let (m, c) = (at.penalty.shape.len(), gradient.len());
         for (t, &v) in at.penalty.shape_curvature.iter().enumerate() {
@@ -946,8 +1162,9 @@ impl Engine {
         (solution, curve)
     }
 
-    /// First-order change of the mode for a change of beta and Sigma* = I + delta (per factor).
-    pub fn predict_mode(&self, at: &Point, dbeta: &[f64], delta: &[Vec<f64>]) -> Vec<f64> {
+    /// First-order change of the mode for a change of beta, Sigma* = I + delta and Lambda (`dlambda`, of loadings; per
+    /// factor).
+    pub fn predict_mode(&self, at: &Point, dbeta: &[f64], delta: &[Vec<f64>], dlambda: &[Vec<f64>]) -> Vec<f64> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
         let p = self.plan.p();
         let mut g: Vec<Vec<f64>> = vec![];
@@ -955,6 +1172,12 @@ impl Engine {
             g.push(factor.zx.chunks_exact(p + 1).map(|z| -dot(&z[..p], dbeta)).collect());
         }
         let mut r = self.project(&at.lambda, &g);
+        if self.has_loadings() {
+            let moved = loadings::multiply(m, &self.effects(dlambda, &at.u));
+            let own = self.project(dlambda, &self.zg);
+            let all = self.project(&at.lambda, &moved);
+            r.iter_mut().zip(own.iter().zip(&all)).for_each(|(r, (a, b))| *r -= a + b);
+        }
         let mut half = vec![0.0; r.len()];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
@@ -962,10 +1185,10 @@ impl Engine {
                 let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
                 for a in 0..k {
                     half[o + a] = 0.5 * (0..k).map(|b| delta[f][a + b * k] * at.u[o + b]).sum::<f64>();
-                    r[o + a] += 2.0 * half[o + a];
                 }
             }
         }
+        r.iter_mut().zip(self.precision(&half)).for_each(|(r, h)| *r += 2.0 * h);
         self.solve(&mut r);
         r.iter().zip(&half).zip(&at.u).map(|((r, h), u)| u + r - h).collect()
     }

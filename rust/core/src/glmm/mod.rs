@@ -7,6 +7,7 @@
 mod constraint;
 mod fit;
 mod laplace;
+mod loadings;
 mod many;
 mod patterns;
 mod penalty;

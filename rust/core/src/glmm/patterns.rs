@@ -2,7 +2,7 @@
 //!
 //! A parameter theta_j moves Sigma* by S_j = Lambda^-1 (dSigma / dtheta_j) Lambda^-T, a symmetric matrix of its factor; the
 //! free entries of the other covariances move it by unit matrices. Both are `directions`: gradient tr(N S), curvature
-//! from the working linear model.
+//! from the working linear model. Loadings (reduced rank) move Lambda itself, which may be singular: see `loadings`.
 
 use crate::cholesky::SelectedInverse;
 use crate::dense;
@@ -13,6 +13,7 @@ use crate::structure::Pattern;
 use crate::CoreError;
 
 use super::laplace::dot;
+use super::loadings;
 
 /// Smallest standard deviation, in units of one level's information (see `optimise`).
 const FLOOR: f64 = 1e-4;
@@ -76,14 +77,36 @@ pub fn put(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &mut [Vec
     Ok(())
 }
 
-/// Start values from the diagonal of Lambda that the moments gave.
-pub fn start(m: &Moments, patterns: &[Patterned], lambda: &[Vec<f64>]) -> Vec<f64> {
+/// Whether any term is given by loadings.
+pub fn any_loadings(patterns: &[Patterned]) -> bool {
+    patterns.iter().any(|p| p.pattern.is_loadings())
+}
+
+/// Lambda with the identity in the place of loadings, which have no inverse.
+pub fn regular(m: &Moments, patterns: &[Patterned], lambda: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let mut out = lambda.to_vec();
+    for p in patterns.iter().filter(|p| p.pattern.is_loadings()) {
+        let ld = m.factors[p.factor].cols;
+        for c in p.offset..p.offset + p.pattern.k {
+            out[p.factor][c * ld..(c + 1) * ld].fill(0.0);
+            out[p.factor][c * (ld + 1)] = 1.0;
+        }
+    }
+    out
+}
+
+/// Start values from the diagonal of Lambda that the moments gave, and from the scores Z'D1 at zero effects.
+pub fn start(m: &Moments, patterns: &[Patterned], lambda: &[Vec<f64>], scores: &[Vec<f64>]) -> Vec<f64> {
     let mut out = vec![];
     for p in patterns {
         let ld = m.factors[p.factor].cols;
         let sd: Vec<f64> =
             (p.offset..p.offset + p.pattern.k).map(|c| lambda[p.factor][c + c * ld].max(1e-150)).collect();
-        out.extend(p.pattern.start(&sd));
+        if p.pattern.is_loadings() {
+            out.extend(loadings::start(m, p, &scores[p.factor], &sd));
+        } else {
+            out.extend(p.pattern.start(&sd));
+        }
     }
     out
 }
@@ -100,7 +123,8 @@ pub fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>]) -> V
         let d = p.pattern.deviations();
         let largest = size.iter().copied().fold(0.0, f64::max);
         let low = |i: usize| (FLOOR / if d == 1 { largest } else { size[i] }).ln();
-        out.extend((0..p.pattern.parameters()).map(|i| if i < d { low(i) } else { -1e4 }));
+        let rest = if p.pattern.is_loadings() { f64::NEG_INFINITY } else { -1e4 };
+        out.extend((0..p.pattern.parameters()).map(|i| if i < d { low(i) } else { rest }));
     }
     out
 }
@@ -117,18 +141,59 @@ pub fn held(patterns: &[Patterned], shape: &[f64], floors: &[f64], gradient: &[f
     out
 }
 
-/// The parameters after a step, kept within their floors and one stride.
-pub fn step(shape: &[f64], d: &[f64], floors: &[f64]) -> Vec<f64> {
-    shape.iter().zip(d).zip(floors).map(|((s, d), f)| (s + d.clamp(-STRIDE, STRIDE)).clamp(*f, 1e4)).collect()
+/// The parameters after a step, kept within their floors and one stride: for loadings, the largest of their term.
+pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], floors: &[f64]) -> Vec<f64> {
+    let mut out = vec![];
+    for p in patterns {
+        let own = p.first..p.first + p.pattern.parameters();
+        let largest = shape[own.clone()].iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        for i in own {
+            out.push(if p.pattern.is_loadings() {
+                shape[i] + d[i].clamp(-largest, largest)
+            } else {
+                (shape[i] + d[i].clamp(-STRIDE, STRIDE)).clamp(floors[i], 1e4)
+            });
+        }
+    }
+    out
 }
 
-/// A direction of Sigma*: its factor and symmetric matrix (cols x cols).
-pub type Direction = (usize, Vec<f64>);
+/// A typical size of every parameter: 1, or the largest loading of its term.
+pub fn scale(patterns: &[Patterned], shape: &[f64]) -> Vec<f64> {
+    let mut out = vec![];
+    for p in patterns {
+        let own = p.theta(shape);
+        let largest = own.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        out.resize(out.len() + own.len(), if p.pattern.is_loadings() && largest > 0.0 { largest } else { 1.0 });
+    }
+    out
+}
+
+/// How a direction moves the covariance of its factor.
+#[derive(Clone, Debug)]
+pub enum Path {
+    /// Sigma* moves by this symmetric matrix (cols x cols).
+    Star(Vec<f64>),
+    /// This entry (row, column) of Lambda moves.
+    Loading(usize, usize),
+}
+
+#[derive(Clone, Debug)]
+pub struct Direction {
+    pub factor: usize,
+    pub path: Path,
+}
 
 /// Directions of the pattern parameters.
 pub fn directions(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[Vec<f64>]) -> Vec<Direction> {
     let mut out = vec![];
     for p in patterns {
+        if p.pattern.is_loadings() {
+            let entries = p.pattern.loadings();
+            let path = |(i, j): (usize, usize)| Path::Loading(p.offset + i, p.offset + j);
+            out.extend(entries.into_iter().map(|e| Direction { factor: p.factor, path: path(e) }));
+            continue;
+        }
         let (k, ld) = (p.pattern.k, m.factors[p.factor].cols);
         let l: Vec<f64> = (0..k * k).map(|t| lambda[p.factor][p.offset + t % k + (p.offset + t / k) * ld]).collect();
         for j in 0..p.pattern.parameters() {
@@ -141,7 +206,7 @@ pub fn directions(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[
                     s[p.offset + r + (p.offset + c) * ld] = 0.5 * (d[r + c * k] + d[c + r * k]);
                 }
             }
-            out.push((p.factor, s));
+            out.push(Direction { factor: p.factor, path: Path::Star(s) });
         }
     }
     out
@@ -156,41 +221,77 @@ pub fn of_components(m: &Moments, components: &[Component]) -> Vec<Direction> {
             let mut s = vec![0.0; k * k];
             s[c.row + c.col * k] = 1.0;
             s[c.col + c.row * k] = 1.0;
-            (c.factor, s)
+            Direction { factor: c.factor, path: Path::Star(s) }
         })
         .collect()
 }
 
-/// tr(N S) of every direction.
-pub fn gradient(n: &[Vec<f64>], directions: &[Direction]) -> Vec<f64> {
-    directions.iter().map(|(f, s)| dot(&n[*f], s)).collect()
+/// d deviance of every direction: tr(N S), and twice the entry of d/d Lambda.
+pub fn gradient(m: &Moments, n: &[Vec<f64>], loading: &[Vec<f64>], directions: &[Direction]) -> Vec<f64> {
+    directions
+        .iter()
+        .map(|d| match &d.path {
+            Path::Star(s) => dot(&n[d.factor], s),
+            Path::Loading(a, b) => 2.0 * loading[d.factor][a + b * m.factors[d.factor].cols],
+        })
+        .collect()
 }
 
-/// v_i'(I - A^-1) v_j with v_i = S_i u, A over (u, beta), and the raw part of beta (see `Lmm::quadratic`).
-pub fn quadratic(lmm: &Lmm, s: &Solution, u: &[f64], directions: &[Direction]) -> (Vec<f64>, Vec<f64>) {
+/// v_i'(Q - Q A^-1 Q) v_j with v_i = S_i u, A over (u, beta), and the raw part of beta (see `Lmm::quadratic`).
+pub fn quadratic(
+    lmm: &Lmm,
+    s: &Solution,
+    u: &[f64],
+    directions: &[Direction],
+    precision: &dyn Fn(&[f64]) -> Vec<f64>,
+) -> (Vec<f64>, Vec<f64>) {
     let (m, sym) = (&lmm.moments, &lmm.symbolic);
     let (c, p) = (directions.len(), m.p());
     let mut v = vec![0.0; sym.size * c];
     for pos in 0..sym.nodes {
         let f = sym.factor_at[pos] as usize;
         let (k, at) = (m.factors[f].cols, sym.offset[pos] as usize);
-        for (i, (_, s)) in directions.iter().enumerate().filter(|(_, (g, _))| *g == f) {
-            for r in 0..k {
-                v[(at + r) * c + i] = (0..k).map(|t| s[r + t * k] * u[at + t]).sum();
+        for (i, d) in directions.iter().enumerate().filter(|(_, d)| d.factor == f) {
+            if let Path::Star(s) = &d.path {
+                for r in 0..k {
+                    v[(at + r) * c + i] = (0..k).map(|t| s[r + t * k] * u[at + t]).sum();
+                }
             }
         }
     }
     let mut q = vec![0.0; c * c];
-    dense::syrk_rows(&mut q, c, &v, c, sym.size, 1.0);
+    if m.couplings.is_empty() {
+        dense::syrk_rows(&mut q, c, &v, c, sym.size, 1.0);
+    } else {
+        let column = |x: &[f64], i: usize| x.iter().skip(i).step_by(c).copied().collect::<Vec<f64>>();
+        let before = v.clone();
+        for j in 0..c {
+            let image = precision(&column(&before, j));
+            (j..c).for_each(|i| q[i + j * c] = dot(&column(&before, i), &image));
+            image.iter().enumerate().for_each(|(t, x)| v[t * c + j] = *x);
+        }
+    }
     lmm.numeric.forward(sym, &mut v, c);
     dense::syrk_rows(&mut q, c, &v, c, sym.size, -1.0);
+    let cross = by_coefficient(s, &v, p, c);
+    profile(s, &mut q, &cross, p, c);
+    (q, cross)
+}
+
+/// F_X' x of every direction (p x c).
+fn by_coefficient(s: &Solution, x: &[f64], p: usize, c: usize) -> Vec<f64> {
     let mut cross = vec![0.0; p * c];
-    for (x, f) in v.chunks_exact(c.max(1)).zip(s.f.chunks_exact(p + 1)) {
+    for (x, f) in x.chunks_exact(c.max(1)).zip(s.f.chunks_exact(p + 1)) {
         for (i, &xi) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
             cross[i * p..(i + 1) * p].iter_mut().zip(f).for_each(|(o, f)| *o += xi * f);
         }
     }
-    let mut w = cross.clone();
+    cross
+}
+
+/// Profile beta out of `q` and mirror it.
+fn profile(s: &Solution, q: &mut [f64], cross: &[f64], p: usize, c: usize) {
+    let mut w = cross.to_vec();
     dense::solve_left_l(&s.lx, p, p, &mut w, c, p);
     for j in 0..c {
         for i in j..c {
@@ -198,34 +299,150 @@ pub fn quadratic(lmm: &Lmm, s: &Solution, u: &[f64], directions: &[Direction]) -
             q[j + i * c] = q[i + j * c];
         }
     }
+}
+
+/// The same where some directions move Lambda itself. With g = -Z'D1 a direction moves the working response by Z r,
+/// r = dLambda u + Lambda dLambda'g, and the quadratic form is r'Z'PZ r.
+pub fn general_quadratic(
+    lmm: &Lmm,
+    s: &Solution,
+    (u, zg): (&[f64], &[Vec<f64>]),
+    lambda: &[Vec<f64>],
+    directions: &[Direction],
+) -> (Vec<f64>, Vec<f64>) {
+    let (m, sym) = (&lmm.moments, &lmm.symbolic);
+    let (c, p) = (directions.len(), m.p());
+    let place = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+    let (mut moved, mut image) = (vec![], vec![]);
+    let mut x = vec![0.0; sym.size * c];
+    let mut cross = vec![0.0; p * c];
+    for (i, d) in directions.iter().enumerate() {
+        let mut r: Vec<Vec<f64>> = m.factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
+        let (f, k) = (d.factor, m.factors[d.factor].cols);
+        for (l, r) in r[f].chunks_exact_mut(k).enumerate() {
+            let u = &u[place(f, l)..][..k];
+            match &d.path {
+                Path::Star(star) => {
+                    let t: Vec<f64> = (0..k).map(|a| (0..k).map(|b| star[a + b * k] * u[b]).sum()).collect();
+                    for (column, t) in lambda[f].chunks_exact(k).zip(&t) {
+                        r.iter_mut().zip(column).for_each(|(r, l)| *r += l * t);
+                    }
+                }
+                Path::Loading(a, b) => {
+                    r[*a] += u[*b];
+                    let g = -zg[f][l * k + a];
+                    r.iter_mut().zip(&lambda[f][b * k..(b + 1) * k]).for_each(|(r, l)| *r += l * g);
+                }
+            }
+        }
+        let y = loadings::multiply(m, &r);
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            for (l, y) in y[f].chunks_exact(k).enumerate() {
+                for (b, column) in lambda[f].chunks_exact(k).enumerate() {
+                    x[(place(f, l) + b) * c + i] = dot(column, y);
+                }
+            }
+            for (zx, r) in factor.zx.chunks_exact(p + 1).zip(&r[f]) {
+                cross[i * p..(i + 1) * p].iter_mut().zip(zx).for_each(|(o, z)| *o += z * r);
+            }
+        }
+        moved.push(r.concat());
+        image.push(y.concat());
+    }
+    lmm.numeric.forward(sym, &mut x, c);
+    let mut q = vec![0.0; c * c];
+    dense::syrk_rows(&mut q, c, &x, c, sym.size, -1.0);
+    for j in 0..c {
+        (j..c).for_each(|i| q[i + j * c] += dot(&moved[i], &image[j]));
+    }
+    cross.iter_mut().zip(by_coefficient(s, &x, p, c)).for_each(|(o, f)| *o -= f);
+    profile(s, &mut q, &cross, p, c);
     (q, cross)
 }
 
 /// tr(V^-1 V_i V^-1 V_j) from the diagonal blocks of the inverse; the others are left out, as it only steers the search.
-pub fn information(lmm: &Lmm, inv: &SelectedInverse, directions: &[Direction]) -> Vec<f64> {
-    let m = &lmm.moments;
+///
+/// Also what the curvature of Sigma = Lambda Lambda' in loadings adds to the second derivative of the deviance.
+pub fn information(
+    lmm: &Lmm,
+    inv: &SelectedInverse,
+    zg: &[Vec<f64>],
+    lambda: &[Vec<f64>],
+    directions: &[Direction],
+) -> (Vec<f64>, Vec<f64>) {
     let c = directions.len();
-    let mut out = vec![0.0; c * c];
-    for (f, factor) in m.factors.iter().enumerate() {
-        let mine: Vec<usize> = (0..c).filter(|&i| directions[i].0 == f).collect();
-        let k = factor.cols;
-        let mut products = vec![vec![0.0; k * k]; mine.len()];
-        for z in inv.diag[f].chunks_exact(k * k) {
-            let rest: Vec<f64> = (0..k * k).map(|t| if t % k == t / k { 1.0 } else { 0.0 } - z[t]).collect();
-            for (w, &i) in products.iter_mut().zip(&mine) {
-                w.fill(0.0);
-                dense::gemm(w, k, &rest, k, &directions[i].1, k, k, k, k, 1.0);
+    let (mut out, mut bend) = (vec![0.0; c * c], vec![0.0; c * c]);
+    for f in 0..lmm.moments.factors.len() {
+        let (mut stars, mut entries) = (vec![], vec![]);
+        for (i, d) in directions.iter().enumerate().filter(|(_, d)| d.factor == f) {
+            match &d.path {
+                Path::Star(s) => stars.push((i, s)),
+                Path::Loading(a, b) => entries.push((i, *a, *b)),
             }
-            for (a, &i) in mine.iter().enumerate() {
-                for (b, &j) in mine.iter().enumerate().skip(a) {
-                    let t: f64 = (0..k * k).map(|t| products[a][t] * products[b][(t % k) * k + t / k]).sum();
-                    out[i + j * c] += t;
-                    if i != j {
-                        out[j + i * c] += t;
-                    }
+        }
+        star_information(&inv.diag[f], lmm.moments.factors[f].cols, &stars, c, &mut out);
+        if !entries.is_empty() {
+            loading_information(lmm, inv, &zg[f], lambda, f, &entries, c, (&mut out, &mut bend));
+        }
+    }
+    (out, bend)
+}
+
+fn star_information(diag: &[f64], k: usize, mine: &[(usize, &Vec<f64>)], c: usize, out: &mut [f64]) {
+    let mut products = vec![vec![0.0; k * k]; mine.len()];
+    for z in diag.chunks_exact(k * k).filter(|_| !mine.is_empty()) {
+        let rest: Vec<f64> = (0..k * k).map(|t| if t % k == t / k { 1.0 } else { 0.0 } - z[t]).collect();
+        for (w, (_, s)) in products.iter_mut().zip(mine) {
+            w.fill(0.0);
+            dense::gemm(w, k, &rest, k, s, k, k, k, k, 1.0);
+        }
+        for (a, &(i, _)) in mine.iter().enumerate() {
+            for (b, &(j, _)) in mine.iter().enumerate().skip(a) {
+                let t: f64 = (0..k * k).map(|t| products[a][t] * products[b][(t % k) * k + t / k]).sum();
+                out[i + j * c] += t;
+                if i != j {
+                    out[j + i * c] += t;
                 }
             }
         }
     }
-    out
+}
+
+/// The same for entries (a, b) and (a', b') of Lambda: 2 (Q_aa' T_bb' + P_ab' P_a'b) with Q = Z'V^-1Z, P = Q Lambda and
+/// T = Lambda'Q Lambda of one level; and 2 (Q - g g')_aa' for b = b', g = Z'D1, the slope in Sigma times its curvature.
+fn loading_information(
+    lmm: &Lmm,
+    inv: &SelectedInverse,
+    zg: &[f64],
+    lambda: &[Vec<f64>],
+    f: usize,
+    entries: &[(usize, usize, usize)],
+    c: usize,
+    (out, bend): (&mut [f64], &mut [f64]),
+) {
+    let factor = &lmm.moments.factors[f];
+    let k = factor.cols;
+    let product = |a: &[f64], b: &[f64]| {
+        let mut out = vec![0.0; k * k];
+        dense::gemm(&mut out, k, a, k, b, k, k, k, k, 1.0);
+        out
+    };
+    let transposed: Vec<f64> = (0..k * k).map(|t| lambda[f][t / k + (t % k) * k]).collect();
+    for ((g, z), s) in factor.gram.chunks_exact(k * k).zip(inv.diag[f].chunks_exact(k * k)).zip(zg.chunks_exact(k)) {
+        let gl = product(g, &lambda[f]);
+        let lg = product(&transposed, g);
+        let taken = product(&product(&gl, z), &lg);
+        let q: Vec<f64> = g.iter().zip(&taken).map(|(g, t)| g - t).collect();
+        let p = product(&q, &lambda[f]);
+        let t = product(&transposed, &p);
+        for &(i, a, b) in entries {
+            for &(j, a2, b2) in entries {
+                out[i + j * c] += 2.0 * (q[a + a2 * k] * t[b + b2 * k] + p[a + b2 * k] * p[a2 + b * k]);
+                if b == b2 {
+                    bend[i + j * c] += 2.0 * (q[a + a2 * k] - s[a] * s[a2]);
+                }
+            }
+        }
+    }
 }

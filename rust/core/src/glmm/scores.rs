@@ -87,7 +87,7 @@ impl Glmm {
         let u = self.engine.carried(at, &lambda);
         let lifted = self.engine.evaluate(rows, &at.beta, &lambda, &at.shape, &u)?;
         let slope = self.engine.slope(rows, &lifted);
-        let sigma = optimise::sigma_gradient(self.engine.moments(), &lambda, &slope.n);
+        let sigma = self.engine.sigma_gradient(&lambda, &slope.n);
         let m = &self.engine.model;
         let mut gradient = self.engine.plan.user_gradient(&slope.beta);
         gradient.extend(m.theta_gradient(&m.term_lambda(&at.lambda), &sigma));
@@ -157,10 +157,10 @@ impl Glmm {
                 .zip(&moments.factors)
                 .map(|(n, f)| n[c * f.cols * f.cols..(c + 1) * f.cols * f.cols].to_vec())
                 .collect();
-            let sigma = optimise::sigma_gradient(moments, lambda, &n);
+            let sigma = e.sigma_gradient(lambda, &n);
             out.extend(e.plan.user_gradient(&beta[c * p..(c + 1) * p]).iter().map(|b| -b));
             out.extend(e.model.theta_gradient(&own, &sigma).iter().map(|t| -0.5 * t));
-            out.extend(patterns::gradient(&n, &directions)[..at.shape.len()].iter().map(|t| -0.5 * t));
+            out.extend(patterns::gradient(moments, &n, &[], &directions)[..at.shape.len()].iter().map(|t| -0.5 * t));
         }
         Ok(out)
     }

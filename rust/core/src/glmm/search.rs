@@ -15,7 +15,7 @@ use crate::optimise::{
 use crate::CoreError;
 
 use super::laplace::{dot, positive, Engine, Point, Slope, INNER_TOLERANCE};
-use super::patterns;
+use super::patterns::{self, Path};
 use super::rows::GlmmRows;
 
 /// Pairs kept for the secant correction.
@@ -73,13 +73,9 @@ fn difference(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 impl Secant {
     /// (s, y) in (beta, pattern parameters, components of Sigma* at Lambda); components in `fixed` do not move.
-    fn local(
-        &self,
-        m: &Moments,
-        lambda: &[Vec<f64>],
-        components: &[Component],
-        fixed: &[bool],
-    ) -> (Vec<f64>, Vec<f64>) {
+    fn local(&self, e: &Engine, lambda: &[Vec<f64>], components: &[Component], fixed: &[bool]) -> (Vec<f64>, Vec<f64>) {
+        let m = e.moments();
+        let lambda = &patterns::regular(m, &e.patterns, lambda)[..];
         let mut s: Vec<f64> = self.beta.iter().chain(&self.shape).copied().collect();
         let mut y: Vec<f64> = self.beta_gradient.iter().chain(&self.shape_gradient).copied().collect();
         let mut star = vec![];
@@ -324,7 +320,7 @@ impl Mark {
             sigma: covariances(e.moments(), &at.lambda),
             beta_gradient: slope.beta.clone(),
             shape_gradient: slope.gradient[..at.shape.len()].to_vec(),
-            sigma_gradient: optimise::sigma_gradient(e.moments(), &at.lambda, &slope.n),
+            sigma_gradient: e.sigma_gradient(&at.lambda, &slope.n),
         }
     }
 
@@ -394,7 +390,7 @@ pub fn minimise(
     constraint.floors(&mut floors);
     let mut shape = from.shape.to_vec();
     constraint.impose(&mut shape);
-    let shape = patterns::step(&shape, &vec![0.0; free], &floors);
+    let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &floors);
     let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
@@ -441,7 +437,7 @@ pub fn minimise(
                 secants.remove(0);
             }
         }
-        let local: Vec<_> = secants.iter().map(|s| s.local(e.moments(), &point.lambda, &components, &fixed)).collect();
+        let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
         trouble += (iterations > USUAL) as usize;
         let measured = if trouble >= PATIENCE {
             let before = e.evaluations;
@@ -483,7 +479,7 @@ pub fn minimise(
                 outcome = Outcome::MaxEvaluations;
                 break;
             }
-            let shape = patterns::step(&point.shape, &db[p..], &floors);
+            let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &floors);
             let (mut trial, _) =
                 clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
             let stretch = match &pace {
@@ -494,8 +490,9 @@ pub fn minimise(
             let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
             let near = fresh && d.iter().chain(&db[p..]).all(|v| v.abs() < 0.5);
             let u = if near {
+                let (delta, dlambda) = moved(e.moments(), &components, &d, &slope, &db[p..]);
                 let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
-                e.predict_mode(&point, &db, &moved(e.moments(), &components, &d, &slope, &db[p..]))
+                e.predict_mode(&point, &db, &delta, &dlambda)
             } else {
                 point.u.clone()
             };
@@ -592,7 +589,7 @@ fn measure(
         let at = e.evaluate(rows, &beta, &lambda, &shape, &point.u).ok()?;
         let there = e.slope(rows, &at);
         let secant = Mark::new(e, &at, &there).secant(mark);
-        let (_, y) = secant.local(e.moments(), &point.lambda, components, fixed);
+        let (_, y) = secant.local(e, &point.lambda, components, fixed);
         (0..n).for_each(|i| h[i + j * n] = y[i] / moved);
     }
     for j in 0..n {
@@ -635,13 +632,24 @@ fn padded(a: &[f64], skip: usize, c: usize) -> Vec<f64> {
     out
 }
 
-/// The change of Sigma* by factor: entries of the components and pattern directions.
-fn moved(m: &Moments, components: &[Component], d: &[f64], slope: &Slope, shape: &[f64]) -> Vec<Vec<f64>> {
+/// The change of Sigma* by factor, entries of the components and pattern directions, and that of Lambda by loadings.
+fn moved(
+    m: &Moments,
+    components: &[Component],
+    d: &[f64],
+    slope: &Slope,
+    shape: &[f64],
+) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let mut out = spread(m, components, d);
-    for ((f, s), v) in slope.directions.iter().zip(shape) {
-        out[*f].iter_mut().zip(s).for_each(|(o, s)| *o += v * s);
+    let mut lambda = spread(m, &[], &[]);
+    for (direction, v) in slope.directions.iter().zip(shape) {
+        let f = direction.factor;
+        match &direction.path {
+            Path::Star(s) => out[f].iter_mut().zip(s).for_each(|(o, s)| *o += v * s),
+            Path::Loading(a, b) => lambda[f][a + b * m.factors[f].cols] += v,
+        }
     }
-    out
+    (out, lambda)
 }
 
 struct Ending {
@@ -651,6 +659,22 @@ struct Ending {
     least: f64,
     /// The engine's factor is not that of the point, or its mode is rough.
     stale: bool,
+}
+
+/// Terms whose loadings all vanish, which are set to zero.
+fn no_loadings(e: &Engine, units: &[Vec<Vec<f64>>], point: &Point, exact: &mut [Vec<f64>]) -> Vec<Boundary> {
+    let mut out = vec![];
+    for p in e.patterns.iter().filter(|p| p.pattern.is_loadings()) {
+        let (factor, k) = (&e.moments().factors[p.factor], p.pattern.k);
+        let slot = factor.slots.iter().position(|s| s.term == p.term).unwrap_or(0);
+        let own = optimise::slot_block(&point.lambda[p.factor], factor.cols, p.offset, k);
+        let size = optimise::mul(&units[p.factor][slot], &own, k, true);
+        if size.iter().all(|v| v.abs() < 3.0 * optimise::FLOOR) {
+            (p.offset..p.offset + k).for_each(|c| exact[p.factor][c * factor.cols..(c + 1) * factor.cols].fill(0.0));
+            out.push(Boundary { term: p.term, rank: 0, multipliers: vec![] });
+        }
+    }
+    out
 }
 
 /// Set what rests on the floor to zero and evaluate there: the engine is left at the optimum.
@@ -663,7 +687,7 @@ fn finish(
     held: &[bool],
     end: Ending,
 ) -> Result<Found, CoreError> {
-    let sigma_gradient = optimise::sigma_gradient(e.moments(), &point.lambda, &slope.n);
+    let sigma_gradient = e.sigma_gradient(&point.lambda, &slope.n);
     let (mut exact, ranks) = clip_all(e.moments(), units, &point.lambda, true);
     let mut boundary = vec![];
     for (f, s, rank) in ranks {
@@ -673,7 +697,7 @@ fn finish(
             boundary.push(Boundary { term: slot.term, rank, multipliers });
         }
     }
-    for p in &e.patterns {
+    for p in e.patterns.iter().filter(|p| !p.pattern.is_loadings()) {
         let d = p.pattern.deviations();
         let down = held[p.first..p.first + d].iter().filter(|h| **h).count();
         if down > 0 {
@@ -686,6 +710,7 @@ fn finish(
             }
         }
     }
+    boundary.extend(no_loadings(e, units, &point, &mut exact));
     for p in &e.patterns {
         let lost = p.pattern.lost(&point.shape[p.first..p.first + p.pattern.parameters()]);
         if lost > 0 && boundary.iter().all(|b| b.term != p.term) {

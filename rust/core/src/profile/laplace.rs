@@ -98,7 +98,7 @@ impl Surface for Laplace<'_, '_> {
         let lambda = optimise::floored(e.moments(), &exact);
         let at = e.evaluate(self.rows, beta, &lambda, &shape, &self.u)?;
         let slope = e.slope(self.rows, &at);
-        let g = optimise::sigma_gradient(e.moments(), &lambda, &slope.n);
+        let g = e.sigma_gradient(&lambda, &slope.n);
         let own = e.model.term_lambda_from_theta(&theta[..e.model.theta_len()])?;
         let mut gradient = slope.beta;
         gradient.extend(e.model.theta_gradient(&own, &g));

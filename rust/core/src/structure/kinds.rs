@@ -2,6 +2,7 @@
 
 use crate::error::shape;
 use crate::jet::Scalar;
+use crate::special;
 use crate::CoreError;
 
 use super::{Natural, Pattern};
@@ -18,6 +19,8 @@ pub enum Kind {
     OrnsteinUhlenbeck,
     Exponential,
     Gaussian,
+    Matern,
+    ReducedRank,
     ProportionalTo,
     EqualTo,
     /// "diag", "us" by log standard deviations and angles of partial correlations, and "us" by angles of the correlations
@@ -53,7 +56,7 @@ fn capped<S: Scalar>(a: S) -> S {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 17] = [
         Kind::HomogeneousDiagonal,
         Kind::CompoundSymmetry,
         Kind::HomogeneousCompoundSymmetry,
@@ -64,6 +67,8 @@ impl Kind {
         Kind::OrnsteinUhlenbeck,
         Kind::Exponential,
         Kind::Gaussian,
+        Kind::Matern,
+        Kind::ReducedRank,
         Kind::ProportionalTo,
         Kind::EqualTo,
         Kind::Diagonal,
@@ -83,6 +88,8 @@ impl Kind {
             Kind::OrnsteinUhlenbeck => "ou",
             Kind::Exponential => "exp",
             Kind::Gaussian => "gau",
+            Kind::Matern => "mat",
+            Kind::ReducedRank => "rr",
             Kind::ProportionalTo => "propto",
             Kind::EqualTo => "equalto",
             Kind::Diagonal => "diagonal",
@@ -100,7 +107,7 @@ impl Kind {
     }
 
     pub fn needs_distance(self) -> bool {
-        matches!(self, Kind::OrnsteinUhlenbeck | Kind::Exponential | Kind::Gaussian)
+        matches!(self, Kind::OrnsteinUhlenbeck | Kind::Exponential | Kind::Gaussian | Kind::Matern)
     }
 
     pub fn needs_matrix(self) -> bool {
@@ -110,7 +117,7 @@ impl Kind {
     /// Standard deviations come first among the parameters.
     pub(super) fn deviations(self, k: usize) -> usize {
         match self {
-            Kind::EqualTo => 0,
+            Kind::EqualTo | Kind::ReducedRank => 0,
             Kind::CompoundSymmetry | Kind::HeterogeneousAr1 | Kind::Toeplitz => k,
             Kind::Diagonal | Kind::Unstructured | Kind::Correlated => k,
             _ => 1,
@@ -118,22 +125,33 @@ impl Kind {
     }
 
     /// Parameters after the standard deviations; one column has no correlation.
-    fn others(self, k: usize) -> usize {
+    fn others(self, p: &Pattern) -> usize {
+        let k = p.k;
         match self {
             Kind::HomogeneousDiagonal | Kind::ProportionalTo | Kind::EqualTo | Kind::Diagonal => 0,
+            Kind::ReducedRank => loadings(k, p.rank).count(),
             _ if k == 1 => 0,
             Kind::Unstructured | Kind::Correlated => k * (k - 1) / 2,
             Kind::Toeplitz | Kind::HomogeneousToeplitz => k - 1,
+            Kind::Matern if p.nu.is_none() => 2,
             _ => 1,
         }
     }
 
-    pub(super) fn parameters(self, k: usize) -> usize {
-        self.deviations(k) + self.others(k)
+    pub(super) fn parameters(self, p: &Pattern) -> usize {
+        self.deviations(p.k) + self.others(p)
+    }
+
+    /// Whether the parameters are the entries of Lambda itself, so that Sigma may be singular.
+    pub(super) fn is_loadings(self) -> bool {
+        self == Kind::ReducedRank
     }
 
     pub(super) fn sigma<S: Scalar>(self, p: &Pattern, theta: &[S]) -> Vec<S> {
         let k = p.k;
+        if self == Kind::ReducedRank {
+            return low_rank(k, p.rank, theta);
+        }
         let d = self.deviations(k);
         let sd: Vec<S> = theta[..d].iter().map(|t| t.exp()).collect();
         let rest = &theta[d..];
@@ -162,6 +180,10 @@ impl Kind {
                     Kind::OrnsteinUhlenbeck => (rest[0].exp() * (-p.distance[i + j * k])).exp(),
                     Kind::Exponential => ((-rest[0]).exp() * (-p.distance[i + j * k])).exp(),
                     Kind::Gaussian => (-((-rest[0]).exp() * p.distance[i + j * k]).square()).exp(),
+                    Kind::Matern => {
+                        let nu = p.nu.map_or_else(|| smoothness(rest[1]), S::constant);
+                        special::matern((-rest[0]).exp() * p.distance[i + j * k], nu)
+                    }
                     _ => lags[i.abs_diff(j)],
                 };
                 out.push(scale * r);
@@ -181,11 +203,16 @@ impl Kind {
             1 => vec![mean.ln()],
             _ => sd.iter().map(|s| s.max(1e-150).ln()).collect(),
         };
-        let others = self.others(k);
+        let others = self.others(p);
         if others == 0 {
             return out;
         }
         match self {
+            Kind::ReducedRank => out.extend(loadings(k, p.rank).map(|(i, j)| if i == j { sd[i] } else { 0.3 * sd[i] })),
+            Kind::Matern => {
+                out.push((typical(&p.distance, k) / (2.0 * p.nu.unwrap_or(1.0)).max(1.0).sqrt()).ln());
+                out.resize(1 + others, 0.0);
+            }
             Kind::OrnsteinUhlenbeck => out.push(-typical(&p.distance, k).ln()),
             Kind::Exponential | Kind::Gaussian => out.push(typical(&p.distance, k).ln()),
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => out.push(compound_inverse(0.2, k)),
@@ -212,6 +239,11 @@ impl Kind {
         match self {
             Kind::OrnsteinUhlenbeck => add("rate", None, rest[0].exp()),
             Kind::Exponential | Kind::Gaussian => add("range", None, rest[0].exp()),
+            Kind::Matern => {
+                add("range", None, rest[0].exp());
+                rest[1..].iter().for_each(|&t| add("nu", None, smoothness(t)));
+            }
+            Kind::ReducedRank => (0..rest.len()).for_each(|i| add("loading", Some(i), rest[i])),
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => add("cor", None, compound(rest[0], k)),
             Kind::Toeplitz | Kind::HomogeneousToeplitz => {
                 let lags = autocorrelations(rest);
@@ -290,6 +322,35 @@ fn from_partial<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
         let r = (0..=j).fold(S::constant(0.0), |sum, t| sum + root[i + t * k] * root[j + t * k]);
         out[i + j * k] = r;
         out[j + i * k] = r;
+    }
+    out
+}
+
+/// Smoothness from its logarithm, kept where the correlation can be computed and told from its limits.
+fn smoothness<S: Scalar>(t: S) -> S {
+    let (low, high) = (0.02f64.ln(), 60f64.ln());
+    if t.value() < low || t.value() > high {
+        S::constant(t.value().clamp(low, high).exp())
+    } else {
+        t.exp()
+    }
+}
+
+/// (row, column) of the free entries of a lower trapezoidal k x d matrix, column by column.
+pub(super) fn loadings(k: usize, d: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..d).flat_map(move |j| (j..k).map(move |i| (i, j)))
+}
+
+/// Lambda Lambda' of k x d loadings.
+fn low_rank<S: Scalar>(k: usize, d: usize, theta: &[S]) -> Vec<S> {
+    let zero = S::constant(0.0);
+    let mut lambda = vec![zero; k * d];
+    loadings(k, d).zip(theta).for_each(|((i, j), t)| lambda[i + j * k] = *t);
+    let mut out = vec![zero; k * k];
+    for j in 0..k {
+        for i in 0..k {
+            out[i + j * k] = (0..d).fold(zero, |sum, t| sum + lambda[i + t * k] * lambda[j + t * k]);
+        }
     }
     out
 }

@@ -24,6 +24,10 @@ pub struct Pattern {
     pub distance: Vec<f64>,
     /// Known matrix (k x k) of `propto` and `equalto`.
     pub matrix: Vec<f64>,
+    /// Rank of `rr`.
+    pub rank: usize,
+    /// Smoothness of `mat` where it is known.
+    pub nu: Option<f64>,
 }
 
 /// A parameter in the units a reader expects.
@@ -42,7 +46,7 @@ impl Pattern {
         if k == 0 {
             return shape(format!("structure '{name}' needs at least one column"));
         }
-        let mut out = Pattern { kind, k, distance: vec![], matrix };
+        let mut out = Pattern { kind, k, distance: vec![], matrix, rank: k.min(2), nu: None };
         if kind.needs_distance() {
             if coordinates.len() != k || coordinates.iter().any(|c| c.len() != coordinates[0].len() || c.is_empty()) {
                 return shape(format!("structure '{name}' needs a point for each of its {k} columns"));
@@ -66,15 +70,43 @@ impl Pattern {
         Ok(out)
     }
 
+    /// The same with another rank (of `rr`; 2 if nothing is said).
+    pub fn with_rank(mut self, rank: usize) -> Result<Self, CoreError> {
+        if rank == 0 || rank > self.k {
+            return shape(format!("rank {rank} of {} columns", self.k));
+        }
+        self.rank = rank;
+        Ok(self)
+    }
+
+    /// The same with a known smoothness (of `mat`).
+    pub fn with_nu(mut self, nu: f64) -> Result<Self, CoreError> {
+        if !(nu > 0.0 && nu.is_finite()) {
+            return shape(format!("smoothness {nu} is not positive"));
+        }
+        self.nu = Some(nu);
+        Ok(self)
+    }
+
     /// Names of the parameters of a structure of k columns; the values mean nothing.
     pub fn names(name: &str, k: usize) -> Result<Vec<Natural>, CoreError> {
         let kind = Kind::parse(name)?;
-        let bare = Pattern { kind, k, distance: vec![], matrix: vec![] };
+        let bare = Pattern { kind, k, distance: vec![], matrix: vec![], rank: k.min(2), nu: None };
         Ok(bare.report(&vec![0.0; bare.parameters()]))
     }
 
     pub fn parameters(&self) -> usize {
-        self.kind.parameters(self.k)
+        self.kind.parameters(self)
+    }
+
+    /// Whether the parameters are the entries of Lambda, lower trapezoidal of rank `rank`: Sigma is singular.
+    pub fn is_loadings(&self) -> bool {
+        self.kind.is_loadings()
+    }
+
+    /// (row, column) of every parameter of such a Lambda.
+    pub fn loadings(&self) -> Vec<(usize, usize)> {
+        kinds::loadings(self.k, self.rank).collect()
     }
 
     /// How many of the leading parameters are log standard deviations.
@@ -86,9 +118,18 @@ impl Pattern {
         self.kind.sigma(self, theta)
     }
 
-    /// Lower Cholesky factor of Sigma.
+    /// Lower triangular Lambda (k x k) with Sigma = Lambda Lambda'; columns beyond the rank are zero.
     pub fn factor(&self, theta: &[f64]) -> Result<Vec<f64>, CoreError> {
         let k = self.k;
+        if self.is_loadings() {
+            let mut l = vec![0.0; k * k];
+            self.loadings().iter().zip(theta).for_each(|(&(i, j), t)| l[i + j * k] = *t);
+            return if theta.iter().all(|t| t.is_finite()) {
+                Ok(l)
+            } else {
+                Err(CoreError::NotFinite("a loading is not finite".into()))
+            };
+        }
         let mut l = self.sigma(theta);
         if l.iter().any(|v| !v.is_finite()) {
             return Err(CoreError::NotFinite("a covariance is not finite".into()));
@@ -130,6 +171,12 @@ impl Pattern {
     pub fn factor_jacobian(&self, theta: &[f64]) -> Result<Vec<f64>, CoreError> {
         let (k, l) = (self.k, self.factor(theta)?);
         let mut out = vec![];
+        if self.is_loadings() {
+            for at in self.loadings() {
+                out.extend((0..k).flat_map(|c| (c..k).map(move |r| if (r, c) == at { 1.0 } else { 0.0 })));
+            }
+            return Ok(out);
+        }
         for j in 0..self.parameters() {
             // dL = L Phi(L^-1 dSigma L^-T), Phi the lower triangle with its diagonal halved (Sarkka 2013, theorem A.1).
             let mut d = self.derivative(theta, j);
@@ -215,6 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn matern_at_half_integers() {
+        let points: Vec<Vec<f64>> = [0.0, 1.3].iter().map(|&t| vec![t]).collect();
+        let p = Pattern::new("mat", 2, &points, vec![]).unwrap();
+        let x: f64 = 1.3 / 0.8;
+        for (nu, value) in [(0.5, 1.0), (1.5, 1.0 + x), (2.5, 1.0 + x + x * x / 3.0)] {
+            let exact = value * (-x).exp();
+            let free = p.sigma(&[0.0, 0.8f64.ln(), f64::ln(nu)])[1];
+            let fixed = p.clone().with_nu(nu).unwrap();
+            assert!((free - exact).abs() < 1e-14, "{nu}: {free} {exact}");
+            assert!((fixed.sigma(&[0.0, 0.8f64.ln()])[1] - exact).abs() < 1e-14);
+            assert_eq!(fixed.parameters(), 2);
+        }
+    }
+
+    #[test]
     fn factor_jacobians_agree_with_differences() {
         for (p, theta) in zoo() {
             let exact = p.factor_jacobian(&theta).unwrap();
@@ -232,6 +294,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn loadings_are_lower_trapezoidal() {
+        let p = Pattern::new("rr", 4, &[], vec![]).unwrap().with_rank(2).unwrap();
+        assert_eq!(p.parameters(), 7);
+        let theta: Vec<f64> = (1..8).map(|t| t as f64).collect();
+        let l = p.factor(&theta).unwrap();
+        assert_eq!(&l[..8], &[1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0]);
+        assert!(l[8..].iter().all(|v| *v == 0.0));
+        assert!(p.clone().with_rank(5).is_err() && p.with_rank(0).is_err());
     }
 
     #[test]

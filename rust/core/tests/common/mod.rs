@@ -53,12 +53,21 @@ impl Data {
         let one = Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None };
         let inner = if slope { vec![one, self.column()] } else { vec![one] };
         let mut terms = vec![
-            Term { codes: Codes::I32(&self.g), levels: self.levels.0, structure, blocks: inner },
+            Term {
+                codes: Codes::I32(&self.g),
+                levels: self.levels.0,
+                structure,
+                blocks: inner,
+                joint: false,
+                relation: None,
+            },
             Term {
                 codes: Codes::I32(&self.h),
                 levels: self.levels.1,
                 structure: Structure::Unstructured,
                 blocks: vec![one],
+                joint: false,
+                relation: None,
             },
         ];
         if swap {

@@ -41,8 +41,8 @@ pub struct GlmmRows<'a> {
     pub components: Vec<Component<'a>>,
     pub p: usize,
     pub terms: Vec<Term<'a>>,
-    /// Component that each term belongs to.
-    pub owner: Vec<usize>,
+    /// Component that each block of each term belongs to.
+    pub owner: Vec<Vec<usize>>,
     /// The covariance structure of terms that are `Structure::Patterned`.
     pub patterns: Vec<Option<Pattern>>,
     pub data: Data<'a>,
@@ -54,8 +54,16 @@ impl<'a> GlmmRows<'a> {
         if self.components.len() != k {
             return shape(format!("the family has {k} parameters, {} components were given", self.components.len()));
         }
-        if self.owner.len() != self.terms.len() || self.owner.iter().any(|&c| c >= k) {
+        if self.owner.len() != self.terms.len() || self.owner.iter().flatten().any(|&c| c >= k) {
             return shape("every random term needs a component");
+        }
+        for (term, owner) in self.terms.iter().zip(&self.owner) {
+            if owner.len() != term.blocks.len() {
+                return shape("every block of a random term needs a component");
+            }
+            if !term.joint && owner.iter().any(|c| *c != owner[0]) {
+                return shape("a random term of several components must be marked as joint");
+            }
         }
         for c in &self.components {
             for f in &c.fixed {

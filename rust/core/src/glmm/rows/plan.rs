@@ -291,7 +291,7 @@ pub(super) fn z_factor(rows: &GlmmRows<'_>, f: &crate::design::Factor) -> ZFacto
         let mut k = 0;
         for (b, block) in rows.terms[slot.term].blocks.iter().enumerate() {
             for col in 0..block.cols {
-                let component = rows.owner[slot.term];
+                let component = rows.owner[slot.term][b];
                 columns.push(ZColumn { term: slot.term, block: b, col, shift: slot.shift[k], component });
                 k += 1;
             }

@@ -1,0 +1,191 @@
+"""Known relationships between the levels of `(x | g)`: `cov=` and `precision=`."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import sparse, stats
+
+import ranef as rf
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
+
+GROUPS = 25
+
+
+@pytest.fixture(scope="module")
+def kin():
+    """A covariance of 30 levels, of which the data have 25, in another order."""
+    rng = np.random.default_rng(1)
+    a = rng.standard_normal((30, 40))
+    k = a @ a.T / 40
+    names = [f"s{i:02d}" for i in rng.permutation(30)]
+    return pd.DataFrame(k, index=names, columns=names)
+
+
+@pytest.fixture(scope="module")
+def data(kin):
+    rng = np.random.default_rng(2)
+    used = sorted(kin.index)[:GROUPS]
+    g = np.repeat(np.arange(GROUPS), 6)
+    x = rng.standard_normal(len(g))
+    b = np.linalg.cholesky(kin.loc[used, used]) @ rng.standard_normal((GROUPS, 2)) @ np.diag([1.0, 0.5])
+    y = 1 + x + b[g, 0] + b[g, 1] * x + 0.7 * rng.standard_normal(len(g))
+    count = rng.poisson(np.exp(0.5 + 0.6 * b[g, 0]))
+    return pd.DataFrame({"y": y, "x": x, "g": np.array(used)[g], "count": count, "one": "one"})
+
+
+def marginal(m, data, k, z_of, reml):
+    """Log-likelihood of y ~ N(X beta, sum_ab Sigma_ab (Z_a K Z_b') + sigma^2 I), by dense algebra."""
+    levels = sorted(set(data["g"]))
+    z = (data["g"].to_numpy()[:, None] == np.array(levels)).astype(float)
+    columns = [z * c[:, None] for c in z_of]
+    sigma = m.varcorr()["g"].cov
+    v = m.sigma**2 * np.eye(len(data))
+    kk = k.loc[levels, levels].to_numpy()
+    for a, za in enumerate(columns):
+        for b, zb in enumerate(columns):
+            v += sigma[a, b] * za @ kk @ zb.T
+    x = np.column_stack([np.ones(len(data)), data["x"]])
+    vi = np.linalg.inv(v)
+    beta = np.linalg.solve(x.T @ vi @ x, x.T @ vi @ data["y"])
+    found = stats.multivariate_normal.logpdf(data["y"], x @ beta, v)
+    if not reml:
+        return found
+    return found + np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(x.T @ vi @ x)[1]
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("slope", [False, True])
+def test_exact_gaussian_likelihood(data, kin, method, slope):
+    """The likelihood at the estimates is that of the marginal normal law; 150 x 150 inverses round at 1e-10."""
+    term = "(x | g)" if slope else "(1 | g)"
+    m = rf.fit(f"y ~ x + {term}", data, cov={"g": kin}, method=method)
+    assert m.converged
+    columns = [np.ones(len(data)), data["x"].to_numpy()][: 1 + slope]
+    assert m.loglik == pytest.approx(marginal(m, data, kin, columns, method == "reml"), abs=1e-7)
+
+
+def test_as_propto(data, kin):
+    """(1 | g) with a relationship is propto(0 + g | one) with one group."""
+    ours = rf.fit("count ~ x + (1 | g)", data, family="poisson", cov={"g": kin})
+    theirs = rf.fit("count ~ x + propto(0 + g | one)", data, family="poisson", cov={"g": kin})
+    assert ours.loglik == pytest.approx(theirs.loglik, abs=1e-7)
+    np.testing.assert_allclose(ours.estimate.modes[0][:, 0], theirs.estimate.modes[0][0], atol=1e-4)
+
+
+def test_precision_and_covariance_agree(data, kin):
+    """With levels that have no data: latents of the precision, integrated out of the covariance."""
+    q = np.linalg.inv(kin.to_numpy())
+    by_cov = rf.fit("y ~ x + (x | g)", data, cov={"g": kin})
+    for given in (pd.DataFrame(q, kin.index, kin.columns), (q, list(kin.index)), (sparse.csc_matrix(q), kin.index)):
+        m = rf.fit("y ~ x + (x | g)", data, precision={"g": given})
+        assert m.loglik == pytest.approx(by_cov.loglik, abs=1e-7)
+    assert len(m.ranef()["g"]) == 30
+    assert len(by_cov.ranef()["g"]) == GROUPS
+    np.testing.assert_allclose(m.estimate.modes[0][:GROUPS], by_cov.estimate.modes[0], atol=1e-4)
+    # A level without data has the kriging mean of the others.
+    new = pd.DataFrame({"x": [0.0], "g": [max(kin.index)]})
+    levels = sorted(set(data["g"]))
+    weights = np.linalg.solve(kin.loc[levels, levels], kin.loc[levels, new["g"][0]])
+    expected = m.estimate.beta[0] + weights @ by_cov.estimate.modes[0][:, 0]
+    assert m.predict(new)[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_identity_is_no_relationship(data):
+    levels = sorted(set(data["g"]))
+    plain = rf.fit("y ~ x + (x | g)", data)
+    m = rf.fit("y ~ x + (x | g)", data, cov={"g": (sparse.eye(GROUPS, format="csr"), levels)})
+    assert m.loglik == pytest.approx(plain.loglik, abs=1e-7)
+    np.testing.assert_allclose(m.varcorr()["g"].cov, plain.varcorr()["g"].cov, rtol=1e-3)
+
+
+def test_modes_are_best_linear_predictions(data, kin):
+    """sigma_b^2 K Z'V^-1 (y - X beta), by dense algebra."""
+    m = rf.fit("y ~ x + (1 | g)", data, cov={"g": kin})
+    levels = sorted(set(data["g"]))
+    z = (data["g"].to_numpy()[:, None] == np.array(levels)).astype(float)
+    k = m.varcorr()["g"].cov[0, 0] * kin.loc[levels, levels].to_numpy()
+    v = z @ k @ z.T + m.sigma**2 * np.eye(len(data))
+    rest = data["y"] - m.estimate.beta[0] - m.estimate.beta[1] * data["x"]
+    np.testing.assert_allclose(m.estimate.modes[0][:, 0], k @ z.T @ np.linalg.solve(v, rest), atol=1e-7)
+
+
+def test_scale_of_the_relationship(data, kin):
+    """Four times the covariance, half the standard deviation; also far from one."""
+    base = rf.fit("y ~ x + (1 | g)", data, cov={"g": kin})
+    for c in (4.0, 1e-6, 1e6):
+        m = rf.fit("y ~ x + (1 | g)", data, cov={"g": c * kin})
+        assert m.loglik == pytest.approx(base.loglik, abs=1e-6)
+        assert m.varcorr()["g"].sd[0] * np.sqrt(c) == pytest.approx(base.varcorr()["g"].sd[0], rel=1e-3)
+
+
+def test_beside_the_same_levels_without_relationship(data, kin):
+    """Genetic and permanent effects of the same animals: two terms of one grouping by two columns."""
+    both = data.assign(id=data["g"])
+    m = rf.fit("y ~ x + (1 | g) + (1 | id)", both, cov={"g": kin})
+    assert m.converged
+    assert m.loglik >= rf.fit("y ~ x + (1 | g)", data, cov={"g": kin}).loglik - 1e-7
+
+
+def test_zero_variance(data, kin):
+    flat = data.assign(y=np.tile([1.0, -1.0, 0.5, -0.5, 0.2, -0.2], GROUPS) + data["x"])
+    m = rf.fit("y ~ x + (1 | g)", flat, cov={"g": kin}, method="ml")
+    plain = rf.fit("y ~ x", flat, method="ml")
+    assert m.boundary
+    assert m.loglik == pytest.approx(plain.loglik, abs=1e-7)
+
+
+def test_draws_have_the_covariance(data, kin):
+    relation = rf.fit("y ~ x + (1 | g)", data, cov={"g": kin}).design.terms[0].relation
+    b = relation.correlate(np.random.default_rng(0).standard_normal((GROUPS, 50_000)))
+    levels = sorted(set(data["g"]))
+    k = kin.loc[levels, levels].to_numpy()
+    # 50,000 draws: standard errors of sqrt((k_ii k_jj + k_ij^2) / 5e4), five of them.
+    error = np.sqrt((np.outer(np.diag(k), np.diag(k)) + k**2) / 50_000)
+    assert (np.abs(b @ b.T / 50_000 - k) < 5 * error).all()
+
+
+def test_travels(data, kin):
+    m = rf.fit("y ~ x + (1 | g)", pl.from_pandas(data), cov={"g": kin})
+    copy = pickle.loads(pickle.dumps(m))
+    rows = data.iloc[:4]
+    np.testing.assert_allclose(copy.predict(rows), m.predict(rows), rtol=1e-8)
+    np.testing.assert_allclose(m.predict(rows), m.fitted()[:4], rtol=1e-8)
+    assert m.refit(m.simulate(1, seed=1)[:, 0]).converged
+    assert np.isfinite(np.asarray(m.ranef(std_error=True)["g"]["std_error__(Intercept)"])).all()
+    assert (np.asarray(m.tidy("ran_pars")["std_error"], float)[0] > 0).all()
+
+
+def test_refusals(data, kin):
+    with pytest.raises(DataError, match=r"no row for 2 of 25 levels: 's00', 's01'|no row for 2 of 25 levels"):
+        rf.fit("y ~ x + (1 | g)", data, cov={"g": kin.drop(index=["s00", "s01"], columns=["s00", "s01"])})
+    with pytest.raises(ArgumentError, match="names"):
+        rf.fit("y ~ x + (1 | g)", data, precision={"g": sparse.eye(GROUPS)})
+    with pytest.raises(ArgumentError, match="both"):
+        rf.fit("y ~ x + (1 | g)", data, cov={"g": kin}, precision={"g": kin})
+    with pytest.raises(OptionError, match="no term groups"):
+        rf.fit("y ~ x + (1 | g)", data, precision={"h": kin})
+    with pytest.raises(OptionError, match="independent levels"):
+        rf.fit("count ~ x + (1 | g)", data, family="poisson", cov={"g": kin}, quadrature=5)
+    with pytest.raises(DataError, match="not positive definite"):
+        rf.fit("y ~ x + (1 | g)", data, cov={"g": pd.DataFrame(1.0, kin.index, kin.columns)})
+    with pytest.raises(NotAvailableError, match="plain terms"):
+        rf.fit("y ~ x + cs(1 + x | g)", data, cov={"g": kin})
+    singular = np.eye(30) - 1 / 30
+    with pytest.raises(DataError, match="positive definite"):
+        rf.fit("y ~ x + (1 | g)", data, precision={"g": (singular - 0.01 * np.eye(30), list(kin.index))})
+
+
+def test_pedigree_orders_and_refuses():
+    precision, labels = rf.pedigree(["c", "a"], ["a", None], ["b", None])
+    assert sorted(labels) == ["a", "b", "c"]  # b, who has no row, is a founder
+    assert labels.index("c") == 2
+    np.testing.assert_allclose(np.linalg.inv(precision.toarray())[2], [0.5, 0.5, 1.0])
+    with pytest.raises(DataError, match="descends from itself"):
+        rf.pedigree(["a", "b"], ["b", "a"], [None, None])
+    with pytest.raises(DataError, match="twice"):
+        rf.pedigree(["a", "a"], [None, None], [None, None])
