@@ -46,6 +46,8 @@ def test_it_is_the_mean_of_what_is_predicted_for_drawn_effects(name):
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     sd = float(next(iter(m.varcorr().values())).sd[0])
     others = [m.estimate.beta[c.first] for c in m.layout.components[1:] if c.name != "threshold"]
+    if name == "cumulative":
+        others += m.estimate.beta[m.layout.component("threshold").at].tolist()
     expected = 0.0
     for node, weight in zip(nodes, weights / weights.sum(), strict=True):
         rows = np.column_stack([eta + sd * node, *(np.full(3, v) for v in others)])

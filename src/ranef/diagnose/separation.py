@@ -55,7 +55,12 @@ def _among_categories(m: Fit) -> tuple[str, ...]:
     still = anchored(m.design, m.task)
     free = [j for j in range(rows.shape[1]) if j not in still]
     found = direction(rows[:, free], np.ones(len(rows)))
-    return tuple(names[free[j]] for j in found)
+    cuts = m.layout.component("threshold").at if m.distribution.entry.ordinal else slice(0)
+    thresholds = range(cuts.start or 0, cuts.stop)
+    columns = [free[j] for j in found]
+    # Thresholds go along with a coefficient that has no bound; alone they are a category without rows.
+    named = [j for j in columns if j not in thresholds] or columns
+    return tuple(names[j] for j in named)
 
 
 def _components(m: Fit) -> Iterator[int]:

@@ -30,7 +30,7 @@ ALIKE = 1e-8  # relative differences of degrees of freedom below this are roundi
 
 def check(m: Fit) -> None:
     """Refuse where the covariance of the coefficients is not a function of variance parameters alone."""
-    reason = "" if m.task.linear else objection(m)
+    reason = "" if isinstance(m.estimate, Estimate) else objection(m)
     if reason:
         raise NotAvailableError(
             f"ddf='satterthwaite' is not available: {reason}; use ddf='inf', or a likelihood-ratio test or bootstrap"
@@ -51,7 +51,7 @@ def coefficient_df(m: Fit) -> Array:
 def contrast_df(m: Fit, contrasts: Array) -> Array:
     """Degrees of freedom of each row of `contrasts`, (r, p); entries at dropped columns are not looked at."""
     rows = np.atleast_2d(contrasts)
-    if m.task.linear and not m.layout.terms:
+    if isinstance(m.estimate, Estimate) and not m.layout.terms:
         return np.full(len(rows), float(m.df_residual))
     here = kept(m)
     rows = rows[:, here]
@@ -63,7 +63,7 @@ def contrast_df(m: Fit, contrasts: Array) -> Array:
 
 def phi(m: Fit) -> Array:
     """Return (X'V^-1X)^-1."""
-    return m.estimate.vcov if m.task.linear else of_structured(m).phi
+    return m.estimate.vcov if isinstance(m.estimate, Estimate) else of_structured(m).phi
 
 
 def matched(v: Array, g: Array, spread: Array) -> Array:
