@@ -282,36 +282,8 @@ def fit(
     optimum's certificate fails, a `SeparationWarning` where a binomial outcome is separated by columns of the mean. A
     variance of 0 or a correlation of +-1 is a valid estimate, reported as data in `Fit.boundary`.
     """
-    call = make_call(
-        formula,
-        family=family,
-        link=link,
-        dispersion=dispersion,
-        zero_inflation=zero_inflation,
-        method=method,
-        quadrature=quadrature,
-        offset=offset,
-        precision_weights=precision_weights,
-        frequency_weights=frequency_weights,
-        sampling_weights=sampling_weights,
-        trials=trials,
-        contrasts=contrasts,
-        missing=missing,
-        control=control,
-        threads=threads,
-        seed=seed,
-        progress=progress,
-        env=env,
-        cov=cov,
-        precision=precision,
-        fixed=fixed,
-        equal=equal,
-        prior=prior,
-        penalty=penalty,
-        randomised_response=randomised_response,
-        **parameters,
-    )
-    return fit_call(call, data)
+    given = {name: value for name, value in locals().items() if name not in ("data", "parameters")}
+    return fit_call(make_call(**given, **parameters), data)
 
 
 def fit_call(call: Call, data: Any) -> Fit:

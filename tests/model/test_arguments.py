@@ -11,7 +11,6 @@ from ranef.errors import (
     ArgumentError,
     DataError,
     FormulaError,
-    NotAvailableError,
     OptionError,
     UnknownColumnError,
     UnseenLevelError,
@@ -70,11 +69,6 @@ def test_unknown_arguments_are_type_errors_and_unavailable_ones_not_implemented(
 @pytest.mark.parametrize("arguments", [{"family": "Gaussian"}, {"family": "normal"}, {"method": "REML"}, {"seed": 1}])
 def test_accepted(sleepstudy, arguments):
     assert rf.fit(SLEEP, sleepstudy, **arguments).criterion == pytest.approx(1743.62827, abs=1e-5)
-
-
-def test_structures_of_later_versions_are_named(sleepstudy):
-    with pytest.raises(NotAvailableError, match=r"'rr'.*Subject"):
-        rf.fit("Reaction ~ Days + rr(Days | Subject, d = 1)", sleepstudy)
 
 
 def rows(**columns):

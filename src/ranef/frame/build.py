@@ -20,7 +20,6 @@ from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
 from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_of
-from ranef.frame.relations import related
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
 from ranef.frame.structures import KNOWN, by_level, open_points, place_of
@@ -111,10 +110,7 @@ def build(
         _without_intercept(frame.plans(formula.fixed), outcome.support != "ordinal"), frame.variables
     )
     parts = [frame.planned(part) for part in parts]
-    owners = (formula, *(part.formula for part in parts))
-    written = [(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars]
-    names = ("mean", *(part.name for part in parts))
-    bars = tuple(joined([frame.bar_plan(*one) for one in same], names) for same in by_name(written))
+    bars = frame.bars(formula, parts)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
     parts, others = frame.components(parts, design.n)
     if drawn:
@@ -322,7 +318,7 @@ class _Frame:
         codes, levels, keys = uses[0][0], parts[0], None
         if len(uses) > 1:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
-        relation = related(bar.label, levels, *self.related, grows=keys is None)
+        relation = self.relation(bar, levels, keys is None)
         if relation is not None:
             if bar.structure not in ("us", "diag"):
                 raise NotAvailableError(
@@ -338,6 +334,21 @@ class _Frame:
         known = None if relation is None else relation[0]
         place = {"points": place.points, "matrix": place.matrix, "rank": place.rank, "nu": place.nu}
         return plan, replace(term, relation=known, **place)
+
+    def bars(self, formula: Formula, parts: Sequence[Part]) -> tuple[tuple[BarPlan, GroupTerm], ...]:
+        """Return the random-effects terms of all formulas; those with one label are one term."""
+        owners = (formula, *(part.formula for part in parts))
+        written = [(bar, at) for at, f in enumerate(owners) if f is not None for bar in f.bars]
+        names = ("mean", *(part.name for part in parts))
+        return tuple(joined([self.bar_plan(*one) for one in same], names) for same in by_name(written))
+
+    def relation(self, bar: Bar, levels: Levels, grows: bool) -> tuple[Any, Levels] | None:
+        """Return the known relationship of the levels of a term and all levels, or None."""
+        if not any(self.related):
+            return None
+        from ranef.frame.relations import related
+
+        return related(bar.label, levels, *self.related, grows=grows)
 
     def is_number(self, factor: Factor) -> bool:
         """Tell whether a factor of a bar is one column of numbers."""
