@@ -74,7 +74,9 @@ def predictors(plan: Plan, family: Distribution, frame: pd.DataFrame, rng: np.ra
         eta = eta + (z * b[frame[factor].to_numpy(int)]).sum(1)
     others = [*OTHERS.get(plan.family, []), *([ZERO_SHARE] if plan.zero_inflation else [])]
     if family.entry.ordinal:
-        others = [0.0]
+        others = list(THRESHOLDS)
+    if family.entry.nominal:  # the other categories' log odds, the last one's without x
+        return np.column_stack([eta, 0.3 - 0.5 * eta, np.full(plan.n, -0.2)])
     return np.column_stack([eta, *(np.full(plan.n, v) for v in others)])
 
 
@@ -88,15 +90,15 @@ def generate(name: str, plan: Plan) -> Generated:
     family = replace(read_family(plan.family), zero_inflation=plan.zero_inflation)
     trials = rng.integers(1, 12, plan.n).astype(float) if plan.trials else None
     eta = predictors(plan, family, frame, rng)
-    if family.entry.ordinal:
+    if family.categorical:
         family = replace(family, categories=len(THRESHOLDS) + 1)
-    y = law_of(family, THRESHOLDS).draw(np.asfortranarray(eta), Data(np.zeros(plan.n), trials), rng)
+    y = law_of(family).draw(np.asfortranarray(eta), Data(np.zeros(plan.n), trials), rng)
     if trials is not None:
         y = np.round(y * trials)
         frame = frame.assign(fail=trials - y)
     if plan.family == "beta":
         y = np.clip(y, 1e-6, 1 - 1e-6)
-    frame = frame.assign(y=ordered(y) if family.entry.ordinal else y)
+    frame = frame.assign(y=ordered(y) if family.categorical else y)
     if plan.change is not None:
         frame = plan.change(frame, rng)
     frame = frame.assign(g="g" + frame["g"].astype(str), h="h" + frame["h"].astype(str))

@@ -1,5 +1,7 @@
 //! Counts with more or less spread than Poisson: Bell, generalised Poisson, Conway-Maxwell-Poisson.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use super::density::{Density, Legal, Row, Summary};
@@ -31,7 +33,21 @@ fn lambert_of_log(ln_mu: f64) -> f64 {
 fn ln_bell(n: f64) -> f64 {
     static TABLE: OnceLock<Vec<f64>> = OnceLock::new();
     let table = TABLE.get_or_init(|| (0..256).map(|n| dobinski(n as f64)).collect());
-    table.get(n as usize).copied().unwrap_or_else(|| dobinski(n))
+    table.get(n as usize).copied().unwrap_or_else(|| {
+        LARGE.with(|seen| {
+            let mut seen = seen.borrow_mut();
+            if seen.len() > KEPT {
+                seen.clear();
+            }
+            *seen.entry(n.to_bits()).or_insert_with(|| dobinski(n))
+        })
+    })
+}
+
+/// Large Bell numbers kept by every thread: a fit asks for those of its responses in every pass.
+const KEPT: usize = 1 << 16;
+thread_local! {
+    static LARGE: RefCell<HashMap<u64, f64>> = RefCell::new(HashMap::new());
 }
 
 /// B_n = exp(-1) sum_k k^n / k!; the terms rise to one maximum near k log k = n and fall, over a width that needs no
@@ -244,6 +260,16 @@ fn legendre() -> &'static [(f64, f64)] {
     })
 }
 
+/// Scale of the series at (log lambda, nu): its standard deviation around a mode inside, else the length of its tail,
+/// which falls by log lambda - nu log j from term to term.
+fn conway_width(ln_lambda: f64, nu: f64) -> f64 {
+    let inside = ((ln_lambda / nu).exp() / nu).sqrt();
+    if ln_lambda > 0.0 {
+        return inside;
+    }
+    inside.max(1.0 / (nu * (1.0 / nu).ln_1p() - ln_lambda))
+}
+
 /// The series at (log lambda, nu): log Z, mean, variance.
 fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
     let mode = (ln_lambda / nu).exp();
@@ -251,7 +277,7 @@ fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
     let top = term(mode.round());
     let centre = mode.round();
     let (mut s0, mut s1, mut s2) = (0.0, 0.0, 0.0);
-    around_mode(mode, (mode / nu).sqrt(), 0.0, term, |j, t, w| {
+    around_mode(mode, conway_width(ln_lambda, nu), 0.0, term, |j, t, w| {
         let (w, d) = (w * (t - top).exp(), j - centre);
         s0 += w;
         s1 += w * d;
@@ -308,7 +334,7 @@ fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
     let reference = special::lgamma(mean + 1.0);
     let statistic = |j: f64| slope * (j - mean) - (special::ln_factorial(j) - reference);
     let term = |j: f64| j * ln_lambda - nu * special::ln_factorial(j);
-    let sd = ((ln_lambda / nu).exp() / nu).sqrt();
+    let sd = conway_width(ln_lambda, nu);
     let mode = (ln_lambda / nu).exp();
     // Mean of b first, then central moments.
     let (mut s0, mut sb) = (0.0, 0.0);
