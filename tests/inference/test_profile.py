@@ -222,6 +222,56 @@ def test_an_estimate_of_zero_has_one_side():
     assert found.fun - ml.criterion == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-7)
 
 
+@pytest.mark.parametrize("beyond", [2e-3, 6e-3, -8e-4])
+def test_ends_beside_zero(beyond):
+    """Where zeta at an SD of 0 is just short of the cut-off the interval ends at 0, and just before it otherwise."""
+    groups, size = 8, 5
+    g, rng = np.repeat(np.arange(groups), size), np.random.default_rng(1)
+    within, between = rng.normal(size=(groups, size)), rng.normal(size=groups)
+    within -= within.mean(axis=1, keepdims=True)
+    between -= between.mean()
+    residual = (within**2).sum()
+
+    def deviance(total, sigma2, ssb):  # total: sigma^2 + size sd^2
+        rest = groups * (size - 1)
+        return groups * np.log(total) + ssb / total + rest * np.log(sigma2) + residual / sigma2
+
+    def at_zero(ssb):
+        pooled = (ssb + residual) / len(g)
+        own = deviance(ssb / groups, residual / (groups * (size - 1)), ssb)
+        return np.sqrt(max(deviance(pooled, pooled, ssb) - own, 0))
+
+    cut = stats.norm.ppf(0.975)
+    ssb = optimize.brentq(lambda v: at_zero(v) - cut - beyond, 0.4 * residual, 10 * residual, xtol=1e-12)
+    between *= np.sqrt(ssb / (size * (between**2).sum()))
+    m = rf.fit("y ~ 1 + (1 | g)", {"g": g, "y": (between[:, None] + within).ravel()}, method="ml")
+    low = rf.confint(m, method="profile", which="sd__(Intercept) | g")["conf_low"][0]
+    if beyond < 0:
+        assert low == 0
+        return
+    held = optimize.minimize_scalar(
+        lambda s2: deviance(s2 + size * low**2, s2, ssb), bounds=(0.1, 5), method="bounded", options={"xatol": 1e-9}
+    )
+    # The core takes ends whose zeta is within 1e-6 there.
+    assert np.sqrt(held.fun - deviance(ssb / groups, residual / (groups * (size - 1)), ssb)) == pytest.approx(
+        cut, abs=1.1e-6
+    )
+
+
+def test_a_correlation_of_nearly_zero_does_not_stop_the_search():
+    """There the deviance hardly depends on one of the coordinates that hold a standard deviation."""
+    g, x = np.repeat(np.arange(18), 10), np.tile(np.arange(10.0), 18)
+    for seed in (44, 51):
+        rng = np.random.default_rng(seed)
+        b = rng.normal(size=(18, 2)) * [24, 6]
+        y = 250 + b[g, 0] + b[g, 1] * x + 25 * rng.normal(size=180)
+        m = rf.fit("y ~ x + (x | g)", {"g": g, "x": x, "y": y}, method="ml")
+        few, many = (rf.confint(m, method="profile", which="sd__x | g", points=n) for n in (4, 12))
+        for end in ("conf_low", "conf_high"):
+            # Roots of zeta found to 1e-9 by whatever way: slopes are of the order of 1.
+            assert few[end][0] == pytest.approx(many[end][0], rel=1e-7)
+
+
 def test_correlations_reach_their_bounds():
     data = rf.datasets.load("sleepstudy")
     few = data[data["Subject"].isin(data["Subject"].unique()[:4])]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LEVELS = (0.9, 0.95, 0.99)
 LONG = 0.1  # seconds for the start of profiles from which parameters are done one by one, with progress
 CLOSE = 0.15  # zeta: nodes nearer than this to an exact one are left out
+ROUNDED = 1e-6  # zeta: beside a bound the core's searches end this near to what was wanted
 HALVINGS = 52  # of a bracket: to the last digit
 LOWER = 1e-3  # a deviance this much below that of the fit is worth saying
 
@@ -91,9 +92,9 @@ class Curve:
 
     def _end(self, zeta: float, side: int) -> float:
         last = self.zeta[side]
-        if abs(zeta) <= abs(last) + 1e-8 and len(self.zeta) > 1 and last != 0:
-            near = np.flatnonzero(np.abs(self.zeta - zeta) < 1e-7)
-            return float(self.value[near[0]]) if len(near) else float(self.at(zeta))
+        if abs(zeta) <= abs(last) + ROUNDED and len(self.zeta) > 1 and last != 0:
+            near = np.flatnonzero(np.abs(self.zeta - zeta) <= ROUNDED)
+            return float(self.value[near[side]]) if len(near) else float(self.at(zeta))
         kind = self.ends[side]
         if kind == "reached":
             raise OptionError(

@@ -129,6 +129,29 @@ impl Chart {
         y
     }
 
+    /// Unit directions of y at `y` that change no x: the length of w, and in a pair its part along a.
+    pub fn idle(&self, y: &[f64]) -> Vec<Vec<f64>> {
+        let padded = |part: &[f64], start: usize| {
+            let mut out = vec![0.0; y.len()];
+            out[start..start + part.len()].copy_from_slice(part);
+            out
+        };
+        let first = self.free.len();
+        match &self.hold {
+            Hold::Row(r) => {
+                let w = &y[first..];
+                let unit = norm(w).map(|l| w.iter().map(|w| w / l).collect::<Vec<_>>());
+                unit.filter(|_| r.len() > 1).iter().map(|w| padded(w, first)).collect()
+            }
+            Hold::Pair(i, _) => {
+                let start = first + i.len() + 1;
+                let plane = Plane::new(&y[first..first + i.len()], &y[start..]);
+                plane.iter().flat_map(|p| [padded(&p.a, start), padded(&p.c, start)]).collect()
+            }
+            _ => vec![],
+        }
+    }
+
     /// (d / dy, d / dv) from d / dx.
     pub fn pull(&self, v: f64, y: &[f64], g: &[f64]) -> Option<(Vec<f64>, f64)> {
         let mut g = g.to_vec();
@@ -246,6 +269,28 @@ mod tests {
         check(Hold::Row(vec![3, 4, 5]), 1.3);
         check(Hold::Pair(vec![0], vec![1, 3]), 0.4);
         check(Hold::Pair(vec![1, 3], vec![2, 4, 5]), -0.8);
+    }
+
+    #[test]
+    fn idle_directions_change_nothing() {
+        let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
+        for (hold, count) in [
+            (Hold::Row(vec![3, 4, 5]), 1),
+            (Hold::Row(vec![3]), 0),
+            (Hold::Coordinate(2), 0),
+            (Hold::Pair(vec![1, 3], vec![2, 4, 5]), 2),
+        ] {
+            let chart = Chart::new(hold, 7, &[false; 7]);
+            let y = chart.coordinates(&x0);
+            let idle = chart.idle(&y);
+            assert_eq!(idle.len(), count);
+            for d in idle {
+                let moved: Vec<f64> = y.iter().zip(&d).map(|(y, d)| y + 0.3 * d).collect();
+                let (a, b) = (chart.base(0.4, &y).unwrap(), chart.base(0.4, &moved).unwrap());
+                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-14));
+                assert!((dot(&d, &d) - 1.0).abs() < 1e-14);
+            }
+        }
     }
 
     #[test]

@@ -118,6 +118,8 @@ pub struct Curve {
 const CORRECTIONS: usize = 30;
 /// Error of zeta that counts as none.
 const EXACT: f64 = 1e-9;
+/// Error of zeta that is taken where rounding ends the steps: beside a bound the deviance is a square.
+const ROUNDED: f64 = 1e-6;
 /// Error of zeta that does not matter where a value is not wanted exactly.
 const SLACK: f64 = 0.2;
 /// Farther from the estimate than this many of its standard errors the deviance is called flat.
@@ -183,6 +185,20 @@ pub fn curve<S: Surface>(
     Ok(Curve { points, ends: [low, high], failures, lowest, evaluations })
 }
 
+/// Give directions without effect the curvature of the coordinates they mix with. Left at 0 it would make a coordinate
+/// that hardly matters (a root of a covariance whose correlation is nearly 0) look free, and steps along it without end.
+fn stiffen(h: &mut [f64], idle: &[Vec<f64>], m: usize) {
+    let at: Vec<usize> = (0..m).filter(|&i| idle.iter().any(|d| d[i] != 0.0)).collect();
+    let mixed = at.len() > idle.len();
+    let (over, rest) = if mixed { (at.clone(), at.len() - idle.len()) } else { ((0..m).collect(), m) };
+    let curvature = over.iter().map(|&i| h[i + i * m].abs()).sum::<f64>() / rest.max(1) as f64;
+    for d in idle {
+        for j in 0..m {
+            (0..m).for_each(|i| h[i + j * m] += curvature * d[i] * d[j]);
+        }
+    }
+}
+
 struct Tracer<'a, S: Surface> {
     surface: &'a mut S,
     centre: &'a Centre,
@@ -220,7 +236,8 @@ impl<S: Surface> Tracer<'_, S> {
                 (0..n).map(|i| (0..n).map(|j| rows[i * w + a] * h[i + j * n] * rows[j * w + b]).sum::<f64>()).sum()
             })
             .collect();
-        let inner: Vec<f64> = (0..m * m).map(|t| full[t % m + (t / m) * w]).collect();
+        let mut inner: Vec<f64> = (0..m * m).map(|t| full[t % m + (t / m) * w]).collect();
+        stiffen(&mut inner, &self.chart.idle(&y), m);
         let b = inverse(&inner, m);
         let cross: Vec<f64> = (0..m).map(|i| full[i + m * w]).collect();
         let drift: Vec<f64> = (0..m).map(|i| -(0..m).map(|j| b[i + j * m] * cross[j]).sum::<f64>()).collect();
@@ -338,9 +355,7 @@ impl<S: Surface> Tracer<'_, S> {
             }
             if (high - v) * side.sign <= 0.0 {
                 if high == side.bound && !self.is_beyond(side, target, b)? {
-                    let end = if side.edge.is_some() { End::Bound } else { End::Failed };
-                    side.points.extend(side.edge.take());
-                    return Ok(Err(end));
+                    return Ok(Err(side.end_at_bound()));
                 }
                 v = 0.5 * (low + high);
             }
@@ -355,7 +370,11 @@ impl<S: Surface> Tracer<'_, S> {
         }
         // Steps ended within rounding of the target, or the deviance does not get there.
         Ok(match near {
-            Some(p) if (target - p.zeta.abs()).abs() < 1e-6 => Ok(p),
+            Some(p) if (target - p.zeta.abs()).abs() < ROUNDED => Ok(p),
+            // Short steps towards a bound at which the deviance stays just below the target.
+            _ if high == side.bound && high.is_finite() && !self.is_beyond(side, target, b)? => {
+                Err(side.end_at_bound())
+            }
             _ => Err(End::Failed),
         })
     }
@@ -412,6 +431,13 @@ struct Side<'a> {
 impl Side<'_> {
     fn last(&self) -> &CurvePoint {
         self.points.last().unwrap_or(self.start)
+    }
+
+    /// The side ends at its bound, whose point is the last; or it failed there.
+    fn end_at_bound(&mut self) -> End {
+        let end = if self.edge.is_some() { End::Bound } else { End::Failed };
+        self.points.extend(self.edge.take());
+        end
     }
 
     /// How far from `at` |zeta| has changed by `gap`: a parabola through the last slopes.
