@@ -9,7 +9,7 @@ import pytest
 
 import ranef as rf
 from engines import zoo
-from ranef.errors import ArgumentError, DataError
+from ranef.errors import ArgumentError, DataError, NotAvailableError
 
 FORMULA = "~ x + (x | g)"
 
@@ -92,3 +92,28 @@ def test_weights_and_offset(responses):
 def test_refuses(y, arguments, error, says):
     with pytest.raises(error, match=says):
         rf.fit_many(FORMULA, zoo.data(), y, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow", "dict"])
+def test_what_fits_again_after_a_refit_sees_the_new_response(kind):
+    sleepstudy = rf.datasets.load("sleepstudy")
+    data = rf.datasets.load("sleepstudy", "pandas" if kind == "dict" else kind)
+    if kind == "dict":
+        data = {name: data[name].to_numpy() for name in data.columns}
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", data)
+    y = m.simulate(1, seed=1)[:, 0]
+    fresh = rf.fit("Reaction ~ Days + (1 | Subject)", sleepstudy.assign(Reaction=y))
+    again = m.refit(y)
+    assert np.allclose(again.update(method="ml").estimate.beta, fresh.update(method="ml").estimate.beta, rtol=1e-10)
+    small = rf.fit("Reaction ~ 1 + (1 | Subject)", data).refit(y)
+    tested = rf.anova(small, again)
+    expected = rf.anova(fresh.update(". ~ . - Days"), fresh)
+    assert str(tested).split("\n")[2:4] == str(expected).split("\n")[2:4]
+
+
+def test_a_refit_to_a_response_that_is_no_column_keeps_no_data():
+    sleepstudy = rf.datasets.load("sleepstudy")
+    m = rf.fit("log(Reaction) ~ Days + (1 | Subject)", sleepstudy)
+    again = m.refit(m.simulate(1, seed=1)[:, 0])
+    with pytest.raises(NotAvailableError, match="no column"):
+        again.update(method="ml")

@@ -19,6 +19,7 @@ from ranef.inference.frames import to_frame
 from ranef.model import Layout, design_of, fit, layout_of
 
 if TYPE_CHECKING:
+    from ranef.frame import Design
     from ranef.model import Fit
 
 
@@ -38,7 +39,29 @@ def refit(m: Fit, y: Any) -> Fit:
     design = replace(design_of(m, "refit"), y=_response(m, y))
     check_response(design)
     core, estimate = m.engine.again(design, m.task)
-    return replace(m, estimate=estimate, core=core, design=design)
+    return replace(m, estimate=estimate, core=core, design=design, data=_with_response(m, design))
+
+
+def _with_response(m: Fit, design: Design) -> Any:
+    """Return the data with the new response, for what fits again from them; None where it is not a plain column."""
+    name = m.formula.response
+    if m.data is None or m.distribution.categorical or name is None:
+        return None
+    at = slice(None) if design.rows is None else design.rows
+    if isinstance(m.data, Mapping):
+        found = m.data.get(name)
+        return None if found is None else {**m.data, name: _placed(np.asarray(found), at, design.y)}
+    frame = nw.from_native(m.data, eager_only=True)
+    if name not in frame.columns or not frame[name].dtype.is_numeric():
+        return None
+    column = _placed(frame[name].to_numpy(), at, design.y)
+    return frame.with_columns(nw.new_series(name, column, backend=frame.implementation)).to_native()
+
+
+def _placed(old: Array, at: Any, new: Any) -> Array:
+    out = np.array(old, dtype=np.float64)
+    out[at] = new
+    return out
 
 
 def _response(m: Fit, y: Any) -> Array:
@@ -55,7 +78,9 @@ def _response(m: Fit, y: Any) -> Array:
 def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any]) -> Fit:
     """Fit again with a changed formula, other data or other arguments."""
     if data is None and m.data is None:
-        raise NotAvailableError("update: a slim fit keeps no data; give data=")
+        raise NotAvailableError(
+            "update: this fit has no data (it is slim, or was refitted to a response that is no column); give data="
+        )
     changed = m.formula if formula is None else m.formula.update(formula)
     return fit(changed, m.data if data is None else data, **{**m.call.arguments, **arguments})
 
