@@ -662,7 +662,7 @@ class Fit:
         return residuals(self, type, align, seed)
 
     def simulate(self, n: int = 1, re: str = "new", seed: Any = None) -> Array:
-        """Draw responses from the fitted model, (nobs, n): a binomial's as successes, an ordinal's as category numbers.
+        """Draw responses from the fitted model, (nobs, n): proportions of a binomial, category numbers of an ordinal.
 
         Parameters
         ----------
