@@ -175,8 +175,16 @@ def _wald(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, A
     low, high = wald_ends(m, level, options.get("ddf"))
     at = [[p.label for p in known].index(p.label) for p in asked]
     gone = [known[i].label for i in at if np.isnan(low[i]) and known[i].effect == "ran_pars"]
-    why = [f"{', '.join(gone)}: no Wald interval (the estimate is on the boundary); use 'profile'"] if gone else []
-    return low[at], high[at], why
+    return low[at], high[at], [f"{', '.join(gone)}: no Wald interval ({_no_error(m)})"] if gone else []
+
+
+def _no_error(m: Fit) -> str:
+    """Say why a standard deviation or correlation has no standard error."""
+    if m.method == "pql":
+        return "quasi-likelihood gives it no standard error"
+    if m.task.wishes is not None:
+        return "it is held, or the estimate is on the boundary"
+    return "the estimate is on the boundary; see method='profile'"
 
 
 def wald_ends(m: Fit, level: float, ddf: Any = None) -> tuple[Array, Array]:
