@@ -327,6 +327,33 @@ def test_array_arguments_follow_the_rows():
     assert_allclose(table["loglik"][2], smaller.loglik, rtol=1e-10)  # the same fit
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_tables_agree_on_the_parameters(row):
+    """`confint` and `tidy` have the same estimates, and Wald intervals lie about them."""
+    m = fitted(row)
+    table = quietly(lambda: rf.confint(m, which="random"))
+    tidy = m.tidy("ran_pars", conf_int=True)
+    estimate = numbers(table[["estimate"]]).ravel()
+    assert_allclose(estimate, numbers(tidy[["estimate"]]).ravel(), rtol=1e-10)  # the same numbers by two routes
+    low, high = (numbers(table[[name]]).ravel() for name in ("conf_low", "conf_high"))
+    assert all((low < estimate) & (estimate < high) | np.isnan(low))
+
+
+def test_what_is_held_is_not_tested():
+    m = fitted("fixed_x")
+    table = rf.anova(m).set_index("term")
+    assert np.isnan(table.loc["x", "p_value"])
+    assert 0 < table.loc["f", "p_value"] < 1
+    assert rf.contrast(m, {"x": 1})[["statistic", "p_value"]].isna().all(axis=None)
+
+
+def test_terms_of_categories_are_tested_by_category():
+    m = fitted("multinomial")
+    with pytest.raises(RanefError, match="once for each category: give component=, one of 'B', 'C'"):
+        rf.anova(m)
+    assert list(rf.anova(m, component="C")["term"]) == ["x", "f"]
+
+
 def test_terms_of_categories_bear_their_names():
     tie = [("B.x", "C.x"), ("sd(B:g)", "sd(C:g)")]
     m = quietly(lambda: rf.fit("choice ~ x + (1 | g)", DATA, family="multinomial", equal=tie))
