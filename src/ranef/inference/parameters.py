@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines.estimate import Array
+from ranef.engines.estimate import Array, Estimate
 from ranef.engines.linear import cells
 from ranef.errors import OptionError, nearest
 from ranef.inference.named import names_of
@@ -185,6 +185,8 @@ def _structural(key: str, term: Covariance, p: Any, at: int) -> Parameter:
         transform = RATIO
         if p.of not in ("", "lag1"):
             refused = "correlations of Toeplitz structures beyond lag 1 are functions of several parameters"
+    elif p.name == "loading":
+        transform = IDENTITY  # entries of Lambda themselves, of either sign
     kind = p.name if p.name in ("sd", "cor") else "other"
     alone = sum(q.name == p.name for q in term.parameters) == 1
     return Parameter(
@@ -288,7 +290,8 @@ def of_estimates(m: Fit, found: Sequence[Any]) -> Array:
     beta = np.array([e.beta for e in found])
     sigma = np.array([e.sigma for e in found])
     theta = np.array([e.theta for e in found])
-    return table(m, beta, theta * sigma[:, None] if m.task.linear else theta, sigma)
+    relative = isinstance(m.estimate, Estimate)  # linear models, and the working ones of quasi-likelihood
+    return table(m, beta, theta * sigma[:, None] if relative else theta, sigma)
 
 
 def values(m: Fit) -> Array:
