@@ -9,7 +9,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import OptionError, nearest
-from ranef.inference.comparable import check_same_data, fits_of, names_of_models, same_criterion
+from ranef.inference.comparable import check_likelihoods, check_same_data, fits_of, names_of_models, same_criterion
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def comparable(fits: Sequence[Any], refit: bool, what: str) -> tuple[list[Fit], 
     """Return fits with comparable likelihoods and what was done for it."""
     found = fits_of(fits, what)
     check_same_data(found, what)
+    check_likelihoods(found, what)
     return same_criterion(found, refit, what)
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from ranef.criteria.contributions import contributions, units
 from ranef.engines.estimate import Array
 from ranef.errors import DataError, NotAvailableError
-from ranef.inference.comparable import by_ml, check_quadrature, check_same_data, fits_of, names_of_models
+from ranef.inference.comparable import (
+    by_ml,
+    check_maximised,
+    check_quadrature,
+    check_same_data,
+    fits_of,
+    names_of_models,
+)
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
 
@@ -75,6 +82,7 @@ def vuong(m1: Fit, m2: Fit) -> VuongTest:
     """
     fits = fits_of((m1, m2), "vuong")
     check_same_data(fits, "vuong")
+    check_maximised(fits, "vuong")
     check_quadrature(fits, "vuong")
     m1, m2 = (by_ml(m) for m in fits)
     _check_apart(m1, m2)

@@ -160,6 +160,8 @@ def unavailable(m: Fit) -> str | None:
         return "the likelihood of a linear model is exact"
     if m.method != "ml" or m.task.quadrature != 1:
         return "it is about fits by Laplace's approximation, quadrature=1 and method='ml'"
+    if m.task.wishes is not None:
+        return "fits with fixed=, equal=, prior= or penalty= have no quadrature"
     design = design_of(m, "laplace_check")
     if not design.terms:
         return "the model has no random effects, so that nothing is approximated"

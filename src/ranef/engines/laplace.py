@@ -462,6 +462,14 @@ def check_method(design: Design, task: Task) -> None:
             f"quadrature={task.quadrature} needs independent levels; with a relationship between them leave it out for "
             f"Laplace's approximation"
         )
+    what = "sampling_weights=" if design.sampling else f"quadrature={task.quadrature}" if task.quadrature > 1 else ""
+    if what and any(t.structure == "rr" for t in design.terms):
+        raise NotAvailableError(f"{what} does not go with terms of reduced rank, rr(…)")
+    if design.sampling and (related := next((t.label for t in design.terms if t.relation is not None), None)):
+        raise NotAvailableError(
+            f"sampling_weights= weigh the log-likelihoods of independent groups, and cov= or precision= relates the "
+            f"levels of {related!r}"
+        )
     if task.quadrature > 1:
         check_quadrature(task.quadrature, design)
     if design.sampling:

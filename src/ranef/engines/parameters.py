@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ranef import _core
-from ranef.engines.laplace import layout
+from ranef.engines.laplace import layout, named
 from ranef.errors import ArgumentError, nearest
 from ranef.families import Distribution
 
@@ -86,9 +86,9 @@ def unique(labels: list[str]) -> tuple[str, ...]:
     return tuple(f"{g}.{n}" if (n := labels[:i].count(g)) else g for i, g in enumerate(labels))
 
 
-def term_keys(design: Design) -> tuple[str, ...]:
+def term_keys(design: Design, family: Distribution) -> tuple[str, ...]:
     """Return the names of the random-effects terms, as `varcorr()` has them."""
-    owners = [c.name for c in design.components]
+    owners = [c.name for c in named(design, family)]
     labels = [t.label if owners[t.component] == "mean" else f"{owners[t.component]}:{t.label}" for t in design.terms]
     return unique(labels)
 
@@ -104,7 +104,7 @@ def names_of(design: Design, family: Distribution) -> Names:
             places[short] = Place(short, COEFFICIENT, at)
             spellings |= {_bare(short): short, _bare(f"{component}.{column}"): short}
             at += 1
-    keys = term_keys(design)
+    keys = term_keys(design, family)
     for t, (term, key) in enumerate(zip(design.terms, keys, strict=True)):
         for place, others in _of_term(t, term, key):
             places[place.name] = place

@@ -64,7 +64,16 @@ def check(design: Design, task: Task) -> None:
     for term in design.terms:
         if term.structure not in linear.STRUCTURES:
             raise linear.structure_error(term)
+        if term.relation is not None:
+            raise NotAvailableError(
+                f"method='pql' takes independent levels, and cov= or precision= relates those of {term.label!r}: leave "
+                f"method out for Laplace's approximation"
+            )
         check_levels(design, term)
+    if design.randomised is not None:
+        raise NotAvailableError(
+            "method='pql' has no randomised_response=: leave method out for Laplace's approximation"
+        )
     check_response(design)
     if task.control.optimizer != "newton":
         raise NotAvailableError("method='pql' fits its working models by 'newton'; leave optimizer out")

@@ -56,6 +56,36 @@ def names_of_models(fits: Sequence[Fit]) -> list[str]:
     return texts
 
 
+def check_likelihoods(fits: Sequence[Fit], what: str) -> None:
+    """Raise if a fit has no likelihood that could be compared: quasi-likelihood, or the pseudo-likelihood of a survey.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if any(m.method == "pql" for m in fits):
+        raise NotAvailableError(
+            f"{what}: a fit with method='pql' has no likelihood to compare; use Wald tests, rf.anova(m) of one fit, or "
+            f"fit with method='ml'"
+        )
+    if any(m.call.sampling_weights is not None for m in fits):
+        raise NotAvailableError(
+            f"{what}: a fit with sampling_weights= maximises a pseudo-likelihood, whose ratios and criteria have not "
+            f"the laws of a likelihood's; use Wald tests, rf.anova(m) of one fit, whose standard errors are robust"
+        )
+
+
+def check_maximised(fits: Sequence[Fit], what: str) -> None:
+    """Raise if ratios of the likelihoods of some fits are no test: there is none, or it is not at its maximum.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    check_likelihoods(fits, what)
+    check_no_priors(fits, what)
+
+
 def check_no_priors(fits: Sequence[Fit], what: str) -> None:
     """Raise if a fit has priors or a penalty: its estimates do not maximise the likelihood that is compared.
 

@@ -23,7 +23,7 @@ from ranef.errors import ArgumentError, NotAvailableError, OptionError, RanefWar
 from ranef.inference.bootstrap import bootstrap
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
-from ranef.inference.parameters import Parameter, parameters, select, values
+from ranef.inference.parameters import IDENTITY, Parameter, parameters, select, values
 from ranef.inference.profile import targets, traced
 from ranef.inference.tables import fixed
 from ranef.inference.wald import METHODS, quantile
@@ -175,8 +175,16 @@ def _wald(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, A
     low, high = wald_ends(m, level, options.get("ddf"))
     at = [[p.label for p in known].index(p.label) for p in asked]
     gone = [known[i].label for i in at if np.isnan(low[i]) and known[i].effect == "ran_pars"]
-    why = [f"{', '.join(gone)}: no Wald interval (the estimate is on the boundary); use 'profile'"] if gone else []
-    return low[at], high[at], why
+    return low[at], high[at], [f"{', '.join(gone)}: no Wald interval ({_no_error(m)})"] if gone else []
+
+
+def _no_error(m: Fit) -> str:
+    """Say why a standard deviation or correlation has no standard error."""
+    if m.method == "pql":
+        return "quasi-likelihood gives it no standard error"
+    if m.task.wishes is not None:
+        return "it is held, or the estimate is on the boundary"
+    return "the estimate is on the boundary; see method='profile'"
 
 
 def wald_ends(m: Fit, level: float, ddf: Any = None) -> tuple[Array, Array]:
@@ -189,15 +197,18 @@ def wald_ends(m: Fit, level: float, ddf: Any = None) -> tuple[Array, Array]:
 def wald_random(m: Fit, level: float) -> tuple[Array, Array]:
     """Wald intervals of `ran_pars`: standard deviations, rates and ranges on the log scale, correlations on Fisher's z.
 
-    NaN where there is no standard error (see `deltas.std_errors`).
+    Loadings have theirs on their own scale. NaN where there is no standard error (see `deltas.std_errors`).
     """
     known = [p for p in parameters(m) if p.effect == "ran_pars"]
     estimate, error = values(m)[len(m.estimate.beta) :], std_errors(m)
     cor = np.array([p.kind == "cor" for p in known], dtype=bool)
+    plain = np.array([p.transform is IDENTITY and p.kind == "other" for p in known], dtype=bool)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         half = float(quantile(level)) * error / np.where(cor, 1 - estimate**2, estimate)
         low = np.where(cor, np.tanh(np.arctanh(estimate) - half), estimate * np.exp(-half))
         high = np.where(cor, np.tanh(np.arctanh(estimate) + half), estimate * np.exp(half))
+    beside = float(quantile(level)) * error
+    low, high = np.where(plain, estimate - beside, low), np.where(plain, estimate + beside, high)
     if known and not m.task.linear and known[-1].group == "Residual" and not known[-1].refused:
         at = known[-1].hold[1][0]
         half = float(quantile(level)) * np.sqrt(m.estimate.vcov[at, at])

@@ -92,6 +92,7 @@ def tested_rows(m: Fit, method: Method, rows: Array, rhs: Array, level: float) -
     estimate = inner @ m.estimate.beta[here]
     variance = np.einsum("ri,ij,rj->r", inner, method.vcov(m)[np.ix_(here, here)], inner)
     std_error, df = np.sqrt(np.maximum(variance, 0)), method.rows(m, rows)
+    std_error = np.where(std_error > 0, std_error, np.nan)  # coefficients that are held are not tested
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (estimate - rhs) / std_error
     half = quantile(level, df) * std_error

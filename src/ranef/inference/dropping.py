@@ -9,7 +9,7 @@ import numpy as np
 
 from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
-from ranef.inference.comparable import by_ml
+from ranef.inference.comparable import by_ml, check_likelihoods, check_maximised
 from ranef.inference.ddf import method_of
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
@@ -69,7 +69,7 @@ def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, comp
     terms = droppable(formula) if scope is None else terms_named(formula, scope, "drop1")
     if test in ("F", "f"):
         return _wald(m, terms, ddf, component)
-    base, notes = _base(m)
+    base, notes = _base(m, test, "drop1")
     smaller = [with_formula(base, component, without(formula_of(base, component), t)) for t in terms]
     ratios = [ratio(s, base) for s in smaller] if test == "lrt" else [None] * len(smaller)
     return _table(f"Single terms left out of {m.formula}", base, terms, smaller, ratios, notes)
@@ -99,7 +99,7 @@ def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> N
     terms = addable(formula, upper.fixed)
     if not terms:
         raise OptionError(f"add1: the scope {upper} has no term that the model lacks and whose margins it has")
-    base, notes = _base(m)
+    base, notes = _base(m, test, "add1")
     base, more = _on_complete_rows(base, terms, component)
     larger = [with_formula(base, component, with_term(formula_of(base, component), t)) for t in terms]
     ratios = [ratio(base, x) for x in larger] if test == "lrt" else [None] * len(larger)
@@ -124,8 +124,9 @@ def _wald(m: Fit, terms: Sequence[Term], ddf: Any, component: str) -> NotedTable
     return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, (), m.layout.kind)
 
 
-def _base(m: Fit) -> tuple[Fit, list[Note]]:
+def _base(m: Fit, test: str, what: str) -> tuple[Fit, list[Note]]:
     """Return the model by maximum likelihood with only the rows that it uses."""
+    (check_maximised if test == "lrt" else check_likelihoods)([m], what)
     refitted = [Note("refitted", "refitted by maximum likelihood, because fixed effects change")]
     return on_own_rows(by_ml(m)), refitted if m.method == "reml" else []
 

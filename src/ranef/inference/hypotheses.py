@@ -142,6 +142,12 @@ def _information_factor(m: Fit, here: Array) -> Array:
     vcov = m.estimate.vcov[np.ix_(here, here)]
     if not np.isfinite(vcov).all():
         raise NotAvailableError("anova: some coefficients have no standard error; see m.messages")
+    unit = np.sqrt(np.diag(vcov))
+    if not unit.all() or np.linalg.eigvalsh(vcov / np.outer(unit, unit))[0] < DEPENDENT:
+        raise NotAvailableError(
+            "anova: types 1 and 2 adjust each term for those before it by the information of all coefficients, which "
+            "is singular where some are held or tied; use type=3"
+        )
     return np.linalg.cholesky(np.linalg.inv(vcov)).T
 
 

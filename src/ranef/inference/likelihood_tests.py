@@ -17,7 +17,7 @@ import numpy as np
 from ranef.errors import DataError, OptionError
 from ranef.inference.chibar import Mixture, bound, half_and_half, mixture, tail
 from ranef.inference.comparable import (
-    check_no_priors,
+    check_maximised,
     check_same_data,
     fits_of,
     names_of_models,
@@ -106,7 +106,7 @@ def compare_models(*fits: Any, refit: bool = True, nested: bool = False, test: s
         raise OptionError(f"anova: test={test!r} is unknown for several fits; known: 'lrt'")
     found = fits_of(fits, "anova")
     check_same_data(found, "anova")
-    check_no_priors(found, "anova")
+    check_maximised(found, "anova")
     found, notes = same_criterion(found, refit, "anova")
     found = sorted(found, key=lambda m: m.npar)
     ratios = [ratio(a, b, nested) for a, b in pairwise(found)]

@@ -154,6 +154,10 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
         Tables per response; a response that cannot be fitted is counted and named in `failures`.
     """
     call = make_call(one_sided(formula, arguments.get("env")), **arguments)
+    if call.family.entry.nominal:
+        raise NotAvailableError(
+            f"fit_many: a model of family={call.family.name!r} depends on the categories of its response; fit each"
+        )
     _, design = build_call(call, data)
     task = call.task(design)
     engine = engine_of(task)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines.estimate import Array
+from ranef.engines.estimate import Array, Estimate
 from ranef.engines.linear import cells
 from ranef.errors import OptionError, nearest
 from ranef.inference.named import names_of
@@ -37,8 +38,8 @@ class Transform:
 IDENTITY = Transform(np.asarray, np.asarray, np.ones_like)
 EXP = Transform(np.exp, np.log, np.exp)
 SINE = Transform(np.sin, np.arcsin, np.cos)
-#: x / sqrt(1 + x^2), the correlation of ar1 structures.
-RATIO = Transform(lambda x: x / np.sqrt(1 + x * x), lambda r: r / np.sqrt(1 - r * r), lambda x: (1 + x * x) ** -1.5)
+#: x / sqrt(1 + x^2), the correlation of ar1 structures, written such that infinite x give +-1.
+RATIO = Transform(lambda x: np.tanh(np.arcsinh(x)), lambda r: r / np.sqrt(1 - r * r), lambda x: (1 + x * x) ** -1.5)
 
 
 def compound(k: int) -> Transform:
@@ -70,6 +71,8 @@ class Parameter:
         From the core's coordinate to the value.
     refused : str
         Why it has no profile; empty where it has.
+    also : tuple of str
+        Other names: "sd(Days | Subject)", as `fixed=` and `prior=` of `fit` take them.
     """
 
     label: str
@@ -83,6 +86,12 @@ class Parameter:
     high: float = math.inf
     transform: Transform = IDENTITY
     refused: str = ""
+    also: tuple[str, ...] = ()
+
+    def answers_to(self, name: str) -> bool:
+        """Whether that is one of its names; spaces do not matter."""
+        bare = "".join(name.split())
+        return bare in ("".join(known.split()) for known in (self.label, self.term, *self.also))
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -139,18 +148,28 @@ def _entries(key: str, term: Covariance, first: int) -> list[Parameter]:
     rows = rows_of(term, first)
     group = key.removeprefix(f"{term.component}:")
     sds = [
-        Parameter(f"sd__{name} | {key}", "ran_pars", term.component, group, f"sd__{name}", "sd", ("row", row, ()), 0.0)
+        Parameter(
+            f"sd__{name} | {key}", "ran_pars", term.component, group, f"sd__{name}", "sd", ("row", row, ()), 0.0,
+            also=short("sd", key, [name], len(rows) == 1),
+        )
         for name, row in zip(term.names, rows, strict=True)
-    ]
-    quarter = math.pi / 2
+    ]  # fmt: skip
+    quarter, pairs = math.pi / 2, term.pairs
     return sds + [
         Parameter(
             f"{label} | {key}", "ran_pars", term.component, group, label, "cor", ("pair", rows[j], rows[i]),
             -quarter, quarter, SINE, _undefined(term, i, j),
+            short("cor", key, [f"{a},{b}" for a, b in permutations((term.names[j], term.names[i]))], len(pairs) == 1),
         )
-        for i, j in term.pairs
+        for i, j in pairs
         for label in (f"cor__{term.names[j]}.{term.names[i]}",)
     ]  # fmt: skip
+
+
+def short(kind: str, key: str, ways: Sequence[str], alone: bool) -> tuple[str, ...]:
+    """Names as `fixed=` takes them: "sd(x | g)", and "sd(g)" where a term has one of the kind."""
+    own = [f"{kind}({way} | {key})" for way in (*ways, *(["1"] if "(Intercept)" in ways else []))]
+    return (*own, f"{kind}({key})") if alone else tuple(own)
 
 
 def _undefined(term: Covariance, i: int, j: int) -> str:
@@ -166,10 +185,13 @@ def _structural(key: str, term: Covariance, p: Any, at: int) -> Parameter:
         transform = RATIO
         if p.of not in ("", "lag1"):
             refused = "correlations of Toeplitz structures beyond lag 1 are functions of several parameters"
+    elif p.name == "loading":
+        transform = IDENTITY  # entries of Lambda themselves, of either sign
     kind = p.name if p.name in ("sd", "cor") else "other"
+    alone = sum(q.name == p.name for q in term.parameters) == 1
     return Parameter(
         f"{p.label} | {key}", "ran_pars", term.component, group, p.label, kind, ("coordinate", (at,), ()),
-        transform=transform, refused=refused,
+        transform=transform, refused=refused, also=short(p.name, key, [p.of] if p.of else [], alone),
     )  # fmt: skip
 
 
@@ -197,7 +219,8 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
     known : sequence of Parameter
         All there are.
     which : None, "all", "fixed", "random" or names
-        A name is a label ("sd__Days | Subject") or a term as in `tidy` ("sd__Days"), which may stand for several.
+        A name is a label ("sd__Days | Subject"), the same as `fixed=` of `fit` has it ("sd(Days | Subject)"), or a term
+        as in `tidy` ("sd__Days"), which may stand for several.
     what : str
         Who asks, for the message.
 
@@ -213,9 +236,9 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
         return [p for p in known if p.effect in groups[which]]
     asked = [which] if isinstance(which, str) else list(which)
     for name in asked:
-        if not any(name in (p.label, p.term) for p in known):
+        if not any(p.answers_to(name) for p in known):
             raise OptionError(f"{what}: there is no parameter {name!r}; {nearest(name, [p.label for p in known])}")
-    return [p for p in known if p.label in asked or p.term in asked]
+    return [p for p in known if any(p.answers_to(name) for name in asked)]
 
 
 def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
@@ -230,7 +253,7 @@ def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
     theta : (r, m) array
         Entries of the absolute roots of the covariances, then parameters of structures.
     sigma : (r,) array
-        Residual standard deviations; looked at in linear models only.
+        Residual standard deviations; looked at where the dispersion is not among the coefficients.
     """
     columns: list[Array] = list(beta.T)
     known = parameters(m)
@@ -246,7 +269,7 @@ def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
     if m.task.linear:
         columns.append(sigma)
     elif len(known) > len(columns):
-        columns.append(_natural(known[-1], beta[:, known[-1].hold[1][0]]))
+        columns.append(sigma if known[-1].refused else _natural(known[-1], beta[:, known[-1].hold[1][0]]))
     return np.column_stack(columns)
 
 
@@ -267,7 +290,8 @@ def of_estimates(m: Fit, found: Sequence[Any]) -> Array:
     beta = np.array([e.beta for e in found])
     sigma = np.array([e.sigma for e in found])
     theta = np.array([e.theta for e in found])
-    return table(m, beta, theta * sigma[:, None] if m.task.linear else theta, sigma)
+    relative = isinstance(m.estimate, Estimate)  # linear models, and the working ones of quasi-likelihood
+    return table(m, beta, theta * sigma[:, None] if relative else theta, sigma)
 
 
 def values(m: Fit) -> Array:

@@ -391,6 +391,8 @@ def _fixed_plan(m: Fit, term: str, within: Any, scheme: str | None) -> Plan:
     kept = [j for j in at if not np.isnan(m.estimate.beta[j])]
     if not kept:
         raise DataError(f"permutation_test: the columns of {term!r} were dropped as linearly dependent")
+    if (np.diag(m.estimate.vcov)[kept] == 0).any():
+        raise NotAvailableError(f"permutation_test: a coefficient of {term!r} is held by fixed=, so there is no test")
     place = placement(design, matrix(design.fixed, design.n)[:, kept], within)
     how = _scheme(m, design, kept, place, scheme)
     observed = abs(wald(m.estimate.beta, m.estimate.vcov, kept))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import NotAvailableError, OptionError
+from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
@@ -386,11 +386,6 @@ def _laplace(m: Fit) -> Tracer:
             "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood "
             "of the coefficients; fit with quadrature=1"
         )
-    if m.task.wishes is not None:
-        raise NotAvailableError(
-            "profile: a fit with parameters that are held, tied or have a prior has no profile in this version; use "
-            "Wald intervals or a bootstrap"
-        )
     if not hasattr(m.core, "profile"):
         raise NotAvailableError("profile: a slim fit of a generalised model keeps no rows; use the fit before slim()")
     core, estimate = m.core, m.estimate
@@ -413,6 +408,12 @@ def _laplace(m: Fit) -> Tracer:
         try:
             with LOCK:
                 return list(core.profile(*at, _asked(chosen), visits, m.task.quadrature))
+        except ValueError as error:
+            close()
+            raise DataError(
+                f"profile: {error} somewhere on the curves of {', '.join(p.label for p in chosen)}; ask for others by "
+                f"which=, or use method='boot'"
+            ) from error
         except BaseException:
             close()
             raise

@@ -10,6 +10,7 @@ import numpy as np
 
 from ranef.errors import NotAvailableError
 from ranef.formula import INTERCEPT, Formula
+from ranef.inference.comparable import check_maximised
 from ranef.inference.likelihood_tests import ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import formula_of, on_own_rows, with_bars, with_formula
@@ -60,6 +61,7 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
     steps = list(reductions(m, reduce))
     if not steps:
         raise NotAvailableError("ranova: the model has no random effects to test")
+    check_maximised([m], "ranova")
     base = on_own_rows(m)
     smaller = [with_formula(base, s.component, s.formula) for s in steps]
     ratios = [ratio(s, base) for s in smaller]

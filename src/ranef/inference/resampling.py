@@ -15,7 +15,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
-from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, matrix
+from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def noise_scale(design: Design) -> Array | float:
 def parametric(m: Fit, re: str) -> Draw:
     """Draw new random effects (or keep the modes) and new residuals, all normal."""
     if not m.task.linear:
+        _ = m.simulate(1, re=re, seed=0)  # says why there is none, once
         return lambda rng: m.simulate(1, re=re, seed=rng)[:, 0]
     design = design_of(m, "bootstrap")
     mean, spread, modes, roots = fixed_part(m, design), noise_scale(design), m.estimate.modes, m.estimate.roots
@@ -215,6 +216,10 @@ def cases(m: Fit, levels: Sequence[str] | str | None) -> Callable[[np.random.Gen
     "rows"; default the outermost grouping factor alone.
     """
     design = design_of(m, "bootstrap")
+    if (related := next((t.label for t in design.terms if t.relation is not None), None)) is not None:
+        raise NotAvailableError(
+            f"bootstrap: kind='cases' draws independent groups, and levels of {related!r} are related; use 'parametric'"
+        )
     chain, _ = hierarchy(design)
     names = [t.label for t in chain]
     asked = [levels] if isinstance(levels, str) else list(levels or names[:1] or ["rows"])
@@ -285,6 +290,8 @@ def subset(design: Design, rows: Array, made: Mapping[str, Array]) -> Design:
         return np.unique(own, return_inverse=True)[1].ravel().astype(np.int32)
 
     def term(t: GroupTerm) -> GroupTerm:
+        if t.relation is not None:  # levels without rows stay: others are related to them
+            return replace(t, codes=np.ascontiguousarray(t.codes[rows]), blocks=_blocks(t.blocks, rows))
         new = codes(t)
         return replace(t, codes=new, levels=Levels.of(list(range(int(new.max()) + 1))), blocks=_blocks(t.blocks, rows))
 
@@ -296,8 +303,17 @@ def subset(design: Design, rows: Array, made: Mapping[str, Array]) -> Design:
         fixed=_blocks(design.fixed, rows),
         terms=tuple(term(t) for t in design.terms),
         others=tuple(Component(c.name, _blocks(c.fixed, rows), _take(c.offset, rows)) for c in design.others),
+        sampling=_sampling(design.sampling, rows),
+        randomised=None if design.randomised is None else (design.randomised[0][rows], design.randomised[1][rows]),
         **{name: _take(getattr(design, name), rows) for name in PER_ROW},
     )
+
+
+def _sampling(sampling: Sampling | None, rows: Array) -> Sampling | None:
+    if sampling is None:
+        return None
+    groups = {name: values[rows] for name, values in sampling.groups.items()}
+    return replace(sampling, rows=_take(sampling.rows, rows), groups=groups)
 
 
 PER_ROW = ("y", "weights", "offset", "trials", "frequencies", "censor", "upper")

@@ -19,7 +19,9 @@ from ranef.model import Fit, fit
 if TYPE_CHECKING:
     from ranef.formula import Bar
 
-BY_ROW = ("offset", "precision_weights", "frequency_weights", "trials")
+BY_ROW = (
+    "offset", "precision_weights", "frequency_weights", "trials", "sampling_weights", "randomised_response",
+)  # fmt: skip
 
 
 def formula_of(m: Fit, component: str) -> Formula:
@@ -45,6 +47,9 @@ def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
     arguments: dict[str, Any] = {**m.call.arguments, "control": control}
     main = retext(formula) if component == "mean" else m.formula
     arguments["contrasts"] = _used(m.call.contrasts, main)
+    if component == "mean":
+        left = {bar.label for bar in m.formula.bars} - {bar.label for bar in main.bars}
+        arguments |= {name: _without_keys(getattr(m.call, name), left) for name in ("cov", "precision")}
     if component != "mean":
         arguments[component] = retext(formula)
     return fit(main, data_of(m), **arguments)
@@ -56,6 +61,12 @@ def _used(contrasts: Any, formula: Formula) -> Any:
         return contrasts
     known = {name for f in formula.factors for name in (f.label, f.bare, *f.names)}
     return {name: value for name, value in contrasts.items() if name in known}
+
+
+def _without_keys(given: Any, gone: set[str]) -> Any:
+    """Return what is known of relationships, less that of grouping factors that left the model."""
+    kept = {name: value for name, value in given.items() if name not in gone} if isinstance(given, Mapping) else given
+    return kept or None
 
 
 def without(formula: Formula, term: Term) -> Formula:
@@ -143,6 +154,8 @@ def taken(data: Any, rows: Any) -> Any:
 
 
 def _taken(value: Any, rows: Any, n: int, name: str) -> Any:
+    if name in BY_ROW and isinstance(value, Mapping):
+        return {key: _taken(v, rows, n, name) for key, v in value.items()}
     if name not in BY_ROW or value is None or isinstance(value, str) or np.ndim(value) == 0 or len(value) != n:
         return value
     return _cut(value, rows)

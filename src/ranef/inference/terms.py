@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ranef.errors import OptionError
 from ranef.formula import Factor, Term
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def plans_of(m: Fit, component: str) -> tuple[TermPlan, ...]:
 
 def fixed_terms(m: Fit, component: str) -> tuple[FixedTerm, ...]:
     """Return the terms of a component in the order of its coefficients."""
+    if component == "mean" and m.distribution.entry.nominal:
+        known = ", ".join(repr(level) for level in m.distribution.levels)
+        raise OptionError(
+            f"a model of family={m.family!r} has the terms once for each category: give component=, one of {known}; or "
+            f"rf.drop1(m) for likelihood-ratio tests over all of them"
+        )
     out: list[FixedTerm] = []
     column, block = m.layout.component(component).first, 0
     for plan in plans_of(m, component):

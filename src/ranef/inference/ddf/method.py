@@ -113,7 +113,11 @@ def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
     here = kept(m)
     rows = np.atleast_2d(hypotheses)[:, here]
     off = rows @ m.estimate.beta[here] - values
-    v = rows @ vcov[np.ix_(here, here)] @ rows.T
+    own = vcov[np.ix_(here, here)]
+    v = rows @ own @ rows.T
+    scale = np.abs(rows) @ np.sqrt(np.maximum(np.diag(own), 0))
+    known = np.diag(v) <= SINGULAR**2 * np.maximum(scale, np.sqrt(np.diag(own).max(initial=0.0))) ** 2
+    v[known] = v[:, known] = 0.0  # combinations of held coefficients have no variance but rounding
     size = np.sqrt(np.maximum(np.diag(v), 0))
     size = np.where(size > 0, size, 1.0)
     found, vectors = _spectrum(v / np.outer(size, size))

@@ -73,6 +73,12 @@ def objection(m: Fit) -> str:
         return "the residual variance differs between rows"
     if m.design is None:
         return "a slim fit keeps no rows"
+    if m.task.wishes is not None and (m.task.wishes.fixed or m.task.wishes.equal):
+        return "some parameters are held or tied, which its variances of variances do not know"
+    if (related := next((t.label for t in m.design.terms if t.relation is not None), None)) is not None:
+        return f"levels of {related!r} are related to each other"
+    if (unknown := next((t.structure for t in m.design.terms if t.structure not in TANGENTS), None)) is not None:
+        return f"the derivatives of covariance structure {unknown!r} are not there"
     if m.design.frequencies is not None or m.design.censor is not None:
         return "the rows are counted or censored"
     entries = sum(len(t.names) * (len(t.names) + 1) // 2 for t in m.layout.terms if t.structure != "diag")
