@@ -25,6 +25,7 @@ from ranef.engines import linear
 from ranef.engines.estimate import Array, Estimate
 from ranef.engines.task import Point
 from ranef.errors import NotAvailableError
+from ranef.inference.comparable import check_likelihoods
 from ranef.inference.noted import Note
 from ranef.model import design_of
 from ranef.predict.rows import fitted_design, fitted_predictors, law, linear_predictor
@@ -92,6 +93,7 @@ def caic(m: Fit) -> ConditionalAIC:
     (1711.52, 31.25)
     """
     design_of(m, "caic")
+    check_likelihoods([m], "caic")
     if m.task.linear:
         return _linear(m)
     if m.distribution.zero_inflation or m.distribution.truncated:

@@ -152,7 +152,7 @@ def _latent(m: Fit) -> float:
     if m.family not in ("binomial", "cumulative") or m.link not in LATENT:
         raise NotAvailableError(
             f"family={m.family!r}, link={m.link!r} has no latent variance; binomial and cumulative models with links "
-            f"{', '.join(LATENT)} have: use method='delta'"
+            f"{', '.join(LATENT)} have" + ("" if m.distribution.categorical else ": use method='delta'")
         )
     return float(LATENT[m.link])
 

@@ -15,7 +15,7 @@ import numpy as np
 from ranef.engines.estimate import Array, Result
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.inference.chibar import tail
-from ranef.inference.comparable import check_likelihoods, check_same_data, fits_of, same_criterion
+from ranef.inference.comparable import check_maximised, check_same_data, fits_of, same_criterion
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
 from ranef.model import design_of
@@ -116,7 +116,7 @@ def pb_test(m1: Fit, m0: Fit, n: int = 1_000, seed: Any = None, *, nested: bool 
     if not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"pb_test: n={n!r} draws; give a positive whole number")
     check_same_data(fits, "pb_test")
-    check_likelihoods(fits, "pb_test")
+    check_maximised(fits, "pb_test")
     fits, notes = same_criterion(fits, True, "pb_test")
     small, large = sorted(fits, key=lambda m: m.npar)
     obstacles = extension(small, large).obstacles
