@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ranef.inference.permutation_clusters import cluster_permutation_test
     from ranef.inference.profile import Profile, profile
     from ranef.inference.ranova import ranova
+    from ranef.inference.robust.fisher import information
+    from ranef.inference.robust.scores import estfun
+    from ranef.inference.robust.table import robust
 
     __version__: str
 
@@ -57,10 +60,12 @@ LAZY = {
     "contrast": "ranef.inference.contrasts",
     "datasets": "",
     "drop1": "ranef.inference.dropping",
+    "estfun": "ranef.inference.robust.scores",
     "exact_lrt": "ranef.inference.exact",
     "exact_rlrt": "ranef.inference.exact",
     "fit_many": "ranef.inference.many",
     "icc": "ranef.criteria.icc",
+    "information": "ranef.inference.robust.fisher",
     "laplace_check": "ranef.diagnose.accuracy",
     "LaplaceCheck": "ranef.diagnose.accuracy",
     "loadings": "ranef.inference.loadings",
@@ -75,6 +80,7 @@ LAZY = {
     "r2": "ranef.criteria.r2",
     "ranova": "ranef.inference.ranova",
     "repeatability": "ranef.criteria.repeatability",
+    "robust": "ranef.inference.robust.table",
     "scores": "ranef.inference.loadings",
     "variance_decomposition": "ranef.criteria.variances",
     "vuong": "ranef.criteria.vuong",
@@ -110,12 +116,14 @@ __all__ = [
     "datasets",
     "drop1",
     "errors",
+    "estfun",
     "exact_lrt",
     "exact_rlrt",
     "families",
     "fit",
     "fit_many",
     "icc",
+    "information",
     "laplace_check",
     "loadings",
     "parse",
@@ -129,6 +137,7 @@ __all__ = [
     "r2",
     "ranova",
     "repeatability",
+    "robust",
     "scores",
     "variance_decomposition",
     "vuong",

@@ -517,20 +517,27 @@ class Fit:
 
         return deviance(self)
 
-    def vcov(self, component: str = "mean", kind: str = "model") -> Any:
+    def vcov(self, component: str = "mean", kind: str = "model", cluster: Any = None) -> Any:
         """Covariance matrix of the fixed effects, named.
 
         Parameters
         ----------
         component : str
             Which part of the model: "mean", "dispersion", "zero_inflation" …, or "all".
-        kind : "model" | "kenward-roger"
-            Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta; or adjusted for theta having been estimated
-            (Kenward & Roger 1997; REML fits of linear models).
+        kind : "model" | "kenward-roger" | "CR0" | "CR1" | "CR1S" | "CR2" | "CR3"
+            Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta; adjusted for theta having been estimated (Kenward
+            & Roger 1997; REML fits of linear models); or cluster-robust sandwiches, which hold where the model's V does
+            not: CR0 plain (Liang & Zeger 1986), CR1 times m / (m - 1) for m clusters, CR1S Stata's factor, CR2
+            unbiased under the model (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018), CR3 the jackknife. Generalised
+            models have CR0 and CR1, of the scores of the marginal likelihood. `rf.robust` makes the tests.
+        cluster : str, array, or list of str, optional
+            Column, grouping factor or values of which rows belong together, in which random effects are nested; default
+            the outermost grouping factor. Several names: multi-way clustering (Cameron, Gelbach & Miller 2011; CR0,
+            CR1, CR1S of linear models), where each random effect is nested in one of them.
         """
         from ranef.inference.named import vcov
 
-        return vcov(self, component, kind)
+        return vcov(self, component, kind, cluster)
 
     def varcorr(self) -> VarCorr:
         """Return standard deviations, correlations and covariances of the random effects, by term, and sigma."""

@@ -135,7 +135,7 @@ def test_refusals():
     m = rf.fit("incidence / size ~ period + (1 | herd)", rf.datasets.load("cbpp"), family="binomial", trials="size")
     with pytest.raises(rf.errors.NotAvailableError, match="pseudo-data"):
         m.tidy(ddf="kenward-roger")
-    with pytest.raises(rf.errors.NotAvailableError, match="kind='boot'"):
+    with pytest.raises(rf.errors.OptionError, match="kind='boot'"):
         m.vcov(kind="boot")
 
 

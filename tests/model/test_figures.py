@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import ranef as rf
-from ranef.errors import NotAvailableError, OptionError, UnknownColumnError
+from ranef.errors import OptionError, UnknownColumnError
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 
@@ -82,8 +82,8 @@ def test_params_and_vcov_are_named(reml):
     assert reml.vcov().loc["Days", "(Intercept)"] == pytest.approx(-1.45109568749176, rel=1e-4)
     with pytest.raises(OptionError, match="mean"):
         reml.vcov(component="dispersion")
-    with pytest.raises(NotAvailableError, match="CR2"):
-        reml.vcov(kind="CR2")
+    with pytest.raises(OptionError, match="'CR2'"):
+        reml.vcov(kind="CRR2")
 
 
 def test_named_values_without_pandas(sleepstudy):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import NotAvailableError, UnknownColumnError, nearest
+from ranef.errors import OptionError, UnknownColumnError, nearest
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -125,13 +125,23 @@ def names_of(m: Fit, component: str) -> tuple[tuple[str, ...], slice]:
     return tuple(names), slice(None)
 
 
-def vcov(m: Fit, component: str, kind: str) -> Any:
+def vcov(m: Fit, component: str, kind: str, cluster: Any = None) -> Any:
     """Covariance matrix of the coefficients of a component."""
     names, at = names_of(m, component)
-    if kind == "model":
-        return named_matrix(names, m.estimate.vcov[at, at], m.layout.kind)
+    return named_matrix(names, _vcov(m, kind, cluster)[at, at], m.layout.kind)
+
+
+def _vcov(m: Fit, kind: str, cluster: Any) -> Array:
+    """Covariance of all coefficients, by the method that `kind` names."""
+    name = str(kind).lower()
+    if name not in ("model", "kenward-roger", "kr"):
+        from ranef.inference.robust.sandwich import sandwich
+
+        return sandwich(m, kind, cluster).vcov
+    if cluster is not None:
+        raise OptionError(f"vcov: kind={kind!r} knows no clusters; cluster= goes with kind='CR0' … 'CR3'")
+    if name == "model":
+        return m.estimate.vcov
     from ranef.inference.ddf import METHODS, method_of
 
-    if str(kind).lower() not in ("kenward-roger", "kr"):
-        raise NotAvailableError(f"vcov: kind={kind!r} is not available in this version; use 'model' or 'kenward-roger'")
-    return named_matrix(names, method_of(m, METHODS["kenward-roger"].name).vcov(m)[at, at], m.layout.kind)
+    return method_of(m, METHODS["kenward-roger"].name).vcov(m)

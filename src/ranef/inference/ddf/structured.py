@@ -151,19 +151,20 @@ def directions(m: Fit, terms: tuple[GroupTerm, ...], core: Any) -> Array:
     for t, (term, cov) in enumerate(zip(terms, m.estimate.covariances, strict=True)):
         relative = cov / m.sigma**2
         carrier, shift = core.shift(t)
-        shear = _shear(carrier, shift, len(term.names))
-        rows += [_in_entries(shear @ d @ shear.T, t, entries) for d in tangents(term, relative)]
-        residual -= _in_entries(shear @ relative @ shear.T, t, entries)
+        turn = shear(carrier, shift, len(term.names))
+        rows += [in_entries(turn @ d @ turn.T, t, entries) for d in tangents(term, relative)]
+        residual -= in_entries(turn @ relative @ turn.T, t, entries)
     largest = max((float(np.diag(c).max()) for c in m.estimate.covariances), default=0.0)
     estimated = bool(m.layout.component("dispersion").names) and m.sigma**2 > NO_RESIDUAL * largest
     return np.array([*rows, *([residual] if estimated else [])])
 
 
-def _in_entries(d: Array, term: int, entries: list[tuple[int, int, int]]) -> Array:
+def in_entries(d: Array, term: int, entries: list[tuple[int, int, int]]) -> Array:
+    """Return a change of the covariance of a term as a combination of the core's entries and the scale of V."""
     return np.array([*(d[r, c] if t == term else 0.0 for t, r, c in entries), 0.0])
 
 
-def _shear(carrier: int | None, shift: list[float], k: int) -> Array:
+def shear(carrier: int | None, shift: list[float], k: int) -> Array:
     """M with b_own = M b: the core takes means off columns and books them on a constant one."""
     out = np.eye(k)
     if carrier is not None:

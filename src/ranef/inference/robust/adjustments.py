@@ -1,0 +1,137 @@
+"""Adjusted scores of clusters: s_i = X_i' V_i^-1 A_i e_i, and what degrees of freedom need to know of A_i.
+
+With M = (X'V^-1X)^-1 and the model's V as working covariance, residuals e_i = y_i - X_i beta_hat have the covariance
+V_i - X_i M X_i'. The adjustment matrices (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018, equations 6-9) are
+
+    CR0   A_i = I
+    CR2   A_i = D_i' [D_i (V_i - X_i M X_i') D_i']^(+1/2) D_i,   D_i'D_i = V_i,   so that E(sum s_i s_i') = M^-1
+    CR3   A_i = (I - X_i M X_i' V_i^-1)^-1, the jackknife.
+
+CR1 = m / (m - 1) CR0 and CR1S = m (n - 1) / ((m - 1) (n - r)) CR0 for m clusters, n rows, rank r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import NotAvailableError
+from ranef.inference.robust.blocks import Blocks
+from ranef.inference.robust.clusters import Clusters
+from ranef.inference.robust.working import Working, by_cluster, grams
+
+EXHAUSTED = 1e-8  # share of a direction's information that lies outside a cluster, below which it has none
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """The clusters of one adjustment.
+
+    Attributes
+    ----------
+    scores : (m, r) array
+        s_i.
+    spread : (m, r, r) array
+        X_i'V_i^-1 A_i V_i A_i' V_i^-1 X_i.
+    cross : (m, r, r) array
+        X_i' A_i' V_i^-1 X_i.
+    """
+
+    scores: Array
+    spread: Array
+    cross: Array
+
+
+Adjustment = Callable[[Working, Clusters, Blocks], Adjusted]
+
+
+def none(w: Working, by: Clusters, _blocks: Blocks) -> Adjusted:
+    """CR0."""
+    gram = grams(w.solved, w.x, by.codes, by.count)
+    return Adjusted(by_cluster(w.solved * w.residual[:, None], by.codes, by.count), gram, gram)
+
+
+def jackknife(w: Working, by: Clusters, blocks: Blocks) -> Adjusted:
+    """CR3: X_i'V_i^-1 (I - X_i M X_i'V_i^-1)^-1 = (I - Q_i M)^-1 X_i'V_i^-1, Q_i = X_i'V_i^-1 X_i.
+
+    Raises
+    ------
+    NotAvailableError
+        If a coefficient cannot be estimated without some cluster.
+    """
+    plain = none(w, by, blocks)
+    alone = [i for i, q in enumerate(plain.cross) if exhausted(q, w.bread)]
+    if alone:
+        raise NotAvailableError(
+            f"kind='CR3' leaves out one cluster after the other, but without {by.name} = {by.labels[alone[0]]!r} a "
+            f"coefficient cannot be estimated: use kind='CR2'"
+        )
+    lift = np.linalg.inv(np.eye(len(w.bread)) - plain.cross @ w.bread)
+    scores = np.einsum("mij,mj->mi", lift, plain.scores)
+    return Adjusted(scores, lift @ plain.cross @ lift.mT, plain.cross @ lift.mT)
+
+
+def exhausted(q: Array, bread: Array) -> int:
+    """Return in how many directions all information lies in a cluster with X_i'V_i^-1X_i = q."""
+    root = np.linalg.cholesky(bread)
+    return int(np.sum(np.linalg.eigvalsh(root.T @ q @ root) > 1 - EXHAUSTED))
+
+
+def bias_reduced(w: Working, by: Clusters, blocks: Blocks) -> Adjusted:
+    """CR2, cluster by cluster in the eigenvectors of V_i = U d U', where D_i = d^(1/2) U'.
+
+    The inverse is Moore & Penrose's: where a cluster alone determines a coefficient, residuals do not vary.
+    """
+    scores, spread, cross = np.empty((by.count, len(w.bread))), [], []
+    for i in range(by.count):
+        x, residual, v = blocks(i)
+        d, u = np.linalg.eigh(v)
+        root = np.sqrt(d)
+        x, residual = u.T @ x, u.T @ residual
+        unit = x / root[:, None]
+        moved = x * root[:, None]
+        values, vectors = np.linalg.eigh(np.diag(d**2) - moved @ w.bread @ moved.T)
+        flat = exhausted(unit.T @ unit, w.bread)  # as many eigenvalues are 0, the smallest
+        vectors = vectors[:, flat:]
+        left = unit.T @ (vectors / np.sqrt(values[flat:])) @ vectors.T * root  # X'V^-1 A, rotated
+        scores[i] = left @ residual
+        spread.append((left * d) @ left.T)
+        cross.append(x.T @ left.T)
+    return Adjusted(scores, np.array(spread), np.array(cross))
+
+
+def degrees(a: Adjusted, bread: Array, rows: Array) -> Array:
+    """Satterthwaite's degrees of freedom of each contrast (Pustejovsky & Tipton 2018, equation 10).
+
+    l'V_CR l = sum (p_i'y)^2 is a quadratic form in normal variables; with the working covariance the p_i'y have the
+    covariance Omega = diag(g_i'V_i g_i) - H M H', g_i = A_i'V_i^-1 X_i M l, H the rows X_i'g_i; df = (tr Omega)^2 /
+    tr(Omega^2). It is a matrix over clusters, of which only the factors are formed.
+    """
+    out = np.empty(len(rows))
+    for r, row in enumerate(np.atleast_2d(rows) @ bread):
+        diagonal = np.einsum("i,mij,j->m", row, a.spread, row)
+        h = a.cross @ row
+        inner = np.einsum("mi,ij,mj->m", h, bread, h)
+        low = bread @ h.T @ h
+        square = np.sum(diagonal**2) - 2 * np.sum(diagonal * inner) + np.trace(low @ low)
+        out[r] = np.sum(diagonal - inner) ** 2 / square
+    return out
+
+
+ADJUSTMENTS: dict[str, Adjustment] = {
+    "CR0": none,
+    "CR1": none,
+    "CR1S": none,
+    "CR2": bias_reduced,
+    "CR3": jackknife,
+}
+
+
+def factor(kind: str, clusters: int, rows: int, rank: int) -> float:
+    """Return what the sandwich of a kind is multiplied by."""
+    if kind == "CR1":
+        return clusters / (clusters - 1)
+    return clusters * (rows - 1) / ((clusters - 1) * (rows - rank)) if kind == "CR1S" else 1.0

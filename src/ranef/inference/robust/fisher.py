@@ -1,0 +1,192 @@
+"""`information(m)`: Fisher information of all parameters, coefficients and (co)variances together.
+
+Where S is the information of the variances gamma with the coefficients profiled out and C = X'V^-1 dV V^-1 e, that of
+both is [[X'V^-1X, C], [C', S + C'MC]]; the expected C is 0 (McCulloch & Searle 2001, section 6.11).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array, Estimate
+from ranef.engines.linear import cells
+from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.inference import information as fisher
+from ranef.inference.crossproducts import cross, one_grouping, sizes
+from ranef.inference.ddf.method import kept
+from ranef.inference.ddf.satterthwaite import LOCK
+from ranef.inference.ddf.structured import in_entries, of_linear, shear, tangents
+from ranef.inference.named import named_matrix, names_of
+from ranef.inference.robust.generalised import check_likelihood
+from ranef.inference.robust.moments import RESIDUAL, entries, levels_times, precision
+from ranef.inference.robust.working import working
+from ranef.model import design_of
+
+if TYPE_CHECKING:
+    from ranef.model import Fit
+
+KINDS = ("observed", "expected")
+
+
+def information(m: Fit, kind: str = "observed") -> Any:
+    """Fisher information of all parameters; its inverse is their asymptotic covariance.
+
+    Parameters
+    ----------
+    m : Fit
+        A fitted model, not slim.
+    kind : "observed" | "expected"
+        Minus the second derivatives of the log-likelihood at the estimate, or their expectation (linear models).
+
+    Returns
+    -------
+    named matrix
+        A data frame where pandas came in. Linear models: coefficients, variances and covariances of the random effects
+        ("var__Days | Subject", "cov__(Intercept).Days | Subject"), residual variance ("sigma2"); after REML the
+        block of the variances is that of the restricted likelihood. Others: coefficients and entries of theta
+        ("theta1", …). Coefficients dropped are left out.
+
+    Raises
+    ------
+    OptionError
+        If there is no such kind.
+    NotAvailableError
+        If the fit is slim, a covariance is singular (observed: on the boundary the likelihood has no quadratic top),
+        a generalised model's expected information is asked for, or the expected one needs crossed factors of too many
+        levels.
+
+    Examples
+    --------
+    >>> import numpy as np, ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"), method="ml")
+    >>> np.sqrt(np.diag(np.linalg.inv(rf.information(m)))).round(3)
+    array([  6.632,   1.502, 265.266,  42.876,  13.573,  77.186])
+    """
+    if kind not in KINDS:
+        raise OptionError(f"information: kind={kind!r} is unknown; {nearest(kind, KINDS)}")
+    design_of(m, "information")
+    names = np.array(names_of(m, "all")[0], dtype=object)[kept(m)].tolist()
+    if not m.task.linear:
+        values, names = _generalised(m, kind), [*names, *(f"theta{j + 1}" for j in range(len(m.theta)))]
+    else:
+        values, names = _linear(m, kind), [*names, *(e.label for e in entries(m)), RESIDUAL]
+    return named_matrix(tuple(names), values, m.layout.kind)
+
+
+def _generalised(m: Fit, kind: str) -> Array:
+    if kind == "expected":
+        raise NotAvailableError("information: the expected one is known for linear models; use kind='observed'")
+    check_likelihood(m, "information")
+    if m.design is not None and m.design.sampling is not None:
+        raise NotAvailableError("information: a survey's pseudo-likelihood has none; m.vcov() is its sandwich")
+    with LOCK:
+        joint = np.asarray(m.core.vcov())
+    here = np.append(kept(m), np.ones(len(m.theta), dtype=bool))
+    joint = joint[np.ix_(here, here)]
+    if not np.isfinite(joint).all():
+        raise NotAvailableError("information: some parameters are on a boundary, where there is no quadratic top")
+    return np.linalg.inv(joint)
+
+
+def _linear(m: Fit, kind: str) -> Array:
+    bread = working(m).bread
+    top = np.asarray(np.linalg.inv(bread), dtype=np.float64)
+    if kind == "expected":
+        return _joined(top, np.zeros((len(top), len(entries(m)) + 1)), expected(m))
+    mixed = crossed(m)
+    return _joined(top, mixed, observed(m) + mixed.T @ bread @ mixed)
+
+
+def _joined(top: Array, mixed: Array, low: Array) -> Array:
+    return np.block([[top, mixed], [mixed.T, low]])
+
+
+def crossed(m: Fit) -> Array:
+    """Return C = X'V^-1 (dV / d gamma) V^-1 e, (r, c + 1)."""
+    w, times, columns = working(m), levels_times(m), []
+    for e in entries(m):
+        zx, ze = times[e.term]
+        column = np.einsum("lr,l->r", zx[:, e.i], ze[:, e.j])
+        columns.append(column if e.i == e.j else column + np.einsum("lr,l->r", zx[:, e.j], ze[:, e.i]))
+    return np.column_stack([*columns, w.solved.T @ (w.white / precision(m))])
+
+
+# ---- variances -------------------------------------------------------------------------------------------------------
+
+
+def observed(m: Fit) -> Array:
+    """Half the Hessian of the profiled deviance in (theta, sigma), turned into variances; the gradient is 0 there."""
+    e = m.estimate
+    assert isinstance(e, Estimate)
+    if e.boundary:
+        term = m.layout.terms[e.boundary[0][0]]
+        raise NotAvailableError(
+            f"information: the covariance of ({' + '.join(term.names)} | {term.key}) is singular, and on the boundary "
+            f"the likelihood has no quadratic top; use kind='expected', rf.profile(m) or rf.bootstrap(m)"
+        )
+    if not len(e.theta):
+        return np.array([[(m.nobs - e.rank * e.reml) / (2 * m.sigma**4)]])
+    with LOCK:
+        hessian = np.asarray(m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml))
+    back = np.linalg.inv(variance_slopes(m))
+    return back.T @ hessian @ back / 2
+
+
+def variance_slopes(m: Fit) -> Array:
+    """Return d (entries of Sigma, sigma^2) / d (theta, sigma), (c + 1, c + 1)."""
+    e, at = m.estimate, 0
+    assert isinstance(e, Estimate)
+    out = np.zeros((len(e.theta) + 1, len(e.theta) + 1))
+    for term, factor in zip(m.layout.terms, e.factors, strict=True):
+        places = cells(len(term.names), term.structure)
+        here = slice(at, at + len(places))
+        for c, (i, j) in enumerate(places):
+            moved = np.zeros_like(factor)
+            moved[i] = factor[:, j]  # dLambda Lambda', dLambda = 1 at (i, j)
+            slope = e.sigma**2 * (moved + moved.T)
+            out[here, at + c] = [slope[p] for p in places]
+        out[here, -1] = [2 * e.sigma * (factor @ factor.T)[p] for p in places]
+        at += len(places)
+    out[-1, -1] = 2 * e.sigma
+    return out
+
+
+def expected(m: Fit) -> Array:
+    """1/2 tr(V^-1 dV_i V^-1 dV_j), after REML with P in the place of V^-1."""
+    design, e = design_of(m, "information"), m.estimate
+    assert isinstance(e, Estimate)
+    if not design.terms:
+        return np.array([[(m.nobs - e.rank * e.reml) / (2 * m.sigma**4)]])
+    if e.reml:
+        return _restricted(m)
+    if not one_grouping(design.terms) and sizes(design.terms) > fisher.LARGEST:
+        raise NotAvailableError(
+            f"information: the expected one needs a dense matrix of {sizes(design.terms)} random effects, more than "
+            f"{fisher.LARGEST}: use kind='observed'"
+        )
+    wanted = [fisher.Entry(e.term, e.i, e.j) for e in entries(m)]
+    z = cross(design.terms, design.weights, design.n)
+    return fisher.information(z, wanted, m.estimate.covariances, m.sigma, design.n)
+
+
+def _restricted(m: Fit) -> Array:
+    """From the core, whose parameters are entries relative to a scale and own to columns with their means taken off."""
+    with LOCK:
+        raw = of_linear(m)
+    if not raw.exact:
+        raise NotAvailableError(
+            "information: the expected one is out of reach for crossed factors of so many levels: use kind='observed'"
+        )
+    places, rows = list(m.core.entries), []
+    residual = np.zeros(len(places) + 1)
+    residual[-1] = 1.0
+    for t, (term, cov) in enumerate(zip(design_of(m, "information").terms, m.estimate.covariances, strict=True)):
+        relative = cov / m.sigma**2
+        carrier, shift = m.core.shift(t)
+        turn = shear(carrier, shift, len(term.names))
+        rows += [in_entries(turn @ d @ turn.T, t, places) for d in tangents(term, relative)]
+        residual -= in_entries(turn @ relative @ turn.T, t, places)
+    chain = np.array([*rows, residual])
+    return chain @ raw.information @ chain.T / (2 * m.sigma**4)
