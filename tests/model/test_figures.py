@@ -82,7 +82,7 @@ def test_params_and_vcov_are_named(reml):
     assert reml.vcov().loc["Days", "(Intercept)"] == pytest.approx(-1.45109568749176, rel=1e-4)
     with pytest.raises(OptionError, match="mean"):
         reml.vcov(component="dispersion")
-    with pytest.raises(OptionError, match="'CR2'"):
+    with pytest.raises(OptionError, match="CR1S, CR2"):
         reml.vcov(kind="CRR2")
 
 

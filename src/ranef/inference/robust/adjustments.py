@@ -81,24 +81,21 @@ def exhausted(q: Array, bread: Array) -> int:
 
 
 def bias_reduced(w: Working, by: Clusters, blocks: Blocks) -> Adjusted:
-    """CR2, cluster by cluster in the eigenvectors of V_i = U d U', where D_i = d^(1/2) U'.
+    """CR2, cluster by cluster; A_i does not depend on which root D_i is taken, here that of Cholesky.
 
     The inverse is Moore & Penrose's: where a cluster alone determines a coefficient, residuals do not vary.
     """
     scores, spread, cross = np.empty((by.count, len(w.bread))), [], []
     for i in range(by.count):
         x, residual, v = blocks(i)
-        d, u = np.linalg.eigh(v)
-        root = np.sqrt(d)
-        x, residual = u.T @ x, u.T @ residual
-        unit = x / root[:, None]
-        moved = x * root[:, None]
-        values, vectors = np.linalg.eigh(np.diag(d**2) - moved @ w.bread @ moved.T)
+        lower = np.linalg.cholesky(v)  # D'
+        unit = np.linalg.solve(lower, x)
+        values, vectors = np.linalg.eigh(lower.T @ (v - x @ w.bread @ x.T) @ lower)
         flat = exhausted(unit.T @ unit, w.bread)  # as many eigenvalues are 0, the smallest
         vectors = vectors[:, flat:]
-        left = unit.T @ (vectors / np.sqrt(values[flat:])) @ vectors.T * root  # X'V^-1 A, rotated
+        left = unit.T @ (vectors / np.sqrt(values[flat:])) @ (lower @ vectors).T  # X'V^-1 A
         scores[i] = left @ residual
-        spread.append((left * d) @ left.T)
+        spread.append(left @ v @ left.T)
         cross.append(x.T @ left.T)
     return Adjusted(scores, np.array(spread), np.array(cross))
 

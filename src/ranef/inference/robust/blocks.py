@@ -70,8 +70,11 @@ def compressed(table: Array, weights: Array) -> tuple[Array, Array]:
     Rows come sorted by weight. The residual is a column of the factorised matrix, too: its own direction is one more
     row, in which X and Z are 0.
     """
+    found = np.unique(weights, return_index=True, return_counts=True)
+    if found[2].max() <= table.shape[1]:
+        return table, weights
     parts, own = [], []
-    for value, first, count in zip(*np.unique(weights, return_index=True, return_counts=True), strict=True):
+    for value, first, count in zip(*found, strict=True):
         part = table[first : first + count]
         if count > table.shape[1]:
             part = np.linalg.qr(part, mode="r")
