@@ -129,3 +129,10 @@ def test_representations(reml):
     assert "Days" in repr(reml)
     assert repr(reml) == str(reml.summary())
     assert "<table" in reml._repr_html_()
+
+
+def test_sigma_of_a_gamma_is_its_coefficient_of_variation():
+    """glmmTMB 1.1.5: sigma() of this model is 0.09664165, its dispersion parameter 4.673491 the log shape."""
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"), family="gamma", link="log")
+    assert m.sigma == pytest.approx(0.09664165, rel=1e-5)
+    assert m.coefficients("dispersion")["(Intercept)"] == pytest.approx(4.673491, rel=1e-5)

@@ -448,8 +448,10 @@ def sigma_of(beta: Array, design: Design, family: Distribution) -> float:
     first = sum(len(c.names) for c in design.components[:at])
     inverse = link_of(family.links[at]).inverse
     if not component.names and component.offset is not None and len(set(component.offset.tolist())) == 1:
-        return float(inverse(component.offset[0]))
-    return float(inverse(beta[first])) if component.names == ("(Intercept)",) else float("nan")
+        value = float(inverse(component.offset[0]))
+    else:
+        value = float(inverse(beta[first])) if component.names == ("(Intercept)",) else float("nan")
+    return value**-0.5 if family.entry.name == "gamma" else value  # a gamma's dispersion predictor is its shape
 
 
 # ---- what a design must satisfy --------------------------------------------------------------------------------------
