@@ -5,10 +5,12 @@
 //! linear parametrisation is taken, and in this one the second derivatives of V vanish and so does the part of the
 //! scale in the adjustment. With Phi = (X'V^-1X)^-1, S = Z'V*^-1Z and T = X'V*^-1Z, in their notation
 //!
-//!     Phi P_i Phi = -sigma^2 C T E_i T' C,      C = (X'V*^-1X)^-1,      Phi P_V Phi = -Phi,
-//!     Phi (Q_ij - P_i Phi P_j) Phi = sigma^2 C (T E_i S E_j T' - T E_i T' C T E_j T') C,
-//!     tr(P V_i P V_j) = tr(S E_i S E_j) - 2 tr(C T E_i S E_j T') + tr(C T E_i T' C T E_j T'),
-//!     tr(P V_i P V)   = tr(S E_i) - tr(C T E_i T'),      tr(P V P V) = n - p,
+//! ```text
+//! Phi P_i Phi = -sigma^2 C T E_i T' C,      C = (X'V*^-1X)^-1,      Phi P_V Phi = -Phi,
+//! Phi (Q_ij - P_i Phi P_j) Phi = sigma^2 C (T E_i S E_j T' - T E_i T' C T E_j T') C,
+//! tr(P V_i P V_j) = tr(S E_i S E_j) - 2 tr(C T E_i S E_j T') + tr(C T E_i T' C T E_j T'),
+//! tr(P V_i P V)   = tr(S E_i) - tr(C T E_i T'),      tr(P V P V) = n - p,
+//! ```
 //!
 //! P = V^-1 - V^-1 X Phi X'V^-1. Nothing divides by Lambda: a variance may be zero. The traces of S come from
 //! eliminating the factor of most levels (`Traces`).
@@ -220,7 +222,9 @@ impl Model {
 impl Model {
     /// Hessian in (theta, sigma) of the deviance with sigma not profiled, column-major (m x m). From
     ///
-    ///     d2 / ds_i ds_j = 2 y'P V_i P V_j P y / sigma^2 - tr(P V_i P V_j)      (V^-1 in the trace for ML)
+    /// ```text
+    /// d2 / ds_i ds_j = 2 y'P V_i P V_j P y / sigma^2 - tr(P V_i P V_j)      (V^-1 in the trace for ML)
+    /// ```
     ///
     /// and Sigma* = Lambda Lambda'; by differences of the gradient where the traces are out of proportion. The model is
     /// left at theta.
@@ -442,7 +446,9 @@ fn trace_of(a: &[f64], b: &[f64], k: usize, i: &Component, j: &Component) -> f64
 /// blocks N = [Z_a Z_b]'V_a^-1[Z_a Z_b] of a. The rest b, of order q_b, gives with K = Lambda (I + Lambda'N_bb Lambda)^-1
 /// Lambda' and F = I - K N_bb
 ///
-///     S_aa = N_aa - N_ab K N_ba,      S_ab = N_ab F,      S_bb = N_bb F,
+/// ```text
+/// S_aa = N_aa - N_ab K N_ba,      S_ab = N_ab F,      S_bb = N_bb F,
+/// ```
 ///
 /// and b falls apart into the levels that share no level of a: order q_b^3 for two crossed factors, next to nothing for
 /// nested ones, whatever the number of levels of a.
