@@ -189,3 +189,27 @@ def test_pedigree_orders_and_refuses():
         rf.pedigree(["a", "b"], ["b", "a"], [None, None])
     with pytest.raises(DataError, match="twice"):
         rf.pedigree(["a", "a"], [None, None], [None, None])
+
+
+def test_the_scale_of_a_relationship_changes_no_variance_of_the_response():
+    """K and 2 K with half the variance are one model: shares and intervals that do not know K_ll would differ."""
+    rng = np.random.default_rng(12)
+    size, rows = 20, 200
+    root = rng.normal(size=(size, size)) * 0.3 + np.eye(size)
+    k = root @ root.T
+    labels = [f"a{i}" for i in range(size)]
+    g = rng.integers(0, size, rows)
+    x = rng.normal(size=rows)
+    y = 0.5 * x + (np.linalg.cholesky(k) @ rng.normal(size=size))[g] + rng.normal(size=rows)
+    data = pd.DataFrame({"y": y, "x": x, "animal": np.array(labels)[g]})
+    once, twice = (rf.fit("y ~ x + (1 | animal)", data, cov={"animal": (c * k, labels)}) for c in (1.0, 2.0))
+    assert twice.loglik == pytest.approx(once.loglik, abs=1e-6)
+    assert rf.icc(twice) == pytest.approx(rf.icc(once), rel=1e-3)  # theta is only so exact at the optimum
+    assert rf.r2(twice).marginal == pytest.approx(rf.r2(once).marginal, rel=1e-3)
+    new = data.iloc[:5]
+    for given in (None, new):
+        ends = [m.predict(given, re="none", interval="prediction") for m in (once, twice)]
+        assert np.allclose(ends[0]["conf_low"], ends[1]["conf_low"], rtol=1e-3, atol=1e-3)
+    # By hand: the mean of K_ll over the rows, times the variance, is the groups' part.
+    part = next(iter(once.varcorr().values())).sd[0] ** 2 * np.diag(k)[g].mean()
+    assert rf.icc(once) == pytest.approx(part / (part + once.sigma**2), rel=1e-6)

@@ -23,6 +23,7 @@ from ranef.frame.structures import ASYMMETRIC, SINGULAR, read_matrix
 from ranef.frame.table import shorten
 
 MOST = 5000  # related levels whose covariance is dense: 200 MB for the factor and its inverse
+BLOCK = 256  # unit vectors solved for at once
 NEGLIGIBLE = 1e-14  # an entry of a precision below this share of its diagonal is rounding
 
 
@@ -52,16 +53,30 @@ class Relation:
 
     def correlate(self, z: Array) -> Array:
         """Turn independent standard normal rows (L, k) into rows with covariance K = Q^-1 between them."""
-        size = len(self.diag)
-        upper = sparse.csr_matrix((self.value, self.level.astype(np.int64), self.start.astype(np.int64)), (size, size))
-        whole = (upper + upper.T + sparse.diags(self.diag)).tocsc()
         # Q = L U without row exchanges, U = D L': x = P' L^-T D^-1/2 z has covariance Q^-1.
-        lu = sparse_linalg.splu(
-            whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
+        lu = self._factor()
         scaled = np.sqrt(lu.U.diagonal())[:, None] * z
         x = sparse_linalg.spsolve_triangular(lu.U.tocsr(), scaled, lower=False)
         return np.asarray(x)[lu.perm_c]
+
+    def variances(self) -> Array:
+        """Return K_ll of every level, the diagonal of Q^-1: 1 + inbreeding in a pedigree."""
+        lu, size = self._factor(), len(self.diag)
+        out = np.empty(size)
+        for first in range(0, size, BLOCK):
+            unit = np.zeros((size, min(BLOCK, size - first)))
+            at = np.arange(unit.shape[1])
+            unit[first + at, at] = 1.0
+            out[first + at] = np.asarray(lu.solve(unit))[first + at, at]
+        return out
+
+    def _factor(self) -> Any:
+        size = len(self.diag)
+        upper = sparse.csr_matrix((self.value, self.level.astype(np.int64), self.start.astype(np.int64)), (size, size))
+        whole = (upper + upper.T + sparse.diags(self.diag)).tocsc()
+        return sparse_linalg.splu(
+            whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
 
 
 def _is_sparse(value: Any) -> bool:

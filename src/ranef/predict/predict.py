@@ -29,6 +29,7 @@ from ranef.predict.rows import (
     new_design,
     predictors,
     prior_variance,
+    scale_of,
     terms_of,
 )
 
@@ -438,7 +439,8 @@ def joint_variance(m: Fit, rows: Rows) -> Array:
         mine = [k for k, part in enumerate(m.layout.components) if part.name in info.components]
         parts = {k: part_of(rows.terms[t], k) for k in mine}
         z = {k: matrix(part.blocks, rows.n) for k, (part, _) in parts.items()}
+        scale = scale_of(rows.terms[t])
         for a, b in product(mine, mine):
             cov = m.estimate.covariances[t][np.ix_(parts[a][1], parts[b][1])]
-            out[:, a, b] += np.einsum("ij,jk,ik->i", z[a], cov, z[b]) + rows.left.get(t, 0.0)
+            out[:, a, b] += scale * np.einsum("ij,jk,ik->i", z[a], cov, z[b]) + rows.left.get(t, 0.0)
     return out

@@ -96,7 +96,8 @@ def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
     """Return new rows, as `Rows`; only the grouping factors in `groups` and the components in `parts` need columns."""
     d = m.spec.new(newdata, groups=groups, parts=parts)
     found = {t: placed(m, t, term) for t, term in zip(d.which, d.terms, strict=True)}
-    terms = {t: term for t, (term, _) in found.items()}
+    fitted = m.design.terms if m.design is not None else ()
+    terms = {t: replace(term, relation=fitted[t].relation) if fitted else term for t, (term, _) in found.items()}
     left = {t: rest for t, (_, rest) in found.items() if rest is not None}
     unseen = {t: u for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
     return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others, left=left)
@@ -189,7 +190,18 @@ def aligned(m: Fit, values: Array, align: str) -> Array:
 
 
 def prior_variance(term: GroupTerm, covariance: Array, n: int, component: int = 0) -> Array:
-    """Z' Sigma z of each row: the variance of the effect on one component of a level that was not seen."""
+    """K_ll z' Sigma z of each row, the variance of the effect on one component before the data are seen.
+
+    K_ll is 1 but for levels with a known relationship, and 1 for levels that the fit does not know.
+    """
     part, at = part_of(term, component)
     z = matrix(part.blocks, n)
-    return np.einsum("ij,jk,ik->i", z, covariance[np.ix_(at, at)], z)
+    return scale_of(term) * np.einsum("ij,jk,ik->i", z, covariance[np.ix_(at, at)], z)
+
+
+def scale_of(term: GroupTerm) -> Array | float:
+    """Return K_ll of the level of each row."""
+    if term.relation is None:
+        return 1.0
+    codes = np.asarray(term.codes)
+    return np.where(codes < 0, 1.0, term.relation.variances()[np.maximum(codes, 0)])
