@@ -4,7 +4,8 @@ python benchmarks/optima.py [--models 360] [--first 0] [--without-r] [--out out/
 
 Printed is every model where another log-likelihood is above ours by more than 1e-6, with both parameters and *our*
 criterion at theirs: if that is above our optimum too, we missed it; if not, the two criteria differ. The R packages
-(glmmTMB, and lme4 where its Laplace approximation is the same) read the data from CSV files, in one process.
+(glmmTMB, and lme4 where its Laplace approximation is the same) read the data from CSV files, in one process; their
+answers stay in the folder and are used again for the same models.
 """
 
 from __future__ import annotations
@@ -97,20 +98,30 @@ def other_starts(model: Generated, fit: Any) -> Iterator[Row]:
 
 
 def ask_r(models: list[Generated], folder: Path) -> list[Row]:
-    """Fit all models by the R packages, in one process."""
+    """Fit all models by the R packages, in one process, unless the folder has their answers to just these models."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = [
-        {"name": m.name, "family": m.family, "formula": m.formula, "zi": "~1" if m.options else "~0"} for m in models
-    ]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = json.dumps(
+        [{"name": m.name, "family": m.family, "formula": m.formula, "zi": "~1" if m.options else "~0"} for m in models]
+    )
+    asked, answers = folder / "manifest.json", folder / "r.jsonl"
+    if answers.exists() and asked.exists() and asked.read_text() == manifest:
+        return parsed(answers.read_text())
+    answers.unlink(missing_ok=True)
+    asked.write_text(manifest)
     for model in models:
         model.frame.to_csv(folder / f"{model.name}.csv", index=False)
     script = harness.HERE / "peers" / "optima.R"
     done = subprocess.run(["Rscript", str(script), str(folder)], capture_output=True, text=True, check=False)
-    (folder / "r.jsonl").write_text(done.stdout)
     if done.returncode:
         print(f"Rscript ended with {done.returncode}: {done.stderr[-500:]}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    else:
+        answers.write_text(done.stdout)
+    return parsed(done.stdout)
+
+
+def parsed(text: str) -> list[Row]:
+    """Return the rows R printed."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
 # ---- comparison ------------------------------------------------------------------------------------------------------
