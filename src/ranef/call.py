@@ -107,6 +107,7 @@ class Call:
     def parts(self) -> tuple[Part, ...]:
         """The linear predictors beside the mean's, thresholds apart."""
         given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters, **self.values}
+        given |= {"dispersion": 1.0} if self.formula.measured else {}  # times the known variances, which are weights
         family = self.distribution
         if family.entry.nominal:
             return tuple(Part(name, _one_sided(name, value, self.env)) for name, value in self.parameters.items())
@@ -166,6 +167,7 @@ class Call:
             or self.zero_inflation is not None
             or not self.family.is_gaussian_identity
             or self.formula.censored
+            or self.formula.measured
         ):
             return False
         if self.is_related():
@@ -446,12 +448,27 @@ def _check_custom(call: Call) -> None:
 def _check_weights(call: Call) -> None:
     if call.trials is not None and call.family.entry.support != "binomial":
         raise OptionError(f"trials= belongs to binomial families; family={call.family.name!r} has none")
+    if call.formula.measured:
+        _check_measured(call)
     if call.precision_weights is None or call.linear:
         return
     if call.family.entry.name != "gaussian" or call.family.links[1] != "log":
         raise OptionError(
             f"precision_weights= (residual variance sigma^2 / w) has no meaning under family={call.family.name!r}: use "
             f"frequency_weights= (a row stands for w rows), trials= (denominator of a proportion), or dispersion='~ w'"
+        )
+
+
+def _check_measured(call: Call) -> None:
+    """Known sampling variances take the place of an estimated residual one."""
+    if call.family.entry.name != "gaussian" or call.family.links[1] != "log":
+        raise OptionError(f"se(): known standard errors go with family='gaussian', not {call.family.name!r}")
+    if call.precision_weights is not None:
+        raise OptionError("se(): the standard errors are the weights: leave precision_weights= out")
+    if call.dispersion is not None or "dispersion" in call.values:
+        raise OptionError(
+            "se(): the residual variances are known: leave dispersion= out; for variance beyond them add a random "
+            "effect of every row, (1 | row)"
         )
 
 

@@ -174,7 +174,8 @@ def fit(
         The response is a column or an expression; for binomial families also a truth value, a factor of two levels
         (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor. `cens(y, status)` is a
         censored response: status "none", "left" (it lies below y), "right" (above; so does a truth value) or "interval"
-        (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2.
+        (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2. `se(y, sd)` is a gaussian response with known
+        standard errors, as in a meta-analysis: no residual variance is estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`
         "gaussian", "poisson", "nbinom2", "binomial", … (`rf.families.names()`); the names of lme4, glmmTMB and brms are
         understood. "truncated_<count family>" has no zeros, and is a hurdle model with `zero_inflation`.

@@ -388,3 +388,11 @@ def test_a_huge_power_of_few_terms_is_fine():
 def test_long_sums_are_read():
     text = "y ~ " + " + ".join(f"x{i}" for i in range(1500))
     assert len(parse(text).fixed) == 1501
+
+
+def test_other_names_of_structures():
+    assert bars("y ~ id(0 + f | g)") == bars("y ~ homdiag(0 + f | g)")
+    with pytest.raises(FormulaError, match="known are.* id,") as caught:
+        parse("y ~ idd(0 + f | g)")
+    assert "^" in str(caught.value)
+    assert parse("id ~ x + (1 | id)").response == "id"  # the name stays free for columns

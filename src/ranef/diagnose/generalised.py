@@ -114,7 +114,8 @@ def _row_effect(m: Fit) -> bool:
 
 def two_dispersions(m: Fit) -> Iterator[Message]:
     """P34: a random effect for every row beside a family that has a dispersion."""
-    if not m.task.linear and "dispersion" in m.distribution.parameters and _row_effect(m):
+    held = any(part.name == "dispersion" and part.formula is None for part in m.spec.parts)
+    if not m.task.linear and not held and "dispersion" in m.distribution.parameters and _row_effect(m):
         text = f"a random effect for every row and the dispersion of {m.family} model the same variation: drop one"
         yield Message("two_dispersions", text, {})
 

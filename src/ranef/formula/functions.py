@@ -18,7 +18,7 @@ ELEMENTWISE = frozenset(
     }
 )  # fmt: skip
 # identities and conversions
-SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind", "cens"})
+SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind", "cens", "se"})
 # numeric columns whose knots, means … are remembered from the fitted data
 STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "standardize"})
 # factors
@@ -44,3 +44,4 @@ STRUCTURES = frozenset(
         "propto", "equalto",
     }
 )  # fmt: skip
+STRUCTURE_ALIASES = {"id": "homdiag"}  # other spellings

@@ -24,7 +24,7 @@ from ranef.formula._formulaic import (
     tokens_to_ast,
 )
 from ranef.formula.expression import quote, read_expression
-from ranef.formula.functions import FUNCTIONS, STRUCTURES
+from ranef.formula.functions import FUNCTIONS, STRUCTURE_ALIASES, STRUCTURES
 from ranef.formula.terms import INTERCEPT, Bar, Factor, Formula, Term, factors_of, retext, sort_terms
 
 MAX_LENGTH = 100_000
@@ -206,7 +206,7 @@ def _call(token: Token, context: _Context) -> list[Token]:
     if name == "offset":
         return [_offset(pieces, source, position, context)]
     if pieces and _has_bar(pieces[0][0]) and (name in STRUCTURES or name not in FUNCTIONS | context.functions):
-        return _wrapper(name, pieces, position, context)
+        return _wrapper(STRUCTURE_ALIASES.get(name, name), pieces, position, position + len(name), context)
     factor = read_expression(source, context.text, position, context.functions)
     context.order.setdefault(factor.label, len(context.order))
     return [Leaf({Term((factor,)): None}, source, position)]
@@ -219,12 +219,12 @@ def _offset(pieces: list[tuple[str, int]], source: str, position: int, context: 
     return Leaf({Offset(factor): None}, source, position)
 
 
-def _wrapper(name: str, pieces: list[tuple[str, int]], position: int, context: _Context) -> list[Token]:
+def _wrapper(name: str, pieces: list[tuple[str, int]], position: int, opening: int, context: _Context) -> list[Token]:
     """`cs(1 + x | g, …)` becomes the prefix operator `cs` on `(1 + x | g)`."""
     if name not in STRUCTURES:
-        known = ", ".join(sorted(STRUCTURES))
+        known = ", ".join(sorted({*STRUCTURES, *STRUCTURE_ALIASES}))
         raise context.fail(f"unknown covariance structure `{name}`; known are {known}", position)
-    start = position + len(name) + 1
+    start = opening + 1
     inside = _rewrite(_marks(context, start, start + len(pieces[0][0])), context)
     head = _operator(name, position)
     head.source = "\0".join(

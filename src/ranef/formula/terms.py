@@ -188,6 +188,11 @@ class Formula:
         return self.lhs is not None and self.lhs.label.startswith("cens(")
 
     @property
+    def measured(self) -> bool:
+        """Whether the response is `se(y, sd)`, with known sampling errors."""
+        return self.lhs is not None and self.lhs.label.startswith("se(")
+
+    @property
     def is_constant(self) -> bool:
         """Whether the right-hand side is the intercept alone."""
         return self.fixed == (INTERCEPT,) and not self.bars and not self.offset_factors

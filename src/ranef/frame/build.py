@@ -15,7 +15,7 @@ from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling
-from ranef.frame.evaluate import Categories, Censored, Evaluator
+from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
@@ -388,7 +388,7 @@ class _Frame:
             table.n if self.rows is None else len(self.rows),
             formula.response,
             None if found is None else found.y,
-            self.weights(sides["weights"]),
+            self.weights(sides["weights"]) if found is None or found.precision is None else found.precision,
             self.offsets(formula, sides["offset"]),
             fixed,
             terms,
@@ -456,6 +456,8 @@ def _collect_value(masks: dict[str, Array], label: str, value: Any) -> None:
         gone = value.codes < 0
     if isinstance(value, Censored):
         value = value.y
+    if isinstance(value, Measured):
+        value = Matrix((value.y, value.sd))
     for x in value.columns if isinstance(value, Matrix) else [value] if isinstance(value, np.ndarray) else []:
         if any_nonfinite(x):
             check_infinite(label, np.where(known, 0.0, x))

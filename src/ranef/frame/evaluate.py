@@ -48,6 +48,14 @@ class Censored:
     upper: Array | None = None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A response whose sampling error is known: its standard deviation in every row."""
+
+    y: Array
+    sd: Array
+
+
 Value = Any  # Column, Array, Matrix, Categories, or a constant
 
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
@@ -129,7 +137,7 @@ class _Walk:
 
     def finish(self, value: Any) -> Any:
         n = self.outer.table.n
-        if isinstance(value, (Column, Matrix, Categories, Censored)):
+        if isinstance(value, (Column, Matrix, Categories, Censored, Measured)):
             return value
         array = np.asarray(value)
         if array.ndim == 2 and len(array) == n and 0 < array.shape[1] <= MAX_COLUMNS:
@@ -409,6 +417,12 @@ def _cens(walk: _Walk, _at: int, y: Value, status: Value, upper: Value = None) -
     return Censored(y, np.where(np.isnan(codes), 0, codes).astype(np.int8), ends)
 
 
+def _se(walk: _Walk, _at: int, y: Value, sd: Value) -> Value:
+    """Return a response with known standard errors."""
+    n = walk.outer.table.n
+    return Measured(*(np.broadcast_to(np.asarray(walk.number(x), np.float64), (n,)) for x in (y, sd)))
+
+
 STATUS = {"none": 0, "left": -1, "right": 1, "interval": 2}
 
 
@@ -493,6 +507,7 @@ CALLS: dict[str, Callable[..., Value]] = {
     "I": _identity, "as.numeric": _numeric, "as.integer": _integer, "c": _list, "cbind": _cbind, "C": _coded,
     "cens": _cens, "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor,
     "interaction": _interaction, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel,
+    "se": _se,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
 }  # fmt: skip
 

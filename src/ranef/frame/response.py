@@ -13,7 +13,7 @@ import numpy as np
 
 from ranef.errors import DataError, OptionError
 from ranef.frame.design import Array
-from ranef.frame.evaluate import Categories, Censored
+from ranef.frame.evaluate import Categories, Censored, Measured
 from ranef.frame.levels import drop_unused
 from ranef.frame.spec import Outcome
 from ranef.frame.table import Column, rows_of, shorten
@@ -54,6 +54,7 @@ class Response:
     categories: tuple[Any, ...] = ()
     censor: Array | None = None
     upper: Array | None = None
+    precision: Array | None = None
 
 
 def read_response(given: Given) -> Response:
@@ -68,6 +69,8 @@ def read_response(given: Given) -> Response:
         raise OptionError(f"trials= belongs to binomial families; family={given.outcome.family!r} has none")
     if isinstance(given.value, Censored):
         return _censored(given, given.value)
+    if isinstance(given.value, Measured):
+        return _measured(given, given.value)
     return FORMS.get(given.outcome.support, _numbers)(given)
 
 
@@ -77,6 +80,16 @@ def _censored(given: Given, value: Censored) -> Response:
     found = _numbers(replace(given, value=value.y))
     upper = None if value.upper is None else np.ascontiguousarray(given.keep(value.upper))
     return replace(found, censor=np.ascontiguousarray(given.keep(value.status)), upper=upper)
+
+
+def _measured(given: Given, value: Measured) -> Response:
+    sd = np.asarray(given.keep(value.sd), np.float64)
+    bad = ~(sd > 0)
+    if bad.any():
+        raise DataError(
+            f"response {given.name!r}: a standard error is positive; not so in {given.where(bad)}. Leave such rows out"
+        )
+    return replace(_numbers(replace(given, value=value.y)), precision=np.ascontiguousarray(sd**-2.0))
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------

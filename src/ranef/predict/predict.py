@@ -95,7 +95,7 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     ------
     UnseenLevelError, UnknownColumnError, OptionError
     """
-    check(m, question)
+    check(m, question, newdata)
     target = target_of(m, question)
     which = included(m, question.re)
     rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
@@ -185,7 +185,7 @@ def _first(eta: Array, _data: Data) -> Array:
     return eta[:, 0]
 
 
-def check(m: Fit, q: Question) -> None:
+def check(m: Fit, q: Question, newdata: Any) -> None:
     """Raise `OptionError` for values that are not legal."""
     family = m.distribution
     own = ("probs", *family.parameters[1 : 1 + family.scaled]) if family.categorical else (*family.parameters, *MEANS)
@@ -199,6 +199,7 @@ def check(m: Fit, q: Question) -> None:
     if q.new_levels == "sample" and (q.interval or q.std_error):
         raise OptionError("predict: an interval around a sampled effect has no meaning; use new_levels='population'")
     _check_interval(m, q)
+    _check_new_errors(m, q.interval, newdata)
 
 
 def _check_interval(m: Fit, q: Question) -> None:
@@ -214,6 +215,15 @@ def _check_interval(m: Fit, q: Question) -> None:
         raise NotAvailableError(
             f"predict: intervals for a new observation of {m.family} are not available in this version; use quantiles "
             f"of m.simulate()"
+        )
+
+
+def _check_new_errors(m: Fit, interval: str | None, newdata: Any) -> None:
+    """Refuse an interval for observations whose own errors nobody knows."""
+    if m.formula.measured and interval == "prediction" and newdata is not None:
+        raise NotAvailableError(
+            f"predict: the response is {m.formula.response}, and new rows tell no standard errors; "
+            f"interval='confidence' is that of the expected response"
         )
 
 

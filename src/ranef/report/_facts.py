@@ -91,6 +91,7 @@ def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     weights, offset = m.call.precision_weights, m.call.offset
     lines = [*_family(m), ("Formula", str(m.formula)), *_formulas(m), ("Data", _data(m))]
     lines += [] if weights is None else [("Weights", f"precision weights {_named(weights)}")]
+    lines += [("Weights", "known sampling variances, the squares of the standard errors in se()")] * m.formula.measured
     lines += [] if offset is None else [("Offset", _named(offset))]
     lines += _randomised(m.call.randomised_response)
     counts = m.call.frequency_weights
