@@ -7,6 +7,13 @@ use rayon::prelude::*;
 use crate::{CoreError, Stop};
 
 mod inverse;
+mod packed;
+
+pub use inverse::{by_rows, RowBlock};
+pub use packed::{
+    packed_at, packed_cholesky, packed_len, packed_solve_left_l, packed_solve_right_l, packed_solve_right_lt,
+    packed_syrk, stripes, Stripe,
+};
 
 /// Below this order plain loops beat the set-up of a blocked kernel.
 const SMALL: usize = 12;

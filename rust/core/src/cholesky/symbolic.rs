@@ -1,5 +1,6 @@
 //! Elimination order, elimination tree and supernodes: done once a model, shared by every factorisation.
 
+use crate::dense;
 use crate::design::Moments;
 use crate::CoreError;
 
@@ -8,6 +9,8 @@ pub const NONE: u32 = u32::MAX;
 const DENSE_SHARE: f64 = 0.6;
 /// A multiplication outside a dense block costs about this many inside it (indirect addressing, narrow blocks).
 const SPARSE_PENALTY: f64 = 8.0;
+/// A multiplication with a column of L^-1 costs about this many in a product of blocks.
+const COLUMN_WORK: f64 = 4.0;
 /// Most pairs of neighbours that are looked at to find the graph left by the leading factor.
 const REDUCE_WORK: f64 = 5e7;
 /// Supernodes are merged while the zeros stored for it stay below these shares (narrow result, any result).
@@ -37,11 +40,24 @@ pub struct Super {
     pub rows: (u32, u32),
     /// A single node without children: eliminated on the fly while its parent is assembled.
     pub leaf: bool,
+    /// A wide root whose children are all leaves with few rows: its panel is a packed triangle, and its inverse is never
+    /// formed.
+    pub packed: bool,
     /// Offset of its panel (width + below) x width in the factor.
     pub panel: usize,
 }
 
 impl Super {
+    /// Numbers in its panel.
+    pub fn panel_len(&self) -> usize {
+        let (w, r) = (self.width as usize, self.below as usize);
+        if self.packed {
+            dense::packed_len(w)
+        } else {
+            (w + r) * w
+        }
+    }
+
     /// Multiplications that a leaf causes in its parent's front.
     pub fn leaf_work(&self) -> f64 {
         self.width as f64 * (self.below as f64).powi(2)
@@ -699,11 +715,20 @@ impl<'a> Builder<'a> {
             let below: u32 = structure[begin..].iter().map(|&q| offset[q as usize + 1] - offset[q as usize]).sum();
             let width = offset[last as usize] - offset[first as usize];
             let rows = (begin as u32, structure.len() as u32);
-            supers.push(Super { first, last, parent, width, below, rows, leaf, panel });
-            panel += (width + below) as usize * width as usize;
+            let packed = parent == NONE && by_rows_pays(width, kids[s].iter().map(|&c| &supers[c as usize]));
+            supers.push(Super { first, last, parent, width, below, rows, leaf, packed, panel });
+            panel += supers[s].panel_len();
         }
         (supers, structure, panel)
     }
+}
+
+/// Whether the diagonal blocks of the inverse of a root and its children are cheaper to find from the rows of L^-1 (half
+/// the work in the root, and every entry of a child meets a column) than from the whole inverse.
+fn by_rows_pays<'a>(width: u32, mut children: impl Iterator<Item = &'a Super>) -> bool {
+    let w = width as f64;
+    let entries: Option<f64> = children.try_fold(0.0, |sum, s| s.leaf.then_some(sum + s.width as f64 * s.below as f64));
+    width as usize >= dense::TILED_INVERSE && entries.is_some_and(|e| COLUMN_WORK * e * w / 2.0 < w.powi(3) / 6.0)
 }
 
 fn children_of(supers: &[Super]) -> (Vec<u32>, Vec<u32>) {
