@@ -621,6 +621,7 @@ const TAIL: std::ops::RangeInclusive<usize> = 32..=4096;
 
 impl Numeric {
     /// The inverse of the tail where it pays for so many rows: it costs the solution of as many rows as it has.
+    /// Worthless when cut short.
     pub fn tail_for(&self, sym: &Symbolic, rows: usize) -> Option<Tail> {
         let scalars = |s: &Super| {
             let at = sym.offset[s.first as usize];
@@ -637,7 +638,8 @@ impl Numeric {
         let mut inverse = vec![0.0; n * n];
         inverse.par_chunks_mut(64 * n).zip(units.par_chunks(64)).for_each(|(columns, units)| {
             let mut solver = self.row_solver(sym, None);
-            for (column, &(i, q)) in columns.chunks_exact_mut(n).zip(units) {
+            let columns = columns.chunks_exact_mut(n).take_while(|_| !self.stop.requested());
+            for (column, &(i, q)) in columns.zip(units) {
                 solver.value[q as usize] = 1.0;
                 solver.queue.push(std::cmp::Reverse(i));
                 solver.solve(|q, v| column[place[q]] = v);
