@@ -111,7 +111,7 @@ pub fn add_packed(sym: &Symbolic, leaves: &[u32], a: &mut [f64], n: usize, panel
     let mut parts = vec![];
     let mut rest = a;
     for s in dense::stripes(n) {
-        let (mine, more) = rest.split_at_mut(s.len());
+        let (mine, more) = rest.split_at_mut(s.size());
         parts.push((Region { from: s.from, to: s.to, shift: s.from, ld: s.ld }, mine));
         rest = more;
     }

@@ -1,32 +1,135 @@
-//! Inverse of L L' for a large L: W = L^-1 by block columns, then Z = W'W in place, in tiles that threads take one by
+//! Inverses of L L'. For a large L: W = L^-1 by block columns, then Z = W'W in place, in tiles that threads take one by
 //! one. Both halves cost n^3/3 operations, nearly all of them in products of tiles with long inner sides.
-//!
-//! Where only some entries of Z are wanted, W is formed by blocks of rows, each used and forgotten: half the work, and
-//! next to no memory.
 
 use faer::linalg::{matmul, triangular_inverse, triangular_solve};
 use faer::traits::RealField;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, Par};
 use rayon::prelude::*;
 
-use super::packed::{part, STRIPE};
-use super::{ranges, Precision, Tiles};
+use super::solve::{solve_left_l, solve_left_lt};
+use super::tiles::{mat, mat_mut, par_for, ranges, Tiles};
+use super::SMALL;
 use crate::Stop;
+
+/// Order from which an inverse is formed in tiles.
+pub const TILED_INVERSE: usize = 256;
+
+/// Digits of an inverse. Single precision takes half the time, which is enough to steer by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    Single,
+    Double,
+}
 
 /// Widest block columns of W and tiles of Z (narrower in smaller matrices, for threads to share); rows solved at once.
 const COLUMNS: usize = 384;
 const PRODUCT: usize = 192;
 const ROWS: usize = 96;
 
+/// Inverse of L L' for lower triangular L of a small order, written without leading dimension.
+pub fn small_inverse(l: &[f64], n: usize, ldl: usize, out: &mut [f64]) {
+    match n {
+        1 => plain_inverse::<1>(l, ldl, out),
+        2 => plain_inverse::<2>(l, ldl, out),
+        3 => plain_inverse::<3>(l, ldl, out),
+        4 => plain_inverse::<4>(l, ldl, out),
+        _ => out[..n * n].copy_from_slice(&inverse_from_cholesky(l, n, ldl)),
+    }
+}
+
+#[inline]
+fn plain_inverse<const N: usize>(l: &[f64], ldl: usize, out: &mut [f64]) {
+    // m[j] is column j of L^-1.
+    let mut m = [[0.0; N]; N];
+    for j in 0..N {
+        m[j][j] = 1.0 / l[j + j * ldl];
+        for i in j + 1..N {
+            let mut s = 0.0;
+            for k in j..i {
+                s -= l[i + k * ldl] * m[j][k];
+            }
+            m[j][i] = s / l[i + i * ldl];
+        }
+    }
+    for j in 0..N {
+        for i in 0..N {
+            let mut s = 0.0;
+            for k in i.max(j)..N {
+                s += m[i][k] * m[j][k];
+            }
+            out[i + j * N] = s;
+        }
+    }
+}
+
+/// Inverse of L L' (both triangles) for lower triangular L (n x n).
+pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
+    inverse_until(l, n, ldl, Precision::Double, None)
+}
+
+/// The same in a chosen precision (if it is large, else in double precision); cut short, and worthless, when asked to.
+pub fn inverse_until(l: &[f64], n: usize, ldl: usize, precision: Precision, stop: Option<&Stop>) -> Vec<f64> {
+    let mut out = vec![0.0; n * n];
+    if n == 0 {
+        return out;
+    }
+    if n <= SMALL {
+        for j in 0..n {
+            out[j + j * n] = 1.0;
+        }
+        solve_left_l(l, n, ldl, &mut out, n, n);
+        solve_left_lt(l, n, ldl, &mut out, n, n);
+        return out;
+    }
+    if n >= TILED_INVERSE {
+        match precision {
+            Precision::Double => double(l, n, ldl, &mut out, stop),
+            Precision::Single => single(l, n, ldl, &mut out, stop),
+        }
+        return out;
+    }
+    let par = par_for(n * n * n / 3);
+    let mut inv = vec![0.0; n * n];
+    triangular_inverse::invert_lower_triangular(mat_mut(&mut inv, n, n, n), mat(l, n, n, ldl), par);
+    use matmul::triangular::BlockStructure::{TriangularLower, TriangularUpper};
+    matmul::triangular::matmul(
+        mat_mut(&mut out, n, n, n),
+        TriangularLower,
+        Accum::Replace,
+        mat(&inv, n, n, n).transpose(),
+        TriangularUpper,
+        mat(&inv, n, n, n),
+        TriangularLower,
+        1.0,
+        par,
+    );
+    mirror(&mut out, n);
+    out
+}
+
+/// Copy the lower triangle of a square matrix to the upper one, in blocks that stay in the cache.
+pub fn mirror(a: &mut [f64], n: usize) {
+    const B: usize = 64;
+    for jb in (0..n).step_by(B) {
+        for ib in (jb..n).step_by(B) {
+            for j in jb..(jb + B).min(n) {
+                for i in ib.max(j + 1)..(ib + B).min(n) {
+                    a[j + i * n] = a[i + j * n];
+                }
+            }
+        }
+    }
+}
+
 /// Write (L L')^-1 to `z` (n x n, zeros before), both triangles.
-pub(super) fn double(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
+fn double(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
     // The tiles of L are only read.
     let l = Tiles { at: l.as_ptr().cast_mut(), len: l.len(), ld: ldl };
     inverse(l, Tiles::new(z, n), n, stop);
 }
 
 /// The same in single precision: L is rounded into the first half of `z`, the inverse comes to lie in the second.
-pub(super) fn single(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
+fn single(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
     assert!(z.len() == n * n && l.len() >= ldl * (n - 1) + n);
     // SAFETY: the same bytes, twice as many numbers of half the size; any bits are a number.
     let half: &mut [f32] = unsafe { std::slice::from_raw_parts_mut(z.as_mut_ptr().cast(), 2 * n * n) };
@@ -54,7 +157,7 @@ fn inverse<T: RealField + Copy + Send + Sync>(l: Tiles<T>, z: Tiles<T>, n: usize
     for (from, to) in ranges(n, step).take_while(|_| go_on()) {
         multiply_rows(z, n, from, to, step);
     }
-    mirror(z, n);
+    mirror_tiles(z, n);
 }
 
 /// A multiple of 48 from 96 to `most`.
@@ -103,7 +206,7 @@ fn multiply_rows<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize, from:
 }
 
 /// Copy the lower triangle to the upper one.
-fn mirror<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize) {
+fn mirror_tiles<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize) {
     const B: usize = 64;
     ranges(n, B).collect::<Vec<_>>().par_iter().for_each(|&(j0, j1)| {
         for (i0, i1) in ranges(n, B).filter(|r| r.0 >= j0) {
@@ -116,117 +219,4 @@ fn mirror<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize) {
             }
         }
     });
-}
-
-/// Columns of L that rows of W meet at once (a stripe is a multiple), rows of L rounded at once, and blocks of rows in
-/// memory at once.
-const STRIP: usize = STRIPE / 2;
-const ROUNDED: usize = 768;
-const WAVE: usize = 16;
-
-/// Rows `from..to` of W = L^-1, of which the columns before `to` are not zero; column-major.
-pub struct RowBlock<'a> {
-    pub from: usize,
-    pub to: usize,
-    values: &'a [f64],
-}
-
-impl RowBlock<'_> {
-    /// The part of column `j` of W in these rows, for `j` before `to`.
-    #[inline]
-    pub fn column(&self, j: usize) -> &[f64] {
-        let rows = self.to - self.from;
-        &self.values[j * rows..(j + 1) * rows]
-    }
-}
-
-/// Hand what `visit` makes of every block of rows of L^-1, for packed L, to `gather`, always in the same order. When cut
-/// short some are left out.
-pub fn by_rows<A: Send>(
-    l: &[f64],
-    n: usize,
-    precision: Precision,
-    stop: &Stop,
-    visit: impl Fn(RowBlock<'_>) -> A + Sync,
-    gather: impl FnMut(A),
-) {
-    match precision {
-        Precision::Double => rows_of::<f64, A>(l, n, stop, visit, gather),
-        Precision::Single => rows_of::<f32, A>(l, n, stop, visit, gather),
-    }
-}
-
-/// A number that L can be rounded to.
-trait Rounded: RealField + Copy + Send + Sync + Into<f64> {
-    /// A part of L as such numbers, in the buffer if it has to be rounded.
-    fn rounded<'a>(exact: MatRef<'a, f64>, buffer: &'a mut [Self]) -> MatRef<'a, Self>;
-}
-
-impl Rounded for f64 {
-    fn rounded<'a>(exact: MatRef<'a, f64>, _: &'a mut [f64]) -> MatRef<'a, f64> {
-        exact
-    }
-}
-
-impl Rounded for f32 {
-    fn rounded<'a>(exact: MatRef<'a, f64>, buffer: &'a mut [f32]) -> MatRef<'a, f32> {
-        let (rows, cols) = exact.shape();
-        for (j, out) in buffer[..rows * cols].chunks_exact_mut(rows).enumerate() {
-            out.iter_mut().zip(exact.col(j).iter()).for_each(|(o, v)| *o = *v as f32);
-        }
-        MatRef::from_column_major_slice(&buffer[..rows * cols], rows, cols)
-    }
-}
-
-fn rows_of<T: Rounded, A: Send>(
-    l: &[f64],
-    n: usize,
-    stop: &Stop,
-    visit: impl Fn(RowBlock<'_>) -> A + Sync,
-    mut gather: impl FnMut(A),
-) {
-    let strips: Vec<(usize, usize)> = ranges(n, STRIP).collect();
-    let corners: Vec<Mat<T>> = strips.par_iter().map(|&r| corner(l, n, r)).collect();
-    // The longest come first: what is left at the end is small.
-    let mut blocks: Vec<(usize, usize)> = ranges(n, STRIPE).collect();
-    blocks.reverse();
-    let one = |&(from, to): &(usize, usize)| {
-        let mut w = vec![T::zero_impl(); (to - from) * to];
-        block_of_rows(l, n, &corners, (from, to), &mut w);
-        let values: Vec<f64> = w.into_iter().map(Into::into).collect();
-        visit(RowBlock { from, to, values: &values })
-    };
-    for wave in blocks.chunks(WAVE) {
-        let parts: Vec<A> = wave.par_iter().with_max_len(1).filter(|_| !stop.requested()).map(one).collect();
-        parts.into_iter().for_each(&mut gather);
-    }
-}
-
-/// Inverse of a block on the diagonal of L.
-fn corner<T: Rounded>(l: &[f64], n: usize, (from, to): (usize, usize)) -> Mat<T> {
-    let w = to - from;
-    let mut inverse = Mat::<f64>::zeros(w, w);
-    triangular_inverse::invert_lower_triangular(inverse.as_mut(), part(l, n, (from, from), (w, w)), Par::Seq);
-    Mat::from_fn(w, w, |i, j| T::from_f64_impl(inverse[(i, j)]))
-}
-
-/// Rows of W by back substitution from the right: W_J = (E_J - sum_{K > J} W_K L_KJ) L_JJ^-1 for columns J.
-fn block_of_rows<T: Rounded>(l: &[f64], n: usize, corners: &[Mat<T>], (from, to): (usize, usize), w: &mut [T]) {
-    let rows = to - from;
-    let (one, minus) = (T::one_impl(), T::from_f64_impl(-1.0));
-    let mut buffer = vec![T::zero_impl(); ROUNDED * STRIP];
-    let strips: Vec<(usize, usize)> = ranges(to, STRIP).collect();
-    let w = Tiles::new(w, rows);
-    for (&(j0, j1), corner) in strips.iter().zip(corners).rev() {
-        let mut sum = Mat::<T>::zeros(rows, j1 - j0);
-        for (k0, k1) in ranges(to - j1, ROUNDED).map(|(i, j)| (j1 + i, j1 + j)) {
-            let l = T::rounded(part(l, n, (k0, j0), (k1 - k0, j1 - j0)), &mut buffer);
-            matmul::matmul(sum.as_mut(), Accum::Add, w.get(0, k0, rows, k1 - k0), l, minus, Par::Seq);
-        }
-        for j in j0.max(from)..j1 {
-            sum[(j - from, j - j0)] = one;
-        }
-        let out = w.get_mut(0, j0, rows, j1 - j0);
-        matmul::matmul(out, Accum::Replace, sum.as_ref(), corner.as_ref(), one, Par::Seq);
-    }
 }

@@ -5,7 +5,10 @@ use faer::linalg::{matmul, triangular_solve};
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use super::{gemm, gemm_nt, lower_product, mat, ranges, sequential_cholesky, solve_right_l, solve_right_lt, Tiles};
+use super::factor::sequential_cholesky;
+use super::product::{gemm, gemm_nt, lower_product};
+use super::solve::{solve_right_l, solve_right_lt};
+use super::tiles::{mat, ranges, Tiles};
 use crate::{CoreError, Stop};
 
 /// Columns of a stripe.
@@ -28,7 +31,8 @@ impl Stripe {
         Stripe { from, to: (from + STRIPE).min(n), start: before, ld: n - from }
     }
 
-    pub fn len(&self) -> usize {
+    /// Numbers in it.
+    pub fn size(&self) -> usize {
         (self.to - self.from) * self.ld
     }
 
@@ -42,7 +46,7 @@ impl Stripe {
     }
 
     fn values<'a>(&self, a: &'a [f64]) -> &'a [f64] {
-        &a[self.start..self.start + self.len()]
+        &a[self.start..self.start + self.size()]
     }
 }
 
@@ -52,7 +56,7 @@ pub fn stripes(n: usize) -> impl DoubleEndedIterator<Item = Stripe> + ExactSizeI
 
 /// Numbers in a packed triangle of order `n`.
 pub fn packed_len(n: usize) -> usize {
-    stripes(n).next_back().map_or(0, |s| s.start + s.len())
+    stripes(n).next_back().map_or(0, |s| s.start + s.size())
 }
 
 /// Where the entry (i, j), i >= j, is.
@@ -83,9 +87,9 @@ impl Packed {
 
     /// The stripe's own tiles, rows counted from its first column.
     fn stripe(&self, s: &Stripe) -> Tiles {
-        assert!(s.start + s.len() <= self.all.len);
+        assert!(s.start + s.size() <= self.all.len);
         // SAFETY: in range by the assertion.
-        Tiles { at: unsafe { self.all.at.add(s.start) }, len: s.len(), ld: s.ld }
+        Tiles { at: unsafe { self.all.at.add(s.start) }, len: s.size(), ld: s.ld }
     }
 
     /// Rows and columns i, j of a stripe.
