@@ -68,6 +68,19 @@ def test_conditional_covariances_stop_and_can_be_asked_for_again():
     assert np.isfinite(core.cond_cov(0)).all()
 
 
+def test_variances_of_predictions_stop_and_can_be_asked_for_again():
+    # One thread, and a tail of 2000 that is inverted first for so many rows.
+    core, fixed, terms, _ = crossed(60_000, (2500, 2000), threads=1)
+    core.evaluate(np.ones(2), True)
+    few = [(codes[:50], levels, "us", [(None, None, np.ones(50))]) for codes, levels, *_ in terms]
+    short = [(None, None, np.ones(50))]
+    before = core.predict_var(short, few, 50, [True, True])
+    late = interrupted(lambda: core.predict_var(fixed, terms, 60_000, [True, True]))
+    assert late is not None
+    assert late < 2
+    assert np.array_equal(core.predict_var(short, few, 50, [True, True]), before)
+
+
 def test_many_refits_stop():
     core, fixed, terms, y = crossed(2000, (300, 200))
     responses = np.asfortranarray(y[:, None] + np.random.default_rng(8).normal(size=(len(y), 3000)))

@@ -695,8 +695,8 @@ impl Model {
         }
         let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
         let tail = self.lmm.numeric.tail_for(&self.lmm.symbolic, n);
-        let parts: Vec<Vec<f64>> =
-            chunks.into_par_iter().map(|r| self.variance_rows(state, tail.as_ref(), r, x, terms)).collect();
+        let rows = |r| self.variance_rows(state, tail.as_ref(), r, x, terms);
+        let parts: Vec<Vec<f64>> = chunks.into_par_iter().map(rows).collect::<Result<_, _>>()?;
         Ok(parts.into_iter().flatten().collect())
     }
 
@@ -707,7 +707,7 @@ impl Model {
         (from, to): (usize, usize),
         x: &(dyn Fn(usize) -> Vec<f64> + Sync),
         terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
-    ) -> Vec<f64> {
+    ) -> Result<Vec<f64>, CoreError> {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
         let p = m.p();
         let slots = self.slots();
@@ -715,6 +715,7 @@ impl Model {
         let mut out = Vec::with_capacity(to - from);
         let mut z = vec![];
         for i in from..to {
+            self.lmm.numeric.stop.check()?;
             let mut x = x(i);
             for (t, term) in terms.iter().enumerate() {
                 let Some((codes, blocks)) = term else {
@@ -744,7 +745,7 @@ impl Model {
             dense::solve_left_l(&state.solution.lx, p, p, &mut x, 1, p);
             out.push(state.sigma * state.sigma * (w2 + dot(&x, &x)));
         }
-        out
+        Ok(out)
     }
 
     /// Rows handed in again must be those of the model, as far as sizes tell.

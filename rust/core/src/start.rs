@@ -20,6 +20,10 @@ const LARGE: usize = 100_000;
 /// Pairs of terms with more columns than this (product) are taken as unrelated; wider terms start from `psi` = I.
 const WIDEST: usize = 64;
 
+/// Sums of products of blocks with at least so many entries are formed for so many levels at once.
+const BLOCKED: usize = 9;
+const BATCH: usize = 64;
+
 /// Relative factors of every grouping factor, in internal coordinates.
 pub fn start(m: &Moments) -> Vec<Vec<f64>> {
     let scale: Vec<Vec<f64>> = m.factors.iter().zip(units(m)).map(|(f, u)| inverse_units(f, &u)).collect();
@@ -150,6 +154,11 @@ impl Levels {
     }
 }
 
+/// C <- C + A B' for column-major A and B of `n` rows.
+fn add_products(c: &mut [f64], a: &[f64], b: &[f64], n: usize) {
+    dense::gemm_nt(c, n, a, n, b, n, n, n, a.len().checked_div(n).unwrap_or(0), 1.0);
+}
+
 /// sum W C_lm (x) W (C_lm - 2 D_l D_m') over levels: (kf kg)^2 numbers, entry ((r, s), (r', s')).
 struct Kronecker {
     sum: Vec<f64>,
@@ -158,6 +167,8 @@ struct Kronecker {
     back: Vec<f64>,
     wd: Vec<f64>,
     wc: Vec<f64>,
+    /// Both sides of pairs of levels that are not in the sum yet.
+    waiting: (Vec<f64>, Vec<f64>),
 }
 
 impl Kronecker {
@@ -170,6 +181,7 @@ impl Kronecker {
             back: vec![0.0; size],
             wd: vec![0.0; rows * d],
             wc: vec![0.0; size],
+            waiting: (vec![], vec![]),
         }
     }
 
@@ -187,9 +199,25 @@ impl Kronecker {
                 }
             }
         }
-        for (out, x) in self.sum.chunks_exact_mut(n * m).zip(&self.wc) {
-            out.iter_mut().zip(&self.back).for_each(|(o, b)| *o += x * b);
+        if n * m < BLOCKED {
+            for (out, x) in self.sum.chunks_exact_mut(n * m).zip(&self.wc) {
+                out.iter_mut().zip(&self.back).for_each(|(o, b)| *o += x * b);
+            }
+            return;
         }
+        self.waiting.0.extend_from_slice(&self.back);
+        self.waiting.1.extend_from_slice(&self.wc);
+        if self.waiting.0.len() >= BATCH * n * m {
+            self.settle();
+        }
+    }
+
+    /// Add what waits to the sum; to be called before it is read.
+    fn settle(&mut self) {
+        let size = self.rows * self.columns;
+        add_products(&mut self.sum, &self.waiting.0, &self.waiting.1, size);
+        self.waiting.0.clear();
+        self.waiting.1.clear();
     }
 
     /// tr(E_i S(E_j)) of a component of the rows' and one of the columns' factor.
@@ -287,7 +315,7 @@ impl<'a> Sums<'a> {
         let (mut seen, mut noise, mut free) = (vec![0.0; k2], vec![0.0; k2], vec![0.0; k2]);
         let (mut h, mut wr, mut rest) = (vec![0.0; k], vec![0.0; k2], vec![0.0; k2]);
         let mut own = Kronecker::new(k, k, d);
-        let mut fixed = vec![0.0; k2 * d * d];
+        let (mut fixed, mut directions) = (vec![0.0; k2 * d * d], vec![]);
         for (i, w) in weights.chunks_exact(k2).enumerate() {
             let (g, dl) = (&l.gram[i * k2..(i + 1) * k2], l.fixed(i, d));
             own.add(w, g, dl, dl);
@@ -300,13 +328,22 @@ impl<'a> Sums<'a> {
                     let at = i + j * k;
                     seen[at] += h[i] * h[j];
                     free[at] += rest[at];
-                    noise[at] += (0..k).map(|t| wr[i + t * k] * w[j + t * k]).sum::<f64>();
                 }
             }
-            for (out, x) in fixed.chunks_exact_mut((k * d).max(1)).zip(&own.wd) {
-                out.iter_mut().zip(&own.wd).for_each(|(o, v)| *o += x * v);
+            for t in 0..k {
+                for j in 0..k {
+                    let v = w[j + t * k];
+                    noise[j * k..(j + 1) * k].iter_mut().zip(&wr[t * k..]).for_each(|(o, x)| *o += x * v);
+                }
+            }
+            directions.extend_from_slice(&own.wd);
+            if directions.len() >= BATCH * k * d {
+                add_products(&mut fixed, &directions, &directions, k * d);
+                directions.clear();
             }
         }
+        add_products(&mut fixed, &directions, &directions, k * d);
+        own.settle();
         for (i, ci) in self.of(f) {
             for (j, cj) in self.of(f) {
                 a[i + j * n] += own.entry(ci, cj);
@@ -380,6 +417,8 @@ impl<'a> Sums<'a> {
                 up.add(&weights[other][o * ko * ko..(o + 1) * ko * ko], &vt, dm, dl);
             }
         }
+        down.settle();
+        up.settle();
         (down, up)
     }
 

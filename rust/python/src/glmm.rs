@@ -17,7 +17,8 @@ use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
 use crate::family::{any_family_from, Callback, DataArrays};
 use crate::lmm::{
-    floats, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector, Pool,
+    ask, floats, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector,
+    Pool,
 };
 
 use crate::profile;
@@ -537,7 +538,7 @@ impl Glmm {
 
     fn cond_cov<'py>(&self, py: Python<'py>, term: usize) -> PyResult<Bound<'py, PyArray3<f64>>> {
         let model = &self.core.engine.model;
-        let v = solve(py, &self.pool, || model.conditional_covariance(term))?;
+        let v = ask(py, &self.pool, model, self.n, || model.conditional_covariance(term))?;
         let k = model.lmm.moments.factors.iter().flat_map(|f| &f.slots).find(|s| s.term == term).map_or(1, |s| s.cols);
         let levels = v.len() / (k * k);
         v.into_pyarray(py).reshape([levels, k, k])
@@ -578,8 +579,8 @@ impl Glmm {
                 None => None,
             });
         }
-        let core = &self.core;
-        let v = solve(py, &self.pool, || core.prediction_variance(n, component, &fixed, &views))?;
+        let (core, model) = (&self.core, &self.core.engine.model);
+        let v = ask(py, &self.pool, model, n, || core.prediction_variance(n, component, &fixed, &views))?;
         Ok(v.into_pyarray(py))
     }
 }

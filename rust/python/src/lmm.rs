@@ -136,6 +136,21 @@ pub fn search<T: Send>(
     }
 }
 
+/// A question about a fitted model and so many rows, which leaves the model as it is: `search` by the model's own flag,
+/// lowered again for the next question.
+pub fn ask<T: Send>(
+    py: Python<'_>,
+    pool: &Pool,
+    model: &Model,
+    rows: usize,
+    work: impl FnOnce() -> Result<T, CoreError> + Send,
+) -> PyResult<T> {
+    let stop = &model.lmm.numeric.stop;
+    let out = search(py, pool, stop, is_long(rows, model.lmm.symbolic.flops()), work);
+    stop.clear();
+    out
+}
+
 type KenwardRoger<'py> = (Bound<'py, PyArray3<f64>>, Bound<'py, PyArray3<f64>>, Bound<'py, PyArray2<f64>>, bool);
 
 #[pyclass(module = "ranef._core")]
@@ -346,10 +361,7 @@ impl Lmm {
 
     fn cond_cov<'py>(&self, py: Python<'py>, term: usize) -> PyResult<Bound<'py, PyArray3<f64>>> {
         let model = &self.model;
-        let (stop, long) = (model.lmm.numeric.stop.clone(), is_long(self.n(), self.flops()));
-        let v = search(py, &self.pool, &stop, long, || model.conditional_covariance(term));
-        stop.clear();
-        let v = v?;
+        let v = ask(py, &self.pool, model, self.n(), || model.conditional_covariance(term))?;
         let k = model.lmm.moments.factors.iter().flat_map(|f| &f.slots).find(|s| s.term == term).map_or(1, |s| s.cols);
         let levels = v.len() / (k * k);
         v.into_pyarray(py).reshape([levels, k, k])
@@ -385,7 +397,7 @@ impl Lmm {
             });
         }
         let model = &self.model;
-        let v = solve(py, &self.pool, || model.prediction_variance(n, &fixed, &views))?;
+        let v = ask(py, &self.pool, model, n, || model.prediction_variance(n, &fixed, &views))?;
         Ok(v.into_pyarray(py))
     }
 

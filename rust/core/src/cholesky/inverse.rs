@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::leaves::{dot, Batch};
 use super::numeric::{group_tasks, relative_scalars, Front, Numeric, Shared, LEAVES};
 use super::symbolic::{Edge, Super, Symbolic, NONE};
-use crate::dense::{self, Precision};
+use crate::dense::{self, Precision, RowBlock};
 use crate::design::{Moments, Pair};
 
 impl Numeric {
@@ -66,6 +66,34 @@ struct Inverter<'a> {
     leads: &'a [usize],
     /// Of the large dense blocks.
     precision: Precision,
+}
+
+/// A block of W'W: its first row and column, and its size.
+struct Wanted {
+    row: usize,
+    column: usize,
+    rows: usize,
+    columns: usize,
+}
+
+/// Blocks of W'W over some rows of W, column-major, one after the other.
+fn products(w: &RowBlock<'_>, wanted: &[Wanted]) -> Vec<f64> {
+    let mut out = Vec::with_capacity(wanted.iter().map(|b| b.rows * b.columns).sum());
+    for b in wanted {
+        for j in b.column..b.column + b.columns {
+            // Columns from `to` on are zero in these rows.
+            out.extend(
+                (b.row..b.row + b.rows).map(|i| if i.max(j) < w.to { dot(w.column(i), w.column(j)) } else { 0.0 }),
+            );
+        }
+    }
+    out
+}
+
+/// Add to a sum that may not have begun.
+fn add(sum: &mut Vec<f64>, part: &[f64]) {
+    sum.resize(part.len(), 0.0);
+    sum.iter_mut().zip(part).for_each(|(o, v)| *o += v);
 }
 
 impl Inverter<'_> {
@@ -139,6 +167,9 @@ impl Inverter<'_> {
         if self.num.stop.requested() {
             return;
         }
+        if s.packed {
+            return self.invert_packed(index);
+        }
         let ld = (s.width + s.below) as usize;
         let parent = fronts.iter().chain(above).rev().find(|(i, _)| *i == s.parent as usize);
         let z = self.super_inverse(s, parent.map(|(_, f)| f));
@@ -158,6 +189,91 @@ impl Inverter<'_> {
         }
         if leaves.len() < self.sym.children(index).len() {
             fronts.push((index, Front { a: z, ld }));
+        }
+    }
+
+    /// Diagonal blocks (and pairs) of a packed root and of its leaves, as sums over the rows of W = L^-1: W'W between
+    /// the root's own nodes, and for a leaf with Y = L21 L11^-1 and inner factor L11
+    ///     (L11 L11')^-1 + (W Y)'(W Y)   and, with the root,   -W'(W Y).
+    fn invert_packed(&self, index: usize) {
+        let s = &self.sym.supers[index];
+        let batch = Batch::new(self.num, self.sym, self.sym.children(index));
+        let wanted = self.wanted(s);
+        let (mut own, mut leaves) = (vec![], vec![]);
+        let visit = |rows: RowBlock<'_>| (products(&rows, &wanted), batch.squares(&rows, !self.pairs.is_empty()));
+        // Sums in the order of the rows, whoever formed them.
+        let gather = |(a, b): (Vec<f64>, Vec<f64>)| {
+            add(&mut own, &a);
+            add(&mut leaves, &b);
+        };
+        let panel = self.num.panel(s);
+        dense::by_rows(panel, s.width as usize, self.precision, &self.num.stop, visit, gather);
+        if !self.num.stop.requested() {
+            self.store_own(s, &own);
+            self.store_leaves(&batch, &leaves);
+        }
+    }
+
+    /// Blocks of a packed root that are wanted, in the order in which they are stored: of every node, then of its pairs.
+    fn wanted(&self, s: &Super) -> Vec<Wanted> {
+        let at = |p: u32| (self.sym.offset[p as usize] - self.sym.offset[s.first as usize]) as usize;
+        let block = |row: u32, column: u32| Wanted {
+            row: at(row),
+            column: at(column),
+            rows: self.sym.width_at(row as usize),
+            columns: self.sym.width_at(column as usize),
+        };
+        let mut out: Vec<Wanted> = (s.first..s.last).map(|p| block(p, p)).collect();
+        if !self.pairs.is_empty() {
+            for p in s.first..s.last {
+                out.extend(self.sym.edges(p as usize).iter().map(|e| block(e.row, p)));
+            }
+        }
+        out
+    }
+
+    /// Keep what `wanted` names.
+    fn store_own(&self, s: &Super, values: &[f64]) {
+        let mut from = 0;
+        for p in s.first as usize..s.last as usize {
+            let k = self.sym.width_at(p);
+            self.store(p, &values[from..from + k * k], k, 0);
+            from += k * k;
+        }
+        if self.pairs.is_empty() {
+            return;
+        }
+        for p in s.first as usize..s.last as usize {
+            for e in self.sym.edges(p) {
+                let (rows, columns) = (self.sym.width_at(e.row as usize), self.sym.width_at(p));
+                let block = &values[from..from + rows * columns];
+                self.store_pair(e, self.sym.factor_at[p] as usize, |i, j| block[i + j * rows]);
+                from += rows * columns;
+            }
+        }
+    }
+
+    /// Keep what `Batch::squares` summed.
+    fn store_leaves(&self, batch: &Batch<'_>, values: &[f64]) {
+        let mut inverse = vec![];
+        let mut from = 0;
+        for (i, &c) in batch.leaves.iter().enumerate() {
+            let s = &self.sym.supers[c as usize];
+            let (w, p) = (s.width as usize, s.first as usize);
+            inverse.resize(w * w, 0.0);
+            dense::small_inverse(self.num.panel(s), w, w + s.below as usize, &mut inverse);
+            inverse.iter_mut().zip(&values[from..]).for_each(|(o, v)| *o += v);
+            self.store(p, &inverse, w, 0);
+            from += w * w;
+            if self.pairs.is_empty() {
+                continue;
+            }
+            let mut at = from;
+            for e in self.sym.edges(p) {
+                self.store_pair(e, self.sym.factor_at[p] as usize, |i, j| -values[at + i * w + j]);
+                at += self.sym.width_at(e.row as usize) * w;
+            }
+            from += batch.rows(i).len() * w;
         }
     }
 

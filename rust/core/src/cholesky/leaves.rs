@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::numeric::{relative_scalars, Numeric, Shared};
 use super::symbolic::{Super, Symbolic};
-use crate::dense;
+use crate::dense::{self, RowBlock};
 
 /// Entries of a front that stay in the second-level cache together with the leaves.
 const SLAB: usize = 32_768;
@@ -67,28 +67,55 @@ fn add_spread(
     panels: &Shared,
 ) {
     let ld = w + r;
-    let (mut spread, mut idx) = (vec![], vec![]);
+    let mut spread = vec![];
     for leaves in by_columns(sym, leaves) {
-        let columns: usize = leaves.iter().map(|&c| sym.supers[c as usize].width as usize).sum();
-        spread.clear();
-        spread.resize(ld * columns, 0.0);
-        let mut at = 0;
-        for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
-            let (sw, sr) = (s.width as usize, s.below as usize);
-            let values: &[f64] = panels.slice(s.panel, (sw + sr) * sw);
-            relative_scalars(sym, s, &mut idx);
-            for column in values.chunks_exact(sw + sr) {
-                let out = &mut spread[at * ld..(at + 1) * ld];
-                idx.iter().zip(&column[sw..]).for_each(|(&i, v)| out[i as usize] = *v);
-                at += 1;
-            }
-        }
+        let columns = spread_out(sym, leaves, ld, &mut spread, panels);
         dense::syrk_lower(panel, ld, &spread, ld, w, columns, -1.0);
         if r > 0 {
             dense::gemm_nt(&mut panel[w..], ld, &spread[w..], ld, &spread, ld, r, w, columns, -1.0);
             dense::syrk_lower(update, r, &spread[w..], ld, r, columns, -1.0);
         }
     }
+}
+
+/// Columns L21 of leaves spread over `ld` rows, and their number.
+fn spread_out(sym: &Symbolic, leaves: &[u32], ld: usize, spread: &mut Vec<f64>, panels: &Shared) -> usize {
+    let columns: usize = leaves.iter().map(|&c| sym.supers[c as usize].width as usize).sum();
+    spread.clear();
+    spread.resize(ld * columns, 0.0);
+    let mut idx = vec![];
+    let mut at = 0;
+    for s in leaves.iter().map(|&c| &sym.supers[c as usize]) {
+        let (sw, sr) = (s.width as usize, s.below as usize);
+        let values: &[f64] = panels.slice(s.panel, (sw + sr) * sw);
+        relative_scalars(sym, s, &mut idx);
+        for column in values.chunks_exact(sw + sr) {
+            let out = &mut spread[at * ld..(at + 1) * ld];
+            idx.iter().zip(&column[sw..]).for_each(|(&i, v)| out[i as usize] = *v);
+            at += 1;
+        }
+    }
+    columns
+}
+
+/// `add` for a packed front of `n` columns and no rows below them.
+pub fn add_packed(sym: &Symbolic, leaves: &[u32], a: &mut [f64], n: usize, panels: &Shared) {
+    if spread_pays(sym, leaves, n) {
+        let mut spread = vec![];
+        for leaves in by_columns(sym, leaves) {
+            let columns = spread_out(sym, leaves, n, &mut spread, panels);
+            dense::packed_syrk(a, n, &spread, n, columns, -1.0);
+        }
+        return;
+    }
+    let mut parts = vec![];
+    let mut rest = a;
+    for s in dense::stripes(n) {
+        let (mine, more) = rest.split_at_mut(s.size());
+        parts.push((Region { from: s.from, to: s.to, shift: s.from, ld: s.ld }, mine));
+        rest = more;
+    }
+    parts.into_par_iter().with_max_len(1).for_each(|(region, mine)| scatter(sym, leaves, mine, region, panels));
 }
 
 /// Groups of leaves with about SPREAD columns.
@@ -236,7 +263,7 @@ fn scatter_wide(values: &[f64], w: usize, rel: &[u32], lo: usize, hi: usize, a: 
 /// Leaves of one front: Y = L21 L11^-1 and V = Z Y for the front's part Z of the inverse, rows of both leaf by leaf.
 pub struct Batch<'a> {
     sym: &'a Symbolic,
-    leaves: &'a [u32],
+    pub leaves: &'a [u32],
     /// First row of every leaf, offsets of the rows in the front, and where the leaf's products begin.
     start: Vec<u32>,
     rows: Vec<u32>,
@@ -269,12 +296,42 @@ impl<'a> Batch<'a> {
         (&self.y[self.at[i]..self.at[i + 1]], &self.v[self.at[i]..self.at[i + 1]])
     }
 
-    fn rows(&self, i: usize) -> &[u32] {
+    /// Rows of a leaf in the front.
+    pub fn rows(&self, i: usize) -> &[u32] {
         &self.rows[self.start[i] as usize..self.start[i + 1] as usize]
     }
 
     fn width(&self, i: usize) -> usize {
         self.sym.supers[self.leaves[i] as usize].width as usize
+    }
+
+    /// (W Y)'(W Y) of every leaf over some rows of W = L^-1 (width x width) and, if asked for, W'(W Y) at the leaf's rows
+    /// (rows x width, row-major).
+    pub fn squares(&self, rows: &RowBlock<'_>, cross: bool) -> Vec<f64> {
+        let n = rows.to - rows.from;
+        let (mut out, mut product) = (vec![], vec![]);
+        for i in 0..self.leaves.len() {
+            let w = self.width(i);
+            product.clear();
+            product.resize(n * w, 0.0);
+            // Columns of W from `to` on are zero here, and rows of a leaf ascend.
+            let used = self.rows(i).partition_point(|&q| (q as usize) < rows.to);
+            for (&q, y) in self.rows(i)[..used].iter().zip(self.products(i).0.chunks_exact(w)) {
+                let column = rows.column(q as usize);
+                for (product, y) in product.chunks_exact_mut(n).zip(y) {
+                    product.iter_mut().zip(column).for_each(|(o, v)| *o += y * v);
+                }
+            }
+            let columns = || product.chunks_exact(n);
+            columns().for_each(|a| out.extend(columns().map(|b| dot(a, b))));
+            if cross {
+                for &q in &self.rows(i)[..used] {
+                    out.extend(columns().map(|a| dot(a, rows.column(q as usize))));
+                }
+                out.resize(out.len() + (self.rows(i).len() - used) * w, 0.0);
+            }
+        }
+        out
     }
 
     pub fn multiply(&mut self, z: &[f64], ld: usize) {

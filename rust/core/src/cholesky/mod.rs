@@ -7,9 +7,12 @@
 //! Duff & Reid 1983; selected inverse, Takahashi et al. 1973). Whether it is worth ordering that rest, or better to
 //! take all of it as one dense front, is decided by an estimate of the cost of both.
 
+mod graph;
 mod inverse;
 mod leaves;
 mod numeric;
+mod order;
+mod supernodes;
 mod symbolic;
 #[cfg(test)]
 mod tests;

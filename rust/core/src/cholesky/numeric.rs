@@ -217,10 +217,15 @@ impl Numeric {
         Numeric { panels, schedule, leaves, logdet: 0.0, stop: Stop::default() }
     }
 
-    /// Panel (width + below) x width of a supernode: L on top, the rows below it under it.
+    /// Panel (width + below) x width of a supernode: L on top, the rows below it under it; or a packed triangle.
     pub(super) fn panel(&self, s: &Super) -> &[f64] {
-        let (w, r) = (s.width as usize, s.below as usize);
-        &self.panels[s.panel..s.panel + (w + r) * w]
+        &self.panels[s.panel..s.panel + s.panel_len()]
+    }
+
+    /// Diagonal of L in a supernode.
+    fn pivots<'a>(&'a self, s: &'a Super) -> impl Iterator<Item = f64> + 'a {
+        let (panel, w, ld) = (self.panel(s), s.width as usize, (s.width + s.below) as usize);
+        (0..w).map(move |j| panel[if s.packed { dense::packed_at(w, j, j) } else { j + j * ld }])
     }
 
     pub fn factorise(&mut self, sym: &Symbolic, src: Source<'_>) -> Result<(), CoreError> {
@@ -274,9 +279,7 @@ impl Numeric {
         let wide = sym.supers.iter().filter(|s| s.width as usize >= 2 * dense::TILED_INVERSE);
         let mut any = false;
         let mild = wide.inspect(|_| any = true).all(|s| {
-            let (panel, ld) = (self.panel(s), (s.width + s.below) as usize);
-            let pivots = (0..s.width as usize).map(|j| panel[j + j * ld]);
-            let (least, most) = pivots.fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
+            let (least, most) = self.pivots(s).fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
             most < MILD * least
         });
         any && mild
@@ -286,9 +289,7 @@ impl Numeric {
     pub fn least_pivot(&self, sym: &Symbolic) -> f64 {
         let mut least = f64::INFINITY;
         for s in &sym.supers {
-            let (panel, w) = (self.panel(s), s.width as usize);
-            let ld = w + s.below as usize;
-            (0..w).for_each(|j| least = least.min(panel[j + j * ld]));
+            self.pivots(s).for_each(|v| least = least.min(v));
         }
         least * least
     }
@@ -296,12 +297,10 @@ impl Numeric {
     fn log_determinant(&self, sym: &Symbolic) -> f64 {
         let mut sum = 0.0;
         for s in &sym.supers {
-            let (panel, w) = (self.panel(s), s.width as usize);
-            let ld = w + s.below as usize;
-            if w == 1 {
-                sum += panel[0].ln();
+            if s.width == 1 {
+                sum += self.panel(s)[0].ln();
             } else {
-                sum += (0..w).map(|j| panel[j + j * ld].ln()).sum::<f64>();
+                sum += self.pivots(s).map(f64::ln).sum::<f64>();
             }
         }
         2.0 * sum
@@ -332,6 +331,8 @@ impl Numeric {
             let (y, rest) = b[at..].split_at_mut(w * m);
             if w <= NARROW {
                 forward_narrow::<M>(panel, w, ld, y, m);
+            } else if s.packed {
+                dense::packed_solve_right_lt(panel, w, y, m);
             } else {
                 dense::solve_right_lt(panel, w, ld, y, m, m);
             }
@@ -403,6 +404,8 @@ impl Numeric {
             }
             if w <= NARROW {
                 backward_narrow::<M>(panel, w, ld, y, m);
+            } else if s.packed {
+                dense::packed_solve_right_l(panel, w, y, m);
             } else {
                 dense::solve_right_l(panel, w, ld, y, m, m);
             }
@@ -501,8 +504,12 @@ fn factor_super(
 ) -> Result<(), CoreError> {
     let s = &sym.supers[index];
     let (w, r) = (s.width as usize, s.below as usize);
-    let panel = panels.slice(s.panel, (w + r) * w);
+    let panel = panels.slice(s.panel, s.panel_len());
     panel.fill(0.0);
+    if s.packed {
+        assemble_packed(sym, index, src, panel, panels);
+        return dense::packed_cholesky(panel, w, stop);
+    }
     let mut update = vec![0.0; r * r];
     assemble(sym, index, src, panel, &mut update, fronts, panels);
     dense::panel_factor(panel, w, r, Some(stop))?;
@@ -560,6 +567,34 @@ fn assemble(
     leaves::add(sym, &leaves, panel, update, w, panels);
 }
 
+/// The same for a packed root, whose children are leaves.
+fn assemble_packed(sym: &Symbolic, index: usize, src: Source<'_>, panel: &mut [f64], panels: &Shared) {
+    let s = &sym.supers[index];
+    let w = s.width as usize;
+    let mut block = vec![];
+    let mut put = |row: usize, column: usize, rows: usize, block: &[f64]| {
+        for (j, values) in block.chunks_exact(rows).enumerate().map(|(j, v)| (column + j, v)) {
+            let lower = values.iter().enumerate().filter(|(i, _)| row + i >= j);
+            lower.for_each(|(i, v)| panel[dense::packed_at(w, row + i, j)] = *v);
+        }
+    };
+    sym.for_edges(s, |p, column, e, row| {
+        let rows = sym.width_at(e.row as usize);
+        block.clear();
+        block.resize(rows * sym.width_at(p), 0.0);
+        src.edge(e, sym.factor_at[p] as usize, &mut block, rows);
+        put(row, column, rows, &block);
+    });
+    for p in s.first as usize..s.last as usize {
+        let (c, k) = ((sym.offset[p] - sym.offset[s.first as usize]) as usize, sym.width_at(p));
+        block.clear();
+        block.resize(k * k, 0.0);
+        src.diagonal(sym.factor_at[p] as usize, sym.level(p), &mut block, k);
+        put(c, c, k, &block);
+    }
+    leaves::add_packed(sym, sym.children(index), panel, w, panels);
+}
+
 /// L^-1 times sparse right-hand sides, one row of new data at a time: only ancestors of its nodes are visited.
 pub struct RowSolver<'a> {
     num: &'a Numeric,
@@ -586,6 +621,7 @@ const TAIL: std::ops::RangeInclusive<usize> = 32..=4096;
 
 impl Numeric {
     /// The inverse of the tail where it pays for so many rows: it costs the solution of as many rows as it has.
+    /// Worthless when cut short.
     pub fn tail_for(&self, sym: &Symbolic, rows: usize) -> Option<Tail> {
         let scalars = |s: &Super| {
             let at = sym.offset[s.first as usize];
@@ -602,7 +638,8 @@ impl Numeric {
         let mut inverse = vec![0.0; n * n];
         inverse.par_chunks_mut(64 * n).zip(units.par_chunks(64)).for_each(|(columns, units)| {
             let mut solver = self.row_solver(sym, None);
-            for (column, &(i, q)) in columns.chunks_exact_mut(n).zip(units) {
+            let columns = columns.chunks_exact_mut(n).take_while(|_| !self.stop.requested());
+            for (column, &(i, q)) in columns.zip(units) {
                 solver.value[q as usize] = 1.0;
                 solver.queue.push(std::cmp::Reverse(i));
                 solver.solve(|q, v| column[place[q]] = v);
@@ -677,16 +714,22 @@ impl RowSolver<'_> {
         let (w, r) = (s.width as usize, s.below as usize);
         let panel = self.num.panel(s);
         let at = self.sym.offset[s.first as usize] as usize;
-        dense::solve_left_l(panel, w, w + r, &mut self.value[at..at + w], 1, w);
+        if s.packed {
+            dense::packed_solve_left_l(panel, w, &mut self.value[at..at + w]);
+        } else {
+            dense::solve_left_l(panel, w, w + r, &mut self.value[at..at + w], 1, w);
+        }
         let rows = scalar_rows(self.sym, s, false, &mut self.index);
-        for (j, column) in panel.chunks_exact(w + r).enumerate() {
+        for j in 0..w {
             let v = std::mem::take(&mut self.value[at + j]);
             if v == 0.0 {
                 continue;
             }
             each(at + j, v);
-            for (&q, l) in rows.iter().zip(&column[w..]) {
-                self.value[q as usize] -= l * v;
+            if r > 0 {
+                for (&q, l) in rows.iter().zip(&panel[w + j * (w + r)..]) {
+                    self.value[q as usize] -= l * v;
+                }
             }
         }
     }

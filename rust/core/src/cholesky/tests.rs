@@ -126,7 +126,10 @@ impl Case {
         let z = dense::inverse_from_cholesky(&a, n, n);
         let inv = num.selected_inverse_pairs(&sym, m);
         self.check_inverse(&inv, &z, &first, n);
-        assert!(num.selected_inverse(&sym, m, dense::Precision::Double).pairs.is_empty());
+        let diagonal = num.selected_inverse(&sym, m, dense::Precision::Double);
+        assert!(diagonal.pairs.is_empty());
+        self.check_inverse(&diagonal, &z, &first, n);
+        self.check_tail(&sym, &num);
         self.check_solves(&sym, &num, &z, &first, n);
         sym
     }
@@ -151,6 +154,20 @@ impl Case {
                     }
                 }
             }
+        }
+    }
+
+    /// A tail inverted for many rows of data changes nothing.
+    fn check_tail(&self, sym: &Symbolic, num: &Numeric) {
+        let tail = num.tail_for(sym, usize::MAX);
+        let f = vec![0.0; sym.size];
+        let (mut plain, mut quick) = (num.row_solver(sym, None), num.row_solver(sym, tail.as_ref()));
+        for pos in (0..sym.nodes).step_by(sym.nodes.div_ceil(5)) {
+            let [a, b] = [&mut plain, &mut quick].map(|solver| {
+                solver.add(pos, 0, &[1.0]);
+                solver.run(&f, 1, &mut [0.0])
+            });
+            assert!((a - b).abs() < 1e-12);
         }
     }
 
@@ -256,6 +273,18 @@ fn wide_tail_and_many_leaves_use_tiles_slabs_and_batches() {
         let case = Case::new(&[(a, levels, ka), (b, 560, 1)], &mut rng);
         let sym = case.check();
         assert!(sym.supers.iter().any(|s| s.width >= 560));
+    }
+}
+
+#[test]
+fn wide_root_over_leaves_with_few_rows_is_packed() {
+    let mut rng = Stream(10);
+    // Nodes of six columns straddle the stripes; pairs lie between leaves and the root and inside the root.
+    for ka in [1, 2] {
+        let (a, b) = (random_codes(&mut rng, 800, 200), random_codes(&mut rng, 800, 66));
+        let c = random_codes(&mut rng, 800, 5);
+        let sym = Case::new(&[(a, 200, ka), (b, 66, 6), (c, 5, 1)], &mut rng).check();
+        assert!(sym.supers.iter().any(|s| s.packed && s.width == 401));
     }
 }
 

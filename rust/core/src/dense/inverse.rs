@@ -1,4 +1,4 @@
-//! Inverse of L L' for a large L: W = L^-1 by block columns, then Z = W'W in place, in tiles that threads take one by
+//! Inverses of L L'. For a large L: W = L^-1 by block columns, then Z = W'W in place, in tiles that threads take one by
 //! one. Both halves cost n^3/3 operations, nearly all of them in products of tiles with long inner sides.
 
 use faer::linalg::{matmul, triangular_inverse, triangular_solve};
@@ -6,23 +6,130 @@ use faer::traits::RealField;
 use faer::{Accum, Mat, Par};
 use rayon::prelude::*;
 
-use super::{ranges, Tiles};
+use super::solve::{solve_left_l, solve_left_lt};
+use super::tiles::{mat, mat_mut, par_for, ranges, Tiles};
+use super::SMALL;
 use crate::Stop;
+
+/// Order from which an inverse is formed in tiles.
+pub const TILED_INVERSE: usize = 256;
+
+/// Digits of an inverse. Single precision takes half the time, which is enough to steer by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    Single,
+    Double,
+}
 
 /// Widest block columns of W and tiles of Z (narrower in smaller matrices, for threads to share); rows solved at once.
 const COLUMNS: usize = 384;
 const PRODUCT: usize = 192;
 const ROWS: usize = 96;
 
+/// Inverse of L L' for lower triangular L of a small order, written without leading dimension.
+pub fn small_inverse(l: &[f64], n: usize, ldl: usize, out: &mut [f64]) {
+    match n {
+        1 => plain_inverse::<1>(l, ldl, out),
+        2 => plain_inverse::<2>(l, ldl, out),
+        3 => plain_inverse::<3>(l, ldl, out),
+        4 => plain_inverse::<4>(l, ldl, out),
+        _ => out[..n * n].copy_from_slice(&inverse_from_cholesky(l, n, ldl)),
+    }
+}
+
+#[inline]
+fn plain_inverse<const N: usize>(l: &[f64], ldl: usize, out: &mut [f64]) {
+    // m[j] is column j of L^-1.
+    let mut m = [[0.0; N]; N];
+    for j in 0..N {
+        m[j][j] = 1.0 / l[j + j * ldl];
+        for i in j + 1..N {
+            let mut s = 0.0;
+            for k in j..i {
+                s -= l[i + k * ldl] * m[j][k];
+            }
+            m[j][i] = s / l[i + i * ldl];
+        }
+    }
+    for j in 0..N {
+        for i in 0..N {
+            let mut s = 0.0;
+            for k in i.max(j)..N {
+                s += m[i][k] * m[j][k];
+            }
+            out[i + j * N] = s;
+        }
+    }
+}
+
+/// Inverse of L L' (both triangles) for lower triangular L (n x n).
+pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
+    inverse_until(l, n, ldl, Precision::Double, None)
+}
+
+/// The same in a chosen precision (if it is large, else in double precision); cut short, and worthless, when asked to.
+pub fn inverse_until(l: &[f64], n: usize, ldl: usize, precision: Precision, stop: Option<&Stop>) -> Vec<f64> {
+    let mut out = vec![0.0; n * n];
+    if n == 0 {
+        return out;
+    }
+    if n <= SMALL {
+        for j in 0..n {
+            out[j + j * n] = 1.0;
+        }
+        solve_left_l(l, n, ldl, &mut out, n, n);
+        solve_left_lt(l, n, ldl, &mut out, n, n);
+        return out;
+    }
+    if n >= TILED_INVERSE {
+        match precision {
+            Precision::Double => double(l, n, ldl, &mut out, stop),
+            Precision::Single => single(l, n, ldl, &mut out, stop),
+        }
+        return out;
+    }
+    let par = par_for(n * n * n / 3);
+    let mut inv = vec![0.0; n * n];
+    triangular_inverse::invert_lower_triangular(mat_mut(&mut inv, n, n, n), mat(l, n, n, ldl), par);
+    use matmul::triangular::BlockStructure::{TriangularLower, TriangularUpper};
+    matmul::triangular::matmul(
+        mat_mut(&mut out, n, n, n),
+        TriangularLower,
+        Accum::Replace,
+        mat(&inv, n, n, n).transpose(),
+        TriangularUpper,
+        mat(&inv, n, n, n),
+        TriangularLower,
+        1.0,
+        par,
+    );
+    mirror(&mut out, n);
+    out
+}
+
+/// Copy the lower triangle of a square matrix to the upper one, in blocks that stay in the cache.
+pub fn mirror(a: &mut [f64], n: usize) {
+    const B: usize = 64;
+    for jb in (0..n).step_by(B) {
+        for ib in (jb..n).step_by(B) {
+            for j in jb..(jb + B).min(n) {
+                for i in ib.max(j + 1)..(ib + B).min(n) {
+                    a[j + i * n] = a[i + j * n];
+                }
+            }
+        }
+    }
+}
+
 /// Write (L L')^-1 to `z` (n x n, zeros before), both triangles.
-pub(super) fn double(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
+fn double(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
     // The tiles of L are only read.
     let l = Tiles { at: l.as_ptr().cast_mut(), len: l.len(), ld: ldl };
     inverse(l, Tiles::new(z, n), n, stop);
 }
 
 /// The same in single precision: L is rounded into the first half of `z`, the inverse comes to lie in the second.
-pub(super) fn single(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
+fn single(l: &[f64], n: usize, ldl: usize, z: &mut [f64], stop: Option<&Stop>) {
     assert!(z.len() == n * n && l.len() >= ldl * (n - 1) + n);
     // SAFETY: the same bytes, twice as many numbers of half the size; any bits are a number.
     let half: &mut [f32] = unsafe { std::slice::from_raw_parts_mut(z.as_mut_ptr().cast(), 2 * n * n) };
@@ -50,7 +157,7 @@ fn inverse<T: RealField + Copy + Send + Sync>(l: Tiles<T>, z: Tiles<T>, n: usize
     for (from, to) in ranges(n, step).take_while(|_| go_on()) {
         multiply_rows(z, n, from, to, step);
     }
-    mirror(z, n);
+    mirror_tiles(z, n);
 }
 
 /// A multiple of 48 from 96 to `most`.
@@ -99,7 +206,7 @@ fn multiply_rows<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize, from:
 }
 
 /// Copy the lower triangle to the upper one.
-fn mirror<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize) {
+fn mirror_tiles<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize) {
     const B: usize = 64;
     ranges(n, B).collect::<Vec<_>>().par_iter().for_each(|&(j0, j1)| {
         for (i0, i1) in ranges(n, B).filter(|r| r.0 >= j0) {

@@ -284,6 +284,37 @@ pub struct Free {
 /// a direction whose variance is zero into others costs its multiplier: that curvature (`turning`) belongs to the
 /// boundary and counts when eigenvalues are judged.
 pub fn free_curvature(slope: &Slope, turning: &[f64], fixed: &[bool], close: bool) -> Free {
+    let (mut out, base, low) = curvature_and_base(slope, turning, fixed, close);
+    let m = out.index.len();
+    if let Some((w, v, l)) = generalised(&out.scaled, &base, m) {
+        out.least = w.first().copied().unwrap_or(1.0);
+        if m > 0 {
+            let mut x = v[..m].to_vec();
+            dense::solve_left_lt(&l, m, m, &mut x, 1, m);
+            out.index.iter().zip(&x).for_each(|(&i, x)| out.weakest[i] = x / out.unit[i]);
+        }
+        if out.least < low {
+            let w: Vec<f64> = w.iter().map(|&w| w.clamp(low, 1e6)).collect();
+            out.scaled = rebuild(&l, &v, &w, m);
+        }
+    }
+    out
+}
+
+/// The same where only the curvature matters: no eigenvalues are found if a Cholesky factor tells that none is too small.
+fn usable_curvature(slope: &Slope, turning: &[f64], fixed: &[bool], close: bool) -> Free {
+    let (out, base, low) = curvature_and_base(slope, turning, fixed, close);
+    let m = out.index.len();
+    let mut rest: Vec<f64> = out.scaled.iter().zip(&base).map(|(a, b)| a - low * b).collect();
+    if dense::cholesky(&mut rest, m, m).is_ok() {
+        out
+    } else {
+        free_curvature(slope, turning, fixed, close)
+    }
+}
+
+/// Curvature as it is, what its eigenvalues are relative to, and the least of them that is allowed.
+fn curvature_and_base(slope: &Slope, turning: &[f64], fixed: &[bool], close: bool) -> (Free, Vec<f64>, f64) {
     let c = slope.gradient.len();
     let index: Vec<usize> = (0..c).filter(|&i| !fixed[i]).collect();
     let m = index.len();
@@ -303,20 +334,7 @@ pub fn free_curvature(slope: &Slope, turning: &[f64], fixed: &[bool], close: boo
     } else {
         (pick(&expected), pick(&expected), 1e-3)
     };
-    let mut out = Free { index, unit, scaled: target, least: 1.0, weakest: vec![0.0; c] };
-    if let Some((w, v, l)) = generalised(&out.scaled, &base, m) {
-        out.least = w.first().copied().unwrap_or(1.0);
-        if m > 0 {
-            let mut x = v[..m].to_vec();
-            dense::solve_left_lt(&l, m, m, &mut x, 1, m);
-            out.index.iter().zip(&x).for_each(|(&i, x)| out.weakest[i] = x / out.unit[i]);
-        }
-        if out.least < low {
-            let w: Vec<f64> = w.iter().map(|&w| w.clamp(low, 1e6)).collect();
-            out.scaled = rebuild(&l, &v, &w, m);
-        }
-    }
-    out
+    (Free { index, unit, scaled: target, least: 1.0, weakest: vec![0.0; c] }, base, low)
 }
 
 /// Hessian of the model in all components: what is held at zero has none, turning is in the model by itself.
@@ -366,7 +384,7 @@ pub fn step(
     fixed: &[bool],
 ) -> (Vec<f64>, f64) {
     let turning = turning(m, components, &slope.n, fixed);
-    let h = hessian(&free_curvature(slope, &turning, fixed, close), &turning, damping);
+    let h = hessian(&usable_curvature(slope, &turning, fixed, close), &turning, damping);
     let mixed = if close { &slope.observed.mixed } else { &slope.expected.mixed };
     let mixed: Vec<f64> = mixed.iter().zip(fixed).map(|(k, &f)| if f { 0.0 } else { *k }).collect();
     let model = Model::absolute(components, slope, h.clone(), &mixed, fixed);

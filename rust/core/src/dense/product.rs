@@ -1,0 +1,170 @@
+//! Products of blocks.
+
+use faer::linalg::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+use super::tiles::{mat, mat_mut, ranges, Tiles, PARALLEL_WORK, TILE};
+
+/// Lower triangle of C <- C + alpha A A'.
+pub(super) fn lower_product(c: MatMut<'_, f64>, a: MatRef<'_, f64>, alpha: f64, par: Par) {
+    use matmul::triangular::BlockStructure::{Rectangular, TriangularLower};
+    let right = a.transpose();
+    matmul::triangular::matmul(c, TriangularLower, Accum::Add, a, Rectangular, right, Rectangular, alpha, par);
+}
+
+/// Sums over many rows in registers.
+fn syrk_narrow<const N: usize>(c: &mut [f64], ldc: usize, a: &[f64], k: usize, alpha: f64) {
+    let mut acc = [[[0.0f64; N]; N]; 2];
+    let pairs = a[..k * N].chunks_exact(2 * N);
+    let odd = pairs.remainder();
+    for i in 0..odd.len() {
+        for j in 0..odd.len() {
+            acc[0][i][j] += odd[i] * odd[j];
+        }
+    }
+    for rows in pairs {
+        for t in 0..2 {
+            for i in 0..N {
+                for j in 0..N {
+                    acc[t][i][j] += rows[t * N + i] * rows[t * N + j];
+                }
+            }
+        }
+    }
+    for j in 0..N {
+        for i in j..N {
+            c[i + j * ldc] += alpha * (acc[0][i][j] + acc[1][i][j]);
+        }
+    }
+}
+
+/// C <- C + alpha A B; large ones in tiles of rows that threads take one by one.
+fn product(c: &mut [f64], ldc: usize, a: MatRef<'_, f64>, b: MatRef<'_, f64>, alpha: f64) {
+    let (m, n, k) = (a.nrows(), b.ncols(), a.ncols());
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    if m * n * k <= PARALLEL_WORK {
+        return matmul::matmul(mat_mut(c, m, n, ldc), Accum::Add, a, b, alpha, Par::Seq);
+    }
+    mat_mut(c, m, n, ldc);
+    let tiles = Tiles::new(c, ldc);
+    let (rows, cols) = (tile_for(m), 4 * TILE);
+    let parts: Vec<((usize, usize), (usize, usize))> =
+        ranges(n, cols).flat_map(|j| ranges(m, rows).map(move |i| (i, j))).collect();
+    parts.par_iter().with_max_len(1).for_each(|&((i0, i1), (j0, j1))| {
+        let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
+        matmul::matmul(out, Accum::Add, a.subrows(i0, i1 - i0), b.subcols(j0, j1 - j0), alpha, Par::Seq);
+    });
+}
+
+/// Tiles of about this many rows: some for every thread, none too small for the kernel.
+fn tile_for(n: usize) -> usize {
+    (n.div_ceil(8).div_ceil(48) * 48).clamp(96, 2 * TILE)
+}
+
+/// C <- C + alpha A B' for column-major A (m x k), B (n x k), C (m x n).
+pub fn gemm_nt(
+    c: &mut [f64],
+    ldc: usize,
+    a: &[f64],
+    lda: usize,
+    b: &[f64],
+    ldb: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f64,
+) {
+    if m > 0 && n > 0 && k > 0 {
+        product(c, ldc, mat(a, m, k, lda), mat(b, n, k, ldb).transpose(), alpha);
+    }
+}
+
+/// C <- C + alpha A B for column-major A (m x k), B (k x n), C (m x n).
+pub fn gemm(
+    c: &mut [f64],
+    ldc: usize,
+    a: &[f64],
+    lda: usize,
+    b: &[f64],
+    ldb: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f64,
+) {
+    if m > 0 && n > 0 && k > 0 {
+        product(c, ldc, mat(a, m, k, lda), mat(b, k, n, ldb), alpha);
+    }
+}
+
+/// C <- C + alpha A' B for column-major A (k x m), B (k x n), C (m x n).
+pub fn gemm_tn(
+    c: &mut [f64],
+    ldc: usize,
+    a: &[f64],
+    lda: usize,
+    b: &[f64],
+    ldb: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f64,
+) {
+    if m > 0 && n > 0 && k > 0 {
+        product(c, ldc, mat(a, k, m, lda).transpose(), mat(b, k, n, ldb), alpha);
+    }
+}
+
+/// Lower triangle of C <- C + alpha A A' for column-major A (n x k).
+pub fn syrk_lower(c: &mut [f64], ldc: usize, a: &[f64], lda: usize, n: usize, k: usize, alpha: f64) {
+    if n == 0 || k == 0 {
+        return;
+    }
+    if n * k <= 64 {
+        for j in 0..n {
+            for t in 0..k {
+                let f = alpha * a[j + t * lda];
+                for i in j..n {
+                    c[i + j * ldc] += f * a[i + t * lda];
+                }
+            }
+        }
+        return;
+    }
+    if n * n * k / 2 <= PARALLEL_WORK {
+        return lower_product(mat_mut(c, n, n, ldc), mat(a, n, k, lda), alpha, Par::Seq);
+    }
+    let (tiles, a) = (Tiles::new(c, ldc), mat(a, n, k, lda));
+    let step = tile_for(n);
+    let parts: Vec<((usize, usize), (usize, usize))> =
+        ranges(n, step).flat_map(|j| ranges(n, step).filter(move |i| i.0 >= j.0).map(move |i| (i, j))).collect();
+    parts.par_iter().with_max_len(1).for_each(|&((i0, i1), (j0, j1))| {
+        let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
+        if i0 == j0 {
+            lower_product(out, a.subrows(i0, i1 - i0), alpha, Par::Seq);
+        } else {
+            let right = a.subrows(j0, j1 - j0).transpose();
+            matmul::matmul(out, Accum::Add, a.subrows(i0, i1 - i0), right, alpha, Par::Seq);
+        }
+    });
+}
+
+/// Lower triangle of C <- C + alpha A A' for ROW-major A (n columns, k rows): C <- C + alpha sum_r a_r a_r'.
+pub fn syrk_rows(c: &mut [f64], ldc: usize, a: &[f64], n: usize, k: usize, alpha: f64) {
+    if n == 0 || k == 0 {
+        return;
+    }
+    macro_rules! pick {
+        ($($n:literal)*) => {
+            match n {
+                $($n => return syrk_narrow::<$n>(c, ldc, a, k, alpha),)*
+                _ => {}
+            }
+        };
+    }
+    pick!(1 2 3 4 5 6 7 8);
+    syrk_lower(c, ldc, a, n, n, k, alpha);
+}
