@@ -432,6 +432,34 @@ def test_row_092_goodness_of_fit():
     assert "betabinomial" in table.notes[-1].text
 
 
+@pytest.mark.parametrize(
+    ("formula", "name", "options", "says"),
+    [
+        ("rating ~ temp + (1 | judge)", "wine", {"family": "cumulative"}, "categories"),
+        ("Reaction ~ Days + (1 | Subject)", "sleepstudy", {}, "estimates its residual variance"),
+        ("outcome ~ time + (1 | patientID)", "toenail", {"family": "binomial"}, "single trials"),
+    ],
+)
+def test_overdispersion_is_refused_where_nothing_can_be_told(formula, name, options, says):
+    """P29, P30: of single trials, categories, and where the variance is estimated."""
+    with pytest.raises(NotAvailableError, match=says):
+        rf.overdispersion(fitted(formula, name, **options))
+
+
+def test_overdispersion_says_where_it_tells_little():
+    frame = data("Salamanders").assign(row=np.arange(644))
+    estimated = rf.overdispersion(fitted(SALAMANDERS, "Salamanders", family="nbinom2"))
+    assert [note.code for note in estimated.notes] == ["estimated"]
+    by_row = rf.overdispersion(rf.fit("count ~ mined + (1 | row)", frame, family="poisson"))
+    assert [note.code for note in by_row.notes] == ["row_effect"]
+    assert "small_counts" in [note.code for note in rf.overdispersion(faq()).notes]  # P32
+    rng = np.random.default_rng(1)
+    even = {"y": rng.binomial(40, 0.9, 200).astype(float)}  # variance a tenth of the mean
+    assert "underdispersed" in [note.code for note in rf.overdispersion(rf.fit("y ~ 1", even, family="poisson")).notes]
+    with pytest.raises(NotAvailableError, match="dispersion of its own"):
+        rf.quasi_table(fitted(SALAMANDERS, "Salamanders", family="nbinom2"))
+
+
 def test_row_148_dispersion_ratio():
     table = rf.overdispersion(fitted(SALAMANDERS, "Salamanders", family="poisson"))
     assert round(table["ratio"][0], 3) == 2.921

@@ -103,6 +103,16 @@ def test_p10_a_correlation_of_one():
     assert notes(m)["boundary"] == "boundary: correlation of (Intercept) and x | g estimated +1"
 
 
+def test_p10_an_autocorrelation_of_one(frame):
+    """A random intercept and nothing else: the maximum lies where the correlation of neighbours is 1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the limit is approached, not reached
+        m = rf.fit("count ~ x + ar1(factor(h) + 0 | g)", frame, family="poisson")
+    assert "(1 | g) fits as well" in notes(m)["correlation_at_limit"]
+    # the limit is flat: what is left of the way to it is worth 1e-5
+    assert m.loglik == pytest.approx(rf.fit("count ~ x + (1 | g)", frame, family="poisson").loglik, abs=1e-4)
+
+
 def test_p12_no_standard_deviation_stops_short_of_zero(frame):
     """A logarithm of an SD could not reach 0; ours does, and says so, under structures too."""
     m = rf.fit("y ~ x + ar1(factor(h) + 0 | g)", frame, method="ml")

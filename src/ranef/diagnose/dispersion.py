@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.messages import held
+from ranef.diagnose.messages import held, row_effect
 from ranef.diagnose.residuals import residuals
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
@@ -38,7 +38,8 @@ def overdispersion(m: Fit) -> NotedTable:
     Returns
     -------
     NotedTable
-        Rows "pearson", sum (y - mu)^2 / Var(y), and "deviance", both given the random effects; columns `statistic`,
+        Rows "pearson", sum (y - mu)^2 / Var(y), and, of families without a dispersion, "deviance", both given the
+        random effects; columns `statistic`,
         `df` (rows less all parameters, of variances too), `ratio` and `p_value`, the upper tail of chi-square. Notes
         say where that law is doubtful and what the ratio suggests.
 
@@ -100,7 +101,7 @@ def quasi_table(m: Fit, ratio: float | None = None) -> NotedTable:
     >>> import ranef as rf
     >>> m = rf.fit("count ~ mined + (1 | site)", rf.datasets.load("Salamanders"), family="poisson")
     >>> quasi_table(m)["std_error"].round(3)
-    array([0.383, 0.418])
+    array([0.381, 0.479])
     """
     if "dispersion" in m.distribution.parameters or m.task.linear:
         raise NotAvailableError(f"quasi_table: family={m.family!r} has a dispersion of its own, which is in the table")
@@ -140,7 +141,8 @@ def upper_tail(statistic: float, df: float) -> float:
 
 
 def _deviance(m: Fit) -> dict[str, float]:
-    if m.design is not None and m.design.frequencies is not None:
+    weighted = m.design is not None and m.design.frequencies is not None
+    if weighted or "dispersion" in m.distribution.parameters:
         return {}
     try:
         return {"deviance": m.deviance}
@@ -168,6 +170,11 @@ def _notes(m: Fit, chi2: float, df: float) -> Iterator[Note]:
     if "dispersion" in m.distribution.parameters and "dispersion" not in held(m):
         text = f"{m.family} estimates a dispersion: the ratio is near 1 whatever the spread, and tells little"
         yield Note("estimated", text)
+        return
+    if row_effect(m):
+        yield Note(
+            "row_effect", "the random effect of every row takes up what spread there is: the ratio tells nothing"
+        )
         return
     if (share := _small_share(m)) > 0.5:
         text = f"{share:.0%} of the expected counts are below {SMALL:g}: the chi-square law is doubtful, simulate"

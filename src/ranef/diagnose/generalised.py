@@ -9,7 +9,7 @@ import numpy as np
 
 from ranef.diagnose.accuracy import laplace_check, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, upper_tail
-from ranef.diagnose.messages import Message, held
+from ranef.diagnose.messages import Message, held, row_effect
 from ranef.engines.estimate import Array
 from ranef.frame.design import matrix
 
@@ -84,7 +84,7 @@ def unlogged_offset(m: Fit) -> Iterator[Message]:
 
 def dispersion(m: Fit) -> Iterator[Message]:
     """P31, P33: Pearson's chi-square far from its degrees of freedom, where the counts are large enough to tell."""
-    if m.design is None or m.family not in ALTERNATIVES or m.distribution.zero_inflation or _row_effect(m):
+    if m.design is None or m.family not in ALTERNATIVES or m.distribution.zero_inflation or row_effect(m):
         return
     if m.method == "pql" or not _telling(m):
         return
@@ -108,14 +108,10 @@ def _telling(m: Fit) -> bool:
     return design.trials is not None and float(np.median(design.trials * mu * (1 - mu))) >= 1
 
 
-def _row_effect(m: Fit) -> bool:
-    return any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms)
-
-
 def two_dispersions(m: Fit) -> Iterator[Message]:
     """P34: a random effect for every row beside a family that has a dispersion."""
     own = not m.task.linear and "dispersion" in m.distribution.parameters and "dispersion" not in held(m)
-    if own and _row_effect(m):
+    if own and row_effect(m):
         text = f"a random effect for every row and the dispersion of {m.family} model the same variation: drop one"
         yield Message("two_dispersions", text, {})
 
@@ -190,7 +186,7 @@ def quasi_likelihood(m: Fit) -> Iterator[Message]:
     if (why := _poorly_normal(m)) is not None:
         text = f"PQL is biased towards 0 where {why[0]} (Breslow & Lin 1995): use Laplace's approximation or quadrature"
         yield Message("pql_bias", text, why[1])
-    if _row_effect(m):
+    if row_effect(m):
         yield Message("pql_row_effect", "a random effect for every row is doubtful under PQL: use method='ml'", {})
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.messages import Message
+from ranef.diagnose.messages import Message, row_effect
+from ranef.engines.laplace import NEARLY_HELD
 from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
     from ranef.frame import Block
+    from ranef.inference.varcorr import Parameter
     from ranef.model import Fit
 
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
-NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
+ALL_BUT_ONE = 1e-4  # a correlation of neighbours within this of 1 has no other limit
 UNIT = "(0, 1)"
 EDGES = {UNIT: ("identity", "log"), "positive": ("identity", "inverse", "1/mu^2")}  # links that let means be illegal
 LEGAL_LINK = {UNIT: "link='logit'", "positive": "link='log'"}
@@ -55,7 +57,7 @@ def single_trials(m: Fit) -> Iterator[Message]:
     design = m.design
     if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
         return
-    if any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms):
+    if row_effect(m):
         text = "single trials (0 or 1) cannot show a random effect of every row: its variance is not identified"
         yield Message("row_effect_of_single_trials", text, {})
     if "dispersion" in m.distribution.parameters:
@@ -96,6 +98,23 @@ def residual_held(m: Fit) -> Iterator[Message]:
             f"{m.sigma / 10:.3g} or {10 * m.sigma:.3g}"
         )
         yield Message("residual_held", text, {"sigma": m.sigma})
+
+
+def correlation_at_limit(m: Fit) -> Iterator[Message]:
+    """P10: an autocorrelation that went to 1, where the columns are one effect."""
+    for term, info in zip(m.varcorr().values(), m.layout.terms, strict=True):
+        if info.structure in ("ar1", "hetar1", "cs", "homcs") and _is_one(term.parameters):
+            one = " fits as well" if info.structure in ("ar1", "homcs") else " with one SD a column is its limit"
+            text = (
+                f"the correlation of {info.structure}(… | {info.label}) went to 1, its limit: the columns are one "
+                f"effect of {info.label!r}, and (1 | {info.label}){one}"
+            )
+            yield Message("correlation_at_limit", text, {"group": info.label, "structure": info.structure})
+
+
+def _is_one(parameters: Sequence[Parameter]) -> bool:
+    sds, cors = ([p.value for p in parameters if p.name == name] for name in ("sd", "cor"))
+    return len(cors) == 1 and cors[0] > 1 - ALL_BUT_ONE and max(sds, default=0.0) > 0
 
 
 def edge_of_means(m: Fit) -> Iterator[Message]:
@@ -148,4 +167,4 @@ def without_information(m: Fit) -> Iterator[Message]:
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
 
 
-CHECKS = (one_outcome, single_trials, piled_up, residual_held, edge_of_means, without_information)
+CHECKS = (one_outcome, single_trials, piled_up, residual_held, correlation_at_limit, edge_of_means, without_information)

@@ -59,6 +59,11 @@ def held(m: Fit) -> tuple[str, ...]:
     return () if m.task.linear else tuple(c.name for c in m.layout.components if not c.names)
 
 
+def row_effect(m: Fit) -> bool:
+    """Whether the mean has a random effect of every row."""
+    return any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms)
+
+
 def rows_dropped(m: Fit) -> Iterator[Message]:
     """Rows removed for missing values."""
     gone = m.layout.n_input - m.layout.n
