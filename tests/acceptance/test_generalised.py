@@ -237,6 +237,11 @@ def test_row_013_every_optimizer_ends_at_the_same_place():
 # ---- C09: penalised quasi-likelihood ---------------------------------------------------------------------------------
 
 
+def test_row_025_degrees_of_freedom_of_nlmes_rule():
+    m = fitted("y ~ trt + I(week > 2) + (1 | ID)", "bacteria", family="binomial", method="pql")
+    assert m.tidy("fixed", ddf="inner-outer")["df"].tolist() == [169, 47, 47, 169]
+
+
 def test_row_099_quasi_likelihood_has_no_likelihood():
     m = fitted("y ~ trt + I(week > 2) + (1 | ID)", "bacteria", family="binomial", method="pql")
     assert np.isnan([m.loglik, m.aic]).all()
@@ -257,6 +262,15 @@ def test_row_096_a_hurdle_is_two_models():
     np.testing.assert_allclose(m.coefficients("zero_inflation"), zero.params, atol=1e-4)
     np.testing.assert_allclose(m.params, some.params, atol=1e-4)
     assert rf.zeros(m)["expected"][0] == pytest.approx((frame["count"] == 0).sum(), rel=1e-6)
+
+
+def test_zeros_beside_a_continuous_response_are_two_models():
+    """A Bernoulli model of the zeros and a gamma one of the rest."""
+    frame = data("FineRoot")
+    m = rf.fit("RLD ~ Zone", frame, family="hurdle_gamma")
+    zero = rf.fit("none ~ 1", frame.assign(none=1.0 * (frame["RLD"] == 0)), family="binomial")
+    some = rf.fit("RLD ~ Zone", frame[frame["RLD"] > 0], family="gamma")
+    assert m.loglik == pytest.approx(zero.loglik + some.loglik, abs=1e-7)
 
 
 def test_row_096_zero_inflation_is_its_density():

@@ -311,6 +311,15 @@ def test_bad_calls(frame, formula, options, error, says):
         rf.fit(formula, frame, family="poisson", **options)
 
 
+def test_a_covariance_matrix_of_more_parameters_than_rows():
+    """MixedModels.jl#252: nine rows, 27 columns; out of memory there, a search of minutes without the check."""
+    rng = np.random.default_rng(1)
+    labels = {name: [f"{name}{i % 3}" for i in rng.permutation(9)] for name in "abc"}
+    data = pd.DataFrame({"y": rng.poisson(3, 9).astype(float), "g": [*"pqr"] * 3, **labels})
+    with pytest.raises(DataError, match=r"\| g\): 378 covariance parameters, 9 observations; write \|\|"):
+        rf.fit("y ~ 1 + (a * b * c | g)", data, family="poisson")
+
+
 def test_one_level_after_rows_went(frame):
     data = frame.assign(two=np.where(frame["row"] < 290, "a", "b"), x=frame["x"].where(frame["row"] < 290))
     with pytest.raises(DataError, match=r"'two' has one level, 'a'.*after 10 of 300 rows were dropped.*'x': 10"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
+NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
 SMALL_CLUSTER = 4
 SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
@@ -51,11 +52,17 @@ def far_estimates(m: Fit) -> Iterator[Message]:
     """P7: huge coefficients with huge standard errors, a change of the predictor by its usual step considered."""
     if m.design is None or m.distribution.entry.support != "binomial" or m.separation:
         return
-    part = m.layout.components[0]
+    part, mu = m.layout.components[0], m.fitted()
     beta = m.estimate.beta[part.at]
     error = np.sqrt(np.diag(m.estimate.vcov)[part.at])
-    step = np.array([_step(column) for column in matrix(m.design.fixed, m.layout.n).T])
-    for j in np.flatnonzero((np.abs(beta) * step > LARGE) & (error > np.abs(beta) / 2)).tolist():
+    vague = error > np.abs(beta) / 2
+    if not vague.any() or (mu.min() > NEARLY and mu.max() < 1 - NEARLY):  # no predictor moves the odds that far
+        return
+    x = matrix(m.design.fixed, m.layout.n)
+    reach = np.abs(beta) * np.ptp(x, axis=0)
+    for j in np.flatnonzero(vague & (reach > LARGE)).tolist():
+        if abs(beta[j]) * _step(x[:, j]) <= LARGE:
+            continue
         text = (
             f"{part.names[j]}: estimate {beta[j]:.3g}, standard error {error[j]:.3g}: a Wald test says little here "
             f"(Hauck & Donner 1977); compare log-likelihoods of fits with and without it"

@@ -24,7 +24,7 @@ from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.families.custom import check_begin, core_spec
-from ranef.frame.checks import check_levels, check_response
+from ranef.frame.checks import check_covariances, check_levels, check_response
 from ranef.frame.design import Block, Component, matrix
 
 if TYPE_CHECKING:
@@ -500,6 +500,7 @@ def check(design: Design) -> None:
             raise structure_error(term)
         if term.structure not in PATTERNED or len(term.names) == 1:  # one process over many columns is replicated
             check_levels(design, term)
+        check_covariances(design, term)
     check_response(design)
     p = sum(len(c.names) for c in design.components)
     if p > design.n:
