@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ranef.criteria.variances import variance_decomposition
     from ranef.criteria.vuong import vuong
     from ranef.diagnose.accuracy import LaplaceCheck, laplace_check
+    from ranef.diagnose.dispersion import overdispersion, quasi_table
+    from ranef.diagnose.zeros import zeros
     from ranef.frame.pedigree import pedigree
     from ranef.inference.anova import anova
     from ranef.inference.bootstrap import Bootstrap, bootstrap
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from ranef.inference.robust.fisher import information
     from ranef.inference.robust.scores import estfun
     from ranef.inference.robust.table import robust
+    from ranef.predict.marginal import marginal_coefficients
 
     __version__: str
 
@@ -70,6 +73,8 @@ LAZY = {
     "LaplaceCheck": "ranef.diagnose.accuracy",
     "loadings": "ranef.inference.loadings",
     "ManyFits": "ranef.inference.many",
+    "marginal_coefficients": "ranef.predict.marginal",
+    "overdispersion": "ranef.diagnose.dispersion",
     "partial_r2": "ranef.criteria.partial_r2",
     "pb_test": "ranef.inference.pb_test",
     "pedigree": "ranef.frame.pedigree",
@@ -77,6 +82,7 @@ LAZY = {
     "plot": "",
     "profile": "ranef.inference.profile",
     "Profile": "ranef.inference.profile",
+    "quasi_table": "ranef.diagnose.dispersion",
     "r2": "ranef.criteria.r2",
     "ranova": "ranef.inference.ranova",
     "repeatability": "ranef.criteria.repeatability",
@@ -84,6 +90,7 @@ LAZY = {
     "scores": "ranef.inference.loadings",
     "variance_decomposition": "ranef.criteria.variances",
     "vuong": "ranef.criteria.vuong",
+    "zeros": "ranef.diagnose.zeros",
 }
 
 __all__ = [
@@ -126,6 +133,8 @@ __all__ = [
     "information",
     "laplace_check",
     "loadings",
+    "marginal_coefficients",
+    "overdispersion",
     "parse",
     "partial_r2",
     "pb_test",
@@ -134,6 +143,7 @@ __all__ = [
     "plot",
     "prior",
     "profile",
+    "quasi_table",
     "r2",
     "ranova",
     "repeatability",
@@ -141,6 +151,7 @@ __all__ = [
     "scores",
     "variance_decomposition",
     "vuong",
+    "zeros",
 ]
 
 

@@ -392,7 +392,7 @@ def test_long_sums_are_read():
 
 def test_other_names_of_structures():
     assert bars("y ~ id(0 + f | g)") == bars("y ~ homdiag(0 + f | g)")
-    with pytest.raises(FormulaError, match="known are.* id,") as caught:
+    with pytest.raises(FormulaError, match=r"known are.* id,") as caught:
         parse("y ~ idd(0 + f | g)")
     assert "^" in str(caught.value)
     assert parse("id ~ x + (1 | id)").response == "id"  # the name stays free for columns

@@ -73,3 +73,11 @@ def test_everything_is_finite(m):
 def test_the_average_lies_between_the_smallest_and_the_largest_response(m):
     y = np.asarray(m.design.y)
     assert y.min() < m.predict(re="integrate").mean() < y.max()
+
+
+def test_the_summary_says_what_the_dispersion_means(m):
+    meaning = m.distribution.entry.dispersion
+    if m.task.linear:
+        assert "Residual" in m.summary()
+    elif meaning:
+        assert f"dispersion ({meaning}" in m.summary()

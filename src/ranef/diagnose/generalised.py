@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.diagnose.accuracy import laplace_check, unavailable
-from ranef.diagnose.messages import Message
-from ranef.diagnose.residuals import residuals
+from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, upper_tail
+from ranef.diagnose.messages import Message, held, row_effect
+from ranef.engines.estimate import Array
+from ranef.frame.design import matrix
 
 if TYPE_CHECKING:
     from ranef.frame import GroupTerm
@@ -17,15 +19,12 @@ if TYPE_CHECKING:
 
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
+NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
 SMALL_CLUSTER = 4
 SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
 CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
 FEW_ROWS = 20_000  # for which a note may take some milliseconds
-ALTERNATIVES = {
-    "poisson": "'nbinom2', 'nbinom1' or a random effect for every row",
-    "binomial": "'betabinomial' or a random effect for every row",
-}
 
 
 def separation(m: Fit) -> Iterator[Message]:
@@ -50,20 +49,30 @@ def _firth(m: Fit) -> str:
 
 
 def far_estimates(m: Fit) -> Iterator[Message]:
-    """P7: huge coefficients with huge standard errors."""
-    if m.distribution.entry.support != "binomial" or m.separation:
+    """P7: huge coefficients with huge standard errors, a change of the predictor by its usual step considered."""
+    if m.design is None or m.distribution.entry.support != "binomial" or m.separation:
         return
-    part = m.layout.components[0]
+    part, mu = m.layout.components[0], m.fitted()
     beta = m.estimate.beta[part.at]
-    if not (np.abs(beta) > LARGE).any():
-        return
     error = np.sqrt(np.diag(m.estimate.vcov)[part.at])
-    for j in np.flatnonzero((np.abs(beta) > LARGE) & (error > np.abs(beta) / 2)).tolist():
+    vague = error > np.abs(beta) / 2
+    if not vague.any() or (mu.min() > NEARLY and mu.max() < 1 - NEARLY):  # no predictor moves the odds that far
+        return
+    x = matrix(m.design.fixed, m.layout.n)
+    reach = np.abs(beta) * np.ptp(x, axis=0)
+    for j in np.flatnonzero(vague & (reach > LARGE)).tolist():
+        if abs(beta[j]) * _step(x[:, j]) <= LARGE:
+            continue
         text = (
             f"{part.names[j]}: estimate {beta[j]:.3g}, standard error {error[j]:.3g}: a Wald test says little here "
             f"(Hauck & Donner 1977); compare log-likelihoods of fits with and without it"
         )
         yield Message("hauck_donner", text, {"column": part.names[j], "estimate": float(beta[j])})
+
+
+def _step(column: Array) -> float:
+    """Return the usual change of a predictor: from one value to the other, or a standard deviation."""
+    return float(np.ptp(column) if len(np.unique(column)) == 2 else np.std(column))
 
 
 def unlogged_offset(m: Fit) -> Iterator[Message]:
@@ -82,21 +91,19 @@ def unlogged_offset(m: Fit) -> Iterator[Message]:
 
 def dispersion(m: Fit) -> Iterator[Message]:
     """P31, P33: Pearson's chi-square far from its degrees of freedom, where the counts are large enough to tell."""
-    if m.design is None or m.family not in ALTERNATIVES or m.distribution.zero_inflation or _row_effect(m):
+    if m.design is None or m.family not in ALTERNATIVES or m.distribution.zero_inflation or row_effect(m):
         return
     if m.method == "pql" or not _telling(m):
         return
-    from scipy.special import gammainc, gammaincc
-
-    chi2, df = float(np.nansum(residuals(m, "pearson") ** 2)), m.df_residual
-    above, below = float(gammaincc(df / 2, chi2 / 2)), float(gammainc(df / 2, chi2 / 2))
+    chi2, df = pearson_chisq(m)
+    above = upper_tail(chi2, df)
     ratio, evidence = chi2 / df, {"chi2": chi2, "df": df}
     if ratio > 1.5 and above < SURE:
         text = f"overdispersed: Pearson chi-square / df = {ratio:.3g}, so standard errors are too small"
         yield Message("overdispersion", f"{text}; try {ALTERNATIVES[m.family]}", {**evidence, "p": above})
-    if ratio < 0.5 and below < SURE:
+    if ratio < 0.5 and 1 - above < SURE:
         text = f"underdispersed: Pearson chi-square / df = {ratio:.3g}, so standard errors are too large"
-        yield Message("underdispersion", f"{text}; try 'genpois' or 'compois'", {**evidence, "p": below})
+        yield Message("underdispersion", f"{text}; try 'genpois' or 'compois'", {**evidence, "p": 1 - above})
 
 
 def _telling(m: Fit) -> bool:
@@ -108,14 +115,10 @@ def _telling(m: Fit) -> bool:
     return design.trials is not None and float(np.median(design.trials * mu * (1 - mu))) >= 1
 
 
-def _row_effect(m: Fit) -> bool:
-    return any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms)
-
-
 def two_dispersions(m: Fit) -> Iterator[Message]:
     """P34: a random effect for every row beside a family that has a dispersion."""
-    held = any(part.name == "dispersion" and part.formula is None for part in m.spec.parts)
-    if not m.task.linear and not held and "dispersion" in m.distribution.parameters and _row_effect(m):
+    own = not m.task.linear and "dispersion" in m.distribution.parameters and "dispersion" not in held(m)
+    if own and row_effect(m):
         text = f"a random effect for every row and the dispersion of {m.family} model the same variation: drop one"
         yield Message("two_dispersions", text, {})
 
@@ -190,7 +193,7 @@ def quasi_likelihood(m: Fit) -> Iterator[Message]:
     if (why := _poorly_normal(m)) is not None:
         text = f"PQL is biased towards 0 where {why[0]} (Breslow & Lin 1995): use Laplace's approximation or quadrature"
         yield Message("pql_bias", text, why[1])
-    if _row_effect(m):
+    if row_effect(m):
         yield Message("pql_row_effect", "a random effect for every row is doubtful under PQL: use method='ml'", {})
 
 

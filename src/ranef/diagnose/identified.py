@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.messages import Message
+from ranef.diagnose.messages import Message, row_effect
+from ranef.engines.laplace import NEARLY_HELD
+from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
     from ranef.frame import Block
+    from ranef.inference.varcorr import Parameter
     from ranef.model import Fit
 
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
-NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
+ALL_BUT_ONE = 1e-4  # a correlation of neighbours within this of 1 has no other limit
+UNIT = "(0, 1)"
+EDGES = {UNIT: ("identity", "log"), "positive": ("identity", "inverse", "1/mu^2")}  # links that let means be illegal
+LEGAL_LINK = {UNIT: "link='logit'", "positive": "link='log'"}
+EDGE = 1e-4  # of the median distance to the edge
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
 
 
@@ -50,7 +57,7 @@ def single_trials(m: Fit) -> Iterator[Message]:
     design = m.design
     if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
         return
-    if any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms):
+    if row_effect(m):
         text = "single trials (0 or 1) cannot show a random effect of every row: its variance is not identified"
         yield Message("row_effect_of_single_trials", text, {})
     if "dispersion" in m.distribution.parameters:
@@ -93,9 +100,48 @@ def residual_held(m: Fit) -> Iterator[Message]:
         yield Message("residual_held", text, {"sigma": m.sigma})
 
 
+def correlation_at_limit(m: Fit) -> Iterator[Message]:
+    """P10: an autocorrelation that went to 1, where the columns are one effect."""
+    for term, info in zip(m.varcorr().values(), m.layout.terms, strict=True):
+        if info.structure in ("ar1", "hetar1", "cs", "homcs") and _is_one(term.parameters):
+            one = " fits as well" if info.structure in ("ar1", "homcs") else " with one SD a column is its limit"
+            text = (
+                f"the correlation of {info.structure}(… | {info.label}) went to 1, its limit: the columns are one "
+                f"effect of {info.label!r}, and (1 | {info.label}){one}"
+            )
+            yield Message("correlation_at_limit", text, {"group": info.label, "structure": info.structure})
+
+
+def _is_one(parameters: Sequence[Parameter]) -> bool:
+    sds, cors = ([p.value for p in parameters if p.name == name] for name in ("sd", "cor"))
+    return len(cors) == 1 and cors[0] > 1 - ALL_BUT_ONE and max(sds, default=0.0) > 0
+
+
+def edge_of_means(m: Fit) -> Iterator[Message]:
+    """P44: a search that ended where means stop being legal, as an identity link lets it."""
+    if count := _at_the_edge(m):
+        text = (
+            f"{count} of {m.layout.n} fitted means lie at the edge of what {m.family} allows under link={m.link!r}: "
+            f"the likelihood would rise beyond, where means are illegal, so that there is neither a certificate nor "
+            f"standard errors; {LEGAL_LINK[m.distribution.entry.parameters[0].range]} keeps means legal"
+        )
+        yield Message("edge_of_means", text, {"rows": count, "link": m.link})
+
+
+def _at_the_edge(m: Fit) -> int:
+    """Return how many fitted means lie where their predictor may not go further; 0 for fits that are certified."""
+    legal = m.distribution.entry.parameters[0].range
+    if m.converged or m.design is None or m.link not in EDGES.get(legal, ()):
+        return 0
+    rows = fitted_design(m, "edge_of_means")
+    eta = linear_predictor(m, rows, [True] * len(rows.terms))
+    left = np.minimum(eta, 1 - eta) if m.link == "identity" and legal == UNIT else -eta if m.link == "log" else eta
+    return int(np.count_nonzero(left < EDGE * float(np.median(left))))
+
+
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
-    if m.task.linear or m.separation:
+    if m.task.linear or m.separation or _at_the_edge(m):
         return
     beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
@@ -121,4 +167,4 @@ def without_information(m: Fit) -> Iterator[Message]:
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
 
 
-CHECKS = (one_outcome, single_trials, piled_up, residual_held, without_information)
+CHECKS = (one_outcome, single_trials, piled_up, residual_held, correlation_at_limit, edge_of_means, without_information)

@@ -54,6 +54,16 @@ def messages(m: Fit) -> tuple[Message, ...]:
     return tuple(note for check in (*CHECKS, *generalised.CHECKS, *identified.CHECKS) for note in check(m))
 
 
+def held(m: Fit) -> tuple[str, ...]:
+    """Return the components of a generalised model that have no coefficients: held at a value, or known by row."""
+    return () if m.task.linear else tuple(c.name for c in m.layout.components if not c.names)
+
+
+def row_effect(m: Fit) -> bool:
+    """Whether the mean has a random effect of every row."""
+    return any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms)
+
+
 def rows_dropped(m: Fit) -> Iterator[Message]:
     """Rows removed for missing values."""
     gone = m.layout.n_input - m.layout.n
@@ -151,10 +161,11 @@ def _natural(levels: Any) -> Any:
 
 
 def cell_confounded(m: Fit) -> Iterator[Message]:
-    """P19: an interaction group with (nearly) one observation per cell."""
+    """P19: an interaction group with (nearly) one observation per cell, beside a variance that is not known."""
+    known = "dispersion" in held(m)
     for term in m.layout.terms:
         levels = len(term.levels)
-        if ":" in term.label and levels > 0.9 * m.nobs:
+        if ":" in term.label and levels > 0.9 * m.nobs and not known:
             text = f"{term.label!r} has {levels} cells for {m.nobs} observations: nearly confounded with the residual"
             yield Message("cell_confounded", text, {"group": term.label, "levels": levels, "nobs": m.nobs})
 

@@ -24,7 +24,7 @@ from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.families.custom import check_begin, core_spec
-from ranef.frame.checks import check_levels, check_response
+from ranef.frame.checks import check_covariances, check_levels, check_response
 from ranef.frame.design import Block, Component, matrix
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ PATTERNED = (
 )
 STRUCTURES = ("us", "diag", *PATTERNED)
 NOMINAL = "nominal"
+NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
 
 
@@ -291,8 +292,22 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         else:
             record = search_with(core, design, task)
     except ValueError as error:
-        raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+        raise error if isinstance(error, RanefError) else DataError(f"{error}{_why_lost(design, task)}") from error
     return core, from_core(record, core, design, task)
+
+
+def _why_lost(design: Design, task: Task) -> str:
+    """Return what may have made a search fail: a residual standard deviation held near zero."""
+    held = next((c.offset for c in design.others if c.name == "dispersion" and not c.fixed), None)
+    if held is None or task.family.entry.name != "gaussian":
+        return ""
+    sd, spread = float(link_of(task.family.links[1]).inverse(np.min(held))), float(np.std(np.asarray(design.y)))
+    if sd > NEARLY_HELD * spread:
+        return ""
+    return (
+        f": the residual standard deviation is held at {sd:.3g}, too little beside the response's {spread:.3g} for the "
+        f"arithmetic; hold a larger one and see whether the estimates change"
+    )
 
 
 def again(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
@@ -485,6 +500,7 @@ def check(design: Design) -> None:
             raise structure_error(term)
         if term.structure not in PATTERNED or len(term.names) == 1:  # one process over many columns is replicated
             check_levels(design, term)
+        check_covariances(design, term)
     check_response(design)
     p = sum(len(c.names) for c in design.components)
     if p > design.n:

@@ -42,6 +42,7 @@ INSTEAD = {
     "quasibinomial": "a quasi-likelihood is none: 'betabinomial' has the larger variance",
     "quasi": "a quasi-likelihood is none: choose a family with a dispersion",
     "geometric": "write family='nbinom2' with dispersion=1",
+    "zigamma": "write family='gamma' with zero_inflation='~ 1'",
     "zip": "write family='poisson' with zero_inflation='~ 1'",
     "zinb": "write family='nbinom2' with zero_inflation='~ 1'",
     "censored.normal": "write family='gaussian' and the response cens(y, status)",

@@ -20,7 +20,7 @@ ELEMENTWISE = frozenset(
 # identities and conversions
 SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind", "cens", "se"})
 # numeric columns whose knots, means … are remembered from the fitted data
-STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "standardize"})
+STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "squeeze", "standardize"})
 # factors
 CATEGORICAL = frozenset(
     {"C", "as.factor", "as.ordered", "cut", "factor", "interaction", "numFactor", "ordered", "relevel"}

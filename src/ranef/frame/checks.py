@@ -1,4 +1,4 @@
-"""What a design must satisfy before a linear mixed model can be fitted; the engine's floor calls `check_linear`."""
+"""What a design must satisfy before a model can be fitted; the engines' floor calls it."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ def check_coefficients(design: Design, term: GroupTerm) -> None:
             f"term ({' + '.join(term.names)} | {term.label}): {levels * k} random coefficients, {design.n} observations"
         )
         raise DataError(f"{message}{_after(design)}; drop columns from the term")
+
+
+def check_covariances(design: Design, term: GroupTerm) -> None:
+    """Refuse an unstructured covariance of more parameters than there are observations."""
+    k = len(term.names)
+    if term.structure == "us" and k * (k + 1) // 2 > design.n:
+        shown = " + ".join(term.names[:3]) + (" + …" if k > 3 else "")
+        message = f"term ({shown} | {term.label}): {k * (k + 1) // 2} covariance parameters, {design.n} observations"
+        raise DataError(f"{message}{_after(design)}; write || or drop columns from the term")
 
 
 def _after(design: Design) -> str:

@@ -144,7 +144,8 @@ def _unit(given: Given, y: Array) -> None:
     zeros = (y == 0) if not given.outcome.zeros else np.zeros(len(y), bool)
     _refuse(
         given, zeros | (y == 1), "exactly 0 or 1",
-        "Use family='ordered_beta', squeeze y to (y (n - 1) + 0.5) / n, or model the zeros with zero_inflation=",
+        f"Use family='ordered_beta', model the zeros with zero_inflation=, or write squeeze({given.name}), which is "
+        f"(y (n - 1) + 0.5) / n",
     )  # fmt: skip
 
 

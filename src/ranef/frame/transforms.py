@@ -142,6 +142,15 @@ def scale(x: Array, state: State, center: Any = True, scale: Any = True) -> Arra
     return (x - state["center"]) / state["scale"]
 
 
+def squeeze(x: Array, state: State) -> Array:
+    """Move shares from [0, 1] into its inside: (x (n - 1) + 1/2) / n, n rows (Smithson & Verkuilen 2006, p. 55)."""
+    if ((x < 0) | (x > 1)).any():
+        raise DataError("squeeze() takes numbers from 0 to 1")
+    if not state:
+        state["n"] = float(_present(x, "squeeze").size)
+    return (x * (state["n"] - 1) + 0.5) / state["n"]
+
+
 def poly(x: Array, state: State, degree: Any = 1, raw: Any = False) -> Matrix:
     """R's `poly`: polynomials orthonormal over the fitted data, by their three-term recurrence."""
     degree = _count(degree, "the degree of poly()", 1)
@@ -319,5 +328,6 @@ def _curvature(k: Array, cyclic: bool) -> Array:
 
 
 STATEFUL: dict[str, Callable[..., Any]] = {
-    "bs": bs, "cc": cc, "center": center, "cr": cr, "ns": ns, "poly": poly, "scale": scale, "standardize": scale,
+    "bs": bs, "cc": cc, "center": center, "cr": cr, "ns": ns, "poly": poly, "scale": scale, "squeeze": squeeze,
+    "standardize": scale,
 }  # fmt: skip
