@@ -439,8 +439,12 @@ def _check_components(call: Call) -> None:
 
 
 def _check_custom(call: Call) -> None:
-    if call.family.custom is not None and call.formula.censored:
-        raise NotAvailableError(f"cens(): the density of family={call.family.name!r} tells no distribution function")
+    custom = call.family.custom
+    if custom is not None and custom.cdf is None and call.formula.censored:
+        raise NotAvailableError(
+            f"cens(): a censored row needs the distribution function, and family={call.family.name!r} was made without "
+            f"cdf=: custom_family(..., cdf=…)"
+        )
 
 
 def _check_weights(call: Call) -> None:

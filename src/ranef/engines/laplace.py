@@ -23,7 +23,7 @@ from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
-from ranef.families.custom import check_begin, core_spec
+from ranef.families.custom import Seen, check_begin, core_spec
 from ranef.frame.checks import check_levels, check_response
 from ranef.frame.design import Block, Component, matrix
 
@@ -282,7 +282,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     check(design)
     check_nominal(design)
     if task.family.custom is not None:
-        check_begin(task.family, np.asarray(design.y))
+        check_begin(task.family, Seen(np.asarray(design.y), design.trials, design.censor, design.upper))
     check_method(design, task)
     try:
         core = make_core(design, task)
