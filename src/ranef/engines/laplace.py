@@ -24,7 +24,7 @@ from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
 from ranef.families.custom import Seen, check_begin, core_spec
-from ranef.frame.checks import check_levels, check_response
+from ranef.frame.checks import absorbed_residual, check_levels, check_response
 from ranef.frame.design import Block, Component, matrix
 
 if TYPE_CHECKING:
@@ -291,8 +291,14 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         else:
             record = search_with(core, design, task)
     except ValueError as error:
-        raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+        raise error if isinstance(error, RanefError) else DataError(_why(str(error), design, task)) from error
     return core, from_core(record, core, design, task)
+
+
+def _why(text: str, design: Design, task: Task) -> str:
+    """Return what the core said, with what is known to bring it about."""
+    found = absorbed_residual(design) if task.family.is_gaussian_identity else None
+    return text if found is None else f"{text}: {found[1]}"
 
 
 def again(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
