@@ -15,7 +15,7 @@ from ranef.engines.pql import VARIANCES
 from ranef.engines.survey import Weights, read_weights
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
-from ranef.families.distribution import with_threshold
+from ranef.families.distribution import THRESHOLDS, with_threshold
 from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
 from ranef.frame import Design, Outcome, Part, Spec, build
@@ -391,12 +391,12 @@ def _others(family: Distribution, others: Mapping[str, Any]) -> tuple[Distributi
     """Separate what else was given into the family's own options and parameters."""
     known = [p.name for p in family.entry.parameters[1:] if p.name != "dispersion"]
     if family.entry.nominal:
-        return family, dict(others)  # names of categories, which the data know
+        return family, {name: value for name, value in others.items() if value is not None}  # categories, by name
     given = {family.entry.nicknames.get(name, name): value for name, value in others.items()}
     if family.entry.ordinal:
-        threshold = given.pop("threshold", None)
-        family = family if threshold is None else with_threshold(family, threshold)
-        family = replace(family, scaled=family.scaled or given.get("scale") is not None)
+        if "threshold" in given:
+            family = with_threshold(family, given.pop("threshold") or THRESHOLDS[0])
+        family = replace(family, scaled=given.get("scale") is not None) if "scale" in given else family
         known = [*known, NOMINAL]
     for name in given:
         if name not in known:
@@ -441,8 +441,12 @@ def _check_components(call: Call) -> None:
 
 
 def _check_custom(call: Call) -> None:
-    if call.family.custom is not None and call.formula.censored:
-        raise NotAvailableError(f"cens(): the density of family={call.family.name!r} tells no distribution function")
+    custom = call.family.custom
+    if custom is not None and custom.cdf is None and call.formula.censored:
+        raise NotAvailableError(
+            f"cens(): a censored row needs the distribution function, and family={call.family.name!r} was made without "
+            f"cdf=: custom_family(..., cdf=…)"
+        )
 
 
 def _check_weights(call: Call) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class RanefError(Exception):
@@ -45,6 +46,24 @@ class UnseenLevelError(DataError):
 
 class ArgumentError(RanefError, TypeError):
     """An argument that does not exist or has the wrong type; the nearest valid one is named."""
+
+
+class UnknownParameterError(ArgumentError):
+    """`fixed=`, `equal=` or `prior=` names a parameter that the model does not have.
+
+    Parameters
+    ----------
+    message : str
+    argument, name : str
+        Which argument, and the parameter that it names.
+    """
+
+    def __init__(self, message: str, argument: str, name: str) -> None:
+        self.argument, self.name = argument, name
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.argument, self.name)
 
 
 class OptionError(RanefError, ValueError):

@@ -22,6 +22,7 @@ from ranef.frame import Design, GroupTerm, Spec
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
     from ranef.diagnose.messages import Message
+    from ranef.frame.relations import Relation
     from ranef.inference.varcorr import VarCorr
 
 __all__ = ["Call", "ComponentInfo", "Digest", "Fit", "GroupInfo", "Layout", "design_of", "fit", "layout_of"]
@@ -126,10 +127,11 @@ def group_info(term: GroupTerm, names: Sequence[str]) -> GroupInfo:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What `slim()` computes before the rows go."""
+    """What `slim()` computes before the rows go, and what it keeps of the design: relationships between levels."""
 
     messages: tuple[Message, ...]
     residual_quantiles: Array
+    relations: tuple[Relation | None, ...] = ()
 
 
 def fit(
@@ -260,7 +262,7 @@ def fit(
         coefficients and predictions are those of the prevalence mu. `{"design": "warner", "p1": 0.8}`; others are
         "forced" (p1 the chance of a true answer, p2 that of a forced yes; the default), "unrelated" (p1, p2),
         "crosswise" (p1), "triangular" (p1), "kuk" (p1, p2) and "direct" (c, d). Probabilities are numbers, columns or
-        arrays.
+        arrays; the design too may be a column or array of these names, one a row.
     **parameters
         Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`. For ordinal families
         `threshold="symmetric"` or "equidistant", `scale="~ x"` (log scale without a constant) and `nominal="~ x"`
@@ -703,7 +705,8 @@ class Fit:
 
     def slim(self) -> Fit:
         """Return a copy without rows, of a size that does not depend on n; summary and predict still work."""
-        digest = Digest(self.messages, self.residual_quantiles)
+        relations = () if self.design is None else tuple(t.relation for t in self.design.terms)
+        digest = self.digest or Digest(self.messages, self.residual_quantiles, relations)
         _ = self.estimate.vcov  # before the core that makes it goes
         saved = self.engine.save(self.core, self.estimate)
         core = self.engine.restore(saved, self.estimate, None, self.task)

@@ -9,7 +9,7 @@ import pytest
 
 import ranef as rf
 from engines import zoo
-from ranef.errors import NotAvailableError, OptionError
+from ranef.errors import NotAvailableError, OptionError, UnknownParameterError
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,47 @@ def test_ranova_of_a_frame_of_dicts_and_a_generalised_model():
     with pytest.raises(NotAvailableError, match="no random effects"):
         rf.ranova(glm)
     assert isinstance(table.to_frame(), pd.DataFrame)
+
+
+# ---- what is held ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counts():
+    rng = np.random.default_rng(3)
+    g, x, z = np.arange(200) % 20, rng.normal(size=200), rng.normal(size=200)
+    mu = np.exp(0.5 + 0.3 * x + 0.4 * rng.normal(size=20)[g])
+    return {"y": rng.poisson(mu).astype(float), "x": x, "z": z, "g": g, "h": np.arange(200) // 25}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept", "says"),
+    [
+        ({"fixed": {"x": 0.3}}, ["<none>", "z"], "x is not in the table: fixed= names 'x'"),
+        ({"fixed": {"sd(g)": 0.5}}, ["<none>", "x", "z"], None),
+    ],
+)
+def test_terms_whose_coefficients_are_held_are_left_out(counts, arguments, kept, says):
+    m = rf.fit("y ~ x + z + (1 | g)", counts, family="poisson", **arguments)
+    table = rf.drop1(m)
+    assert list(table["term"]) == kept
+    assert [n.text for n in table.notes if n.code == "held"] == ([says] if says else [])
+    if says:
+        with pytest.raises(UnknownParameterError, match="goes with the term that is left out"):
+            rf.drop1(m, "x")
+
+
+def test_variances_that_are_held_are_not_tested(counts):
+    m = rf.fit("y ~ x + (1 | g) + (0 + z | h)", counts, family="poisson", fixed={"sd(h)": 0.3})
+    table = rf.ranova(m)
+    assert len(table) == 2
+    assert any("sd(h)" in n.text for n in table.notes)
+    one = rf.fit("y ~ x + (1 | g)", counts, family="poisson", fixed={"sd(g)": 0.3})
+    with pytest.raises(UnknownParameterError, match=r"rf\.anova"):
+        rf.ranova(one)
+
+
+def test_tied_terms(counts):
+    m = rf.fit("y ~ x + z + (1 | g)", counts, family="poisson", equal=[("x", "z")])
+    with pytest.raises(UnknownParameterError, match="equal= names"):
+        rf.drop1(m)

@@ -259,8 +259,8 @@ def test_multinomial_fits_answer_everything(data, kind):
     for what in ("response", "quantile", "pearson"):
         with pytest.raises(NotAvailableError, match="without order"):
             m.residuals(what)
-    with pytest.raises(NotAvailableError):
-        m.predict(std_error=True)
+    errors = m.predict(std_error=True)
+    assert "std_error__b" in getattr(errors, "columns", errors)
 
 
 @pytest.mark.parametrize(
@@ -282,3 +282,14 @@ def test_multinomial_errors(data, arguments, error, says):
 def test_numbers_are_no_categories():
     with pytest.raises(DataError, match="too many for categories"):
         rf.fit("y ~ 1", {"y": np.linspace(0, 1, 90)}, family="multinomial")
+
+
+def test_options_are_taken_back(data):
+    plain = rf.fit("grade ~ x + (1 | g)", data, family="cumulative")
+    m = rf.fit("grade ~ x + (1 | g)", data, family="cumulative", scale="~ z", threshold="symmetric")
+    assert m.update(scale=None, threshold=None).loglik == pytest.approx(plain.loglik, abs=1e-9)
+    assert m.update(scale=None).npar == m.npar - 1
+    assert m.update().npar == m.npar
+    n = rf.fit("kind ~ x + (1 | g)", data, family="multinomial", b="~ z")
+    whole = rf.fit("kind ~ x + (1 | g)", data, family="multinomial")
+    assert n.update(b=None).loglik == pytest.approx(whole.loglik, abs=1e-9)

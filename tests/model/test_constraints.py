@@ -265,3 +265,12 @@ def test_values_that_are_not_legal_are_told(data):
         rf.fit("y ~ x + homtoep(0 + f | h)", data, fixed={"cor(lag2 | h)": 0.2})
     with pytest.raises(NotAvailableError, match="start"):
         rf.fit("y ~ x + (1 | g)", data, fixed={"sd(g)": 1}, control={"start": [1.0]})
+
+
+def test_sigma_is_a_name_in_ties_but_has_no_common_scale_with_a_deviation():
+    d = rf.datasets.load("sleepstudy")
+    with pytest.raises(ArgumentError, match="no common scale"):
+        rf.fit("Reaction ~ Days + (1 | Subject)", d, equal=[("sigma", "sd(Subject)")])
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", d, dispersion="~ Days", equal=[("sigma", "dispersion.Days")])
+    n = rf.fit("Reaction ~ Days + (1 | Subject)", d, dispersion="~ 0 + I(1 + Days)", method="ml")
+    assert m.update(method="ml").loglik == pytest.approx(n.loglik, abs=1e-7)

@@ -220,10 +220,149 @@ def test_starts_and_responses(data):
         rf.fit("counts ~ x", data, family=bad)
     with pytest.raises(DataError, match="not whole"):
         rf.fit("sizes ~ x", data, family=NB)
-    with pytest.raises(NotAvailableError, match="distribution function"):
+    with pytest.raises(NotAvailableError, match="cdf="):
         rf.fit("cens(counts, x > 0) ~ 1", data, family=NB)
     with pytest.raises(ArgumentError, match="no argument 'kk'"):
         rf.fit("counts ~ x", data, family=NB, kk="~ x")
     four = rf.custom_family(lambda y, a, b, c, d: poisson(y, a) * b * c * d, list("abcd"), support="count")
     with pytest.raises(OptionError, match="at most 4 parameters"):
         rf.fit("counts ~ x", data, family=four, zero_inflation="~ 1")
+
+
+# ---- censored responses, successes among trials ----------------------------------------------------------------------
+
+
+def normal(y, mu, sigma):
+    return -0.5 * ((y - mu) / sigma) ** 2 - np.log(sigma) - 0.5 * np.log(2 * np.pi)
+
+
+def normal_cdf(y, mu, sigma):
+    return special.ndtr((y - mu) / sigma)
+
+
+def normal_survival(y, mu, sigma):
+    return special.ndtr((mu - y) / sigma)
+
+
+def exponential(y, mu):
+    return -np.log(mu) - y / mu
+
+
+def exponential_cdf(y, mu):
+    return -np.expm1(-y / mu)
+
+
+def exponential_survival(y, mu):
+    return np.exp(-y / mu)
+
+
+def betabinomial(y, p, phi, trials):
+    a, b = p * phi, (1 - p) * phi
+    choose = special.gammaln(trials + 1) - special.gammaln(y + 1) - special.gammaln(trials - y + 1)
+    return choose + special.betaln(y + a, trials - y + b) - special.betaln(a, b)
+
+
+def betabinomial_variance(p, phi, trials):
+    return trials * p * (1 - p) * (phi + trials) / (phi + 1)
+
+
+def betabinomial_cdf(y, p, phi, trials):
+    return stats.betabinom.cdf(y, trials, p * phi, (1 - p) * phi)
+
+
+def betabinomial_draw(rng, p, phi, trials):
+    return rng.binomial(trials.astype(int), rng.beta(p * phi, (1 - p) * phi))
+
+
+NORMAL = rf.custom_family(normal, ["mu", "sigma"], ["identity", "log"], cdf=normal_cdf, survival=normal_survival)
+TRIALS = rf.custom_family(
+    betabinomial,
+    ["p", "phi"],
+    ["logit", "log"],
+    support="binomial",
+    variance=betabinomial_variance,
+    cdf=betabinomial_cdf,
+    simulate=betabinomial_draw,
+    name="own successes",
+)
+
+
+@pytest.fixture(scope="module")
+def cut(data):
+    """Left, right and interval censored rows beside observed ones."""
+    status = np.arange(N) % 4
+    y = np.where(status == 3, data["reals"] - 0.4, data["reals"])
+    code = np.array([0, -1, 1, 2])[status]
+    size = np.where(status == 3, 0.7 * data["sizes"], data["sizes"])
+    return {**data, "y": y, "code": code, "upper": y + 1, "size": size, "top": 2 * data["sizes"]}
+
+
+def test_censored_rows_are_those_of_the_family_that_it_writes_out(cut):
+    formula = "cens(y, code, upper) ~ x + (1 | g)"
+    a, b = (rf.fit(formula, cut, family=f, frequency_weights="w") for f in ("gaussian", NORMAL))
+    assert b.converged
+    assert b.loglik == pytest.approx(a.loglik, abs=1e-8)
+    assert_allclose(b.coefficients(), a.coefficients(), atol=1e-5)  # where each search ends
+    assert_allclose(np.asarray(b.vcov("all")), np.asarray(a.vcov("all")), rtol=1e-3, atol=1e-7)
+    plain = rf.custom_family(normal, ["mu", "sigma"], ["identity", "log"], cdf=normal_cdf)  # 1 - cdf
+    assert rf.fit(formula, cut, family=plain, frequency_weights="w").loglik == pytest.approx(a.loglik, abs=1e-7)
+    assert pickle.loads(pickle.dumps(b)).loglik == b.loglik
+
+
+def test_censored_rows_beside_extra_zeros(cut):
+    own = rf.custom_family(
+        exponential, ["mu"], ["log"], support="positive", cdf=exponential_cdf, survival=exponential_survival
+    )
+    rows = {**cut, "size": np.where(np.arange(N) % 8 == 0, 0.0, cut["size"]), "code": cut["code"] * (cut["code"] > 0)}
+    a, b = (
+        rf.fit("cens(size, code, top) ~ x + (1 | g)", rows, family=f, zero_inflation="~ x")
+        for f in ("exponential", own)
+    )
+    assert b.loglik == pytest.approx(a.loglik, abs=1e-7)
+
+
+def test_survival_keeps_its_digits_far_out():
+    """Where 1 - cdf is 0 in double precision the survival function still has a logarithm."""
+    rng = np.random.default_rng(2)
+    d = {"y": np.r_[rng.normal(size=60), 11.0], "code": np.r_[np.zeros(60, int), 1]}
+    assert rf.fit("cens(y, code) ~ 1", d, family=NORMAL, sigma=1.0).converged
+
+
+@pytest.mark.parametrize("form", ["proportion", "pairs", "single"])
+def test_successes_are_those_of_the_family_that_it_writes_out(data, form):
+    rng = np.random.default_rng(8)
+    n = np.ones(N) if form == "single" else rng.integers(1, 12, N).astype(float)
+    p = special.expit(-0.3 + 0.5 * data["x"] + rng.normal(scale=0.6, size=GROUPS)[data["g"]])
+    hits = betabinomial_draw(rng, p, 4.0, n).astype(float)
+    d = {**data, "n": n, "hits": hits, "misses": n - hits, "share": hits / n}
+    left, more = {
+        "proportion": ("share", {"trials": "n"}), "pairs": ("cbind(hits, misses)", {}), "single": ("hits", {"phi": 4}),
+    }[form]  # fmt: skip
+    builtin = {("dispersion" if k == "phi" else k): v for k, v in more.items()}
+    a = rf.fit(f"{left} ~ x + (1 | g)", d, family="betabinomial", **builtin)
+    b = rf.fit(f"{left} ~ x + (1 | g)", d, family=TRIALS, **more)
+    assert b.loglik == pytest.approx(a.loglik, abs=1e-7)
+    assert_allclose(b.coefficients(), a.coefficients(), atol=1e-5)
+    for what in ("response", "pearson", "scaled"):
+        assert_allclose(b.residuals(what), a.residuals(what), atol=1e-5)
+    assert_allclose(b.residuals("quantile", seed=1), a.residuals("quantile", seed=1), atol=1e-4)
+    assert_allclose(b.predict(re="none"), a.predict(re="none"), rtol=1e-5)
+    draws = b.simulate(200, seed=3)
+    assert_allclose(draws * n[:, None], np.rint(draws * n[:, None]), atol=1e-9)
+    # 200 draws of 500 proportions: their mean has a standard error of about 0.003.
+    assert draws.mean() == pytest.approx(a.simulate(200, seed=4).mean(), abs=0.015)
+    if form != "single":
+        assert b.refit(draws[:, 0]).converged
+
+
+def test_distribution_functions_that_cannot_serve(cut):
+    none = rf.custom_family(normal, ["mu", "sigma"], ["identity", "log"])
+    with pytest.raises(NotAvailableError, match="without cdf="):
+        rf.fit("cens(y, code, upper) ~ x", cut, family=none)
+    plain = rf.custom_family(normal, ["mu", "sigma"], ["identity", "log"], cdf=stats.norm.cdf)
+    with pytest.raises(NotAvailableError, match="derivatives"):
+        rf.fit("cens(y, code, upper) ~ x", cut, family=plain)
+    with pytest.raises(OptionError, match="binomial"):
+        rf.fit("counts ~ x", cut, family=NB, trials="w")
+    with pytest.raises(OptionError, match="cens"):
+        rf.fit("cens(y, code, upper) ~ x", cut, family=TRIALS)

@@ -124,3 +124,38 @@ def test_counts_and_missing_probabilities(data):
 def test_errors(data, design, family, error, says):
     with pytest.raises(error, match=says):
         rf.fit("y ~ x", data, family=family, randomised_response=design)
+
+
+@pytest.mark.parametrize("way", ["column", "array", "factor"])
+def test_every_row_has_its_design(data, way):
+    rows = data.assign(
+        how=np.where(data["warner"], "warner", "Forced_Response"),
+        p1=np.where(data["warner"], 0.8, 0.9),
+        p2=np.where(data["warner"], np.nan, 0.5),  # Warner's design has no second probability
+    )
+    if way == "factor":
+        rows = rows.astype({"how": "category"})
+    design = {"design": rows["how"].to_numpy() if way == "array" else "how", "p1": "p1", "p2": "p2"}
+    m = rf.fit("y ~ x + (1 | g)", rows, family="binomial", randomised_response=design)
+    direct = rf.fit("y ~ x + (1 | g)", data, family="binomial", randomised_response=DIRECT)
+    assert m.nobs == N
+    assert m.loglik == pytest.approx(direct.loglik, abs=1e-9)
+    assert_allclose(m.residuals("quantile", seed=1), direct.residuals("quantile", seed=1), atol=1e-5)
+    assert m.update("y ~ 1 + (1 | g)").nobs == N
+    assert rf.drop1(m)["df"][1] == 1
+    some = rows.assign(how=rows["how"].astype(object).where(np.arange(N) > 9, None))
+    assert rf.fit("y ~ x", some, family="binomial", randomised_response={**design, "design": "how"}).nobs == N - 10
+
+
+def test_designs_of_rows_that_make_no_sense(data):
+    rows = data.assign(how=np.where(data["warner"], "warner", "forced"), odd="warnr", half=0.5)
+    for design, error, says in (
+        ({"design": "how", "p1": 0.8}, OptionError, "p2 is missing"),
+        ({"design": "odd", "p1": 0.8}, OptionError, "did you mean 'warner'"),
+        ({"design": "how", "p1": 0.8, "p2": 0.5, "c": 0.1}, OptionError, "c has no meaning"),
+        ({"design": "how", "p1": "half", "p2": 0.5}, DataError, "d = 0"),
+        ({"design": "hoow", "p1": 0.8}, OptionError, "'hoow' is unknown"),
+        ({"design": np.array(["warner"]), "p1": 0.8}, DataError, "1 values"),
+    ):
+        with pytest.raises(error, match=says):
+            rf.fit("y ~ x", rows, family="binomial", randomised_response=design)

@@ -213,3 +213,23 @@ def test_the_scale_of_a_relationship_changes_no_variance_of_the_response():
     # By hand: the mean of K_ll over the rows, times the variance, is the groups' part.
     part = next(iter(once.varcorr().values())).sd[0] ** 2 * np.diag(k)[g].mean()
     assert rf.icc(once) == pytest.approx(part / (part + once.sigma**2), rel=1e-6)
+
+
+def test_slim_fits_keep_the_variances_of_levels():
+    """A level's variance before the data is K_ll, and so it stays when the rows have gone."""
+    rng = np.random.default_rng(4)
+    levels = [f"l{i}" for i in range(12)]
+    root = rng.normal(size=(12, 12))
+    k = root @ root.T / 12 + np.diag(np.linspace(0.2, 3.0, 12))
+    g = np.tile(np.arange(12), 10)
+    b = np.linalg.cholesky(k) @ rng.normal(size=12)
+    d = {"y": b[g] + 0.5 * rng.normal(size=120), "g": np.array(levels)[g]}
+    m = rf.fit("y ~ 1 + (1 | g)", d, cov={"g": (k, levels)})
+    new = {"g": np.array(levels)}
+    slim = pickle.loads(pickle.dumps(m.slim().slim()))
+    whole, found = (x.predict(new, re="none", interval="prediction") for x in (m, slim))
+    np.testing.assert_allclose(found["conf_low"], whole["conf_low"], rtol=1e-10)
+    assert np.ptp(np.asarray(whole["conf_high"]) - np.asarray(whole["conf_low"])) > 0.5
+    stranger = {"g": np.array(["new"])}
+    whole, found = (x.predict(stranger, re="none", interval="prediction") for x in (m, slim))
+    np.testing.assert_allclose(found["conf_low"], whole["conf_low"], rtol=1e-10)

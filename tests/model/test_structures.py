@@ -240,3 +240,21 @@ def test_structured_fits_travel(ou, phylo, relations):
     known = pickle.loads(pickle.dumps(rf.fit(PROPTO, phylo, cov={"species": relations})))
     assert known.simulate(2, seed=1).shape == (150, 2)
     assert known.refit(known.simulate(1, seed=1)[:, 0]).converged
+
+
+@pytest.mark.parametrize("structure", ["homcs", "homdiag", "homtoep"])
+def test_a_residual_that_the_structure_contains_is_named(structure):
+    rng = np.random.default_rng(2)
+    g, t = np.repeat(np.arange(40), 5), np.tile(np.arange(5), 40)
+    d = {"y": rng.normal(size=40)[g] + rng.normal(size=200), "g": g, "t": np.array(list("abcde"))[t]}
+    m = rf.fit(f"y ~ 1 + {structure}(0 + t | g)", d)
+    note = next(n for n in m.messages if n.code == "residual_absorbed")
+    assert "sd^2 + sigma^2" in note.text
+    # Held at another share of the variance the likelihood is the same: that is what is not identified.
+    other = rf.fit(f"y ~ 1 + {structure}(0 + t | g)", d, fixed={"sigma": 0.5}, method="reml")
+    assert other.loglik == pytest.approx(m.loglik, abs=1e-5)
+    assert "residual_absorbed" not in [n.code for n in other.messages]
+    twice = {name: np.r_[v, v] for name, v in d.items()}
+    twice["y"] = twice["y"] + rng.normal(size=400)
+    again = rf.fit(f"y ~ 1 + {structure}(0 + t | g)", twice)
+    assert "residual_absorbed" not in [n.code for n in again.messages]

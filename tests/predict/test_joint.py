@@ -11,7 +11,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 import ranef as rf
-from ranef.errors import NotAvailableError
 from ranef.families import Data
 from ranef.predict.joint import mean_slopes
 from ranef.predict.rows import fitted_predictors, law
@@ -106,11 +105,6 @@ def test_included_random_effects_add_their_uncertainty():
     new = m.predict({"x": DATA["x"][:2], "g": np.array([99, 99])}, new_levels="population", std_error=True)
     none = m.predict({"x": DATA["x"][:2]}, re="none", std_error=True)
     assert (np.asarray(new["std_error"]) > none["std_error"]).all()
-
-
-def test_averages_have_none_yet():
-    with pytest.raises(NotAvailableError, match="integrate"):
-        fitted("zero-inflated").predict(re="integrate", std_error=True)
 
 
 @pytest.mark.parametrize("name", CASES)

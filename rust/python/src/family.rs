@@ -22,7 +22,7 @@ where
     }
 }
 
-/// A log density written in Python: `call(y, trials, eta, order)` returns an (n, stride) array, or raises.
+/// A log density written in Python: `call(y, trials, eta, order, censor, upper)` returns an (n, stride) array, or raises.
 #[derive(Debug)]
 pub struct Callback {
     call: Py<PyAny>,
@@ -47,9 +47,10 @@ impl Callback {
     ) -> PyResult<()> {
         let n = eta.len() / self.k;
         let part = |a: &[f64]| PyArray1::from_slice(py, &a[from..from + n]);
-        let trials = data.trials.map(part);
+        let (trials, upper) = (data.trials.map(part), data.upper.map(part));
+        let censor = data.censor.map(|c| PyArray1::from_slice(py, &c[from..from + n]));
         let eta = PyArray1::from_slice(py, eta).reshape([n, self.k])?;
-        let found = self.call.call1(py, (part(data.y), trials, eta, order))?;
+        let found = self.call.call1(py, (part(data.y), trials, eta, order, censor, upper))?;
         let found: PyReadonlyArray2<'_, f64> = found.extract(py)?;
         let values = found.as_slice().map_err(|_| PyValueError::new_err("derivatives are not contiguous"))?;
         if values.len() != out.len() {

@@ -471,6 +471,24 @@ impl Glmm {
         Ok(d)
     }
 
+    /// Log importance ratios of Laplace's Gaussian at (beta, theta), pairs x 2: of z and of -z.
+    fn log_ratios<'py>(
+        &mut self,
+        py: Python<'py>,
+        beta: Vec<f64>,
+        theta: Vec<f64>,
+        seed: u64,
+        pairs: usize,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let found =
+            search(py, &self.pool, &Stop::default(), true, || core.log_ratios(&rows, (&beta, &theta), seed, pairs));
+        let found = self.finished(found)?;
+        rows_by(py, found, pairs, 2)
+    }
+
     /// Gradient of the log-likelihood in (beta, theta) of every cluster of rows, clusters x parameters.
     fn scores<'py>(
         &mut self,

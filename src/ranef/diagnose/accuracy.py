@@ -1,4 +1,4 @@
-"""How far Laplace's approximation is from the integral that it stands for, told from a few quadrature nodes."""
+"""How far Laplace's approximation is from the integral that it stands for, told from quadrature nodes or draws."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.diagnose.sampling import sampled
 from ranef.engines.estimate import Array, LaplaceEstimate
 from ranef.engines.linear import cells
 from ranef.engines.nesting import affordable, crossed, groupings
@@ -20,46 +21,63 @@ if TYPE_CHECKING:
 
 NODES = (7, 5, 3)
 EVALUATIONS = 20_000_000  # of the density: about a second
+DRAWS, FEWEST = 2_000, 100  # of all random effects
+DENSITIES, MOST_DENSITIES = 50_000_000, 1_000_000_000  # evaluated while sampling: seconds, half a minute
 SHIFT = 0.1  # standard errors by which an estimate may be off before anybody needs to care
 WORST = 5
 
 
 @dataclass(frozen=True, eq=False)
 class LaplaceCheck:
-    """Laplace's approximation beside adaptive quadrature, at the estimate of the former.
+    """Laplace's approximation beside a closer one, at the estimate of the former.
 
     Attributes
     ----------
-    nodes : int
+    how : "quadrature" | "importance sampling" | "second-order expansion"
+        What the closer one is; the expansion is of the cumulants of the sampled log ratios, where their mean is ruled
+        by a few draws.
+    nodes : int or None
         Quadrature nodes a dimension.
-    loglik, quadrature_loglik : float
-        By Laplace's approximation and by quadrature.
+    draws : int or None
+        Draws of all random effects.
+    loglik, integral_loglik : float
+        By Laplace's approximation and by the closer one.
     names : tuple of str
         Parameters: coefficients of all components, then theta.
     shift : (q,) array
-        Predicted change of each estimate if the likelihood were that of the quadrature: one Newton step,
-        V (g_quadrature - g_Laplace), V the covariance matrix of the estimates and g the gradients.
+        Predicted change of each estimate if the likelihood were the closer one: one Newton step,
+        V (g_closer - g_Laplace), V the covariance matrix of the estimates and g the gradients.
     std_error : (q,) array
+        Of the estimates.
+    gap_noise, shift_noise : float, (q,) array
+        Standard errors, over draws, of the gap and of the shifts; 0 for quadrature.
+    pareto_k : float
+        Shape of the tail of the importance ratios; above 0.7 their mean cannot be trusted. NaN for quadrature.
     worst : tuple of (str, object, float)
         Grouping factor, level and quadrature's less Laplace's contribution to the log-likelihood, for the levels of
-        the outermost factor where the two differ most.
+        the outermost factor where the two differ most; empty for crossed factors, where levels do not contribute apart.
     kind : str
         Kind of data frame that came in.
     """
 
-    nodes: int
+    how: str
+    nodes: int | None
+    draws: int | None
     loglik: float
-    quadrature_loglik: float
+    integral_loglik: float
     names: tuple[str, ...]
     shift: Array
     std_error: Array
+    gap_noise: float
+    shift_noise: Array
+    pareto_k: float
     worst: tuple[tuple[str, Any, float], ...]
     kind: str
 
     @property
     def gap(self) -> float:
-        """Log-likelihood by quadrature less that of Laplace's approximation."""
-        return self.quadrature_loglik - self.loglik
+        """Log-likelihood by the closer approximation less that of Laplace's."""
+        return self.integral_loglik - self.loglik
 
     @property
     def relative(self) -> Array:
@@ -69,26 +87,40 @@ class LaplaceCheck:
 
     @property
     def matters(self) -> bool:
-        """Whether an estimate would move by more than a tenth of its standard error."""
-        return bool(np.nanmax(np.abs(self.relative), initial=0.0) > SHIFT)
+        """Whether an estimate would move by more than a tenth of its standard error, beyond twice the noise."""
+        sure = np.abs(self.shift) > 2 * self.shift_noise
+        return bool(np.nanmax(np.abs(self.relative) * sure, initial=0.0) > SHIFT)
 
     @property
     def text(self) -> str:
         """What it means, in a sentence."""
         j = int(np.nanargmax(np.abs(np.nan_to_num(self.relative)))) if self.names else 0
-        largest = f"{self.names[j]} by {self.shift[j]:.2g} ({abs(self.relative[j]):.2g} standard errors)"
-        found = f"{self.nodes} quadrature nodes change the log-likelihood by {self.gap:.2g} and would move {largest}"
+        at = f"{self.names[j]} by {self.shift[j]:.2g} ({abs(self.relative[j]):.2g} standard errors)"
+        if self.how == "quadrature":
+            found = f"{self.nodes} quadrature nodes change the log-likelihood by {self.gap:.2g} and would move {at}"
+            cure = f"use quadrature={self.nodes}"
+        else:
+            found = (
+                f"{self.how} with {self.draws} draws changes the log-likelihood by {self.gap:.2g} (standard error "
+                f"{self.gap_noise:.1g}) and would move {at}, give or take {self.shift_noise[j]:.1g}"
+            )
+            cure = "simulate from the fit to see the bias of its estimates, rf.bootstrap(m)"
         if self.matters:
-            return f"Laplace's approximation is not good enough here: {found}; use quadrature={self.nodes}"
+            return f"Laplace's approximation is not good enough here: {found}; {cure}"
+        if bool((np.abs(self.relative) > SHIFT).any()):
+            return (
+                f"whether Laplace's approximation is good enough cannot be told from so few draws: {found}; give draws="
+            )
         return f"Laplace's approximation is good enough here: {found}"
 
     def tidy(self) -> Any:
-        """One row per parameter: `parameter, shift, std_error, relative`."""
+        """One row per parameter: `parameter, shift, std_error, relative, noise` (the shift's, over draws)."""
         columns = {
             "parameter": list(self.names),
             "shift": self.shift,
             "std_error": self.std_error,
             "relative": self.relative,
+            "noise": self.shift_noise,
         }
         return to_frame(columns, self.kind)
 
@@ -96,15 +128,21 @@ class LaplaceCheck:
         return self.text
 
 
-def laplace_check(m: Fit, nodes: int | None = None) -> LaplaceCheck:
-    """Compare Laplace's approximation with a few quadrature nodes at the estimate; nothing is fitted again.
+def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, seed: int = 0) -> LaplaceCheck:
+    """Compare Laplace's approximation with the integral at the estimate; nothing is fitted again.
 
     Parameters
     ----------
     m : Fit
         By Laplace's approximation (quadrature=1, method="ml"), with its rows.
     nodes : int, optional
-        Nodes a dimension; default 7, or 5 or 3 where 7 would take longer than about a second.
+        Nodes a dimension of adaptive quadrature, for one grouping factor or nested ones; default 7, or 5 or 3 where 7
+        would take longer than about a second.
+    draws : int, optional
+        Draws of all random effects, for importance sampling: the default (2,000, fewer where that would take longer
+        than a few seconds) where factors are crossed or levels related; asked for, it replaces quadrature anywhere.
+    seed : int
+        Same seed, same draws.
 
     Returns
     -------
@@ -113,13 +151,13 @@ def laplace_check(m: Fit, nodes: int | None = None) -> LaplaceCheck:
     Raises
     ------
     NotAvailableError
-        For crossed grouping factors (the integral is not a product of small ones), other methods, or where even 3
-        nodes are too many.
+        For other methods, or where the work is out of proportion.
 
     Notes
     -----
     The approximation errs most where groups have few binary rows or small counts and the variance is large: Joe
-    (2008), Computational Statistics & Data Analysis 52, 5066-5074.
+    (2008), Computational Statistics & Data Analysis 52, 5066-5074. Sampling takes Laplace's own Gaussian as proposal;
+    see `ranef.diagnose.sampling`.
 
     Examples
     --------
@@ -130,28 +168,86 @@ def laplace_check(m: Fit, nodes: int | None = None) -> LaplaceCheck:
     """
     if (why := unavailable(m)) is not None:
         raise NotAvailableError(f"laplace_check: {why}")
-    if nodes is not None and not (isinstance(nodes, int) and nodes > 1):
-        raise OptionError(f"laplace_check: nodes={nodes!r} must be a whole number greater than 1")
+    for name, value in (("nodes", nodes), ("draws", draws)):
+        if value is not None and not (isinstance(value, int) and value > 1):
+            raise OptionError(f"laplace_check: {name}={value!r} must be a whole number greater than 1")
+    why = "draws= takes its place" if draws is not None else not_nested(m)
+    if why is None:
+        return _by_quadrature(m, nodes)
+    if nodes is not None:
+        raise OptionError(f"laplace_check: nodes={nodes} is for quadrature, and {why}; leave it out")
+    return _by_sampling(m, draws, seed)
+
+
+def _by_quadrature(m: Fit, nodes: int | None) -> LaplaceCheck:
     chosen = nodes or _nodes(m)
     if chosen is None:
-        raise NotAvailableError("laplace_check: even 3 nodes a dimension are too many for these random effects")
-    estimate = m.estimate
-    assert isinstance(estimate, LaplaceEstimate)
+        raise NotAvailableError(
+            "laplace_check: even 3 nodes a dimension are too many for these random effects; give draws= for importance "
+            "sampling"
+        )
     plain, fine = m.core.with_nodes(1), m.core.with_nodes(chosen)
-    v = np.nan_to_num(estimate.joint())
     gaps = np.asarray(fine["groups"]) - np.asarray(plain["groups"])
     term = m.layout.terms[fine["term"]]
     worst = tuple((term.label, term.levels[i], float(gaps[i])) for i in np.argsort(-np.abs(gaps))[:WORST].tolist())
+    v = _spread(m)
+    shift = v @ (np.asarray(fine["gradient"]) - np.asarray(plain["gradient"]))
     return LaplaceCheck(
+        how="quadrature",
         nodes=chosen,
+        draws=None,
         loglik=m.loglik,
-        quadrature_loglik=float(fine["loglik"]),
+        integral_loglik=float(fine["loglik"]),
         names=(*names_of(m, "all")[0], *theta_names(m)),
-        shift=v @ (np.asarray(fine["gradient"]) - np.asarray(plain["gradient"])),
+        shift=shift,
         std_error=np.sqrt(np.maximum(np.diag(v), 0.0)),
+        gap_noise=0.0,
+        shift_noise=np.zeros(len(shift)),
+        pareto_k=float("nan"),
         worst=worst,
         kind=m.layout.kind,
     )
+
+
+def _by_sampling(m: Fit, draws: int | None, seed: int) -> LaplaceCheck:
+    v = _spread(m)
+    error = np.sqrt(np.maximum(np.diag(v), 0.0))
+    pairs = _pairs(m, draws, 1 + 2 * int((error > 0).sum()))
+    found = sampled(m, error, pairs, seed)
+    return LaplaceCheck(
+        how=found.how,
+        nodes=None,
+        draws=2 * pairs,
+        loglik=m.loglik,
+        integral_loglik=m.loglik + found.gap.value,
+        names=(*names_of(m, "all")[0], *theta_names(m)),
+        shift=v @ found.slope,
+        std_error=error,
+        gap_noise=found.gap.error,
+        shift_noise=np.std(v @ found.influence, axis=1) / np.sqrt(pairs),
+        pareto_k=found.gap.k,
+        worst=(),
+        kind=m.layout.kind,
+    )
+
+
+def _spread(m: Fit) -> Array:
+    estimate = m.estimate
+    assert isinstance(estimate, LaplaceEstimate)
+    return np.nan_to_num(estimate.joint())
+
+
+def _pairs(m: Fit, draws: int | None, points: int) -> int:
+    """Return how many pairs of draws at so many parameter values take some seconds at most."""
+    if draws is not None:
+        return (draws + 1) // 2
+    pairs = min(DRAWS, max(FEWEST, DENSITIES // (m.nobs * points))) // 2
+    if 2 * pairs * m.nobs * points > MOST_DENSITIES:
+        raise NotAvailableError(
+            f"laplace_check: even {FEWEST} draws of all random effects at {points} parameter values take longer than "
+            f"half a minute for {m.nobs} rows; give draws= to have them"
+        )
+    return pairs
 
 
 def unavailable(m: Fit) -> str | None:
@@ -165,11 +261,18 @@ def unavailable(m: Fit) -> str | None:
     design = design_of(m, "laplace_check")
     if not design.terms:
         return "the model has no random effects, so that nothing is approximated"
-    if pair := crossed(design.terms):
-        return (
-            f"{pair[0]!r} and {pair[1]!r} are crossed: the integral is not a product of small ones that a few nodes "
-            f"could check"
-        )
+    return None
+
+
+def not_nested(m: Fit) -> str | None:
+    """Return why the integral is not a product of small ones; None if it is."""
+    terms = design_of(m, "laplace_check").terms
+    if pair := crossed(terms):
+        return f"{pair[0]!r} and {pair[1]!r} are crossed"
+    if related := next((t.label for t in terms if t.relation is not None), None):
+        return f"the levels of {related!r} are related"
+    if reduced := next((t.label for t in terms if t.structure == "rr"), None):
+        return f"the covariance of {reduced!r} has reduced rank"
     return None
 
 

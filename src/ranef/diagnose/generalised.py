@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.accuracy import laplace_check, unavailable
+from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.engines.estimate import Array
@@ -134,13 +134,15 @@ def small_clusters(m: Fit) -> Iterator[Message]:
     term, size = small[0]
     evidence = {"group": term.label, "median": size}
     found = f"{term.label!r} has {size:g} binary rows a level (median)"
-    if unavailable(m) is None and m.nobs <= FEW_ROWS:
+    if unavailable(m) is None and not_nested(m) is None and m.nobs <= FEW_ROWS:
         check = laplace_check(m, CHECK_NODES)
         if check.matters:
             shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
             yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
         return
     text = f"{found}: Laplace's approximation of its variance may be biased downwards"
+    if unavailable(m) is None:
+        text = f"{text}; rf.laplace_check(m) measures it"
     yield Message("small_clusters", text, evidence)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ranef.diagnose.messages import Message, row_effect
 from ranef.engines.laplace import NEARLY_HELD
+from ranef.frame.checks import absorbed_residual
 from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
@@ -167,4 +168,18 @@ def without_information(m: Fit) -> Iterator[Message]:
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
 
 
-CHECKS = (one_outcome, single_trials, piled_up, residual_held, correlation_at_limit, edge_of_means, without_information)
+def residual_absorbed(m: Fit) -> Iterator[Message]:
+    """P41: a residual variance beside a structure that contains it."""
+    gaussian = m.distribution.is_gaussian_identity and not m.task.linear
+    held = m.task.wishes is not None and bool(m.task.wishes.fixed or m.task.wishes.equal or m.task.wishes.priors)
+    if m.design is None or not gaussian or held or m.design.sampling is not None:
+        return
+    if (found := absorbed_residual(m.design)) is not None:
+        term, text = found
+        yield Message("residual_absorbed", text, {"group": term.label, "structure": term.structure})
+
+
+CHECKS = (
+    residual_absorbed, one_outcome, single_trials, piled_up, residual_held, correlation_at_limit, edge_of_means,
+    without_information,
+)  # fmt: skip

@@ -27,6 +27,7 @@ from ranef.priors import Prior
 if TYPE_CHECKING:
     from ranef.frame import Design
 
+DISPERSION = "dispersion.(Intercept)"
 Source = tuple[Any, Any, Any, int]
 Parts = list[tuple[list[Source], Array | None]]
 #: A prior as the core takes it: name, parameters, target, positions, power, (coefficient or None, log scale).
@@ -146,13 +147,22 @@ def _check_value(place: Place, value: float) -> None:
 
 
 def _tie(names: Names, group: Sequence[str]) -> tuple[Place, ...]:
-    places = tuple(dict.fromkeys(names.find(name, "equal") for name in group))
+    places = tuple(dict.fromkeys(names.find(_residual(names, name), "equal") for name in group))
     if len(places) < 2:
         raise ArgumentError(f"equal: a tie needs two parameters or more, not {', '.join(group)}")
     if len({p.kind for p in places}) > 1:
         kinds = ", ".join(f"{p.name!r} ({p.kind})" for p in places)
-        raise ArgumentError(f"equal: only parameters of one kind can be tied, not {kinds}")
+        raise ArgumentError(
+            f"equal: only parameters of one kind can be tied, not {kinds}; coefficients (those of the dispersion are "
+            f"on the scale of its link) and covariance parameters have no common scale: hold one with fixed="
+        )
     return places
+
+
+def _residual(names: Names, name: str) -> str:
+    """Return the coefficient that "sigma" or "dispersion" stand for, where the dispersion is one number."""
+    known = name in ("sigma", "dispersion") and names.get(name) is None
+    return DISPERSION if known and names.get(DISPERSION) is not None else name
 
 
 def _columns(names: Names, held: Sequence[tuple[Place, float]], tied: Sequence[tuple[Place, ...]]) -> Columns:

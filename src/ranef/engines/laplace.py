@@ -23,8 +23,8 @@ from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
-from ranef.families.custom import check_begin, core_spec
-from ranef.frame.checks import check_covariances, check_levels, check_response
+from ranef.families.custom import Seen, check_begin, core_spec
+from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response
 from ranef.frame.design import Block, Component, matrix
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     check(design)
     check_nominal(design)
     if task.family.custom is not None:
-        check_begin(task.family, np.asarray(design.y))
+        check_begin(task.family, Seen(np.asarray(design.y), design.trials, design.censor, design.upper))
     check_method(design, task)
     try:
         core = make_core(design, task)
@@ -297,7 +297,9 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
 
 
 def _why_lost(design: Design, task: Task) -> str:
-    """Return what may have made a search fail: a residual standard deviation held near zero."""
+    """Return what may have made a search fail: a residual variance held near zero, or told by nothing."""
+    if task.family.is_gaussian_identity and (found := absorbed_residual(design)) is not None:
+        return f": {found[1]}"
     held = next((c.offset for c in design.others if c.name == "dispersion" and not c.fixed), None)
     if held is None or task.family.entry.name != "gaussian":
         return ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ranef import _core
 from ranef.engines.laplace import layout, named
-from ranef.errors import ArgumentError, nearest
+from ranef.errors import UnknownParameterError, nearest
 from ranef.families import Distribution
 
 if TYPE_CHECKING:
@@ -48,12 +48,14 @@ class Names:
 
         Raises
         ------
-        ArgumentError
+        UnknownParameterError
             If there is none; names that exist are listed.
         """
         place = self.get(text)
         if place is None:
-            raise ArgumentError(f"{argument}: there is no parameter {text!r}; {self.known(text)}")
+            raise UnknownParameterError(
+                f"{argument}: there is no parameter {text!r}; {self.known(text)}", argument, text
+            )
         return place
 
     def get(self, text: str) -> Place | None:

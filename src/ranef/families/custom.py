@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from ranef.families.taylor import Taylor, variables
 Array = NDArray[np.float64]
 Function = Callable[..., Any]
 
-SUPPORTS = ("real", "positive", "nonnegative", "count", "unit", "closed_unit")
-INFLATABLE = ("positive", "count", "unit")
+SUPPORTS = ("real", "positive", "nonnegative", "count", "unit", "closed_unit", "binomial")
+DISCRETE = ("count", "binomial")
+INFLATABLE = ("positive", "unit", *DISCRETE)
 MOST = 4  # parameters, zero inflation counted
 TAKEN = ("data", "formula", "family", "link", "method", "trials", "offset", "mean", ZERO)  # mean other things in fit()
 TYPICAL = {"any": 0.0, "positive": 1.0, "unit": 0.5}  # where parameters begin
@@ -34,6 +35,7 @@ class Custom:
     mean: Function | None = None
     variance: Function | None = None
     cdf: Function | None = None
+    survival: Function | None = None
     start: Mapping[str, float] = field(default_factory=dict[str, float], hash=False)
 
 
@@ -46,6 +48,7 @@ def custom_family(
     mean: Function | None = None,
     variance: Function | None = None,
     cdf: Function | None = None,
+    survival: Function | None = None,
     support: str = "real",
     start: Mapping[str, float] | None = None,
     name: str = "custom",
@@ -68,10 +71,18 @@ def custom_family(
         `simulate(rng, mu, phi, ...)`: one draw a row, with a NumPy Generator.
     mean, variance, cdf : callable, optional
         `mean(mu, phi, ...)` of the response (default: the first parameter), its variance (for Pearson and scaled
-        residuals), and P(Y <= y), `cdf(y, mu, phi, ...)` (for quantile residuals).
+        residuals), and P(Y <= y), `cdf(y, mu, phi, ...)` (for quantile residuals, and for censored responses: then it
+        is differentiated as the density is, so that the same functions may be used).
+    survival : callable, optional
+        P(Y > y), `survival(y, mu, phi, ...)`, for censored responses far out in the upper tail, where 1 - cdf loses
+        its digits; default 1 - cdf.
     support : str
-        Which responses are legal: "real", "positive", "nonnegative", "count" (0, 1, 2 …), "unit" (between 0 and 1) or
-        "closed_unit". Counts are discrete. Zero inflation composes with "count", "positive" and "unit".
+        Which responses are legal: "real", "positive", "nonnegative", "count" (0, 1, 2 …), "unit" (between 0 and 1),
+        "closed_unit", or "binomial": successes among trials, given as in `fit(..., family="binomial")`. There all
+        functions speak of the number of successes and take the trials by name, `log_density(y, p, ..., trials=n)`,
+        `cdf(y, p, ..., trials=n)`, `simulate(rng, p, ..., trials=n)`; the first parameter, or `mean` / trials, is the
+        expected proportion. Counts and successes are discrete. Zero inflation composes with both, "positive" and
+        "unit".
     start : dict, optional
         Parameter -> value to begin the search at. Default: the average response for the first, 1, 0.5 or 0 for others.
     name : str
@@ -103,7 +114,10 @@ def custom_family(
     found = _links(names, links)
     if support not in SUPPORTS:
         raise OptionError(f"custom_family: support={support!r} is unknown; {nearest(support, SUPPORTS)}")
-    functions = {"log_density": log_density, "simulate": simulate, "mean": mean, "variance": variance, "cdf": cdf}
+    functions = {
+        "log_density": log_density, "simulate": simulate, "mean": mean, "variance": variance, "cdf": cdf,
+        "survival": survival,
+    }  # fmt: skip
     for what, function in functions.items():
         if not callable(function) and (function is not None or what == "log_density"):
             raise ArgumentError(f"custom_family: {what} is a function of arrays, not {type(function).__name__}")
@@ -111,10 +125,10 @@ def custom_family(
     rows = tuple(Parameter(o, link, tuple(LINKS), "", n) for o, link, n in zip(own, found, names, strict=True))
     nicknames = () if names[0] == "mean" else ((names[0], "mean"),)
     entry = Entry(
-        name, (), rows, support, support == "count", False, support in INFLATABLE, "a density given by hand", nicknames
+        name, (), rows, support, support in DISCRETE, False, support in INFLATABLE, "a density given by hand", nicknames
     )
-    begin = _start(names, start or {})
-    return Distribution(entry, found, custom=Custom(log_density, simulate, mean, variance, cdf, begin))
+    own_functions = Custom(log_density, simulate, mean, variance, cdf, survival, _start(names, start or {}))
+    return Distribution(entry, found, custom=own_functions)
 
 
 def _names(parameters: Any) -> tuple[str, ...]:
@@ -155,19 +169,65 @@ def _start(names: Sequence[str], start: Mapping[str, float]) -> dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of some rows: the response as the engine has it, its trials, how it is censored."""
+
+    y: Array
+    trials: Array | None = None
+    censor: NDArray[np.int8] | None = None
+    upper: Array | None = None
+
+    def at(self, rows: NDArray[np.bool_]) -> Seen:
+        """Return some of the rows, as if they were not censored."""
+        return Seen(self.y[rows], None if self.trials is None else self.trials[rows])
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluator:
-    """What the core calls: `(y, trials, eta, order)` to log f and its derivatives, (n, 1 + K + K (K + 1) / 2 …)."""
+    """What the core calls for log f and its derivatives, (n, 1 + K + K (K + 1) / 2 …)."""
 
     family: Distribution
 
-    def __call__(self, y: Array, _trials: Any, eta: Array, order: int) -> Array:
+    def __call__(self, y: Array, trials: Any, eta: Array, order: int, censor: Any = None, upper: Any = None) -> Array:
         """Return log f, its gradient, packed second and (at order 3) third derivatives of each row."""
+        seen = Seen(y, trials, censor, upper)
         with np.errstate(all="ignore"):
-            columns = list(eta.T) if order < 2 else variables(eta, order)
-            value = log_density_of(self.family, y, columns)
-        if not isinstance(value, Taylor):
-            return np.ascontiguousarray(np.asarray(value, np.float64)[:, None])
-        return np.ascontiguousarray(np.vstack([value.v[None, :], value.g, value.h, value.t]).T)
+            if censor is None or not censor.any():
+                return _table(log_density_of(self.family, seen, _columns(eta, order)))
+            out: Array | None = None
+            for code in np.unique(censor).tolist():
+                rows = censor == code
+                part = _table(_log_part(self.family, seen, rows, code, _columns(eta[rows], order)))
+                out = np.empty((len(y), part.shape[1])) if out is None else out
+                out[rows] = part
+        assert out is not None
+        return out
+
+
+def _columns(eta: Array, order: int) -> list[Any]:
+    return list(eta.T) if order < 2 else list(variables(eta, order))
+
+
+def _table(value: Any) -> Array:
+    if not isinstance(value, Taylor):
+        return np.ascontiguousarray(np.asarray(value, np.float64)[:, None])
+    return np.ascontiguousarray(np.vstack([value.v[None, :], value.g, value.h, value.t]).T)
+
+
+def _log_part(family: Distribution, seen: Seen, rows: NDArray[np.bool_], code: int, columns: Sequence[Any]) -> Any:
+    """Return log f of rows that are all censored in one way: -1 below y, 1 above, 2 in (y, upper], 0 not at all."""
+    part = seen.at(rows)
+    if code == 0:
+        return log_density_of(family, part, columns)
+    if code < 0:
+        return np.log(tails_of(family, part, columns)[0])
+    if code == 1:
+        return np.log(tails_of(family, part, columns)[1])
+    assert seen.upper is not None
+    below, above = tails_of(family, part, columns)
+    below_end, above_end = tails_of(family, replace(part, y=seen.upper[rows]), columns)
+    low = below.v if isinstance(below, Taylor) else below
+    return np.log(np.where(low > 0.5, above - above_end, below_end - below))  # the difference of the smaller tails
 
 
 def core_spec(family: Distribution, y: Array) -> dict[str, Any]:
@@ -180,32 +240,66 @@ def parameters_of(family: Distribution, columns: Sequence[Any]) -> list[Any]:
     return [link_of(link).inverse(eta) for link, eta in zip(family.links, columns, strict=False)]
 
 
-def log_density_of(family: Distribution, y: Array, columns: Sequence[Any]) -> Any:
+def log_density_of(family: Distribution, seen: Seen, columns: Sequence[Any]) -> Any:
     """Return log f of plain or Taylor predictors, extra zeros counted."""
     if not family.zero_inflation:
-        return _given(family, y, columns)
+        return _given(family, "log_density", seen, columns)
     from scipy.special import log_expit
 
-    zero, rest = log_expit(columns[-1]), log_expit(-columns[-1])
-    if family.entry.support == "count":
-        own = _given(family, y, columns)
+    y, zero, rest = seen.y, log_expit(columns[-1]), log_expit(-columns[-1])
+    if family.entry.discrete:
+        own = _given(family, "log_density", seen, columns)
         return np.where(y == 0, np.logaddexp(zero, rest + own), rest + own)
     # A continuous response has no zeros of its own; where y is 0 any legal response stands in, and is not used.
-    legal = float(y[y > 0][0]) if (y > 0).any() else 0.5
-    return np.where(y == 0, zero, rest + _given(family, np.where(y == 0, legal, y), columns))
+    legal = replace(seen, y=np.where(y == 0, float(y[y > 0][0]) if (y > 0).any() else 0.5, y))
+    return np.where(y == 0, zero, rest + _given(family, "log_density", legal, columns))
 
 
-def _given(family: Distribution, y: Array, columns: Sequence[Any]) -> Any:
-    """Return what the user's function says, its shape checked."""
+def tails_of(family: Distribution, seen: Seen, columns: Sequence[Any]) -> tuple[Any, Any]:
+    """Return P(Y <= y) and P(Y > y) of plain or Taylor predictors, extra zeros counted; y is not below 0 with those."""
     assert family.custom is not None
-    found = family.custom.log_density(y, *parameters_of(family, columns))
+    below = _given(family, "cdf", seen, columns)
+    above = 1 - below if family.custom.survival is None else _given(family, "survival", seen, columns)
+    if not family.zero_inflation:
+        return below, above
+    from scipy.special import expit
+
+    zero, rest = expit(columns[-1]), expit(-columns[-1])
+    return zero + rest * below, rest * above
+
+
+def called(family: Distribution, what: str, before: Sequence[Any], columns: Sequence[Any], trials: Any) -> Any:
+    """Return what one of the user's functions says; those of successes are told the trials.
+
+    Raises
+    ------
+    NotAvailableError
+        If the function was not given.
+    """
+    function = getattr(family.custom, what)
+    if function is None:
+        raise NotAvailableError(f"family {family.name!r} was made without {what}=: custom_family(..., {what}=…)")
+    named = {"trials": trials} if family.entry.support == "binomial" else {}
+    return function(*before, *parameters_of(family, columns), **named)
+
+
+def _trials(family: Distribution, seen: Seen) -> Array:
+    """Return the trials of each row; 1 for responses that have none."""
+    plain = seen.trials is None or family.entry.support != "binomial"
+    return np.ones(len(seen.y)) if plain else np.asarray(seen.trials, np.float64)
+
+
+def _given(family: Distribution, what: str, seen: Seen, columns: Sequence[Any]) -> Any:
+    """Return what a function of the response says, its shape checked."""
+    trials = _trials(family, seen)
+    y = np.rint(seen.y * trials) if family.entry.support == "binomial" else seen.y
+    found = called(family, what, (y,), columns, trials)
     if isinstance(columns[0], Taylor) and not isinstance(found, Taylor):
-        raise DataError(f"log_density of family {family.name!r} does not depend on its parameters")
+        raise DataError(f"{what} of family {family.name!r} does not depend on its parameters")
     shape = np.shape(found.v if isinstance(found, Taylor) else found)
     if shape != y.shape:
         raise DataError(
-            f"log_density of family {family.name!r} returned an array of shape {shape}; it needs one number a row, "
-            f"{y.shape}"
+            f"{what} of family {family.name!r} returned an array of shape {shape}; it needs one number a row, {y.shape}"
         )
     return found
 
@@ -230,7 +324,7 @@ def begin_of(family: Distribution, y: Array) -> list[float]:
     return out
 
 
-def check_begin(family: Distribution, y: Array) -> None:
+def check_begin(family: Distribution, seen: Seen) -> None:
     """Refuse a density that has no value where the search begins, and one that raises.
 
     Raises
@@ -238,8 +332,8 @@ def check_begin(family: Distribution, y: Array) -> None:
     DataError
         If log f or a derivative is not finite in more than half of the rows.
     """
-    begin = begin_of(family, y)
-    found = Evaluator(family)(y, None, np.tile(begin, (len(y), 1)), 3)
+    y, begin = seen.y, begin_of(family, seen.y)
+    found = Evaluator(family)(y, seen.trials, np.tile(begin, (len(y), 1)), 3, seen.censor, seen.upper)
     bad = ~np.isfinite(found).all(axis=1)
     if bad.mean() <= 0.5:
         return
@@ -262,13 +356,8 @@ class CustomLaw:
 
     family: Distribution
 
-    def _ask(self, what: str, eta: Array, *before: Any) -> Array:
-        function = getattr(self.family.custom, what)
-        if function is None:
-            raise NotAvailableError(
-                f"family {self.family.name!r} was made without {what}=: custom_family(..., {what}=…)"
-            )
-        found = function(*before, *parameters_of(self.family, list(eta.T)))
+    def _ask(self, what: str, eta: Array, trials: Array, *before: Any) -> Array:
+        found = called(self.family, what, before, list(eta.T), trials)
         return np.array(np.broadcast_to(np.asarray(found, np.float64), (len(eta),)))
 
     def _zero(self, eta: Array) -> Array:
@@ -276,37 +365,46 @@ class CustomLaw:
             return np.zeros(len(eta))
         return np.asarray(link_of("logit").inverse(eta[:, -1]), np.float64)
 
-    def _own_mean(self, eta: Array) -> Array:
+    def _trials(self, data: Any) -> Array:
+        return _trials(self.family, Seen(np.asarray(data.y), data.trials))
+
+    def _own_mean(self, eta: Array, trials: Array) -> Array:
         if self.family.custom is not None and self.family.custom.mean is not None:
-            return self._ask("mean", eta)
+            return self._ask("mean", eta, trials) / np.maximum(trials, 1.0)
         return np.asarray(link_of(self.family.link).inverse(eta[:, 0]), np.float64)
 
-    def mean(self, eta: Array, data: Any) -> Array:  # noqa: ARG002
-        """Return the expected response."""
-        return (1 - self._zero(eta)) * self._own_mean(eta)
+    def mean(self, eta: Array, data: Any) -> Array:
+        """Return the expected response; of successes, their proportion."""
+        return (1 - self._zero(eta)) * self._own_mean(eta, self._trials(data))
 
-    def variance(self, eta: Array, data: Any) -> Array:  # noqa: ARG002
+    def variance(self, eta: Array, data: Any) -> Array:
         """Return the variance of the response."""
-        own, mu, zero = self._ask("variance", eta), self._own_mean(eta), self._zero(eta)
+        trials, zero = self._trials(data), self._zero(eta)
+        own, mu = self._ask("variance", eta, trials) / np.maximum(trials, 1.0) ** 2, self._own_mean(eta, trials)
         return (1 - zero) * (own + zero * mu**2)
 
     def cdf(self, eta: Array, data: Any) -> tuple[Array, Array]:
         """Return P(Y < y) and P(Y <= y)."""
-        y, zero, discrete = np.asarray(data.y, np.float64), self._zero(eta), self.family.entry.discrete
+        trials, zero, discrete = self._trials(data), self._zero(eta), self.family.entry.discrete
+        y = np.asarray(data.y, np.float64)
+        y = np.rint(y * trials) if self.family.entry.support == "binomial" else y
         if not discrete and not self.family.zero_inflation:
-            p = self._ask("cdf", eta, y)
+            p = self._ask("cdf", eta, trials, y)
             return p, p
         inside = np.where(y > 0, y, 1.0)  # a continuous response has nothing at 0
-        own = self._ask("cdf", eta, y) if discrete else np.where(y > 0, self._ask("cdf", eta, inside), 0.0)
-        below = self._ask("cdf", eta, np.maximum(y - 1, 0)) if discrete else own
+        own = (
+            self._ask("cdf", eta, trials, y) if discrete else np.where(y > 0, self._ask("cdf", eta, trials, inside), 0)
+        )
+        below = self._ask("cdf", eta, trials, np.maximum(y - 1, 0)) if discrete else own
         high = zero + (1 - zero) * own
         return np.where(y > 0, zero + (1 - zero) * below, 0.0), high
 
-    def draw(self, eta: Array, data: Any, rng: np.random.Generator) -> Array:  # noqa: ARG002
-        """Return one response for each row."""
-        found = self._ask("simulate", eta, rng)
+    def draw(self, eta: Array, data: Any, rng: np.random.Generator) -> Array:
+        """Return one response for each row; of successes, their proportion."""
+        trials = self._trials(data)
+        found = self._ask("simulate", eta, trials, rng) / np.maximum(trials, 1.0)
         return np.where(rng.uniform(size=len(eta)) < self._zero(eta), 0.0, found)
 
     def density(self, eta: Array, data: Any) -> Array:
         """Return log f(y | eta)."""
-        return Evaluator(self.family)(data.y, None, np.asarray(eta, np.float64), 0)[:, 0]
+        return Evaluator(self.family)(data.y, data.trials, np.asarray(eta, np.float64), 0)[:, 0]

@@ -33,7 +33,6 @@ ALIASES = {
     "sratio": ("stopping",), "gamma": ("gamma.fam",), "tweedie": ("tw",),
     "cratio": ("continuation", "cr"), "multinomial": ("mclogit", "nominal"), "genpois": ("generalized.poisson",),
     "beta": ("beta_regression", "beta.fam", "betar"), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
-    "inverse_gaussian": ("inverse.gaussian",),
 }  # fmt: skip
 CUTS = ("upper", "lower")  # the thresholds that a cumulative model's row needs, in the core's list
 #: Names that stand for something else here, and what to write.

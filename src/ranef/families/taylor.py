@@ -100,7 +100,8 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise NotAvailableError(
             "numbers with derivatives cannot become a plain array (np.asarray, filling an array, math functions): "
-            "write the density with NumPy's and SciPy's functions of whole arrays, and np.where for cases"
+            "write the density (with cens() also cdf= and survival=) with NumPy's and SciPy's functions of whole "
+            "arrays, and np.where for cases"
         )
 
     def __float__(self) -> float:

@@ -19,13 +19,21 @@ from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused
-from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_of
+from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_by_row, chances_of, design_named, unknown_design
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
 from ranef.frame.structures import KNOWN, by_level, open_points, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
-from ranef.frame.values import categories_of, default_coding, not_a_time, number_of, side_column, total_of
+from ranef.frame.values import (
+    categories_of,
+    default_coding,
+    not_a_time,
+    number_of,
+    side_array,
+    side_column,
+    total_of,
+)
 
 GAUSSIAN = Outcome()
 
@@ -99,11 +107,11 @@ def build(
     parts = [_resolved_part(part, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
-    chances = _chances(randomised, table)
+    design, chances = _chances(randomised, table)
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, **chances)
     frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
     drawn = _sides(table, **(sampling or {}))
-    frame.design_name = "" if randomised is None else str(randomised.get("design", DEFAULT))
+    frame.design_name = design
     frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
     frame.contrasts(contrasts or {})
     fixed, blocks = counted(
@@ -174,10 +182,27 @@ def _sides(table: Table, **given: Any) -> dict[str, Column | None]:
     return {what: side_column(what, value, table) for what, value in given.items()}
 
 
-def _chances(randomised: Mapping[str, Any] | None, table: Table) -> dict[str, Any]:
-    """Return the probabilities of a randomised response as columns or arrays; a number stands for every row."""
-    given = {} if randomised is None else {name: v for name, v in randomised.items() if name in PROBABILITIES}
-    return {name: np.full(table.n, float(v)) if isinstance(v, Real) else v for name, v in given.items()}
+def _chances(randomised: Mapping[str, Any] | None, table: Table) -> tuple[str, dict[str, Any]]:
+    """Return the design of a randomised response and its probabilities as columns or arrays.
+
+    A number stands for every row. Where rows have designs of their own they become c and d of the design "direct".
+    """
+    if randomised is None:
+        return "", {}
+    given = {name: v for name, v in randomised.items() if name in PROBABILITIES}
+    given = {name: np.full(table.n, float(v)) if isinstance(v, Real) else v for name, v in given.items()}
+    design = randomised.get("design", DEFAULT)
+    if isinstance(design, str) and design_named(design) is not None:
+        return design, given
+    if isinstance(design, str) and design not in table.names:
+        raise unknown_design(design)
+    column = table.column(design) if isinstance(design, str) else side_array("randomised_response", design, table.n)
+    found = categories_of(column, "randomised_response: design")
+    labels = [*map(str, found.levels), None]
+    numbers = {what: c for what, c in _sides(table, **given).items() if c is not None and c.x is not None}
+    values = {what: np.asarray(c.x, np.float64) for what, c in numbers.items()}
+    c, d = chances_by_row([labels[code] for code in found.codes.tolist()], values)
+    return "direct", {"c": c, "d": d}
 
 
 def _without_intercept(plans: tuple[TermPlan, ...], intercept: bool) -> tuple[TermPlan, ...]:

@@ -59,6 +59,48 @@ def check_covariances(design: Design, term: GroupTerm) -> None:
         raise DataError(f"{message}{_after(design)}; write || or drop columns from the term")
 
 
+#: What a structure's covariance and a residual variance tell together, where no cell has two rows: Sigma + sigma^2 I is
+#: a covariance of the same structure, so that only these functions of the parameters are in the likelihood.
+ABSORBING = {
+    "homcs": "sd^2 cor and sd^2 + sigma^2",
+    "homdiag": "sd^2 + sigma^2",
+    "homtoep": "sd^2 times each correlation and sd^2 + sigma^2",
+    "us": "the covariances and sd^2 + sigma^2 of each column",
+    "diag": "sd^2 + sigma^2 of each column",
+}
+
+
+def absorbed_residual(design: Design) -> tuple[GroupTerm, str] | None:
+    """Return a term of a gaussian model that a residual variance cannot be told from, and why; None if there is none.
+
+    Such a term is made of indicators of columns, of which no level has two rows.
+    """
+    dispersion = next((c for c in design.others if c.name == "dispersion"), None)
+    if dispersion is None or dispersion.names != ("(Intercept)",) or dispersion.offset is not None:
+        return None
+    for term in design.terms:
+        if term.structure in ABSORBING and term.component == 0 and not term.owners and _single_cells(term):
+            bar = f"{term.structure}(… | {term.label})"
+            return term, (
+                f"{bar} has no two rows of one level and column, so that its variance and the residual one cannot be "
+                f"told apart: the data tell {ABSORBING[term.structure]} only; write dispersion='~ 0', or hold one of "
+                f"them, fixed={{'sigma': …}}"
+            )
+    return None
+
+
+def _single_cells(term: GroupTerm) -> bool:
+    if len(term.blocks) != 1 or term.relation is not None:
+        return False
+    block, k = term.blocks[0], len(term.names)
+    if block.codes is None or block.contrast is None or block.x is not None or k < 2:
+        return False
+    if block.contrast.shape != (k, k) or not np.array_equal(block.contrast, np.eye(k)):
+        return False
+    cells = np.asarray(term.codes, np.int64) * k + np.asarray(block.codes)
+    return bool(np.bincount(cells).max(initial=0) <= 1)
+
+
 def _after(design: Design) -> str:
     """Say what removal of missing values had to do with it."""
     if not design.dropped:

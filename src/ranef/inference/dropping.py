@@ -16,6 +16,7 @@ from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import (
     addable,
     droppable,
+    fitted_without,
     formula_of,
     on_own_rows,
     on_rows,
@@ -70,7 +71,10 @@ def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, comp
     if test in ("F", "f"):
         return _wald(m, terms, ddf, component)
     base, notes = _base(m, test, "drop1")
-    smaller = [with_formula(base, component, without(formula_of(base, component), t)) for t in terms]
+    found, held = fitted_without(
+        terms, lambda t: with_formula(base, component, without(formula_of(base, component), t))
+    )
+    terms, smaller, notes = [t for t, _ in found], [x for _, x in found], [*notes, *held]
     ratios = [ratio(s, base) for s in smaller] if test == "lrt" else [None] * len(smaller)
     return _table(f"Single terms left out of {m.formula}", base, terms, smaller, ratios, notes)
 

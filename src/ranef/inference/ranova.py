@@ -13,7 +13,7 @@ from ranef.formula import INTERCEPT, Formula
 from ranef.inference.comparable import check_maximised
 from ranef.inference.likelihood_tests import ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
-from ranef.inference.submodels import formula_of, on_own_rows, with_bars, with_formula
+from ranef.inference.submodels import fitted_without, formula_of, on_own_rows, with_bars, with_formula
 
 if TYPE_CHECKING:
     from ranef.formula import Bar
@@ -63,7 +63,8 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
         raise NotAvailableError("ranova: the model has no random effects to test")
     check_maximised([m], "ranova")
     base = on_own_rows(m)
-    smaller = [with_formula(base, s.component, s.formula) for s in steps]
+    found, held = fitted_without(steps, lambda s: with_formula(base, s.component, s.formula))
+    steps, smaller = [s for s, _ in found], [x for _, x in found]
     ratios = [ratio(s, base) for s in smaller]
     fits = [base, *smaller]
     columns = {
@@ -73,7 +74,7 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
         "aic": numbers(x.aic for x in fits),
         **tests([None, *ratios]),
     }
-    notes = distinct([*(n for r in ratios for n in r.notes), Note("design", DESIGN)])
+    notes = distinct([*held, *(n for r in ratios for n in r.notes), Note("design", DESIGN)])
     return NotedTable(f"Random-effects terms of {m.formula} reduced one at a time", columns, notes, m.layout.kind)
 
 

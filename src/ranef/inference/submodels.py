@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import narwhals.stable.v2 as nw
 import numpy as np
 
 from ranef.call import build_call, make_call
-from ranef.errors import NotAvailableError, OptionError
+from ranef.errors import NotAvailableError, OptionError, UnknownParameterError
 from ranef.formula import INTERCEPT, Formula, Term
 from ranef.formula.terms import retext
 from ranef.inference.comparable import rows_of
+from ranef.inference.noted import Note
 from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
     from ranef.formula import Bar
 
+T = TypeVar("T")
 BY_ROW = (
     "offset", "precision_weights", "frequency_weights", "trials", "sampling_weights", "randomised_response",
 )  # fmt: skip
@@ -52,7 +54,16 @@ def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
         arguments |= {name: _without_keys(getattr(m.call, name), left) for name in ("cov", "precision")}
     if component != "mean":
         arguments[component] = retext(formula)
-    return fit(main, data_of(m), **arguments)
+    try:
+        return fit(main, data_of(m), **arguments)
+    except UnknownParameterError as error:
+        raise UnknownParameterError(
+            f"{error.argument}= names {error.name!r}, which goes with the term that is left out: what is held, tied or "
+            f"has a prior cannot be tested against its absence; compare fits in which {error.argument}= says what you "
+            f"mean, rf.anova(m0, m1)",
+            error.argument,
+            error.name,
+        ) from error
 
 
 def _used(contrasts: Any, formula: Formula) -> Any:
@@ -83,6 +94,27 @@ def with_bars(formula: Formula, old: Bar, new: Bar | None) -> Formula:
     """Return a formula with a random-effects term replaced, or taken out."""
     bars = tuple(x for b in formula.bars if (x := new if b is old else b) is not None)
     return replace(formula, bars=tuple(dict.fromkeys(bars)))
+
+
+def fitted_without(steps: Sequence[T], smaller: Callable[[T], Fit]) -> tuple[list[tuple[T, Fit]], list[Note]]:
+    """Return the smaller models that there are, and a note on each whose parameters `fixed=` or `equal=` names.
+
+    Raises
+    ------
+    UnknownParameterError
+        If there is none.
+    """
+    out: list[tuple[T, Fit]] = []
+    notes: list[Note] = []
+    for step in steps:
+        try:
+            out.append((step, smaller(step)))
+        except UnknownParameterError as error:
+            if not out and len(notes) == len(steps) - 1:
+                raise
+            text = f"{getattr(step, 'label', step)} is not in the table: {error.argument}= names {error.name!r}"
+            notes.append(Note("held", text))
+    return out, notes
 
 
 # ---- marginality -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
@@ -13,12 +13,14 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, UnseenLevelError, nearest
-from ranef.families import Data
+from ranef.families import Data, Link, link_of
 from ranef.families.distribution import MEANS
+from ranef.families.law import Nominal, Ordinal
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
 from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
-from ranef.predict.joint import covariance, has_slopes, mean_slopes
+from ranef.predict.averages import average, average_errors
+from ranef.predict.joint import covariance, has_slopes, mean_slopes, predictors_of, probability_slopes
 from ranef.predict.rows import (
     Rows,
     aligned,
@@ -29,7 +31,6 @@ from ranef.predict.rows import (
     new_design,
     predictors,
     prior_variance,
-    scale_of,
     terms_of,
 )
 
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 
 NEW_LEVELS = ("error", "population", "sample")
 INTERVALS = ("confidence", "prediction")
-NODES = 41  # of Gauss-Hermite quadrature in one predictor
-POINTS = 2_000  # about so many in all, where several predictors have random effects
-MOST_VARYING = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,9 @@ class Question:
         A missing group counts as an unknown level: NaN under "error".
     interval : None | "confidence" | "prediction"
         For what is predicted given the included random effects (made on the link scale and transformed; where several
-        predictors join, by the delta method on the scale of the mean's link), or for a new
-        observation of a linear model (adds sigma^2 / w and the variance of the random effects not included).
+        predictors join, and for averages, by the delta method on the scale of the mean's link; for probabilities on
+        the logit scale), or for a new observation of a linear model (adds sigma^2 / w and the variance of the random
+        effects not included).
     level : float
         Coverage.
     std_error : bool
@@ -88,7 +87,8 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
 
     Returns
     -------
-    (n,) array, or, with `interval` or `std_error`, a frame `estimate, std_error[, conf_low, conf_high]`. Rows of
+    (n,) array, or, with `interval` or `std_error`, a frame `estimate, std_error[, conf_low, conf_high]`. Categories
+    have a column each, with `std_error__<category>`, `conf_low__<category>` and `conf_high__<category>`. Rows of
     `newdata` with missing values give NaN.
 
     Raises
@@ -101,12 +101,22 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
     blank = unusable(rows, which, question)
     estimate = blanked(estimated(m, rows, which, question, target), blank)
-    if estimate.ndim > 1:
-        names = m.distribution.levels if question.type == "link" else map(str, m.spec.categories)
-        return to_frame(dict(zip(names, estimate.T.copy(), strict=True)), m.layout.kind)
     if question.interval is None and not question.std_error:
-        return estimate
-    return _with_errors(m, rows, which, question, target, estimate, blank)
+        return (
+            to_frame(columns_of(m, question, {"estimate": estimate}), m.layout.kind) if estimate.ndim > 1 else estimate
+        )
+    found = _with_errors(m, rows, which, question, target, estimate)
+    found = {name: blanked(values, blank) for name, values in found.items()}
+    return to_frame(columns_of(m, question, found), m.layout.kind)
+
+
+def columns_of(m: Fit, question: Question, found: dict[str, Array]) -> dict[str, Array]:
+    """Return the columns of the frame: those of categories bear their names, "std_error__low" ."""
+    if found["estimate"].ndim == 1:
+        return found
+    names = list(m.distribution.levels if question.type == "link" else map(str, m.spec.categories))
+    titles = [(what, name if what == "estimate" else f"{what}__{name}") for what in found for name in names]
+    return {title: found[what][:, i % len(names)].copy() for i, (what, title) in enumerate(titles)}
 
 
 def estimated(m: Fit, rows: Rows, which: list[bool], q: Question, target: Target) -> Array:
@@ -117,7 +127,7 @@ def estimated(m: Fit, rows: Rows, which: list[bool], q: Question, target: Target
             eta = eta + sampled_effects(m, rows, which, q.seed, target.component)
         return target.value(eta)
     if q.re == "integrate" and m.layout.terms:
-        return integrated(m, rows, target.of)
+        return average(m, rows, target.of)
     eta = predictors(m, rows, which)
     if q.new_levels == "sample":
         eta = eta + np.column_stack([sampled_effects(m, rows, which, q.seed, k) for k in range(eta.shape[1])])
@@ -145,7 +155,9 @@ class Target:
     of : callable
         The function of (eta, data).
     slopes : callable or None
-        Its derivatives in every linear predictor, (n, K); None where they are not known.
+        Its derivatives in every linear predictor, (n, K) or, of several values, (n, J, K); None where not known.
+    scale : Link or None
+        Where intervals of what joins several predictors are made; None: on the scale of the mean's link.
     """
 
     component: int | None
@@ -153,17 +165,16 @@ class Target:
     slope: Callable[[Array], Array]
     of: Callable[[Array, Data], Array]
     slopes: Callable[[Array, Data], Array] | None = None
+    scale: Link | None = None
 
 
 def target_of(m: Fit, q: Question) -> Target:
     """Return what a question asks for."""
     family, answers = m.distribution, law(m)
-    if family.entry.nominal and q.type == "link":
-        return Target(None, np.asarray, np.ones_like, lambda eta, _: eta)
+    if family.categorical and (q.type == "probs" or (family.entry.nominal and q.type in ("response", "link"))):
+        return _of_categories(m, q)
     if q.type == "link" or (q.type == "response" and _is_identity(m)):
         return Target(0, np.asarray, np.ones_like, _first)
-    if q.type == "probs" or family.entry.nominal:
-        return Target(None, np.asarray, np.ones_like, lambda eta, _: answers.probabilities(eta))  # pyright: ignore[reportAttributeAccessIssue]
     if q.type != "response":
         name = "mean" if q.type in MEANS else q.type
         link = family.link_of(name)
@@ -172,9 +183,43 @@ def target_of(m: Fit, q: Question) -> Target:
         return Target(family.parameters.index(name), link.inverse, link.slope, lambda eta, _: eta)
     link = family.link_of("mean")
     alone = family.plain_mean and q.re != "integrate"
-    known = has_slopes(family) and q.re != "integrate"
-    slopes = (lambda eta, data: mean_slopes(family, eta, data)) if known else None
-    return Target(0 if alone else None, link.inverse, link.slope, answers.mean, slopes)
+    slopes = (lambda eta, data: mean_slopes(family, eta, data)) if has_slopes(family) else None
+    scale = stretched(link_of("logit"), family.categories - 1) if family.entry.ordinal else None
+    return Target(0 if alone else None, link.inverse, link.slope, answers.mean, slopes, scale)
+
+
+def _of_categories(m: Fit, q: Question) -> Target:
+    """Return what has a value for every category: probabilities, or log odds."""
+    family, answers = m.distribution, law(m)
+    if q.type == "link":
+        own = np.eye(len(family.levels))
+        each = partial(_everywhere, own)
+        return Target(None, np.asarray, np.ones_like, lambda eta, _: eta, each, link_of("identity"))
+    assert isinstance(answers, Ordinal | Nominal)
+    probabilities = answers.probabilities
+    return Target(
+        None,
+        np.asarray,
+        np.ones_like,
+        lambda eta, _: probabilities(eta),
+        lambda eta, _: probability_slopes(family, eta),
+        link_of("logit"),
+    )
+
+
+def _everywhere(values: Array, eta: Array, _data: Data) -> Array:
+    return np.broadcast_to(values, (len(eta), *values.shape))
+
+
+def stretched(link: Link, width: float) -> Link:
+    """Return the link of a parameter between 0 and `width`: that of its share of it."""
+    return Link(
+        link.name,
+        lambda p: link.forward(np.asarray(p) / width),
+        lambda x: width * link.inverse(x),
+        lambda x: width * link.slope(x),
+        link.legal,
+    )
 
 
 def _is_identity(m: Fit) -> bool:
@@ -208,8 +253,8 @@ def _check_interval(m: Fit, q: Question) -> None:
     target = target_of(m, q)
     if target.component is None and target.slopes is None:
         raise NotAvailableError(
-            f"predict: standard errors of type={q.type!r} with re={q.re!r}, which joins several linear predictors, "
-            f"are not available in this version; ask for {' or '.join(map(repr, ('link', *m.distribution.parameters)))}"
+            f"predict: the expected response of {m.family} joins several linear predictors in a way whose standard "
+            f"errors are not available; ask for {' or '.join(map(repr, ('link', *m.distribution.parameters)))}"
         )
     if q.interval == "prediction" and not m.distribution.is_gaussian_identity:
         raise NotAvailableError(
@@ -336,39 +381,48 @@ def _draw_codes(unseen: Unseen) -> Any:
 
 
 def _with_errors(
-    m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array, blank: Any
-) -> Any:
+    m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array
+) -> dict[str, Array]:
     if target.component is None:
-        return _with_joint_errors(m, rows, which, q, target, estimate, blank)
+        return _with_joint_errors(m, rows, which, q, target, estimate)
     component = target.component
     eta, error = linear_predictor(m, rows, which, component), np.sqrt(variance(m, rows, which, component))
-    columns = {"estimate": estimate, "std_error": blanked(np.abs(target.slope(eta)) * error, blank)}
+    columns = {"estimate": estimate, "std_error": np.abs(target.slope(eta)) * error}
     if q.interval is not None:
         spread = error if q.interval == "confidence" else np.sqrt(error**2 + observation_variance(m, rows, which))
         df = m.df_residual if not m.layout.terms and m.estimate.tests == "t" else np.inf
         half = quantile(q.level, df) * spread
-        ends = np.sort([target.value(eta - half), target.value(eta + half)], axis=0)
-        columns |= {"conf_low": blanked(ends[0], blank), "conf_high": blanked(ends[1], blank)}
-    return to_frame(columns, m.layout.kind)
+        low, high = np.sort([target.value(eta - half), target.value(eta + half)], axis=0)
+        columns |= {"conf_low": low, "conf_high": high}
+    return columns
 
 
 def _with_joint_errors(
-    m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array, blank: Any
-) -> Any:
-    """Delta method over all predictors; intervals are made on the scale of the mean's link."""
-    assert target.slopes is not None
-    terms = [rows.terms.get(t, _absent(info, rows.n)) for t, info in enumerate(m.layout.terms)]
-    slopes = target.slopes(predictors(m, rows, which), rows.data)
-    error = np.sqrt(np.einsum("ij,ijk,ik->i", slopes, covariance(m, rows, terms, which), slopes))
-    columns = {"estimate": estimate, "std_error": blanked(error, blank)}
+    m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array
+) -> dict[str, Array]:
+    """Delta method over all predictors; intervals are made on a scale without bounds."""
+    error = _joint_errors(m, rows, which, q, target)
+    columns = {"estimate": estimate, "std_error": error}
     if q.interval is not None:
-        link = m.distribution.link_of("mean")
+        link = target.scale or m.distribution.link_of("mean")
         with np.errstate(divide="ignore", invalid="ignore"):
             eta = np.asarray(link.forward(estimate), dtype=float)
             half = quantile(q.level) * error / np.abs(link.slope(eta))
-        ends = np.sort([link.inverse(eta - half), link.inverse(eta + half)], axis=0)
-        columns |= {"conf_low": blanked(ends[0], blank), "conf_high": blanked(ends[1], blank)}
-    return to_frame(columns, m.layout.kind)
+            ends = np.sort([link.inverse(eta - half), link.inverse(eta + half)], axis=0)
+        low, high = np.where(error > 0, ends, estimate)
+        columns |= {"conf_low": low, "conf_high": high}
+    return columns
+
+
+def _joint_errors(m: Fit, rows: Rows, which: list[bool], q: Question, target: Target) -> Array:
+    assert target.slopes is not None
+    if q.re == "integrate" and m.layout.terms:
+        return average_errors(m, rows, target.slopes)
+    terms = [rows.terms.get(t, _absent(info, rows.n)) for t, info in enumerate(m.layout.terms)]
+    slopes = target.slopes(predictors(m, rows, which), rows.data)[..., : len(predictors_of(m, rows))]
+    spread = covariance(m, rows, terms, which)
+    left = slopes @ spread if slopes.ndim == 3 else np.einsum("ij,ijk->ik", slopes, spread)
+    return np.sqrt(np.maximum(np.sum(left * slopes, axis=-1), 0.0))
 
 
 def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array:
@@ -411,46 +465,4 @@ def observation_variance(m: Fit, rows: Rows, which: list[bool]) -> Array:
     for t in terms_of(m, 0):
         if not which[t]:
             out = out + prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n) + rows.left.get(t, 0.0)
-    return out
-
-
-# ---- averages over the random effects --------------------------------------------------------------------------------
-
-
-def integrated(m: Fit, rows: Rows, of: Callable[[Array, Data], Array]) -> Array:
-    """Return E[of(eta)] over b ~ N(0, Sigma), in which each predictor is normal with variance z' Sigma z."""
-    eta = predictors(m, rows, [False] * len(m.layout.terms))
-    spread = joint_variance(m, rows)
-    varying = [k for k in range(eta.shape[1]) if k < spread.shape[1] and spread[:, k, k].any()]
-    if len(varying) > MOST_VARYING:
-        raise NotAvailableError(
-            f"predict: re='integrate' over random effects in {len(varying)} linear predictors is not available; "
-            f"average m.simulate() instead"
-        )
-    # A root of the covariance of the predictors that vary, row by row; they correlate where a term has columns in two.
-    values, vectors = np.linalg.eigh(spread[:, varying][:, :, varying])
-    root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-    count = NODES if len(varying) < 2 else min(NODES // 2, int(POINTS ** (1 / len(varying))))
-    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
-    data = replace(rows.data, randomised=None)  # prevalences, as everywhere in predictions
-    total: Any = 0.0
-    for chosen in product(range(len(nodes)), repeat=len(varying)):
-        at = eta.copy()
-        at[:, varying] += root @ nodes[list(chosen)]
-        total = total + float(np.prod(weights[list(chosen)])) * of(at, data)
-    return total / float(weights.sum()) ** len(varying)
-
-
-def joint_variance(m: Fit, rows: Rows) -> Array:
-    """Covariance of the linear predictors of each row over b ~ N(0, Sigma), (n, K, K)."""
-    count = len(rows.components) + bool(m.task.linear)
-    out = np.zeros((rows.n, count, count))
-    for t, info in enumerate(m.layout.terms):
-        mine = [k for k, part in enumerate(m.layout.components) if part.name in info.components]
-        parts = {k: part_of(rows.terms[t], k) for k in mine}
-        z = {k: matrix(part.blocks, rows.n) for k, (part, _) in parts.items()}
-        scale = scale_of(rows.terms[t])
-        for a, b in product(mine, mine):
-            cov = m.estimate.covariances[t][np.ix_(parts[a][1], parts[b][1])]
-            out[:, a, b] += scale * np.einsum("ij,jk,ik->i", z[a], cov, z[b]) + rows.left.get(t, 0.0)
     return out

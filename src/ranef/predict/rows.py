@@ -96,8 +96,8 @@ def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
     """Return new rows, as `Rows`; only the grouping factors in `groups` and the components in `parts` need columns."""
     d = m.spec.new(newdata, groups=groups, parts=parts)
     found = {t: placed(m, t, term) for t, term in zip(d.which, d.terms, strict=True)}
-    fitted = m.design.terms if m.design is not None else ()
-    terms = {t: replace(term, relation=fitted[t].relation) if fitted else term for t, (term, _) in found.items()}
+    known = [t.relation for t in m.design.terms] if m.design is not None else m.digest.relations if m.digest else ()
+    terms = {t: replace(term, relation=known[t]) if known else term for t, (term, _) in found.items()}
     left = {t: rest for t, (_, rest) in found.items() if rest is not None}
     unseen = {t: u for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
     return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others, left=left)

@@ -51,7 +51,8 @@ pub struct Engine {
     pub jeffreys: bool,
     /// Second derivative of the penalty in the internal coefficients where the likelihood was evaluated last.
     penalty_curvature: Vec<f64>,
-    fixed: Vec<f64>,
+    /// Predictors of the coefficients, n x K, of the last evaluation.
+    pub(super) fixed: Vec<f64>,
     d3: Vec<f64>,
     /// log|Q| of the prior precision, and the smallest pivot that is accepted: 0 and `SINGULAR` for independent levels.
     prior: f64,

@@ -13,6 +13,7 @@ mod patterns;
 mod penalty;
 mod quadrature;
 mod rows;
+mod sampled;
 mod scores;
 mod search;
 mod start;
