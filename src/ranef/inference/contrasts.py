@@ -66,7 +66,8 @@ def contrast(
     data frame
         Of the kind of the data: `contrast`, `estimate`, `rhs`, `std_error`, `statistic`, `df`, `p_value`, `conf_low`,
         `conf_high`; with `joint` one row of `numdf`, `dendf`, `statistic`, `p_value`. No adjustment for multiplicity is
-        made.
+        made: where all levels of a factor are compared, consider a random effect of it, whose partial pooling does that
+        (Gelman, Hill & Yajima 2012).
 
     Raises
     ------

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from ranef.formula import Term
     from ranef.model import Fit
 
+SELECTION = (
+    "each test stands for itself: p-values in a model that was reached by dropping or adding terms step by step are "
+    "not valid"
+)
+
 
 def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, component: str = "mean") -> NotedTable:
     """Leave out each fixed term in turn, as far as no other term contains it, and test what is lost.
@@ -121,7 +126,9 @@ def _wald(m: Fit, terms: Sequence[Term], ddf: Any, component: str) -> NotedTable
     f, q, dendf = (np.array([getattr(x, name) for x in found], float) for name in ("statistic", "numdf", "dendf"))
     table = {"term": [t.label for t in terms], "numdf": q, "dendf": dendf, "statistic": f}
     title = f"Single terms of {m.formula}: F tests ({way.name})"
-    return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, (), m.layout.kind)
+    return NotedTable(
+        title, {**table, "p_value": f_p_value(f, q, dendf)}, (Note("selection", SELECTION),), m.layout.kind
+    )
 
 
 def _base(m: Fit, test: str, what: str) -> tuple[Fit, list[Note]]:
@@ -173,5 +180,5 @@ def _table(
         "loglik": numbers(x.loglik for x in fits),
         **tests([None, *ratios]),
     }
-    remarks = distinct([*notes, *(n for r in ratios if r is not None for n in r.notes)])
+    remarks = distinct([*notes, *(n for r in ratios if r is not None for n in r.notes), Note("selection", SELECTION)])
     return NotedTable(title, columns, remarks, base.layout.kind)
