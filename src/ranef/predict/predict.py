@@ -65,7 +65,8 @@ class Question:
     interval : None | "confidence" | "prediction"
         For what is predicted given the included random effects (made on the link scale and transformed; where several
         predictors join, by the delta method on the scale of the mean's link), or for a new
-        observation of a linear model (adds sigma^2 / w and the variance of the random effects not included).
+        observation of a linear model (adds sigma^2 / w and the variance of the random effects not included). Both take
+        the variance parameters as known; refits to simulated responses (`rf.bootstrap`) do not.
     level : float
         Coverage.
     std_error : bool
