@@ -71,7 +71,7 @@ def confint(
         poor for variances and small samples; profiles follow the likelihood; the parametric bootstrap follows the
         sampling distribution. The last two agree with likelihood ratio tests where Wald does not.
     which : None, "fixed", "random", or names
-        Labels ("sd__Days | Subject") or terms as in `tidy` ("sd__Days"); default all parameters.
+        Labels ("sd(Days | Subject)") or terms as in `tidy` ("sd__Days"); default all parameters.
     **options
         "wald": `ddf`, `vcov`, `cluster`, as in `tidy`. "profile": `points`, `progress`. "boot": `n`, `seed` and the
         other arguments of `bootstrap`, and `interval` ("percentile", "basic", "normal", "bca").
