@@ -125,7 +125,7 @@ def oneway() -> Design:
     def draw(rng: np.random.Generator, d: dict[str, Array]) -> Array:
         return 3 + effects(rng, d["code"], 1.0) + rng.normal(size=40)
 
-    truth = {"a1": 0.0, "sd__(Intercept) | g": 1.0}
+    truth = {"a1": 0.0, "sd((Intercept) | g)": 1.0}
     return Design("oneway", "y ~ a + (1 | g)", "y ~ 1 + (1 | g)", frame, draw, "a", truth)
 
 
@@ -138,7 +138,7 @@ def slopes() -> Design:
         return 250 + b[d["code"], 0] + b[d["code"], 1] * d["x"] + 25 * rng.normal(size=180)
 
     frame = {"g": names("g", g), "x": x, "code": g}
-    truth = {"x": 0.0, "sd__x | g": 6.0}
+    truth = {"x": 0.0, "sd(x | g)": 6.0}
     return Design("slopes", "y ~ x + (x | g)", "y ~ 1 + (x | g)", frame, draw, "x", truth)
 
 
@@ -154,7 +154,7 @@ def splitplot() -> Design:
         mean = np.array([10.0, 10.5, 11.0, 11.5])[d["variety"]]
         return mean + effects(rng, d["code"], 1.0) + rng.normal(size=len(mean))
 
-    truth = {"v1": 0.5, "sd__(Intercept) | plot": 1.0}
+    truth = {"v1": 0.5, "sd((Intercept) | plot)": 1.0}
     return Design("splitplot", "y ~ a + v + (1 | plot)", "y ~ v + (1 | plot)", frame, draw, "a", truth)
 
 
@@ -166,7 +166,7 @@ def crossed() -> Design:
     def draw(rng: np.random.Generator, d: dict[str, Array]) -> Array:
         return 6 + effects(rng, d["subject"], 1.0) + effects(rng, d["item"], 0.7) + rng.normal(size=120)
 
-    truth = {"a1": 0.0, "sd__(Intercept) | i": 0.7}
+    truth = {"a1": 0.0, "sd((Intercept) | i)": 0.7}
     large, small = "y ~ a + (1 | s) + (1 | i)", "y ~ 1 + (1 | s) + (1 | i)"
     return Design("crossed", large, small, frame, draw, "a", truth)
 
@@ -191,7 +191,7 @@ def binary() -> Design:
         eta = -0.3 + 0.7 * d["x"] + effects(rng, d["code"], 1.0)
         return (rng.random(150) < 1 / (1 + np.exp(-eta))).astype(float)
 
-    truth = {"x": 0.7, "sd__(Intercept) | g": 1.0}
+    truth = {"x": 0.7, "sd((Intercept) | g)": 1.0}
     large, small = "y ~ a + x + (1 | g)", "y ~ x + (1 | g)"
     return Design("binary", large, small, frame, draw, "a", truth, {"family": "binomial"})
 

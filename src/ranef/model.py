@@ -579,6 +579,8 @@ class Fit:
         conf_level: float = 0.95,
         method: str = "wald",
         ddf: str | None = None,
+        vcov: str | None = None,
+        cluster: Any = None,
         **options: Any,
     ) -> Any:
         """Estimates as a frame with broom.mixed's columns.
@@ -598,12 +600,17 @@ class Fit:
             Degrees of freedom of the fixed effects: "satterthwaite" (the default of linear models), "kenward-roger"
             (with its adjusted standard errors), "inner-outer", "between-within", "residual", "inf" (the default of
             others).
+        vcov : "model" | "kenward-roger" | "CR0" | "CR1" | "CR1S" | "CR2" | "CR3", optional
+            Covariance of the fixed effects, as in `vcov()`; with the robust ones tests have Satterthwaite's degrees of
+            freedom (Pustejovsky & Tipton 2018), normal ones in generalised models.
+        cluster : str, array or list of str, optional
+            Of a robust covariance, as in `vcov()`.
         **options
             Of `ranef.confint`: `n`, `seed`, `interval` … of the bootstrap.
         """
         from ranef.inference.tables import tidy
 
-        return tidy(self, effects, conf_int, conf_level, method, ddf, options)
+        return tidy(self, effects, conf_int, conf_level, method, ddf, options, vcov, cluster)
 
     def glance(self) -> Any:
         """One row of figures about the whole fit."""
@@ -617,11 +624,11 @@ class Fit:
 
         return augment(self, newdata)
 
-    def summary(self, ddf: str | None = None) -> str:
-        """Return what a reader of lme4's or glmmTMB's summary expects, as text; `ddf` as in `tidy`."""
+    def summary(self, ddf: str | None = None, vcov: str | None = None, cluster: Any = None) -> str:
+        """Return what a reader of lme4's or glmmTMB's summary expects; `ddf`, `vcov`, `cluster` as in `tidy`."""
         from ranef.report.summary import summary_text
 
-        return summary_text(self, ddf=ddf)
+        return summary_text(self, ddf=ddf, vcov=vcov, cluster=cluster)
 
     def __repr__(self) -> str:
         return str(self.summary())

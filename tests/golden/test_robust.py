@@ -66,3 +66,24 @@ def test_sandwich_by_glmmtmb():
     np.testing.assert_allclose(ours / np.outer(unit, unit), theirs / np.outer(unit, unit), atol=5e-6)
     scores = pd.DataFrame(raw["estfun"])[raw["vcovHC"]["full"]["terms"]]
     np.testing.assert_allclose(rf.estfun(m)[scores.columns.tolist()], scores, atol=5e-5)
+
+
+@pytest.mark.parametrize("name", ["robust_sleepstudy", "robust_oats", "robust_orthodont", "robust_lme_varident"])
+def test_joint_tests_by_clubsandwich(name):
+    raw = reference.load(name).raw
+    m = rf.fit(raw["formula"], rf.datasets.load(raw["data"]), method="reml", dispersion=raw.get("dispersion"))
+    weights = np.eye(len(raw["tests"]["CR2"]["terms"]))
+    for kind, theirs in raw["tests"].items():
+        ours = m.tidy(vcov=kind, cluster=raw["by"])[: len(weights)]
+        # nlme's optimum is good to about 1e-7 in theta, lme4's was polished.
+        np.testing.assert_allclose(ours["std_error"], theirs["SE"], rtol=1e-6)
+        np.testing.assert_allclose(ours["df"], np.array(theirs["df"], dtype=float), rtol=1e-6)
+        for test in theirs["joint"]:
+            rows = weights[np.array(test["at"]) - 1]
+            found = rf.contrast(m, rows, joint=True, vcov=kind, cluster=raw["by"]).iloc[0]
+            np.testing.assert_allclose(
+                found[["statistic", "numdf", "dendf"]].astype(float),
+                [test[k] for k in ("F", "numdf", "dendf")],
+                rtol=1e-6,
+            )
+            np.testing.assert_allclose(found["p_value"], test["p"], rtol=1e-5)  # in the tail d log p = -t dt

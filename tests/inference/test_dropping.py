@@ -9,7 +9,7 @@ import pytest
 
 import ranef as rf
 from engines import zoo
-from ranef.errors import NotAvailableError, OptionError, UnknownParameterError
+from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownParameterError
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,15 @@ def test_ranova_of_a_frame_of_dicts_and_a_generalised_model():
     with pytest.raises(NotAvailableError, match="no random effects"):
         rf.ranova(glm)
     assert isinstance(table.to_frame(), pd.DataFrame)
+
+
+def test_f_tests_with_a_robust_covariance():
+    m = rf.fit("distance ~ age * Sex + (age | Subject)", rf.datasets.load("Orthodont"))
+    table = rf.drop1(m, test="F", vcov="CR2")
+    one = rf.contrast(m, {"age:SexFemale": 1}, vcov="CR2").iloc[0]
+    np.testing.assert_allclose([table["statistic"][0], table["p_value"][0]], [one["statistic"] ** 2, one["p_value"]])
+    with pytest.raises(ArgumentError, match="Wald tests"):
+        rf.drop1(m, vcov="CR2")
 
 
 # ---- what is held ----------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_equal_to_single_fits(responses):
         assert glance["criterion"][j] == pytest.approx(one.criterion, abs=1e-6)
         np.testing.assert_allclose(mine["estimate"], one.params, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(mine["std_error"], np.sqrt(np.diag(one.vcov())), rtol=1e-3)
-        np.testing.assert_allclose(sds.loc[j, ["sd__(Intercept) | g", "sd__x | g"]], one.varcorr()["g"].sd, atol=2e-3)
+        np.testing.assert_allclose(sds.loc[j, ["sd((Intercept) | g)", "sd(x | g)"]], one.varcorr()["g"].sd, atol=2e-3)
         assert sds["sigma"][j] == pytest.approx(one.sigma, rel=1e-4)
 
 

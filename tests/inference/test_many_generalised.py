@@ -58,7 +58,7 @@ def test_equal_to_single_fits(case):
         assert_allclose(mine["estimate"], one.estimate.beta, rtol=1e-8, atol=1e-10)
         assert_allclose(mine["std_error"], np.sqrt(np.diag(one.estimate.vcov)), rtol=1e-6)
         assert_allclose(glance["criterion"][j], one.criterion, rtol=1e-12)
-        assert_allclose(many.ran_pars()["sd__(Intercept) | g"][j], one.varcorr()["g"].sd[0], rtol=1e-8)
+        assert_allclose(many.ran_pars()["sd((Intercept) | g)"][j], one.varcorr()["g"].sd[0], rtol=1e-8)
     if case == "zero-inflated":
         assert list(mine["term"]) == ["(Intercept)", "x", "zero_inflation.(Intercept)"]
 

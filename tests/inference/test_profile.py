@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy import optimize, stats
 
 import ranef as rf
+from engines import zoo
 from golden import reference
 from ranef.errors import NotAvailableError, OptionError, UnknownColumnError
 
@@ -42,22 +44,22 @@ CASES = {
         "post_sleepstudy_intervals",
         SLEEP,
         {
-            "sd_(Intercept)|Subject": "sd__(Intercept) | Subject",
-            "sd_Days|Subject": "sd__Days | Subject",
-            "cor_Days.(Intercept)|Subject": "cor__(Intercept).Days | Subject",
+            "sd_(Intercept)|Subject": "sd((Intercept) | Subject)",
+            "sd_Days|Subject": "sd(Days | Subject)",
+            "cor_Days.(Intercept)|Subject": "cor((Intercept), Days | Subject)",
         },
         {"profile_ml": 0.95, "profile_ml_90": 0.9},
     ),
     "dyestuff": (
         "post_dyestuff_profile",
         "Yield ~ 1 + (1 | Batch)",
-        {"sd_(Intercept)|Batch": "sd__(Intercept) | Batch"},
+        {"sd_(Intercept)|Batch": "sd((Intercept) | Batch)"},
         {"profile_ml": 0.95, "profile_99": 0.99},
     ),
     "penicillin": (
         "post_penicillin_intervals",
         "diameter ~ 1 + (1 | plate) + (1 | sample)",
-        {"sd_(Intercept)|plate": "sd__(Intercept) | plate", "sd_(Intercept)|sample": "sd__(Intercept) | sample"},
+        {"sd_(Intercept)|plate": "sd((Intercept) | plate)", "sd_(Intercept)|sample": "sd((Intercept) | sample)"},
         {"profile_ml": 0.95},
     ),
 }
@@ -86,7 +88,7 @@ def test_zeta_between_the_nodes():
     theirs = pd.DataFrame(reference.load("post_dyestuff_profile").raw["zeta"])
     found = rf.profile(rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff"), method="ml"), points=16)
     for name, rows in theirs.groupby(".par"):
-        curve = found["sd__(Intercept) | Batch" if str(name).startswith("sd") else str(name)]
+        curve = found["sd((Intercept) | Batch)" if str(name).startswith("sd") else str(name)]
         inside = rows[rows[".zeta"].abs() < 3]
         # Cubic interpolation between nodes about 0.2 apart in zeta, of a curve that bends near 0.
         np.testing.assert_allclose(curve.zeta_at(inside[".focal"]), inside[".zeta"], atol=5e-5)
@@ -154,10 +156,10 @@ def test_slopes_are_derivatives_of_zeta(profiled):
 
 def test_scales_are_transformations(sleep, profiled):
     for scale, map_ in {"variance": np.square, "log": np.log}.items():
-        found = rf.profile(sleep, "sd__Days", scale=scale)["sd__Days | Subject"]
-        expected = map_(profiled["sd__Days | Subject"].interval(0.95))
+        found = rf.profile(sleep, "sd__Days", scale=scale)["sd(Days | Subject)"]
+        expected = map_(profiled["sd(Days | Subject)"].interval(0.95))
         np.testing.assert_allclose(found.interval(0.95), expected, rtol=1e-9)
-        assert found.estimate == pytest.approx(map_(profiled["sd__Days | Subject"].estimate))
+        assert found.estimate == pytest.approx(map_(profiled["sd(Days | Subject)"].estimate))
         assert found.at(found.zeta_at(found.value[3])) == pytest.approx(found.value[3])
 
 
@@ -166,7 +168,7 @@ def test_a_change_of_units_changes_units_only(profiled):
     data["Reaction"] *= 1e-3
     data["Days"] *= 24.0
     found = rf.profile(rf.fit(SLEEP, data))
-    factors = {"Days": 1e-3 / 24, "sd__Days | Subject": 1e-3 / 24, "cor__(Intercept).Days | Subject": 1.0}
+    factors = {"Days": 1e-3 / 24, "sd(Days | Subject)": 1e-3 / 24, "cor((Intercept), Days | Subject)": 1.0}
     for label, curve in found.items():
         expected = np.array(profiled[label].interval(0.95)) * factors.get(label, 1e-3)
         np.testing.assert_allclose(curve.interval(0.95), expected, rtol=1e-7)
@@ -196,8 +198,8 @@ def test_structures_are_profiled_on_their_own_scale(profiled):
     m = rf.fit("Reaction ~ Days + cs(Days | Subject)", rf.datasets.load("sleepstudy"))
     found = rf.profile(m, "random")
     for mine, other in {
-        "cor | Subject": "cor__(Intercept).Days | Subject",
-        "sd__Days | Subject": "sd__Days | Subject",
+        "cor(Subject)": "cor((Intercept), Days | Subject)",
+        "sd(Days | Subject)": "sd(Days | Subject)",
         "sigma": "sigma",
     }.items():  # two columns: compound symmetry is unstructured
         np.testing.assert_allclose(found[mine].interval(0.95), profiled[other].interval(0.95), rtol=1e-5)
@@ -209,7 +211,7 @@ def test_structures_are_profiled_on_their_own_scale(profiled):
 def test_an_estimate_of_zero_has_one_side():
     m = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff2"))
     found = rf.profile(m)
-    curve = found["sd__(Intercept) | Batch"]
+    curve = found["sd((Intercept) | Batch)"]
     low, high = curve.interval(0.95)
     assert (curve.estimate, low, curve.zeta[0], curve.ends[0]) == (0, 0, 0, "bound")
     ml = m.update(method="ml")
@@ -245,7 +247,7 @@ def test_ends_beside_zero(beyond):
     ssb = optimize.brentq(lambda v: at_zero(v) - cut - beyond, 0.4 * residual, 10 * residual, xtol=1e-12)
     between *= np.sqrt(ssb / (size * (between**2).sum()))
     m = rf.fit("y ~ 1 + (1 | g)", {"g": g, "y": (between[:, None] + within).ravel()}, method="ml")
-    low = rf.confint(m, method="profile", which="sd__(Intercept) | g")["conf_low"][0]
+    low = rf.confint(m, method="profile", which="sd((Intercept) | g)")["conf_low"][0]
     if beyond < 0:
         assert low == 0
         return
@@ -266,7 +268,7 @@ def test_a_correlation_of_nearly_zero_does_not_stop_the_search():
         b = rng.normal(size=(18, 2)) * [24, 6]
         y = 250 + b[g, 0] + b[g, 1] * x + 25 * rng.normal(size=180)
         m = rf.fit("y ~ x + (x | g)", {"g": g, "x": x, "y": y}, method="ml")
-        few, many = (rf.confint(m, method="profile", which="sd__x | g", points=n) for n in (4, 12))
+        few, many = (rf.confint(m, method="profile", which="sd(x | g)", points=n) for n in (4, 12))
         for end in ("conf_low", "conf_high"):
             # Roots of zeta found to 1e-9 by whatever way: slopes are of the order of 1.
             assert few[end][0] == pytest.approx(many[end][0], rel=1e-7)
@@ -275,11 +277,11 @@ def test_a_correlation_of_nearly_zero_does_not_stop_the_search():
 def test_correlations_reach_their_bounds():
     data = rf.datasets.load("sleepstudy")
     few = data[data["Subject"].isin(data["Subject"].unique()[:4])]
-    curve = rf.profile(rf.fit(SLEEP, few))["cor__(Intercept).Days | Subject"]
+    curve = rf.profile(rf.fit(SLEEP, few))["cor((Intercept), Days | Subject)"]
     low, high = curve.interval(0.95)
     assert -1 < low < high == 1
     singular = rf.fit("cog ~ age * trt + (age | id)", rf.datasets.load("Early"))
-    curve = rf.profile(singular)["cor__(Intercept).age | id"]
+    curve = rf.profile(singular)["cor((Intercept), age | id)"]
     assert (curve.estimate, curve.ends[0]) == (pytest.approx(-1), "bound")
     # Far from -1 a zero variance is as good as any correlation: the deviance is flat there, never lower than before.
     assert (np.diff(curve.zeta) > -1e-5).all()
@@ -290,7 +292,7 @@ def test_undefined_correlations_are_refused():
     data["x"] = np.tile(np.arange(5.0) - 2, 6)
     m = rf.fit("Yield ~ 1 + (x | Batch)", data)
     if np.isnan(m.varcorr()["Batch"].corr[1, 0]):
-        assert "undefined" in rf.profile(m).failed["cor__(Intercept).x | Batch"]
+        assert "undefined" in rf.profile(m).failed["cor((Intercept), x | Batch)"]
 
 
 # ---- the object ------------------------------------------------------------------------------------------------------
@@ -300,9 +302,9 @@ def test_profile_object(sleep, profiled):
     assert list(profiled) == [
         "(Intercept)",
         "Days",
-        "sd__(Intercept) | Subject",
-        "sd__Days | Subject",
-        "cor__(Intercept).Days | Subject",
+        "sd((Intercept) | Subject)",
+        "sd(Days | Subject)",
+        "cor((Intercept), Days | Subject)",
         "sigma",
     ]
     assert "ML" in profiled.messages[0]
@@ -368,3 +370,61 @@ def test_fits_with_priors_are_refused():
     with pytest.raises(NotAvailableError, match="prior"):
         rf.profile(m)
     assert np.isfinite(rf.bootstrap(m, n=2, seed=1).values).all()
+
+
+# ---- curves that fail ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_one_failing_curve_leaves_the_others(sleep, monkeypatch, linear):
+    m = sleep
+    if not linear:
+        m = rf.fit(
+            "cbind(incidence, size - incidence) ~ period + (1 | herd)", rf.datasets.load("cbpp"), family="binomial"
+        )
+    whole = rf.profile(m)
+    bad = m.layout.fixed[1]
+
+    class Core:
+        """The core, which cannot follow one curve."""
+
+        def __getattr__(self, name):
+            return getattr(m.core, name)
+
+        def profile(self, *arguments):
+            asked = arguments[3 if linear else 4]
+            if any(a[0] == "beta" and a[1] == [1] for a in asked):
+                raise ValueError("the deviance is not finite")
+            return m.core.profile(*arguments)
+
+    broken = copy.copy(m)
+    object.__setattr__(broken, "core", Core())
+    found = rf.profile(broken)
+    assert found.failed == {bad: "the deviance is not finite somewhere on the curve; use method='boot'"}
+    assert found.names == tuple(n for n in whole.names if n != bad)
+    for name in found.names:
+        # Curves start from the estimate, whichever others were followed before: the optimiser's rounding.
+        np.testing.assert_allclose(found[name].interval(0.95), whole[name].interval(0.95), rtol=1e-6)
+    assert f"{bad}: the deviance is not finite" in repr(found)
+    with pytest.raises(NotAvailableError, match="not finite"):
+        found[bad]
+    with pytest.warns(rf.RanefWarning, match=bad):
+        table = rf.confint(broken, method="profile")
+    assert np.isnan(table["conf_low"][1])
+    assert np.isfinite(table["conf_low"][0])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"fixed": {"x": 0.5}}, "do not move"),
+        ({"prior": {"fixed": "normal(0, 2)"}}, "penalised likelihood"),
+        ({"quadrature": 0}, "jointly"),
+        ({"method": "pql"}, "no likelihood"),
+    ],
+)
+def test_refusals_give_their_reason(options, says):
+    data = zoo.data().assign(k=lambda d: (d["y"] > d["y"].median()).astype(int))
+    m = rf.fit("k ~ x + (1 | g)", data, family="binomial", **options)
+    with pytest.raises(NotAvailableError, match=says):
+        rf.profile(m)

@@ -112,7 +112,7 @@ def test_a_held_residual_deviation(data):
 
 
 @pytest.mark.parametrize("method", ["ml", "reml"])
-@pytest.mark.parametrize("name", ["sd(1 | g)", "sd(z | g)", "cor(g)", "sd__z | g", "cor__(Intercept).z | g"])
+@pytest.mark.parametrize("name", ["sd(1 | g)", "sd(z | g)", "cor(g)", "sd((Intercept)|g)", "cor(z, 1 | g)"])
 def test_holding_a_parameter_where_it_is_changes_nothing(data, method, name):
     free = rf.fit("y ~ x + (z | g) + (1 | h)", data, method=method)
     sd, r = free.varcorr()["g"].sd, free.varcorr()["g"].corr[0, 1]
@@ -236,7 +236,7 @@ def test_names_that_do_not_exist_are_told(data):
     with pytest.raises(ArgumentError, match="did you mean 'x'"):
         fit(fixed={"xx": 1})
     with pytest.raises(ArgumentError, match="given twice"):
-        fit(fixed={"sd(z | g)": 1, "sd__z | g": 1})
+        fit(fixed={"sd(z | g)": 1, "sd(z|g)": 1})
     with pytest.raises(ArgumentError, match="one kind"):
         fit(equal=[("x", "sd(z | g)")])
     with pytest.raises(ArgumentError, match="two parameters"):

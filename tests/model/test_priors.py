@@ -191,7 +191,7 @@ def test_the_criterion(data):
 @pytest.mark.parametrize(
     ("prior", "error", "text"),
     [
-        ({"q": "normal(0, 1)"}, ArgumentError, r"no parameter 'q'.*sd\(g\)"),
+        ({"q": "normal(0, 1)"}, ArgumentError, r"no parameter 'q'.*sd\(\(Intercept\) \| g\)"),
         ({"cov(q)": "wishart()"}, ArgumentError, r"no parameter 'cov\(q\)'"),
         ({"sd(q)": "gamma()"}, ArgumentError, r"no parameter 'sd\(q\)'"),
         ({"sd(g)": "normal(0, 1)"}, OptionError, "takes half_normal"),

@@ -52,7 +52,7 @@ def test_densities_integrate_to_the_level_they_cover(profiled):
 
 
 def test_contours_touch_their_radius_on_the_traces(profiled):
-    x, y = profiled["(Intercept)"], profiled["sd__(Intercept) | Subject"]
+    x, y = profiled["(Intercept)"], profiled["sd((Intercept) | Subject)"]
     cx, cy = contour(x, y, 2.0)
     assert np.nanmax(cx) == pytest.approx(2, abs=2e-3)  # 181 points around
     at = int(np.nanargmax(cx))
@@ -74,7 +74,7 @@ def test_contours_of_a_quadratic_are_ellipses():
 
 
 def test_pairs(profiled, sleep):
-    panels = rf.plot.profile_pairs(profiled, ["Days", "sd__Days | Subject", "sigma"])
+    panels = rf.plot.profile_pairs(profiled, ["Days", "sd(Days | Subject)", "sigma"])
     save(panels)
     assert panels.shape == (3, 3)
     assert panels[0, 0].texts[0].get_text() == "Days"
@@ -87,7 +87,7 @@ def test_pairs(profiled, sleep):
 def test_a_bound_opens_the_contour():
     p = rf.profile(rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff")))
     save(rf.plot.profile_pairs(p))
-    cx, _ = contour(p["sd__(Intercept) | Batch"], p["sigma"], 3.0)
+    cx, _ = contour(p["sd((Intercept) | Batch)"], p["sigma"], 3.0)
     assert np.isnan(cx).any()
 
 

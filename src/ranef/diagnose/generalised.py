@@ -199,6 +199,16 @@ def quasi_likelihood(m: Fit) -> Iterator[Message]:
         yield Message("pql_row_effect", "a random effect for every row is doubtful under PQL: use method='ml'", {})
 
 
+def approximate_reml(m: Fit) -> Iterator[Message]:
+    """P23: restricted likelihood where it is no density of error contrasts."""
+    if m.method == "reml" and not m.task.linear and not m.distribution.is_gaussian_identity:
+        text = (
+            "REML of a generalised model integrates the fixed effects out by Laplace's approximation: treat it as "
+            "approximate, and do not compare such criteria between different fixed effects"
+        )
+        yield Message("approximate_reml", text, {})
+
+
 def pseudo_likelihood(m: Fit) -> Iterator[Message]:
     """Weights of a survey: what the log-likelihood is good for."""
     if not m.call.survey.values:
@@ -229,5 +239,5 @@ def _poorly_normal(m: Fit) -> tuple[str, dict[str, float]] | None:
 
 CHECKS = (
     separation, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters, covariance_heavy,
-    unstable_link, no_extra_zeros, quasi_likelihood, pseudo_likelihood,
+    unstable_link, no_extra_zeros, quasi_likelihood, approximate_reml, pseudo_likelihood,
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Names of every parameter of a model, as tables print them and in short: "x", "zero_inflation.x", "sd(x | g)".
+"""Names of every parameter of a model, for arguments and tables: "x", "zero_inflation.x", "sd(x | g)".
 
-A standard deviation is "sd(x | g)", or "sd(g)" where a term has one; correlations are "cor(x, y | g)" or "cor(g)";
-structures have "rate(g)", "range(g)", "cor(lag2 | g)". `sd__x | g` and `cor__x.y | g` are understood. Terms of other
-components are "zero_inflation:g", a second term of a group "g.1", as in `varcorr()`.
+A standard deviation is "sd(x | g)", a correlation "cor(x, y | g)"; structures have "rate(g)", "range(g)",
+"cor(lag2 | g)". Where a term has one of a kind, "sd(g)" and "cor(g)" are understood, too, and so is 1 for
+"(Intercept)". Terms of other components are "zero_inflation:g", a second term of a group "g.1", as in `varcorr()`.
 """
 
 from __future__ import annotations
@@ -122,30 +122,53 @@ def _of_term(t: int, term: GroupTerm, key: str) -> list[tuple[Place, list[str]]]
     for kind, index in found:
         ways = _of_what(kind, index, term, structure)
         alone = count[kind] == 1
-        name = f"{kind}({key})" if alone or not ways else f"{kind}({ways[0]} | {key})"
-        others = [f"{kind}({way} | {key})" for way in ways] + [f"{kind}__{way} | {key}" for way in ways]
+        name, *others = spelled(kind, ways, key, alone)
         out.append((Place(name, kind, t, index), others))
     return out
+
+
+def spelled(kind: str, ways: Sequence[str], key: str, alone: bool) -> tuple[str, ...]:
+    """Return the name of a parameter and then other spellings of it.
+
+    Parameters
+    ----------
+    kind : str
+        "sd", "cor", "var", "cov", "rate" …
+    ways : sequence of str
+        What it is of, in the ways that one may write it; none where a term has one of the kind.
+    key : str
+        The term, as in `varcorr()`.
+    alone : bool
+        Whether the term has no other of the kind.
+    """
+    names = tuple(f"{kind}({way} | {key})" for way in ways)
+    return (*names, f"{kind}({key})") if alone or not names else names
+
+
+def of_column(name: str) -> list[str]:
+    """Return how a column may be written."""
+    return [name, "1"] if name == "(Intercept)" else [name]
+
+
+def of_pair(a: str, b: str) -> list[str]:
+    """Return how a pair of columns may be written."""
+    pairs = [(x, y) for x in of_column(a) for y in of_column(b)]
+    return [text for x, y in pairs for text in (f"{x}, {y}", f"{y}, {x}")]
 
 
 def _of_what(kind: str, index: int | None, term: GroupTerm, structure: str) -> list[str]:
     """Return what may stand before the bar."""
     names, k = term.names, len(term.names)
     if kind == "sd" and index is not None:
-        return _column(names[index])
+        return of_column(names[index])
     if kind == "cor" and structure in ("unstructured", "correlated") and index is not None:
-        a, b = names[index // k], names[index % k]
-        return [f"{a}, {b}", f"{b}, {a}", f"{a}.{b}", f"{b}.{a}"]
+        return of_pair(names[index // k], names[index % k])
     if kind == "cor" and index is not None:
         return [f"lag{index}"]
-    return _column(names[0]) if kind == "sd" and k == 1 else []
-
-
-def _column(name: str) -> list[str]:
-    return [name, "1"] if name == "(Intercept)" else [name]
+    return of_column(names[0]) if kind == "sd" and k == 1 else []
 
 
 def groups_named(texts: Sequence[str]) -> list[str]:
     """Return what stands in brackets, behind the bar if there is one: "sd(x | g)" names g."""
-    found = [re.fullmatch(r"\s*\w+\((.*)\)\s*", t) or re.fullmatch(r"\s*\w+__.*(\|.*)", t) for t in texts]
+    found = [re.fullmatch(r"\s*\w+\((.*)\)\s*", t) for t in texts]
     return [m.group(1).rpartition("|")[2].strip() for m in found if m]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.errors import ArgumentError, NotAvailableError
-from ranef.inference.ddf import Joint, Method, method_of
+from ranef.inference.ddf import Joint, Method
 from ranef.inference.frames import to_frame
 from ranef.inference.hypotheses import Hypothesis, hypotheses, read_type
+from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
         others: Wald chi-square tests).
     component : str
         Part of the model: "mean", "zero_inflation", "dispersion" …
+    vcov, cluster : str; str, array or list of str, optional
+        Covariance of the coefficients: "model" (the default), "kenward-roger", or the robust "CR0" … "CR3" with the
+        clusters, as in `Fit.vcov`. With CR0 … CR3 a row has Satterthwaite's degrees of freedom and several have
+        Hotelling's T^2 (Pustejovsky & Tipton 2018); `ddf="inf"` gives normal and chi-square tests.
     **options
         For several models see `compare_models`.
 
@@ -48,8 +53,9 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
     -------
     data frame
         Of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models only: the
-        unscaled F times sigma^2, as lmerTest), `numdf`, `dendf`, `statistic`, `p_value`; chi-square tests `term`,
-        `statistic`, `df`, `p_value`.
+        unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`, `dendf`,
+        `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too few for a
+        joint test `p_value` is NaN.
 
     Raises
     ------
@@ -69,11 +75,21 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
     return anova_of_one(m, **options)
 
 
-def anova_of_one(m: Fit, type: Any = 3, ddf: Any = None, component: str = "mean", **unknown: Any) -> Any:  # noqa: A002
+def anova_of_one(
+    m: Fit,
+    type: Any = 3,  # noqa: A002
+    ddf: Any = None,
+    component: str = "mean",
+    vcov: Any = None,
+    cluster: Any = None,
+    **unknown: Any,
+) -> Any:
     """Return the table of one model, see `anova`."""
     if unknown:
-        raise ArgumentError(f"anova of one model takes type, ddf and component, not {', '.join(map(repr, unknown))}")
-    kind, method = read_type(type), method_of(m, ddf)
+        raise ArgumentError(
+            f"anova of one model takes type, ddf, component, vcov and cluster, not {', '.join(map(repr, unknown))}"
+        )
+    kind, method = read_type(type), wald_method(m, ddf, vcov, cluster)
     found = hypotheses(m, kind, component)
     return to_frame(_columns(m, found, [_test(m, method, h) for h in found], method), m.layout.kind)
 
@@ -88,7 +104,7 @@ def _columns(m: Fit, found: list[Hypothesis], tests: list[Joint], method: Method
     f, dendf = (np.array([getattr(t, name) for t in tests], dtype=np.float64) for name in ("statistic", "dendf"))
     if method.letter == "z" and not m.task.linear:
         return {**table, "statistic": f * q, "df": q, "p_value": f_p_value(f, q, dendf)}
-    if m.task.linear:
+    if m.task.linear and not method.errors:
         meansq = np.array([t.unscaled for t in tests], dtype=np.float64) * m.sigma**2
         table |= {"sumsq": meansq * q, "meansq": meansq}
     return {**table, "numdf": q, "dendf": dendf, "statistic": f, "p_value": f_p_value(f, q, dendf)}

@@ -26,14 +26,16 @@ from ranef.inference.frames import to_frame
 from ranef.inference.parameters import IDENTITY, Parameter, parameters, select, values
 from ranef.inference.profile import targets, traced
 from ranef.inference.tables import fixed
+from ranef.inference.testing import wald_method
 from ranef.inference.wald import METHODS, quantile
 
 if TYPE_CHECKING:
+    from ranef.inference.ddf import Method
     from ranef.model import Fit
 
 POINTS = 4  # of each side of a curve of which only the ends are wanted
 OPTIONS = {
-    "wald": ("ddf",),
+    "wald": ("ddf", "vcov", "cluster"),
     "profile": ("points", "progress"),
     "boot": (
         "n",
@@ -69,10 +71,10 @@ def confint(
         poor for variances and small samples; profiles follow the likelihood; the parametric bootstrap follows the
         sampling distribution. The last two agree with likelihood ratio tests where Wald does not.
     which : None, "fixed", "random", or names
-        Labels ("sd__Days | Subject") or terms as in `tidy` ("sd__Days"); default all parameters.
+        Labels ("sd(Days | Subject)") or terms as in `tidy` ("sd__Days"); default all parameters.
     **options
-        "wald": `ddf`, as in `tidy`. "profile": `points`, `progress`. "boot": `n`, `seed` and the other
-        arguments of `bootstrap`, and `interval` ("percentile", "basic", "normal", "bca").
+        "wald": `ddf`, `vcov`, `cluster`, as in `tidy`. "profile": `points`, `progress`. "boot": `n`, `seed` and the
+        other arguments of `bootstrap`, and `interval` ("percentile", "basic", "normal", "bca").
 
     Returns
     -------
@@ -172,7 +174,7 @@ def _boot(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, A
 
 def _wald(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, Any]) -> tuple[Array, Array, list[str]]:
     known = parameters(m)
-    low, high = wald_ends(m, level, options.get("ddf"))
+    low, high = wald_ends(m, level, wald_method(m, **options))
     at = [[p.label for p in known].index(p.label) for p in asked]
     gone = [known[i].label for i in at if np.isnan(low[i]) and known[i].effect == "ran_pars"]
     return low[at], high[at], [f"{', '.join(gone)}: no Wald interval ({_no_error(m)})"] if gone else []
@@ -187,9 +189,9 @@ def _no_error(m: Fit) -> str:
     return "the estimate is on the boundary; see method='profile'"
 
 
-def wald_ends(m: Fit, level: float, ddf: Any = None) -> tuple[Array, Array]:
+def wald_ends(m: Fit, level: float, way: Method | None = None) -> tuple[Array, Array]:
     """Wald intervals of all parameters, in the order of `parameters`."""
-    table = fixed(m, level, ddf)
+    table = fixed(m, level, way)
     low, high = wald_random(m, level)
     return np.append(table["conf_low"], low), np.append(table["conf_high"], high)
 

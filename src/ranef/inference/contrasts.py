@@ -11,10 +11,12 @@ import numpy as np
 
 from ranef.errors import ArgumentError, DataError, FormulaError, nearest
 from ranef.frame.design import Array
-from ranef.inference.ddf import Method, method_of
+from ranef.inference.ddf import Method
 from ranef.inference.ddf.method import kept
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of, position
+from ranef.inference.robust.method import check_covered
+from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value, p_value, quantile
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ def contrast(
     joint: bool = False,
     conf_level: float = 0.95,
     component: str = "mean",
+    vcov: Any = None,
+    cluster: Any = None,
 ) -> Any:
     """Estimate and test linear combinations of the fixed effects.
 
@@ -52,13 +56,18 @@ def contrast(
         Of the intervals.
     component : str
         Whose coefficients; "all" for those of all components, named "dispersion.(Intercept)".
+    vcov, cluster : str; str, array or list of str, optional
+        Covariance of the coefficients: "model" (the default), "kenward-roger", or the robust "CR0" … "CR3" with the
+        clusters, as in `Fit.vcov`. With CR0 … CR3 a row has Satterthwaite's degrees of freedom and several have
+        Hotelling's T^2 (Pustejovsky & Tipton 2018); `ddf="inf"` gives normal and chi-square tests.
 
     Returns
     -------
     data frame
         Of the kind of the data: `contrast`, `estimate`, `rhs`, `std_error`, `statistic`, `df`, `p_value`, `conf_low`,
         `conf_high`; with `joint` one row of `numdf`, `dendf`, `statistic`, `p_value`. No adjustment for multiplicity is
-        made.
+        made: where all levels of a factor are compared, consider a random effect of it, whose partial pooling does that
+        (Gelman, Hill & Yajima 2012).
 
     Raises
     ------
@@ -71,6 +80,8 @@ def contrast(
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
     >>> float(rf.contrast(m, "Days - 10")["p_value"][0].round(3))
     0.766
+    >>> float(rf.contrast(m, "Days - 10", vcov="CR2")["df"][0].round(1))
+    17.0
     """
     names, at = names_of(m, component)
     wanted = _read(L, names)
@@ -78,7 +89,9 @@ def contrast(
     rows = np.zeros((len(wanted), len(m.estimate.beta)))
     rows[:, at] = [w.weights for w in wanted]
     _check_kept(m, rows)
-    method = method_of(m, ddf)
+    method = wald_method(m, ddf, vcov, cluster)
+    if method.errors:
+        check_covered(m, method.vcov(m), rows)
     if joint:
         return to_frame(_joint(m, method, rows, offsets), m.layout.kind)
     table = tested_rows(m, method, rows, offsets, conf_level)

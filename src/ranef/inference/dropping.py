@@ -10,7 +10,6 @@ import numpy as np
 from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
 from ranef.inference.comparable import by_ml, check_likelihoods, check_maximised
-from ranef.inference.ddf import method_of
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import (
@@ -27,14 +26,30 @@ from ranef.inference.submodels import (
     without,
 )
 from ranef.inference.terms import fixed_terms
+from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value
 
 if TYPE_CHECKING:
     from ranef.formula import Term
+    from ranef.inference.ddf import Method
     from ranef.model import Fit
 
+SELECTION = (
+    "each test stands for itself: p-values in a model that was reached by dropping or adding terms step by step are "
+    "not valid"
+)
 
-def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, component: str = "mean") -> NotedTable:
+
+def drop1(
+    m: Fit,
+    scope: Any = None,
+    *,
+    test: str = "lrt",
+    ddf: Any = None,
+    component: str = "mean",
+    vcov: Any = None,
+    cluster: Any = None,
+) -> NotedTable:
     """Leave out each fixed term in turn, as far as no other term contains it, and test what is lost.
 
     Parameters
@@ -50,6 +65,8 @@ def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, comp
         Of F tests: "satterthwaite" (the default of linear models), "kenward-roger" … as in `rf.anova`.
     component : str
         Whose terms: "mean", "dispersion", "zero_inflation" ….
+    vcov, cluster : optional
+        Of F tests, as in `rf.anova`.
 
     Returns
     -------
@@ -69,7 +86,9 @@ def drop1(m: Fit, scope: Any = None, *, test: str = "lrt", ddf: Any = None, comp
     formula = formula_of(m, component)
     terms = droppable(formula) if scope is None else terms_named(formula, scope, "drop1")
     if test in ("F", "f"):
-        return _wald(m, terms, ddf, component)
+        return _wald(m, terms, wald_method(m, ddf, vcov, cluster), component)
+    if vcov is not None or cluster is not None:
+        raise ArgumentError("drop1: vcov= and cluster= are about Wald tests, test='F'")
     base, notes = _base(m, test, "drop1")
     found, held = fitted_without(
         terms, lambda t: with_formula(base, component, without(formula_of(base, component), t))
@@ -115,9 +134,8 @@ def _check_test(test: str) -> None:
         raise OptionError(f"test={test!r} is unknown; known: 'lrt', 'none'")
 
 
-def _wald(m: Fit, terms: Sequence[Term], ddf: Any, component: str) -> NotedTable:
+def _wald(m: Fit, terms: Sequence[Term], way: Method, component: str) -> NotedTable:
     """Test the coefficients of each term: no other term contains it, so they are its marginal ones."""
-    way = method_of(m, ddf)
     columns = {t.key: t.columns for t in fixed_terms(m, component)}
     unit = np.eye(len(m.estimate.beta))
     rows = [unit[columns[t.key]] for t in terms]
@@ -125,7 +143,8 @@ def _wald(m: Fit, terms: Sequence[Term], ddf: Any, component: str) -> NotedTable
     f, q, dendf = (np.array([getattr(x, name) for x in found], float) for name in ("statistic", "numdf", "dendf"))
     table = {"term": [t.label for t in terms], "numdf": q, "dendf": dendf, "statistic": f}
     title = f"Single terms of {m.formula}: F tests ({way.name})"
-    return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, (), m.layout.kind)
+    notes = (Note("selection", SELECTION),)
+    return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, notes, m.layout.kind)
 
 
 def _base(m: Fit, test: str, what: str) -> tuple[Fit, list[Note]]:
@@ -177,5 +196,5 @@ def _table(
         "loglik": numbers(x.loglik for x in fits),
         **tests([None, *ratios]),
     }
-    remarks = distinct([*notes, *(n for r in ratios if r is not None for n in r.notes)])
+    remarks = distinct([*notes, *(n for r in ratios if r is not None for n in r.notes), Note("selection", SELECTION)])
     return NotedTable(title, columns, remarks, base.layout.kind)

@@ -12,7 +12,7 @@ import numpy as np
 from ranef.call import build_call, make_call
 from ranef.engines import Result, engine_of, linear
 from ranef.engines.estimate import Array
-from ranef.engines.parameters import unique
+from ranef.engines.parameters import spelled, unique
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
 from ranef.inference.frames import to_frame
@@ -129,7 +129,7 @@ class ManyFits:
         return to_frame(_tidy_columns(self), self.kind)
 
     def ran_pars(self) -> Any:
-        """One row per response: `response`, a column per standard deviation (`sd__x | g`), and `sigma`."""
+        """One row per response: `response`, a column per standard deviation (`sd(x | g)`), and `sigma`."""
         return to_frame(_sd_columns(self), self.kind)
 
 
@@ -219,7 +219,7 @@ def _why_failed(found: Result | str) -> str | None:
 
 def _sd_names(terms: Any) -> tuple[str, ...]:
     labels = unique([t.key for t in terms])
-    return tuple(f"sd__{name} | {g}" for g, t in zip(labels, terms, strict=True) for name in t.names)
+    return tuple(spelled("sd", [name], g, False)[0] for g, t in zip(labels, terms, strict=True) for name in t.names)
 
 
 def _figure(fits: ManyFits, of: Any) -> Array:

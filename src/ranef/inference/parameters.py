@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef.engines.estimate import Array, Estimate
 from ranef.engines.linear import cells
+from ranef.engines.parameters import of_column, of_pair, spelled
 from ranef.errors import OptionError, nearest
 from ranef.inference.named import names_of
 from ranef.inference.varcorr import Covariance, has_residual
@@ -59,7 +59,7 @@ class Parameter:
     Attributes
     ----------
     label : str
-        Unique: "Days", "zero_inflation.(Intercept)", "sd__Days | Subject", "cor__(Intercept).Days | Subject", "sigma".
+        Unique: "Days", "zero_inflation.(Intercept)", "sd(Days | Subject)", "cor((Intercept), Days | Subject)", "sigma".
     effect, component, group, term : str
         As in `tidy`.
     kind : "coefficient" | "sd" | "cor" | "other"
@@ -72,7 +72,7 @@ class Parameter:
     refused : str
         Why it has no profile; empty where it has.
     also : tuple of str
-        Other names: "sd(Days | Subject)", as `fixed=` and `prior=` of `fit` take them.
+        Other spellings: "sd(Subject)".
     """
 
     label: str
@@ -149,27 +149,20 @@ def _entries(key: str, term: Covariance, first: int) -> list[Parameter]:
     group = key.removeprefix(f"{term.component}:")
     sds = [
         Parameter(
-            f"sd__{name} | {key}", "ran_pars", term.component, group, f"sd__{name}", "sd", ("row", row, ()), 0.0,
-            also=short("sd", key, [name], len(rows) == 1),
+            label, "ran_pars", term.component, group, f"sd__{name}", "sd", ("row", row, ()), 0.0, also=tuple(also),
         )
         for name, row in zip(term.names, rows, strict=True)
+        for label, *also in (spelled("sd", of_column(name), key, len(rows) == 1),)
     ]  # fmt: skip
     quarter, pairs = math.pi / 2, term.pairs
     return sds + [
         Parameter(
-            f"{label} | {key}", "ran_pars", term.component, group, label, "cor", ("pair", rows[j], rows[i]),
-            -quarter, quarter, SINE, _undefined(term, i, j),
-            short("cor", key, [f"{a},{b}" for a, b in permutations((term.names[j], term.names[i]))], len(pairs) == 1),
+            label, "ran_pars", term.component, group, f"cor__{term.names[j]}.{term.names[i]}", "cor",
+            ("pair", rows[j], rows[i]), -quarter, quarter, SINE, _undefined(term, i, j), tuple(also),
         )
         for i, j in pairs
-        for label in (f"cor__{term.names[j]}.{term.names[i]}",)
+        for label, *also in (spelled("cor", of_pair(term.names[j], term.names[i]), key, len(pairs) == 1),)
     ]  # fmt: skip
-
-
-def short(kind: str, key: str, ways: Sequence[str], alone: bool) -> tuple[str, ...]:
-    """Names as `fixed=` takes them: "sd(x | g)", and "sd(g)" where a term has one of the kind."""
-    own = [f"{kind}({way} | {key})" for way in (*ways, *(["1"] if "(Intercept)" in ways else []))]
-    return (*own, f"{kind}({key})") if alone else tuple(own)
 
 
 def _undefined(term: Covariance, i: int, j: int) -> str:
@@ -189,9 +182,10 @@ def _structural(key: str, term: Covariance, p: Any, at: int) -> Parameter:
         transform = IDENTITY  # entries of Lambda themselves, of either sign
     kind = p.name if p.name in ("sd", "cor") else "other"
     alone = sum(q.name == p.name for q in term.parameters) == 1
+    label, *also = spelled(p.name, [p.of] if p.of else [], key, alone)
     return Parameter(
-        f"{p.label} | {key}", "ran_pars", term.component, group, p.label, kind, ("coordinate", (at,), ()),
-        transform=transform, refused=refused, also=short(p.name, key, [p.of] if p.of else [], alone),
+        label, "ran_pars", term.component, group, p.label, kind, ("coordinate", (at,), ()), transform=transform,
+        refused=refused, also=tuple(also),
     )  # fmt: skip
 
 
@@ -219,8 +213,8 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
     known : sequence of Parameter
         All there are.
     which : None, "all", "fixed", "random" or names
-        A name is a label ("sd__Days | Subject"), the same as `fixed=` of `fit` has it ("sd(Days | Subject)"), or a term
-        as in `tidy` ("sd__Days"), which may stand for several.
+        A name is a label, "sd(Days | Subject)", as `fixed=` and `prior=` of `fit` take it, or a term as in `tidy`
+        ("sd__Days"), which may stand for several.
     what : str
         Who asks, for the message.
 

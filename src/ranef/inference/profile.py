@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import DataError, NotAvailableError, OptionError
+from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
@@ -130,14 +130,14 @@ class Curve:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Profile(Mapping[str, Curve]):
-    """Profiles of parameters: `p["sd__Days | Subject"]` is a `Curve`, `p.confint()` the table of intervals.
+    """Profiles of parameters: `p["sd(Days | Subject)"]` is a `Curve`, `p.confint()` the table of intervals.
 
     Attributes
     ----------
     curves : tuple of Curve
         In the fit's order.
     failed : dict
-        Label -> why there is no curve.
+        Label -> why there is no curve; the curves of other parameters do not depend on that.
     messages : tuple of str
         What a reader should know: which deviance, sides that failed, a lower deviance than the fit's.
     level : float
@@ -151,7 +151,10 @@ class Profile(Mapping[str, Curve]):
     kind: str
 
     def __getitem__(self, label: str) -> Curve:
-        return self.curves[position(label, self.names)]
+        found = [c for c in self.curves if c.parameter.answers_to(label)]
+        if label in self.failed:
+            raise NotAvailableError(f"profile: {label} has no curve: {self.failed[label]}")
+        return found[0] if len(found) == 1 else self.curves[position(label, self.names)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -258,7 +261,7 @@ def profile(
         A fit. One by REML is profiled by maximum likelihood, from its own maximum (as lme4 does): restricted
         likelihoods with different fixed effects cannot be compared.
     which : None, "fixed", "random", or names
-        Labels ("sd__Days | Subject") or terms as in `tidy` ("sd__Days"); default all parameters.
+        Labels ("sd(Days | Subject)") or terms as in `tidy` ("sd__Days"); default all parameters.
     level : float
         The curves reach the ends of intervals of this level; of several parameters, the joint regions of two.
     scale : "sd" | "variance" | "log"
@@ -325,8 +328,11 @@ def traced(
             found += tracer.curves(good[i : i + step], visits)
             shown.advance(step)
     tracer.close()
-    curves = tuple(_curve(m, p, record, scale) for p, record in zip(good, found, strict=True))
-    return Profile(curves, failed, (*messages, *notes(curves, found)), level, m.layout.kind)
+    failed |= {p.label: record for p, record in zip(good, found, strict=True) if isinstance(record, str)}
+    records = {p.label: record for p, record in zip(good, found, strict=True) if not isinstance(record, str)}
+    curves = tuple(_curve(m, p, records[p.label], scale) for p in good if p.label in records)
+    ordered = {p.label: failed[p.label] for p in asked if p.label in failed}
+    return Profile(curves, ordered, (*messages, *notes(curves, list(records.values()))), level, m.layout.kind)
 
 
 def notes(curves: Sequence[Curve], found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -346,9 +352,9 @@ def notes(curves: Sequence[Curve], found: Sequence[Mapping[str, Any]]) -> list[s
 
 @dataclass(frozen=True)
 class Tracer:
-    """What follows curves for an engine."""
+    """What follows curves for an engine; a text says why there is none."""
 
-    curves: Callable[[list[Parameter], list[tuple[float, bool]]], list[Any]]
+    curves: Callable[[list[Parameter], list[tuple[float, bool]]], list[Any | str]]
     close: Callable[[], None]
     long: bool
 
@@ -372,22 +378,70 @@ def _linear(m: Fit) -> Tracer:
         with LOCK:
             return list(m.core.profile(*at, _asked(chosen), visits))
 
-    return Tracer(curves, lambda: None, time.monotonic() - started > LONG)
+    return Tracer(apart(curves, lambda: None), lambda: None, time.monotonic() - started > LONG)
+
+
+def apart(curves: Callable[..., list[Any]], reset: Callable[[], None]) -> Callable[..., list[Any | str]]:
+    """Return the function that follows curves one by one where one of several fails, and says why it did.
+
+    Parameters
+    ----------
+    curves : (parameters, visits) -> records
+        All or none of them.
+    reset : () -> None
+        Puts the core back to the estimate, after a failure or an interrupt.
+    """
+
+    def each(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
+        try:
+            return curves(chosen, visits)
+        except ValueError as error:
+            reset()
+            if len(chosen) == 1:
+                return [f"{str(error).splitlines()[0]} somewhere on the curve; use method='boot'"]
+            return [record for p in chosen for record in each([p], visits)]
+        except BaseException:
+            reset()
+            raise
+
+    return each
+
+
+def unprofiled(m: Fit) -> str:
+    """Return why a fit by the Laplace engine has no profiles; "" if it has."""
+    wishes = m.task.wishes
+    if m.method == "pql":
+        return "quasi-likelihood (method='pql') is no likelihood; use method='wald', or fit with method='ml'"
+    if m.call.sampling_weights is not None:
+        return (
+            "with sampling_weights= differences of the pseudo-log-likelihood are not chi-square, so its profile has no "
+            "level; use method='wald', whose standard errors are robust"
+        )
+    if wishes is not None and (wishes.priors or wishes.firth):
+        what = "penalty=" if wishes.firth else "prior="
+        return (
+            f"with {what} the criterion is a penalised likelihood, whose profile has no chi-square level; use "
+            f"method='wald' or 'boot', or fit without it"
+        )
+    if wishes is not None:
+        return (
+            "the curves are followed in the coordinates of all parameters, and with fixed= or equal= some of them do "
+            "not move; compare fits with further values held, rf.anova(m, m.update(fixed={…})), or use method='boot'"
+        )
+    if m.task.quadrature == 0:
+        return (
+            "quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood of the "
+            "coefficients; fit with quadrature=1"
+        )
+    if not hasattr(m.core, "profile"):
+        return "a slim fit of a generalised model keeps no rows; use the fit before slim()"
+    return ""
 
 
 def _laplace(m: Fit) -> Tracer:
-    if m.task.wishes is not None or m.call.sampling_weights is not None or m.method == "pql":
-        raise NotAvailableError(
-            "profile: fixed=, equal=, prior=, penalty=, sampling_weights= and method='pql' have no likelihood profile "
-            "here; use method='wald' or 'boot'"
-        )
-    if m.task.quadrature == 0:
-        raise NotAvailableError(
-            "profile: quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood "
-            "of the coefficients; fit with quadrature=1"
-        )
-    if not hasattr(m.core, "profile"):
-        raise NotAvailableError("profile: a slim fit of a generalised model keeps no rows; use the fit before slim()")
+    reason = unprofiled(m)
+    if reason:
+        raise NotAvailableError(f"profile: {reason}")
     core, estimate = m.core, m.estimate
     if m.method != "ml":
         from ranef.model import design_of
@@ -405,20 +459,10 @@ def _laplace(m: Fit) -> Tracer:
     at = (centre["x"], centre["deviance"], centre["hessian"], [False] * len(centre["x"]))
 
     def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any]:
-        try:
-            with LOCK:
-                return list(core.profile(*at, _asked(chosen), visits, m.task.quadrature))
-        except ValueError as error:
-            close()
-            raise DataError(
-                f"profile: {error} somewhere on the curves of {', '.join(p.label for p in chosen)}; ask for others by "
-                f"which=, or use method='boot'"
-            ) from error
-        except BaseException:
-            close()
-            raise
+        with LOCK:
+            return list(core.profile(*at, _asked(chosen), visits, m.task.quadrature))
 
-    return Tracer(curves, close, time.monotonic() - started > LONG)
+    return Tracer(apart(curves, close), close, time.monotonic() - started > LONG)
 
 
 # ---- what comes back -------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import ArgumentError, OptionError, nearest
-from ranef.inference.ddf import method_of
+from ranef.inference.ddf import Method
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
+from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import Covariance, has_residual
 from ranef.inference.wald import METHODS, p_value, quantile
 
@@ -31,9 +32,12 @@ def tidy(
     method: str,
     ddf: Any = None,
     options: Columns | None = None,
+    vcov: Any = None,
+    cluster: Any = None,
 ) -> Any:
     """Estimates as a frame, see `Fit.tidy`."""
-    return to_frame(tidy_columns(m, effects, conf_int, conf_level, method, ddf, options), m.layout.kind)
+    found = tidy_columns(m, effects, conf_int, conf_level, method, ddf, options, vcov, cluster)
+    return to_frame(found, m.layout.kind)
 
 
 def tidy_columns(
@@ -44,6 +48,8 @@ def tidy_columns(
     method: str,
     ddf: Any = None,
     options: Columns | None = None,
+    vcov: Any = None,
+    cluster: Any = None,
 ) -> Columns:
     """Return the columns of `tidy`."""
     if method not in METHODS:
@@ -55,7 +61,12 @@ def tidy_columns(
         if effect not in BUILDERS:
             raise OptionError(f"tidy: effects={effect!r} is unknown; {nearest(effect, BUILDERS)}")
     level = conf_level if conf_int else None
-    parts = [fixed(m, level, ddf) if effect == "fixed" else BUILDERS[effect](m, level) for effect in asked]
+    if (vcov is not None or cluster is not None) and (method != "wald" or "fixed" not in asked):
+        raise ArgumentError(
+            "tidy: vcov= and cluster= are about Wald tests of the fixed effects: ask for effects='fixed', method='wald'"
+        )
+    way = wald_method(m, ddf, vcov, cluster) if "fixed" in asked else None
+    parts = [fixed(m, level, way) if effect == "fixed" else BUILDERS[effect](m, level) for effect in asked]
     if conf_int and method != "wald":
         ends = _ends(m, asked, conf_level, method, options or {})
         parts = [{**part, **end} for part, end in zip(parts, ends, strict=True)]
@@ -95,11 +106,16 @@ def _interval(estimate: Array, std_error: Array, df: Array | float, level: float
     return {"conf_low": estimate - half, "conf_high": estimate + half}
 
 
-def fixed(m: Fit, level: float | None = None, ddf: Any = None) -> Columns:
-    """Return the coefficients of all components with t or z tests."""
-    beta, method = m.estimate.beta, method_of(m, ddf)
-    df = m.ddf if ddf is None else np.where(np.isnan(beta), np.nan, method.rows(m, np.eye(len(beta))))
-    std_error = np.sqrt(np.diag(method.vcov(m)))
+def fixed(m: Fit, level: float | None = None, method: Method | None = None) -> Columns:
+    """Return the coefficients of all components with t or z tests, by default those of the model."""
+    beta = m.estimate.beta
+    method = method or wald_method(m)
+    vcov = method.vcov(m)
+    if method is wald_method(m):
+        df = m.ddf
+    else:
+        df = np.where(np.isnan(np.diag(vcov)), np.nan, method.rows(m, np.eye(len(beta))))
+    std_error = np.sqrt(np.diag(vcov))
     std_error[list(m.estimate.held)] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error

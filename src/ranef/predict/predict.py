@@ -64,7 +64,8 @@ class Question:
         For what is predicted given the included random effects (made on the link scale and transformed; where several
         predictors join, and for averages, by the delta method on the scale of the mean's link; for probabilities on
         the logit scale), or for a new observation of a linear model (adds sigma^2 / w and the variance of the random
-        effects not included).
+        effects not included). Both take the variance parameters as known; refits to simulated responses
+        (`rf.bootstrap`) do not.
     level : float
         Coverage.
     std_error : bool

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.families import ZERO
-from ranef.inference.ddf import Method, method_of
+from ranef.inference.ddf import Method
 from ranef.inference.tables import fixed as fixed_effects
+from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import Covariance, VarCorr, has_residual
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
 
@@ -53,10 +54,12 @@ class Summary:
     notes: tuple[str, ...]
 
 
-def gather(m: Fit, correlation: bool = False, ddf: str | None = None) -> Summary:
+def gather(
+    m: Fit, correlation: bool = False, ddf: str | None = None, vcov: str | None = None, cluster: Any = None
+) -> Summary:
     """Return the summary of a fit."""
-    method = method_of(m, ddf)
-    found = fixed_effects(m, ddf=ddf)
+    method = wald_method(m, ddf, vcov, cluster)
+    found = fixed_effects(m, method=method)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
     fixed_parts = [_fixed(m, c, found, method) for c in parts]
     sections = [_criterion(m), *_residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
@@ -347,7 +350,8 @@ def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: M
         p_values(found["p_value"][at]),
     ]
     heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
-    return Section(_fixed_title(m, component, method), columns(heads, cells), _lost_columns(m, component))
+    notes = (f"Robust: {method.errors}.",) if method.errors and np.isfinite(found["std_error"][at]).any() else ()
+    return Section(_fixed_title(m, component, method), columns(heads, cells), _lost_columns(m, component) + notes)
 
 
 def _is_held(m: Fit, component: ComponentInfo) -> list[bool]:
@@ -378,7 +382,7 @@ def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
         how = f"t tests, {method.title}, approximate" if method.title and component.name == "mean" else ""
         inside = "; ".join(filter(None, (of, how)))
         return f"Fixed effects ({inside})" if inside else "Fixed effects"
-    how = f", {method.title})" if m.layout.terms and method.title else ")"
+    how = f", {method.title})" if (m.layout.terms or method.errors) and method.title else ")"
     return f"Fixed effects ({method.letter} tests{how}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ranef.report import _html, _text
 from ranef.report._facts import gather
@@ -20,7 +20,9 @@ class Text(str):
         return str(self)
 
 
-def summary_text(m: Fit, correlation: bool = False, ddf: str | None = None) -> Text:
+def summary_text(
+    m: Fit, correlation: bool = False, ddf: str | None = None, vcov: str | None = None, cluster: Any = None
+) -> Text:
     """Return the summary of a fit as text.
 
     Parameters
@@ -29,8 +31,8 @@ def summary_text(m: Fit, correlation: bool = False, ddf: str | None = None) -> T
         A fitted linear mixed model.
     correlation : bool
         Whether to add the correlations of the fixed effects.
-    ddf : str, optional
-        Degrees of freedom, as in `Fit.tidy`.
+    ddf, vcov, cluster : optional
+        Degrees of freedom and covariance of the fixed effects, as in `Fit.tidy`.
 
     Returns
     -------
@@ -39,10 +41,12 @@ def summary_text(m: Fit, correlation: bool = False, ddf: str | None = None) -> T
         standard deviations and correlations of the random effects, fixed effects with standard errors and t tests, the
         certificate of the optimum, and the messages of the fit.
     """
-    return Text(_text.render(gather(m, correlation, ddf)))
+    return Text(_text.render(gather(m, correlation, ddf, vcov, cluster)))
 
 
-def summary_html(m: Fit, correlation: bool = False, ddf: str | None = None) -> str:
+def summary_html(
+    m: Fit, correlation: bool = False, ddf: str | None = None, vcov: str | None = None, cluster: Any = None
+) -> str:
     """Return the summary of a fit as a self-contained piece of HTML; every text in it is escaped.
 
     Parameters
@@ -51,7 +55,7 @@ def summary_html(m: Fit, correlation: bool = False, ddf: str | None = None) -> s
         A fitted linear mixed model.
     correlation : bool
         Whether to add the correlations of the fixed effects.
-    ddf : str, optional
-        Degrees of freedom, as in `Fit.tidy`.
+    ddf, vcov, cluster : optional
+        Degrees of freedom and covariance of the fixed effects, as in `Fit.tidy`.
     """
-    return _html.render(gather(m, correlation, ddf))
+    return _html.render(gather(m, correlation, ddf, vcov, cluster))

@@ -56,6 +56,8 @@ class Method:
         although its hypotheses may involve those of terms that contain it.
     vcov : fit -> (p, p) array
         The covariance that standard errors come from.
+    errors : str
+        What is said of it where it is not the model's own: "CR2 standard errors, 18 clusters of Subject".
     """
 
     name: str
@@ -64,6 +66,7 @@ class Method:
     rows: Callable[[Fit, Array], Array]
     joint: Callable[[Fit, Array, Array, Array], Joint]
     vcov: Callable[[Fit], Array]
+    errors: str = ""
 
     @property
     def letter(self) -> str:

@@ -114,8 +114,37 @@ def degrees(a: Adjusted, bread: Array, rows: Array) -> Array:
         inner = np.einsum("mi,ij,mj->m", h, bread, h)
         low = bread @ h.T @ h
         square = np.sum(diagonal**2) - 2 * np.sum(diagonal * inner) + np.trace(low @ low)
-        out[r] = np.sum(diagonal - inner) ** 2 / square
+        out[r] = np.sum(diagonal - inner) ** 2 / square if square > 0 else np.nan
     return out
+
+
+def hotelling(a: Adjusted, bread: Array, rows: Array) -> float:
+    """Degrees of freedom eta of the Wishart matrix that C V_CR C' is like (Pustejovsky & Tipton 2018, section 3.2).
+
+    With E the expectation of C V_CR C' under the working model, Omega = E^-1/2 C V_CR C' E^-1/2 has the expectation I;
+    the total variance of its entries is that of a Wishart matrix with eta = q (q + 1) / sum_st Var(Omega_st). One row
+    gives `degrees`.
+
+    The entries are sums over clusters of products of normal variables p_si'y, of which
+    Cov(p_si'y, p_tj'y) = P_st,ij = (i = j) g_si'V_i g_ti - h_si'M h_tj: Var(Omega_st) = sum_ij (P_ss,ij P_tt,ij +
+    P_st,ij P_ts,ij), of which only factors over clusters are formed.
+    """
+    lines = rows @ bread
+    own = np.einsum("sa,mab,tb->mst", lines, a.spread, lines, optimize=True)
+    reach = np.einsum("mab,sb->msa", a.cross, lines)  # h_si
+    inner = np.einsum("msa,ab,mtb->mst", reach, bread, reach, optimize=True)
+    values, vectors = np.linalg.eigh((own - inner).sum(axis=0))
+    turn = (vectors / np.sqrt(values)).T  # its rows instead of those of the symmetric root: eta does not change
+    own, inner = (np.einsum("us,mst,vt->muv", turn, x, turn, optimize=True) for x in (own, inner))
+    grams_ = np.einsum("us,msa,vt,mtb->uvab", turn, reach, turn, reach, optimize=True)  # sum of h_ui h_vi'
+    low = np.einsum("ab,uvbc->uvac", bread, grams_)
+    diagonal, beside = np.einsum("mss->ms", own), np.einsum("mss->ms", inner)
+    crossed = diagonal.T @ beside
+    variance = diagonal.T @ diagonal - crossed - crossed.T + np.einsum("stab,tsba->st", low, low)
+    variance += np.einsum("mst,mst->st", own, own) - 2 * np.einsum("mst,mst->st", own, inner)
+    variance += np.einsum("stab,stba->st", low, low)
+    q = len(rows)
+    return float(q * (q + 1) / variance.sum())
 
 
 ADJUSTMENTS: dict[str, Adjustment] = {

@@ -1,8 +1,8 @@
 """Blocks of V, a cluster at a time, as small as they can be.
 
-Rows of a cluster that have one weight w are rotated so that the columns of X and Z are 0 beyond the first k + r of
-them: there V is diagonal, sigma^2 / w, A_i of CR2 is the identity and X_i is 0, so nothing is lost without those. A
-block has at most as many rows as the cluster, and at most k + r for each distinct weight.
+Rows of a cluster that have one residual variance d are rotated so that the columns of X and Z are 0 beyond the first
+k + r of them: there V is diagonal, d, A_i of CR2 is the identity and X_i is 0, so nothing is lost without those. A
+block has at most as many rows as the cluster, and at most k + r for each distinct variance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.inference.robust.clusters import Clusters
-from ranef.inference.robust.working import Working, relative
+from ranef.inference.robust.working import Working, loaded, residual_variances
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ Blocks = Callable[[int], tuple[Array, Array, Array]]
 def blocks(m: Fit, w: Working, by: Clusters) -> Blocks:
     """Return a function that makes the block of a cluster."""
     design = design_of(m, "robust covariance")
-    z = relative(m) if design.terms else None
-    weights = np.ones(design.n) if design.weights is None else np.asarray(design.weights, dtype=np.float64)
-    order = np.lexsort((weights, by.codes))
+    z = loaded(m) if design.terms else None
+    noise = residual_variances(m)
+    order = np.lexsort((noise, by.codes))
     bounds = np.searchsorted(by.codes[order], np.arange(by.count + 1))
 
     def make(i: int) -> tuple[Array, Array, Array]:
@@ -47,12 +47,12 @@ def blocks(m: Fit, w: Working, by: Clusters) -> Blocks:
             at = np.repeat(np.arange(len(rows)), np.diff(part.indptr))
             own_effects[at, np.searchsorted(used, part.indices)] = part.data
             table = np.column_stack([table, own_effects])
-        table, own = compressed(table, weights[rows])
+        table, own = compressed(table, noise[rows])
         if len(table) > MOST:
             raise _too_large(by, i, len(table))
         p = w.x.shape[1]
         effects = table[:, p + 1 :]
-        return table[:, :p], table[:, p], m.sigma**2 * (effects @ effects.T + np.diag(1 / own))
+        return table[:, :p], table[:, p], effects @ effects.T + np.diag(own)
 
     return make
 
@@ -64,15 +64,15 @@ def _too_large(by: Clusters, i: int, size: int) -> NotAvailableError:
     )
 
 
-def compressed(table: Array, weights: Array) -> tuple[Array, Array]:
-    """Return the rotated rows and their weights; column `p` (residuals) is rotated with the others.
+def compressed(table: Array, noise: Array) -> tuple[Array, Array]:
+    """Return the rotated rows and their residual variances; column `p` (residuals) is rotated with the others.
 
-    Rows come sorted by weight. The residual is a column of the factorised matrix, too: its own direction is one more
+    Rows come sorted by variance. The residual is a column of the factorised matrix, too: its own direction is one more
     row, in which X and Z are 0.
     """
-    found = np.unique(weights, return_index=True, return_counts=True)
+    found = np.unique(noise, return_index=True, return_counts=True)
     if found[2].max() <= table.shape[1]:
-        return table, weights
+        return table, noise
     parts, own = [], []
     for value, first, count in zip(*found, strict=True):
         part = table[first : first + count]

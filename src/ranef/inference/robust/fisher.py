@@ -44,7 +44,7 @@ def information(m: Fit, kind: str = "observed") -> Any:
     -------
     named matrix
         A data frame where pandas came in. Linear models: coefficients, variances and covariances of the random effects
-        ("var__Days | Subject", "cov__(Intercept).Days | Subject"), residual variance ("sigma2"); after REML the
+        ("var(Days | Subject)", "cov((Intercept), Days | Subject)"), residual variance ("sigma2"); after REML the
         block of the variances is that of the restricted likelihood. Others: coefficients and entries of theta
         ("theta1", …). Coefficients dropped are left out.
 

@@ -1,4 +1,4 @@
-"""Scores and bread of models that the linear engine does not fit."""
+"""Scores and bread of models whose responses have no covariance matrix that variance parameters alone determine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KINDS = ("CR0", "CR1")
 
 
-def check_generalised(m: Fit, kind: str) -> None:
+def check_generalised(m: Fit, kind: str, reason: str) -> None:
     """Refuse kinds and criteria for which the scores of clusters are no sandwich's.
 
     Raises
@@ -26,8 +26,8 @@ def check_generalised(m: Fit, kind: str) -> None:
     """
     if kind not in KINDS:
         raise NotAvailableError(
-            f"kind={kind!r} adjusts residuals of a linear model; for family {m.family!r} (or covariance structures) "
-            f"there are {' and '.join(map(repr, KINDS))}"
+            f"kind={kind!r} adjusts residuals of a gaussian model, but {reason}; there are "
+            f"{' and '.join(map(repr, KINDS))}, which need no covariance matrix"
         )
     check_likelihood(m, f"kind={kind!r}")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.engines.linear import cells
+from ranef.engines.parameters import of_column, of_pair, spelled
 from ranef.frame.design import matrix
 from ranef.inference.crossproducts import against
 from ranef.inference.robust.working import working
@@ -31,10 +32,10 @@ class Entry:
 
 
 def entries(m: Fit) -> list[Entry]:
-    """Return variances and covariances of the terms in the order of theta: "var__Days | Subject", "cov__…"."""
+    """Return variances and covariances of the terms in the order of theta: "var(Days | Subject)", "cov(…)"."""
     return [
-        Entry(t, i, j, f"var__{term.names[i]} | {term.key}" if i == j else
-              f"cov__{term.names[j]}.{term.names[i]} | {term.key}")
+        Entry(t, i, j, spelled("var", of_column(term.names[i]), term.key, False)[0] if i == j else
+              spelled("cov", of_pair(term.names[j], term.names[i]), term.key, False)[0])
         for t, term in enumerate(m.layout.terms)
         for i, j in cells(len(term.names), term.structure)
     ]  # fmt: skip

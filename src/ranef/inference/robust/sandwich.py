@@ -1,8 +1,9 @@
 """`vcov(kind="CR2", cluster=...)`: sandwich covariances that hold where the model's V does not.
 
 V_CR = M [sum_i s_i s_i'] M over independent clusters, s_i their scores (Liang & Zeger 1986), adjusted for small numbers
-of clusters (`adjustments`). For generalised models M is the inverse Hessian of (beta, theta) and the s_i are the exact
-scores of the marginal log-likelihood.
+of clusters (`adjustments`). Gaussian models take their own V as working covariance, whatever its structure and however
+it was estimated; where there is none (`working.objection`), M is the inverse Hessian of (beta, theta) and the s_i are
+the exact scores of the marginal log-likelihood.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, nearest
 from ranef.inference.ddf.method import kept
-from ranef.inference.robust.adjustments import ADJUSTMENTS, Adjusted, degrees, factor
+from ranef.inference.robust.adjustments import ADJUSTMENTS, Adjusted, degrees, factor, hotelling
 from ranef.inference.robust.blocks import blocks
 from ranef.inference.robust.clusters import Clusters, check_nested, clusters_of, intersections
 from ranef.inference.robust.generalised import check_generalised, marginal_scores
-from ranef.inference.robust.working import by_cluster, working
+from ranef.inference.robust.working import by_cluster, objection, working
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -37,16 +38,21 @@ class Sandwich:
 
     Attributes
     ----------
+    kind : str
     vcov : (p, p) array
-        NaN in rows and columns dropped.
+        NaN in rows and columns dropped; of gaussian models with a dispersion formula, in those of the dispersion.
     clusters : tuple of Clusters
     adjusted : Adjusted or None
         None where no degrees of freedom but a number of clusters less one are known.
+    exact : bool
+        Whether the working covariance is a gaussian model's V, so that tests have degrees of freedom.
     """
 
+    kind: str
     vcov: Array
     clusters: tuple[Clusters, ...]
     adjusted: Adjusted | None
+    exact: bool
 
 
 def kind_of(kind: Any) -> str:
@@ -73,32 +79,42 @@ def sandwich(m: Fit, kind: Any, cluster: Any = None) -> Sandwich:
     """
     name = kind_of(kind)
     design = design_of(m, f"kind={name!r}")
-    if not m.task.linear:
-        check_generalised(m, name)
+    reason = objection(m)
+    if reason:
+        check_generalised(m, name, reason)
     if not kept(m).any():
         raise NotAvailableError(f"kind={name!r}: the model has no fixed effects")
     ways = clusters_of(m, design, cluster)
     by, *more = ways
-    if more and (name not in TWO_WAY or not m.task.linear):
-        raise NotAvailableError(
-            f"kind={name!r}: several ways of clustering are there for linear models and kinds {', '.join(TWO_WAY)} "
-            f"(Cameron, Gelbach & Miller 2011); give one cluster="
-        )
+    if more:
+        _check_ways(name, reason)
     check_nested(design, ways, f"kind={name!r}")
     if more:
-        return Sandwich(_expanded(m, _several(m, name, ways)), ways, None)
-    if not m.task.linear:
-        return Sandwich(_marginal(m, name, by), ways, None)
+        return Sandwich(name, _expanded(m, _several(m, name, ways)), ways, None, True)
+    if reason:
+        return Sandwich(name, _marginal(m, name, by), ways, None, False)
     w = working(m)
     adjusted = ADJUSTMENTS[name](w, by, blocks(m, w, by))
     half = adjusted.scores @ w.bread
-    scale = factor(name, by.count, m.nobs, m.estimate.rank)
-    return Sandwich(_expanded(m, scale * half.T @ half), ways, adjusted)
+    scale = factor(name, by.count, m.nobs, int(w.here.sum()))
+    return Sandwich(name, _expanded(m, scale * half.T @ half), ways, adjusted, True)
+
+
+def _check_ways(name: str, reason: str) -> None:
+    """Refuse several ways of clustering where there is no theory of them."""
+    if reason:
+        raise NotAvailableError(f"kind={name!r}: several ways of clustering need a gaussian model, but {reason}")
+    if name not in TWO_WAY:
+        raise NotAvailableError(
+            f"kind={name!r}: with several ways of clustering there are {', '.join(TWO_WAY)} (Cameron, Gelbach & Miller "
+            f"2011). The adjustment of {name} is defined by what E(sum of s_i s_i') is for independent clusters; a "
+            f"difference of such sums has none, and no degrees of freedom: give one cluster=, or kind='CR1'"
+        )
 
 
 def _expanded(m: Fit, a: Array) -> Array:
-    """Put NaN at the coefficients dropped."""
-    here = kept(m)
+    """Put NaN at the coefficients that it is not about."""
+    here = working(m).here
     out = np.full((len(here), len(here)), np.nan)
     out[np.ix_(here, here)] = a
     return out
@@ -118,7 +134,7 @@ def _several(m: Fit, name: str, ways: Sequence[Clusters]) -> Array:
     rows, total = w.solved * w.residual[:, None] @ w.bread, np.zeros_like(w.bread)
     for sign, way in intersections(ways):
         half = by_cluster(rows, way.codes, way.count)
-        total += sign * factor(name, way.count, m.nobs, m.estimate.rank) * half.T @ half
+        total += sign * factor(name, way.count, m.nobs, int(w.here.sum())) * half.T @ half
     values, vectors = np.linalg.eigh(total)
     if values[0] < NEGATIVE * values[-1]:
         warnings.warn(
@@ -142,13 +158,39 @@ def _marginal(m: Fit, name: str, by: Clusters) -> Array:
     return out[:p, :p]
 
 
+def model_based(m: Fit, found: Sandwich) -> Array:
+    """Return what the covariance would be if the working model held, (p, p)."""
+    return _expanded(m, working(m).bread) if found.exact else m.estimate.vcov
+
+
 def contrast_df(m: Fit, found: Sandwich, rows: Array) -> Array:
     """Degrees of freedom of rows over all coefficients: Satterthwaite's; clusters less one for several ways.
 
-    Infinite for generalised models.
+    Infinite where the model has no working covariance of the responses.
     """
-    if not m.task.linear:
+    if not found.exact:
         return np.full(len(rows), np.inf)
     if found.adjusted is None:
-        return np.full(len(rows), float(min(c.count for c in found.clusters) - 1))
-    return degrees(found.adjusted, working(m).bread, rows[:, kept(m)])
+        return np.full(len(rows), fewest(found))
+    w = working(m)
+    return degrees(found.adjusted, w.bread, rows[:, w.here])
+
+
+def joint_df(m: Fit, found: Sandwich, rows: Array) -> tuple[float, float]:
+    """Return what Q / q is multiplied by and the denominator's degrees of freedom of a joint test of (q, p) rows.
+
+    Hotelling's T^2 with eta degrees of freedom (`hotelling`): (eta - q + 1) / eta and eta - q + 1.
+    """
+    q = len(rows)
+    if not found.exact:
+        return 1.0, np.inf
+    if found.adjusted is None:
+        return 1.0, fewest(found)
+    w = working(m)
+    eta = hotelling(found.adjusted, w.bread, rows[:, w.here])
+    return (eta - q + 1) / eta, eta - q + 1
+
+
+def fewest(found: Sandwich) -> float:
+    """Return the smallest number of clusters less one (Cameron & Miller 2015, section VI.D)."""
+    return float(min(c.count for c in found.clusters) - 1)

@@ -39,7 +39,7 @@ def estfun(m: Fit, cluster: Any = None) -> Any:
     -------
     data frame
         Of the kind of the data: `cluster`, then a column a parameter. Linear models: coefficients, variances and
-        covariances of the random effects ("var__Days | Subject", "cov__(Intercept).Days | Subject"; NaN for a term
+        covariances of the random effects ("var(Days | Subject)", "cov((Intercept), Days | Subject)"; NaN for a term
         whose covariance is singular) and the residual variance ("sigma2"), of the log-likelihood, also after REML: the
         restricted one is no sum over clusters. Others: coefficients and entries of theta ("theta1", …, in the order of
         `m.theta`) of the marginal log-likelihood. Coefficients dropped are left out.

@@ -1,10 +1,11 @@
-"""The linear model's own V as working covariance: V^-1 X and V^-1 residuals by rows, without V.
+"""A gaussian model's own V as working covariance: V^-1 X and V^-1 residuals by rows, without V.
 
-V = sigma^2 (W^-1 + Z Lambda Lambda' Z'), so with the sparse A = Lambda'Z'WZ Lambda + I (Woodbury's identity)
+With D the residual variances of the rows (sigma^2 / weight, or what a dispersion formula says) and roots R of the
+covariances of the random effects, V = D + Z R R' Z', so with the sparse A = R'Z'D^-1 Z R + I (Woodbury's identity)
 
-    V^-1 = (W - W Z Lambda A^-1 Lambda'Z'W) / sigma^2,
+    V^-1 = D^-1 - D^-1 Z R A^-1 R'Z'D^-1,
 
-which holds on the boundary too, where Lambda has no inverse.
+which holds on the boundary too, where R has no inverse, and for every covariance structure.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranef.engines.estimate import Array, Estimate
+from ranef.engines.estimate import Array
 from ranef.frame.design import matrix
 from ranef.inference.ddf.method import kept
 from ranef.inference.memory import remembered
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """A linear mixed model by rows.
+    """A gaussian mixed model by rows.
 
     Attributes
     ----------
@@ -37,6 +38,8 @@ class Working:
         y - offset - X beta, and V^-1 of it.
     bread : (r, r) array
         M = (X'V^-1X)^-1.
+    here : (p,) bool array
+        Which of the coefficients of all components the r are.
     """
 
     x: Array
@@ -44,46 +47,93 @@ class Working:
     residual: Array
     white: Array
     bread: Array
+    here: NDArray[np.bool_]
+
+
+def objection(m: Fit) -> str:
+    """Return why a model has no working covariance of the responses; "" if it has one.
+
+    It must be gaussian with the identity link, so that the variance parameters alone determine V and the coefficients
+    are those of generalised least squares.
+    """
+    if m.task.linear:
+        return ""
+    if not m.distribution.is_gaussian_identity:
+        return f"family {m.family!r} with link {m.link!r} has no covariance matrix of the responses"
+    if any(set(t.components) != {"mean"} for t in m.layout.terms):
+        return "the dispersion has random effects"
+    if m.formula.censored or m.call.frequency_weights is not None or m.call.survey.values:
+        return "rows are censored, counted or sampled with weights"
+    wishes = m.task.wishes
+    if wishes is not None and (wishes.priors or wishes.firth):
+        return "the estimates are penalised"
+    return "coefficients are held at values or tied" if m.estimate.held or (wishes is not None and wishes.equal) else ""
+
+
+def estimated(m: Fit) -> NDArray[np.bool_]:
+    """Which coefficients of all components are estimated ones of the mean, (p,)."""
+    here = kept(m)
+    if not m.task.linear:
+        mean = np.zeros_like(here)
+        mean[m.layout.component("mean").at] = True
+        here = here & mean
+    return here
 
 
 @remembered
 def working(m: Fit) -> Working:
-    """Return the ingredients of sandwiches of a linear model."""
-    design, here = design_of(m, "robust covariance"), kept(m)
-    x = matrix(design.fixed, design.n)[:, here]
+    """Return the ingredients of sandwiches of a gaussian model."""
+    design, here = design_of(m, "robust covariance"), estimated(m)
+    x = matrix(design.fixed, design.n)[:, here[m.layout.component("mean").at]]
     y = np.asarray(design.y, dtype=np.float64) - (0.0 if design.offset is None else design.offset)
     residual = y - x @ m.estimate.beta[here]
     solved = inverse_times(m, np.column_stack([x, residual]))
-    return Working(x, solved[:, :-1], residual, solved[:, -1], m.estimate.vcov[np.ix_(here, here)])
+    if m.task.linear:
+        bread = m.estimate.vcov[np.ix_(here, here)]
+    else:  # the engine's own covariance is that of (beta, theta) jointly
+        bread = np.linalg.inv(x.T @ solved[:, :-1])
+        bread = (bread + bread.T) / 2
+    return Working(x, solved[:, :-1], residual, solved[:, -1], bread, here)
+
+
+@remembered
+def residual_variances(m: Fit) -> Array:
+    """Return D, the variance of the residual of each row, (n,)."""
+    design = design_of(m, "robust covariance")
+    weights = np.ones(design.n) if design.weights is None else np.asarray(design.weights, dtype=np.float64)
+    if np.isfinite(m.sigma):
+        return m.sigma**2 / weights
+    part = next(c for c in design.others if c.name == "dispersion")
+    eta = matrix(part.fixed, design.n) @ np.nan_to_num(m.estimate.beta[m.layout.component("dispersion").at])
+    eta = eta if part.offset is None else eta + part.offset
+    return np.asarray(m.distribution.link_of("dispersion").inverse(eta), dtype=np.float64) ** 2 / weights
 
 
 def inverse_times(m: Fit, right: Array) -> Array:
     """Return V^-1 of some columns, (n, c)."""
-    design, variance = design_of(m, "robust covariance"), m.sigma**2
-    w = np.ones(design.n) if design.weights is None else np.asarray(design.weights, dtype=np.float64)
+    design, w = design_of(m, "robust covariance"), 1 / residual_variances(m)
     out = right * w[:, None]
     if design.terms:
         from scipy.sparse import eye_array
         from scipy.sparse.linalg import splu
 
-        z = relative(m)
+        z = loaded(m)
         weighted = z.multiply(w[:, None]).tocsr()
         inner = (z.T @ weighted + eye_array(z.shape[1])).tocsc()
         factor = splu(inner, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         out = out - weighted @ factor.solve(np.asarray(weighted.T @ right))
-    return np.asarray(out / variance)
+    return np.asarray(out)
 
 
-def relative(m: Fit) -> Any:
-    """Return Z Lambda as a sparse (n, q) array, terms one after the other, levels in order."""
+def loaded(m: Fit) -> Any:
+    """Return Z R as a sparse (n, q) array, terms one after the other, levels in order."""
     from scipy.sparse import csr_array
 
     design = design_of(m, "robust covariance")
-    assert isinstance(m.estimate, Estimate)
     n, first = design.n, 0
     rows, columns, values = [], [], []
-    for term, factor in zip(design.terms, m.estimate.factors, strict=True):
-        z = matrix(term.blocks, n) @ factor
+    for term, root in zip(design.terms, m.estimate.roots, strict=True):
+        z = matrix(term.blocks, n) @ root
         k = z.shape[1]
         rows.append(np.repeat(np.arange(n), k))
         columns.append((first + k * np.asarray(term.codes, dtype=np.int64)[:, None] + np.arange(k)).ravel())
