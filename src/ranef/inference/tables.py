@@ -10,6 +10,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import ArgumentError, OptionError, nearest
 from ranef.inference.ddf import method_of
+from ranef.inference.ddf.method import coefficient_rows
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import Covariance, has_residual
@@ -98,8 +99,8 @@ def _interval(estimate: Array, std_error: Array, df: Array | float, level: float
 def fixed(m: Fit, level: float | None = None, ddf: Any = None) -> Columns:
     """Return the coefficients of all components with t or z tests."""
     beta, method = m.estimate.beta, method_of(m, ddf)
-    df = m.ddf if ddf is None else np.where(np.isnan(beta), np.nan, method.rows(m, np.eye(len(beta))))
-    std_error = np.sqrt(np.diag(method.vcov(m)))
+    df = m.ddf if ddf is None else coefficient_rows(m, method)
+    std_error = np.sqrt(method.vcov(m).diagonal())
     std_error[list(m.estimate.held)] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error
