@@ -192,7 +192,8 @@ impl Model {
         for w in &m.wide {
             let booked = m.booked(w).map_or(0.0, |(along, rest)| dot(&along, beta) + rest);
             for (j, l) in (w.base..w.levels).enumerate() {
-                out[w.first + j] = booked + u[sym.offset[sym.position[sym.base[w.factor] as usize + l] as usize] as usize];
+                out[w.first + j] =
+                    booked + u[sym.offset[sym.position[sym.base[w.factor] as usize + l] as usize] as usize];
             }
             w.dropped().for_each(|j| out[j] = f64::NAN);
         }
@@ -946,7 +947,7 @@ pub(crate) fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
     if let Some(c) = &m.carrier {
         let carrier: Vec<f64> = m.kept.iter().map(|&j| c[j]).collect();
         let shift: Vec<f64> = m.kept.iter().map(|&j| m.x_shift[j]).collect();
-        for col in v.chunks_exact_mut(p) {
+        for col in v.chunks_exact_mut(p.max(1)) {
             let t = dot(&shift, col);
             col.iter_mut().zip(&carrier).for_each(|(o, c)| *o -= c * t);
         }

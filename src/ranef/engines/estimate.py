@@ -331,15 +331,21 @@ class PartialCovariance:
         raise NotAvailableError(
             f"this needs the covariance matrix of all {self.size:,} coefficients ({8 * self.size**2 / 1e9:,.0f} GB): "
             f"tidy() has all standard errors, rf.contrast(m, …) tests a few coefficients or their differences, and "
-            f"rf.compare_models(m0, m) tests the factor as a whole"
+            f"rf.anova(m0, m) tests a whole factor"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return self.refuse()
 
     def __getstate__(self) -> Any:
-        return None, {"columns": self.columns, "dense": self.dense, "size": self.size, "wide": self.wide,
-                      "_core": None, "_diagonal": self.diagonal()}
+        return None, {
+            "columns": self.columns,
+            "dense": self.dense,
+            "size": self.size,
+            "wide": self.wide,
+            "_core": None,
+            "_diagonal": self.diagonal(),
+        }
 
 
 class Deferred:

@@ -124,9 +124,7 @@ def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
         reml,
         control.options,
     )
-    return [
-        record if isinstance(record, str) else from_core(record, core, reml, at_optimum=False) for record in found
-    ]
+    return [record if isinstance(record, str) else from_core(record, core, reml, at_optimum=False) for record in found]
 
 
 def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:

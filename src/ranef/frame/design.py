@@ -94,8 +94,8 @@ class Indicators:
 
     def _refuse(self) -> Any:
         raise NotAvailableError(
-            f"this needs the dummy variables of a fixed factor of {self.levels:,} levels, which are not formed; make it "
-            f"a random effect, or leave it out"
+            f"this needs the dummy variables of a fixed factor of {self.levels:,} levels, which are not formed; make "
+            f"it a random effect, or leave it out"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:

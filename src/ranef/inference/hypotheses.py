@@ -232,7 +232,7 @@ def _sources_of(term: FixedTerm, blocks: list[Block], column: int) -> list[Sourc
     """Blocks over the same cells and numbers are one source."""
     found: dict[tuple[int, int], Source] = {}
     for block in blocks:
-        contrast = np.ones((1, 1)) if block.contrast is None else block.contrast
+        contrast = np.ones((1, 1)) if block.contrast is None else np.asarray(block.contrast)
         key = (id(block.codes), id(block.x))
         source = found.setdefault(key, Source(term.label, block.codes, block.x, len(contrast), []))
         source.parts.append((contrast, slice(column, column + len(block.names))))

@@ -5,8 +5,8 @@ mod rows;
 mod wide;
 
 pub use moments::{Coupling, Factor, Moments, Pair, TermSlot};
-pub(crate) use wide::{sound, Part};
 pub use wide::Wide;
+pub(crate) use wide::{sound, Part};
 
 pub use rows::{Block, Codes, Numeric, Relation, Rows, Structure, Term};
 

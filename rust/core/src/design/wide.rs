@@ -116,8 +116,10 @@ fn aliased(a: &Codes<'_>, b: &Codes<'_>, wide: &[Wide], rows: &Rows<'_>) -> Vec<
         last[root(&mut of, first.levels as u32 + l) as usize] = l;
     }
     let referred = (second.base > 0).then(|| root(&mut of, first.levels as u32));
-    let mut out: Vec<u32> =
-        (0..of.len() as u32).filter(|&r| last[r as usize] != u32::MAX && Some(r) != referred).map(|r| last[r as usize]).collect();
+    let mut out: Vec<u32> = (0..of.len() as u32)
+        .filter(|&r| last[r as usize] != u32::MAX && Some(r) != referred)
+        .map(|r| last[r as usize])
+        .collect();
     out.sort_unstable();
     out
 }

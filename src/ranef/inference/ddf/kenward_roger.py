@@ -65,8 +65,8 @@ def check(m: Fit) -> None:
         raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; use ddf='inf' or a bootstrap")
     if m.task.linear and partial_of(m) is not None:
         raise NotAvailableError(
-            "ddf='kenward-roger' adjusts a whole covariance matrix, which is not formed for a fixed factor of many levels: "
-            "use ddf='satterthwaite'"
+            "ddf='kenward-roger' adjusts a whole covariance matrix, which is not formed for a fixed factor of many "
+            "levels: use ddf='satterthwaite'"
         )
     if not is_linear(m):
         raise NotAvailableError(

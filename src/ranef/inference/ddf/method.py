@@ -110,7 +110,7 @@ def partial_of(m: Fit) -> PartialCovariance | None:
 
 
 def relevant(m: Fit, rows: Array) -> Array:
-    """Return the positions of the coefficients that rows of hypotheses need: those estimated, or of them those named."""
+    """Return the positions of the coefficients that rows need: those estimated; of a partial covariance those named."""
     named = np.ones(1, dtype=bool) if partial_of(m) is None else (rows != 0).any(axis=0)
     return np.flatnonzero(kept(m) & named)
 
