@@ -1,8 +1,8 @@
 """Fixed factors of many levels as nodes of the sparse system: the same model as with their dummies written out.
 
 Every fit is made twice, with the threshold `WIDE` above and below the sizes here; the dense path is the reference (it
-is compared with other packages elsewhere). Both take the same formulas through different eliminations, so they differ by
-rounding only: criterion 1e-8 absolute, and where the search ends they agree as far as its tolerance makes them.
+is compared with other packages elsewhere). Both take the same formulas through different eliminations, so they differ
+by rounding only: criterion 1e-8 absolute, and where the search ends they agree as far as its tolerance makes them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ranef.frame.design import Array, Block, Indicators, Levels
 from ranef.frame.kernels import small_int
 
 MAX_ENTRIES = 50_000_000  # of one contrast matrix: 400 MB
-WIDE = 1000  # levels from which a fixed factor is a block of the sparse system, where the engine has one
+WIDE = 500  # a fixed factor of more levels is a block of the sparse system, where the engine has one
 MOST_WIDE = 2
 
 

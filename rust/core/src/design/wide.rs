@@ -168,8 +168,8 @@ impl Moments {
         }
     }
 
-    /// What the coefficients of a wide factor's levels are less than the user's, as a combination of the dense ones that
-    /// were kept, and the part that does not depend on them; None where that is nothing.
+    /// What a wide factor's coefficients lack of the user's, because shifts are booked on them: a combination of the
+    /// dense coefficients kept, and a constant; None where that is nothing.
     pub(crate) fn booked(&self, wide: &Wide) -> Option<(Vec<f64>, f64)> {
         let ours = wide.base == 0 && self.carrier.as_ref().is_some_and(|c| c.iter().all(|v| *v == 0.0));
         ours.then(|| (self.kept.iter().map(|&j| -self.x_shift[j]).collect(), self.y_shift))
@@ -255,4 +255,50 @@ pub(crate) fn sound(m: &Moments) -> bool {
                 && c.diag.len() == m.factors[c.factor].levels
                 && c.pair.start.len() == c.diag.len() + 1
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::design::Numeric;
+
+    fn wide<'a>(codes: &'a [i32], levels: usize, cols: usize) -> Block<'a> {
+        Block { codes: Some(Codes::I32(codes)), contrast: &[], levels, cols, x: None }
+    }
+
+    fn rows<'a>(fixed: Vec<Block<'a>>, y: &'a [f64]) -> Rows<'a> {
+        Rows { n: y.len(), fixed, terms: vec![], y, weights: None, offset: None }
+    }
+
+    #[test]
+    fn the_last_level_of_every_further_set_is_aliased() {
+        // Two sets: a0, a1 with b0, b1 and a2, a3 with b2, b3; the reference b0 is in the first.
+        let (a, b) = ([0, 0, 1, 2, 2, 3, 3], [0, 1, 1, 2, 3, 3, 3]);
+        let y = [1.0, 4.0, 2.0, 8.0, 5.0, 7.0, 3.0];
+        let model = rows(vec![ONE, wide(&a, 4, 3), wide(&b, 4, 3)], &y);
+        let split = split(&model).unwrap();
+        assert_eq!(split.columns, vec![0]);
+        assert_eq!(split.wide[0].aliased, vec![]);
+        assert_eq!(split.wide[1].aliased, vec![3]);
+        assert_eq!(split.wide[1].dropped().collect::<Vec<_>>(), vec![6]);
+        let m = Moments::build(&model).unwrap();
+        // The constant, three levels of the first factor, two of the second: (4 - 1) + (4 - 1) + 1 - 1.
+        assert_eq!((m.rank(), m.user_columns(), m.random()), (6, 7, 0));
+    }
+
+    #[test]
+    fn columns_constant_within_a_factor_are_dropped() {
+        let (a, y) = ([0, 0, 1, 1, 2, 2], [1.0, 4.0, 2.0, 8.0, 5.0, 7.0]);
+        let (between, within) = ([3.0, 3.0, -1.0, -1.0, 2.0, 2.0], [0.5, 1.0, 2.0, 0.0, 1.0, 1.5]);
+        let column = |x| Block { x: Some(Numeric::F64(x)), ..ONE };
+        let m = Moments::build(&rows(vec![ONE, column(&between), wide(&a, 3, 2), column(&within)], &y)).unwrap();
+        assert_eq!((m.columns.clone(), m.kept.clone(), m.dropped.clone()), (vec![0, 1, 4], vec![0, 2], vec![1]));
+        assert_eq!(m.rank(), 4);
+    }
+
+    #[test]
+    fn three_wide_factors_are_refused() {
+        let (a, y) = ([0, 1, 0, 1], [1.0, 4.0, 2.0, 8.0]);
+        assert!(split(&rows(vec![ONE, wide(&a, 2, 1), wide(&a, 2, 1), wide(&a, 2, 1)], &y)).is_err());
+    }
 }
