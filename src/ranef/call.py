@@ -234,6 +234,7 @@ def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part]) -> tu
         sampling=call.survey.values,
         scaling=call.survey.scaling,
         randomised=call.randomised_response,
+        wide=call.linear,
     )
 
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::cholesky::Tail;
 use crate::dense;
-use crate::design::{Moments, Rows, TermSlot};
+use crate::design::{sound, Block, Codes, Moments, Rows, TermSlot};
 use crate::error::shape;
 use crate::linear::{dot, Lmm, Solution};
 use crate::optimise::{self, Optimum, Options, Outcome};
@@ -18,7 +18,7 @@ pub struct Report {
     pub criterion: f64,
     /// NaN at dropped columns.
     pub beta: Vec<f64>,
-    /// p x p, NaN rows and columns at dropped columns.
+    /// p x p, NaN rows and columns at dropped columns; of the dense columns.
     pub vcov: Vec<f64>,
     pub sigma: f64,
     pub pwrss: f64,
@@ -42,6 +42,7 @@ pub struct Report {
 pub struct Evaluation {
     pub criterion: f64,
     pub gradient: Vec<f64>,
+    /// Of the dense columns.
     pub beta: Vec<f64>,
     pub sigma: f64,
     pub pwrss: f64,
@@ -110,6 +111,15 @@ impl Model {
         out
     }
 
+    /// The user's columns that were dropped, ascending.
+    pub fn dropped(&self) -> Vec<usize> {
+        let m = self.m();
+        let dense = m.dropped.iter().map(|&j| m.columns[j]);
+        let mut out: Vec<usize> = dense.chain(m.wide.iter().flat_map(|w| w.dropped())).collect();
+        out.sort_unstable();
+        out
+    }
+
     fn m(&self) -> &Moments {
         &self.lmm.moments
     }
@@ -120,8 +130,8 @@ impl Model {
 
     fn degrees(&self, reml: bool) -> Result<(), CoreError> {
         let m = self.m();
-        if m.n <= m.p() {
-            return shape(format!("{} rows cannot determine {} fixed effects and a variance", m.n, m.p()));
+        if m.n <= m.rank() {
+            return shape(format!("{} rows cannot determine {} fixed effects and a variance", m.n, m.rank()));
         }
         let _ = reml;
         Ok(())
@@ -132,7 +142,7 @@ impl Model {
         self.degrees(reml)?;
         let first = match theta {
             Some(t) => self.lambda_from_theta(t)?,
-            None => start::start(self.m()),
+            None => self.m().free_wide(start::start(self.m())),
         };
         // A search that fails leaves the factor somewhere else.
         (self.state, self.left) = (None, None);
@@ -152,7 +162,7 @@ impl Model {
         Report {
             theta: self.theta_of(&lambda),
             criterion: s.criterion,
-            beta: user_beta(m, &s.beta),
+            beta: self.coefficients(&s.beta, &u),
             vcov: user_vcov(m, &s.lx, sigma),
             sigma,
             pwrss: s.r2,
@@ -168,6 +178,93 @@ impl Model {
             curvature: o.curvature,
             boundary: o.boundary.clone(),
         }
+    }
+
+    /// Coefficients of all the user's columns.
+    fn coefficients(&self, beta: &[f64], u: &[f64]) -> Vec<f64> {
+        let (m, sym) = (self.m(), &self.lmm.symbolic);
+        let dense = user_beta(m, beta);
+        if m.wide.is_empty() {
+            return dense;
+        }
+        let mut out = vec![f64::NAN; m.user_columns()];
+        m.columns.iter().zip(dense).for_each(|(&j, b)| out[j] = b);
+        for w in &m.wide {
+            let booked = m.booked(w).map_or(0.0, |(along, rest)| dot(&along, beta) + rest);
+            for (j, l) in (w.base..w.levels).enumerate() {
+                out[w.first + j] =
+                    booked + u[sym.offset[sym.position[sym.base[w.factor] as usize + l] as usize] as usize];
+            }
+            w.dropped().for_each(|j| out[j] = f64::NAN);
+        }
+        out
+    }
+
+    /// Variances of the coefficients of wide factors, one factor after the other; NaN at dropped ones.
+    pub fn level_variances(&self) -> Result<Vec<f64>, CoreError> {
+        let state = self.state()?;
+        let (m, sym, p) = (self.m(), &self.lmm.symbolic, self.m().p());
+        let inverse = self.lmm.selected_inverse();
+        self.lmm.numeric.stop.check()?;
+        let h = self.lmm.fixed_sensitivity(&state.solution);
+        let mut out = vec![];
+        for w in &m.wide {
+            let first = out.len();
+            let mut own = m.booked(w).map_or(vec![0.0; p], |(along, _)| along);
+            dense::solve_left_l(&state.solution.lx, p, p, &mut own, 1, p);
+            for l in w.base..w.levels {
+                let at = sym.offset[sym.position[sym.base[w.factor] as usize + l] as usize] as usize;
+                let through: f64 = own.iter().zip(&h[at * p..]).map(|(own, h)| (own - h) * (own - h)).sum();
+                out.push(state.sigma * state.sigma * (inverse.diag[w.factor][l] + through));
+            }
+            w.aliased.iter().for_each(|&l| out[first + l as usize - w.base] = f64::NAN);
+        }
+        Ok(out)
+    }
+
+    /// Covariances of the coefficients of some of the user's columns (k x k), a triangular solve each; NaN at dropped
+    /// ones.
+    pub fn covariance_of(&self, columns: &[usize]) -> Result<Vec<f64>, CoreError> {
+        let state = self.state()?;
+        let (m, sym, s) = (self.m(), &self.lmm.symbolic, &state.solution);
+        let (p, k) = (m.p(), columns.len());
+        // Combinations of spherical effects (size x k, row-major) and of the internal dense coefficients (k x p).
+        let (mut e, mut x, mut lost) = (vec![0.0; sym.size * k], vec![0.0; p * k], vec![false; k]);
+        for (c, &j) in columns.iter().enumerate() {
+            if let Some(w) = m.wide.iter().find(|w| (w.first..w.first + w.cols()).contains(&j)) {
+                let level = w.base + j - w.first;
+                let at = sym.offset[sym.position[sym.base[w.factor] as usize + level] as usize] as usize;
+                e[at * k + c] = 1.0;
+                if let Some((along, _)) = m.booked(w) {
+                    x[c * p..(c + 1) * p].copy_from_slice(&along);
+                }
+                lost[c] = w.dropped().any(|d| d == j);
+            } else {
+                let Some(own) = m.columns.iter().position(|&q| q == j) else {
+                    return shape(format!("there is no column {j}"));
+                };
+                let on_carrier = m.carrier.as_ref().map_or(0.0, |v| v[own]);
+                for (x, &t) in x[c * p..(c + 1) * p].iter_mut().zip(&m.kept) {
+                    *x = f64::from(t == own) - on_carrier * m.x_shift[t];
+                }
+                lost[c] = !m.kept.contains(&own);
+            }
+        }
+        self.lmm.numeric.forward(sym, &mut e, k);
+        if p > 0 {
+            dense::gemm_nt(&mut x, p, &s.f, p + 1, &e, k, p, k, sym.size, -1.0);
+            dense::solve_left_l(&s.lx, p, p, &mut x, k, p);
+        }
+        let mut out = vec![0.0; k * k];
+        dense::syrk_rows(&mut out, k, &e, k, sym.size, 1.0);
+        for b in 0..k {
+            for a in b..k {
+                let v = out[a + b * k] + dot(&x[a * p..(a + 1) * p], &x[b * p..(b + 1) * p]);
+                let v = if lost[a] || lost[b] { f64::NAN } else { state.sigma * state.sigma * v };
+                (out[a + b * k], out[b + a * k]) = (v, v);
+            }
+        }
+        Ok(out)
     }
 
     /// Criterion and gradient at theta; the model is left at that theta.
@@ -236,7 +333,7 @@ impl Model {
     pub(crate) fn slots(&self) -> Vec<(usize, &TermSlot)> {
         let m = self.m();
         let mut out: Vec<(usize, &TermSlot)> =
-            m.factors.iter().enumerate().flat_map(|(f, x)| x.slots.iter().map(move |s| (f, s))).collect();
+            m.factors[..m.random()].iter().enumerate().flat_map(|(f, x)| x.slots.iter().map(move |s| (f, s))).collect();
         out.sort_by_key(|(_, s)| s.term);
         out
     }
@@ -281,7 +378,7 @@ impl Model {
                 }
             }
         }
-        Ok(out)
+        Ok(m.free_wide(out))
     }
 
     /// Lower triangular relative factor of every term in the user's columns.
@@ -379,14 +476,14 @@ impl Model {
     /// Conditional covariance sigma^2 Lambda (A_ZZ^-1)_ll Lambda' of the modes of one term (levels x k x k).
     pub fn conditional_covariance(&self, term: usize) -> Result<Vec<f64>, CoreError> {
         let state = self.state()?;
+        let inv = self.lmm.inverse_alone(&state.lambda)?;
+        self.lmm.numeric.stop.check()?;
         let slots = self.slots();
         let Some((f, s)) = slots.get(term) else {
             return shape(format!("there is no random term {term}"));
         };
         let (m, k) = (self.m(), s.cols);
         let factor = &m.factors[*f];
-        let inv = self.lmm.selected_inverse();
-        self.lmm.numeric.stop.check()?;
         let mut out = vec![0.0; factor.levels * k * k];
         let mut half = vec![0.0; k * k];
         let lam = |r: usize, c: usize| state.lambda[*f][s.offset + r + (s.offset + c) * factor.cols];
@@ -482,7 +579,7 @@ impl Model {
                 }
             }
         }
-        out
+        m.free_wide(out)
     }
 
     /// d criterion / d internal theta, 2 G Lambda.
@@ -644,21 +741,29 @@ impl Model {
         &self,
         n: usize,
         fixed: &[crate::design::Block<'_>],
-        terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
+        terms: &[Option<(Codes<'_>, Vec<crate::design::Block<'_>>)>],
     ) -> Result<Vec<f64>, CoreError> {
         let m = self.m();
         if n > u32::MAX as usize {
             return shape("more than 2^32 - 1 rows");
         }
-        if fixed.iter().map(|b| b.cols).sum::<usize>() != m.p_total || terms.len() != m.n_terms {
+        if fixed.iter().map(|b| b.cols).sum::<usize>() != m.user_columns() || terms.len() != m.n_terms {
             return shape("new rows have other columns or terms than the model");
         }
         for b in fixed {
             b.check(n, "fixed block")?;
         }
+        let (wide, dense): (Vec<&Block<'_>>, Vec<&Block<'_>>) = fixed.iter().partition(|b| b.is_wide());
+        if dense.iter().map(|b| b.cols).sum::<usize>() != m.p_total
+            || wide.len() != m.wide.len()
+            || wide.iter().zip(&m.wide).any(|(b, w)| b.levels != w.levels)
+        {
+            return shape("new rows have other columns than the model");
+        }
+        let wide: Vec<Codes<'_>> = wide.iter().filter_map(|b| b.codes).collect();
         let x = |i: usize| {
             let mut all: Vec<f64> = Vec::with_capacity(m.p_total);
-            for b in fixed {
+            for b in &dense {
                 all.extend((0..b.cols).map(|c| b.value(i, c)));
             }
             if m.carrier.is_some() {
@@ -666,15 +771,16 @@ impl Model {
             }
             m.kept.iter().map(|&j| all[j]).collect::<Vec<f64>>()
         };
-        self.row_variances(n, &x, terms)
+        self.row_variances(n, &x, &wide, terms)
     }
 
-    /// The same with rows of the internal fixed design given by a function.
+    /// The same with rows of the internal fixed design given by a function, and the levels of wide factors.
     pub(crate) fn row_variances(
         &self,
         n: usize,
         x: &(dyn Fn(usize) -> Vec<f64> + Sync),
-        terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
+        wide: &[Codes<'_>],
+        terms: &[Option<(Codes<'_>, Vec<crate::design::Block<'_>>)>],
     ) -> Result<Vec<f64>, CoreError> {
         let state = self.state()?;
         let m = self.m();
@@ -695,7 +801,7 @@ impl Model {
         }
         let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
         let tail = self.lmm.numeric.tail_for(&self.lmm.symbolic, n);
-        let rows = |r| self.variance_rows(state, tail.as_ref(), r, x, terms);
+        let rows = |r| self.variance_rows(state, tail.as_ref(), r, x, wide, terms);
         let parts: Vec<Vec<f64>> = chunks.into_par_iter().map(rows).collect::<Result<_, _>>()?;
         Ok(parts.into_iter().flatten().collect())
     }
@@ -706,7 +812,8 @@ impl Model {
         tail: Option<&Tail>,
         (from, to): (usize, usize),
         x: &(dyn Fn(usize) -> Vec<f64> + Sync),
-        terms: &[Option<(crate::design::Codes<'_>, Vec<crate::design::Block<'_>>)>],
+        wide: &[Codes<'_>],
+        terms: &[Option<(Codes<'_>, Vec<crate::design::Block<'_>>)>],
     ) -> Result<Vec<f64>, CoreError> {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
         let p = m.p();
@@ -741,6 +848,12 @@ impl Model {
                     .collect();
                 solver.add(pos, s.offset, &add);
             }
+            for (codes, w) in wide.iter().zip(&m.wide) {
+                let level = codes.get(i) as usize;
+                if level >= w.base && w.aliased.binary_search(&(level as u32)).is_err() {
+                    solver.add(sym.position[sym.base[w.factor] as usize + level] as usize, 0, &[1.0]);
+                }
+            }
             let w2 = solver.run(&state.solution.f, p + 1, &mut x);
             dense::solve_left_l(&state.solution.lx, p, p, &mut x, 1, p);
             out.push(state.sigma * state.sigma * (w2 + dot(&x, &x)));
@@ -754,7 +867,7 @@ impl Model {
         let m = self.m();
         let slots = self.slots();
         let same = rows.n == m.n
-            && rows.fixed_cols() == m.p_total
+            && rows.fixed_cols() == m.user_columns()
             && rows.terms.len() == slots.len()
             && rows.terms.iter().zip(&slots).all(|(t, (f, s))| {
                 t.levels == m.factors[*f].levels && t.cols() == s.cols && t.structure == s.structure
@@ -835,7 +948,7 @@ pub(crate) fn user_matrix(m: &Moments, v: &[f64]) -> Vec<f64> {
     if let Some(c) = &m.carrier {
         let carrier: Vec<f64> = m.kept.iter().map(|&j| c[j]).collect();
         let shift: Vec<f64> = m.kept.iter().map(|&j| m.x_shift[j]).collect();
-        for col in v.chunks_exact_mut(p) {
+        for col in v.chunks_exact_mut(p.max(1)) {
             let t = dot(&shift, col);
             col.iter_mut().zip(&carrier).for_each(|(o, c)| *o -= c * t);
         }
@@ -868,7 +981,11 @@ fn check_moments(m: &Moments) -> Result<(), CoreError> {
                 == Some(f.cols)
             && f.slots.iter().all(|s| s.shift.len() == s.cols && s.carrier.is_none_or(|c| c < s.cols))
     });
-    let mut terms: Vec<usize> = m.factors.iter().flat_map(|f| f.slots.iter().map(|s| s.term)).collect();
+    if m.wide.len() > m.factors.len() || !sound(m) {
+        return shape("not a saved model: sizes contradict each other");
+    }
+    let random = &m.factors[..m.random()];
+    let mut terms: Vec<usize> = random.iter().flat_map(|f| f.slots.iter().map(|s| s.term)).collect();
     terms.sort_unstable();
     let terms = terms.iter().enumerate().all(|(i, &t)| i == t);
     let pairs = m.pairs.iter().all(|p| {
@@ -885,10 +1002,10 @@ fn check_moments(m: &Moments) -> Result<(), CoreError> {
     let sizes = m.xx.len() == p1 * p1
         && m.x_shift.len() == m.p_total
         && m.kept.iter().all(|&j| j < m.p_total)
-        && m.p() < m.n
+        && m.rank() < m.n
         && m.n <= u32::MAX as usize
         && m.carrier.as_ref().is_none_or(|c| c.len() == m.p_total)
-        && m.n_terms == m.factors.iter().map(|f| f.slots.len()).sum::<usize>();
+        && m.n_terms == random.iter().map(|f| f.slots.len()).sum::<usize>();
     if factors && terms && pairs && sizes {
         Ok(())
     } else {

@@ -18,7 +18,7 @@
 use rayon::prelude::*;
 
 use crate::dense;
-use crate::design::{Factor, Moments, TermSlot};
+use crate::design::{self, Factor, Moments, TermSlot};
 use crate::error::shape;
 use crate::fit::{user_matrix, Model};
 use crate::linear::{dot, Component, Solution};
@@ -44,7 +44,7 @@ pub struct Ingredients {
 impl Model {
     /// Ingredients at theta and the REML estimate of sigma that goes with it; the model is left there.
     pub fn kenward_roger(&mut self, theta: &[f64]) -> Result<Ingredients, CoreError> {
-        if self.lmm.moments.n <= self.lmm.moments.p() {
+        if self.lmm.moments.n <= self.lmm.moments.rank() {
             return shape("no residual degrees of freedom");
         }
         let lambda = self.lambda_from_theta(theta)?;
@@ -90,7 +90,7 @@ impl Model {
                 bends.extend(user(even));
             }
         }
-        let traces = Traces::new(m, lambda, &lmm.components);
+        let traces = Traces::new(m, lambda, &lmm.components, true);
         let exact = traces.is_some();
         let information = match traces {
             Some(t) => expected(m, &t, &products, p),
@@ -233,7 +233,7 @@ impl Model {
             return shape("sigma must be positive");
         }
         let lambda = self.lambda_from_theta(theta)?;
-        let Some(traces) = Traces::new(&self.lmm.moments, &lambda, &self.lmm.components) else {
+        let Some(traces) = Traces::new(&self.lmm.moments, &lambda, &self.lmm.components, reml) else {
             return self.hessian_by_differences(theta, sigma, reml);
         };
         let s = self.lmm.solve(&lambda, reml)?;
@@ -389,7 +389,7 @@ fn expected(m: &Moments, t: &Traces, products: &Products, p: usize) -> Vec<f64> 
         let v = t.first[i] - trace(bi, p);
         (out[i + c * n], out[c + i * n]) = (v, v);
     }
-    out[c + c * n] = (m.n - p) as f64;
+    out[c + c * n] = (m.n - m.rank()) as f64;
     out
 }
 
@@ -407,7 +407,7 @@ fn average(m: &Moments, products: &Products, p: usize, sigma: f64) -> Vec<f64> {
         let v = products.first[i] / s2;
         (out[i + c * n], out[c + i * n]) = (v, v);
     }
-    out[c + c * n] = (m.n - p) as f64;
+    out[c + c * n] = (m.n - m.rank()) as f64;
     out
 }
 
@@ -482,8 +482,13 @@ struct Rest<'a> {
 }
 
 impl Traces {
-    /// None where the work would be out of proportion.
-    fn new(m: &Moments, lambda: &[Vec<f64>], components: &[Component]) -> Option<Self> {
+    /// None where the work would be out of proportion. Coefficients of wide factors are part of what REML integrates out:
+    /// absorbed with Sigma_a without bound, N_aa = 0, they leave the traces given them.
+    fn new(m: &Moments, lambda: &[Vec<f64>], components: &[Component], reml: bool) -> Option<Self> {
+        if !m.wide.is_empty() && !reml {
+            let alone = m.part(design::Part::Random);
+            return Traces::new(&alone, &lambda[..alone.factors.len()], components, false);
+        }
         let c = components.len();
         if c == 0 {
             return Some(Traces { first: vec![], second: vec![] });
@@ -491,12 +496,16 @@ impl Traces {
         // The first of the most levels leads every pair that it belongs to.
         let lead = (0..m.factors.len()).rev().max_by_key(|&f| m.factors[f].levels)?;
         let (parts, row) = parts(m, lead);
-        if !in_proportion(m, lead, &parts, components) {
+        let (wide, unbounded) = (m.wide.len(), lead >= m.random());
+        if wide > 1 || (wide == 1 && !unbounded) || !in_proportion(m, lead, &parts, components) {
             return None;
         }
         let factor = &m.factors[lead];
         let k2 = factor.cols * factor.cols;
-        let absorbed = factor.gram.par_chunks(k2).map(|g| absorb(g, &lambda[lead], factor.cols)).collect();
+        let absorbed = match unbounded {
+            true => factor.gram.iter().map(|&g| absorb_wide(g)).collect(),
+            false => factor.gram.par_chunks(k2).map(|g| absorb(g, &lambda[lead], factor.cols)).collect(),
+        };
         let rest = Rest { m, lambda, components, lead, absorbed, row };
         let add = |mut a: Traces, b: Traces| {
             a.first.iter_mut().zip(&b.first).for_each(|(a, b)| *a += b);
@@ -594,6 +603,11 @@ fn absorb(g: &[f64], lambda: &[f64], k: usize) -> Absorbed {
     b.iter_mut().for_each(|v| *v = -*v);
     (0..k).for_each(|i| b[i * (k + 1)] += 1.0);
     Absorbed { n, b, h }
+}
+
+/// A level without a penalty; one without a coefficient is empty.
+fn absorb_wide(g: f64) -> Absorbed {
+    Absorbed { n: vec![0.0], b: vec![0.0], h: vec![if g > 0.0 { 1.0 / g } else { 0.0 }] }
 }
 
 /// Lower triangular R with R R' = G; columns of (nearly) no pivot are zero.
@@ -907,6 +921,7 @@ mod tests {
             blocks: vec![one],
             joint: false,
             relation: None,
+            fixed: false,
         };
         Rows { n: y.len(), fixed: vec![one], terms: vec![term], y, weights: None, offset: None }
     }

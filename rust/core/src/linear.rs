@@ -6,12 +6,18 @@
 //! The derivative in Sigma* = Lambda^-1 Sigma Lambda^-T (the variance scale, relative to where we stand) is
 //!     N_f = q I - sum_l (A^-1)_ll - (nu / r2) sum_l u_l u_l',      nu = n or n - p,
 //! so that d(deviance) = tr(N dSigma*); A^-1 is over (u, beta) for REML and over u for ML.
+//!
+//! Where fixed factors are nodes of the system (`design::Wide`), A is over u and their coefficients and log|A| stands for
+//! log|A_uu| + log|X'V^-1X| of them, whatever the order of elimination: REML needs nothing else. ML is about A_uu alone,
+//! whose inverse is no part of A^-1; the random effects have a system of their own for that, which is often diagonal.
+//! (With the fixed factors eliminated last, one factor L would do for both determinants, but the selected inverse of
+//! A_uu would still be a second one, and the order that fills in least would be lost.)
 
 use std::sync::Arc;
 
 use crate::cholesky::{Numeric, SelectedInverse, Source, Symbolic};
 use crate::dense::{self, Precision};
-use crate::design::Moments;
+use crate::design::{Moments, Part};
 use crate::CoreError;
 
 /// A free entry of Sigma*: rows and columns of one factor, `row >= col`.
@@ -27,7 +33,9 @@ pub struct Component {
 #[derive(Clone, Debug)]
 pub struct Solution {
     pub criterion: f64,
+    /// log|A|, for ML over u alone.
     pub logdet_z: f64,
+    /// log|X'V^-1X| of the dense columns, given the wide factors.
     pub logdet_x: f64,
     /// Penalised residual sum of squares.
     pub r2: f64,
@@ -79,6 +87,8 @@ pub struct Lmm {
     pub components: Vec<Component>,
     /// Factorisations so far.
     pub evaluations: usize,
+    /// The random effects alone, for ML beside wide factors; made when it is first asked for.
+    alone: Option<Box<Lmm>>,
 }
 
 pub fn components(m: &Moments) -> Vec<Component> {
@@ -95,23 +105,77 @@ pub fn components(m: &Moments) -> Vec<Component> {
     out
 }
 
+/// Components of the random effects; in `components` wide factors have one, too.
+fn random_components(m: &Moments) -> Vec<Component> {
+    components(m).into_iter().filter(|c| c.factor < m.random()).collect()
+}
+
+/// Cross-products of the fixed columns and the response given the wide factors; None where there are none.
+pub(crate) fn given_wide(m: &Moments) -> Result<Option<Vec<f64>>, CoreError> {
+    if m.wide.is_empty() {
+        return Ok(None);
+    }
+    let mut fixed = Lmm::new(m.part(Part::Fixed))?;
+    let lambda = vec![vec![1.0]; fixed.moments.factors.len()];
+    fixed.numeric.factorise(&fixed.symbolic, Source { moments: &fixed.moments, lambda: &lambda })?;
+    let p1 = m.p() + 1;
+    let mut f = fixed.right_hand_side(&lambda);
+    fixed.numeric.forward(&fixed.symbolic, &mut f, p1);
+    let mut xx = m.xx.clone();
+    dense::syrk_rows(&mut xx, p1, &f, p1, fixed.symbolic.size, -1.0);
+    dense::mirror(&mut xx, p1);
+    Ok(Some(xx))
+}
+
 impl Lmm {
     pub fn new(moments: Moments) -> Result<Self, CoreError> {
         let symbolic = Arc::new(Symbolic::new(&moments)?);
         let numeric = Numeric::new(&symbolic);
-        let components = components(&moments);
-        Ok(Lmm { moments, symbolic, numeric, components, evaluations: 0 })
+        let components = random_components(&moments);
+        Ok(Lmm { moments, symbolic, numeric, components, evaluations: 0, alone: None })
     }
 
     /// The same design and elimination tree with another response.
     pub fn with_moments(&self, moments: Moments) -> Self {
         let numeric = Numeric::new(&self.symbolic);
-        Lmm { moments, symbolic: self.symbolic.clone(), numeric, components: self.components.clone(), evaluations: 0 }
+        let components = self.components.clone();
+        // Nothing in the system of the random effects depends on the response.
+        let alone = self.alone.as_ref().map(|a| Box::new(a.with_moments(a.moments.clone())));
+        Lmm { moments, symbolic: self.symbolic.clone(), numeric, components, evaluations: 0, alone }
     }
 
     pub fn nu(&self, reml: bool) -> f64 {
         let m = &self.moments;
-        (if reml { m.n - m.p() } else { m.n }) as f64
+        (if reml { m.n - m.rank() } else { m.n }) as f64
+    }
+
+    /// Factorise the system of the random effects alone; log|A_uu|.
+    fn solve_alone(&mut self, lambda: &[Vec<f64>]) -> Result<f64, CoreError> {
+        if self.moments.wide.is_empty() {
+            return Ok(self.numeric.logdet);
+        }
+        let alone = match &mut self.alone {
+            Some(a) => a,
+            none => none.insert(Box::new(Lmm::new(self.moments.part(Part::Random))?)),
+        };
+        alone.numeric.stop = self.numeric.stop.clone();
+        let lambda = &lambda[..alone.moments.factors.len()];
+        alone.numeric.factorise(&alone.symbolic, Source { moments: &alone.moments, lambda })?;
+        Ok(alone.numeric.logdet)
+    }
+
+    /// A_uu^-1, u alone, at the Lambda of the current factor: what remains unknown given all coefficients.
+    pub(crate) fn inverse_alone(&self, lambda: &[Vec<f64>]) -> Result<SelectedInverse, CoreError> {
+        if self.moments.wide.is_empty() {
+            return Ok(self.selected_inverse());
+        }
+        let moments = self.moments.part(Part::Random);
+        let symbolic = Symbolic::new(&moments)?;
+        let mut numeric = Numeric::new(&symbolic);
+        numeric.stop = self.numeric.stop.clone();
+        let lambda = &lambda[..moments.factors.len()];
+        numeric.factorise(&symbolic, Source { moments: &moments, lambda })?;
+        Ok(numeric.selected_inverse(&symbolic, &moments, Precision::Double))
     }
 
     /// Lambda'Z'[X y] in elimination order, row-major.
@@ -169,7 +233,7 @@ impl Lmm {
         dense::solve_left_lt(&lx, p, p, &mut beta, 1, p);
         let logdet_x = 2.0 * (0..p).map(|j| lx[j + j * p].ln()).sum::<f64>();
         let nu = self.nu(reml);
-        let logdet_z = self.numeric.logdet;
+        let logdet_z = if reml { self.numeric.logdet } else { self.solve_alone(lambda)? };
         let criterion =
             logdet_z + if reml { logdet_x } else { 0.0 } + nu * (1.0 + (2.0 * std::f64::consts::PI * r2 / nu).ln())
                 - self.moments.sum_log_w;
@@ -217,7 +281,11 @@ impl Lmm {
     /// N of every factor with residual variance r2 / nu replaced by `scale`, and what it was made of.
     fn gradient_matrices(&self, s: &Solution, reml: bool, scale: f64, precision: Precision) -> Parts {
         let (u, h) = self.back(s, reml);
-        let inv = self.numeric.selected_inverse(&self.symbolic, &self.moments, precision);
+        let random = self.moments.random();
+        let inv = match &self.alone {
+            Some(a) if !reml => a.numeric.selected_inverse(&a.symbolic, &a.moments, precision),
+            _ => self.numeric.selected_inverse(&self.symbolic, &self.moments, precision),
+        };
         let (m, sym, p) = (&self.moments, &self.symbolic, self.moments.p());
         let mut parts = Parts { trace: vec![], uu: vec![], n: vec![], u, h, inv };
         for factor in &m.factors {
@@ -225,7 +293,7 @@ impl Lmm {
             parts.trace.push(vec![0.0; k * k]);
             parts.uu.push(vec![0.0; k * k]);
         }
-        for pos in 0..sym.nodes {
+        for pos in (0..sym.nodes).filter(|&q| (sym.factor_at[q] as usize) < random) {
             let f = sym.factor_at[pos] as usize;
             let k = m.factors[f].cols;
             let at = sym.offset[pos] as usize;
@@ -249,6 +317,10 @@ impl Lmm {
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             let mut n = vec![0.0; k * k];
+            if f >= random {
+                parts.n.push(n);
+                continue;
+            }
             for b in 0..k {
                 for a in 0..k {
                     let id = if a == b { factor.levels as f64 } else { 0.0 };
@@ -357,9 +429,10 @@ impl Lmm {
 
     /// tr(P V_i P V_j): exact for one grouping factor and for factors of few levels, otherwise estimated.
     fn information(&self, parts: &Parts, reml: bool) -> Vec<f64> {
-        match self.moments.factors.len() {
-            0 => vec![],
-            1 => self.information_of_one(parts, reml),
+        match (&self.alone, self.moments.random(), self.moments.wide.len()) {
+            (_, 0, _) => vec![],
+            (Some(a), ..) if !reml => a.information(parts, false),
+            (_, 1, 0) => self.information_of_one(parts, reml),
             _ => self.information_of_many(parts),
         }
     }
@@ -442,7 +515,7 @@ impl Lmm {
     fn probings(&self) -> Vec<Vec<Probing>> {
         let (mut together, mut alone) = (vec![], vec![]);
         let mut from = 0;
-        for (factor, f) in self.moments.factors.iter().enumerate() {
+        for (factor, f) in self.moments.factors[..self.moments.random()].iter().enumerate() {
             let probes = PROBES.div_ceil(f.levels);
             if self.symbolic.size <= DENSE || 2 * probes >= f.levels {
                 alone.push(vec![Probing { factor, probes: f.levels, all: true, from: 0 }]);

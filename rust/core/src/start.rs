@@ -509,5 +509,9 @@ fn basis(m: &Moments, lx: &[f64]) -> Vec<f64> {
     let one: Vec<f64> = m.kept.iter().map(|&j| carrier[j]).collect();
     let p1 = p + 1;
     let norm2: f64 = (0..p).map(|j| one[j] * (0..p).map(|i| m.xx[i + j * p1] * one[i]).sum::<f64>()).sum();
-    one.iter().map(|v| v / norm2.sqrt()).collect()
+    if norm2 > 0.0 {
+        one.iter().map(|v| v / norm2.sqrt()).collect()
+    } else {
+        vec![]
+    }
 }

@@ -84,7 +84,7 @@ impl<'py> NumericArray<'py> {
     }
 }
 
-/// (codes | None, contrast | None, x | None)
+/// (codes | None, contrast | None, x | None); a contrast (levels, columns) is that of indicators nobody wrote out.
 pub struct BlockArrays<'py> {
     codes: Option<CodeArray<'py>>,
     contrast: Option<(Vec<f64>, usize, usize)>,
@@ -97,6 +97,8 @@ impl<'py> BlockArrays<'py> {
         let codes = if codes.is_none() { None } else { Some(CodeArray::new(&codes)?) };
         let contrast = if contrast.is_none() {
             None
+        } else if let Ok((levels, cols)) = contrast.extract::<(usize, usize)>() {
+            Some((vec![], levels, cols))
         } else {
             let a: PyReadonlyArray2<'_, f64> = contrast
                 .extract()
@@ -156,6 +158,7 @@ impl<'py> TermArrays<'py> {
             blocks: block_views(&self.blocks)?,
             joint: false,
             relation: None,
+            fixed: false,
         })
     }
 }

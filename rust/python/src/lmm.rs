@@ -235,7 +235,7 @@ fn report<'py>(py: Python<'py>, r: Report) -> PyResult<Bound<'py, PyDict>> {
     let d = PyDict::new(py);
     d.set_item("theta", vector(py, &r.theta))?;
     d.set_item("criterion", r.criterion)?;
-    let p = r.beta.len();
+    let p = r.vcov.len().isqrt();
     d.set_item("beta", vector(py, &r.beta))?;
     d.set_item("vcov", matrix(py, r.vcov, p)?)?;
     d.set_item("sigma", r.sigma)?;
@@ -290,6 +290,7 @@ impl Lmm {
         self.model.lmm.moments.n
     }
 
+    /// Columns whose covariances are matrices: all but those of wide factors.
     #[getter]
     fn p(&self) -> usize {
         self.model.lmm.moments.p_total
@@ -297,12 +298,37 @@ impl Lmm {
 
     #[getter]
     fn rank(&self) -> usize {
-        self.model.lmm.moments.p()
+        self.model.lmm.moments.rank()
     }
 
     #[getter]
     fn dropped(&self) -> Vec<usize> {
-        self.model.lmm.moments.dropped.clone()
+        self.model.dropped()
+    }
+
+    /// Positions of the `p` columns among all.
+    #[getter]
+    fn columns(&self) -> Vec<usize> {
+        self.model.lmm.moments.columns.clone()
+    }
+
+    /// First column of every wide factor and how many it has.
+    #[getter]
+    fn wide(&self) -> Vec<(usize, usize)> {
+        self.model.lmm.moments.wide.iter().map(|w| (w.first, w.cols())).collect()
+    }
+
+    /// Covariances of the coefficients of some columns.
+    fn covariance_of<'py>(&self, py: Python<'py>, columns: Vec<usize>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let model = &self.model;
+        let v = solve(py, &self.pool, || model.covariance_of(&columns))?;
+        matrix(py, v, columns.len())
+    }
+
+    /// Variances of the coefficients of wide factors, one factor after the other.
+    fn level_variances<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let v = self.watched(py, |model| model.level_variances())?;
+        Ok(v.into_pyarray(py))
     }
 
     #[getter]
@@ -535,11 +561,13 @@ impl Lmm {
         let mut requests = vec![];
         for a in &asked {
             let outside = a.0 == "beta";
-            if outside && a.1.first().is_none_or(|j| !self.model.lmm.moments.kept.contains(j)) {
+            let m = &self.model.lmm.moments;
+            let column = a.1.first().and_then(|j| m.columns.iter().position(|c| c == j));
+            if outside && column.is_none_or(|j| !m.kept.contains(&j)) {
                 return Err(PyValueError::new_err("profile: there is no such coefficient"));
             }
             let hold = if outside { Hold::Outside } else { profile::hold(a, 0, size)? };
-            requests.push((Request::new(hold, &centre.x, a.3, a.4), outside.then(|| a.1[0])));
+            requests.push((Request::new(hold, &centre.x, a.3, a.4), column.filter(|_| outside)));
         }
         let (model, stop) = (&self.model, Stop::default());
         let long = is_long(self.n(), 100.0 * self.flops());

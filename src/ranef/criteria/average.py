@@ -114,7 +114,7 @@ def average(
 
 def _component(m: Fit, component: str) -> tuple[tuple[str, ...], Array, Array]:
     names, at = names_of(m, component)
-    return names, m.estimate.beta[at], np.diag(m.estimate.vcov)[at]
+    return names, m.estimate.beta[at], m.estimate.vcov.diagonal()[at]
 
 
 def _aligned(terms: Sequence[str], names: Sequence[str], values: Array) -> Array:

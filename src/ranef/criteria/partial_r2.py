@@ -20,6 +20,7 @@ from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Block, matrix
 from ranef.inference.ddf import method_of
+from ranef.inference.ddf.method import units
 from ranef.inference.noted import NotedTable
 from ranef.inference.terms import fixed_terms
 from ranef.model import design_of
@@ -120,7 +121,7 @@ def _from_tests(m: Fit, ddf: Any) -> NotedTable:
         raise NotAvailableError(f"partial_r2: ddf={way.name!r} has no denominator degrees of freedom; leave ddf= out")
     terms = columns_of_terms(m)
     named = [("model", [j for _, columns in terms for j in columns]), *((label, [*c]) for label, c in terms)]
-    unit = np.eye(len(m.estimate.beta))
+    unit = units(m)
     tests = [way.joint(m, unit[at], np.zeros(len(at)), unit[at]) for _, at in named]
     odds = np.array([t.statistic * t.numdf / t.dendf for t in tests])
     columns = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 FEW_LEVELS = 5
+MOST_NAMES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,13 @@ def rows_dropped(m: Fit) -> Iterator[Message]:
 
 def columns_dropped(m: Fit) -> Iterator[Message]:
     """Return fixed columns removed as linearly dependent."""
-    names = [names_of(m, "all")[0][j] for j in m.estimate.dropped]
+    everything = names_of(m, "all")[0]
+    names = [everything[j] for j in m.estimate.dropped]
     if names:
-        text = f"fixed effects dropped because they depend linearly on earlier ones: {', '.join(names)}"
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        others = "others" if any(plan.wide for plan in m.spec.fixed) else "earlier ones"
+        listed = ", ".join(names[:MOST_NAMES])
+        text = f"fixed effects dropped because they depend linearly on {others}: {listed}{more}"
         yield Message("columns_dropped", text, {"columns": names})
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranef.errors import NotAvailableError
+
 Array = NDArray[np.float64]
+MOST_ENTRIES = 100_000_000  # of the solves that a part of a covariance takes
 
 
 class Outcome(Enum):
@@ -164,7 +167,7 @@ class Estimate:
         Which of the two.
     beta : (p,) array
         Fixed effects; NaN where the column was dropped as linearly dependent.
-    vcov : (p, p) array
+    vcov : (p, p) array, or PartialCovariance
         Covariance of `beta`, sigma^2 (X'V^-1X)^-1; NaN in rows and columns dropped.
     sigma, pwrss : float
         Residual standard deviation (of an observation of weight 1); penalised weighted residual sum of squares.
@@ -253,6 +256,96 @@ class Estimate:
     def covariances(self) -> tuple[Array, ...]:
         """Covariance matrix of the random effects of each term, sigma^2 Lambda Lambda'."""
         return tuple(self.sigma**2 * (factor @ factor.T) for factor in self.factors)
+
+
+class PartialCovariance:
+    """The covariance of coefficients most of which are levels of wide factors: a matrix that is never formed.
+
+    It answers for what is small, as an array would: the diagonal, the block of all other coefficients, and blocks of a
+    few coefficients of any kind, which take a triangular solve each. Anything else is refused, the whole matrix first
+    of all.
+
+    Parameters
+    ----------
+    dense : (d, d) array
+        The block of the coefficients at `columns`; NaN where dropped.
+    columns : (d,) array of int
+    wide : sequence of (int, int)
+        First coefficient and number of coefficients of every wide factor.
+    core : object, optional
+        Answers `level_variances()` and `covariance_of(columns)` at the fit's theta.
+    """
+
+    __slots__ = ("_core", "_diagonal", "columns", "dense", "size", "wide")
+
+    def __init__(self, dense: Array, columns: Any, wide: Any, core: Any = None) -> None:
+        self.dense, self.columns, self.wide = dense, np.asarray(columns, dtype=np.int64), tuple(wide)
+        self.size = len(self.columns) + sum(count for _, count in self.wide)
+        self._core, self._diagonal = core, None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the whole matrix."""
+        return self.size, self.size
+
+    def attach(self, core: Any) -> None:
+        """Take a core that was restored."""
+        self._core = core
+
+    def diagonal(self) -> Array:
+        """Return the variances of all coefficients; NaN where dropped."""
+        if self._diagonal is None:
+            out, levels = np.empty(self.size), np.asarray(self._solver().level_variances())
+            out[self.columns] = self.dense.diagonal()
+            for first, count in self.wide:
+                out[first : first + count], levels = levels[:count], levels[count:]
+            self._diagonal = frozen(out)
+        return self._diagonal
+
+    def __getitem__(self, at: tuple[Any, Any]) -> Any:
+        rows, cols = (np.arange(self.size)[i] for i in at)
+        wanted, back = np.unique(np.concatenate([np.ravel(rows), np.ravel(cols)]), return_inverse=True)
+        block = self._block(wanted)
+        i, j = back[: np.size(rows)].reshape(np.shape(rows)), back[np.size(rows) :].reshape(np.shape(cols))
+        return block[np.ix_(i, j)] if i.ndim == 1 and j.ndim == 1 and isinstance(at[0], slice) else block[i, j]
+
+    def _block(self, wanted: Any) -> Array:
+        place = np.searchsorted(self.columns, wanted)
+        place = np.minimum(place, len(self.columns) - 1)
+        if len(self.columns) and (self.columns[place] == wanted).all():
+            return self.dense[np.ix_(place, place)]
+        if len(wanted) * self.size > MOST_ENTRIES:
+            self.refuse()
+        return np.asarray(self._solver().covariance_of(wanted.tolist()))
+
+    def _solver(self) -> Any:
+        if self._core is None:
+            raise NotAvailableError(
+                "standard errors of a fixed factor of many levels are not kept by fits to several responses at once: "
+                "use m.refit(y)"
+            )
+        return self._core
+
+    def refuse(self) -> Any:
+        """Raise: the whole matrix does not exist."""
+        raise NotAvailableError(
+            f"this needs the covariance matrix of all {self.size:,} coefficients ({8 * self.size**2 / 1e9:,.0f} GB): "
+            f"tidy() has all standard errors, rf.contrast(m, …) tests a few coefficients or their differences, and "
+            f"rf.anova(m0, m) tests a whole factor"
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self.refuse()
+
+    def __getstate__(self) -> Any:
+        return None, {
+            "columns": self.columns,
+            "dense": self.dense,
+            "size": self.size,
+            "wide": self.wide,
+            "_core": None,
+            "_diagonal": self.diagonal(),
+        }
 
 
 class Deferred:
@@ -435,14 +528,24 @@ def frozen(array: Any) -> Array:
     return out
 
 
-def from_core(found: Mapping[str, Any], core: Any, reml: bool, optimizer: str = "newton") -> Estimate:
-    """Turn the core's record of a fit into an `Estimate`."""
+def _covariance(dense: Array, core: Any, at_optimum: bool) -> Array:
+    """Return the covariance of the coefficients; where it is partial, it stands in for an array."""
+    wide = core.wide
+    if not wide:
+        return dense
+    return cast("Array", PartialCovariance(dense, core.columns, wide, core if at_optimum else None))
+
+
+def from_core(
+    found: Mapping[str, Any], core: Any, reml: bool, optimizer: str = "newton", at_optimum: bool = True
+) -> Estimate:
+    """Turn the core's record of a fit into an `Estimate`; `at_optimum`: the core stands where the fit ended."""
     return Estimate(
         theta=frozen(found["theta"]),
         criterion=float(found["criterion"]),
         reml=reml,
         beta=frozen(found["beta"]),
-        vcov=frozen(found["vcov"]),
+        vcov=_covariance(frozen(found["vcov"]), core, at_optimum),
         sigma=float(found["sigma"]),
         pwrss=float(found["pwrss"]),
         factors=tuple(map(frozen, found["lambda"])),

@@ -14,10 +14,10 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines.control import Control
-from ranef.engines.estimate import Array, Estimate, Result, from_core
+from ranef.engines.estimate import Array, Estimate, PartialCovariance, Result, from_core
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, RanefError
-from ranef.frame import check_linear
+from ranef.frame import Indicators, check_linear
 
 if TYPE_CHECKING:
     from ranef.frame import Block, Design, GroupTerm
@@ -29,12 +29,13 @@ LOOSE = 1e-6  # predicted change of the deviance at which another optimiser's an
 
 def source(block: Block) -> tuple[Any, Any, Any]:
     """Return a block of columns as the core takes it."""
-    return block.codes, block.contrast, block.x
+    contrast = block.contrast.shape if isinstance(block.contrast, Indicators) else block.contrast
+    return block.codes, contrast, block.x
 
 
 def sources(blocks: Sequence[Block]) -> list[tuple[Any, Any, Any]]:
     """Several blocks as the core takes them."""
-    return [(b.codes, b.contrast, b.x) for b in blocks]
+    return [source(block) for block in blocks]
 
 
 def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, int, str, list[tuple[Any, Any, Any]]]]:
@@ -54,6 +55,8 @@ def restored(state: bytes, estimate: Estimate) -> Any:
     """Return the core of a fit from its saved cross-products, at the fit's optimum."""
     core = _core.Lmm.from_state(state)
     core.evaluate(np.array(estimate.theta), estimate.reml)
+    if isinstance(estimate.vcov, PartialCovariance):
+        estimate.vcov.attach(core)
     return core
 
 
@@ -121,7 +124,7 @@ def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
         reml,
         control.options,
     )
-    return [record if isinstance(record, str) else from_core(record, core, reml) for record in found]
+    return [record if isinstance(record, str) else from_core(record, core, reml, at_optimum=False) for record in found]
 
 
 def variance(core: Any, point: Point, which: Sequence[bool]) -> Array:

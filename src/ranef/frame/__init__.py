@@ -2,7 +2,7 @@
 
 from ranef.frame.build import build
 from ranef.frame.checks import check_linear
-from ranef.frame.design import Block, Component, Design, GroupTerm, Levels, NewDesign, Unseen, matrix
+from ranef.frame.design import Block, Component, Design, GroupTerm, Indicators, Levels, NewDesign, Unseen, matrix
 from ranef.frame.spec import Outcome, Part, Spec
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Component",
     "Design",
     "GroupTerm",
+    "Indicators",
     "Levels",
     "NewDesign",
     "Outcome",

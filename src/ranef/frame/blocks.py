@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -10,11 +11,13 @@ import numpy as np
 
 from ranef.errors import NotAvailableError
 from ranef.formula import Factor
-from ranef.frame.coding import Coding, contrast, indicators
-from ranef.frame.design import Array, Block, Levels
+from ranef.frame.coding import Coding, contrast, indicators, level_name
+from ranef.frame.design import Array, Block, Indicators, Levels
 from ranef.frame.kernels import small_int
 
 MAX_ENTRIES = 50_000_000  # of one contrast matrix: 400 MB
+WIDE = 500  # a fixed factor of more levels is a block of the sparse system, where the engine has one
+MOST_WIDE = 2
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ Variables = Mapping[str, Variable]
 class TermPlan:
     """A term with the coding of its factors: `full` is True where a factor has a column for every level.
 
-    `columns` and `blocks` are how many it has; 0 as long as nobody has counted.
+    `columns` and `blocks` are how many it has; 0 as long as nobody has counted. `wide`: its contrast matrix is not
+    written out.
     """
 
     factors: tuple[Factor, ...]
     full: tuple[bool, ...]
     columns: int = 0
     blocks: int = 0
+    wide: bool = False
 
 
 def blocks_of(plans: Sequence[TermPlan], variables: Variables) -> tuple[Block, ...]:
@@ -66,9 +71,38 @@ def counted(plans: Sequence[TermPlan], variables: Variables) -> tuple[tuple[Term
     return tuple(sized), tuple(block for blocks in made for block in blocks)
 
 
+def widened(plans: Sequence[TermPlan], variables: Variables) -> tuple[TermPlan, ...]:
+    """Mark the main effects of the largest factors, of more than `WIDE` levels, as wide."""
+    sizes = {at: len(v.levels) for at, plan in enumerate(plans) if (v := _plain_factor(plan, variables)) is not None}
+    largest = {at for at, size in Counter(sizes).most_common(MOST_WIDE) if size > WIDE}
+    return tuple(replace(plan, wide=at in largest) for at, plan in enumerate(plans))
+
+
+def _plain_factor(plan: TermPlan, variables: Variables) -> Coded | None:
+    """Return the factor of a main effect in treatment contrasts with its first level as reference, or coded in full."""
+    value = variables[plan.factors[0].label] if len(plan.factors) == 1 else None
+    if not isinstance(value, Coded):
+        return None
+    coding = value.coding
+    usual = isinstance(coding, str) and coding == "treatment"
+    if isinstance(coding, tuple) and coding[0] == "treatment":
+        usual = coding[1] is None or value.levels[0] == coding[1]
+    return value if usual or plan.full[0] else None
+
+
+def _wide_block(plan: TermPlan, variables: Variables) -> Block:
+    label, value = plan.factors[0].label, variables[plan.factors[0].label]
+    assert isinstance(value, Coded)
+    shown = value.levels.tolist()[0 if plan.full[0] else 1 :]
+    names = tuple(label + level_name(level) for level in shown)
+    return Block(names, value.codes, Indicators(len(value.levels), len(names)))
+
+
 def _term_blocks(plan: TermPlan, variables: Variables) -> list[Block]:
     if not plan.factors:
         return [Block(("(Intercept)",))]
+    if plan.wide:
+        return [_wide_block(plan, variables)]
     values = [variables[f.label] for f in plan.factors]
     labels = [f.label for f in plan.factors]
     if len(values) == 1 and isinstance(values[0], Number):
@@ -89,7 +123,11 @@ def _columns(value: Variable, label: str, full: bool) -> tuple[list[str], Array 
         return [label + end for end in value.endings], None
     size = len(value.levels)
     if size * size > MAX_ENTRIES:
-        raise NotAvailableError(f"fixed factor {label!r} has {size} levels; make it a random effect: (1 | {label})")
+        raise NotAvailableError(
+            f"fixed factor {label!r} has {size} levels, which takes a linear mixed model, treatment contrasts with the "
+            f"first level as reference, no interaction, and at most {MOST_WIDE} factors of that kind; make it a random "
+            f"effect: (1 | {label})"
+        )
     matrix, endings = indicators(value.levels) if full else contrast(value.coding, value.levels, label)
     return [label + end for end in endings], matrix
 

@@ -12,7 +12,7 @@ import numpy as np
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 from ranef.formula import Bar, Factor, Formula, parse
 from ranef.formula.terms import factors_of
-from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted
+from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted, widened
 from ranef.frame.coding import Coding, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling
 from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
@@ -56,6 +56,7 @@ def build(
     sampling: Mapping[str, Any] | None = None,
     scaling: str | None = None,
     randomised: Mapping[str, Any] | None = None,
+    wide: bool = False,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -90,6 +91,8 @@ def build(
         Weights of a survey by what they belong to ("row" or a grouping factor), and how they are scaled.
     randomised : dict, optional
         The design of randomised responses, see `ranef.frame.randomised`.
+    wide : bool
+        Whether the engine takes fixed factors of many levels without their contrast matrix (`Indicators`).
 
     Returns
     -------
@@ -114,9 +117,8 @@ def build(
     frame.design_name = design
     frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
     frame.contrasts(contrasts or {})
-    fixed, blocks = counted(
-        _without_intercept(frame.plans(formula.fixed), outcome.support != "ordinal"), frame.variables
-    )
+    plans = _without_intercept(frame.plans(formula.fixed), outcome.support != "ordinal")
+    fixed, blocks = counted(widened(plans, frame.variables) if wide else plans, frame.variables)
     parts = [frame.planned(part) for part in parts]
     bars = frame.bars(formula, parts)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.errors import NotAvailableError
+
 if TYPE_CHECKING:
     from ranef.frame.relations import Relation
 
@@ -68,6 +70,50 @@ class Levels(Sequence[Any]):
 
 
 @dataclass(frozen=True, slots=True)
+class Indicators:
+    """The contrast matrix (levels, columns) of a factor of so many levels that it is never written out.
+
+    Its columns are indicators of the last levels: of all, or of all but the first (treatment contrasts). Whoever asks
+    for its entries gets a `NotAvailableError`.
+
+    Parameters
+    ----------
+    levels, columns : int
+    """
+
+    levels: int
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Levels and columns."""
+        return self.levels, self.columns
+
+    def __len__(self) -> int:
+        return self.levels
+
+    def _refuse(self) -> Any:
+        raise NotAvailableError(
+            f"this needs the dummy variables of a fixed factor of {self.levels:,} levels, which are not formed; make "
+            f"it a random effect, or leave it out"
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self._refuse()
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._refuse()
+
+    @property
+    def T(self) -> Any:  # noqa: N802
+        """Refused, as every entry is."""
+        return self._refuse()
+
+    def __matmul__(self, other: Any) -> Any:
+        return self._refuse()
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Columns of X, or of Z inside a group, from one source: row i is ``x[i] * contrast[codes[i], :]``.
 
@@ -77,15 +123,15 @@ class Block:
         The m column names, as R gives them.
     codes : ndarray of int8, int16 or int32, shape (n,), or None
         0..L-1; None: no factor takes part.
-    contrast : ndarray of float64, shape (L, m), C order, or None
-        None with `codes`; then m = 1.
+    contrast : ndarray of float64, shape (L, m), C order, or Indicators, or None
+        None where `codes` is; then m = 1.
     x : ndarray of float64, float32, int64 or int32, shape (n,), contiguous, or None
         None means ones.
     """
 
     names: tuple[str, ...]
     codes: Array | None = None
-    contrast: Array | None = None
+    contrast: Array | Indicators | None = None
     x: Array | None = None
 
 

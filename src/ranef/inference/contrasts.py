@@ -12,7 +12,7 @@ import numpy as np
 from ranef.errors import ArgumentError, DataError, FormulaError, nearest
 from ranef.frame.design import Array
 from ranef.inference.ddf import Method
-from ranef.inference.ddf.method import kept
+from ranef.inference.ddf.method import kept, relevant
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of, position
 from ranef.inference.robust.method import check_covered
@@ -100,7 +100,7 @@ def contrast(
 
 def tested_rows(m: Fit, method: Method, rows: Array, rhs: Array, level: float) -> dict[str, Array]:
     """Return the columns of the table of rows over all coefficients; entries at dropped ones are not looked at."""
-    here = kept(m)
+    here = relevant(m, rows)
     inner = rows[:, here]
     estimate = inner @ m.estimate.beta[here]
     variance = np.einsum("ri,ij,rj->r", inner, method.vcov(m)[np.ix_(here, here)], inner)

@@ -10,6 +10,7 @@ import numpy as np
 from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
 from ranef.inference.comparable import by_ml, check_likelihoods, check_maximised
+from ranef.inference.ddf.method import units
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import (
@@ -137,7 +138,7 @@ def _check_test(test: str) -> None:
 def _wald(m: Fit, terms: Sequence[Term], way: Method, component: str) -> NotedTable:
     """Test the coefficients of each term: no other term contains it, so they are its marginal ones."""
     columns = {t.key: t.columns for t in fixed_terms(m, component)}
-    unit = np.eye(len(m.estimate.beta))
+    unit = units(m)
     rows = [unit[columns[t.key]] for t in terms]
     found = [way.joint(m, r, np.zeros(len(r)), r) for r in rows]
     f, q, dendf = (np.array([getattr(x, name) for x in found], float) for name in ("statistic", "numdf", "dendf"))

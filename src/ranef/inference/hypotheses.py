@@ -21,7 +21,7 @@ import numpy as np
 
 from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import kept
+from ranef.inference.ddf.method import kept, units
 from ranef.inference.terms import FixedTerm, fixed_terms
 from ranef.model import design_of
 
@@ -81,7 +81,7 @@ def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
         found = _marginal(m, component, terms, tested)
     else:
         found = _sequential(m, component, terms, tested, kind == 2)
-    each = np.eye(len(m.estimate.beta))
+    each = units(m)
     return [Hypothesis(t.label, rows, each[t.columns]) for t, rows in zip(tested, found, strict=True)]
 
 
@@ -232,7 +232,7 @@ def _sources_of(term: FixedTerm, blocks: list[Block], column: int) -> list[Sourc
     """Blocks over the same cells and numbers are one source."""
     found: dict[tuple[int, int], Source] = {}
     for block in blocks:
-        contrast = np.ones((1, 1)) if block.contrast is None else block.contrast
+        contrast = np.ones((1, 1)) if block.contrast is None else np.asarray(block.contrast)
         key = (id(block.codes), id(block.x))
         source = found.setdefault(key, Source(term.label, block.codes, block.x, len(contrast), []))
         source.parts.append((contrast, slice(column, column + len(block.names))))

@@ -242,7 +242,7 @@ def _tidy_columns(fits: ManyFits) -> dict[str, Any]:
     p = len(fits.fixed)
     blank = np.full(p, np.nan)
     beta = np.concatenate([np.empty(0), *(blank if e is None else e.beta for e in fits.estimates)])
-    errors = [blank if e is None else np.sqrt(np.diag(e.vcov)) for e in fits.estimates]
+    errors = [blank if e is None else np.sqrt(e.vcov.diagonal()) for e in fits.estimates]
     std_error = np.concatenate([np.empty(0), *errors])
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error

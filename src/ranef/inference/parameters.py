@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranef.engines.estimate import Array, Estimate
 from ranef.engines.linear import cells
 from ranef.engines.parameters import of_column, of_pair, spelled
 from ranef.errors import OptionError, nearest
+from ranef.inference.ddf.method import partial_of
 from ranef.inference.named import names_of
 from ranef.inference.varcorr import Covariance, has_residual
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 SCALES = ("sd", "variance", "log")
+LEVEL = "a level of a fixed factor of very many levels has no profile; its Wald interval is nearly that"
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,24 @@ def parameters(m: Fit) -> tuple[Parameter, ...]:
     return (*coefficients(m), *covariances(m), *residual(m))
 
 
+def levels_of(m: Fit) -> NDArray[np.bool_]:
+    """Tell which coefficients are levels of a fixed factor of many levels."""
+    partial = partial_of(m) if m.task.linear else None
+    out = np.zeros(len(m.estimate.beta), dtype=bool)
+    for first, count in () if partial is None else partial.wide:
+        out[first : first + count] = True
+    return out
+
+
 def coefficients(m: Fit) -> list[Parameter]:
     """Coefficients of all components."""
     labels, _ = names_of(m, "all")
     parts = [(c.name, name) for c in m.layout.components for name in c.names]
-    gone = np.isnan(m.estimate.beta)
+    gone, levels = np.isnan(m.estimate.beta), levels_of(m)
     return [
         Parameter(
             label, "fixed", part, None, name, "coefficient", ("beta", (j,), ()),
-            refused="the column was dropped as linearly dependent" if gone[j] else "",
+            refused="the column was dropped as linearly dependent" if gone[j] else LEVEL if levels[j] else "",
         )
         for j, (label, (part, name)) in enumerate(zip(labels, parts, strict=True))
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
-from ranef.inference.parameters import SCALES, Parameter, parameters, select, table
+from ranef.inference.parameters import LEVEL, SCALES, Parameter, levels_of, parameters, select, table
 from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 #: Levels whose interval ends are nodes of every curve: intervals at these are not interpolated.
 LEVELS = (0.9, 0.95, 0.99)
+MOST_FAILED = 10
 LONG = 0.1  # seconds for the start of profiles from which parameters are done one by one, with progress
 CLOSE = 0.15  # zeta: nodes nearer than this to an exact one are left out
 ROUNDED = 1e-6  # zeta: beside a bound the core's searches end this near to what was wanted
@@ -196,7 +198,9 @@ class Profile(Mapping[str, Curve]):
             for c in self.curves
             for low, high in (c.interval(level),)
         ]
-        return "\n".join([head, *rows, *(f"{name}: {why}" for name, why in self.failed.items()), *self.messages])
+        failed = [f"{name}: {why}" for name, why in islice(self.failed.items(), MOST_FAILED)]
+        more = [f"… and {len(self.failed) - MOST_FAILED:,} more"] if len(self.failed) > MOST_FAILED else []
+        return "\n".join([head, *rows, *failed, *more, *self.messages])
 
 
 def interval_columns(curves: Sequence[Curve], level: float) -> dict[str, Any]:
@@ -489,11 +493,14 @@ def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str) 
 
 def _along(m: Fit, record: Mapping[str, Any], scale: str) -> dict[str, Array]:
     """Return every parameter at each point of a curve."""
-    x, beta = np.asarray(record["x"]), np.asarray(record["beta"])
+    x, levels = np.asarray(record["x"]), levels_of(m)
+    beta = np.full((len(x), len(levels)), np.nan)
+    beta[:, ~levels] = record["beta"]
     linear, count = m.task.linear, len(m.theta)
     theta = x[:, :-1] if linear else x[:, x.shape[1] - count :]
     columns = table(m, beta, theta, np.exp(x[:, -1]) if linear else np.ones(len(x)))
-    return {p.label: _rescaled(p, c, scale) for p, c in zip(parameters(m), columns.T, strict=True)}
+    known = zip(parameters(m), columns.T, strict=True)
+    return {p.label: _rescaled(p, c, scale) for p, c in known if p.refused != LEVEL}
 
 
 def _rescaled(p: Parameter, column: Array, scale: str) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import ArgumentError, OptionError, nearest
 from ranef.inference.ddf import Method
+from ranef.inference.ddf.method import coefficient_rows
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.testing import wald_method
@@ -108,14 +109,11 @@ def _interval(estimate: Array, std_error: Array, df: Array | float, level: float
 
 def fixed(m: Fit, level: float | None = None, method: Method | None = None) -> Columns:
     """Return the coefficients of all components with t or z tests, by default those of the model."""
-    beta = m.estimate.beta
-    method = method or wald_method(m)
-    vcov = method.vcov(m)
-    if method is wald_method(m):
-        df = m.ddf
-    else:
-        df = np.where(np.isnan(np.diag(vcov)), np.nan, method.rows(m, np.eye(len(beta))))
-    std_error = np.sqrt(np.diag(vcov))
+    beta, usual = m.estimate.beta, wald_method(m)
+    method = method or usual
+    variances = method.vcov(m).diagonal()
+    df = m.ddf if method is usual else np.where(np.isnan(variances), np.nan, coefficient_rows(m, method))
+    std_error = np.sqrt(variances)
     std_error[list(m.estimate.held)] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ranef.families import ZERO
 from ranef.inference.ddf import Method
+from ranef.inference.ddf.method import partial_of
 from ranef.inference.tables import fixed as fixed_effects
 from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import Covariance, VarCorr, has_residual
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 #: Random-effects terms with more columns than this show their correlations in a table of their own.
 MAX_INLINE = 6
+#: Levels shown of a fixed factor that has very many.
+FIRST_LEVELS = 5
 #: Messages whose content stands elsewhere in the summary.
 SHOWN = ("rows_dropped", "columns_dropped", "not_converged", "boundary")
 APPROXIMATIONS = {1: "Laplace approximation", 0: "joint modes"}
@@ -332,7 +335,9 @@ def _correlation(title: str, names: Sequence[str], r: Array) -> Section:
 
 
 def _fixed_correlation(m: Fit) -> Section:
-    kept = [j for j in range(len(m.layout.fixed)) if j not in m.estimate.dropped]
+    partial = partial_of(m)
+    columns_of = range(len(m.layout.fixed)) if partial is None else partial.columns.tolist()
+    kept = [j for j in columns_of if j not in m.estimate.dropped]
     cov = m.estimate.vcov[np.ix_(kept, kept)]
     sd = np.sqrt(np.diag(cov))
     names = [m.layout.fixed[j] for j in kept]
@@ -340,22 +345,45 @@ def _fixed_correlation(m: Fit) -> Section:
 
 
 def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: Method) -> Section:
-    at = component.at
+    at = _shown(m, component)
     test = method.letter if component.name == "mean" or m.estimate.tests == "t" else "z"
     cells = [
-        found["term"][at],
+        [found["term"][j] for j in at],
         *_with_errors(found["estimate"][at], found["std_error"][at], _is_held(m, component)),
         *([degrees(found["df"][at])] if test == "t" else []),
         aligned(found["statistic"][at], places=3),
         p_values(found["p_value"][at]),
     ]
     heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
-    notes = (f"Robust: {method.errors}.",) if method.errors and np.isfinite(found["std_error"][at]).any() else ()
-    return Section(_fixed_title(m, component, method), columns(heads, cells), _lost_columns(m, component) + notes)
+    robust = (f"Robust: {method.errors}.",) if method.errors and np.isfinite(found["std_error"][at]).any() else ()
+    notes = (*_more_levels(m, component, method), *_lost_columns(m, component), *robust)
+    return Section(_fixed_title(m, component, method), columns(heads, cells), notes)
+
+
+def _shown(m: Fit, component: ComponentInfo) -> list[int]:
+    """Return the coefficients of a component that have a row; of very many levels the first."""
+    everything = range(component.at.start, component.at.stop)
+    partial = partial_of(m) if m.task.linear else None
+    if partial is None:
+        return list(everything)
+    left_out = {j for first, size in partial.wide for j in range(first + FIRST_LEVELS, first + size)}
+    return [j for j in everything if j not in left_out]
+
+
+def _more_levels(m: Fit, component: ComponentInfo, method: Method) -> tuple[str, ...]:
+    partial = partial_of(m) if m.task.linear else None
+    if partial is None or component.name != "mean":
+        return ()
+    labels = [plan.factors[0].label for plan in m.spec.fixed if plan.wide]
+    more = [f"{size - FIRST_LEVELS:,} more levels of {f}" for f, (_, size) in zip(labels, partial.wide, strict=True)]
+    text = f"… and {listing(more)}: tidy() has all"
+    if m.layout.terms and method.title:
+        return (f"{text}. Degrees of freedom of levels of {listing(labels)} are residual ones.",)
+    return (f"{text}.",)
 
 
 def _is_held(m: Fit, component: ComponentInfo) -> list[bool]:
-    return [component.first + j in m.estimate.held for j in range(len(component.names))]
+    return [j in m.estimate.held for j in _shown(m, component)]
 
 
 def _with_errors(estimate: Array, error: Array, held: Sequence[bool]) -> tuple[list[str], list[str]]:
@@ -392,4 +420,5 @@ def _lost_columns(m: Fit, component: ComponentInfo) -> tuple[str, ...]:
     if not names:
         return ()
     verb = "is a linear combination" if len(names) == 1 else "are linear combinations"
-    return (f"Not estimated: {listing(names)} {verb} of the columns before.",)
+    others = "other columns" if any(plan.wide for plan in m.spec.fixed) else "the columns before"
+    return (f"Not estimated: {listing(names)} {verb} of {others}.",)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.inference.ddf.method import partial_of
 from ranef.inference.tables import fixed, ran_vals
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def record(m: Fit) -> Record:
         "priors": {name: str(prior) for name, prior in m.call.priors.items()},
         "penalty": m.call.penalty,
         "figures": {name: getattr(m, name) for name in FIGURES},
-        "fixed": {"terms": _rows(fixed(m)), "vcov": m.estimate.vcov},
+        "fixed": {"terms": _rows(fixed(m)), **_covariance(m)},
         "random": [_term(key, t) for key, t in m.varcorr().items()],
         "theta": m.theta,
         "modes": _rows(ran_vals(m)),
@@ -43,6 +44,15 @@ def record(m: Fit) -> Record:
         "messages": [{"code": note.code, "text": note.text} for note in m.messages],
     }
     return plain(found)
+
+
+def _covariance(m: Fit) -> Record:
+    """Return the covariance of the fixed effects; without levels of factors of many levels, with the names left."""
+    partial = partial_of(m)
+    if partial is None:
+        return {"vcov": m.estimate.vcov}
+    names = [name for c in m.layout.components for name in c.names]
+    return {"vcov": partial.dense, "vcov_terms": [names[j] for j in partial.columns]}
 
 
 def _data(m: Fit) -> Record:

@@ -47,6 +47,7 @@ impl Case {
                 structure: Structure::Unstructured,
                 joint: false,
                 relation: None,
+                fixed: false,
                 blocks: (0..*cols).map(|c| Block { x: (c > 0).then(|| Column::F64(&columns[c])), ..blank }).collect(),
             })
             .collect();

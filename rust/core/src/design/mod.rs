@@ -2,8 +2,12 @@
 
 mod moments;
 mod rows;
+mod wide;
 
 pub use moments::{Coupling, Factor, Moments, Pair, TermSlot};
+pub use wide::Wide;
+pub(crate) use wide::{sound, Part};
+
 pub use rows::{Block, Codes, Numeric, Relation, Rows, Structure, Term};
 
 pub use rows::{linear_predictor, NewTerm};

@@ -7,8 +7,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{Block, Codes, Rows, Structure};
+use super::wide::{self, Wide};
 use crate::dense;
 use crate::error::shape;
+use crate::linear;
 use crate::CoreError;
 
 const PANEL: usize = 512;
@@ -65,18 +67,25 @@ pub struct Coupling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
     pub n: usize,
-    /// Fixed columns kept (of `p_total`), in order.
+    /// Dense fixed columns kept (of `p_total`), in order.
     pub kept: Vec<usize>,
     pub dropped: Vec<usize>,
+    /// Dense fixed columns: all but those of wide factors.
     pub p_total: usize,
+    /// Grouping factors of the random effects, then the wide factors.
     pub factors: Vec<Factor>,
     pub pairs: Vec<Pair>,
     pub couplings: Vec<Coupling>,
+    /// Fixed factors of many levels: nodes of the sparse system, without a penalty.
+    pub wide: Vec<Wide>,
+    /// The user's column of every dense one.
+    pub columns: Vec<usize>,
     /// (p + 1) x (p + 1) cross-products of the kept columns and the response.
     pub xx: Vec<f64>,
     pub x_shift: Vec<f64>,
     pub y_shift: f64,
-    /// Coefficients (over all columns) that make up the constant on which shifts are booked.
+    /// Coefficients (over the dense columns) that make up the constant on which shifts are booked; all 0 where the
+    /// levels of the first wide factor do.
     pub carrier: Option<Vec<f64>>,
     pub sum_log_w: f64,
     pub n_terms: usize,
@@ -90,26 +99,44 @@ impl Moments {
 
     /// Whether the levels of a factor are related.
     pub fn coupled(&self, factor: usize) -> bool {
-        self.couplings.iter().any(|c| c.factor == factor)
+        self.couplings.iter().any(|c| c.factor == factor && !c.pair.level.is_empty())
     }
 
+    /// Dense fixed columns kept.
     pub fn p(&self) -> usize {
         self.kept.len()
+    }
+
+    /// Rank of the whole fixed part.
+    pub fn rank(&self) -> usize {
+        self.p() + self.wide.iter().map(Wide::rank).sum::<usize>()
+    }
+
+    /// Grouping factors of random effects.
+    pub fn random(&self) -> usize {
+        self.factors.len() - self.wide.len()
+    }
+
+    /// Columns of the fixed part as the user sees it.
+    pub fn user_columns(&self) -> usize {
+        self.p_total + self.wide.iter().map(Wide::cols).sum::<usize>()
     }
 
     /// One pass over the rows.
     pub fn build(rows: &Rows<'_>) -> Result<Self, CoreError> {
         rows.check()?;
-        let out = Self::pass(rows, true)?;
+        let split = wide::split(rows)?;
+        let out = Self::pass(&split, true)?;
         match &out.carrier {
             // Shifts are booked on the constant: if part of it was dropped, do without them.
-            Some(c) if out.dropped.iter().any(|&j| c[j] != 0.0) => Self::pass(rows, false),
+            Some(c) if out.dropped.iter().any(|&j| c[j] != 0.0) => Self::pass(&split, false),
             _ => Ok(out),
         }
     }
 
-    fn pass(rows: &Rows<'_>, shifted: bool) -> Result<Self, CoreError> {
-        let plan = Plan::new(rows, shifted);
+    fn pass(split: &wide::Split<'_>, shifted: bool) -> Result<Self, CoreError> {
+        let rows = &split.rows;
+        let plan = Plan::new(rows, shifted, wide::carries(&split.wide));
         let mut factors = merge_terms(rows);
         let sums = accumulate(rows, &plan, &factors);
         let pairs = build_pairs(rows, &factors)?;
@@ -123,22 +150,26 @@ impl Moments {
         for (f, factor) in factors.iter_mut().enumerate() {
             plan.expand_factor(rows, &sums, f, factor);
         }
-        let (kept, dropped) = independent_columns(&xx, p);
         let mut out = Moments {
             n: rows.n,
-            kept,
-            dropped,
+            kept: (0..p).collect(),
+            dropped: vec![],
             p_total: p,
             couplings: couplings(rows, &factors),
             factors,
             pairs,
+            wide: split.wide.clone(),
+            columns: split.columns.clone(),
             xx,
             x_shift: plan.x_shift.clone(),
             y_shift: plan.y_shift,
             carrier: plan.carrier.clone(),
             sum_log_w: rows.weights.map_or(0.0, |w| w.iter().map(|w| w.ln()).sum()),
-            n_terms: rows.terms.len(),
+            n_terms: rows.terms.len() - split.wide.len(),
         };
+        out.pin();
+        let given = linear::given_wide(&out)?;
+        (out.kept, out.dropped) = independent_columns(&out.xx, given.as_ref().unwrap_or(&out.xx), p);
         out.drop_columns();
         Ok(out)
     }
@@ -163,12 +194,13 @@ impl Moments {
 
     /// The same design with another response (same rows, weights and offset).
     pub fn with_response(&self, rows: &Rows<'_>, y: &[f64]) -> Result<Self, CoreError> {
-        let mut rows = rows.clone();
+        let mut rows = wide::split(rows)?.rows;
+        let by_levels = wide::carries(&self.wide);
         rows.y = y;
         if y.len() != rows.n {
             return shape(format!("response has {} values for {} rows", y.len(), rows.n));
         }
-        let plan = Plan::new(&rows, self.carrier.is_some());
+        let plan = Plan::new(&rows, self.carrier.is_some(), by_levels);
         let p = self.p();
         let p1 = p + 1;
         let mut out = self.clone();
@@ -217,6 +249,7 @@ impl Moments {
         if xy.iter().any(|v| !v.is_finite()) {
             return Err(CoreError::NotFinite("the response holds NaN or infinity".into()));
         }
+        out.pin();
         Ok(out)
     }
 }
@@ -247,7 +280,7 @@ fn provisional_mean(n: usize, value: impl Fn(usize) -> f64) -> f64 {
 }
 
 impl<'a> Plan<'a> {
-    fn new(rows: &Rows<'a>, shifted: bool) -> Self {
+    fn new(rows: &Rows<'a>, shifted: bool, by_levels: bool) -> Self {
         let p = rows.fixed_cols();
         let (mut dense, mut coded, mut first) = (vec![], vec![], 0);
         let mut carrier = None;
@@ -263,6 +296,9 @@ impl<'a> Plan<'a> {
                 carrier = Some(c);
             }
             first += block.cols;
+        }
+        if shifted && by_levels && carrier.is_none() {
+            carrier = Some(vec![0.0; p]);
         }
         let mut x_shift = vec![0.0; p];
         let mut y_shift = 0.0;
@@ -704,8 +740,9 @@ fn level_products(slots: &mut [f64], codes: &[i32], z: &[f64], k: usize, d: &[f6
     }
 }
 
-/// Columns in order, each kept if it adds to those before it (as R does): (kept, dropped).
-fn independent_columns(xx: &[f64], p: usize) -> (Vec<usize>, Vec<usize>) {
+/// Columns in order, each kept if it adds to those before it (as R does): (kept, dropped). `own` are the products of the
+/// columns before anything was taken off them.
+fn independent_columns(own: &[f64], xx: &[f64], p: usize) -> (Vec<usize>, Vec<usize>) {
     let ld = p + 1;
     let (mut kept, mut dropped): (Vec<usize>, Vec<usize>) = (vec![], vec![]);
     // Rows of the factor of the kept columns, stored per column j: l[j] has one entry per kept column.
@@ -717,7 +754,7 @@ fn independent_columns(xx: &[f64], p: usize) -> (Vec<usize>, Vec<usize>) {
             row.push((xx[j + c * ld] - dot) / l[t][t]);
         }
         let rest = xx[j + j * ld] - row.iter().map(|v| v * v).sum::<f64>();
-        if rest > RANK_TOLERANCE * xx[j + j * ld] && rest > 0.0 {
+        if rest > RANK_TOLERANCE * own[j + j * ld] && rest > 0.0 {
             row.push(rest.sqrt());
             l.push(row);
             kept.push(j);

@@ -127,7 +127,7 @@ impl Numeric<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
     pub codes: Option<Codes<'a>>,
-    /// Row-major (levels x cols); empty without codes.
+    /// Row-major (levels x cols); empty without codes, and for indicators of the last `cols` levels (`is_wide`).
     pub contrast: &'a [f64],
     pub levels: usize,
     pub cols: usize,
@@ -141,6 +141,21 @@ impl Block<'_> {
 
     pub fn is_numeric(&self) -> bool {
         self.codes.is_none() && self.x.is_some()
+    }
+
+    /// Indicators of levels that nobody wrote out: all levels, or all but the first (treatment contrasts).
+    pub fn is_wide(&self) -> bool {
+        self.codes.is_some() && self.contrast.is_empty() && self.cols > 0
+    }
+
+    /// Entry of the contrast matrix.
+    #[inline]
+    fn entry(&self, level: usize, col: usize) -> f64 {
+        if self.contrast.is_empty() {
+            f64::from(level == col + self.levels - self.cols)
+        } else {
+            self.contrast[level * self.cols + col]
+        }
     }
 
     /// One-hot coding of every level: its columns sum to one, so they carry a constant.
@@ -161,7 +176,8 @@ impl Block<'_> {
             if lo < 0 || hi >= self.levels as i32 {
                 return shape(format!("{what}: codes run from {lo} to {hi}, levels are 0..{}", self.levels));
             }
-            if self.contrast.len() != self.levels * self.cols {
+            let indicators = self.x.is_none() && (self.cols == self.levels || self.cols + 1 == self.levels);
+            if self.contrast.len() != self.levels * self.cols && !(self.is_wide() && indicators) {
                 return shape(format!("{what}: contrast is not {} x {}", self.levels, self.cols));
             }
             if self.contrast.iter().any(|v| !v.is_finite()) {
@@ -184,7 +200,7 @@ impl Block<'_> {
         let x = self.x.map_or(1.0, |x| x.get(i));
         match &self.codes {
             None => x,
-            Some(c) => x * self.contrast[c.get(i) as usize * self.cols + col],
+            Some(c) => x * self.entry(c.get(i) as usize, col),
         }
     }
 
@@ -195,7 +211,7 @@ impl Block<'_> {
             (None, Some(x)) => x.fill(from, rows, shift, out, stride),
             (Some(c), x) => {
                 for r in 0..rows {
-                    let v = self.contrast[c.get(from + r) as usize * self.cols + col];
+                    let v = self.entry(c.get(from + r) as usize, col);
                     out[r * stride] = x.map_or(v, |x| v * x.get(from + r));
                 }
             }
@@ -245,6 +261,8 @@ pub struct Term<'a> {
     pub joint: bool,
     /// Known relationship between its levels; without one they are independent.
     pub relation: Option<Relation<'a>>,
+    /// Its levels are coefficients, not draws: a factor of the fixed part.
+    pub fixed: bool,
 }
 
 /// The precision matrix of the levels of a term (the inverse of a relationship matrix), its upper triangle by rows.
@@ -286,7 +304,8 @@ impl Term<'_> {
 
     pub fn same_grouping(&self, other: &Term<'_>) -> bool {
         let related = self.relation.is_some() || other.relation.is_some();
-        !related && self.levels == other.levels && self.codes.same(&other.codes)
+        let fixed = self.fixed || other.fixed;
+        !related && !fixed && self.levels == other.levels && self.codes.same(&other.codes)
     }
 }
 
@@ -421,8 +440,11 @@ fn add_block(block: &Block<'_>, coef: &[f64], eta: &mut [f64]) {
         (None, Some(x)) => eta.iter_mut().enumerate().for_each(|(i, e)| *e += coef[0] * x.get(i)),
         (Some(codes), x) => {
             let m = block.cols;
-            let effect: Vec<f64> =
-                (0..block.levels).map(|l| (0..m).map(|c| block.contrast[l * m + c] * coef[c]).sum()).collect();
+            let effect: Vec<f64> = if block.is_wide() {
+                std::iter::repeat_n(0.0, block.levels - m).chain(coef.iter().copied()).collect()
+            } else {
+                (0..block.levels).map(|l| (0..m).map(|c| block.contrast[l * m + c] * coef[c]).sum()).collect()
+            };
             for (i, e) in eta.iter_mut().enumerate() {
                 *e += effect[codes.get(i) as usize] * x.map_or(1.0, |x| x.get(i));
             }

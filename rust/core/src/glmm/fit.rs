@@ -298,7 +298,7 @@ impl Glmm {
             }
             plan.internal_row(&user)
         };
-        self.engine.model.row_variances(n, &x, terms)
+        self.engine.model.row_variances(n, &x, &[], terms)
     }
 
     pub(super) fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {

@@ -70,7 +70,7 @@ pub fn at_floor(
     slope: &Slope,
 ) -> Vec<bool> {
     let mut held: Vec<Vec<bool>> = m.factors.iter().map(|f| vec![false; f.cols]).collect();
-    for (f, factor) in m.factors.iter().enumerate() {
+    for (f, factor) in m.factors[..m.random()].iter().enumerate() {
         for (s, slot) in factor.slots.iter().enumerate() {
             let k = slot.cols;
             let t = mul(&units[f][s], &slot_block(&lambda[f], factor.cols, slot.offset, k), k, true);

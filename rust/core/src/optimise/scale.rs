@@ -139,7 +139,7 @@ pub fn clip_all(
 ) -> (Vec<Vec<f64>>, Vec<(usize, usize, usize)>) {
     let mut out = lambda.to_vec();
     let mut ranks = vec![];
-    for (f, factor) in m.factors.iter().enumerate() {
+    for (f, factor) in m.factors[..m.random()].iter().enumerate() {
         for (s, slot) in factor.slots.iter().enumerate() {
             let block = slot_block(&lambda[f], factor.cols, slot.offset, slot.cols);
             let (b, rank) = clip(&block, &units[f][s], slot.structure, FLOOR, zero);
@@ -157,13 +157,15 @@ pub fn floored(m: &Moments, lambda: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 /// d deviance / d Sigma = Lambda^-T N Lambda^-1 of every factor.
 pub fn sigma_gradient(m: &Moments, lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    // Without random effects there is no N, although wide factors may be there.
     m.factors
         .iter()
+        .zip(n)
         .enumerate()
-        .map(|(f, factor)| {
+        .map(|(f, (factor, n))| {
             let k = factor.cols;
             let inverse = invert(&lambda[f], k);
-            let t = mul(&n[f], &inverse, k, false);
+            let t = mul(n, &inverse, k, false);
             mul(&inverse, &t, k, true)
         })
         .collect()

@@ -60,6 +60,7 @@ impl Data {
                 blocks: inner,
                 joint: false,
                 relation: None,
+                fixed: false,
             },
             Term {
                 codes: Codes::I32(&self.h),
@@ -68,6 +69,7 @@ impl Data {
                 blocks: vec![one],
                 joint: false,
                 relation: None,
+                fixed: false,
             },
         ];
         if swap {

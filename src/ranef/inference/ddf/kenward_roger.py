@@ -18,7 +18,7 @@ import numpy as np
 
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
 from ranef.inference.ddf.structured import LINEAR, is_linear, objection, of_linear, of_structured
 from ranef.inference.memory import remembered
@@ -63,6 +63,11 @@ def check(m: Fit) -> None:
     reason = "" if m.task.linear else objection(m)
     if reason:
         raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; use ddf='inf' or a bootstrap")
+    if m.task.linear and partial_of(m) is not None:
+        raise NotAvailableError(
+            "ddf='kenward-roger' adjusts a whole covariance matrix, which is not formed for a fixed factor of many "
+            "levels: use ddf='satterthwaite'"
+        )
     if not is_linear(m):
         raise NotAvailableError(
             f"ddf='kenward-roger' needs a covariance that is linear in its parameters ({', '.join(LINEAR)}): with "

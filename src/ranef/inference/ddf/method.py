@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef.engines.estimate import PartialCovariance
 from ranef.frame.design import Array
 
 if TYPE_CHECKING:
@@ -85,11 +86,14 @@ class Basis:
     values : (q,) array
         Estimates less the values tested.
     variances : (q,) array
+    at : (k,) array of int
+        Which coefficients `rows` are over.
     """
 
     rows: Array
     values: Array
     variances: Array
+    at: Array
 
     @property
     def statistic(self) -> float:
@@ -100,6 +104,42 @@ class Basis:
 def kept(m: Fit) -> Array:
     """Which coefficients were estimated."""
     return ~np.isnan(m.estimate.beta)
+
+
+def partial_of(m: Fit) -> PartialCovariance | None:
+    """Return the covariance of the coefficients where it is not a whole matrix: fixed factors of many levels."""
+    found: object = m.estimate.vcov
+    return found if isinstance(found, PartialCovariance) else None
+
+
+def relevant(m: Fit, rows: Array) -> Array:
+    """Return the positions of the coefficients that rows need: those estimated; of a partial covariance those named."""
+    named = np.ones(1, dtype=bool) if partial_of(m) is None else (rows != 0).any(axis=0)
+    return np.flatnonzero(kept(m) & named)
+
+
+def units(m: Fit) -> Array:
+    """Return the hypotheses that single coefficients are 0, one a row.
+
+    Raises
+    ------
+    NotAvailableError
+        If the model has a fixed factor of many levels.
+    """
+    partial = partial_of(m)
+    return np.eye(len(m.estimate.beta)) if partial is None else partial.refuse()
+
+
+def coefficient_rows(m: Fit, method: Method) -> Array:
+    """Degrees of freedom of every coefficient; levels of a fixed factor of many levels have residual ones."""
+    partial = partial_of(m)
+    if partial is None:
+        return np.where(kept(m), method.rows(m, units(m)), np.nan)
+    rows = np.zeros((len(partial.columns), partial.size))
+    rows[np.arange(len(rows)), partial.columns] = 1
+    out = np.full(partial.size, float(m.nobs - m.estimate.rank) if method.title else np.inf)
+    out[partial.columns] = method.rows(m, rows)
+    return np.where(kept(m), out, np.nan)
 
 
 def model_vcov(m: Fit) -> Array:
@@ -113,7 +153,7 @@ def anything(m: Fit) -> None:
 
 def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
     """Return the spectral decomposition of the hypotheses (Fai & Cornelius 1996, eq. 7), without redundant ones."""
-    here = kept(m)
+    here = relevant(m, np.atleast_2d(hypotheses))
     rows = np.atleast_2d(hypotheses)[:, here]
     off = rows @ m.estimate.beta[here] - values
     own = vcov[np.ix_(here, here)]
@@ -128,7 +168,7 @@ def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
         found, vectors = np.linalg.eigh(v)
         size = np.ones(len(rows))
     mix = (vectors / size[:, None]).T
-    return Basis(mix @ rows, mix @ off, found)
+    return Basis(mix @ rows, mix @ off, found, here)
 
 
 def _spectrum(v: Array) -> tuple[Array, Array]:
@@ -141,7 +181,7 @@ def _spectrum(v: Array) -> tuple[Array, Array]:
 def spread(basis: Basis, m: Fit) -> Array:
     """Return the basis over all coefficients, zeros where dropped."""
     out = np.zeros((len(basis.rows), len(m.estimate.beta)))
-    out[:, kept(m)] = basis.rows
+    out[:, basis.at] = basis.rows
     return out
 
 

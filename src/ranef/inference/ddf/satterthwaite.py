@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.estimate import Estimate
+from ranef.engines.estimate import Estimate, PartialCovariance
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept, spread
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, spread
 from ranef.inference.ddf.structured import objection, of_structured
 from ranef.inference.memory import remembered
 
@@ -38,14 +38,24 @@ def check(m: Fit) -> None:
 
 
 def coefficient_df(m: Fit) -> Array:
-    """Degrees of freedom of each fixed effect, (p,); NaN for dropped columns, residual ones without random effects."""
+    """Degrees of freedom of each fixed effect, (p,); NaN for dropped columns, residual ones without random effects.
+
+    Levels of a fixed factor of many levels have residual ones, too: theirs would take a solve each.
+    """
     estimate = m.estimate
     if estimate.tests == "z":
         return np.where(np.isnan(estimate.beta), np.nan, np.inf)
     if not m.layout.terms:
         return np.where(np.isnan(estimate.beta), np.nan, float(m.df_residual))
     slopes, spread_of_psi = ingredients(m)
-    return matched(np.diag(estimate.vcov), np.diagonal(slopes, axis1=1, axis2=2), spread_of_psi)
+    partial = partial_of(m)
+    dense = estimate.vcov if partial is None else partial.dense
+    found = matched(dense.diagonal(), np.diagonal(slopes, axis1=1, axis2=2), spread_of_psi)
+    if partial is None:
+        return found
+    out = np.where(np.isnan(estimate.beta), np.nan, float(m.nobs - estimate.rank))
+    out[partial.columns] = found
+    return out
 
 
 def contrast_df(m: Fit, contrasts: Array) -> Array:
@@ -53,12 +63,27 @@ def contrast_df(m: Fit, contrasts: Array) -> Array:
     rows = np.atleast_2d(contrasts)
     if isinstance(m.estimate, Estimate) and not m.layout.terms:
         return np.full(len(rows), float(m.df_residual))
-    here = kept(m)
+    here, partial = kept(m), partial_of(m)
+    if partial is not None:
+        return _partial_df(m, partial, rows)
+    return _matched_rows(m, phi(m), rows, here)
+
+
+def _matched_rows(m: Fit, cov: Array, rows: Array, here: Array) -> Array:
+    """Degrees of freedom of rows over the coefficients that `cov` is of; those not `here` were dropped."""
     rows = rows[:, here]
     slopes, spread_of_psi = ingredients(m)
     g = np.einsum("ri,mij,rj->mr", rows, slopes[:, here][:, :, here], rows, optimize=True)
-    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
+    v = np.einsum("ri,ij,rj->r", rows, cov[np.ix_(here, here)], rows)
     return matched(v, g, spread_of_psi)
+
+
+def _partial_df(m: Fit, partial: PartialCovariance, rows: Array) -> Array:
+    """Degrees of freedom of rows; residual ones where a level of a fixed factor of many levels is involved."""
+    found = _matched_rows(m, partial.dense, rows[:, partial.columns], kept(m)[partial.columns])
+    levels = np.ones(partial.size, dtype=bool)
+    levels[partial.columns] = False
+    return np.where((rows[:, levels] != 0).any(axis=1), float(m.nobs - m.estimate.rank), found)
 
 
 def phi(m: Fit) -> Array:
