@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ranef.families import ZERO
 from ranef.inference.ddf import Method, method_of
+from ranef.inference.ddf.satterthwaite import reason_against
 from ranef.inference.tables import fixed as fixed_effects
+from ranef.inference.terms import is_linear_model
 from ranef.inference.varcorr import Covariance, VarCorr, has_residual
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
 
@@ -58,7 +60,7 @@ def gather(m: Fit, correlation: bool = False, ddf: str | None = None) -> Summary
     method = method_of(m, ddf)
     found = fixed_effects(m, ddf=ddf)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
-    fixed_parts = [_fixed(m, c, found, method) for c in parts]
+    fixed_parts = [_fixed(m, c, found, method, _why_normal(m, c, ddf)) for c in parts]
     sections = [_criterion(m), *_residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
@@ -70,7 +72,7 @@ def gather(m: Fit, correlation: bool = False, ddf: str | None = None) -> Summary
 
 def _title(m: Fit) -> str:
     mixed = "mixed " if m.layout.terms else ""
-    if m.task.linear:
+    if is_linear_model(m):
         return f"Linear {mixed}model fit by {_method(m)}"
     if m.method == "pql":
         return f"Generalised linear mixed model fit by {METHODS[m.method]}"
@@ -129,7 +131,7 @@ def _randomised(design: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 def _family(m: Fit) -> list[tuple[str, str]]:
     """Return the family with its link, for other than linear models."""
-    if m.task.linear:
+    if is_linear_model(m):
         return []
     family = m.distribution
     zeros = (
@@ -168,6 +170,8 @@ def _is_one_number(m: Fit, component: ComponentInfo) -> bool:
 def _dispersion(m: Fit) -> list[Section]:
     """Return a table of the parameters that are one number, on their own scale, and what the dispersion means."""
     parts = [c for c in m.layout.components if _is_one_number(m, c)]
+    if is_linear_model(m) and has_residual(m.varcorr()):
+        return []  # its residual standard deviation is among the random effects
     if not parts:
         return []
     family = m.distribution
@@ -336,7 +340,7 @@ def _fixed_correlation(m: Fit) -> Section:
     return _correlation("Correlation of fixed effects", names, cov / np.outer(sd, sd))
 
 
-def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: Method) -> Section:
+def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: Method, why: tuple[str, ...]) -> Section:
     at = component.at
     test = method.letter if component.name == "mean" or m.estimate.tests == "t" else "z"
     cells = [
@@ -347,7 +351,21 @@ def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: M
         p_values(found["p_value"][at]),
     ]
     heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
-    return Section(_fixed_title(m, component, method), columns(heads, cells), _lost_columns(m, component))
+    return Section(_fixed_title(m, component, method), columns(heads, cells), (*_lost_columns(m, component), *why))
+
+
+def _alone(m: Fit) -> bool:
+    """Whether the mean of a linear model is the only table of coefficients."""
+    shown = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
+    return is_linear_model(m) and len(shown) <= 1
+
+
+def _why_normal(m: Fit, component: ComponentInfo, ddf: str | None) -> tuple[str, ...]:
+    """Return why a linear mixed model has z tests, where nobody asked for them."""
+    if ddf is not None or component.name != "mean" or not is_linear_model(m):
+        return ()
+    reason = reason_against(m)
+    return (f"z tests: Satterthwaite's degrees of freedom are not available, {reason}.",) if reason else ()
 
 
 def _is_held(m: Fit, component: ComponentInfo) -> list[bool]:
@@ -372,10 +390,12 @@ def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
     if component.name == "threshold":
         return "Thresholds"
     if m.estimate.tests == "z":
-        ordinal = m.distribution.entry.ordinal
-        alone = len(m.layout.components) == 1 or (ordinal and component.name == "mean")
+        known = component.name == "mean" and (m.distribution.entry.ordinal or _alone(m))
+        alone = len(m.layout.components) == 1 or known
         of = "" if alone else f"{_words(component.name)}, {m.distribution.link_of(component.name).name} link"
-        how = f"t tests, {method.title}, approximate" if method.title and component.name == "mean" else ""
+        rough = "" if is_linear_model(m) else ", approximate"
+        how = f"t tests, {method.title}{rough}" if method.title and component.name == "mean" else ""
+        how = how or ("z tests" if is_linear_model(m) and component.name == "mean" else "")
         inside = "; ".join(filter(None, (of, how)))
         return f"Fixed effects ({inside})" if inside else "Fixed effects"
     how = f", {method.title})" if m.layout.terms and method.title else ")"

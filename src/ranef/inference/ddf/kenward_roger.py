@@ -1,11 +1,15 @@
 """Kenward & Roger's adjusted covariance, degrees of freedom and scaled F (1997; Halekoh & Hojsgaard 2014).
 
-Notation of the articles: Phi = (X'V^-1X)^-1, W = 2 I^-1 with I_ij = tr(P V_i P V_j) the information of REML (twice the
+Notation of the articles: Phi = (X'V^-1X)^-1, W = 2 J^-1 with J_ij = tr(P V_i P V_j) the information of REML (twice the
 expected one), Theta = L'(L Phi L')^-1 L. The adjusted covariance is
 
-    Phi_A = Phi + 2 Phi [sum_ij W_ij (Q_ij - P_i Phi P_j)] Phi,
+    Phi_A = Phi + 2 Phi [sum_ij W_ij (Q_ij - P_i Phi P_j)] Phi - 1/2 Phi_D,
 
-as V is linear in its parameters. Everything of the size of the data happens in the core; here are p x p matrices.
+Phi_D the slope of Phi in the normal part of sum_ij W_ij V_ij. It is zero where V is linear in its parameters. Elsewhere
+the article of 1997 takes all of sum_ij W_ij V_ij (its R_ij), which depends on how V is parametrised; Kenward & Roger
+(2009) add what the bias of the REML estimates contributes, -1/2 J^-1 t to second order, t_i = tr(P [sum W V] P V_i):
+the tangent part. What is left does not depend on the parametrisation. Everything of the size of the data happens in
+the core; here are p x p matrices.
 """
 
 from __future__ import annotations
@@ -18,9 +22,10 @@ import numpy as np
 
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
+from ranef.inference.ddf.forms import Forms, of_linear
+from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, objection, padded
 from ranef.inference.ddf.method import Joint, Method, basis_of, kept
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
-from ranef.inference.ddf.structured import LINEAR, is_linear, objection, of_linear, of_structured
 from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
@@ -54,20 +59,21 @@ def check(m: Fit) -> None:
     if not m.distribution.is_gaussian_identity:
         raise NotAvailableError(
             f"ddf='kenward-roger' is derived for gaussian models; for family {m.family!r} it would only be ad hoc, on "
-            f"pseudo-data: use ddf='inf', or a likelihood-ratio test or bootstrap"
+            f"pseudo-data: use ddf='inf', or a likelihood-ratio test, profile or bootstrap (rf.pb_test)"
         )
-    if m.method != "reml" and m.layout.terms:
+    if m.method != "reml" and (m.layout.terms or not m.task.linear):
         raise NotAvailableError(
             "ddf='kenward-roger' is derived for REML estimates of the variances: fit with method='reml'"
         )
-    reason = "" if m.task.linear else objection(m)
+    reason = "" if m.task.linear else objection(m) or _of_wishes(m)
     if reason:
-        raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; use ddf='inf' or a bootstrap")
-    if not is_linear(m):
-        raise NotAvailableError(
-            f"ddf='kenward-roger' needs a covariance that is linear in its parameters ({', '.join(LINEAR)}): with "
-            f"others the adjustment depends on how they are parametrised; use ddf='satterthwaite'"
-        )
+        raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; {instead(m)}")
+
+
+def _of_wishes(m: Fit) -> str:
+    if m.task.wishes is None:
+        return ""
+    return "parameters are held, tied or have priors, and it is derived for REML estimates of all of them"
 
 
 @remembered
@@ -82,17 +88,24 @@ def ingredients(m: Fit) -> KenwardRoger:
     """
     check(m)
     with LOCK:
-        raw = of_linear(m) if m.task.linear else of_structured(m)
-    if not raw.exact:
+        plain, forms = _forms(m)
+    if not forms.exact:
         warnings.warn(
             "ddf='kenward-roger': the expected information of crossed factors with so many levels is out of reach; the "
             "average information stands in for it (same limit; p-values differ little with so many levels)",
             RanefWarning,
             stacklevel=6,
         )
-    spread, bent = covariance(raw.information), len(raw.bends)
-    adjustment = np.tensordot(spread[:bent, :bent], raw.bends, axes=2)
-    return KenwardRoger(phi(m) + 2 * adjustment, raw.slopes, spread, raw.exact)
+    spread = covariance(forms.expected)
+    change = 2 * np.tensordot(spread, forms.bends, axes=2)
+    if not m.task.linear:
+        change -= curvature(linear_entries(m), spread) / 2
+        return KenwardRoger(plain + padded(m, change), padded(m, forms.slopes), spread, forms.exact)
+    return KenwardRoger(plain + change, forms.slopes, spread, forms.exact)
+
+
+def _forms(m: Fit) -> tuple[Array, Forms]:
+    return of_linear(m) if m.task.linear else (phi(m), linear_entries(m).forms)
 
 
 def adjusted(m: Fit) -> Array:
