@@ -317,6 +317,23 @@ def test_unstructured_repeated_measures_are_exact():
     assert table.loc["visit:arm", "statistic"] == pytest.approx(17 * t2 / (18 * 2), rel=1e-4)
 
 
+def test_a_residual_variance_of_nothing_is_no_obstacle():
+    """One row a visit, all of its variance in the process: the residual's has no standard error, the others have."""
+    rng = np.random.default_rng(1)
+    root = np.linalg.cholesky(0.7**LAGS)
+    data = {"y": (rng.normal(size=(12, 5)) @ root.T).ravel(), "time": np.tile(TIMES, 12)}
+    labels = {"id": np.repeat([f"s{v}" for v in range(12)], 5), "arm": np.repeat(list("uv") * 6, 5)}
+    m = structured({**data, **labels}, "ar1")
+    assert m.sigma < 1e-3
+    for ddf in ("satterthwaite", "KR"):
+        table = m.tidy(ddf=ddf)
+        assert np.isfinite(table["p_value"][:4]).all()
+        assert np.isfinite(rf.anova(m, type=3, ddf=ddf)["p_value"]).all()
+        assert rf.contrast(m, "armv", ddf=ddf)["df"][0] == pytest.approx(table["df"][2])
+    plain = structured({**data, **labels}, "ar1", dispersion=0)
+    np.testing.assert_allclose(m.tidy()["df"][:4], plain.tidy()["df"][:4], rtol=1e-3)  # a residual SD of 1e-4
+
+
 def test_without_random_effects_variances_of_two_groups_are_welchs():
     """Two samples, each with its own variance: Satterthwaite's degrees of freedom are Welch's."""
     rng = np.random.default_rng(6)

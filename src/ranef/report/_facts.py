@@ -398,7 +398,8 @@ def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
         how = how or ("z tests" if is_linear_model(m) and component.name == "mean" else "")
         inside = "; ".join(filter(None, (of, how)))
         return f"Fixed effects ({inside})" if inside else "Fixed effects"
-    how = f", {method.title})" if m.layout.terms and method.title else ")"
+    of = " of the working linear model" if m.method == "pql" else ""
+    how = f", {method.title}{of})" if m.layout.terms and method.title else ")"
     return f"Fixed effects ({method.letter} tests{how}"
 
 

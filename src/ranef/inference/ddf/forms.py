@@ -68,10 +68,18 @@ class Space(Protocol):
         ...
 
 
-def of_linear(m: Fit) -> tuple[Array, Forms]:
-    """Return Phi and the forms of a linear model in the entries of its relative covariances and the scale of V."""
-    raw = m.core.kenward_roger(np.ascontiguousarray(m.theta), m.method == "reml")
-    return np.asarray(raw["slopes"][-1]), _forms(raw)
+def of_linear(m: Fit) -> Forms:
+    """Return the forms of a linear model in the entries of its relative covariances and the scale of V.
+
+    Of quasi-likelihood they are those of the last working model, restricted, at its estimates.
+    """
+    raw = m.core.kenward_roger(np.ascontiguousarray(m.theta), True)
+    found = _forms(raw)
+    if m.method == "reml":
+        return found
+    # The core's sigma is that of REML; Phi and its slopes go with sigma^2.
+    ratio = (m.sigma / m.core.evaluate(np.ascontiguousarray(m.theta), True)["sigma"]) ** 2
+    return replace(found, slopes=ratio * found.slopes, bends=ratio * found.bends)
 
 
 def _forms(raw: Any) -> Forms:

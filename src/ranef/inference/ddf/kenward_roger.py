@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef.engines.estimate import Estimate
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
-from ranef.inference.ddf.forms import Forms, of_linear
+from ranef.inference.ddf.forms import of_linear
 from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, objection, padded
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, quadratic
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
 from ranef.inference.memory import remembered
 
@@ -55,11 +56,13 @@ class KenwardRoger:
 
 
 def check(m: Fit) -> None:
-    """Refuse what the method was not derived for."""
+    """Refuse what the method was not derived for; a working linear model of quasi-likelihood is taken for one."""
+    if m.method == "pql":
+        return
     if not m.distribution.is_gaussian_identity:
         raise NotAvailableError(
             f"ddf='kenward-roger' is derived for gaussian models; for family {m.family!r} it would only be ad hoc, on "
-            f"pseudo-data: use ddf='inf', or a likelihood-ratio test, profile or bootstrap (rf.pb_test)"
+            f"pseudo-data: {instead(m)}"
         )
     if m.method != "reml" and (m.layout.terms or not m.task.linear):
         raise NotAvailableError(
@@ -88,7 +91,7 @@ def ingredients(m: Fit) -> KenwardRoger:
     """
     check(m)
     with LOCK:
-        plain, forms = _forms(m)
+        forms = of_linear(m) if isinstance(m.estimate, Estimate) else linear_entries(m).forms
     if not forms.exact:
         warnings.warn(
             "ddf='kenward-roger': the expected information of crossed factors with so many levels is out of reach; the "
@@ -98,14 +101,10 @@ def ingredients(m: Fit) -> KenwardRoger:
         )
     spread = covariance(forms.expected)
     change = 2 * np.tensordot(spread, forms.bends, axes=2)
-    if not m.task.linear:
-        change -= curvature(linear_entries(m), spread) / 2
-        return KenwardRoger(plain + padded(m, change), padded(m, forms.slopes), spread, forms.exact)
-    return KenwardRoger(plain + change, forms.slopes, spread, forms.exact)
-
-
-def _forms(m: Fit) -> tuple[Array, Forms]:
-    return of_linear(m) if m.task.linear else (phi(m), linear_entries(m).forms)
+    if isinstance(m.estimate, Estimate):
+        return KenwardRoger(phi(m) + change, forms.slopes, spread, forms.exact)
+    change -= curvature(linear_entries(m), spread) / 2
+    return KenwardRoger(phi(m) + padded(m, change), padded(m, forms.slopes), spread, forms.exact)
 
 
 def adjusted(m: Fit) -> Array:
@@ -118,7 +117,7 @@ def degrees(m: Fit, hypotheses: Array) -> Array:
     here, found = kept(m), ingredients(m)
     rows = np.atleast_2d(hypotheses)[:, here]
     g = np.einsum("ri,mij,rj->mr", rows, found.slopes[:, here][:, :, here], rows, optimize=True)
-    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
+    v = quadratic(rows, phi(m)[np.ix_(here, here)])
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
 
@@ -130,7 +129,7 @@ def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     if not q:
         return Joint(float("nan"), 0, float("nan"), float("nan"))
     here = kept(m)
-    cov = basis.rows @ found.vcov[np.ix_(here, here)] @ basis.rows.T
+    cov = basis.rows @ np.nan_to_num(found.vcov[np.ix_(here, here)]) @ basis.rows.T
     unscaled = float(basis.values @ np.linalg.solve(cov, basis.values)) / q
     slopes = np.einsum("ri,mij,sj->mrs", basis.rows, found.slopes[:, here][:, :, here], basis.rows, optimize=True)
     relative = slopes / basis.variances[None, :, None]

@@ -18,7 +18,7 @@ from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
 from ranef.inference.ddf.gaussian import engines_covariance, gaussian, hessian, instead, objection, padded
 from ranef.inference.ddf.gaussian import phi as phi_of
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept, spread
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, quadratic, spread
 from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def contrast_df(m: Fit, contrasts: Array) -> Array:
     rows = rows[:, here]
     slopes, spread_of_psi = ingredients(m)
     g = np.einsum("ri,mij,rj->mr", rows, slopes[:, here][:, :, here], rows, optimize=True)
-    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
+    v = quadratic(rows, phi(m)[np.ix_(here, here)])
     return matched(v, g, spread_of_psi)
 
 
