@@ -144,7 +144,7 @@ def test_generalised_models(cbpp):
     assert list(cbpp.tidy(ddf="inner-outer")["df"]) == [38, 38, 38, 38]
     with pytest.raises(rf.errors.NotAvailableError, match="not gaussian"):
         cbpp.tidy(ddf="satterthwaite")
-    with pytest.raises(rf.errors.NotAvailableError, match="pseudo-data.*method='pql'"):
+    with pytest.raises(rf.errors.NotAvailableError, match=r"pseudo-data.*method='pql'"):
         cbpp.summary(ddf="KR")
     for ddf in ("residual", "between-within", "inner-outer"):
         assert set(rf.anova(cbpp, ddf=ddf)["dendf"]) == {52 if ddf == "residual" else 38}
