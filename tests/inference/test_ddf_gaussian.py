@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -354,6 +356,7 @@ def test_linear_mixed_models_have_t_tests_by_default(visits):
     assert default_method(m).name == "satterthwaite"
     np.testing.assert_array_equal(m.tidy()["df"], m.tidy(ddf="satterthwaite")["df"])
     np.testing.assert_array_equal(m.ddf, m.tidy()["df"])
+    np.testing.assert_allclose(np.sqrt(np.diag(m.vcov())), m.tidy()["std_error"][:4], rtol=1e-12)
     text = m.summary()
     assert text.startswith("Linear mixed model fit by REML\n")
     assert "Fixed effects (t tests, Satterthwaite's degrees of freedom)" in text
@@ -363,17 +366,25 @@ def test_linear_mixed_models_have_t_tests_by_default(visits):
         assert "z tests" in m.summary(ddf="inf")
 
 
-def reasons(visits, plots):
+def test_slim_fits_say_the_same(visits):
+    m = structured(visits, "ar1")
+    slim = pickle.loads(pickle.dumps(m.slim())).slim()
+    assert str(slim) == str(m)
+    np.testing.assert_allclose(slim.tidy()["df"], m.tidy()["df"], rtol=1e-12)
+    np.testing.assert_allclose(rf.contrast(slim, "time - arma1")["df"], rf.contrast(m, "time - arma1")["df"], rtol=1e-12)
+    with pytest.raises(rf.errors.NotAvailableError, match="a slim fit keeps no rows"):
+        slim.tidy(ddf="KR")
+
+
+def reasons(plots):
     """(what a summary says, the fit)."""
-    ar1 = structured(visits, "ar1")
-    yield "a slim fit keeps no rows", ar1.slim()
     yield "coefficients with priors", rf.fit("y ~ x + (1 | g)", plots, prior={"fixed": rf.prior.normal(0, 2)})
     yield "residual variances with random effects", rf.fit("y ~ x + (1 | g)", plots, dispersion="~ 1 + (1 | h)")
     yield "rf.robust", rf.fit("y ~ x + (1 | g)", plots, sampling_weights="w")
 
 
-def test_what_cannot_be_is_said(visits, plots):
-    for reason, m in reasons(visits, plots):
+def test_what_cannot_be_is_said(plots):
+    for reason, m in reasons(plots):
         assert reason in objection(m)
         assert np.isinf(m.tidy()["df"]).all()
         with pytest.raises(rf.errors.NotAvailableError, match=reason):

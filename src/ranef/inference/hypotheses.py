@@ -107,7 +107,8 @@ def _sequential(m: Fit, component: str, terms: list[FixedTerm], tested: list[Fix
     """
     part = m.layout.component(component).at
     here = np.flatnonzero(kept(m)[part]) + part.start
-    plain = is_linear_model(m) and component == "mean"
+    bound = m.task.wishes is not None and bool(m.task.wishes.fixed or m.task.wishes.equal)
+    plain = is_linear_model(m) and component == "mean" and not bound
     factor = _model_factor(m, component, terms)[:, here - part.start] if plain else _information_factor(m, here)
     out: list[Array] = []
     for term in tested:

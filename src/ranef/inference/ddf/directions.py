@@ -88,7 +88,7 @@ def derivatives(m: Fit, entries_of: str = "root") -> Derivatives:
     found = _known(m)
     plain = [t for t, term in enumerate(design.terms) if term.structure in EXPLICIT]
     patterned = [t for t in range(len(design.terms)) if t not in plain]
-    of_plain = _of_root if entries_of == "root" else _of_covariance
+    of_plain = _of_root if entries_of == "root" else of_covariance
     parts = [of_plain(t, m.estimate.roots[t], design.terms[t].structure) for t in plain]
     parts += [_of_pattern(t, *found[t]) for t in patterned]
     parts.append(_of_residual(m, design))
@@ -110,7 +110,8 @@ def _known(m: Fit) -> dict[int, tuple[Array, Array]]:
 Part = tuple[list[Direction], dict[tuple[int, int], Direction]]
 
 
-def _of_covariance(t: int, root: Array, structure: str) -> Part:
+def of_covariance(t: int, root: Array, structure: str) -> Part:
+    """Sigma itself, whose entries are as many as those of Lambda."""
     first = []
     for row, column in cells(len(root), structure):
         change = np.zeros(root.shape)

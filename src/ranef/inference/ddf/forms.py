@@ -108,9 +108,6 @@ class Entries:
         gradient = np.asarray(raw["traces"]) - np.asarray(raw["squares"]) / ratio if own.exact else own.gradient
         self.own = Forms(ratio * own.slopes, ratio * own.bends, own.expected, own.average / ratio, gradient, own.exact)
         self.sigma = m.sigma
-        self.places = list(self.core.entries)
-        shifts = [self.core.shift(t) for t in range(len(design.terms))]
-        self.turns = [shear(at, by, len(t.names)) for (at, by), t in zip(shifts, design.terms, strict=True)]
 
     @property
     def phi(self) -> Array:
@@ -119,7 +116,7 @@ class Entries:
 
     def forms(self, directions: Sequence[Direction]) -> Forms:
         """Return the forms in some directions."""
-        c, own = np.array([self._vector(d) for d in directions]), self.own
+        c, own = self._vectors(directions), self.own
         return Forms(
             np.tensordot(c, own.slopes, axes=1),
             np.einsum("ai,bj,ij...->ab...", c, c, own.bends, optimize=True),
@@ -131,24 +128,37 @@ class Entries:
 
     def gradient(self, directions: Sequence[Direction]) -> Array:
         """Return the change of the deviance alone, (m,)."""
-        return np.array([self._vector(d) for d in directions]) @ self.own.gradient
+        return self._vectors(directions) @ self.own.gradient
 
-    def _vector(self, d: Direction) -> Array:
-        """Return a direction as a combination of the core's entries and the scale of V.
+    def _vectors(self, directions: Sequence[Direction]) -> Array:
+        return in_entries(self.core, self.relative, self.sigma, directions)
 
-        The residual variance is the scale less all random effects.
-        """
-        if d.term != RESIDUAL:
-            return self._in_entries(d.term, d.change / self.sigma**2)
-        out = np.zeros(len(self.places) + 1)
-        out[-1] = 1.0
-        for t, cov in enumerate(self.relative):
-            out -= self._in_entries(t, cov)
-        return float(d.change) * out
 
-    def _in_entries(self, term: int, change: Array) -> Array:
-        own = self.turns[term] @ change @ self.turns[term].T
-        return np.array([*(own[r, c] if t == term else 0.0 for t, r, c in self.places), 0.0])
+def in_entries(core: Any, relative: Sequence[Array], sigma: float, directions: Sequence[Direction]) -> Array:
+    """Return directions as combinations of the linear engine's entries and the scale of V, (m, c + 1).
+
+    Parameters
+    ----------
+    core : the linear engine's core
+    relative : sequence of (k, k) arrays
+        Covariances of the terms relative to sigma^2.
+    sigma : float
+    directions : sequence of m Direction
+    """
+    shifts = [core.shift(t) for t in range(len(relative))]
+    turns = [shear(at, by, len(cov)) for (at, by), cov in zip(shifts, relative, strict=True)]
+    places = list(core.entries)
+
+    def of_term(term: int, change: Array) -> Array:
+        own = turns[term] @ change @ turns[term].T
+        return np.array([*(own[r, c] if t == term else 0.0 for t, r, c in places), 0.0])
+
+    residual = np.append(np.zeros(len(places)), 1.0)  # the scale less all random effects
+    for t, cov in enumerate(relative):
+        residual -= of_term(t, cov)
+    return np.array(
+        [float(d.change) * residual if d.term == RESIDUAL else of_term(d.term, d.change / sigma**2) for d in directions]
+    )
 
 
 def _theta(sigma: Array, term: GroupTerm) -> Array:

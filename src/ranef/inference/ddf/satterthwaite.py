@@ -8,12 +8,13 @@ of the Laplace engine are linear mixed models too: `gaussian` has the pieces.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.estimate import Estimate
+from ranef.engines.estimate import Estimate, LaplaceEstimate, Result, SmallSample, frozen
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
 from ranef.inference.ddf.gaussian import engines_covariance, gaussian, hessian, instead, objection, padded
@@ -37,7 +38,26 @@ def check(m: Fit) -> None:
 
 def reason_against(m: Fit) -> str:
     """Return why a fit has no such degrees of freedom; "" if it has."""
-    return "" if isinstance(m.estimate, Estimate) else objection(m)
+    if isinstance(m.estimate, Estimate):
+        return ""
+    known = _known(m)
+    return objection(m) if known is None else known.reason
+
+
+def with_small_sample(m: Fit) -> Result:
+    """Return the estimate with what degrees of freedom need, for a fit whose rows go."""
+    e = m.estimate
+    if not isinstance(e, LaplaceEstimate) or e.small_sample is not None or not m.distribution.is_gaussian_identity:
+        return e
+    if reason := objection(m):
+        none = np.zeros((0, 0))
+        return replace(e, small_sample=SmallSample(reason, none, none[None], none))
+    slopes, spread_of_psi = ingredients(m)
+    return replace(e, small_sample=SmallSample("", frozen(phi(m)), frozen(slopes), frozen(spread_of_psi)))
+
+
+def _known(m: Fit) -> SmallSample | None:
+    return m.estimate.small_sample if isinstance(m.estimate, LaplaceEstimate) else None
 
 
 def coefficient_df(m: Fit) -> Array:
@@ -70,7 +90,10 @@ def contrast_df(m: Fit, contrasts: Array) -> Array:
 
 def phi(m: Fit) -> Array:
     """Return (X'V^-1X)^-1."""
-    return m.estimate.vcov if isinstance(m.estimate, Estimate) else phi_of(m)
+    if isinstance(m.estimate, Estimate):
+        return m.estimate.vcov
+    known = _known(m)
+    return phi_of(m) if known is None else known.vcov
 
 
 def matched(v: Array, g: Array, spread: Array) -> Array:
@@ -83,6 +106,8 @@ def matched(v: Array, g: Array, spread: Array) -> Array:
 def ingredients(m: Fit) -> tuple[Array, Array]:
     """(d vcov / d psi (m, p, p), A (m, m)) at the estimate."""
     estimate = m.estimate
+    if (done := _known(m)) is not None:
+        return done.slopes, done.spread
     if not isinstance(estimate, Estimate):
         found = gaussian(m)
         known = m.task.wishes is None and found.forms.exact
