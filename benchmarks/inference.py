@@ -1,7 +1,8 @@
-"""Time profiles and bootstraps beside lme4's: `python inference.py [--repetitions 5] [--rscript Rscript]`.
+"""Time profiles, bootstraps and degrees of freedom: `python inference.py [--repetitions 5] [--rscript Rscript]`.
 
-Prints a table: seconds of ranef (median), seconds of lme4 (once, by `peers/inference_lme4.R`), their ratio. lme4's
-bootstrap is timed on fewer replicates and scaled.
+Prints tables: seconds of ranef (median), seconds of lme4 (once, by `peers/inference_lme4.R`) or of lmerTest and pbkrtest
+(median, by `peers/inference_pbkrtest.R`), their ratio. lme4's bootstrap is timed on fewer replicates and scaled; what a
+fit remembers is forgotten before it is asked again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 import ranef as rf
 
@@ -36,6 +42,38 @@ def tasks() -> dict[str, Callable[[], Any]]:
     }
 
 
+def small_samples(folder: Path) -> dict[str, Callable[[], Any]]:
+    """Return tests with few degrees of freedom, by name; data that peers read are written to the folder."""
+    rng = np.random.default_rng(1)
+    frames = {"crossed": crossed(rng, 2_000, 50, 40), "nested": crossed(rng, 10_000, 200, 10)}
+    for name, frame in frames.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    fits = {
+        "sleepstudy": rf.fit(SLEEP, rf.datasets.load("sleepstudy")),
+        "crossed 2000": rf.fit("y ~ x + f + (1 | a) + (1 | b)", frames["crossed"]),
+        "nested 10000": rf.fit("y ~ x + f + (x | a)", frames["nested"]),
+        "nested 1000000": rf.fit("y ~ x + f + (x | a)", crossed(rng, 1_000_000, 20_000, 10)),
+    }
+    out: dict[str, Callable[[], Any]] = {}
+    for name, m in fits.items():
+        out[f"satterthwaite {name}"] = lambda m=m: replace(m).tidy(ddf="satterthwaite")
+        out[f"kr covariance {name}"] = lambda m=m: replace(m).vcov(kind="kenward-roger")
+        last = "Days" if name == "sleepstudy" else "f"
+        out[f"kr test {name}"] = lambda m=m, last=last: rf.drop1(replace(m), last, test="F", ddf="kenward-roger")
+    return out
+
+
+def crossed(rng: np.random.Generator, n: int, a: int, b: int) -> pd.DataFrame:
+    """A numeric and a categorical predictor, two grouping factors with effects, a slope that varies by the first."""
+    g, h, x = rng.integers(0, a, n), rng.integers(0, b, n), rng.normal(size=n)
+    effects = rng.normal(size=(a, 2)) * [1.0, 0.5]
+    y = 1 + 0.3 * x + effects[g, 0] + effects[g, 1] * x + 0.7 * rng.normal(size=b)[h] + rng.normal(size=n)
+    letters = np.array(["u", "v", "w"])[rng.integers(0, 3, n)]
+    return pd.DataFrame(
+        {"y": y, "x": x, "f": letters, "a": np.char.add("a", g.astype(str)), "b": np.char.add("b", h.astype(str))}
+    )
+
+
 def median(task: Callable[[], Any], repetitions: int) -> float:
     """Seconds of the median repetition, after one that does not count; long tasks run once."""
     first = timed(task)
@@ -49,12 +87,12 @@ def timed(task: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def peers(rscript: str) -> dict[str, float]:
-    """Seconds of lme4; empty without R."""
+def peers(rscript: str, script: str, *arguments: str) -> dict[str, float]:
+    """Seconds of peers; empty without R."""
     if shutil.which(rscript) is None:
         return {}
-    script = HERE / "peers" / "inference_lme4.R"
-    done = subprocess.run([rscript, str(script)], capture_output=True, text=True, check=True)
+    command = [rscript, str(HERE / "peers" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -63,14 +101,25 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--repetitions", type=int, default=5)
     options.add_argument("--rscript", default="Rscript")
+    options.add_argument("--only", choices=["lme4", "pbkrtest"])
     asked = options.parse_args()
-    theirs = peers(asked.rscript)
-    print(f"{'task':<28}{'ranef, s':>12}{'lme4, s':>12}{'ratio':>9}")
-    for name, task in tasks().items():
-        ours = median(task, asked.repetitions)
+    if asked.only in (None, "lme4"):
+        show("lme4", tasks(), peers(asked.rscript, "inference_lme4.R"), asked.repetitions)
+    if asked.only in (None, "pbkrtest"):
+        with TemporaryDirectory() as folder:
+            mine = small_samples(Path(folder))
+            theirs = peers(asked.rscript, "inference_pbkrtest.R", folder)
+        show("R", mine, theirs, asked.repetitions)
+
+
+def show(peer: str, mine: dict[str, Callable[[], Any]], theirs: dict[str, float], repetitions: int) -> None:
+    """Print one table."""
+    print(f"{'task':<30}{'ranef, s':>12}{peer + ', s':>12}{'ratio':>9}")
+    for name, task in mine.items():
+        ours = median(task, repetitions)
         other = theirs.get(name)
         rest = f"{other:>12.3f}{other / ours:>9.0f}" if other else f"{'-':>12}{'-':>9}"
-        print(f"{name:<28}{ours:>12.4f}{rest}", flush=True)
+        print(f"{name:<30}{ours:>12.4f}{rest}", flush=True)
 
 
 if __name__ == "__main__":

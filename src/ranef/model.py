@@ -712,12 +712,9 @@ class Fit:
 
     def slim(self) -> Fit:
         """Return a copy without rows, of a size that does not depend on n; summary and predict still work."""
-        relations = () if self.design is None else tuple(t.relation for t in self.design.terms)
-        digest = self.digest or Digest(self.messages, self.residual_quantiles, relations)
-        _ = self.estimate.vcov  # before the core that makes it goes
-        saved = self.engine.save(self.core, self.estimate)
-        core = self.engine.restore(saved, self.estimate, None, self.task)
-        return replace(self, core=core, design=None, data=None, digest=digest)
+        from ranef.inference.many import slim
+
+        return slim(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -10,6 +10,10 @@ from scipy import stats
 
 import ranef as rf
 from engines import zoo
+from oracle import dense, incidence
+from oracle_gaussian import small
+from ranef.engines import pql
+from ranef.engines.linear import sources, term_sources
 from ranef.inference.ddf import ALIASES, METHODS, method_of
 
 
@@ -140,8 +144,28 @@ def test_generalised_models(cbpp):
     assert list(cbpp.tidy(ddf="inner-outer")["df"]) == [38, 38, 38, 38]
     with pytest.raises(rf.errors.NotAvailableError, match="not gaussian"):
         cbpp.tidy(ddf="satterthwaite")
-    with pytest.raises(rf.errors.NotAvailableError, match="pseudo-data"):
+    with pytest.raises(rf.errors.NotAvailableError, match=r"pseudo-data.*method='pql'"):
         cbpp.summary(ddf="KR")
+    for ddf in ("residual", "between-within", "inner-outer"):
+        assert set(rf.anova(cbpp, ddf=ddf)["dendf"]) == {52 if ddf == "residual" else 38}
+
+
+def test_quasi_likelihood_has_those_of_its_working_model(cbpp):
+    """Schall's and GLIMMIX's reading: the last working response, its weights, V at the estimates."""
+    m = cbpp.update(method="pql")
+    z, w = pql.working(m.design, m.distribution, pql.predictor(m.design, m.estimate))
+    x, herds = dense(sources(m.design.fixed), m.nobs), incidence(term_sources(m.design.terms)[0], m.nobs)
+
+    def v(p):
+        return p[0] ** 2 * herds @ herds.T + p[1] ** 2 * np.diag(1 / w)
+
+    psi = [m.estimate.covariances[0][0, 0] ** 0.5, m.sigma]
+    found, table = small(x, z, v, psi), m.tidy(ddf="KR")
+    np.testing.assert_allclose(table["std_error"], np.sqrt(np.diag(found.adjusted)), rtol=1e-7)
+    np.testing.assert_allclose(table["df"], found.matched(found.w), rtol=1e-7)
+    np.testing.assert_allclose(m.tidy()["df"], small(x, z, v, psi, reml=False).df, rtol=1e-5)  # ML's Hessian
+    assert "degrees of freedom of the working linear model" in m.summary(ddf="KR")
+    assert rf.anova(m, ddf="KR")["dendf"][0] < rf.anova(m)["dendf"][0]
 
 
 def test_conditional_modes_have_no_p_values(oats):

@@ -145,8 +145,8 @@ class Approximate:
     def __init__(self, core):
         self.core = core
 
-    def kenward_roger(self, theta):
-        return (*self.core.kenward_roger(theta)[:3], False)
+    def kenward_roger(self, theta, reml):
+        return {**self.core.kenward_roger(theta, reml), "exact": False}
 
 
 def test_says_so_where_the_expected_information_is_out_of_reach():

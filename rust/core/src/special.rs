@@ -170,19 +170,25 @@ pub fn lgamma_jet(x: f64, order: usize) -> Univariate {
     [lgamma(x), p[0], p[1], p[2]]
 }
 
-/// ln K_nu(x) of the modified Bessel function of the second kind and its derivative in nu, for x > 0.
+/// ln K_nu(x) of the modified Bessel function of the second kind and its derivative in nu >= 0, for x > 0.
+pub fn ln_bessel_k(nu: f64, x: f64) -> (f64, f64) {
+    let [value, slope, _] = ln_bessel_k_jet(nu, x);
+    (value, slope)
+}
+
+/// The same with the second derivative in nu.
 ///
 /// Trapezoidal rule on K_nu(x) = int_0^inf exp(-x cosh t) cosh(nu t) dt (DLMF 10.32.9), whose integrand is analytic in
 /// the strip |Im t| < pi / 2 and falls double-exponentially: the error falls exponentially in 1 / step (Trefethen &
 /// Weideman 2014).
-pub fn ln_bessel_k(nu: f64, x: f64) -> (f64, f64) {
+fn ln_bessel_k_jet(nu: f64, x: f64) -> [f64; 3] {
     let nu = nu.abs();
     let scale = x.hypot(nu);
     let step = 0.18 / (1.0 + 0.1 * scale).sqrt();
     // The exponent -x cosh t + nu t, without the value that it has at its top.
     let top_at = (nu / x).asinh();
     let top = nu * top_at - scale;
-    let (mut sum, mut slope) = (0.0, 0.0);
+    let (mut sum, mut slope, mut bend) = (0.0, 0.0, 0.0);
     let mut k = 0usize;
     loop {
         let t = k as f64 * step;
@@ -194,26 +200,35 @@ pub fn ln_bessel_k(nu: f64, x: f64) -> (f64, f64) {
         let w = e.exp() * if k == 0 { 0.5 } else { 1.0 };
         sum += w * 0.5 * (1.0 + back);
         slope += w * t * 0.5 * (1.0 - back);
+        bend += w * t * t * 0.5 * (1.0 + back);
         k += 1;
     }
-    ((step * sum).ln() + top, slope / sum)
+    let slope = slope / sum;
+    [(step * sum).ln() + top, slope, bend / sum - slope * slope]
 }
 
-/// Matern's correlation 2^(1 - nu) / Gamma(nu) x^nu K_nu(x) with its first derivatives.
+/// Matern's correlation 2^(1 - nu) / Gamma(nu) x^nu K_nu(x) with its first and second derivatives.
 pub fn matern<S: Scalar>(x: S, nu: S) -> S {
     let (r, v) = (x.value(), nu.value());
     if !(r > 0.0) {
         return if r == 0.0 { S::constant(1.0) } else { S::constant(f64::NAN) };
     }
     let constant = (1.0 - v) * std::f64::consts::LN_2 - lgamma(v);
-    let (ln_k, slope) = ln_bessel_k(v, r);
+    let [ln_k, slope, bend] = ln_bessel_k_jet(v, r);
     let c = (constant + v * r.ln() + ln_k).exp();
     let mut f = [0.0; 10];
     f[0] = c;
     if S::ORDER > 0 {
         // (x^nu K_nu)' = -x^nu K_(nu - 1) (DLMF 10.29.4).
-        f[1] = -(constant + v * r.ln() + ln_bessel_k(v - 1.0, r).0).exp();
-        f[2] = c * (-std::f64::consts::LN_2 - polygammas(v)[0] + r.ln() + slope);
+        let (lower, lower_slope) = ln_bessel_k(v - 1.0, r);
+        let gamma = polygammas(v);
+        let own = r.ln() - std::f64::consts::LN_2 - gamma[0];
+        f[1] = -(constant + v * r.ln() + lower).exp();
+        f[2] = c * (own + slope);
+        // K_nu is even in nu.
+        f[3] = c + (2.0 * v - 1.0) * f[1] / r;
+        f[4] = f[1] * (own + (v - 1.0).signum() * lower_slope);
+        f[5] = c * ((own + slope).powi(2) - gamma[1] + bend);
     }
     x.compose2(nu, &f)
 }

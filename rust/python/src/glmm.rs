@@ -315,6 +315,24 @@ impl Glmm {
         Ok(found.into_iter().map(|(t, j)| (t, j.into_pyarray(py))).collect())
     }
 
+    /// First and second derivatives of Sigma in the parameters of every patterned term at the fit: (term, (m, k, k),
+    /// (pairs i >= j, k, k)).
+    #[allow(clippy::type_complexity)]
+    fn covariance_derivatives<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Vec<(usize, Bound<'py, PyArray3<f64>>, Bound<'py, PyArray3<f64>>)>> {
+        let found = self.core.covariance_derivatives().map_err(to_python)?;
+        let patterns = &self.core.engine.patterns;
+        let mut out = vec![];
+        for ((term, first, second), p) in found.into_iter().zip(patterns) {
+            let (m, k) = (p.pattern.parameters(), p.pattern.k);
+            let first = first.into_pyarray(py).reshape([m, k, k])?;
+            out.push((term, first, second.into_pyarray(py).reshape([m * (m + 1) / 2, k, k])?));
+        }
+        Ok(out)
+    }
+
     /// `start` may hold "beta" and "theta".
     #[pyo3(signature = (start=None, quadrature=1, options=None, method="ml"))]
     fn fit<'py>(

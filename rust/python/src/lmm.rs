@@ -151,8 +151,6 @@ pub fn ask<T: Send>(
     out
 }
 
-type KenwardRoger<'py> = (Bound<'py, PyArray3<f64>>, Bound<'py, PyArray3<f64>>, Bound<'py, PyArray2<f64>>, bool);
-
 #[pyclass(module = "ranef._core")]
 pub struct Lmm {
     model: Model,
@@ -470,21 +468,29 @@ impl Lmm {
         slots.into_iter().find(|s| s.term == term).map_or((None, vec![]), |s| (s.carrier, s.shift.clone()))
     }
 
-    /// What Kenward and Roger's method takes from the model: slopes (m, p, p), bends (pairs, p, p), information (m, m),
-    /// and whether that is the expected one.
+    /// What small-sample theory takes from the model at theta and the sigma that goes with it: slopes (m, p, p), bends
+    /// (pairs, p, p), information (m, m), whether that is the expected one, and the observed one's pieces.
+    #[pyo3(signature = (theta, reml=true))]
     fn kenward_roger<'py>(
         &mut self,
         py: Python<'py>,
         theta: PyReadonlyArray1<'py, f64>,
-    ) -> PyResult<KenwardRoger<'py>> {
+        reml: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let theta = floats(&theta)?;
         let model = &mut self.model;
         let p = model.lmm.moments.p_total;
         let c = theta.len();
-        let k = solve(py, &self.pool, || model.kenward_roger(theta))?;
-        let slopes = k.slopes.into_pyarray(py).reshape([c + 1, p, p])?;
-        let bends = k.bends.into_pyarray(py).reshape([c * (c + 1) / 2, p, p])?;
-        Ok((slopes, bends, matrix(py, k.information, c + 1)?, k.exact))
+        let k = solve(py, &self.pool, || model.kenward_roger(theta, reml))?;
+        let d = PyDict::new(py);
+        d.set_item("slopes", k.slopes.into_pyarray(py).reshape([c + 1, p, p])?)?;
+        d.set_item("bends", k.bends.into_pyarray(py).reshape([c * (c + 1) / 2, p, p])?)?;
+        d.set_item("information", matrix(py, k.information, c + 1)?)?;
+        d.set_item("exact", k.exact)?;
+        d.set_item("average", matrix(py, k.average, c + 1)?)?;
+        d.set_item("traces", vector(py, &k.traces))?;
+        d.set_item("squares", vector(py, &k.squares))?;
+        Ok(d)
     }
 
     /// Fit the same design to the columns of `y` (n x m, Fortran order) in parallel. The rows are handed in again.

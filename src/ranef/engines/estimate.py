@@ -368,6 +368,28 @@ class Deferred:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SmallSample:
+    """What a fit without rows keeps of its degrees of freedom.
+
+    Attributes
+    ----------
+    reason : str
+        Why there are none; empty where there are.
+    vcov : (p, p) array
+        (X'V^-1X)^-1.
+    slopes : (m, p, p) array
+        d vcov / d (variance parameter).
+    spread : (m, m) array
+        Asymptotic covariance of the variance parameters.
+    """
+
+    reason: str
+    vcov: Array
+    slopes: Array
+    spread: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LaplaceEstimate:
     """A generalised or distributional mixed model at the optimum of its likelihood. Arrays are read-only.
 
@@ -404,6 +426,8 @@ class LaplaceEstimate:
         Coefficients held at a value.
     held_spread : tuple of (int, str, int or None)
         Covariance parameters held at a value: term, "sd", "cor" …, which one (of "cor": row + k column).
+    small_sample : SmallSample or None
+        Of a fit without rows.
     """
 
     theta: Array
@@ -432,6 +456,7 @@ class LaplaceEstimate:
     parameters: int | None = None
     held: tuple[int, ...] = ()
     held_spread: tuple[tuple[int, str, int | None], ...] = ()
+    small_sample: SmallSample | None = None
 
     @property
     def tests(self) -> str:

@@ -70,6 +70,10 @@ class Relation:
             out[first + at] = np.asarray(lu.solve(unit))[first + at, at]
         return out
 
+    def covariance(self) -> Array:
+        """Return K = Q^-1, dense."""
+        return np.asarray(self._factor().solve(np.eye(len(self.diag))))
+
     def _factor(self) -> Any:
         size = len(self.diag)
         upper = sparse.csr_matrix((self.value, self.level.astype(np.int64), self.start.astype(np.int64)), (size, size))

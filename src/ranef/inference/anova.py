@@ -12,7 +12,9 @@ from ranef.errors import ArgumentError, NotAvailableError
 from ranef.inference.ddf import Joint, Method
 from ranef.inference.frames import to_frame
 from ranef.inference.hypotheses import Hypothesis, hypotheses, read_type
+from ranef.inference.terms import is_linear_model
 from ranef.inference.testing import wald_method
+from ranef.inference.varcorr import has_residual
 from ranef.inference.wald import f_p_value
 
 if TYPE_CHECKING:
@@ -102,9 +104,9 @@ def _columns(m: Fit, found: list[Hypothesis], tests: list[Joint], method: Method
     table: dict[str, Any] = {"term": [h.label for h in found]}
     q = np.array([t.numdf for t in tests], dtype=np.int64)
     f, dendf = (np.array([getattr(t, name) for t in tests], dtype=np.float64) for name in ("statistic", "dendf"))
-    if method.letter == "z" and not m.task.linear:
+    if method.letter == "z" and not is_linear_model(m):
         return {**table, "statistic": f * q, "df": q, "p_value": f_p_value(f, q, dendf)}
-    if m.task.linear and not method.errors:
+    if is_linear_model(m) and has_residual(m.varcorr()) and not method.errors:
         meansq = np.array([t.unscaled for t in tests], dtype=np.float64) * m.sigma**2
         table |= {"sumsq": meansq * q, "meansq": meansq}
     return {**table, "numdf": q, "dendf": dendf, "statistic": f, "p_value": f_p_value(f, q, dendf)}

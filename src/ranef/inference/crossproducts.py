@@ -50,7 +50,7 @@ def columns(term: GroupTerm, weights: Array | None, n: int) -> Array:
 
 def cross(terms: Sequence[GroupTerm], weights: Array | None, n: int) -> Cross:
     """Return Z'WZ of some terms."""
-    return _by_level(terms, weights, n) if one_grouping(terms) else _whole(terms, weights, n)
+    return _by_level(terms, weights, n) if one_grouping(terms) else whole(terms, weights, n)
 
 
 def _by_level(terms: Sequence[GroupTerm], weights: Array | None, n: int) -> Cross:
@@ -64,7 +64,8 @@ def _by_level(terms: Sequence[GroupTerm], weights: Array | None, n: int) -> Cros
     return Cross(gram, tuple(np.arange(a, b)[:, None] for a, b in pairwise(ends)))
 
 
-def _whole(terms: Sequence[GroupTerm], weights: Array | None, n: int) -> Cross:
+def whole(terms: Sequence[GroupTerm], weights: Array | None, n: int) -> Cross:
+    """Return Z'WZ of some terms as one unit."""
     z = [columns(t, weights, n) for t in terms]
     places, q = [], 0
     for t in terms:

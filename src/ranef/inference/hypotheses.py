@@ -22,7 +22,7 @@ import numpy as np
 from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import Array
 from ranef.inference.ddf.method import kept, units
-from ranef.inference.terms import FixedTerm, fixed_terms
+from ranef.inference.terms import FixedTerm, fixed_terms, is_linear_model
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def contains(m: Fit, other: FixedTerm, term: FixedTerm) -> bool:
     In linear models as in SAS and lmerTest: the same continuous variables, and all of its factors and more. In others
     as in car: all of its variables and more.
     """
-    if not m.task.linear:
+    if not is_linear_model(m):
         return term.key < other.key
     factors = m.spec.factors.keys()
     return term.key - factors == other.key - factors and (term.key & factors) < (other.key & factors)
@@ -107,7 +107,9 @@ def _sequential(m: Fit, component: str, terms: list[FixedTerm], tested: list[Fix
     """
     part = m.layout.component(component).at
     here = np.flatnonzero(kept(m)[part]) + part.start
-    factor = _model_factor(m, component, terms)[:, here - part.start] if m.task.linear else _information_factor(m, here)
+    bound = m.task.wishes is not None and bool(m.task.wishes.fixed or m.task.wishes.equal)
+    plain = is_linear_model(m) and component == "mean" and not bound
+    factor = _model_factor(m, component, terms)[:, here - part.start] if plain else _information_factor(m, here)
     out: list[Array] = []
     for term in tested:
         behind = [t for t in terms if contains(m, t, term)] if marginal else terms[terms.index(term) + 1 :]

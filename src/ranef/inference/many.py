@@ -15,8 +15,9 @@ from ranef.engines.estimate import Array
 from ranef.engines.parameters import spelled, unique
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
+from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
-from ranef.model import Layout, design_of, fit, layout_of
+from ranef.model import Digest, Layout, design_of, fit, layout_of
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -83,6 +84,16 @@ def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any])
         )
     changed = m.formula if formula is None else m.formula.update(formula)
     return fit(changed, m.data if data is None else data, **{**m.call.arguments, **arguments})
+
+
+def slim(m: Fit) -> Fit:
+    """Return a copy without rows, which still knows what a summary asks."""
+    relations = () if m.design is None else tuple(t.relation for t in m.design.terms)
+    digest = m.digest or Digest(m.messages, m.residual_quantiles, relations)
+    _ = m.estimate.vcov  # before the core that makes it goes
+    estimate = with_small_sample(m)
+    core = m.engine.restore(m.engine.save(m.core, m.estimate), m.estimate, None, m.task)
+    return replace(m, core=core, design=None, data=None, digest=digest, estimate=estimate)
 
 
 # ---- many responses --------------------------------------------------------------------------------------------------

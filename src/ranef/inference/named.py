@@ -140,8 +140,8 @@ def _vcov(m: Fit, kind: str, cluster: Any) -> Array:
         return sandwich(m, kind, cluster).vcov
     if cluster is not None:
         raise OptionError(f"vcov: kind={kind!r} knows no clusters; cluster= goes with kind='CR0' … 'CR3'")
-    if name == "model":
-        return m.estimate.vcov
-    from ranef.inference.ddf import METHODS, method_of
+    from ranef.inference.ddf import METHODS, default_method, method_of
 
+    if name == "model":
+        return default_method(m).vcov(m)
     return method_of(m, METHODS["kenward-roger"].name).vcov(m)

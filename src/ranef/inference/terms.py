@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 
+def is_linear_model(m: Fit) -> bool:
+    """Whether the model is a linear (mixed) one, whatever engine fitted it: a normal response, an identity link."""
+    if m.task.linear:
+        return True
+    plain = m.distribution.is_gaussian_identity and not m.formula.censored
+    return plain and m.method != "pql" and all(t.component == "mean" for t in m.layout.terms)
+
+
 @dataclass(frozen=True, slots=True)
 class FixedTerm:
     """A term of the fixed part.

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from ranef.families import ZERO
 from ranef.inference.ddf import Method
 from ranef.inference.ddf.method import partial_of
+from ranef.inference.ddf.satterthwaite import reason_against
 from ranef.inference.tables import fixed as fixed_effects
+from ranef.inference.terms import is_linear_model
 from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import Covariance, VarCorr, has_residual
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
@@ -64,7 +66,7 @@ def gather(
     method = wald_method(m, ddf, vcov, cluster)
     found = fixed_effects(m, method=method)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
-    fixed_parts = [_fixed(m, c, found, method) for c in parts]
+    fixed_parts = [_fixed(m, c, found, method, _why_normal(m, c, ddf)) for c in parts]
     sections = [_criterion(m), *_residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
@@ -76,7 +78,7 @@ def gather(
 
 def _title(m: Fit) -> str:
     mixed = "mixed " if m.layout.terms else ""
-    if m.task.linear:
+    if is_linear_model(m):
         return f"Linear {mixed}model fit by {_method(m)}"
     if m.method == "pql":
         return f"Generalised linear mixed model fit by {METHODS[m.method]}"
@@ -135,7 +137,7 @@ def _randomised(design: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 def _family(m: Fit) -> list[tuple[str, str]]:
     """Return the family with its link, for other than linear models."""
-    if m.task.linear:
+    if is_linear_model(m):
         return []
     family = m.distribution
     zeros = (
@@ -174,6 +176,8 @@ def _is_one_number(m: Fit, component: ComponentInfo) -> bool:
 def _dispersion(m: Fit) -> list[Section]:
     """Return a table of the parameters that are one number, on their own scale, and what the dispersion means."""
     parts = [c for c in m.layout.components if _is_one_number(m, c)]
+    if is_linear_model(m) and has_residual(m.varcorr()):
+        return []  # its residual standard deviation is among the random effects
     if not parts:
         return []
     family = m.distribution
@@ -344,7 +348,7 @@ def _fixed_correlation(m: Fit) -> Section:
     return _correlation("Correlation of fixed effects", names, cov / np.outer(sd, sd))
 
 
-def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: Method) -> Section:
+def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: Method, why: tuple[str, ...]) -> Section:
     at = _shown(m, component)
     test = method.letter if component.name == "mean" or m.estimate.tests == "t" else "z"
     cells = [
@@ -356,7 +360,7 @@ def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: M
     ]
     heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
     robust = (f"Robust: {method.errors}.",) if method.errors and np.isfinite(found["std_error"][at]).any() else ()
-    notes = (*_more_levels(m, component, method), *_lost_columns(m, component), *robust)
+    notes = (*_more_levels(m, component, method), *_lost_columns(m, component), *robust, *why)
     return Section(_fixed_title(m, component, method), columns(heads, cells), notes)
 
 
@@ -382,6 +386,20 @@ def _more_levels(m: Fit, component: ComponentInfo, method: Method) -> tuple[str,
     return (f"{text}.",)
 
 
+def _alone(m: Fit) -> bool:
+    """Whether the mean of a linear model is the only table of coefficients."""
+    shown = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
+    return is_linear_model(m) and len(shown) <= 1
+
+
+def _why_normal(m: Fit, component: ComponentInfo, ddf: str | None) -> tuple[str, ...]:
+    """Return why a linear mixed model has z tests, where nobody asked for them."""
+    if ddf is not None or component.name != "mean" or not is_linear_model(m):
+        return ()
+    reason = reason_against(m)
+    return (f"z tests: Satterthwaite's degrees of freedom are not available, {reason}.",) if reason else ()
+
+
 def _is_held(m: Fit, component: ComponentInfo) -> list[bool]:
     return [j in m.estimate.held for j in _shown(m, component)]
 
@@ -404,13 +422,16 @@ def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
     if component.name == "threshold":
         return "Thresholds"
     if m.estimate.tests == "z":
-        ordinal = m.distribution.entry.ordinal
-        alone = len(m.layout.components) == 1 or (ordinal and component.name == "mean")
+        known = component.name == "mean" and (m.distribution.entry.ordinal or _alone(m))
+        alone = len(m.layout.components) == 1 or known
         of = "" if alone else f"{_words(component.name)}, {m.distribution.link_of(component.name).name} link"
-        how = f"t tests, {method.title}, approximate" if method.title and component.name == "mean" else ""
+        rough = "" if is_linear_model(m) else ", approximate"
+        how = f"t tests, {method.title}{rough}" if method.title and component.name == "mean" else ""
+        how = how or ("z tests" if is_linear_model(m) and component.name == "mean" else "")
         inside = "; ".join(filter(None, (of, how)))
         return f"Fixed effects ({inside})" if inside else "Fixed effects"
-    how = f", {method.title})" if (m.layout.terms or method.errors) and method.title else ")"
+    of = " of the working linear model" if m.method == "pql" else ""
+    how = f", {method.title}{of})" if (m.layout.terms or method.errors) and method.title else ")"
     return f"Fixed effects ({method.letter} tests{how}"
 
 

@@ -153,6 +153,21 @@ impl Glmm {
             .collect()
     }
 
+    /// First and second derivatives of Sigma in the parameters of every patterned term: (term, m x k x k, pairs i >= j
+    /// by rows x k x k).
+    #[allow(clippy::type_complexity)]
+    pub fn covariance_derivatives(&self) -> Result<Vec<(usize, Vec<f64>, Vec<f64>)>, CoreError> {
+        let shape = &self.at()?.shape;
+        let each = |p: &patterns::Patterned| {
+            let m = p.pattern.parameters();
+            let theta = &shape[p.first..p.first + m];
+            let first = (0..m).flat_map(|j| p.pattern.derivative(theta, j)).collect();
+            let pairs = (0..m).flat_map(|i| (0..=i).map(move |j| (i, j)));
+            (p.term, first, pairs.flat_map(|(i, j)| p.pattern.second_derivative(theta, i, j)).collect())
+        };
+        Ok(self.engine.patterns.iter().map(each).collect())
+    }
+
     pub fn fit(
         &mut self,
         rows: &GlmmRows<'_>,

@@ -14,6 +14,7 @@ use crate::CoreError;
 pub use kinds::Kind;
 
 type Dual = Jet<1, 1, 0>;
+type Dual2 = Jet<2, 3, 0>;
 
 /// A structure for k columns, with what is known about them.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,6 +152,17 @@ impl Pattern {
         self.kind.sigma(self, &dual).iter().map(|d| d.g[0]).collect()
     }
 
+    /// d2 Sigma / d theta_i d theta_j.
+    pub fn second_derivative(&self, theta: &[f64], i: usize, j: usize) -> Vec<f64> {
+        let jets = |t: usize| match t {
+            _ if t == i => Dual2::variable(theta[t], 0),
+            _ if t == j => Dual2::variable(theta[t], 1),
+            _ => Dual2::constant(theta[t]),
+        };
+        let at: Vec<Dual2> = (0..theta.len()).map(jets).collect();
+        self.kind.sigma(self, &at).iter().map(|d| d.h[usize::from(i != j)]).collect()
+    }
+
     /// Start: the given standard deviations of the columns, weak correlation.
     pub fn start(&self, sd: &[f64]) -> Vec<f64> {
         let mean = (sd.iter().map(|s| s.max(1e-300).ln()).sum::<f64>() / sd.len().max(1) as f64).exp();
@@ -244,6 +256,25 @@ mod tests {
                 for i in 0..16 {
                     let numeric = (up[i] - down[i]) / 2e-6;
                     assert!((numeric - exact[i]).abs() < 1e-7 * (1.0 + exact[i].abs()), "{:?} {j}", p.kind);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn second_derivatives_agree_with_differences() {
+        for (p, theta) in zoo() {
+            for (i, j) in (0..p.parameters()).flat_map(|i| (0..=i).map(move |j| (i, j))) {
+                let exact = p.second_derivative(&theta, i, j);
+                let shifted = |s: f64| {
+                    let mut t = theta.clone();
+                    t[j] += s;
+                    p.derivative(&t, i)
+                };
+                let (up, down) = (shifted(1e-5), shifted(-1e-5));
+                for e in 0..16 {
+                    let numeric = (up[e] - down[e]) / 2e-5;
+                    assert!((numeric - exact[e]).abs() < 1e-7 * (1.0 + exact[e].abs()), "{:?} {i} {j}", p.kind);
                 }
             }
         }

@@ -59,8 +59,8 @@ ALIASES = {
 
 
 def default_method(m: Fit) -> Method:
-    """Satterthwaite's for linear models, normal tests for others."""
-    return METHODS["satterthwaite" if m.estimate.tests == "t" else "inf"]
+    """Satterthwaite's for linear mixed models, whatever engine fitted them; normal tests for others."""
+    return METHODS["inf" if satterthwaite.reason_against(m) else "satterthwaite"]
 
 
 def method_of(m: Fit, ddf: Any = None) -> Method:

@@ -10,6 +10,7 @@ import numpy as np
 from ranef.errors import RanefWarning
 from ranef.frame.design import Array
 from ranef.inference.ddf.method import Method, least, model_vcov
+from ranef.inference.terms import is_linear_model
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -25,7 +26,7 @@ def infinite(_m: Fit, hypotheses: Array) -> Array:
 def caution(m: Fit) -> None:
     """Say that normal tests of a linear model with few groups are too bold."""
     groups = min((len(t.levels) for t in m.layout.terms), default=FEW)
-    if m.task.linear and groups < FEW:
+    if is_linear_model(m) and groups < FEW:
         warnings.warn(
             f"ddf='inf': p-values from a normal distribution are too small with {groups} groups; prefer "
             f"ddf='kenward-roger' or 'satterthwaite'",

@@ -1,11 +1,15 @@
 """Kenward & Roger's adjusted covariance, degrees of freedom and scaled F (1997; Halekoh & Hojsgaard 2014).
 
-Notation of the articles: Phi = (X'V^-1X)^-1, W = 2 I^-1 with I_ij = tr(P V_i P V_j) the information of REML (twice the
+Notation of the articles: Phi = (X'V^-1X)^-1, W = 2 J^-1 with J_ij = tr(P V_i P V_j) the information of REML (twice the
 expected one), Theta = L'(L Phi L')^-1 L. The adjusted covariance is
 
-    Phi_A = Phi + 2 Phi [sum_ij W_ij (Q_ij - P_i Phi P_j)] Phi,
+    Phi_A = Phi + 2 Phi [sum_ij W_ij (Q_ij - P_i Phi P_j)] Phi - 1/2 Phi_D,
 
-as V is linear in its parameters. Everything of the size of the data happens in the core; here are p x p matrices.
+Phi_D the slope of Phi in the normal part of sum_ij W_ij V_ij. It is zero where V is linear in its parameters. Elsewhere
+the article of 1997 takes all of sum_ij W_ij V_ij (its R_ij), which depends on how V is parametrised; Kenward & Roger
+(2009) add what the bias of the REML estimates contributes, -1/2 J^-1 t to second order, t_i = tr(P [sum W V] P V_i):
+the tangent part. What is left does not depend on the parametrisation. Everything of the size of the data happens in
+the core; here are p x p matrices.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef.engines.estimate import Estimate
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of
+from ranef.inference.ddf.forms import of_linear
+from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, objection, padded
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, quadratic
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
-from ranef.inference.ddf.structured import LINEAR, is_linear, objection, of_linear, of_structured
 from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
@@ -50,29 +56,32 @@ class KenwardRoger:
 
 
 def check(m: Fit) -> None:
-    """Refuse what the method was not derived for."""
+    """Refuse what the method was not derived for; a working linear model of quasi-likelihood is taken for one."""
+    if m.method == "pql":
+        return
     if not m.distribution.is_gaussian_identity:
         raise NotAvailableError(
             f"ddf='kenward-roger' is derived for gaussian models; for family {m.family!r} it would only be ad hoc, on "
-            f"pseudo-data: use ddf='inf', or a likelihood-ratio test or bootstrap"
+            f"pseudo-data: {instead(m)}"
         )
-    if m.method != "reml" and m.layout.terms:
+    if m.method != "reml" and (m.layout.terms or not m.task.linear):
         raise NotAvailableError(
             "ddf='kenward-roger' is derived for REML estimates of the variances: fit with method='reml'"
         )
-    reason = "" if m.task.linear else objection(m)
+    reason = "" if m.task.linear else objection(m) or _of_wishes(m)
     if reason:
-        raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; use ddf='inf' or a bootstrap")
+        raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; {instead(m)}")
     if m.task.linear and partial_of(m) is not None:
         raise NotAvailableError(
             "ddf='kenward-roger' adjusts a whole covariance matrix, which is not formed for a fixed factor of many "
             "levels: use ddf='satterthwaite'"
         )
-    if not is_linear(m):
-        raise NotAvailableError(
-            f"ddf='kenward-roger' needs a covariance that is linear in its parameters ({', '.join(LINEAR)}): with "
-            f"others the adjustment depends on how they are parametrised; use ddf='satterthwaite'"
-        )
+
+
+def _of_wishes(m: Fit) -> str:
+    if m.task.wishes is None:
+        return ""
+    return "parameters are held, tied or have priors, and it is derived for REML estimates of all of them"
 
 
 @remembered
@@ -87,17 +96,20 @@ def ingredients(m: Fit) -> KenwardRoger:
     """
     check(m)
     with LOCK:
-        raw = of_linear(m) if m.task.linear else of_structured(m)
-    if not raw.exact:
+        forms = of_linear(m) if isinstance(m.estimate, Estimate) else linear_entries(m).forms
+    if not forms.exact:
         warnings.warn(
             "ddf='kenward-roger': the expected information of crossed factors with so many levels is out of reach; the "
             "average information stands in for it (same limit; p-values differ little with so many levels)",
             RanefWarning,
             stacklevel=6,
         )
-    spread, bent = covariance(raw.information), len(raw.bends)
-    adjustment = np.tensordot(spread[:bent, :bent], raw.bends, axes=2)
-    return KenwardRoger(phi(m) + 2 * adjustment, raw.slopes, spread, raw.exact)
+    spread = covariance(forms.expected)
+    change = 2 * np.tensordot(spread, forms.bends, axes=2)
+    if isinstance(m.estimate, Estimate):
+        return KenwardRoger(phi(m) + change, forms.slopes, spread, forms.exact)
+    change -= curvature(linear_entries(m), spread) / 2
+    return KenwardRoger(phi(m) + padded(m, change), padded(m, forms.slopes), spread, forms.exact)
 
 
 def adjusted(m: Fit) -> Array:
@@ -110,7 +122,7 @@ def degrees(m: Fit, hypotheses: Array) -> Array:
     here, found = kept(m), ingredients(m)
     rows = np.atleast_2d(hypotheses)[:, here]
     g = np.einsum("ri,mij,rj->mr", rows, found.slopes[:, here][:, :, here], rows, optimize=True)
-    v = np.einsum("ri,ij,rj->r", rows, phi(m)[np.ix_(here, here)], rows)
+    v = quadratic(rows, phi(m)[np.ix_(here, here)])
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
 
@@ -122,7 +134,7 @@ def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     if not q:
         return Joint(float("nan"), 0, float("nan"), float("nan"))
     here = kept(m)
-    cov = basis.rows @ found.vcov[np.ix_(here, here)] @ basis.rows.T
+    cov = basis.rows @ np.nan_to_num(found.vcov[np.ix_(here, here)]) @ basis.rows.T
     unscaled = float(basis.values @ np.linalg.solve(cov, basis.values)) / q
     slopes = np.einsum("ri,mij,sj->mrs", basis.rows, found.slopes[:, here][:, :, here], basis.rows, optimize=True)
     relative = slopes / basis.variances[None, :, None]

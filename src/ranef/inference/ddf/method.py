@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import PartialCovariance
+from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
 
 if TYPE_CHECKING:
@@ -151,12 +152,23 @@ def anything(m: Fit) -> None:
     """Raise nothing: the method applies everywhere."""
 
 
+def quadratic(rows: Array, vcov: Array) -> Array:
+    """Return l'Vl of every row; NaN where a row has weight on a coefficient whose variance is not known."""
+    lost = np.isnan(np.diag(vcov))
+    out = np.einsum("ri,ij,rj->r", rows, np.nan_to_num(vcov), rows, optimize=True)
+    out[(rows[:, lost] != 0).any(axis=1)] = np.nan
+    return out
+
+
 def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
     """Return the spectral decomposition of the hypotheses (Fai & Cornelius 1996, eq. 7), without redundant ones."""
     here = relevant(m, np.atleast_2d(hypotheses))
     rows = np.atleast_2d(hypotheses)[:, here]
     off = rows @ m.estimate.beta[here] - values
     own = vcov[np.ix_(here, here)]
+    if np.isnan(quadratic(rows, own)).any():
+        raise NotAvailableError("a test of several combinations: one of them has no standard error; see m.messages")
+    own = np.nan_to_num(own)
     v = rows @ own @ rows.T
     scale = np.abs(rows) @ np.sqrt(np.maximum(np.diag(own), 0))
     known = np.diag(v) <= SINGULAR**2 * np.maximum(scale, np.sqrt(np.diag(own).max(initial=0.0))) ** 2

@@ -2,22 +2,24 @@
 
 For a contrast l, with v(psi) = l' Var(beta_hat) l and psi = (theta, sigma), the variance estimate v is matched to a
 scaled chi-square: df = 2 v^2 / (g' A g), g = dv/dpsi, A = 2 H^-1 the asymptotic covariance of psi, H the Hessian of
-the deviance (Giesbrecht & Burns 1985; Fai & Cornelius 1996; Kuznetsova, Brockhoff & Christensen 2017). With covariance
-structures H is the expected information of REML, twice.
+the deviance (Giesbrecht & Burns 1985; Fai & Cornelius 1996; Kuznetsova, Brockhoff & Christensen 2017). Gaussian models
+of the Laplace engine are linear mixed models too: `gaussian` has the pieces.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.estimate import Estimate, PartialCovariance
+from ranef.engines.estimate import Estimate, LaplaceEstimate, PartialCovariance, Result, SmallSample, frozen
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, spread
-from ranef.inference.ddf.structured import objection, of_structured
+from ranef.inference.ddf.gaussian import engines_covariance, gaussian, hessian, instead, objection, padded
+from ranef.inference.ddf.gaussian import phi as phi_of
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, quadratic, spread
 from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
@@ -30,21 +32,44 @@ ALIKE = 1e-8  # relative differences of degrees of freedom below this are roundi
 
 def check(m: Fit) -> None:
     """Refuse where the covariance of the coefficients is not a function of variance parameters alone."""
-    reason = "" if isinstance(m.estimate, Estimate) else objection(m)
-    if reason:
-        raise NotAvailableError(
-            f"ddf='satterthwaite' is not available: {reason}; use ddf='inf', or a likelihood-ratio test or bootstrap"
-        )
+    if reason := reason_against(m):
+        raise NotAvailableError(f"ddf='satterthwaite' is not available: {reason}; {instead(m)}")
+
+
+def reason_against(m: Fit) -> str:
+    """Return why a fit has no such degrees of freedom; "" if it has."""
+    if isinstance(m.estimate, Estimate):
+        return ""
+    known = _known(m)
+    return objection(m) if known is None else known.reason
+
+
+def with_small_sample(m: Fit) -> Result:
+    """Return the estimate with what degrees of freedom need, for a fit whose rows go."""
+    e = m.estimate
+    if not isinstance(e, LaplaceEstimate) or e.small_sample is not None or not m.distribution.is_gaussian_identity:
+        return e
+    if reason := objection(m):
+        none = np.zeros((0, 0))
+        return replace(e, small_sample=SmallSample(reason, none, none[None], none))
+    slopes, spread_of_psi = ingredients(m)
+    return replace(e, small_sample=SmallSample("", frozen(phi(m)), frozen(slopes), frozen(spread_of_psi)))
+
+
+def _known(m: Fit) -> SmallSample | None:
+    return m.estimate.small_sample if isinstance(m.estimate, LaplaceEstimate) else None
 
 
 def coefficient_df(m: Fit) -> Array:
-    """Degrees of freedom of each fixed effect, (p,); NaN for dropped columns, residual ones without random effects.
+    """Degrees of freedom of each fixed effect, (p,): NaN for dropped columns, infinite where there are none.
 
-    Levels of a fixed factor of many levels have residual ones, too: theirs would take a solve each.
+    In linear models without random effects they are the residual ones. Levels of a fixed factor of many
+    levels have residual ones, too: theirs would take a solve each.
     """
     estimate = m.estimate
-    if estimate.tests == "z":
-        return np.where(np.isnan(estimate.beta), np.nan, np.inf)
+    if not isinstance(estimate, Estimate):
+        df = np.inf if reason_against(m) else contrast_df(m, np.eye(len(estimate.beta)))
+        return np.where(np.isnan(estimate.beta), np.nan, df)
     if not m.layout.terms:
         return np.where(np.isnan(estimate.beta), np.nan, float(m.df_residual))
     slopes, spread_of_psi = ingredients(m)
@@ -74,7 +99,7 @@ def _matched_rows(m: Fit, cov: Array, rows: Array, here: Array) -> Array:
     rows = rows[:, here]
     slopes, spread_of_psi = ingredients(m)
     g = np.einsum("ri,mij,rj->mr", rows, slopes[:, here][:, :, here], rows, optimize=True)
-    v = np.einsum("ri,ij,rj->r", rows, cov[np.ix_(here, here)], rows)
+    v = quadratic(rows, cov[np.ix_(here, here)])
     return matched(v, g, spread_of_psi)
 
 
@@ -88,7 +113,10 @@ def _partial_df(m: Fit, partial: PartialCovariance, rows: Array) -> Array:
 
 def phi(m: Fit) -> Array:
     """Return (X'V^-1X)^-1."""
-    return m.estimate.vcov if isinstance(m.estimate, Estimate) else of_structured(m).phi
+    if isinstance(m.estimate, Estimate):
+        return m.estimate.vcov
+    known = _known(m)
+    return phi_of(m) if known is None else known.vcov
 
 
 def matched(v: Array, g: Array, spread: Array) -> Array:
@@ -101,20 +129,23 @@ def matched(v: Array, g: Array, spread: Array) -> Array:
 def ingredients(m: Fit) -> tuple[Array, Array]:
     """(d vcov / d psi (m, p, p), A (m, m)) at the estimate."""
     estimate = m.estimate
+    if (done := _known(m)) is not None:
+        return done.slopes, done.spread
     if not isinstance(estimate, Estimate):
-        raw = of_structured(m)
-        return raw.slopes, covariance(raw.information)
+        found = gaussian(m)
+        known = m.task.wishes is None and found.forms.exact
+        return padded(m, found.forms.slopes), covariance(hessian(found)) if known else engines_covariance(m)
     at = (np.ascontiguousarray(estimate.theta), estimate.sigma, estimate.reml)
     with LOCK:
-        slopes, hessian = m.core.vcov_jacobian(*at), m.core.hessian(*at)
-    return np.asarray(slopes), covariance(np.asarray(hessian))
+        slopes, curved = m.core.vcov_jacobian(*at), m.core.hessian(*at)
+    return np.asarray(slopes), covariance(np.asarray(curved))
 
 
-def covariance(hessian: Array) -> Array:
+def covariance(curved: Array) -> Array:
     """2 H^-1 on the directions in which the deviance curves upwards, in units that make H's diagonal 1."""
-    unit = np.sqrt(np.maximum(np.diag(hessian), np.finfo(float).tiny))
-    unit = np.where(np.diag(hessian) > 0, unit, 1.0)
-    values, vectors = np.linalg.eigh(hessian / np.outer(unit, unit))
+    unit = np.sqrt(np.maximum(np.diag(curved), np.finfo(float).tiny))
+    unit = np.where(np.diag(curved) > 0, unit, 1.0)
+    values, vectors = np.linalg.eigh(curved / np.outer(unit, unit))
     up = values > FLAT
     half = vectors[:, up] / np.sqrt(values[up]) / unit[:, None]
     return 2 * half @ half.T

@@ -15,9 +15,11 @@ from ranef.engines.linear import cells
 from ranef.errors import NotAvailableError, OptionError, nearest
 from ranef.inference import information as fisher
 from ranef.inference.crossproducts import cross, one_grouping, sizes
+from ranef.inference.ddf.directions import RESIDUAL as RESIDUALS
+from ranef.inference.ddf.directions import Direction, of_covariance
+from ranef.inference.ddf.forms import in_entries, of_linear
 from ranef.inference.ddf.method import kept
 from ranef.inference.ddf.satterthwaite import LOCK
-from ranef.inference.ddf.structured import in_entries, of_linear, shear, tangents
 from ranef.inference.named import named_matrix, names_of
 from ranef.inference.robust.generalised import check_likelihood
 from ranef.inference.robust.moments import RESIDUAL, entries, levels_times, precision
@@ -174,19 +176,16 @@ def expected(m: Fit) -> Array:
 def _restricted(m: Fit) -> Array:
     """From the core, whose parameters are entries relative to a scale and own to columns with their means taken off."""
     with LOCK:
-        raw = of_linear(m)
-    if not raw.exact:
+        found = of_linear(m)
+    if not found.exact:
         raise NotAvailableError(
             "information: the expected one is out of reach for crossed factors of so many levels: use kind='observed'"
         )
-    places, rows = list(m.core.entries), []
-    residual = np.zeros(len(places) + 1)
-    residual[-1] = 1.0
-    for t, (term, cov) in enumerate(zip(design_of(m, "information").terms, m.estimate.covariances, strict=True)):
-        relative = cov / m.sigma**2
-        carrier, shift = m.core.shift(t)
-        turn = shear(carrier, shift, len(term.names))
-        rows += [in_entries(turn @ d @ turn.T, t, places) for d in tangents(term, relative)]
-        residual -= in_entries(turn @ relative @ turn.T, t, places)
-    chain = np.array([*rows, residual])
-    return chain @ raw.information @ chain.T / (2 * m.sigma**4)
+    covariances = m.estimate.covariances
+    parts = [
+        of_covariance(t, cov, term.structure)[0]
+        for t, (cov, term) in enumerate(zip(covariances, m.layout.terms, strict=True))
+    ]
+    directions = [*(d for part in parts for d in part), Direction(RESIDUALS, np.array(m.sigma**-2))]
+    chain = in_entries(m.core, [c / m.sigma**2 for c in covariances], m.sigma, directions)
+    return chain @ found.expected @ chain.T / 2

@@ -1,0 +1,110 @@
+//! Algebra of small dense blocks.
+
+use crate::dense;
+use crate::linear::dot;
+
+use super::products::add;
+
+/// Blocks of one level of the absorbed factor (k x k): N_aa, I - G H and H = Lambda (I + Lambda'G Lambda)^-1 Lambda'.
+pub struct Absorbed {
+    pub n: Vec<f64>,
+    pub b: Vec<f64>,
+    pub h: Vec<f64>,
+}
+
+pub fn absorb(g: &[f64], lambda: &[f64], k: usize) -> Absorbed {
+    if k == 1 {
+        let l2 = lambda[0] * lambda[0];
+        let d = 1.0 / (1.0 + g[0] * l2);
+        return Absorbed { n: vec![g[0] * d], b: vec![d], h: vec![l2 * d] };
+    }
+    // N = R (I + R'Sigma R)^-1 R' with G = R R' loses nothing where Sigma is large or small.
+    let r = semidefinite_root(g, k);
+    let lr = product(lambda, &r, k, true);
+    let n = sandwich(&r, &inverse_plus(&product(&lr, &lr, k, true), k), k);
+    let gl = product(g, lambda, k, false);
+    let h = sandwich(lambda, &inverse_plus(&product(lambda, &gl, k, true), k), k);
+    let mut b = product(g, &h, k, false);
+    b.iter_mut().for_each(|v| *v = -*v);
+    (0..k).for_each(|i| b[i * (k + 1)] += 1.0);
+    Absorbed { n, b, h }
+}
+
+/// A level without a penalty; one without a coefficient is empty.
+pub fn absorb_wide(g: f64) -> Absorbed {
+    Absorbed { n: vec![0.0], b: vec![0.0], h: vec![if g > 0.0 { 1.0 / g } else { 0.0 }] }
+}
+
+/// Lower triangular R with R R' = G; columns of (nearly) no pivot are zero.
+fn semidefinite_root(g: &[f64], k: usize) -> Vec<f64> {
+    let mut r = vec![0.0; k * k];
+    for j in 0..k {
+        let pivot = g[j * (k + 1)] - (0..j).map(|t| r[j + t * k] * r[j + t * k]).sum::<f64>();
+        if !(pivot > 1e-14 * g[j * (k + 1)]) {
+            continue;
+        }
+        let root = pivot.sqrt();
+        for i in j..k {
+            r[i + j * k] = (g[i + j * k] - (0..j).map(|t| r[i + t * k] * r[j + t * k]).sum::<f64>()) / root;
+        }
+    }
+    r
+}
+
+/// A B, or A'B, of k x k matrices.
+fn product(a: &[f64], b: &[f64], k: usize, transposed: bool) -> Vec<f64> {
+    let at = |i: usize, t: usize| if transposed { a[t + i * k] } else { a[i + t * k] };
+    (0..k * k).map(|e| (0..k).map(|t| at(e % k, t) * b[t + (e / k) * k]).sum()).collect()
+}
+
+/// (I + A)^-1 for positive semidefinite A.
+pub fn inverse_plus(a: &[f64], k: usize) -> Vec<f64> {
+    let mut l = a.to_vec();
+    (0..k).for_each(|i| l[i * (k + 1)] += 1.0);
+    match dense::cholesky(&mut l, k, k) {
+        Ok(()) => dense::inverse_from_cholesky(&l, k, k),
+        Err(_) => vec![f64::NAN; k * k],
+    }
+}
+
+/// A M A' for symmetric M.
+pub fn sandwich(a: &[f64], m: &[f64], k: usize) -> Vec<f64> {
+    let am = product(a, m, k, false);
+    (0..k * k).map(|e| (0..k).map(|t| am[e % k + t * k] * a[e / k + t * k]).sum()).collect()
+}
+
+/// A B for A (k x k) and B (k x d).
+pub fn times(a: &[f64], b: &[f64], k: usize) -> Vec<f64> {
+    let mut out = vec![0.0; b.len()];
+    for (o, x) in out.chunks_exact_mut(k).zip(b.chunks_exact(k)) {
+        (0..k).for_each(|t| add(o, &a[t * k..(t + 1) * k], x[t]));
+    }
+    out
+}
+
+/// C[rows, rows] += alpha A'B for A, B (k x d).
+pub fn scatter(out: &mut [f64], s: usize, rows: &[usize], a: &[f64], b: &[f64], k: usize, alpha: f64) {
+    for (y, &col) in rows.iter().enumerate() {
+        let column = &mut out[col * s..(col + 1) * s];
+        let b = &b[y * k..(y + 1) * k];
+        for (x, &row) in rows.iter().enumerate() {
+            column[row] += alpha * dot(&a[x * k..(x + 1) * k], b);
+        }
+    }
+}
+
+/// tr(A B) of order n.
+pub fn trace_of_product(a: &[f64], b: &[f64], n: usize) -> f64 {
+    const B: usize = 64;
+    let mut sum = 0.0;
+    for jb in (0..n).step_by(B) {
+        for ib in (0..n).step_by(B) {
+            for j in jb..(jb + B).min(n) {
+                for i in ib..(ib + B).min(n) {
+                    sum += a[i + j * n] * b[j + i * n];
+                }
+            }
+        }
+    }
+    sum
+}

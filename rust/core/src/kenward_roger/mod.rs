@@ -1,0 +1,182 @@
+//! What Kenward & Roger (1997) need of a linear mixed model fitted by REML, from cross-products and the factorisation.
+//!
+//! The covariance V = sigma^2 V*, V* = W^-1 + Z Sigma* Z', is linear in the entries s_i of Sigma*, V_i = sigma^2 Z E_i Z',
+//! and in its own scale, whose derivative is V itself. Their adjustment and degrees of freedom do not depend on which
+//! linear parametrisation is taken, and in this one the second derivatives of V vanish and so does the part of the
+//! scale in the adjustment. With Phi = (X'V^-1X)^-1, S = Z'V*^-1Z and T = X'V*^-1Z, in their notation
+//!
+//! ```text
+//! Phi P_i Phi = -sigma^2 C T E_i T' C,      C = (X'V*^-1X)^-1,      Phi P_V Phi = -Phi,
+//! Phi (Q_ij - P_i Phi P_j) Phi = sigma^2 C (T E_i S E_j T' - T E_i T' C T E_j T') C,
+//! tr(P V_i P V_j) = tr(S E_i S E_j) - 2 tr(C T E_i S E_j T') + tr(C T E_i T' C T E_j T'),
+//! tr(P V_i P V)   = tr(S E_i) - tr(C T E_i T'),      tr(P V P V) = n - p,
+//! ```
+//!
+//! P = V^-1 - V^-1 X Phi X'V^-1 (V^-1 in the traces for ML). Nothing divides by Lambda: a variance may be zero. The traces of S come from
+//! eliminating the factor of most levels (`Traces`).
+
+mod blocks;
+mod hessian;
+mod information;
+mod products;
+mod rest;
+mod traces;
+
+use crate::dense;
+use crate::error::shape;
+use crate::fit::{user_matrix, Model};
+use crate::linear::Solution;
+use crate::CoreError;
+
+use information::{average, expected, unrestricted};
+use products::{leading, pair, trace};
+use traces::Traces;
+
+/// What remains to be done is algebra of p x p matrices; `m` parameters, the scale last.
+#[derive(Clone, Debug)]
+pub struct Ingredients {
+    /// -Phi P_i Phi = d Phi / d s_i in the user's columns, m x p x p.
+    pub slopes: Vec<f64>,
+    /// Phi (Q_ij - P_i Phi P_j) Phi, symmetrised, for pairs i >= j without the scale, packed by rows, in the user's
+    /// columns.
+    pub bends: Vec<f64>,
+    /// tr(P V_i P V_j), m x m; `exact` tells whether it is that, or y'P V_i P V_j P y, which has the same expectation.
+    pub information: Vec<f64>,
+    pub exact: bool,
+    /// y'P V_i P V_j P y, m x m.
+    pub average: Vec<f64>,
+    /// tr(P V_i) and y'P V_i P y, whose difference is the gradient of the deviance; empty unless `exact`.
+    pub traces: Vec<f64>,
+    pub squares: Vec<f64>,
+}
+
+impl Model {
+    /// Ingredients at theta and the estimate of sigma that goes with it, by REML or ML; the model is left there.
+    pub fn kenward_roger(&mut self, theta: &[f64], reml: bool) -> Result<Ingredients, CoreError> {
+        if self.lmm.moments.n <= self.lmm.moments.rank() {
+            return shape("no residual degrees of freedom");
+        }
+        let lambda = self.lambda_from_theta(theta)?;
+        let s = self.lmm.solve(&lambda, reml)?;
+        let sigma = (s.r2 / self.lmm.nu(reml)).sqrt();
+        let out = self.ingredients(&lambda, &s, sigma, reml);
+        self.set_state(lambda, s, sigma);
+        Ok(out)
+    }
+
+    fn ingredients(&self, lambda: &[Vec<f64>], s: &Solution, sigma: f64, reml: bool) -> Ingredients {
+        let lmm = &self.lmm;
+        let (m, p) = (&lmm.moments, lmm.moments.p());
+        let (c, p1) = (lmm.components.len(), p + 1);
+        let t = self.weighted(lambda, s);
+        let products = self.products(lambda, &t);
+        let own = |i: usize| &products.own[i * p1 * p1..(i + 1) * p1 * p1];
+        let cross = |i: usize, j: usize| &products.cross[pair(i, j) * p1 * p1..(pair(i, j) + 1) * p1 * p1];
+        let user = |mut d: Vec<f64>| -> Vec<f64> {
+            dense::solve_left_lt(&s.lx, p, p, &mut d, p, p);
+            dense::solve_right_l(&s.lx, p, p, &mut d, p, p);
+            d.iter_mut().for_each(|v| *v *= sigma * sigma);
+            user_matrix(m, &d)
+        };
+        let mut slopes = vec![];
+        for i in 0..c {
+            slopes.extend(user(leading(own(i), p)));
+        }
+        slopes.extend(user((0..p * p).map(|k| f64::from(k % p == k / p)).collect()));
+        let mut bends = vec![];
+        for i in 0..c {
+            for j in 0..=i {
+                let (bi, bj) = (own(i), own(j));
+                let mut d = leading(cross(i, j), p);
+                for a in 0..p {
+                    for b in 0..p {
+                        let both: f64 = (0..p).map(|k| bi[a + k * p1] * bj[k + b * p1]).sum();
+                        d[a + b * p] -= both;
+                    }
+                }
+                let even: Vec<f64> = (0..p * p).map(|k| 0.5 * (d[k] + d[k / p + (k % p) * p])).collect();
+                bends.extend(user(even));
+            }
+        }
+        let mut average = average(m, &products, p, sigma);
+        average[(c + 1) * (c + 1) - 1] = lmm.nu(reml); // y'Py
+        let mut out = Ingredients {
+            slopes,
+            bends,
+            information: average.clone(),
+            exact: false,
+            average,
+            traces: vec![],
+            squares: vec![],
+        };
+        if let Some(t) = Traces::new(m, lambda, &lmm.components, reml) {
+            let size = lmm.nu(reml);
+            out.information = if reml { expected(m, &t, &products, p) } else { unrestricted(&t, size) };
+            out.exact = true;
+            out.traces = (0..c).map(|i| t.first[i] - if reml { trace(own(i), p) } else { 0.0 }).chain([size]).collect();
+            let squares = products.first.iter().map(|v| v / (sigma * sigma));
+            out.squares = squares.chain([size]).collect();
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::design::{Block, Codes, Rows, Structure, Term};
+    use crate::optimise::Options;
+
+    fn rows<'a>(y: &'a [f64], codes: &'a [i32], levels: usize) -> Rows<'a> {
+        let one = Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None };
+        let term = Term {
+            codes: Codes::I32(codes),
+            levels,
+            structure: Structure::Unstructured,
+            blocks: vec![one],
+            joint: false,
+            relation: None,
+            fixed: false,
+        };
+        Rows { n: y.len(), fixed: vec![one], terms: vec![term], y, weights: None, offset: None }
+    }
+
+    /// Balanced groups: average and expected information agree at the optimum.
+    #[test]
+    fn average_information_is_the_expected_one_of_balanced_groups() {
+        let codes: Vec<i32> = (0..24).map(|i| i / 4).collect();
+        let y: Vec<f64> = (0..24).map(|i| ((i * 7919) % 31) as f64 / 9.0 + ((i / 4 * 13) % 7) as f64).collect();
+        let mut model = Model::new(&rows(&y, &codes, 6)).unwrap();
+        let theta = model.fit(true, None, &Options::default()).unwrap().theta;
+        assert!(theta[0] > 0.0);
+        let exact = model.kenward_roger(&theta, true).unwrap();
+        assert!(exact.exact);
+        let lambda = model.lambda_from_theta(&theta).unwrap();
+        let s = model.lmm.solve(&lambda, true).unwrap();
+        let products = model.products(&lambda, &model.weighted(&lambda, &s));
+        let sigma = (s.r2 / model.lmm.nu(true)).sqrt();
+        let near = average(&model.lmm.moments, &products, 1, sigma);
+        for (a, b) in exact.information.iter().zip(&near) {
+            assert!((a - b).abs() < 1e-6 * b.abs(), "{a} {b}"); // the optimum is good to 1e-8
+        }
+    }
+
+    /// The exact Hessian is the difference quotient of the exact gradient, off the optimum too.
+    #[test]
+    fn hessian_is_the_slope_of_the_gradient() {
+        let codes: Vec<i32> = (0..24).map(|i| i % 5).collect();
+        let y: Vec<f64> = (0..24).map(|i| ((i * 7919) % 31) as f64 / 9.0).collect();
+        let mut model = Model::new(&rows(&y, &codes, 5)).unwrap();
+        for reml in [true, false] {
+            for theta in [0.0, 0.4, 3.0] {
+                let exact = model.hessian(&[theta], 1.2, reml).unwrap();
+                let near = model.hessian_by_differences(&[theta], 1.2, reml).unwrap();
+                let size = near.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                for (a, b) in exact.iter().zip(&near) {
+                    assert!((a - b).abs() < 1e-6 * size, "{theta} {reml}: {a} {b}");
+                    // of the difference quotient
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Products of T = X'V*^-1Z and S = Z'V*^-1Z with the directions E_i, none of them larger than the random effects by the
+//! coefficients.
+
+use crate::dense;
+use crate::design::Moments;
+use crate::fit::Model;
+use crate::linear::{dot, Component, Solution};
+
+impl Model {
+    /// Columns of Z'V*^-1[X R^-1, y - X beta] (size x (p + 1), row-major, elimination order), R'R = X'V*^-1X.
+    pub(super) fn weighted(&self, lambda: &[Vec<f64>], s: &Solution) -> Vec<f64> {
+        let (lmm, p) = (&self.lmm, self.lmm.moments.p());
+        let p1 = p + 1;
+        let mut x = s.f.clone();
+        lmm.numeric.backward(&lmm.symbolic, &mut x, p1);
+        let x = self.gram_times(&self.blockwise(lambda, false, &x, p1), p1);
+        let mut t = lmm.right_hand_side(&identity(&lmm.moments));
+        t.iter_mut().zip(&x).for_each(|(t, x)| *t -= x);
+        for row in t.chunks_exact_mut(p1) {
+            let fit = dot(&row[..p], &s.beta);
+            row[p] -= fit;
+        }
+        dense::solve_left_l(&s.lx, p, p, &mut t, lmm.symbolic.size, p1);
+        t
+    }
+
+    /// S times b, S = G - G Lambda A^-1 Lambda' G with G = Z'WZ.
+    fn s_times(&self, lambda: &[Vec<f64>], b: &[f64], w: usize) -> Vec<f64> {
+        let lmm = &self.lmm;
+        let mut out = self.gram_times(b, w);
+        let mut x = self.blockwise(lambda, true, &out, w);
+        lmm.numeric.forward(&lmm.symbolic, &mut x, w);
+        lmm.numeric.backward(&lmm.symbolic, &mut x, w);
+        let x = self.gram_times(&self.blockwise(lambda, false, &x, w), w);
+        out.iter_mut().zip(&x).for_each(|(o, x)| *o -= x);
+        out
+    }
+
+    /// Lambda b, or Lambda' b, level by level.
+    fn blockwise(&self, lambda: &[Vec<f64>], transposed: bool, b: &[f64], w: usize) -> Vec<f64> {
+        let (m, sym) = (&self.lmm.moments, &self.lmm.symbolic);
+        let mut out = vec![0.0; b.len()];
+        for pos in 0..sym.nodes {
+            let f = sym.factor_at[pos] as usize;
+            let (k, at) = (m.factors[f].cols, sym.offset[pos] as usize * w);
+            let from = &b[at..at + k * w];
+            let to = &mut out[at..at + k * w];
+            for r in 0..k {
+                for c in 0..k {
+                    let v = if transposed { lambda[f][c + r * k] } else { lambda[f][r + c * k] };
+                    add(&mut to[r * w..(r + 1) * w], &from[c * w..(c + 1) * w], v);
+                }
+            }
+        }
+        out
+    }
+
+    /// Z'WZ b.
+    fn gram_times(&self, b: &[f64], w: usize) -> Vec<f64> {
+        let (m, sym) = (&self.lmm.moments, &self.lmm.symbolic);
+        let row = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize * w;
+        let mut out = vec![0.0; b.len()];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            for (l, g) in factor.gram.chunks_exact(k * k).enumerate() {
+                let at = row(f, l);
+                for r in 0..k {
+                    for c in 0..k {
+                        add(&mut out[at + r * w..at + (r + 1) * w], &b[at + c * w..at + (c + 1) * w], g[r + c * k]);
+                    }
+                }
+            }
+        }
+        for p in &m.pairs {
+            let (kl, ko) = (m.factors[p.lead].cols, m.factors[p.other].cols);
+            for l in 0..m.factors[p.lead].levels {
+                let at = row(p.lead, l);
+                for e in p.start[l] as usize..p.start[l + 1] as usize {
+                    let other = row(p.other, p.level[e] as usize);
+                    let block = &p.value[e * kl * ko..(e + 1) * kl * ko];
+                    for c in 0..ko {
+                        for r in 0..kl {
+                            let (i, j, v) = (at + r * w, other + c * w, block[r + c * kl]);
+                            add(&mut out[i..i + w], &b[j..j + w], v);
+                            add(&mut out[j..j + w], &b[i..i + w], v);
+                        }
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// E_i t: each level's rows `row` and `col` change places, others vanish.
+    fn component_times(&self, i: &Component, t: &[f64], w: usize) -> Vec<f64> {
+        let sym = &self.lmm.symbolic;
+        let mut out = vec![0.0; t.len()];
+        for pos in (0..sym.nodes).filter(|&q| sym.factor_at[q] as usize == i.factor) {
+            let at = sym.offset[pos] as usize;
+            for (r, c) in cells(i) {
+                out[(at + r) * w..(at + r + 1) * w].copy_from_slice(&t[(at + c) * w..(at + c + 1) * w]);
+            }
+        }
+        out
+    }
+
+    /// T E_i T' and T E_i S E_j T' over the columns of `t`.
+    pub(super) fn products(&self, lambda: &[Vec<f64>], t: &[f64]) -> Products {
+        let (c, w) = (self.lmm.components.len(), self.lmm.moments.p() + 1);
+        let q = self.lmm.symbolic.size;
+        let mut out =
+            Products { own: vec![0.0; c * w * w], cross: vec![0.0; c * (c + 1) / 2 * w * w], first: vec![0.0; c] };
+        for (i, ci) in self.lmm.components.iter().enumerate() {
+            let y = self.component_times(ci, t, w);
+            dense::gemm_nt(&mut out.own[i * w * w..(i + 1) * w * w], w, t, w, &y, w, w, w, q, 1.0);
+            let y = self.s_times(lambda, &y, w);
+            for (j, cj) in self.lmm.components[..=i].iter().enumerate() {
+                let other = self.component_times(cj, t, w);
+                let block = &mut out.cross[pair(i, j) * w * w..(pair(i, j) + 1) * w * w];
+                dense::gemm_nt(block, w, &y, w, &other, w, w, w, q, 1.0);
+            }
+            out.first[i] = out.own[i * w * w + w * w - 1];
+        }
+        out
+    }
+}
+
+/// Cross-products over the columns [X R^-1, y - X beta].
+pub struct Products {
+    pub own: Vec<f64>,
+    pub cross: Vec<f64>,
+    /// e'E_i e.
+    pub first: Vec<f64>,
+}
+
+/// Position of (i, j) among packed pairs.
+pub fn pair(i: usize, j: usize) -> usize {
+    let (i, j) = (i.max(j), i.min(j));
+    i * (i + 1) / 2 + j
+}
+
+/// The leading p x p block of a (p + 1) x (p + 1) matrix.
+pub fn leading(a: &[f64], p: usize) -> Vec<f64> {
+    (0..p * p).map(|k| a[k % p + (k / p) * (p + 1)]).collect()
+}
+
+pub fn trace(a: &[f64], p: usize) -> f64 {
+    (0..p).map(|k| a[k * (p + 2)]).sum()
+}
+
+pub fn add(to: &mut [f64], from: &[f64], v: f64) {
+    if v != 0.0 {
+        to.iter_mut().zip(from).for_each(|(o, x)| *o += v * x);
+    }
+}
+
+pub fn identity(m: &Moments) -> Vec<Vec<f64>> {
+    m.factors.iter().map(|f| (0..f.cols * f.cols).map(|k| f64::from(k % f.cols == k / f.cols)).collect()).collect()
+}
+
+/// Entries of E_i.
+pub fn cells(c: &Component) -> impl Iterator<Item = (usize, usize)> {
+    let both = [(c.row, c.col), (c.col, c.row)];
+    both.into_iter().take(if c.row == c.col { 1 } else { 2 })
+}
+
+/// tr(A E_i B E_j) of k x k blocks.
+pub fn trace_of(a: &[f64], b: &[f64], k: usize, i: &Component, j: &Component) -> f64 {
+    let mut sum = 0.0;
+    for (r, c) in cells(i) {
+        for (u, v) in cells(j) {
+            sum += a[v + r * k] * b[c + u * k];
+        }
+    }
+    sum
+}

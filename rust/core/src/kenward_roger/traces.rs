@@ -1,0 +1,143 @@
+//! tr(S E_i) and tr(S E_i S E_j), S = Z'V*^-1Z, by elimination of the factor of most levels.
+
+use rayon::prelude::*;
+
+use crate::design::{Moments, Part as Share};
+use crate::linear::Component;
+
+use super::blocks::{absorb, absorb_wide};
+use super::rest::Rest;
+
+/// Largest work (multiplications) and memory (numbers) that the exact traces may take.
+const MOST_WORK: f64 = 3e11;
+const MOST_NUMBERS: f64 = 3e8;
+
+/// tr(S E_i) and tr(S E_i S E_j).
+///
+/// With the factor `a` of most levels absorbed, V_a = W^-1 + Z_a Sigma_a Z_a' falls apart by its levels, and so do the
+/// blocks N = [Z_a Z_b]'V_a^-1[Z_a Z_b] of a. The rest b, of order q_b, gives with K = Lambda (I + Lambda'N_bb Lambda)^-1
+/// Lambda' and F = I - K N_bb
+///
+/// ```text
+/// S_aa = N_aa - N_ab K N_ba,      S_ab = N_ab F,      S_bb = N_bb F,
+/// ```
+///
+/// and b falls apart into the levels that share no level of a: order q_b^3 for two crossed factors, next to nothing for
+/// nested ones, whatever the number of levels of a.
+pub struct Traces {
+    pub first: Vec<f64>,
+    pub second: Vec<f64>,
+}
+
+/// Levels of the other factors that hang together, and the levels of the absorbed factor that tie them.
+pub struct Part {
+    pub nodes: Vec<(usize, usize)>,
+    pub leads: Vec<usize>,
+    pub size: usize,
+}
+
+impl Traces {
+    /// None where the work would be out of proportion. Coefficients of wide factors are part of what REML integrates out:
+    /// absorbed with Sigma_a without bound, N_aa = 0, they leave the traces given them.
+    pub fn new(m: &Moments, lambda: &[Vec<f64>], components: &[Component], reml: bool) -> Option<Self> {
+        if !m.wide.is_empty() && !reml {
+            let alone = m.part(Share::Random);
+            return Traces::new(&alone, &lambda[..alone.factors.len()], components, false);
+        }
+        let c = components.len();
+        if c == 0 {
+            return Some(Traces { first: vec![], second: vec![] });
+        }
+        // The first of the most levels leads every pair that it belongs to.
+        let lead = (0..m.factors.len()).rev().max_by_key(|&f| m.factors[f].levels)?;
+        let (parts, row) = parts(m, lead);
+        let (wide, unbounded) = (m.wide.len(), lead >= m.random());
+        if wide > 1 || (wide == 1 && !unbounded) || !in_proportion(m, lead, &parts, components) {
+            return None;
+        }
+        let factor = &m.factors[lead];
+        let k2 = factor.cols * factor.cols;
+        let absorbed = match unbounded {
+            true => factor.gram.iter().map(|&g| absorb_wide(g)).collect(),
+            false => factor.gram.par_chunks(k2).map(|g| absorb(g, &lambda[lead], factor.cols)).collect(),
+        };
+        let rest = Rest { m, lambda, components, lead, absorbed, row };
+        let add = |mut a: Traces, b: Traces| {
+            a.first.iter_mut().zip(&b.first).for_each(|(a, b)| *a += b);
+            a.second.iter_mut().zip(&b.second).for_each(|(a, b)| *a += b);
+            a
+        };
+        let zero = || Traces { first: vec![0.0; c], second: vec![0.0; c * c] };
+        Some(add(rest.of_lead(), parts.par_iter().map(|p| rest.of_part(p)).reduce(zero, add)))
+    }
+}
+
+/// Split the levels of all factors but one into parts that hang together.
+fn parts(m: &Moments, lead: usize) -> (Vec<Part>, Vec<Vec<usize>>) {
+    let mut base = vec![0usize];
+    for (f, factor) in m.factors.iter().enumerate() {
+        base.push(base[f] + if f == lead { 0 } else { factor.levels });
+    }
+    let mut of: Vec<usize> = (0..base[m.factors.len()]).collect();
+    let mut anchor = vec![usize::MAX; m.factors[lead].levels];
+    for p in &m.pairs {
+        for l in 0..m.factors[p.lead].levels {
+            for e in p.start[l] as usize..p.start[l + 1] as usize {
+                let other = base[p.other] + p.level[e] as usize;
+                if p.lead != lead {
+                    join(&mut of, base[p.lead] + l, other);
+                } else if anchor[l] == usize::MAX {
+                    anchor[l] = other;
+                } else {
+                    join(&mut of, anchor[l], other);
+                }
+            }
+        }
+    }
+    let mut at = vec![usize::MAX; of.len()];
+    let mut parts: Vec<Part> = vec![];
+    let mut row: Vec<Vec<usize>> = m.factors.iter().map(|_| vec![]).collect();
+    for (f, factor) in m.factors.iter().enumerate().filter(|(f, _)| *f != lead) {
+        for l in 0..factor.levels {
+            let r = root(&mut of, base[f] + l);
+            if at[r] == usize::MAX {
+                at[r] = parts.len();
+                parts.push(Part { nodes: vec![], leads: vec![], size: 0 });
+            }
+            let part = &mut parts[at[r]];
+            row[f].push(part.size);
+            part.nodes.push((f, l));
+            part.size += factor.cols;
+        }
+    }
+    for (l, &a) in anchor.iter().enumerate().filter(|(_, a)| **a != usize::MAX) {
+        parts[at[root(&mut of, a)]].leads.push(l);
+    }
+    (parts, row)
+}
+
+fn root(of: &mut [usize], mut i: usize) -> usize {
+    while of[i] != i {
+        of[i] = of[of[i]];
+        i = of[i];
+    }
+    i
+}
+
+fn join(of: &mut [usize], i: usize, j: usize) {
+    let (i, j) = (root(of, i), root(of, j));
+    of[i.max(j)] = i.min(j);
+}
+
+fn in_proportion(m: &Moments, lead: usize, parts: &[Part], components: &[Component]) -> bool {
+    let own = components.iter().filter(|c| c.factor == lead).count() as f64;
+    let cube: f64 = parts.iter().map(|p| (p.size as f64).powi(3)).sum();
+    let widest = parts.iter().map(|p| p.size as f64).fold(0.0, f64::max);
+    let mut degree = vec![0.0; m.factors[lead].levels];
+    for p in m.pairs.iter().filter(|p| p.lead == lead) {
+        let k = m.factors[p.other].cols as f64;
+        p.start.windows(2).zip(&mut degree).for_each(|(w, d)| *d += k * f64::from(w[1] - w[0]));
+    }
+    let scatter: f64 = degree.iter().map(|d| d * d * (2.0 + own) * m.factors[lead].cols as f64).sum();
+    cube * (3.0 + 2.0 * own) + 8.0 * scatter < MOST_WORK && widest * widest * (4.0 + own) < MOST_NUMBERS
+}
