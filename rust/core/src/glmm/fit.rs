@@ -10,6 +10,7 @@ use crate::CoreError;
 
 use super::constraint::Constraint;
 use super::laplace::{Engine, Point};
+use super::nested;
 use super::patterns;
 use super::penalty::{Item, Over, Target};
 use super::rows::{Fixed, GlmmRows};
@@ -178,10 +179,14 @@ impl Glmm {
                 (lambda, shape)
             }
         };
-        let from = search::First { beta: &beta, lambda: &lambda, shape: &shape };
+        let from = search::First { beta: &beta, lambda: &lambda, shape: &shape, target: None };
         // A search that fails leaves the engine somewhere else.
         self.at = None;
-        let found = search::minimise(e, rows, &units, &from, options)?;
+        let found = if start.theta.is_some() {
+            search::minimise(e, rows, &units, &from, options)?
+        } else {
+            nested::minimise(e, rows, &units, &from, options)?
+        };
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);
         self.engine.model.set_state(found.point.lambda.clone(), solution, 1.0);
