@@ -364,7 +364,11 @@ impl Glmm {
         let mut step: Vec<f64> = (0..p).map(|j| (1e-3 * error[j]).min(0.1 * reach[j])).collect();
         // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
         // covariance they have at the limit.
-        let lost: Vec<usize> = (0..p).filter(|&j| error[j] > BOUNDLESS * reach[j]).collect();
+        let e = &self.engine;
+        let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
+        let first = q - shape.len();
+        let lost: Vec<usize> =
+            (0..q).filter(|&j| if j < p { error[j] > BOUNDLESS * reach[j] } else { j >= first && shape[j - first] }).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));

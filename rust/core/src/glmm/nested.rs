@@ -1,8 +1,8 @@
 //! A search that does not end below the models inside the model.
 //!
 //! A structure with a standard deviation for every column holds the one with a common standard deviation; nearly every
-//! structure of correlations ends in the model where all columns of a term share one effect; the Matern correlation of a
-//! free smoothness holds the exponential one. The likelihood of the larger model may have several optima, some below
+//! structure of correlations ends in the model where all columns of a term share one effect; Toeplitz correlations hold
+//! equal and autoregressive ones, the Matern correlation of a free smoothness the exponential one. The likelihood of the larger model may have several optima, some below
 //! those of the smaller ones. So these are tried once the search has ended: a trial is given up as soon as its quadratic
 //! model sees that it leads nowhere, and gone on from, in the larger model, where it leads further.
 
@@ -12,7 +12,7 @@ use crate::CoreError;
 
 use super::constraint::Constraint;
 use super::laplace::Engine;
-use super::patterns::{self, Patterned};
+use super::patterns::Patterned;
 use super::rows::GlmmRows;
 use super::search::{self, First, Found};
 
@@ -41,7 +41,7 @@ pub fn minimise(
     Task { rows, units, from, options }.best(e)
 }
 
-impl<'r> Task<'_, 'r> {
+impl Task<'_, '_> {
     fn search(&self, e: &mut Engine, from: &First<'_>) -> Result<Found, CoreError> {
         search::minimise(e, self.rows, self.units, from, self.options)
     }
@@ -60,17 +60,19 @@ impl<'r> Task<'_, 'r> {
                 None => Ok(found),
             }
         };
-        if free.iter().any(|p| p.pattern.homogeneous().is_some()) && e.priors.is_empty() && !given_up(&found) {
-            let trial = self.equal(e, &free, &found);
-            found = better(e, found, trial)?;
-        }
         for p in &free {
-            for held in p.pattern.nested() {
-                let ended = found.boundary.iter().any(|b| b.term == p.term && b.rank == 1);
-                if !ended && e.moments().factors[p.factor].levels > 1 && !given_up(&found) {
-                    let trial = self.held(e, p, &held, &found);
+            for pattern in p.pattern.smaller() {
+                if e.priors.is_empty() && !given_up(&found) {
+                    let trial = self.smaller(e, p, pattern, &found);
                     found = better(e, found, trial)?;
                 }
+            }
+            let shared = p.pattern.shared();
+            let ended = found.boundary.iter().any(|b| b.term == p.term && b.rank == 1);
+            let levels = e.moments().factors[p.factor].levels;
+            if !shared.is_empty() && !ended && levels > 1 && !given_up(&found) {
+                let trial = self.held(e, p, &shared, &found);
+                found = better(e, found, trial)?;
             }
         }
         if tried {
@@ -80,24 +82,32 @@ impl<'r> Task<'_, 'r> {
         Ok(found)
     }
 
-    /// The model with one standard deviation for all columns of a term, from a start of its own.
-    fn equal(&self, e: &mut Engine, free: &[Patterned], found: &Found) -> Option<Start> {
+    /// The model with a smaller structure, as if it had been asked for.
+    fn smaller(&self, e: &mut Engine, p: &Patterned, pattern: Pattern, found: &Found) -> Option<Start> {
         let (own, constraint) = (e.patterns.clone(), e.constraint.clone());
-        let (smaller, place) = homogeneous(&own, free);
-        let mut shape = vec![0.0; patterns::length(&smaller)];
-        let mut count = vec![0.0; shape.len()];
-        for (v, &to) in self.from.shape.iter().zip(&place) {
-            shape[to] += v;
-            count[to] += 1.0;
+        let after = p.first + p.pattern.parameters();
+        let (less, more) = (pattern.parameters(), p.pattern.parameters());
+        let sd: Vec<f64> =
+            (0..p.pattern.k).map(|i| self.from.shape[p.first + i.min(p.pattern.deviations() - 1)].exp()).collect();
+        let mut shape = self.from.shape[..p.first].to_vec();
+        shape.extend(pattern.start(&sd));
+        shape.extend(&self.from.shape[after..]);
+        let place: Vec<usize> = (0..self.from.shape.len()).map(|i| if i < after { i } else { i + less - more }).collect();
+        for q in &mut e.patterns {
+            q.first = place[q.first];
+            if q.term == p.term {
+                q.pattern = pattern.clone();
+            }
         }
-        shape.iter_mut().zip(&count).for_each(|(v, n)| *v /= n);
-        e.patterns = smaller;
         e.constraint = constraint.moved(&place);
         let from = First { shape: &shape, target: Some(found.point.deviance), ..*self.from };
         let out = Task { from: &from, ..*self }.best(e);
         (e.patterns, e.constraint) = (own, constraint);
         let out = out.ok()?;
-        let shape = place.iter().map(|&i| out.point.shape[i]).collect();
+        let theta = &out.point.shape;
+        let mut shape = theta[..p.first].to_vec();
+        shape.extend(p.pattern.embed(&pattern, &theta[p.first..p.first + less]));
+        shape.extend(&theta[p.first + less..]);
         Some(Start::new(&out, shape))
     }
 
@@ -159,19 +169,4 @@ fn given_up(found: &Found) -> bool {
 fn touched(p: &Patterned, constraint: &Constraint) -> bool {
     let own = p.first..p.first + p.pattern.parameters();
     constraint.held.iter().any(|(i, _)| own.contains(i)) || constraint.tied.iter().flatten().any(|i| own.contains(i))
-}
-
-/// The terms with one standard deviation each where they are free, and where every parameter goes.
-fn homogeneous(all: &[Patterned], free: &[Patterned]) -> (Vec<Patterned>, Vec<usize>) {
-    let (mut out, mut place, mut first) = (vec![], vec![], 0);
-    for p in all {
-        let smaller: Option<Pattern> =
-            free.iter().find(|f| f.term == p.term).and_then(|f| f.pattern.homogeneous());
-        let skip = if smaller.is_some() { p.pattern.deviations() - 1 } else { 0 };
-        place.extend((0..p.pattern.parameters()).map(|j| first + j.saturating_sub(skip)));
-        let pattern = smaller.unwrap_or_else(|| p.pattern.clone());
-        first += pattern.parameters();
-        out.push(Patterned { first: first - pattern.parameters(), pattern, ..p.clone() });
-    }
-    (out, place)
 }

@@ -110,9 +110,31 @@ pub fn start(m: &Moments, patterns: &[Patterned], lambda: &[Vec<f64>], scores: &
     out
 }
 
+/// How far above its floor, as a logarithm, a standard deviation may be for one of zero: the weights have changed since.
+const ZERO: f64 = 2.0;
+
 /// Ranges and coordinates of the parameters: log standard deviations rest on a floor below anything the data can see.
-pub fn charts(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], constraint: &Constraint) -> Vec<Chart> {
+pub fn charts(
+    m: &Moments,
+    patterns: &[Patterned],
+    units: &[Vec<Vec<f64>>],
+    constraint: &Constraint,
+    shape: &[f64],
+) -> Vec<Chart> {
     let mut out: Vec<Chart> = vec![];
+    for (p, low) in patterns.iter().zip(floors(m, patterns, units)) {
+        let mut own = p.pattern.charts();
+        let only = low.len() == 1;
+        low.iter().enumerate().for_each(|(i, &low)| own[i] = Chart::deviation(only, low, shape[p.first + i].max(low)));
+        out.extend(own);
+    }
+    constraint.charts(&mut out);
+    out
+}
+
+/// Least logarithms of the standard deviations of every term, below anything the data can see.
+fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
+    let mut out = vec![];
     for p in patterns {
         let slot = m.factors[p.factor].slots.iter().position(|s| s.term == p.term).unwrap_or(0);
         let unit = &units[p.factor][slot];
@@ -121,11 +143,24 @@ pub fn charts(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], cons
             (0..k).map(|c| (0..=c).map(|t| unit[c + t * k].powi(2)).sum::<f64>().sqrt().max(1e-150)).collect();
         let d = p.pattern.deviations();
         let largest = size.iter().copied().fold(0.0, f64::max);
-        let mut own = p.pattern.charts();
-        (0..d).for_each(|i| own[i].low = (FLOOR / if d == 1 { largest } else { size[i] }).ln());
-        out.extend(own);
+        out.push((0..d).map(|i| (FLOOR / if d == 1 { largest } else { size[i] }).ln()).collect());
     }
-    constraint.charts(&mut out);
+    out
+}
+
+/// Parameters without a meaning or a curvature: those at a limit, and standard deviations of zero.
+pub fn lost(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], shape: &[f64]) -> Vec<bool> {
+    let mut out = vec![false; shape.len()];
+    for (p, low) in patterns.iter().zip(floors(m, patterns, units)) {
+        let own = &mut out[p.first..p.first + p.pattern.parameters()];
+        if let Some(limit) = p.pattern.limit(p.theta(shape)) {
+            own.copy_from_slice(&limit.lost);
+        }
+        own.iter_mut().zip(&low).zip(p.theta(shape)).for_each(|((o, low), a)| *o |= *a < low + ZERO);
+        if !low.is_empty() && own[..low.len()].iter().all(|o| *o) {
+            own.fill(true);
+        }
+    }
     out
 }
 

@@ -7,6 +7,7 @@
 
 use crate::dense;
 use crate::design::Moments;
+use crate::family::Link;
 use crate::linear::{self, Component};
 use crate::optimise::{
     self, apply, at_floor, clip_all, floor_slopes, free_curvature, hessian, invert, turning, Boundary, Model, Options,
@@ -401,7 +402,8 @@ pub fn minimise(
     let mut first = e.evaluations;
     let mut trouble = 0;
     let constraint = e.constraint.clone();
-    let charts = patterns::charts(e.moments(), &e.patterns, units, &constraint);
+    let charts = patterns::charts(e.moments(), &e.patterns, units, &constraint, from.shape);
+    let residual = residual_deviation(e);
     let mut shape = from.shape.to_vec();
     constraint.impose(&mut shape);
     let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &charts);
@@ -505,7 +507,10 @@ pub fn minimise(
                 _ => 1.0,
             };
             long = false;
-            let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
+            let mut b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
+            if let Some((j, unit)) = residual {
+                b[j] += bent(unit * stretch * db[j]) / unit;
+            }
             let near = fresh && d.iter().all(|v| v.abs() < 0.5) && short(&slope.directions, &db[p..]);
             let u = if near {
                 let (delta, dlambda) = moved(e.moments(), &components, &d, &slope, &db[p..]);
@@ -594,6 +599,28 @@ fn within(
                 return (db, d, promised + gained);
             }
         }
+    }
+}
+
+/// The coefficient that alone is the logarithm of a Gaussian residual's standard deviation, and its unit.
+fn residual_deviation(e: &Engine) -> Option<(usize, f64)> {
+    if e.family.entry().name != "gaussian" || e.family.links().get(1) != Some(&Link::Log) {
+        return None;
+    }
+    let &[j] = e.plan.coefficients_of(1).as_slice() else { return None };
+    let mut one = vec![0.0; e.plan.p()];
+    one[j] = 1.0;
+    let unit = e.plan.user_beta(&one)[e.plan.kept[j]];
+    (unit.is_finite() && unit != 0.0).then_some((j, unit))
+}
+
+/// What a short step d of a log standard deviation misses of the same step on the variance scale: random effects and
+/// residuals that share a variance trade it along a line there.
+fn bent(d: f64) -> f64 {
+    if d.abs() < 0.3 {
+        0.5 * (2.0 * d).ln_1p() - d
+    } else {
+        0.0
     }
 }
 

@@ -114,15 +114,9 @@ impl Kind {
         matches!(self, Kind::ProportionalTo | Kind::EqualTo)
     }
 
-    /// The kind with one standard deviation instead of one for every column.
-    pub(super) fn homogeneous(self) -> Option<Kind> {
-        match self {
-            Kind::CompoundSymmetry => Some(Kind::HomogeneousCompoundSymmetry),
-            Kind::HeterogeneousAr1 => Some(Kind::Ar1),
-            Kind::Toeplitz => Some(Kind::HomogeneousToeplitz),
-            Kind::Diagonal => Some(Kind::HomogeneousDiagonal),
-            _ => None,
-        }
+    /// Correlation of compound symmetry.
+    pub(super) fn compound_value(self, theta: f64, k: usize) -> f64 {
+        compound(theta, k)
     }
 
     /// Whether eigenvalues of its correlations vanish as powers of one another.

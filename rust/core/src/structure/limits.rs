@@ -27,6 +27,8 @@ pub enum Scale {
     Partial,
     /// -1 / (1 + exp(slope (a - centre))): precise at its upper end, which is 0.
     Logistic { slope: f64, centre: f64 },
+    /// exp(power (a - centre)) of the logarithm of a standard deviation: its variance, or itself.
+    Power { power: f64, centre: f64 },
 }
 
 impl Scale {
@@ -35,6 +37,7 @@ impl Scale {
             Scale::Same => a,
             Scale::Partial => a / (1.0 + a * a).sqrt(),
             Scale::Logistic { slope, centre } => -1.0 / (1.0 + (slope * (a - centre)).exp()),
+            Scale::Power { power, centre } => (power * (a - centre)).exp(),
         }
     }
 
@@ -46,6 +49,8 @@ impl Scale {
             Scale::Logistic { .. } if value >= 0.0 => f64::INFINITY,
             Scale::Logistic { .. } if value <= -1.0 => f64::NEG_INFINITY,
             Scale::Logistic { slope, centre } => centre + (-(1.0 + value) / value).ln() / slope,
+            Scale::Power { .. } if value <= 0.0 => f64::NEG_INFINITY,
+            Scale::Power { power, centre } => centre + value.ln() / power,
         }
     }
 
@@ -58,6 +63,7 @@ impl Scale {
                 let v = Scale::Logistic { slope, centre }.value(a);
                 -1.0 / (slope * v * (1.0 + v))
             }
+            Scale::Power { power, centre } => (-power * (a - centre)).exp() / power,
         }
     }
 }
@@ -78,6 +84,13 @@ const ANY: f64 = f64::INFINITY;
 
 impl Chart {
     const OPEN: Chart = Chart { scale: Scale::Same, low: -1e4, high: 1e4, stride: (STRIDE, STRIDE) };
+
+    /// Of the logarithm of a standard deviation, near `centre`. Where it is the only one, the deviance is a function of the
+    /// variance; where there are several, of products of two of them.
+    pub fn deviation(only: bool, low: f64, centre: f64) -> Chart {
+        let scale = Scale::Power { power: if only { 2.0 } else { 1.0 }, centre };
+        Chart { scale, low, stride: (ANY, STRIDE), ..Chart::OPEN }
+    }
 
     /// The parameter after a step in the coordinate.
     pub fn step(&self, a: f64, d: f64) -> f64 {
@@ -238,18 +251,43 @@ impl Pattern {
         Limit { correlation, rank, theta, lost }
     }
 
-    /// Models inside the structure, as parameters that are held: (parameter, value).
-    pub fn nested(&self) -> Vec<Vec<(usize, f64)>> {
-        let mut out = vec![self.shared()];
-        if self.kind == Kind::Matern && self.nu.is_none() && self.k > 1 {
-            out.push(vec![(self.parameters() - 1, 0.5f64.ln())]);
+    /// Structures inside this one.
+    pub fn smaller(&self) -> Vec<Pattern> {
+        let kinds: &[Kind] = match self.kind {
+            Kind::Diagonal => &[Kind::HomogeneousDiagonal],
+            Kind::CompoundSymmetry => &[Kind::HomogeneousCompoundSymmetry],
+            Kind::HeterogeneousAr1 => &[Kind::Ar1],
+            Kind::Toeplitz => &[Kind::HomogeneousToeplitz, Kind::CompoundSymmetry],
+            Kind::HomogeneousToeplitz => &[Kind::HomogeneousCompoundSymmetry, Kind::Ar1],
+            Kind::Matern if self.nu.is_none() => &[Kind::Exponential],
+            _ => &[],
+        };
+        let count = if self.k > 1 { kinds.len() } else { 0 };
+        kinds[..count].iter().map(|&kind| Pattern { kind, ..self.clone() }).collect()
+    }
+
+    /// Parameters of this structure that say what those of a smaller one say.
+    pub fn embed(&self, smaller: &Pattern, theta: &[f64]) -> Vec<f64> {
+        let (d, own) = (self.deviations(), smaller.deviations());
+        let mut out: Vec<f64> = (0..d).map(|i| theta[if own == 1 { 0 } else { i }]).collect();
+        let rest = &theta[own..];
+        match (self.kind, smaller.kind) {
+            (Kind::Toeplitz | Kind::HomogeneousToeplitz, Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry) => {
+                // Partial autocorrelations of equal correlations r: r / (1 + (l - 1) r) at lag l.
+                let r = smaller.kind.compound_value(rest[0], self.k);
+                let edge = edge_of_partial();
+                let partial = |l: usize| Scale::Partial.parameter((r / (1.0 + l as f64 * r)).clamp(-1.0, 1.0));
+                out.extend((0..self.k - 1).map(|l| partial(l).clamp(-edge, edge)));
+            }
+            (Kind::Matern, _) => out.extend([rest[0], 0.5f64.ln()]),
+            _ => out.extend(rest),
         }
-        out.retain(|held| !held.is_empty());
+        out.resize(self.parameters(), 0.0);
         out
     }
 
     /// The limit where all columns have one effect.
-    fn shared(&self) -> Vec<(usize, f64)> {
+    pub fn shared(&self) -> Vec<(usize, f64)> {
         let (d, charts) = (self.deviations(), self.charts());
         if self.k == 1 || charts.len() <= d {
             return vec![];

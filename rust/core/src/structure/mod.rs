@@ -201,11 +201,6 @@ impl Pattern {
         Ok(out)
     }
 
-    /// The same correlations with one standard deviation for all columns, where there are several.
-    pub fn homogeneous(&self) -> Option<Pattern> {
-        Some(Pattern { kind: self.kind.homogeneous()?, ..self.clone() })
-    }
-
     /// Parameters in natural units.
     pub fn report(&self, theta: &[f64]) -> Vec<Natural> {
         self.kind.report(self, theta)
