@@ -224,7 +224,7 @@ impl Glmm {
             criterion: found.point.deviance,
             beta: e.plan.user_beta(&found.point.beta),
             theta,
-            natural: e.natural(&found.point.shape),
+            natural: patterns::natural(e.moments(), &e.patterns, &found.point.shape, &found.point.lambda),
             b: m.user_modes(&found.point.lambda, &found.point.u),
             lambda,
             outcome: found.outcome,
@@ -322,7 +322,7 @@ impl Glmm {
         (exact, shape): (&[Vec<f64>], &[f64]),
     ) -> Result<(Gradient, Vec<f64>), CoreError> {
         let e = &mut self.engine;
-        let lambda = optimise::floored(e.moments(), exact);
+        let lambda = e.lifted(exact, shape)?;
         let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried(at, &lambda));
         let at = e.evaluate(rows, beta, &lambda, shape, &u)?;
         let slope = e.slope(rows, &at);

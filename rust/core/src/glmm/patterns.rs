@@ -9,7 +9,7 @@ use crate::dense;
 use crate::design::{Moments, Structure};
 use crate::error::shape;
 use crate::linear::{Component, Lmm, Solution};
-use crate::structure::{Chart, Pattern};
+use crate::structure::{Chart, Natural, Pattern};
 use crate::CoreError;
 
 use super::constraint::Constraint;
@@ -112,6 +112,19 @@ pub fn start(m: &Moments, patterns: &[Patterned], lambda: &[Vec<f64>], scores: &
 
 /// How far above its floor, as a logarithm, a standard deviation may be for one of zero: the weights have changed since.
 const ZERO: f64 = 2.0;
+
+/// Parameters in natural units at an optimum, exact where it lies at a limit: (term, parameter).
+pub fn natural(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[Vec<f64>]) -> Vec<(usize, Natural)> {
+    let mut out = vec![];
+    for p in patterns {
+        let ld = m.factors[p.factor].cols;
+        let mut own = p.pattern.report_at(p.theta(shape));
+        let zero = |r: usize| (0..p.pattern.k).all(|c| lambda[p.factor][p.offset + r + (p.offset + c) * ld] == 0.0);
+        own.iter_mut().take(p.pattern.deviations()).filter(|n| zero(n.index.unwrap_or(0))).for_each(|n| n.value = 0.0);
+        out.extend(own.into_iter().map(|n| (p.term, n)));
+    }
+    out
+}
 
 /// Ranges and coordinates of the parameters: log standard deviations rest on a floor below anything the data can see.
 pub fn charts(

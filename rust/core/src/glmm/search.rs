@@ -483,7 +483,7 @@ pub fn minimise(
             (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
             let (mut db, d, promised) = within(&mut joint, &components, &fixed, &charts, &point.shape, &rest);
             constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
-            decrease = promised;
+            decrease = promised.abs();
             if decrease < 0.5 && !close {
                 close = true;
                 continue;
@@ -494,7 +494,7 @@ pub fn minimise(
             if decrease < options.tolerance {
                 break;
             }
-            let hopeless = |target: f64| point.deviance - target > if close { 3.0 } else { 10.0 } * decrease + 1e-6;
+            let hopeless = |target: f64| damping == 0.0 && point.deviance - target > if close { 3.0 } else { 10.0 } * decrease + 1e-6;
             if e.evaluations - first >= options.max_evaluations || from.target.is_some_and(hopeless) {
                 outcome = Outcome::MaxEvaluations;
                 break;
@@ -591,6 +591,9 @@ fn within(
         };
         match (0..shape.len()).filter(|&i| !rest[i] && pinned[i].is_none()).find_map(over) {
             Some((i, to)) => {
+                if gained == 0.0 && pinned.iter().all(Option::is_none) {
+                    joint.whole(|h, n| *h = positive(h, n));
+                }
                 gained += joint.pin(p + i, to);
                 pinned[i] = Some(to);
             }

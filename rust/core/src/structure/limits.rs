@@ -6,7 +6,7 @@
 //! 1 / theta^2. In the variance that is lost there (1 - rho, distance / range) it is straight, so the search takes its
 //! steps in that coordinate and stops at an edge just before the limit; the end of the search goes on to the limit.
 
-use super::{Kind, Pattern};
+use super::{Kind, Natural, Pattern};
 
 /// Share of a variance that is left at the edge of the search.
 const EDGE: f64 = 2e-8;
@@ -98,7 +98,9 @@ impl Chart {
             return a.clamp(self.low, self.high);
         }
         let to = self.scale.parameter(self.scale.value(a) + d);
-        to.clamp(a - self.stride.0, a + self.stride.1).clamp(self.low, self.high)
+        // What has come near zero may grow to its usual size at once.
+        let from = if let Scale::Power { centre, .. } = self.scale { a.max(centre) } else { a };
+        to.clamp(a - self.stride.0, from + self.stride.1).clamp(self.low, self.high)
     }
 
     pub fn at_low(&self, a: f64) -> bool {
@@ -249,6 +251,21 @@ impl Pattern {
         let lost = (0..theta.len()).map(|j| j >= at).collect();
         let correlation = (0..k * k).map(|t| correlation(t % k, t / k)).collect();
         Limit { correlation, rank, theta, lost }
+    }
+
+    /// Parameters in natural units, exact at a limit.
+    pub fn report_at(&self, theta: &[f64]) -> Vec<Natural> {
+        let mut out = self.report(theta);
+        let Some(limit) = self.limit(theta) else { return out };
+        for (n, _) in out.iter_mut().zip(&limit.lost).filter(|(_, lost)| **lost) {
+            n.value = match n.name {
+                "cor" => limit.correlation[n.index.unwrap_or(1)],
+                "range" => f64::INFINITY,
+                "rate" => 0.0,
+                _ => f64::NAN,
+            };
+        }
+        out
     }
 
     /// Structures inside this one.
