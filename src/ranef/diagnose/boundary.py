@@ -1,4 +1,6 @@
-"""Covariances on the boundary of their space, as data: a variance of 0, a correlation of +-1, a lost rank."""
+"""Covariances on the boundary of their space, as data: a variance of 0, a correlation of +-1, a lost rank, the limit of
+a covariance structure.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,18 @@ from ranef.engines.estimate import Array, Result
 
 if TYPE_CHECKING:
     from ranef.model import GroupInfo
+
+
+#: What a structure's columns are, and what its limit is where all of them share one effect.
+LIMITED = {
+    **dict.fromkeys(("cs", "homcs"), ("columns", "correlation", "1")),
+    **dict.fromkeys(("ar1", "hetar1", "toep", "homtoep"), ("times", "correlation", "1")),
+    "ou": ("times", "rate", "0"),
+    **dict.fromkeys(("exp", "gau", "mat"), ("places", "range", "infinite")),
+}
+#: Structures of positions or times whose columns are all alike.
+ALIKE = ("ar1", "homtoep", "ou", "exp", "gau", "mat")
+MANY = 3  # columns that are named one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ def _describe(term: GroupInfo, factor: Array, rank: int) -> Boundary:
     if zero:
         text = f"variance of {', '.join(zero)} | {term.label} estimated 0"
         return Boundary(term.label, "variance", zero, rank, len(term.names), text)
-    text = _correlation_text(term, factor, rank)
+    text = (_limit_text if term.structure in LIMITED else _correlation_text)(term, factor, rank)
     return Boundary(term.label, "correlation", term.names, rank, len(term.names), text)
 
 
@@ -64,3 +78,29 @@ def _correlation_text(term: GroupInfo, factor: Array, rank: int) -> str:
         sign = "+" if factor[0] @ factor[1] > 0 else "-"
         return f"correlation of {term.names[0]} and {term.names[1]} | {term.label} estimated {sign}1"
     return f"covariance of {', '.join(term.names)} | {term.label} has rank {rank} of {k}"
+
+
+def _limit_text(term: GroupInfo, factor: Array, rank: int) -> str:
+    """Say which limit of a structure the estimate is."""
+    columns, what, value = LIMITED[term.structure]
+    listed = term.names if len(term.names) <= MANY else (term.names[0], "…", term.names[-1])
+    name = f"{term.structure}({', '.join(listed)} | {term.label})"
+    corr = _correlations(factor)
+    if rank == 1 and (corr > 0).all():
+        alike = f"; (1 | {term.label}) is the same model" if term.structure in ALIKE else ""
+        shared = "share one effect" if len(set(_deviations(factor))) == 1 else "are multiples of one effect"
+        return f"{what} of {name} estimated {value}: all {columns} {shared}{alike}"
+    if rank == 1:
+        return f"correlation of {name} estimated -1: one effect that changes its sign with every time"
+    if what == "correlation" and columns == "columns":
+        return f"correlation of {name} estimated {corr[1, 0]:.4g}, the least it can be: the effects of a group add up to 0"
+    return f"correlations of {name} are on the edge of what they can be: their matrix has rank {rank} of {len(term.names)}"
+
+
+def _correlations(factor: Array) -> Array:
+    unit = factor / np.linalg.norm(factor, axis=1)[:, None]
+    return unit @ unit.T
+
+
+def _deviations(factor: Array) -> list[float]:
+    return [float(f"{sd:.8g}") for sd in np.linalg.norm(factor, axis=1)]

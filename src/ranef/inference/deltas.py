@@ -26,11 +26,15 @@ def std_errors(m: Fit) -> Array:
 
     NaN for what is held, and for every parameter of a term whose covariance is singular: on the boundary the likelihood
     has no quadratic top in them, so there is no standard error. The others hold with that term kept where it is.
-    Parameters of structures have theirs too, but for the correlations of Toeplitz ones.
+    Parameters of structures have theirs too, but for the correlations of Toeplitz ones; at the limit of a structure
+    only what is at the limit has none.
     """
     slopes = jacobian(m)
     spread = parameter_covariance(m)
-    found = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", slopes, spread, slopes), 0.0))
+    free = np.isfinite(np.diag(spread))
+    inner = np.where(np.isfinite(spread), spread, 0.0)
+    found = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", slopes, inner, slopes), 0.0))
+    found[(slopes[:, ~free] != 0).any(axis=1)] = np.nan
     if isinstance(m.estimate, Estimate):
         return found
     if isinstance(m.estimate, LaplaceEstimate) and m.estimate.held_spread:
@@ -78,7 +82,8 @@ def jacobian(m: Fit) -> Array:
         if term.structured:
             count = len(term.parameters)
             part = np.zeros((count, columns))
-            slopes = [np.nan if i in singular else natural_slope(p, term) for p in term.parameters]
+            none = i in singular and term.loadings is not None
+            slopes = [np.nan if none else natural_slope(p, term) for p in term.parameters]
             part[np.arange(count), own_at + np.arange(count)] = slopes
             rows.append(part)
             own_at += count
@@ -95,8 +100,10 @@ def jacobian(m: Fit) -> Array:
 
 
 def natural_slope(parameter: Parameter, term: Covariance) -> float:
-    """D natural / d unconstrained value of a structure's parameter; NaN where it is a function of several."""
+    """D natural / d unconstrained value of a structure's parameter; NaN at a limit, or where it is one of several."""
     value = parameter.value
+    if not np.isfinite(value) or (parameter.name == "cor" and abs(value) == 1) or (value == 0 and parameter.name != "cor"):
+        return float("nan")
     if parameter.name == "loading":
         return 1.0  # entries of Lambda themselves
     if parameter.name != "cor":

@@ -1,5 +1,7 @@
 //! Pattern parameters that are held at a value, or tied to each other.
 
+use crate::structure::Chart;
+
 /// Held: natural value reached from the unconstrained one by the pattern; tied: sets of parameters with one value.
 #[derive(Clone, Debug, Default)]
 pub struct Constraint {
@@ -18,13 +20,26 @@ impl Constraint {
         self.held.iter().for_each(|&(i, v)| shape[i] = v);
     }
 
-    /// Held parameters have no floor, tied ones a common one.
-    pub fn floors(&self, floors: &mut [f64]) {
+    /// Held parameters have no ends, tied ones common ones and one coordinate.
+    pub fn charts(&self, charts: &mut [Chart]) {
         for set in &self.tied {
-            let top = set.iter().map(|&i| floors[i]).fold(f64::NEG_INFINITY, f64::max);
-            set.iter().for_each(|&i| floors[i] = top);
+            let Some(&leader) = set.first() else { continue };
+            let low = set.iter().map(|&i| charts[i].low).fold(f64::NEG_INFINITY, f64::max);
+            let high = set.iter().map(|&i| charts[i].high).fold(f64::INFINITY, f64::min);
+            let chart = Chart { low, high, ..charts[leader] };
+            set.iter().for_each(|&i| charts[i] = chart);
         }
-        self.held.iter().for_each(|&(i, _)| floors[i] = f64::NEG_INFINITY);
+        for &(i, _) in &self.held {
+            (charts[i].low, charts[i].high) = (f64::NEG_INFINITY, f64::INFINITY);
+        }
+    }
+
+    /// The same for parameters that stand elsewhere.
+    pub fn moved(&self, place: &[usize]) -> Constraint {
+        Constraint {
+            held: self.held.iter().map(|&(i, v)| (place[i], v)).collect(),
+            tied: self.tied.iter().map(|set| set.iter().map(|&i| place[i]).collect()).collect(),
+        }
     }
 
     /// The gradient with that of tied parameters summed, in each of them; none where a parameter is held.

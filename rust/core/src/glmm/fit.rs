@@ -10,6 +10,7 @@ use crate::CoreError;
 
 use super::constraint::Constraint;
 use super::laplace::{Engine, Point};
+use super::nested;
 use super::patterns;
 use super::penalty::{Item, Over, Target};
 use super::rows::{Fixed, GlmmRows};
@@ -193,10 +194,14 @@ impl Glmm {
                 (lambda, shape)
             }
         };
-        let from = search::First { beta: &beta, lambda: &lambda, shape: &shape };
+        let from = search::First { beta: &beta, lambda: &lambda, shape: &shape, target: None };
         // A search that fails leaves the engine somewhere else.
         self.at = None;
-        let found = search::minimise(e, rows, &units, &from, options)?;
+        let found = if start.theta.is_some() {
+            search::minimise(e, rows, &units, &from, options)?
+        } else {
+            nested::minimise(e, rows, &units, &from, options)?
+        };
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);
         self.engine.model.set_state(found.point.lambda.clone(), solution, 1.0);
@@ -234,7 +239,7 @@ impl Glmm {
             criterion: found.point.deviance,
             beta: e.plan.user_beta(&found.point.beta),
             theta,
-            natural: e.natural(&found.point.shape),
+            natural: patterns::natural(e.moments(), &e.patterns, &found.point.shape, &found.point.lambda),
             b: m.user_modes(&found.point.lambda, &found.point.u),
             lambda,
             outcome: found.outcome,
@@ -332,7 +337,7 @@ impl Glmm {
         (exact, shape): (&[Vec<f64>], &[f64]),
     ) -> Result<(Gradient, Vec<f64>), CoreError> {
         let e = &mut self.engine;
-        let lambda = optimise::floored(e.moments(), exact);
+        let lambda = e.lifted(exact, shape)?;
         let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried(at, &lambda));
         let at = e.evaluate(rows, beta, &lambda, shape, &u)?;
         let slope = e.slope(rows, &at);
@@ -374,7 +379,11 @@ impl Glmm {
         let mut step: Vec<f64> = (0..p).map(|j| (1e-3 * error[j]).min(0.1 * reach[j])).collect();
         // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
         // covariance they have at the limit.
-        let lost: Vec<usize> = (0..p).filter(|&j| error[j] > BOUNDLESS * reach[j]).collect();
+        let e = &self.engine;
+        let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
+        let first = q - shape.len();
+        let lost: Vec<usize> =
+            (0..q).filter(|&j| if j < p { error[j] > BOUNDLESS * reach[j] } else { j >= first && shape[j - first] }).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));

@@ -368,6 +368,14 @@ impl Engine {
         Ok((lambda, shape.to_vec()))
     }
 
+    /// Lambda with every direction lifted off zero, so that derivatives exist: structures are those of their parameters,
+    /// which stay at the edge of their limits.
+    pub fn lifted(&self, exact: &[Vec<f64>], shape: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
+        let mut lambda = crate::optimise::floored(self.moments(), exact);
+        patterns::put(self.moments(), &self.patterns, shape, &mut lambda)?;
+        Ok(lambda)
+    }
+
     /// Pattern parameters in natural units.
     pub fn natural(&self, shape: &[f64]) -> Vec<(usize, Natural)> {
         self.patterns

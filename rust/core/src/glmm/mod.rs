@@ -9,6 +9,7 @@ mod fit;
 mod laplace;
 mod loadings;
 mod many;
+mod nested;
 mod patterns;
 mod penalty;
 mod quadrature;

@@ -9,16 +9,15 @@ use crate::dense;
 use crate::design::{Moments, Structure};
 use crate::error::shape;
 use crate::linear::{Component, Lmm, Solution};
-use crate::structure::Pattern;
+use crate::structure::{Chart, Natural, Pattern};
 use crate::CoreError;
 
+use super::constraint::Constraint;
 use super::laplace::dot;
 use super::loadings;
 
 /// Smallest standard deviation, in units of one level's information (see `optimise`).
 const FLOOR: f64 = 1e-4;
-/// Largest step of one parameter.
-const STRIDE: f64 = 1.5;
 
 /// A patterned term and where it lies.
 #[derive(Clone, Debug)]
@@ -32,7 +31,7 @@ pub struct Patterned {
 }
 
 impl Patterned {
-    fn theta<'a>(&self, shape: &'a [f64]) -> &'a [f64] {
+    pub fn theta<'a>(&self, shape: &'a [f64]) -> &'a [f64] {
         &shape[self.first..self.first + self.pattern.parameters()]
     }
 }
@@ -111,8 +110,43 @@ pub fn start(m: &Moments, patterns: &[Patterned], lambda: &[Vec<f64>], scores: &
     out
 }
 
-/// Least value of each parameter: log standard deviations rest on a floor below anything the data can see.
-pub fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>]) -> Vec<f64> {
+/// How far above its floor, as a logarithm, a standard deviation may be for one of zero: the weights have changed since.
+const ZERO: f64 = 2.0;
+
+/// Parameters in natural units at an optimum, exact where it lies at a limit: (term, parameter).
+pub fn natural(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[Vec<f64>]) -> Vec<(usize, Natural)> {
+    let mut out = vec![];
+    for p in patterns {
+        let ld = m.factors[p.factor].cols;
+        let mut own = p.pattern.report_at(p.theta(shape));
+        let zero = |r: usize| (0..p.pattern.k).all(|c| lambda[p.factor][p.offset + r + (p.offset + c) * ld] == 0.0);
+        own.iter_mut().take(p.pattern.deviations()).filter(|n| zero(n.index.unwrap_or(0))).for_each(|n| n.value = 0.0);
+        out.extend(own.into_iter().map(|n| (p.term, n)));
+    }
+    out
+}
+
+/// Ranges and coordinates of the parameters: log standard deviations rest on a floor below anything the data can see.
+pub fn charts(
+    m: &Moments,
+    patterns: &[Patterned],
+    units: &[Vec<Vec<f64>>],
+    constraint: &Constraint,
+    shape: &[f64],
+) -> Vec<Chart> {
+    let mut out: Vec<Chart> = vec![];
+    for (p, low) in patterns.iter().zip(floors(m, patterns, units)) {
+        let mut own = p.pattern.charts();
+        let only = low.len() == 1;
+        low.iter().enumerate().for_each(|(i, &low)| own[i] = Chart::deviation(only, low, shape[p.first + i].max(low)));
+        out.extend(own);
+    }
+    constraint.charts(&mut out);
+    out
+}
+
+/// Least logarithms of the standard deviations of every term, below anything the data can see.
+fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
     let mut out = vec![];
     for p in patterns {
         let slot = m.factors[p.factor].slots.iter().position(|s| s.term == p.term).unwrap_or(0);
@@ -122,40 +156,87 @@ pub fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>]) -> V
             (0..k).map(|c| (0..=c).map(|t| unit[c + t * k].powi(2)).sum::<f64>().sqrt().max(1e-150)).collect();
         let d = p.pattern.deviations();
         let largest = size.iter().copied().fold(0.0, f64::max);
-        let low = |i: usize| (FLOOR / if d == 1 { largest } else { size[i] }).ln();
-        let rest = if p.pattern.is_loadings() { f64::NEG_INFINITY } else { -1e4 };
-        out.extend((0..p.pattern.parameters()).map(|i| if i < d { low(i) } else { rest }));
+        out.push((0..d).map(|i| (FLOOR / if d == 1 { largest } else { size[i] }).ln()).collect());
     }
     out
 }
 
-/// Parameters that rest on their floor while the deviance would go down below it, and what loses its meaning with them.
-pub fn held(patterns: &[Patterned], shape: &[f64], floors: &[f64], gradient: &[f64]) -> Vec<bool> {
-    let mut out: Vec<bool> = (0..shape.len()).map(|i| shape[i] <= floors[i] + 1e-9 && gradient[i] >= 0.0).collect();
-    for p in patterns {
-        let (d, n) = (p.pattern.deviations(), p.pattern.parameters());
-        if d > 0 && out[p.first..p.first + d].iter().all(|h| *h) {
-            out[p.first..p.first + n].fill(true);
+/// Parameters without a meaning or a curvature: those at a limit, and standard deviations of zero.
+pub fn lost(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], shape: &[f64]) -> Vec<bool> {
+    let mut out = vec![false; shape.len()];
+    for (p, low) in patterns.iter().zip(floors(m, patterns, units)) {
+        let own = &mut out[p.first..p.first + p.pattern.parameters()];
+        if let Some(limit) = p.pattern.limit(p.theta(shape)) {
+            own.copy_from_slice(&limit.lost);
+        }
+        own.iter_mut().zip(&low).zip(p.theta(shape)).for_each(|((o, low), a)| *o |= *a < low + ZERO);
+        if !low.is_empty() && own[..low.len()].iter().all(|o| *o) {
+            own.fill(true);
         }
     }
     out
 }
 
-/// The parameters after a step, kept within their floors and one stride: for loadings, the largest of their term.
-pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], floors: &[f64]) -> Vec<f64> {
+/// Parameters that rest on an end of their range while the deviance would go down beyond it, and what loses its meaning
+/// with them.
+pub fn held(patterns: &[Patterned], shape: &[f64], charts: &[Chart], gradient: &[f64]) -> Vec<bool> {
+    let at = |i: usize| {
+        let (a, g, chart) = (shape[i], gradient[i], &charts[i]);
+        (chart.at_low(a) && g >= 0.0) || (chart.at_high(a) && g <= 0.0)
+    };
+    let mut out: Vec<bool> = (0..shape.len()).map(at).collect();
+    for p in patterns {
+        let (d, n) = (p.pattern.deviations(), p.pattern.parameters());
+        let own = &mut out[p.first..p.first + n];
+        if d > 0 && own[..d].iter().all(|h| *h) {
+            own.fill(true);
+        } else if own[d..].iter().any(|h| *h) {
+            let lost = p.pattern.limit(p.theta(shape)).map_or_else(Vec::new, |l| l.lost);
+            if lost.iter().zip(&*own).any(|(lost, held)| *lost && *held) {
+                own.iter_mut().zip(lost).for_each(|(h, lost)| *h |= lost);
+            }
+        }
+    }
+    out
+}
+
+/// The parameters after a step in their coordinates, kept within their ranges and strides: for loadings, the largest of
+/// their term.
+pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], charts: &[Chart]) -> Vec<f64> {
     let mut out = vec![];
     for p in patterns {
         let own = p.first..p.first + p.pattern.parameters();
         let largest = shape[own.clone()].iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        for i in own {
+        for i in own.clone() {
             out.push(if p.pattern.is_loadings() {
                 shape[i] + d[i].clamp(-largest, largest)
             } else {
-                (shape[i] + d[i].clamp(-STRIDE, STRIDE)).clamp(floors[i], 1e4)
+                charts[i].step(shape[i], d[i])
             });
+        }
+        let ended = own.clone().skip(p.pattern.deviations()).any(|i| charts[i].at_low(out[i]) || charts[i].at_high(out[i]));
+        if let Some(limit) = p.pattern.limit(p.theta(&out)).filter(|_| ended) {
+            // What has lost its meaning starts anew should the limit be left.
+            own.clone().zip(limit.theta).filter(|(i, _)| charts[*i].low.is_finite()).for_each(|(i, v)| out[i] = v);
         }
     }
     out
+}
+
+/// Steps of a parameter that lead to the ends of its range, in its coordinate.
+pub fn room(chart: &Chart, a: f64) -> (f64, f64) {
+    let at = chart.scale.value(a);
+    (chart.scale.value(chart.low) - at, chart.scale.value(chart.high) - at)
+}
+
+/// Coordinates of the search.
+pub fn coordinates(charts: &[Chart], shape: &[f64]) -> Vec<f64> {
+    charts.iter().zip(shape).map(|(c, a)| c.scale.value(*a)).collect()
+}
+
+/// d parameter / d coordinate of the search.
+pub fn stretches(charts: &[Chart], shape: &[f64]) -> Vec<f64> {
+    charts.iter().zip(shape).map(|(c, a)| c.scale.slope(*a)).collect()
 }
 
 /// A typical size of every parameter: 1, or the largest loading of its term.

@@ -83,7 +83,7 @@ impl Glmm {
 
     fn nodes_at(&mut self, rows: &GlmmRows<'_>, at: &super::laplace::Point, term: usize) -> Result<Nodes, CoreError> {
         let exact = self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
-        let lambda = optimise::floored(self.engine.moments(), &at.lambda);
+        let lambda = self.engine.lifted(&at.lambda, &at.shape)?;
         let u = self.engine.carried(at, &lambda);
         let lifted = self.engine.evaluate(rows, &at.beta, &lambda, &at.shape, &u)?;
         let slope = self.engine.slope(rows, &lifted);
@@ -111,7 +111,7 @@ impl Glmm {
             None => self.engine.nested(1)?,
         };
         let before = self.engine.quadrature.replace(q.clone());
-        let lambda = optimise::floored(self.engine.moments(), &at.lambda);
+        let lambda = self.engine.lifted(&at.lambda, &at.shape)?;
         let u = self.engine.carried(&at, &lambda);
         let parts = self
             .engine

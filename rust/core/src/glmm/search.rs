@@ -7,15 +7,17 @@
 
 use crate::dense;
 use crate::design::Moments;
+use crate::family::Link;
 use crate::linear::{self, Component};
 use crate::optimise::{
     self, apply, at_floor, clip_all, floor_slopes, free_curvature, hessian, invert, turning, Boundary, Model, Options,
     Outcome,
 };
+use crate::structure::{Chart, Limit, Scale};
 use crate::CoreError;
 
 use super::laplace::{dot, positive, Engine, Point, Slope, INNER_TOLERANCE};
-use super::patterns::{self, Path};
+use super::patterns::{self, Direction, Path, Patterned};
 use super::rows::GlmmRows;
 
 /// Pairs kept for the secant correction.
@@ -28,6 +30,9 @@ const USUAL: usize = 14;
 const LONGEST: f64 = 8.0;
 /// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
 const RECENT: usize = 2;
+
+/// Deviance that a limit may be worse by than the edge of the search just before it.
+const WORSE: f64 = 1e-7;
 
 pub struct Found {
     pub point: Point,
@@ -232,6 +237,15 @@ impl Joint {
         self.gradient[i] = 0.0;
     }
 
+    /// Move a parameter by `to` and take it out of the search; what the model gains by that.
+    fn pin(&mut self, i: usize, to: f64) -> f64 {
+        let n = self.p + self.c;
+        let gained = -to * (self.gradient[i] + 0.5 * self.hessian[i + i * n] * to);
+        (0..n).for_each(|t| self.gradient[t] += self.hessian[t + i * n] * to);
+        self.hold(i);
+        gained
+    }
+
     /// Let two parameters move together: the second one's part is the first one's.
     fn tie(&mut self, i: usize, j: usize) {
         let n = self.p + self.c;
@@ -311,12 +325,12 @@ struct Mark {
 }
 
 impl Mark {
-    fn new(e: &Engine, at: &Point, slope: &Slope) -> Self {
+    fn new(e: &Engine, at: &Point, slope: &Slope, charts: &[Chart]) -> Self {
         let mut beta = at.beta.clone();
         e.latent.iter().for_each(|&j| beta[j] = 0.0);
         Mark {
             beta,
-            shape: at.shape.clone(),
+            shape: patterns::coordinates(charts, &at.shape),
             sigma: covariances(e.moments(), &at.lambda),
             beta_gradient: slope.beta.clone(),
             shape_gradient: slope.gradient[..at.shape.len()].to_vec(),
@@ -342,6 +356,8 @@ pub struct First<'a> {
     pub beta: &'a [f64],
     pub lambda: &'a [Vec<f64>],
     pub shape: &'a [f64],
+    /// A deviance that is to be reached: the search is given up where it does not lead there.
+    pub target: Option<f64>,
 }
 
 /// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
@@ -385,12 +401,12 @@ pub fn minimise(
     let (p, c, free) = (e.plan.p(), components.len(), from.shape.len());
     let mut first = e.evaluations;
     let mut trouble = 0;
-    let mut floors = patterns::floors(e.moments(), &e.patterns, units);
     let constraint = e.constraint.clone();
-    constraint.floors(&mut floors);
+    let charts = patterns::charts(e.moments(), &e.patterns, units, &constraint, from.shape);
+    let residual = residual_deviation(e);
     let mut shape = from.shape.to_vec();
     constraint.impose(&mut shape);
-    let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &floors);
+    let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &charts);
     let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
@@ -417,11 +433,11 @@ pub fn minimise(
     let mut stale = false;
     let mut pace: Option<Pace> = None;
     let (slope, held) = loop {
-        let slope = e.slope(rows, &point);
+        let slope = charted(e.slope(rows, &point), &patterns::stretches(&charts, &point.shape));
         let working = working_slope(&slope, 0);
         let fixed = at_floor(e.moments(), units, &components, &point.lambda, &working_slope(&slope, free));
         let pooled = constraint.pooled(&slope.gradient[..free]);
-        let held = patterns::held(&e.patterns, &point.shape, &floors, &pooled);
+        let held = patterns::held(&e.patterns, &point.shape, &charts, &pooled);
         let still = (0..free).map(|i| held[i] || constraint.holds(i));
         let rest: Vec<bool> = still.chain(fixed.iter().copied()).collect();
         if rest != resting {
@@ -430,7 +446,7 @@ pub fn minimise(
             resting.clone_from(&rest);
         }
         let turned = padded(&turning(e.moments(), &components, &slope.n, &fixed), free, c);
-        let mark = Mark::new(e, &point, &slope);
+        let mark = Mark::new(e, &point, &slope, &charts);
         if let Some(before) = last.take() {
             secants.push(mark.secant(&before));
             if secants.len() > MEMORY {
@@ -441,7 +457,7 @@ pub fn minimise(
         trouble += (iterations > USUAL) as usize;
         let measured = if trouble >= PATIENCE {
             let before = e.evaluations;
-            let h = measure(e, rows, &point, &mark, &slope, &components, &fixed, &turned);
+            let h = measure(e, rows, &point, &mark, &slope, &charts, &components, &fixed, &turned);
             stale = true;
             first += e.evaluations - before;
             h
@@ -465,21 +481,25 @@ pub fn minimise(
             }
             constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
             (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
-            let (mut db, d, promised) = joint.minimise(&components, &fixed);
+            let (mut db, d, promised) = within(&mut joint, &components, &fixed, &charts, &point.shape, &rest);
             constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
-            decrease = promised;
+            decrease = promised.abs();
             if decrease < 0.5 && !close {
                 close = true;
                 continue;
             }
+            if std::env::var("TRACE").is_ok() {
+                eprintln!("it {iterations} ev {} dev {:.9} dec {:.3e} damp {damping:.1e} close {close} meas {} shape {:?} beta {:?} db {:?} g {:?}", e.evaluations, point.deviance, decrease, measured.is_some(), point.shape, point.beta, db, &slope.gradient);
+            }
             if decrease < options.tolerance {
                 break;
             }
-            if e.evaluations - first >= options.max_evaluations {
+            let hopeless = |target: f64| damping == 0.0 && point.deviance - target > if close { 3.0 } else { 10.0 } * decrease + 1e-6;
+            if e.evaluations - first >= options.max_evaluations || from.target.is_some_and(hopeless) {
                 outcome = Outcome::MaxEvaluations;
                 break;
             }
-            let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &floors);
+            let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &charts);
             let (mut trial, _) =
                 clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
             let stretch = match &pace {
@@ -487,8 +507,11 @@ pub fn minimise(
                 _ => 1.0,
             };
             long = false;
-            let b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
-            let near = fresh && d.iter().chain(&db[p..]).all(|v| v.abs() < 0.5);
+            let mut b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
+            if let Some((j, unit)) = residual {
+                b[j] += bent(unit * stretch * db[j]) / unit;
+            }
+            let near = fresh && d.iter().all(|v| v.abs() < 0.5) && short(&slope.directions, &db[p..]);
             let u = if near {
                 let (delta, dlambda) = moved(e.moments(), &components, &d, &slope, &db[p..]);
                 let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
@@ -543,7 +566,106 @@ pub fn minimise(
             None => break (slope, held),
         }
     };
+    let slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
     finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
+}
+
+/// The minimiser of the model with every parameter within its range: what would leave it is put on its end, and the others
+/// follow.
+fn within(
+    joint: &mut Joint,
+    components: &[Component],
+    fixed: &[bool],
+    charts: &[Chart],
+    shape: &[f64],
+    rest: &[bool],
+) -> (Vec<f64>, Vec<f64>, f64) {
+    let p = joint.p - shape.len();
+    let (mut pinned, mut gained) = (vec![None; shape.len()], 0.0);
+    loop {
+        let (mut db, d, promised) = joint.minimise(components, fixed);
+        let over = |i: usize| {
+            let (low, high) = patterns::room(&charts[i], shape[i]);
+            let to = db[p + i].clamp(low.min(0.0), high.max(0.0));
+            (charts[i].scale != Scale::Same && to != db[p + i]).then_some((i, to))
+        };
+        match (0..shape.len()).filter(|&i| !rest[i] && pinned[i].is_none()).find_map(over) {
+            Some((i, to)) => {
+                if gained == 0.0 && pinned.iter().all(Option::is_none) {
+                    joint.whole(|h, n| *h = positive(h, n));
+                }
+                gained += joint.pin(p + i, to);
+                pinned[i] = Some(to);
+            }
+            None => {
+                pinned.iter().enumerate().for_each(|(i, to)| db[p + i] = to.unwrap_or(db[p + i]));
+                return (db, d, promised + gained);
+            }
+        }
+    }
+}
+
+/// The coefficient that alone is the logarithm of a Gaussian residual's standard deviation, and its unit.
+fn residual_deviation(e: &Engine) -> Option<(usize, f64)> {
+    if e.family.entry().name != "gaussian" || e.family.links().get(1) != Some(&Link::Log) {
+        return None;
+    }
+    let &[j] = e.plan.coefficients_of(1).as_slice() else { return None };
+    let mut one = vec![0.0; e.plan.p()];
+    one[j] = 1.0;
+    let unit = e.plan.user_beta(&one)[e.plan.kept[j]];
+    (unit.is_finite() && unit != 0.0).then_some((j, unit))
+}
+
+/// What a short step d of a log standard deviation misses of the same step on the variance scale: random effects and
+/// residuals that share a variance trade it along a line there.
+fn bent(d: f64) -> f64 {
+    if d.abs() < 0.3 {
+        0.5 * (2.0 * d).ln_1p() - d
+    } else {
+        0.0
+    }
+}
+
+/// Whether steps along the directions change the covariances by little.
+fn short(directions: &[Direction], d: &[f64]) -> bool {
+    directions.iter().zip(d).all(|(direction, v)| match &direction.path {
+        Path::Star(s) => s.iter().all(|s| (v * s).abs() < 0.5),
+        Path::Loading(..) => v.abs() < 0.5,
+    })
+}
+
+/// A step of this size or its opposite, whichever stays inside.
+fn inwards(chart: &Chart, a: f64, size: f64) -> f64 {
+    let room = patterns::room(chart, a);
+    if room.1 > 2.0 * size || room.1 > -room.0 {
+        size.min(0.5 * room.1)
+    } else {
+        -size.min(-0.5 * room.0)
+    }
+}
+
+/// Derivatives in the coordinates of the search: `stretch` are d parameter / d coordinate.
+fn charted(mut slope: Slope, stretch: &[f64]) -> Slope {
+    let (m, n, p) = (stretch.len(), slope.gradient.len(), slope.beta.len());
+    slope.gradient.iter_mut().zip(stretch).for_each(|(g, s)| *g *= s);
+    slope.cross.iter_mut().take(p * m).enumerate().for_each(|(t, v)| *v *= stretch[t / p]);
+    for a in [&mut slope.average, &mut slope.expected, &mut slope.observed] {
+        a.iter_mut().enumerate().for_each(|(t, v)| {
+            let factor = |i: usize| stretch.get(i).copied().unwrap_or(1.0);
+            *v *= factor(t % n) * factor(t / n);
+        });
+    }
+    for (direction, by) in slope.directions.iter_mut().zip(stretch) {
+        if let Path::Star(s) = &mut direction.path {
+            s.iter_mut().for_each(|v| *v *= by);
+        }
+    }
+    slope
+}
+
+fn uncharted(slope: Slope, stretch: &[f64]) -> Slope {
+    charted(slope, &stretch.iter().map(|s| 1.0 / s).collect::<Vec<f64>>())
 }
 
 /// Hessian of the deviance in (beta, directions) from differences of its exact gradient: for the few models (mixtures with
@@ -554,6 +676,7 @@ fn measure(
     point: &Point,
     mark: &Mark,
     slope: &Slope,
+    charts: &[Chart],
     components: &[Component],
     fixed: &[bool],
     turned: &[f64],
@@ -568,11 +691,15 @@ fn measure(
             h[j + j * n] = own;
             continue;
         }
-        let size = (1e-3 / own.abs().max(1e-12).sqrt()).min(if j < p { 0.1 } else { 1e-2 });
+        let mut size = (1e-3 / own.abs().max(1e-12).sqrt()).min(if j < p { 0.1 } else { 1e-2 });
         let (mut beta, mut shape, mut d) = (point.beta.clone(), point.shape.clone(), vec![0.0; c]);
         match j {
             j if j < p => beta[j] += size,
-            j if j < p + free => shape[j - p] += size,
+            j if j < p + free => {
+                let i = j - p;
+                size = inwards(&charts[i], shape[i], size);
+                shape[i] = charts[i].scale.parameter(charts[i].scale.value(shape[i]) + size);
+            }
             j => {
                 let (j, t) = (j - p - free, turned[(j - p) * (free + c + 1)]);
                 // A zero direction turns far before anything changes; its variance grows with the square.
@@ -587,8 +714,8 @@ fn measure(
         let mut lambda = apply(e.moments(), components, &point.lambda, &d);
         patterns::put(e.moments(), &e.patterns, &shape, &mut lambda).ok()?;
         let at = e.evaluate(rows, &beta, &lambda, &shape, &point.u).ok()?;
-        let there = e.slope(rows, &at);
-        let secant = Mark::new(e, &at, &there).secant(mark);
+        let there = charted(e.slope(rows, &at), &patterns::stretches(charts, &at.shape));
+        let secant = Mark::new(e, &at, &there, charts).secant(mark);
         let (_, y) = secant.local(e, &point.lambda, components, fixed);
         (0..n).for_each(|i| h[i + j * n] = y[i] / moved);
     }
@@ -677,6 +804,43 @@ fn no_loadings(e: &Engine, units: &[Vec<Vec<f64>>], point: &Point, exact: &mut [
     out
 }
 
+/// Rows of columns without variance, set to zero.
+fn without(e: &Engine, p: &Patterned, down: &[bool], exact: &mut [Vec<f64>]) {
+    let (k, ld) = (p.pattern.k, e.moments().factors[p.factor].cols);
+    for c in p.offset..p.offset + k {
+        for r in (0..k).filter(|r| down[if down.len() == 1 { 0 } else { *r }]) {
+            exact[p.factor][p.offset + r + c * ld] = 0.0;
+        }
+    }
+}
+
+/// The point with the patterns at their limits, if it is no worse there, and how they are reported.
+fn at_limits(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    point: &Point,
+    lambda: &[Vec<f64>],
+    limits: &[(Patterned, Limit, usize)],
+) -> (Option<Point>, Vec<Boundary>) {
+    let (mut exact, mut shape, mut boundary) = (lambda.to_vec(), point.shape.clone(), vec![]);
+    for (p, limit, down) in limits {
+        let (k, ld) = (p.pattern.k, e.moments().factors[p.factor].cols);
+        let l = p.pattern.singular_factor(limit);
+        for c in 0..k {
+            exact[p.factor][p.offset + (p.offset + c) * ld..][..k].copy_from_slice(&l[c * k..(c + 1) * k]);
+        }
+        shape[p.first..p.first + limit.theta.len()].copy_from_slice(&limit.theta);
+        boundary.push(Boundary { term: p.term, rank: limit.rank.min(k - down), multipliers: vec![] });
+    }
+    if limits.is_empty() {
+        return (None, vec![]);
+    }
+    match e.evaluate(rows, &point.beta, &exact, &shape, &point.u) {
+        Ok(there) if there.deviance <= point.deviance + WORSE => (Some(there), boundary),
+        _ => (None, vec![]),
+    }
+}
+
 /// Set what rests on the floor to zero and evaluate there: the engine is left at the optimum.
 fn finish(
     e: &mut Engine,
@@ -697,17 +861,18 @@ fn finish(
             boundary.push(Boundary { term: slot.term, rank, multipliers });
         }
     }
+    let mut limits = vec![];
     for p in e.patterns.iter().filter(|p| !p.pattern.is_loadings()) {
-        let d = p.pattern.deviations();
-        let down = held[p.first..p.first + d].iter().filter(|h| **h).count();
-        if down > 0 {
-            let k = p.pattern.k;
-            let rank = if down == d { 0 } else { k - down };
-            boundary.push(Boundary { term: p.term, rank, multipliers: slope.gradient[p.first..p.first + d].to_vec() });
-            if rank == 0 {
-                let ld = e.moments().factors[p.factor].cols;
-                (p.offset..p.offset + k).for_each(|c| exact[p.factor][c * ld..(c + 1) * ld].fill(0.0));
-            }
+        let down = &held[p.first..p.first + p.pattern.deviations()];
+        let count = down.iter().filter(|h| **h).count();
+        let none = count > 0 && count == down.len();
+        let limit = p.pattern.limit(p.theta(&point.shape)).filter(|_| !none);
+        let at = Boundary { term: p.term, rank: 0, multipliers: slope.gradient[p.first..p.first + down.len()].to_vec() };
+        if let Some(limit) = limit {
+            limits.push((p.clone(), limit, count));
+        } else if count > 0 {
+            boundary.push(Boundary { rank: if none { 0 } else { p.pattern.k - count }, ..at });
+            without(e, p, down, &mut exact);
         }
     }
     boundary.extend(no_loadings(e, units, &point, &mut exact));
@@ -719,10 +884,14 @@ fn finish(
     }
     let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
     e.tolerance = INNER_TOLERANCE;
-    let point = if end.stale || !boundary.is_empty() {
-        e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u)?
-    } else {
-        point
+    let (ended, at_limits) = at_limits(e, rows, &point, &lambda, &limits);
+    boundary.extend(at_limits);
+    let point = match ended {
+        Some(point) => point,
+        None if end.stale || !boundary.is_empty() || !limits.is_empty() => {
+            e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u)?
+        }
+        None => point,
     };
     Ok(Found {
         shape_gradient: e.constraint.reduced(&slope.gradient[..point.shape.len()]),

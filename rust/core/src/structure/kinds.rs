@@ -114,6 +114,16 @@ impl Kind {
         matches!(self, Kind::ProportionalTo | Kind::EqualTo)
     }
 
+    /// Correlation of compound symmetry.
+    pub(super) fn compound_value(self, theta: f64, k: usize) -> f64 {
+        compound(theta, k)
+    }
+
+    /// Whether eigenvalues of its correlations vanish as powers of one another.
+    pub(super) fn nearly_singular(self) -> bool {
+        matches!(self, Kind::Gaussian | Kind::Matern | Kind::Toeplitz | Kind::HomogeneousToeplitz)
+    }
+
     /// Standard deviations come first among the parameters.
     pub(super) fn deviations(self, k: usize) -> usize {
         match self {
@@ -157,7 +167,7 @@ impl Kind {
         let rest = &theta[d..];
         let one = S::constant(1.0);
         let lags: Vec<S> = match self {
-            Kind::Toeplitz | Kind::HomogeneousToeplitz => autocorrelations(rest),
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => autocorrelations(&partials(rest)),
             Kind::Ar1 | Kind::HeterogeneousAr1 if k > 1 => powers(correlation(capped(rest[0])), k),
             Kind::Unstructured => from_partial(rest, k),
             Kind::Correlated => from_pairs(rest, k),
@@ -246,7 +256,7 @@ impl Kind {
             Kind::ReducedRank => (0..rest.len()).for_each(|i| add("loading", Some(i), rest[i])),
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => add("cor", None, compound(rest[0], k)),
             Kind::Toeplitz | Kind::HomogeneousToeplitz => {
-                let lags = autocorrelations(rest);
+                let lags = autocorrelations(&partials(rest));
                 (1..k).for_each(|l| add("cor", Some(l), lags[l]));
             }
             Kind::Unstructured | Kind::Correlated => {
@@ -326,9 +336,12 @@ fn from_partial<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
     out
 }
 
+/// Logarithms of the smallest and the largest smoothness, 0.02 and 60.
+pub(super) const SMOOTHNESS: (f64, f64) = (-3.912023005428146, 4.0943445622221);
+
 /// Smoothness from its logarithm, kept where the correlation can be computed and told from its limits.
 fn smoothness<S: Scalar>(t: S) -> S {
-    let (low, high) = (0.02f64.ln(), 60f64.ln());
+    let (low, high) = SMOOTHNESS;
     if t.value() < low || t.value() > high {
         S::constant(t.value().clamp(low, high).exp())
     } else {
@@ -376,13 +389,16 @@ fn powers<S: Scalar>(rho: S, k: usize) -> Vec<S> {
     out
 }
 
-/// Autocorrelations 0..m from unconstrained partial autocorrelations (Durbin-Levinson; Barndorff-Nielsen & Schou 1973).
-fn autocorrelations<S: Scalar>(a: &[S]) -> Vec<S> {
+fn partials<S: Scalar>(a: &[S]) -> Vec<S> {
+    a.iter().map(|&a| correlation(capped(a))).collect()
+}
+
+/// Autocorrelations 0..m from partial autocorrelations (Durbin-Levinson; Barndorff-Nielsen & Schou 1973).
+pub(super) fn autocorrelations<S: Scalar>(partial: &[S]) -> Vec<S> {
     let mut rho = vec![S::constant(1.0)];
     let mut phi: Vec<S> = vec![];
     let mut left = S::constant(1.0);
-    for &a in a {
-        let partial = correlation(capped(a));
+    for &partial in partial {
         let m = phi.len();
         let mut r = partial * left;
         for (t, p) in phi.iter().enumerate() {
@@ -398,7 +414,7 @@ fn autocorrelations<S: Scalar>(a: &[S]) -> Vec<S> {
 }
 
 /// A third of the mean distance: a correlation that is neither 0 nor 1 for most pairs.
-fn typical(distance: &[f64], k: usize) -> f64 {
+pub(super) fn typical(distance: &[f64], k: usize) -> f64 {
     let sum: f64 = distance.iter().sum();
     let mean = sum / (k * k - k).max(1) as f64;
     if mean > 0.0 {

@@ -5,6 +5,7 @@
 //! and natural values for the report. "us" and "diag" are not here: the optimiser holds them in the variance scale.
 
 mod kinds;
+mod limits;
 
 use crate::dense;
 use crate::error::shape;
@@ -12,9 +13,14 @@ use crate::jet::{Jet, Scalar};
 use crate::CoreError;
 
 pub use kinds::Kind;
+pub use limits::{Chart, Limit, Scale};
 
 type Dual = Jet<1, 1, 0>;
 type Dual2 = Jet<2, 3, 0>;
+
+/// Share of the variance added to the diagonal of covariances that can be singular to rounding errors: far below
+/// anything that data can see, far above the errors of a Cholesky factor.
+const NUGGET: f64 = 1e-12;
 
 /// A structure for k columns, with what is known about them.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +140,9 @@ impl Pattern {
         let mut l = self.sigma(theta);
         if l.iter().any(|v| !v.is_finite()) {
             return Err(CoreError::NotFinite("a covariance is not finite".into()));
+        }
+        if self.kind.nearly_singular() {
+            (0..k).for_each(|i| l[i * (k + 1)] *= 1.0 + NUGGET);
         }
         dense::cholesky(&mut l, k, k)?;
         for c in 1..k {

@@ -1,0 +1,172 @@
+//! A search that does not end below the models inside the model.
+//!
+//! A structure with a standard deviation for every column holds the one with a common standard deviation; nearly every
+//! structure of correlations ends in the model where all columns of a term share one effect; Toeplitz correlations hold
+//! equal and autoregressive ones, the Matern correlation of a free smoothness the exponential one. The likelihood of the larger model may have several optima, some below
+//! those of the smaller ones. So these are tried once the search has ended: a trial is given up as soon as its quadratic
+//! model sees that it leads nowhere, and gone on from, in the larger model, where it leads further.
+
+use crate::optimise::{Options, Outcome};
+use crate::structure::Pattern;
+use crate::CoreError;
+
+use super::constraint::Constraint;
+use super::laplace::Engine;
+use super::patterns::Patterned;
+use super::rows::GlmmRows;
+use super::search::{self, First, Found};
+
+/// Deviance by which a nested model must be better to be gone on from.
+const BETTER: f64 = 1e-8;
+/// Standard deviations below this share of the start's are not begun from.
+const SMALL: f64 = 1e-2;
+
+/// A search and what it is for.
+#[derive(Clone, Copy)]
+struct Task<'a, 'r> {
+    rows: &'a GlmmRows<'r>,
+    units: &'a [Vec<Vec<f64>>],
+    from: &'a First<'a>,
+    options: &'a Options,
+}
+
+/// Minimise the deviance from `from`, and see to it that no nested model is better.
+pub fn minimise(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    units: &[Vec<Vec<f64>>],
+    from: &First<'_>,
+    options: &Options,
+) -> Result<Found, CoreError> {
+    Task { rows, units, from, options }.best(e)
+}
+
+impl Task<'_, '_> {
+    fn search(&self, e: &mut Engine, from: &First<'_>) -> Result<Found, CoreError> {
+        search::minimise(e, self.rows, self.units, from, self.options)
+    }
+
+    fn best(&self, e: &mut Engine) -> Result<Found, CoreError> {
+        let free: Vec<Patterned> = e.patterns.iter().filter(|p| !touched(p, &e.constraint)).cloned().collect();
+        let mut found = self.search(e, self.from)?;
+        let mut tried = false;
+        let mut better = |e: &mut Engine, found: Found, trial: Option<Start>| -> Result<Found, CoreError> {
+            tried = true;
+            match trial.filter(|t| t.deviance < found.point.deviance - BETTER) {
+                Some(t) => {
+                    let next = self.search(e, &t.first(self.from.target))?;
+                    Ok(if next.point.deviance < found.point.deviance { next } else { found })
+                }
+                None => Ok(found),
+            }
+        };
+        for p in &free {
+            for pattern in p.pattern.smaller() {
+                if e.priors.is_empty() && !given_up(&found) {
+                    let trial = self.smaller(e, p, pattern, &found);
+                    found = better(e, found, trial)?;
+                }
+            }
+            let shared = p.pattern.shared();
+            let ended = found.boundary.iter().any(|b| b.term == p.term && b.rank == 1);
+            let levels = e.moments().factors[p.factor].levels;
+            if !shared.is_empty() && !ended && levels > 1 && !given_up(&found) {
+                let trial = self.held(e, p, &shared, &found);
+                found = better(e, found, trial)?;
+            }
+        }
+        if tried {
+            let at = &found.point;
+            e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
+        }
+        Ok(found)
+    }
+
+    /// The model with a smaller structure, as if it had been asked for.
+    fn smaller(&self, e: &mut Engine, p: &Patterned, pattern: Pattern, found: &Found) -> Option<Start> {
+        let (own, constraint) = (e.patterns.clone(), e.constraint.clone());
+        let after = p.first + p.pattern.parameters();
+        let (less, more) = (pattern.parameters(), p.pattern.parameters());
+        let sd: Vec<f64> =
+            (0..p.pattern.k).map(|i| self.from.shape[p.first + i.min(p.pattern.deviations() - 1)].exp()).collect();
+        let mut shape = self.from.shape[..p.first].to_vec();
+        shape.extend(pattern.start(&sd));
+        shape.extend(&self.from.shape[after..]);
+        let place: Vec<usize> = (0..self.from.shape.len()).map(|i| if i < after { i } else { i + less - more }).collect();
+        for q in &mut e.patterns {
+            q.first = place[q.first];
+            if q.term == p.term {
+                q.pattern = pattern.clone();
+            }
+        }
+        e.constraint = constraint.moved(&place);
+        let from = First { shape: &shape, target: Some(found.point.deviance), ..*self.from };
+        let out = Task { from: &from, ..*self }.best(e);
+        (e.patterns, e.constraint) = (own, constraint);
+        let out = out.ok()?;
+        let theta = &out.point.shape;
+        let mut shape = theta[..p.first].to_vec();
+        shape.extend(p.pattern.embed(&pattern, &theta[p.first..p.first + less]));
+        shape.extend(&theta[p.first + less..]);
+        Some(Start::new(&out, shape))
+    }
+
+    /// The model with parameters of a term held.
+    fn held(&self, e: &mut Engine, p: &Patterned, held: &[(usize, f64)], found: &Found) -> Option<Start> {
+        let own = e.constraint.clone();
+        e.constraint.held.extend(held.iter().map(|&(j, v)| (p.first + j, v)));
+        let shape = self.awake(&found.point.shape, p);
+        let from = First {
+            beta: &found.point.beta,
+            lambda: &found.point.lambda,
+            shape: &shape,
+            target: Some(found.point.deviance),
+        };
+        let out = self.search(e, &from);
+        e.constraint = own;
+        let out = out.ok()?;
+        let shape = out.point.shape.clone();
+        Some(Start::new(&out, shape))
+    }
+
+    /// Parameters of a search that begins elsewhere: standard deviations that have gone to zero are those of the start.
+    fn awake(&self, shape: &[f64], p: &Patterned) -> Vec<f64> {
+        let mut out = shape.to_vec();
+        for i in p.first..p.first + p.pattern.deviations() {
+            if out[i] < self.from.shape[i] + SMALL.ln() {
+                out[i] = self.from.shape[i];
+            }
+        }
+        out
+    }
+}
+
+/// Where a search in the larger model begins.
+struct Start {
+    beta: Vec<f64>,
+    lambda: Vec<Vec<f64>>,
+    shape: Vec<f64>,
+    deviance: f64,
+}
+
+impl Start {
+    fn new(found: &Found, shape: Vec<f64>) -> Self {
+        let at = &found.point;
+        Start { beta: at.beta.clone(), lambda: at.lambda.clone(), shape, deviance: at.deviance }
+    }
+
+    fn first(&self, target: Option<f64>) -> First<'_> {
+        First { beta: &self.beta, lambda: &self.lambda, shape: &self.shape, target }
+    }
+}
+
+/// Whether a search has ended before an optimum.
+fn given_up(found: &Found) -> bool {
+    found.outcome == Outcome::MaxEvaluations
+}
+
+/// Whether parameters of a term are held or tied.
+fn touched(p: &Patterned, constraint: &Constraint) -> bool {
+    let own = p.first..p.first + p.pattern.parameters();
+    constraint.held.iter().any(|(i, _)| own.contains(i)) || constraint.tied.iter().flatten().any(|i| own.contains(i))
+}
