@@ -1201,7 +1201,7 @@ impl Engine {
         let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
         let p = self.plan.p();
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
-        let mut s = self.pass(rows, &b, Want::Full);
+        let mut s = self.pass(rows, &b, Want::Joint);
         for _ in 0..START_STEPS {
             let mut h = positive(&s.xx, p);
             let mut step: Vec<f64> = s.xg.iter().map(|g| -g).collect();
@@ -1224,7 +1224,7 @@ impl Engine {
             while t > 1e-6 {
                 let trial: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b + t * s).collect();
                 rows::fixed_part(&self.plan, rows, &trial, &mut self.fixed);
-                let next = self.pass(rows, &b, Want::Full);
+                let next = self.pass(rows, &b, Want::Joint);
                 if next.value < s.value - 1e-4 * t * decrement {
                     (beta, s, moved) = (trial, next, true);
                     break;

@@ -416,6 +416,8 @@ pub fn minimise(
     let mut resting: Vec<bool> = vec![false; c + free];
     let mut stale = false;
     let mut pace: Option<Pace> = None;
+    // Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
+    let mut tail = false;
     let (slope, held) = loop {
         let slope = e.slope(rows, &point);
         let working = working_slope(&slope, 0);
@@ -438,7 +440,7 @@ pub fn minimise(
             }
         }
         let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
-        trouble += (iterations > USUAL) as usize;
+        trouble += (iterations > USUAL && !tail) as usize;
         let measured = if trouble >= PATIENCE {
             let before = e.evaluations;
             let h = measure(e, rows, &point, &mark, &slope, &components, &fixed, &turned);
@@ -511,7 +513,8 @@ pub fn minimise(
                         damping = 0.0;
                     }
                     let step = db[..p].to_vec();
-                    if decrease < 0.5 && secants.len() > RECENT && pace.is_some_and(|last| last.goes_on(&step)) {
+                    tail = decrease < 0.5 && pace.is_some_and(|last| last.goes_on(&step));
+                    if tail && secants.len() > RECENT {
                         secants.drain(..secants.len() - RECENT);
                     }
                     pace = Some(Pace { step, promised: decrease, stretch });

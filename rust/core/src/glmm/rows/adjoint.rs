@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::family::GRAIN;
+
 use super::panel::{chunk_bounds, sparse_entries, Panel, PANEL};
 use super::plan::{packed3, Plan};
 use super::GlmmRows;
@@ -88,7 +90,7 @@ pub fn skewness(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covariance,
         || Adjoint { x: vec![0.0; plan.p()], z: m.factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect() };
     let mut total = zero();
     let size = total.z.iter().map(|z| z.len()).sum::<usize>();
-    let bounds = chunk_bounds(rows.n, size);
+    let bounds = chunk_bounds(rows.n, size, GRAIN);
     let ranges: Vec<(usize, usize)> = bounds.windows(2).map(|w| (w[0], w[1])).collect();
     if ranges.len() == 1 {
         skewness_range(plan, m, rows, cov, d3, 0, rows.n, &mut total);

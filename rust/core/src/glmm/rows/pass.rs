@@ -85,7 +85,7 @@ pub fn pass(
     let k = plan.k;
     let k3 = if want == Want::Full { k * (k + 1) * (k + 2) / 6 } else { 0 };
     d3.resize(if k3 > 0 { rows.n * k3 } else { d3.len() }, 0.0);
-    let bounds = chunk_bounds(rows.n, total.size());
+    let bounds = chunk_bounds(rows.n, total.size(), family.grain());
     let mut pieces: Vec<(usize, usize, &mut [f64])> = vec![];
     let mut rest: &mut [f64] = d3;
     for w in bounds.windows(2) {
@@ -131,6 +131,7 @@ fn pass_range(
         _ => 2,
     };
     let stride = family.stride(order);
+    let first_only = matches!(want, Want::Newton | Want::Convex) && plan.only_first();
     let size = family.panel().min(to - from);
     let mut panel = Panel::of(size, plan, stride);
     let k2 = k * (k + 1) / 2;
@@ -142,7 +143,12 @@ fn pass_range(
         panel.fill_z(plan, rows, start, n);
         panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
         add_random(plan, &mut panel, b, n);
-        family.evaluate(&rows.data, start, &panel.eta[..n * k], order, &mut panel.out[..n * stride]);
+        let (eta, out) = (&panel.eta[..n * k], &mut panel.out[..n * stride]);
+        if first_only {
+            family.evaluate_first(&rows.data, start, eta, out);
+        } else {
+            family.evaluate(&rows.data, start, eta, order, out);
+        }
         if let Some(w) = rows.weights {
             for (row, w) in panel.out[..n * stride].chunks_exact_mut(stride).zip(&w[start..start + n]) {
                 row.iter_mut().for_each(|v| *v *= -w);
