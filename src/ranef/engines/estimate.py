@@ -311,6 +311,8 @@ class LaplaceEstimate:
         Coefficients held at a value.
     held_spread : tuple of (int, str, int or None)
         Covariance parameters held at a value: term, "sd", "cor" …, which one (of "cor": row + k column).
+    pole : float or None
+        Log-likelihood at the pole of Laplace's approximation where a first search ended; None: there was none.
     """
 
     theta: Array
@@ -339,6 +341,7 @@ class LaplaceEstimate:
     parameters: int | None = None
     held: tuple[int, ...] = ()
     held_spread: tuple[tuple[int, str, int | None], ...] = ()
+    pole: float | None = None
 
     @property
     def tests(self) -> str:

@@ -70,7 +70,13 @@ struct Terms {
 
 impl Terms {
     fn new() -> Self {
-        Terms { a: f64::NAN, round: 0, values: vec![(0, 0.0); KEPT], slopes: vec![(0, [0.0; 3]); KEPT], weights: vec![] }
+        Terms {
+            a: f64::NAN,
+            round: 0,
+            values: vec![(0, 0.0); KEPT],
+            slopes: vec![(0, [0.0; 3]); KEPT],
+            weights: vec![],
+        }
     }
 
     fn turn_to(&mut self, a: f64) {

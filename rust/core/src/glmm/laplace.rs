@@ -25,7 +25,7 @@ use super::patterns::{self, Patterned};
 use super::penalty::{Item, Penalty};
 use super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
-use crate::optimise::{invert, mul};
+use crate::optimise::{invert, mul, PLAIN};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;
@@ -1258,6 +1258,12 @@ fn congruence(a: &[f64], b: &[f64], z: &[f64], ka: usize, kb: usize) -> Vec<f64>
     let mut out = vec![0.0; z.len()];
     let mut half = vec![0.0; ka * kb];
     for (o, z) in out.chunks_exact_mut(ka * kb).zip(z.chunks_exact(ka * kb)) {
+        if ka * kb > PLAIN * PLAIN {
+            half.fill(0.0);
+            dense::gemm(&mut half, ka, a, ka, z, ka, ka, kb, ka, 1.0);
+            dense::gemm_nt(o, ka, &half, ka, b, kb, ka, kb, kb, 1.0);
+            continue;
+        }
         for j in 0..kb {
             for i in 0..ka {
                 half[i + j * ka] = (0..ka).map(|t| a[i + t * ka] * z[t + j * ka]).sum();

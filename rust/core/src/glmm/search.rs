@@ -10,7 +10,7 @@ use crate::design::Moments;
 use crate::linear::{self, Component};
 use crate::optimise::{
     self, apply, at_floor, clip_all, floor_slopes, free_curvature, hessian, invert, turning, Boundary, Model, Options,
-    Outcome,
+    Outcome, PLAIN,
 };
 use crate::CoreError;
 
@@ -55,6 +55,17 @@ struct Secant {
 fn product(a: &[f64], b: &[f64], k: usize, at: bool, bt: bool) -> Vec<f64> {
     let get = |m: &[f64], i: usize, j: usize, t: bool| if t { m[j + i * k] } else { m[i + j * k] };
     let mut out = vec![0.0; k * k];
+    if k > PLAIN && !(at && bt) {
+        let multiply = if at {
+            dense::gemm_tn
+        } else if bt {
+            dense::gemm_nt
+        } else {
+            dense::gemm
+        };
+        multiply(&mut out, k, a, k, b, k, k, k, k, 1.0);
+        return out;
+    }
     for j in 0..k {
         for i in 0..k {
             out[i + j * k] = (0..k).map(|s| get(a, i, s, at) * get(b, s, j, bt)).sum();

@@ -241,7 +241,7 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
             let z = &panel.z[f][r * cols..(r + 1) * cols];
             let zg = &mut zg[l * cols..(l + 1) * cols];
             let gram = &mut gram[l * cols * cols..(l + 1) * cols * cols];
-            for b in 0..cols {
+            for b in (0..cols).filter(|&b| z[b] != 0.0) {
                 let cb = zf.columns[b].component;
                 zg[b] += row[1 + cb] * z[b];
                 for a in b..cols {
@@ -265,7 +265,7 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
         for (r, (row, &e)) in panel.out.chunks_exact(stride).zip(entry).enumerate() {
             let block = &mut out[e as usize * kl * ko..][..kl * ko];
             let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
-            for (b, &zb) in zo.iter().enumerate() {
+            for (b, &zb) in zo.iter().enumerate().filter(|(_, z)| **z != 0.0) {
                 for (a, &za) in zl.iter().enumerate() {
                     let w = row[1 + k + packed(k, lead.columns[a].component, other.columns[b].component)];
                     block[a + b * kl] += w * za * zb;
@@ -377,6 +377,9 @@ impl FixedSums {
                 let l = panel.codes[f][r] as usize;
                 for (c, col) in zf.columns.iter().enumerate() {
                     let z = panel.z[f][r * cols + c];
+                    if z == 0.0 {
+                        continue;
+                    }
                     let out = &mut s.zx[f][(l * cols + c) * (p + 1)..][..p + 1];
                     for a in 0..k {
                         let wz = row[1 + k + packed(k, col.component, a)] * z;
