@@ -128,3 +128,34 @@ def test_the_oracle_integrates():
     assert_allclose(values[0], oracle.laplace(beta, theta), atol=1e-8)
     assert_allclose(values[1], values[2], atol=1e-6)
     assert abs(values[0] - values[2]) > 1e-4
+
+
+def test_a_pole_is_left_for_the_regular_optimum():
+    """Random effects of extra zeros with a flat mode: the fit is that without them, and says where it came from."""
+    data = rf.datasets.load("Salamanders")
+    call = {"family": "nbinom2", "data": data}
+    m = rf.fit("count ~ spp * mined + (1 | site)", **call, zero_inflation="~ 1 + (1 | site)")
+    without = rf.fit("count ~ spp * mined + (1 | site)", **call, zero_inflation="~ 1")
+    assert m.converged and m.estimate.pole > m.loglik
+    # A variance of zero: the criteria agree to the tolerance of the search.
+    assert_allclose(m.loglik, without.loglik, atol=1e-7)
+    assert any(n.code == "pole" for n in m.messages)
+    assert without.estimate.pole is None
+
+
+def test_structures_over_many_positions_touch_one_a_row():
+    """The gradient where every row is at one of many positions is the slope of the criterion."""
+    rng = np.random.default_rng(5)
+    at = np.array([(i, j) for i in range(4) for j in range(4)], float)[rng.integers(0, 16, 120)]
+    data = {"u": at[:, 0], "v": at[:, 1], "g": np.repeat(["a", "b"], 60), "y": rng.poisson(2.0, 120)}
+    m = rf.fit("y ~ 1 + exp(0 + numFactor(u, v) | g)", data, family="poisson")
+    beta, theta = np.asarray(m.estimate.beta) + 0.1, np.asarray(m.theta) + 0.05
+    exact = m.core.evaluate(beta.tolist(), theta.tolist())["gradient"]
+    for i in range(len(beta) + len(theta)):
+        step = 1e-5 * np.eye(len(beta) + len(theta))[i]
+        up, down = (
+            m.core.evaluate((beta + s[: len(beta)]).tolist(), (theta + s[len(beta) :]).tolist())["loglik"]
+            for s in (step, -step)
+        )
+        # Central differences: error of second order in the step and rounding over it.
+        assert_allclose(exact[i], (up - down) / 2e-5, atol=1e-5, rtol=1e-5)

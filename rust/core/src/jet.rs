@@ -27,11 +27,15 @@ pub trait Scalar:
     + Mul<f64, Output = Self>
 {
     const ORDER: usize;
+    /// How many variables derivatives are taken in.
+    const VARIABLES: usize;
 
     fn constant(value: f64) -> Self;
     /// The independent variable number `index`.
     fn variable(value: f64, index: usize) -> Self;
     fn value(&self) -> f64;
+    /// Whether all derivatives are zero.
+    fn is_constant(&self) -> bool;
     /// f(self) from the value and derivatives of f at `self.value()`.
     fn compose(self, f: Univariate) -> Self;
     /// f(self, other) from the partial derivatives of f.
@@ -165,6 +169,7 @@ pub trait Scalar:
 
 impl Scalar for f64 {
     const ORDER: usize = 0;
+    const VARIABLES: usize = 0;
 
     #[inline]
     fn constant(value: f64) -> f64 {
@@ -177,6 +182,10 @@ impl Scalar for f64 {
     #[inline]
     fn value(&self) -> f64 {
         *self
+    }
+    #[inline]
+    fn is_constant(&self) -> bool {
+        true
     }
     #[inline]
     fn compose(self, f: Univariate) -> f64 {
@@ -255,6 +264,7 @@ impl<const K: usize, const H: usize, const T: usize> Jet<K, H, T> {
 
 impl<const K: usize, const H: usize, const T: usize> Scalar for Jet<K, H, T> {
     const ORDER: usize = if T == 0 { 2 } else { 3 };
+    const VARIABLES: usize = K;
 
     #[inline]
     fn constant(value: f64) -> Self {
@@ -271,6 +281,11 @@ impl<const K: usize, const H: usize, const T: usize> Scalar for Jet<K, H, T> {
     #[inline]
     fn value(&self) -> f64 {
         self.v
+    }
+
+    #[inline]
+    fn is_constant(&self) -> bool {
+        self.g.iter().chain(&self.h).chain(&self.t).all(|d| *d == 0.0)
     }
 
     #[inline]

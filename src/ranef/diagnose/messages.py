@@ -100,6 +100,17 @@ def not_converged(m: Fit) -> Iterator[Message]:
         yield Message("not_converged", c.outcome.value, {"decrease": c.decrease, "curvature": c.curvature})
 
 
+def left_a_pole(m: Fit) -> Iterator[Message]:
+    """Return that the likelihood has no optimum where the first search went."""
+    pole = getattr(m.estimate, "pole", None)
+    if pole is not None:
+        text = (
+            f"the Laplace approximation has a pole (log-likelihood {pole:.2f} beside it), where random effects outside "
+            f"the mean have a nearly flat mode; reported is the regular optimum found from variances of zero there"
+        )
+        yield Message("pole", text, {"loglik": pole})
+
+
 def few_levels(m: Fit) -> Iterator[Message]:
     """P1: a grouping factor with fewer than 5 levels; a structure over many columns has its replicates in them."""
     counted = [t for t in m.layout.terms if t.structure in ("us", "diag") or len(t.names) < FEW_LEVELS]
@@ -224,6 +235,7 @@ CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     columns_dropped,
     on_boundary,
     not_converged,
+    left_a_pole,
     few_levels,
     constant_slope,
     reused_labels,

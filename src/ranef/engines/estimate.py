@@ -428,6 +428,8 @@ class LaplaceEstimate:
         Covariance parameters held at a value: term, "sd", "cor" …, which one (of "cor": row + k column).
     small_sample : SmallSample or None
         Of a fit without rows.
+    pole : float or None
+        Log-likelihood at the pole of Laplace's approximation where a first search ended; None: there was none.
     """
 
     theta: Array
@@ -457,6 +459,7 @@ class LaplaceEstimate:
     held: tuple[int, ...] = ()
     held_spread: tuple[tuple[int, str, int | None], ...] = ()
     small_sample: SmallSample | None = None
+    pole: float | None = None
 
     @property
     def tests(self) -> str:

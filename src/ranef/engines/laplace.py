@@ -18,7 +18,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines import survey
 from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, frozen
-from ranef.engines.linear import LOOSE, canonical, sources, structure_error, theta_lower
+from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
 from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
@@ -289,11 +289,41 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         core = make_core(design, task)
         if task.control.optimizer == "newton":
             record = core.fit(start_of(task, design), task.quadrature, task.control.options, task.method)
+            record, pole = regular(core, design, task, record)
         else:
-            record = search_with(core, design, task)
+            record, pole = search_with(core, design, task), None
     except ValueError as error:
         raise error if isinstance(error, RanefError) else DataError(f"{error}{_why_lost(design, task)}") from error
-    return core, from_core(record, core, design, task)
+    return core, replace(from_core(record, core, design, task), pole=pole)
+
+
+def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, float | None]:
+    """Return the record of a regular optimum where the search ended at a pole, and the log-likelihood at the pole.
+
+    With random effects outside the mean Laplace's approximation has poles: their mode becomes flat, and the approximated
+    likelihood rises to where it breaks down, which is no optimum. A second search begins at the optimum of the model
+    without them, with variances of zero; if it converges, its optimum is kept although it lies lower.
+    """
+    outside = [t.component != 0 for t in design.terms]
+    other = any(t.structure in PATTERNED or t.owners for t in design.terms)
+    if record["outcome"] != "stalled" or task.control.start is not None or other or not any(outside):
+        return record, None
+    options = (task.quadrature, task.control.options, task.method)
+    first = start_of(task, design)
+    inside = replace(design, terms=tuple(t for t, out in zip(design.terms, outside, strict=True) if not out))
+    try:
+        without = make_core(inside, task).fit(first, *options)
+        counts = [len(cells(len(t.names), t.structure)) for t in design.terms]
+        theta = np.zeros(sum(counts))
+        theta[~np.repeat(outside, counts)] = without["theta"]
+        second = core.fit({"beta": np.asarray(without["beta"]), "theta": theta}, *options)
+    except ValueError:
+        second = {"outcome": "failed"}
+    if second["outcome"] != "converged":
+        # The core must stand where the fit is reported.
+        return core.fit(first, *options), None
+    work = {name: record[name] + second[name] for name in ("evaluations", "inner", "iterations")}
+    return {**second, **work}, float(record["loglik"])
 
 
 def _why_lost(design: Design, task: Task) -> str:

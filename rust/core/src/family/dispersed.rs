@@ -7,8 +7,11 @@ use std::sync::OnceLock;
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
-use crate::jet::Scalar;
+use crate::jet::{Bivariate, Scalar};
 use crate::special;
+
+/// Means up to which counts are drawn by adding up probabilities from zero.
+const SMALL_MEAN: f64 = 500.0;
 
 /// Bell distribution (Castellares, Ferrari & Lemonte 2018) by its mean mu = theta exp(theta); variance mu (1 + theta).
 #[derive(Clone, Copy)]
@@ -88,12 +91,18 @@ impl Density for Bell {
         (mu, mu * (1.0 + special::lambert_w(mu)))
     }
 
-    /// A Poisson(exp(theta) - 1) number of zero-truncated Poisson(theta) variates.
+    /// A Poisson(exp(theta) - 1) number of zero-truncated Poisson(theta) variates. Those of size k are a Poisson number
+    /// with mean theta^k / k! of their own, so as few draws are enough as there are sizes.
     fn draw(&self, _: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
-        let theta = special::lambert_w(p[0].value());
-        let n = rng.poisson(theta.exp_m1());
-        let (ln_theta, norm) = (theta.ln(), theta.exp_m1().ln());
-        (0..n as usize).map(|_| rng.count(1.0, |k| k * ln_theta - special::ln_factorial(k) - norm)).sum()
+        let ln_theta = lambert_of_log(p[0].ln()).ln();
+        let theta = ln_theta.exp();
+        let last = (theta + 12.0 * theta.sqrt() + 30.0).ceil() as usize;
+        (1..=last)
+            .map(|k| {
+                let k = k as f64;
+                k * rng.poisson((k * ln_theta - special::ln_factorial(k)).exp())
+            })
+            .sum()
     }
 
     fn start(&self, s: &Summary) -> [f64; 4] {
@@ -130,8 +139,21 @@ impl Density for GeneralisedPoisson {
         (mu, mu * p[1].value())
     }
 
+    /// With lambda >= 0 the size of all generations of a branching process: Poisson(theta) ancestors, each with
+    /// Poisson(lambda) children (Consul & Famoye 1992).
     fn draw(&self, row: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
-        rng.count(0.0, |y| self.ln_density(&Row { y, ..*row }, p))
+        let h = -0.5 * p[1].ln();
+        let (theta, lambda) = (p[0].value() * h.exp(), -h.exp_m1());
+        if lambda < 0.0 || theta < SMALL_MEAN {
+            return rng.count(0.0, |y| self.ln_density(&Row { y, ..*row }, p));
+        }
+        let mut generation = rng.poisson(theta);
+        let mut size = generation;
+        while generation > 0.0 {
+            generation = rng.poisson(lambda * generation);
+            size += generation;
+        }
+        size
     }
 
     fn start(&self, s: &Summary) -> [f64; 4] {
@@ -163,13 +185,15 @@ struct Cumulants {
 /// A series wider than this that begins inside its bulk is integrated instead of added up.
 const WIDE: f64 = 30.0;
 
+/// Whether the first index is too far from a mode to count.
+fn is_far(mode: f64, sd: f64, first: f64) -> bool {
+    mode - 14.0 * sd > first
+}
+
 /// Terms of a log-concave series around its mode, `f(index, log term, weight)`; far from its first index and wide, every
 /// h-th is enough: the trapezoidal rule is exact to exp(-2 pi^2 (sd/h)^2).
 fn around_mode(mode: f64, sd: f64, first: f64, term: impl Fn(f64) -> f64, mut f: impl FnMut(f64, f64, f64)) {
-    let far = mode - 14.0 * sd > first;
-    if sd > WIDE && !far {
-        return integrated(mode, sd, first, term, f);
-    }
+    let far = is_far(mode, sd, first);
     let step = if sd >= 6.0 && far { (sd / 2.0).floor() } else { 1.0 };
     let centre = mode.round().max(first);
     let top = term(centre);
@@ -200,24 +224,50 @@ const SMALL: f64 = 42.0;
 const GREGORY: [f64; 7] =
     [1.0 / 2.0, -1.0 / 12.0, 1.0 / 24.0, -19.0 / 720.0, 3.0 / 160.0, -863.0 / 60480.0, 275.0 / 24192.0];
 
-/// The same by 32 single terms, Gregory's end correction and Gauss-Legendre panels that double up to one sd.
-fn integrated(mode: f64, sd: f64, first: f64, term: impl Fn(f64) -> f64, mut f: impl FnMut(f64, f64, f64)) {
-    let a = first + 32.0;
-    let mut single = |j: f64, w: f64| f(j, term(j), w);
-    (0..32).for_each(|j| single(first + j as f64, 1.0));
-    for (j, w) in end_weights().iter().enumerate() {
-        single(a + j as f64, *w);
-    }
-    let top = term(mode.max(first));
-    let (mut low, mut last) = (a, f64::INFINITY);
-    while low <= mode || last > top - SMALL {
-        let half = 0.5 * (low - first).min(sd);
-        for &(x, w) in legendre() {
-            let j = low + half * (1.0 + x);
-            last = term(j);
-            f(j, last, w * half);
+/// Terms of the Conway-Maxwell-Poisson series that are added up one by one before it is integrated.
+const SINGLE: usize = 32;
+/// Doublings of the index up to which it is integrated, and panels in each: none is wider than a standard deviation of the
+/// series for which this is done.
+const OCTAVES: usize = 40;
+const PANELS: usize = 4;
+
+/// Index, weight and log j! of single terms, Gregory's end correction and Gauss-Legendre panels over doubling ranges.
+/// They are the same for every lambda and nu.
+fn nodes() -> &'static [(f64, f64, f64)] {
+    static NODES: OnceLock<Vec<(f64, f64, f64)>> = OnceLock::new();
+    NODES.get_or_init(|| {
+        let node = |j: f64, w: f64| (j, w, special::ln_factorial(j));
+        let mut out: Vec<_> = (0..SINGLE).map(|j| node(j as f64, 1.0)).collect();
+        out.extend(end_weights().iter().enumerate().map(|(j, w)| node((SINGLE + j) as f64, *w)));
+        let mut low = SINGLE as f64;
+        for _ in 0..OCTAVES {
+            let half = 0.5 * low / PANELS as f64;
+            for p in 0..PANELS {
+                let middle = low + half * (2 * p + 1) as f64;
+                out.extend(legendre().iter().map(|(x, w)| node(middle + half * x, w * half)));
+            }
+            low *= 2.0;
         }
-        low += 2.0 * half;
+        out
+    })
+}
+
+/// Terms of the Conway-Maxwell-Poisson series: `f(index, log j!, log term, weight)`.
+fn conway_terms(ln_lambda: f64, nu: f64, mut f: impl FnMut(f64, f64, f64, f64)) {
+    let mode = (ln_lambda / nu).exp();
+    let sd = conway_width(ln_lambda, nu);
+    if !(sd > WIDE) || is_far(mode, sd, 0.0) {
+        let term = |j: f64| j * ln_lambda - nu * special::ln_factorial(j);
+        return around_mode(mode, sd, 0.0, term, |j, t, w| f(j, special::ln_factorial(j), t, w));
+    }
+    let top = (mode * ln_lambda - nu * special::ln_factorial(mode)).max(0.0);
+    for (i, &(j, w, l)) in nodes().iter().enumerate() {
+        let t = j * ln_lambda - nu * l;
+        if t > top - SMALL {
+            f(j, l, t, w);
+        } else if i > SINGLE + GREGORY.len() && j > mode {
+            break;
+        }
     }
 }
 
@@ -272,12 +322,10 @@ fn conway_width(ln_lambda: f64, nu: f64) -> f64 {
 
 /// The series at (log lambda, nu): log Z, mean, variance.
 fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
-    let mode = (ln_lambda / nu).exp();
-    let term = |j: f64| j * ln_lambda - nu * special::ln_factorial(j);
-    let top = term(mode.round());
-    let centre = mode.round();
+    let centre = (ln_lambda / nu).exp().round();
+    let top = centre * ln_lambda - nu * special::ln_factorial(centre);
     let (mut s0, mut s1, mut s2) = (0.0, 0.0, 0.0);
-    around_mode(mode, conway_width(ln_lambda, nu), 0.0, term, |j, t, w| {
+    conway_terms(ln_lambda, nu, |j, _, t, w| {
         let (w, d) = (w * (t - top).exp(), j - centre);
         s0 += w;
         s1 += w * d;
@@ -287,9 +335,9 @@ fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
     (top + f64::ln(s0), centre + m, s2 / s0 - m * m)
 }
 
-/// Whether the series starts at 0 and has a tail of some 10^5 terms: spread far beyond any count that is modelled so.
+/// Whether the series is beyond its nodes: spread far beyond any count that is modelled so.
 fn too_long(mu: f64, nu: f64) -> bool {
-    mu * nu < 250.0 && (mu / nu).sqrt().min(mu) > 5e3
+    mu * nu < 250.0 && (mu / nu).sqrt().min(mu) > 1e9
 }
 
 /// log lambda for a mean: Newton's method on the log of the mean, kept inside a bracket.
@@ -332,22 +380,19 @@ fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
     let (ln_z, mean, variance) = conway_sums(ln_lambda, nu);
     let slope = special::polygammas(mean + 1.0)[0];
     let reference = special::lgamma(mean + 1.0);
-    let statistic = |j: f64| slope * (j - mean) - (special::ln_factorial(j) - reference);
-    let term = |j: f64| j * ln_lambda - nu * special::ln_factorial(j);
-    let sd = conway_width(ln_lambda, nu);
-    let mode = (ln_lambda / nu).exp();
+    let statistic = |j: f64, l: f64| slope * (j - mean) - (l - reference);
     // Mean of b first, then central moments.
     let (mut s0, mut sb) = (0.0, 0.0);
-    around_mode(mode, sd, 0.0, term, |j, t, w| {
+    conway_terms(ln_lambda, nu, |j, l, t, w| {
         let w = w * (t - ln_z).exp();
         s0 += w;
-        sb += w * statistic(j);
+        sb += w * statistic(j, l);
     });
     let b0 = sb / s0;
     let mut m = [[0.0; 5]; 5];
-    around_mode(mode, sd, 0.0, term, |j, t, w| {
+    conway_terms(ln_lambda, nu, |j, l, t, w| {
         let w = w * (t - ln_z).exp() / s0;
-        let (d, b) = (j - mean, statistic(j) - b0);
+        let (d, b) = (j - mean, statistic(j, l) - b0);
         let (d2, b2) = (d * d, b * b);
         let powers = [[1.0, b, b2, b2 * b], [d, d * b, d * b2, d * b2 * b], [d2, d2 * b, d2 * b2, 0.0]];
         for (i, row) in powers.iter().enumerate() {
@@ -368,33 +413,189 @@ fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
     Cumulants { ln_z, mean, b: b0 + slope * mean - reference, k, slope }
 }
 
+/// Coefficients l_k of log Z for a wide series (Shmueli et al. 2005; Gaunt, Iyengar, Olde Daalhuis & Simsek 2019, whose
+/// c_k are those of Z itself): with alpha = lambda^(1/nu) and N = nu alpha,
+///     log Z = N - (nu - 1) log(2 pi alpha) / 2 - log(nu) / 2 + sum_k l_k(nu^2) N^-k.
+/// Laplace's method for the integral of exp(x j - nu log Gamma(j + 1)); row k has the powers of nu^2.
+const EXPANSION: [&[f64]; 10] = [
+    &[-1.0 / 24.0, 1.0 / 24.0],
+    &[-1.0 / 48.0, 1.0 / 48.0],
+    &[-161.0 / 5760.0, 17.0 / 576.0, -1.0 / 640.0],
+    &[-367.0 / 5760.0, 41.0 / 576.0, -43.0 / 5760.0],
+    &[-120257.0 / 580608.0, 33667.0 / 138240.0, -5107.0 / 138240.0, 305.0 / 580608.0],
+    &[-39793.0 / 45360.0, 37303.0 / 34560.0, -3611.0 / 17280.0, 4987.0 / 725760.0],
+    &[
+        -6389072441.0 / 1393459200.0,
+        81830645.0 / 13934592.0,
+        -45075959.0 / 33177600.0,
+        998141.0 / 13934592.0,
+        -87983.0 / 199065600.0,
+    ],
+    &[
+        -993607187.0 / 34836480.0,
+        8243537.0 / 217728.0,
+        -8342147.0 / 829440.0,
+        635009.0 / 870912.0,
+        -388919.0 / 34836480.0,
+    ],
+    &[
+        -5048071877071.0 / 24524881920.0,
+        3145388274757.0 / 11147673600.0,
+        -6228520591.0 / 74317824.0,
+        42839559653.0 / 5573836800.0,
+        -443737409.0 / 2229534720.0,
+        339849.0 / 504627200.0,
+    ],
+    &[
+        -9718190078959.0 / 5748019200.0,
+        1246771561279.0 / 522547200.0,
+        -25401674807.0 / 32659200.0,
+        5596907179.0 / 65318400.0,
+        -1662741499.0 / 522547200.0,
+        159995659.0 / 5748019200.0,
+    ],
+];
+/// Largest last term of the expansion that is trusted; the terms left out are smaller.
+const LAST_TERM: f64 = 1e-15;
+/// Smallest N and alpha / nu: what the integral misses of the sum is of the order exp(-N) and exp(-2 pi^2 alpha / nu).
+const LEAST_N: f64 = 60.0;
+const LEAST_SPREAD: f64 = 3.0;
+
+/// Whether the expansion is exact to double precision.
+fn is_expanded(alpha: f64, nu: f64) -> bool {
+    let (n, v) = (nu * alpha, nu * nu);
+    if !(n >= LEAST_N && alpha >= LEAST_SPREAD * nu) {
+        return false;
+    }
+    let last = EXPANSION[9].iter().rev().fold(0.0, |sum, c| c.abs() + v * sum);
+    last / n.powi(10) < LAST_TERM
+}
+
+/// sum_k l_k(v) r^k, or of k times that, with its partial derivatives in (r, v).
+fn expansion(r: f64, v: f64, times_index: bool) -> Bivariate {
+    // Horner's scheme in r of rows in v; row d of `f` is the derivative d / dr^d (over d!) with those in v.
+    let mut f = [[0.0; 4]; 4];
+    for (i, row) in EXPANSION.iter().enumerate().rev() {
+        let k = if times_index { (i + 1) as f64 } else { 1.0 };
+        let mut l = [0.0; 4];
+        for c in row.iter().rev() {
+            l = [c + v * l[0], l[0] + v * l[1], l[1] + v * l[2], l[2] + v * l[3]];
+        }
+        for d in (0..4).rev() {
+            for e in 0..4 - d {
+                let below = if d > 0 { f[d - 1][e] } else { k * l[e] };
+                f[d][e] = below + r * f[d][e];
+            }
+        }
+    }
+    // Once more by r, since the sum begins with k = 1.
+    for d in (0..4).rev() {
+        for e in 0..4 - d {
+            f[d][e] = r * f[d][e] + if d > 0 { f[d - 1][e] } else { 0.0 };
+        }
+    }
+    [
+        f[0][0],
+        f[1][0],
+        f[0][1],
+        2.0 * f[2][0],
+        f[1][1],
+        2.0 * f[0][2],
+        6.0 * f[3][0],
+        2.0 * f[2][1],
+        2.0 * f[1][2],
+        6.0 * f[0][3],
+    ]
+}
+
+/// Mean at alpha = lambda^(1/nu), d log Z / d log lambda, and the variance over alpha / nu.
+fn expanded_mean(alpha: f64, nu: f64) -> (f64, f64) {
+    let r = 1.0 / (nu * alpha);
+    let f = expansion(r, nu * nu, true);
+    (alpha - 0.5 + (0.5 - f[0]) / nu, 1.0 + f[1] * r * r)
+}
+
+/// alpha = lambda^(1/nu) for a mean, where the series is wide enough for the expansion.
+fn expanded_alpha(mu: f64, nu: f64) -> Option<f64> {
+    let mut alpha = mu + 0.5 - 0.5 / nu;
+    if !is_expanded(alpha, nu) {
+        return None;
+    }
+    for _ in 0..8 {
+        let (mean, slope) = expanded_mean(alpha, nu);
+        let step = (mean - mu) / slope;
+        alpha -= step;
+        if step.abs() <= 1e-15 * alpha {
+            break;
+        }
+    }
+    Some(alpha)
+}
+
+/// log f by the expansion, with Stirling's formula for y! so that nothing large cancels:
+///     nu y D(log(alpha / y)) + (log(nu / (2 pi alpha)) + nu log(alpha / y)) / 2 - nu binet(y) - sum_k l_k N^-k.
+fn expanded_density<S: Scalar>(y: f64, mu: S, nu: S, alpha0: f64) -> S {
+    let (n0, v) = (nu.value(), nu.square());
+    let inverse = nu.recip();
+    let mut alpha = S::constant(alpha0);
+    let share = 1.0 / expanded_mean(alpha0, n0).1;
+    for _ in 0..S::ORDER {
+        let r = inverse / alpha;
+        let f = r.compose2(v, &expansion(r.value(), n0 * n0, true));
+        let mean = alpha - 0.5 + (-f + 0.5) * inverse;
+        alpha = alpha - (mean - mu) * share;
+    }
+    let r = inverse / alpha;
+    let rest = r.compose2(v, &expansion(r.value(), n0 * n0, false));
+    let (la, ln) = (alpha.ln(), nu.ln());
+    if y == 0.0 {
+        return -(nu * alpha) + (nu - 1.0) * (la + special::LN_2PI) * 0.5 + ln * 0.5 - rest;
+    }
+    let ly = y.ln();
+    let t = la - ly;
+    let halves = ln - la - special::LN_2PI + nu * t;
+    nu * (special::deviance_part(t) * y - special::binet_jet(ly, 0)[0]) + halves * 0.5 - rest
+}
+
+/// log f by the series, its derivatives from the cumulants of (j, log j!).
+fn summed_density<S: Scalar>(y: f64, mu: S, nu: S) -> S {
+    let n0 = nu.value();
+    let x0 = conway_lambda(mu.value(), n0);
+    if S::ORDER == 0 {
+        let (ln_z, _, _) = conway_sums(x0, n0);
+        return S::constant(y * x0 - n0 * special::ln_factorial(y) - ln_z);
+    }
+    let c = conway_cumulants(x0, n0);
+    let k = &c.k;
+    // In place of log lambda: x = log lambda - slope (nu - nu0), nearly orthogonal to nu.
+    let mean = [c.mean, k[2][0], k[1][1], k[3][0], k[2][1], k[1][2], k[4][0], k[3][1], k[2][2], k[1][3]];
+    let mut x = S::constant(x0);
+    for _ in 0..S::ORDER {
+        x = x - (x.compose2(nu, &mean) - mu) * (1.0 / k[2][0]);
+    }
+    let z = [c.ln_z, c.mean, c.b, k[2][0], k[1][1], k[0][2], k[3][0], k[2][1], k[1][2], k[0][3]];
+    let ln_lambda = x + (nu - n0) * c.slope;
+    ln_lambda * y - nu * special::ln_factorial(y) - x.compose2(nu, &z)
+}
+
 impl Density for ConwayMaxwellPoisson {
     fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
         let (mu, nu) = (p[0].value(), (-p[1].ln()).exp());
         let (m, n0) = (mu.value(), nu.value());
+        if let Some(alpha) = expanded_alpha(m, n0) {
+            return expanded_density(row.y, mu, nu, alpha);
+        }
         if !(m < 1e9 && m > 0.0 && n0 > 1e-8 && n0 < 1e8) || too_long(m, n0) {
             return limit(row.y, m);
         }
-        let x0 = conway_lambda(m, n0);
-        if S::ORDER == 0 {
-            let (ln_z, _, _) = conway_sums(x0, n0);
-            return S::constant(row.y * x0 - n0 * special::ln_factorial(row.y) - ln_z);
-        }
-        let c = conway_cumulants(x0, n0);
-        let k = &c.k;
-        // In place of log lambda: x = log lambda - slope (nu - nu0), nearly orthogonal to nu.
-        let mean = [c.mean, k[2][0], k[1][1], k[3][0], k[2][1], k[1][2], k[4][0], k[3][1], k[2][2], k[1][3]];
-        let mut x = S::constant(x0);
-        for _ in 0..S::ORDER {
-            x = x - (x.compose2(nu, &mean) - mu) * (1.0 / k[2][0]);
-        }
-        let z = [c.ln_z, c.mean, c.b, k[2][0], k[1][1], k[0][2], k[3][0], k[2][1], k[1][2], k[0][3]];
-        let ln_lambda = x + (nu - n0) * c.slope;
-        ln_lambda * row.y - nu * special::ln_factorial(row.y) - x.compose2(nu, &z)
+        summed_density(row.y, mu, nu)
     }
 
     fn moments(&self, _: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
         let (mu, nu) = (p[0].value(), 1.0 / p[1].value());
+        if let Some(alpha) = expanded_alpha(mu, nu) {
+            return (mu, alpha / nu * expanded_mean(alpha, nu).1);
+        }
         if too_long(mu, nu) {
             return (mu, f64::NAN);
         }
@@ -409,7 +610,11 @@ impl Density for ConwayMaxwellPoisson {
         }
         let x = conway_lambda(mu, nu);
         let (ln_z, _, _) = conway_sums(x, nu);
-        rng.count(0.0, |j| j * x - nu * special::ln_factorial(j) - ln_z)
+        let ln_pmf = |j: f64| j * x - nu * special::ln_factorial(j) - ln_z;
+        if mu < SMALL_MEAN {
+            return rng.count(0.0, ln_pmf);
+        }
+        rng.log_concave((x / nu).exp().floor(), ln_pmf)
     }
 
     fn start(&self, s: &Summary) -> [f64; 4] {
@@ -430,6 +635,7 @@ fn limit<S: Scalar>(y: f64, mu: f64) -> S {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jet::Jet;
 
     #[test]
     fn bell_numbers() {
@@ -471,6 +677,85 @@ mod tests {
                 let (_, mean, _) = conway_sums(conway_lambda(mu, nu), nu);
                 assert!((mean / mu - 1.0).abs() < 1e-11, "{mu} {nu} {mean}");
             }
+        }
+    }
+
+    type Third = Jet<2, 3, 4>;
+
+    fn conway(y: f64, mu: f64, nu: f64, density: impl Fn(f64, Third, Third) -> Third) -> [f64; 10] {
+        let (mu, nu) = (Third::variable(mu.ln(), 0).exp(), Third::variable(nu.ln(), 1).exp());
+        let mut out = [0.0; 10];
+        density(y, mu, nu).store(&mut out);
+        out
+    }
+
+    #[test]
+    fn conway_maxwell_expansion_is_the_series_where_it_takes_over() {
+        for (mu, nu) in [(80.0, 1.0), (400.0, 0.25), (9_000.0, 0.01), (60.0, 1.7), (40.0, 6.0), (100.0, 30.0)] {
+            let alpha = expanded_alpha(mu, nu).unwrap();
+            let sd = (mu / nu).sqrt();
+            for z in [f64::NEG_INFINITY, -2.0, 0.0, 1.0, 4.0] {
+                let y = (mu + z * sd).round().max(0.0);
+                let a = conway(y, mu, nu, |y, mu, nu| expanded_density(y, mu, nu, alpha));
+                let b = conway(y, mu, nu, summed_density);
+                for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+                    // Sums of so many terms of the size mu nu round; third derivatives are small next to what cancels.
+                    let scale = 1.0 + b.abs() + mu * nu;
+                    assert!((a - b).abs() < 1e-12 * scale, "{mu} {nu} {y} {i}: {a} {b}");
+                }
+            }
+        }
+        assert!(expanded_alpha(50.0, 1.0).is_none() && expanded_alpha(1e6, 1e-5).is_none());
+    }
+
+    #[test]
+    fn conway_maxwell_with_a_large_mean_is_poisson_at_nu_one() {
+        let (mu, y) = (1e8f64, 1e8 + 2e4);
+        let a = conway(y, mu, 1.0, |y, m, n| expanded_density(y, m, n, expanded_alpha(mu, 1.0).unwrap()));
+        let t = (mu / y).ln();
+        let poisson =
+            y * special::deviance_part(t) - 0.5 * (special::LN_2PI + y.ln()) - special::binet_jet(y.ln(), 0)[0];
+        assert!((a[0] - poisson).abs() < 1e-9, "{} {poisson}", a[0]);
+        for (d, exact) in [(1, y - mu), (3, -mu), (6, -mu)] {
+            assert!((a[d] - exact).abs() < 1e-12 * mu, "{d}: {} {exact}", a[d]);
+        }
+    }
+
+    #[test]
+    fn conway_maxwell_near_the_geometric_distribution_has_no_end() {
+        // nu -> 0: y log(mu / (1 + mu)) - log(1 + mu)
+        for mu in [200.0f64, 4e4, 1e7] {
+            for y in [0.0, mu.round(), 5.0 * mu.round()] {
+                let exact = y * (mu / (1.0 + mu)).ln() - mu.ln_1p();
+                let x = summed_density(y, mu, 1e-8 / mu);
+                assert!((x - exact).abs() < 1e-5 * exact.abs(), "{mu} {y}: {x} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_with_large_means_are_drawn_quickly() {
+        let mut rng = Stream::new(3);
+        let row = Row { y: 0.0, trials: 1.0, se: 0.0, randomised: None };
+        let mut check = |d: &dyn Fn(&mut Stream) -> f64, (mean, variance): (f64, f64)| {
+            let x: Vec<f64> = (0..4_000).map(|_| d(&mut rng)).collect();
+            let m = x.iter().sum::<f64>() / 4_000.0;
+            // Five standard errors of the mean.
+            assert!((m - mean).abs() < 5.0 * (variance / 4_000.0).sqrt(), "{m} {mean}");
+            let v = x.iter().map(|x| (x - m) * (x - m)).sum::<f64>() / 4_000.0;
+            assert!((v / variance - 1.0).abs() < 0.3, "{v} {variance}");
+        };
+        for mu in [0.3, 40.0, 1e9] {
+            let p = [mu, 1.0, 0.0, 0.0].map(Par::constant);
+            check(&|r| Bell.draw(&row, &p, r), Bell.moments(&row, &p));
+        }
+        for (mu, phi) in [(3.0, 2.0), (1e4, 3.0), (1e7, 9.0)] {
+            let p = [mu, phi, 0.0, 0.0].map(Par::constant);
+            check(&|r| GeneralisedPoisson.draw(&row, &p, r), GeneralisedPoisson.moments(&row, &p));
+        }
+        for (mu, phi) in [(1e4, 3.0), (1e7, 9.0), (2e3, 1e4)] {
+            let p = [mu, phi, 0.0, 0.0].map(Par::constant);
+            check(&|r| ConwayMaxwellPoisson.draw(&row, &p, r), ConwayMaxwellPoisson.moments(&row, &p));
         }
     }
 }

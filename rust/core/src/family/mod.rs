@@ -125,6 +125,9 @@ pub const MOST: usize = 24;
 /// Rows that are evaluated at a time, and as many where every call costs a fixed price.
 const PANEL: usize = 256;
 const LARGE_PANEL: usize = 16_384;
+/// Rows that are worth a thread of their own: cheap ones, and those whose density takes about a microsecond.
+pub const GRAIN: usize = 4_096;
+const DEAR_GRAIN: usize = 1_024;
 
 /// A family ready to be evaluated.
 #[derive(Clone, Debug)]
@@ -330,6 +333,15 @@ impl Family {
         }
     }
 
+    /// How many rows are worth a thread of their own.
+    pub fn grain(&self) -> usize {
+        if self.closed.is_some() || self.external.is_some() {
+            GRAIN
+        } else {
+            DEAR_GRAIN
+        }
+    }
+
     /// Numbers a row of `evaluate`: log f, K first, K (K + 1) / 2 second, K (K + 1) (K + 2) / 6 third derivatives.
     pub fn stride(&self, order: usize) -> usize {
         let k = self.free;
@@ -367,6 +379,21 @@ impl Family {
             (_, 3) => self.rows::<_, Jet<3, 6, 10>>(&d, data, from, eta, stride, out),
             (_, _) => self.rows::<_, Jet<4, 10, 20>>(&d, data, from, eta, stride, out),
         })
+    }
+
+    /// As [`Family::evaluate`] with order 2, but derivatives in the first predictor only; the others are 0.
+    pub fn evaluate_first(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64]) {
+        let written = self.closed.is_some() && data.censor.is_none() && data.se.is_none() && data.randomised.is_none();
+        if self.free == 1 || written || self.external.is_some() || self.wide.is_some() {
+            return self.evaluate(data, from, eta, 2, out);
+        }
+        let (stride, k) = (self.stride(2), self.free);
+        with_density!(self, d => self.rows::<_, Jet<1, 1, 0>>(&d, data, from, eta, stride, out));
+        for row in out.chunks_exact_mut(stride) {
+            let second = row[2];
+            row[2..].fill(0.0);
+            row[1 + k] = second;
+        }
     }
 
     fn rows<D: Density, S: Scalar>(
@@ -409,7 +436,8 @@ impl Family {
     #[inline]
     fn arguments<S: Scalar>(&self, eta: &[f64]) -> ([Par<S>; 4], Zeros<S>) {
         let par = |s: &Slot| match s.source {
-            Source::Predictor(k) => Par { eta: S::variable(eta[k], k), link: s.link },
+            Source::Predictor(k) if k < S::VARIABLES => Par { eta: S::variable(eta[k], k), link: s.link },
+            Source::Predictor(k) => Par { eta: S::constant(eta[k]), link: s.link },
             Source::Constant(v) => Par::constant(v),
         };
         let s = &self.slots;

@@ -13,6 +13,8 @@
 //!     log y Gamma = s D(log x - log s) + log(s / 2 pi) / 2 - binet(s),     s = j a, x = y / scale,
 //! which rounding cannot lift above log(a) / 2 - log(2 pi); beyond 1e22 for j (1 + a) the density counts as 0.
 
+use std::cell::RefCell;
+
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
@@ -22,21 +24,22 @@ use crate::special;
 #[derive(Clone, Copy)]
 pub struct Tweedie;
 
-/// Terms below the largest by this much on the log scale do not count.
-const NEGLIGIBLE: f64 = 42.0;
+/// Terms below the largest by this much on the log scale do not count: with third moments of the terms left out, 9
+/// standard deviations away, they are below the rounding of the sum.
+const NEGLIGIBLE: f64 = 39.0;
 
 /// Size of j (1 + a) from which the parts of the density cancel, and up to which its deviances mean something.
 const CANCELS: f64 = 1e4;
 const TRUSTED: f64 = 1e22;
 
 /// Indices of the series from the first to the last that counts, and the step between them.
-fn indices(mode: f64, a: f64, term: impl Fn(f64) -> f64) -> (f64, f64, f64) {
+fn indices(mode: f64, a: f64, mut term: impl FnMut(f64) -> f64) -> (f64, f64, f64) {
     let mode = mode.max(1.0);
     let sd = (mode / (1.0 + a)).sqrt();
     let step = if sd >= 6.0 && mode > 14.0 * sd + 1.0 { (0.5 * sd).floor() } else { 1.0 };
     let centre = mode.round();
     let top = term(centre);
-    let reach = |sign: f64| {
+    let mut reach = |sign: f64| {
         let (mut j, mut best) = (centre, top);
         for _ in 0..100_000 {
             let next = j + sign * step;
@@ -52,56 +55,143 @@ fn indices(mode: f64, a: f64, term: impl Fn(f64) -> f64) -> (f64, f64, f64) {
     (reach(-1.0), reach(1.0), step)
 }
 
+/// Indices whose gamma functions are kept.
+const KEPT: usize = 2048;
+
+/// log j! + log Gamma(j a) and psi, psi', psi'' at j a, kept for one a: the power is mostly the same from row to row.
+struct Terms {
+    a: f64,
+    /// Which a the entries belong to.
+    round: u64,
+    values: Vec<(u64, f64)>,
+    slopes: Vec<(u64, [f64; 3])>,
+    weights: Vec<f64>,
+}
+
+impl Terms {
+    fn new() -> Self {
+        Terms {
+            a: f64::NAN,
+            round: 0,
+            values: vec![(0, 0.0); KEPT],
+            slopes: vec![(0, [0.0; 3]); KEPT],
+            weights: vec![],
+        }
+    }
+
+    fn turn_to(&mut self, a: f64) {
+        if a.to_bits() != self.a.to_bits() {
+            (self.a, self.round) = (a, self.round + 1);
+        }
+    }
+
+    #[inline]
+    fn value(&mut self, j: f64) -> f64 {
+        let make = |a: f64| special::ln_factorial(j) + special::lgamma(j * a);
+        match self.values.get_mut(j as usize) {
+            Some((round, value)) if *round == self.round => *value,
+            Some(kept) => {
+                *kept = (self.round, make(self.a));
+                kept.1
+            }
+            None => make(self.a),
+        }
+    }
+
+    #[inline]
+    fn slopes(&mut self, j: f64) -> [f64; 3] {
+        let make = |a: f64| {
+            let p = special::polygammas(j * a);
+            [p[0], p[1], p[2]]
+        };
+        match self.slopes.get_mut(j as usize) {
+            Some((round, value)) if *round == self.round => *value,
+            Some(kept) => {
+                *kept = (self.round, make(self.a));
+                kept.1
+            }
+            None => make(self.a),
+        }
+    }
+}
+
+thread_local! {
+    static TERMS: RefCell<Terms> = RefCell::new(Terms::new());
+}
+
 /// log sum_j exp(j z - log j! - lgamma(j a)) in (z + slope (a - a0), a): partial derivatives at a0 and the slope.
 fn series(z: f64, a: f64, order: usize) -> (Bivariate, f64) {
-    let term = |j: f64| j * z - special::ln_factorial(j) - special::lgamma(j * a);
+    TERMS.with(|terms| {
+        let terms = &mut terms.borrow_mut();
+        terms.turn_to(a);
+        series_of(terms, z, order)
+    })
+}
+
+fn series_of(terms: &mut Terms, z: f64, order: usize) -> (Bivariate, f64) {
+    let a = terms.a;
     // Stirling: j^(1+a) a^a = exp(z) at the mode
-    let (first, last, step) = indices(((z - a * a.ln()) / (1.0 + a)).exp(), a, term);
+    let mode = ((z - a * a.ln()) / (1.0 + a)).exp();
+    let (first, last, step) = indices(mode, a, |j| j * z - terms.value(j));
     let count = ((last - first) / step).round() as usize + 1;
     let middle = first + step * (count / 2) as f64;
-    let top = term(middle);
+    let top = middle * z - terms.value(middle);
     let (mut s0, mut s1) = (0.0, 0.0);
+    let mut weights = std::mem::take(&mut terms.weights);
+    weights.clear();
     for i in 0..count {
         let j = first + step * i as f64;
-        let w = (term(j) - top).exp();
+        let w = (j * z - terms.value(j) - top).exp();
+        weights.push(w);
         s0 += w;
         s1 += w * (j - middle);
     }
     let mut f = [0.0; 10];
     f[0] = top + f64::ln(s0 * step);
-    if order == 0 {
-        return (f, 0.0);
+    let mut slope = 0.0;
+    if order > 0 {
+        let mean = middle + s1 / s0;
+        let share = 1.0 / s0;
+        weights.iter_mut().for_each(|w| *w *= share);
+        slope = moments(terms, &weights, (first, step), mean, &mut f);
     }
-    let mean = middle + s1 / s0;
-    let slope = special::polygammas(mean * a)[0];
+    terms.weights = weights;
+    (f, slope)
+}
+
+/// Derivatives of the log of the series from the moments of its terms; returns the slope.
+fn moments(terms: &mut Terms, weights: &[f64], (first, step): (f64, f64), mean: f64, f: &mut Bivariate) -> f64 {
+    // The index next to the mean, where statistics of the terms are nearly central.
+    let centre = first + step * ((mean - first) / step).round();
+    let slope = terms.slopes(centre)[0];
     // First derivatives in a of each term, b = j (slope - psi(j a)); c and e are its second and third.
-    let statistics = |j: f64| {
-        let p = special::polygammas(j * a);
+    let mut statistics = |j: f64| {
+        let p = terms.slopes(j);
         (j * (slope - p[0]), -j * j * p[1], -j * j * j * p[2])
     };
-    let (b0, c0, _) = statistics(mean);
+    let (b0, c0, _) = statistics(centre);
     let (mut sb, mut sc, mut se) = (0.0, 0.0, 0.0);
-    // Moments about the statistics at the mean, corrected to central ones below.
+    // Moments about the statistics at the centre, corrected to central ones below.
     let (mut jj, mut jb, mut bb) = (0.0, 0.0, 0.0);
     let (mut jjj, mut jjb, mut jbb, mut bbb) = (0.0, 0.0, 0.0, 0.0);
     let (mut jc, mut bc) = (0.0, 0.0);
-    for i in 0..count {
+    for (i, w) in weights.iter().enumerate() {
         let j = first + step * i as f64;
-        let w = (term(j) - top).exp() / s0;
         let (b, c, e) = statistics(j);
         let (d, b, c) = (j - mean, b - b0, c - c0);
-        sb += w * b;
+        let (wd, wb) = (w * d, w * b);
+        sb += wb;
         sc += w * c;
         se += w * e;
-        jj += w * d * d;
-        jb += w * d * b;
-        bb += w * b * b;
-        jjj += w * d * d * d;
-        jjb += w * d * d * b;
-        jbb += w * d * b * b;
-        bbb += w * b * b * b;
-        jc += w * d * c;
-        bc += w * b * c;
+        jj += wd * d;
+        jb += wd * b;
+        bb += wb * b;
+        jjj += wd * d * d;
+        jjb += wd * d * b;
+        jbb += wd * b * b;
+        bbb += wb * b * b;
+        jc += wd * c;
+        bc += wb * c;
     }
     f[1] = mean;
     f[2] = b0 + sb;
@@ -112,7 +202,7 @@ fn series(z: f64, a: f64, order: usize) -> (Bivariate, f64) {
     f[7] = jjb - sb * jj;
     f[8] = jbb - 2.0 * sb * jb + jc;
     f[9] = bbb - 3.0 * sb * bb + 2.0 * sb * sb * sb + 3.0 * (bc - sb * sc) + se;
-    (f, slope)
+    slope
 }
 
 /// What every formula needs: log mu, log phi, log(p-1), log(2-p), a.
@@ -207,33 +297,36 @@ fn by_deviances<S: Scalar>(lr: S, lx: S, a: S, mode: f64) -> S {
 impl Density for Tweedie {
     fn ln_density<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> S {
         let t = Parts::new(p);
-        let rate = t.ln_rate().exp();
+        let lr = t.ln_rate();
+        let rate = lr.exp();
         if row.y == 0.0 {
             return -rate;
         }
         let ln_y = row.y.ln();
-        let (lr, lx) = (t.ln_rate(), t.ln_number(ln_y));
+        // log of y / (phi (p-1) mu^(p-1)), the gamma part of the exponent.
+        let lg = -(t.lm * t.l1.exp()) - t.lp - t.l1 + ln_y;
         let a0 = t.a.value();
         // The mode of the series, by Stirling's formula: log j = (log rate + a log number) / (1 + a)
         let share = 1.0 / (1.0 + a0);
-        let mode = (lr.value() * share + lx.value() * (1.0 - share)).exp();
+        let number = lg.value() + t.l1.value() - t.l2.value();
+        let mode = (lr.value() * share + number * (1.0 - share)).exp();
         let size = mode.max(1.0) * (1.0 + a0);
         if !(a0 > 0.0 && size < TRUSTED) {
             return S::constant(f64::NEG_INFINITY);
         }
         if size > CANCELS || rate.value() > CANCELS {
-            return by_deviances(lr, lx, t.a, mode) - ln_y;
+            return by_deviances(lr, t.ln_number(ln_y), t.a, mode) - ln_y;
         }
-        // y mu^(1-p) / (phi (p-1)) = y / (mu^(p-1) phi (p-1))
-        let linear = (-(t.lm * t.l1.exp()) - t.lp - t.l1 + ln_y).exp();
         let z = t.a * (-t.l1 + ln_y) - (t.a + 1.0) * t.lp - t.l2;
         let z0 = z.value();
         if !z0.is_finite() {
             return S::constant(f64::NEG_INFINITY);
         }
-        let (f, slope) = series(z0, a0, S::ORDER);
+        // The series does not depend on mu.
+        let order = if z.is_constant() && t.a.is_constant() { 0 } else { S::ORDER };
+        let (f, slope) = series(z0, a0, order);
         let w = (z - (t.a - a0) * slope).compose2(t.a, &f);
-        w - linear - rate - ln_y
+        w - lg.exp() - rate - ln_y
     }
 
     /// exp(-rate) + sum_n Poisson(n; rate) P(n a, y / scale)

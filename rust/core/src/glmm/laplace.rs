@@ -25,7 +25,7 @@ use super::patterns::{self, Patterned};
 use super::penalty::{Item, Penalty};
 use super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
-use crate::optimise::{invert, mul};
+use crate::optimise::{invert, mul, PLAIN};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;
@@ -1210,7 +1210,7 @@ impl Engine {
         let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
         let p = self.plan.p();
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
-        let mut s = self.pass(rows, &b, Want::Full);
+        let mut s = self.pass(rows, &b, Want::Joint);
         for _ in 0..START_STEPS {
             let mut h = positive(&s.xx, p);
             let mut step: Vec<f64> = s.xg.iter().map(|g| -g).collect();
@@ -1233,7 +1233,7 @@ impl Engine {
             while t > 1e-6 {
                 let trial: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b + t * s).collect();
                 rows::fixed_part(&self.plan, rows, &trial, &mut self.fixed);
-                let next = self.pass(rows, &b, Want::Full);
+                let next = self.pass(rows, &b, Want::Joint);
                 if next.value < s.value - 1e-4 * t * decrement {
                     (beta, s, moved) = (trial, next, true);
                     break;
@@ -1267,6 +1267,12 @@ fn congruence(a: &[f64], b: &[f64], z: &[f64], ka: usize, kb: usize) -> Vec<f64>
     let mut out = vec![0.0; z.len()];
     let mut half = vec![0.0; ka * kb];
     for (o, z) in out.chunks_exact_mut(ka * kb).zip(z.chunks_exact(ka * kb)) {
+        if ka * kb > PLAIN * PLAIN {
+            half.fill(0.0);
+            dense::gemm(&mut half, ka, a, ka, z, ka, ka, kb, ka, 1.0);
+            dense::gemm_nt(o, ka, &half, ka, b, kb, ka, kb, kb, 1.0);
+            continue;
+        }
         for j in 0..kb {
             for i in 0..ka {
                 half[i + j * ka] = (0..ka).map(|t| a[i + t * ka] * z[t + j * ka]).sum();

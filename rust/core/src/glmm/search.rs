@@ -11,7 +11,7 @@ use crate::family::Link;
 use crate::linear::{self, Component};
 use crate::optimise::{
     self, apply, at_floor, clip_all, floor_slopes, free_curvature, hessian, invert, turning, Boundary, Model, Options,
-    Outcome,
+    Outcome, PLAIN,
 };
 use crate::structure::{Chart, Limit, Scale};
 use crate::CoreError;
@@ -60,6 +60,17 @@ struct Secant {
 fn product(a: &[f64], b: &[f64], k: usize, at: bool, bt: bool) -> Vec<f64> {
     let get = |m: &[f64], i: usize, j: usize, t: bool| if t { m[j + i * k] } else { m[i + j * k] };
     let mut out = vec![0.0; k * k];
+    if k > PLAIN && !(at && bt) {
+        let multiply = if at {
+            dense::gemm_tn
+        } else if bt {
+            dense::gemm_nt
+        } else {
+            dense::gemm
+        };
+        multiply(&mut out, k, a, k, b, k, k, k, k, 1.0);
+        return out;
+    }
     for j in 0..k {
         for i in 0..k {
             out[i + j * k] = (0..k).map(|s| get(a, i, s, at) * get(b, s, j, bt)).sum();
@@ -432,6 +443,8 @@ pub fn minimise(
     let mut resting: Vec<bool> = vec![false; c + free];
     let mut stale = false;
     let mut pace: Option<Pace> = None;
+    // Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
+    let mut tail = false;
     let (slope, held) = loop {
         let slope = charted(e.slope(rows, &point), &patterns::stretches(&charts, &point.shape));
         let working = working_slope(&slope, 0);
@@ -454,7 +467,7 @@ pub fn minimise(
             }
         }
         let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
-        trouble += (iterations > USUAL) as usize;
+        trouble += (iterations > USUAL && !tail) as usize;
         let measured = if trouble >= PATIENCE {
             let before = e.evaluations;
             let h = measure(e, rows, &point, &mark, &slope, &charts, &components, &fixed, &turned);
@@ -534,7 +547,8 @@ pub fn minimise(
                         damping = 0.0;
                     }
                     let step = db[..p].to_vec();
-                    if decrease < 0.5 && secants.len() > RECENT && pace.is_some_and(|last| last.goes_on(&step)) {
+                    tail = decrease < 0.5 && pace.is_some_and(|last| last.goes_on(&step));
+                    if tail && secants.len() > RECENT {
                         secants.drain(..secants.len() - RECENT);
                     }
                     pace = Some(Pace { step, promised: decrease, stretch });

@@ -14,7 +14,7 @@ mod search;
 
 pub(crate) use certificate::at_floor;
 pub(crate) use model::{apply, free_curvature, hessian, turning, Model};
-pub(crate) use scale::{clip_all, slot_block, FLOOR};
+pub(crate) use scale::{clip_all, slot_block, FLOOR, PLAIN};
 pub use scale::{floored, invert, mul, sigma_gradient, units};
 pub(crate) use search::floor_slopes;
 pub use search::minimise;

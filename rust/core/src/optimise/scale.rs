@@ -79,6 +79,11 @@ pub fn put_block(lambda: &mut [f64], k: usize, offset: usize, cols: usize, block
 /// C = A B (n x n); `at` transposes A.
 pub fn mul(a: &[f64], b: &[f64], n: usize, at: bool) -> Vec<f64> {
     let mut c = vec![0.0; n * n];
+    if n > PLAIN {
+        let multiply = if at { dense::gemm_tn } else { dense::gemm };
+        multiply(&mut c, n, a, n, b, n, n, n, n, 1.0);
+        return c;
+    }
     for j in 0..n {
         for i in 0..n {
             c[i + j * n] = (0..n).map(|s| if at { a[s + i * n] } else { a[i + s * n] } * b[s + j * n]).sum();
@@ -86,6 +91,9 @@ pub fn mul(a: &[f64], b: &[f64], n: usize, at: bool) -> Vec<f64> {
     }
     c
 }
+
+/// Order up to which plain loops are as quick as blocked products.
+pub const PLAIN: usize = 8;
 
 /// Lambda of a slot with every dimensionless standard deviation at least `floor`; directions at the floor if `zero`
 /// are set to exactly zero instead. Returns the rank.
@@ -171,13 +179,18 @@ pub fn sigma_gradient(m: &Moments, lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<V
         .collect()
 }
 
-/// Inverse of a small square matrix by Gauss-Jordan elimination with row pivoting.
+/// Inverse of a square matrix: by Gauss-Jordan elimination with row pivoting, or by substitution if it is large and lower
+/// triangular, as factors of patterned covariances are.
 pub fn invert(a: &[f64], n: usize) -> Vec<f64> {
-    let mut a = a.to_vec();
     let mut inv = vec![0.0; n * n];
     for i in 0..n {
         inv[i + i * n] = 1.0;
     }
+    if n > PLAIN && (0..n).all(|j| a[j + j * n] != 0.0 && a[j * n..j * n + j].iter().all(|v| *v == 0.0)) {
+        dense::solve_left_l(a, n, n, &mut inv, n, n);
+        return inv;
+    }
+    let mut a = a.to_vec();
     for c in 0..n {
         let p = (c..n).max_by(|&i, &j| a[i + c * n].abs().total_cmp(&a[j + c * n].abs())).unwrap_or(c);
         for j in 0..n {

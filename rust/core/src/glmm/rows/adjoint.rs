@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::family::GRAIN;
+
 use super::panel::{chunk_bounds, sparse_entries, Panel, PANEL};
 use super::plan::{packed3, Plan};
 use super::GlmmRows;
@@ -88,7 +90,7 @@ pub fn skewness(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covariance,
         || Adjoint { x: vec![0.0; plan.p()], z: m.factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect() };
     let mut total = zero();
     let size = total.z.iter().map(|z| z.len()).sum::<usize>();
-    let bounds = chunk_bounds(rows.n, size);
+    let bounds = chunk_bounds(rows.n, size, GRAIN);
     let ranges: Vec<(usize, usize)> = bounds.windows(2).map(|w| (w[0], w[1])).collect();
     if ranges.len() == 1 {
         skewness_range(plan, m, rows, cov, d3, 0, rows.n, &mut total);
@@ -155,11 +157,13 @@ fn skewness_range(
     }
 }
 
-/// Room for one row: entries of sparse columns, the part of integrated fixed effects, S_i.
+/// Room for one row: entries of sparse columns, the part of integrated fixed effects, S_i, columns in use.
 struct Scratch {
     entries: Vec<(u32, f64)>,
     w: Vec<f64>,
     sq: Vec<f64>,
+    /// Columns of a term that are not zero.
+    touched: Vec<usize>,
 }
 
 /// s_i = 1/2 D3_i : S_i of the rows.
@@ -180,13 +184,13 @@ impl<'a> Skewed<'a> {
     fn scratch(&self) -> Scratch {
         let k = self.plan.k;
         let fixed = self.cov.restricted.as_ref().map_or(0, |r| r.len());
-        Scratch { entries: vec![], w: vec![0.0; k * fixed], sq: vec![0.0; k * k] }
+        Scratch { entries: vec![], w: vec![0.0; k * fixed], sq: vec![0.0; k * k], touched: vec![] }
     }
 
     /// Row i, the r-th of its panel, whose random columns are filled in.
     #[inline]
     fn row(&self, panel: &Panel, i: usize, r: usize, scratch: &mut Scratch, s: &mut [f64]) {
-        let Scratch { entries, w, sq } = scratch;
+        let Scratch { entries, w, sq, touched } = scratch;
         let k = self.plan.k;
         let k3 = k * (k + 1) * (k + 2) / 6;
         sq.fill(0.0);
@@ -199,8 +203,11 @@ impl<'a> Skewed<'a> {
             let l = panel.codes[f][r] as usize;
             let z = &panel.z[f][r * cols..(r + 1) * cols];
             let c = &self.cov.diag[f][l * cols * cols..(l + 1) * cols * cols];
-            for b in 0..cols {
-                for a in 0..cols {
+            // Indicator columns of wide terms are mostly zero.
+            touched.clear();
+            touched.extend((0..cols).filter(|&a| z[a] != 0.0));
+            for &b in touched.iter() {
+                for &a in touched.iter() {
                     sq[zf.columns[a].component * k + zf.columns[b].component] += z[a] * z[b] * c[a + b * cols];
                 }
             }
@@ -217,8 +224,10 @@ impl<'a> Skewed<'a> {
             }
             let c = &self.cov.pairs[p][e * kl * ko..(e + 1) * kl * ko];
             let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
-            for b in 0..ko {
-                for a in 0..kl {
+            touched.clear();
+            touched.extend((0..kl).filter(|&a| zl[a] != 0.0));
+            for b in (0..ko).filter(|&b| zo[b] != 0.0) {
+                for &a in touched.iter() {
                     let v = zl[a] * zo[b] * c[a + b * kl];
                     let (ca, cb) = (lead.columns[a].component, other.columns[b].component);
                     sq[ca * k + cb] += v;

@@ -26,7 +26,7 @@ pub fn level_pass(
     let order = if weights.is_some() { 2 } else { 0 };
     let stride = family.stride(order);
     let size: usize = plan.z.iter().map(|f| f.levels * (f.columns.len() + 1)).sum();
-    let bounds = chunk_bounds(rows.n, size);
+    let bounds = chunk_bounds(rows.n, size, family.grain());
     let (pi, mut rest) = match weights {
         Some((pi, d1)) => (Some(pi), d1),
         None => (None, &mut [][..]),

@@ -4,11 +4,13 @@ use rayon::prelude::*;
 
 use super::plan::{Plan, XPlan};
 use super::{Component, GlmmRows};
+use crate::family::GRAIN;
 
 pub(super) const PANEL: usize = 256;
 
-pub(super) fn chunk_bounds(n: usize, size: usize) -> Vec<usize> {
-    let chunks = (n / (4_096 + 2 * size)).clamp(1, 4);
+/// Bounds of the chunks of rows that are worked on at once: at least `grain` rows, more where `size` numbers are summed.
+pub(super) fn chunk_bounds(n: usize, size: usize, grain: usize) -> Vec<usize> {
+    let chunks = (n / (grain + 2 * size)).clamp(1, 4);
     (0..=chunks).map(|c| n * c / chunks).collect()
 }
 
@@ -112,7 +114,7 @@ pub(super) fn add_random(plan: &Plan, panel: &mut Panel, b: &[Vec<f64>], m: usiz
 pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<f64>) {
     let k = plan.k;
     out.resize(rows.n * k, 0.0);
-    let bounds = chunk_bounds(rows.n, 0);
+    let bounds = chunk_bounds(rows.n, 0, GRAIN);
     let mut pieces = vec![];
     let mut rest: &mut [f64] = out;
     for w in bounds.windows(2) {

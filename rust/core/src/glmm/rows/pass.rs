@@ -85,7 +85,7 @@ pub fn pass(
     let k = plan.k;
     let k3 = if want == Want::Full { k * (k + 1) * (k + 2) / 6 } else { 0 };
     d3.resize(if k3 > 0 { rows.n * k3 } else { d3.len() }, 0.0);
-    let bounds = chunk_bounds(rows.n, total.size());
+    let bounds = chunk_bounds(rows.n, total.size(), family.grain());
     let mut pieces: Vec<(usize, usize, &mut [f64])> = vec![];
     let mut rest: &mut [f64] = d3;
     for w in bounds.windows(2) {
@@ -131,6 +131,7 @@ fn pass_range(
         _ => 2,
     };
     let stride = family.stride(order);
+    let first_only = matches!(want, Want::Newton | Want::Convex) && plan.only_first();
     let size = family.panel().min(to - from);
     let mut panel = Panel::of(size, plan, stride);
     let k2 = k * (k + 1) / 2;
@@ -142,7 +143,12 @@ fn pass_range(
         panel.fill_z(plan, rows, start, n);
         panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
         add_random(plan, &mut panel, b, n);
-        family.evaluate(&rows.data, start, &panel.eta[..n * k], order, &mut panel.out[..n * stride]);
+        let (eta, out) = (&panel.eta[..n * k], &mut panel.out[..n * stride]);
+        if first_only {
+            family.evaluate_first(&rows.data, start, eta, out);
+        } else {
+            family.evaluate(&rows.data, start, eta, order, out);
+        }
         if let Some(w) = rows.weights {
             for (row, w) in panel.out[..n * stride].chunks_exact_mut(stride).zip(&w[start..start + n]) {
                 row.iter_mut().for_each(|v| *v *= -w);
@@ -235,7 +241,7 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
             let z = &panel.z[f][r * cols..(r + 1) * cols];
             let zg = &mut zg[l * cols..(l + 1) * cols];
             let gram = &mut gram[l * cols * cols..(l + 1) * cols * cols];
-            for b in 0..cols {
+            for b in (0..cols).filter(|&b| z[b] != 0.0) {
                 let cb = zf.columns[b].component;
                 zg[b] += row[1 + cb] * z[b];
                 for a in b..cols {
@@ -259,7 +265,7 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
         for (r, (row, &e)) in panel.out.chunks_exact(stride).zip(entry).enumerate() {
             let block = &mut out[e as usize * kl * ko..][..kl * ko];
             let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
-            for (b, &zb) in zo.iter().enumerate() {
+            for (b, &zb) in zo.iter().enumerate().filter(|(_, z)| **z != 0.0) {
                 for (a, &za) in zl.iter().enumerate() {
                     let w = row[1 + k + packed(k, lead.columns[a].component, other.columns[b].component)];
                     block[a + b * kl] += w * za * zb;
@@ -371,6 +377,9 @@ impl FixedSums {
                 let l = panel.codes[f][r] as usize;
                 for (c, col) in zf.columns.iter().enumerate() {
                     let z = panel.z[f][r * cols + c];
+                    if z == 0.0 {
+                        continue;
+                    }
                     let out = &mut s.zx[f][(l * cols + c) * (p + 1)..][..p + 1];
                     for a in 0..k {
                         let wz = row[1 + k + packed(k, col.component, a)] * z;

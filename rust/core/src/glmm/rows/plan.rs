@@ -182,6 +182,11 @@ impl Plan {
         self.kept.len()
     }
 
+    /// Whether all random effects are in the first predictor.
+    pub fn only_first(&self) -> bool {
+        self.z.iter().flat_map(|f| &f.columns).all(|c| c.component == 0)
+    }
+
     /// Internal coefficients of one predictor, in order.
     pub fn coefficients_of(&self, k: usize) -> Vec<usize> {
         let x = &self.x[k];
