@@ -227,6 +227,30 @@ def test_p44_means_at_the_edge_of_what_is_legal(family, link):
     assert "edge_of_means" not in notes(legal)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("family", "link"), EDGES)
+def test_p44_illegal_means_end_in_a_fit_or_in_words(family, link, seed):
+    """Whatever the data, there is a certified fit, or a message that names the link."""
+    rng = np.random.default_rng(seed + 4)
+    x, g = rng.uniform(0, 1, 120), rng.integers(0, 10, 120)
+    mu = np.maximum(0.5 - 0.5 * x + 0.15 * rng.normal(size=10)[g], 0.01)
+    y = rng.poisson(3 * mu) if family == "poisson" else rng.random(120) < np.minimum(1, 2 * mu)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = fit_or_words({"y": np.asarray(y, float), "x": x, "g": g}, family, link)
+    if isinstance(found, str):
+        assert f"under link={link!r} means may leave their range" in found
+    else:
+        assert found.converged or "edge_of_means" in notes(found)
+
+
+def fit_or_words(frame, family, link):
+    try:
+        return rf.fit("y ~ x + (1 | g)", frame, family=family, link=link)
+    except DataError as error:
+        return str(error)
+
+
 def test_p44_an_identity_link_inside_its_range():
     rng = np.random.default_rng(7)
     g, x = rng.integers(0, 15, N), rng.uniform(0, 1, N)

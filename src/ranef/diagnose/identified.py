@@ -9,6 +9,7 @@ import numpy as np
 
 from ranef.diagnose.messages import Message, row_effect
 from ranef.engines.laplace import NEARLY_HELD
+from ranef.families import legal_link
 from ranef.frame.checks import absorbed_residual
 from ranef.predict.rows import fitted_design, linear_predictor
 
@@ -21,9 +22,6 @@ PILE = 0.03  # share of the rows at one end of a continuous response that is no 
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
 ALL_BUT_ONE = 1e-4  # a correlation of neighbours within this of 1 has no other limit
-UNIT = "(0, 1)"
-EDGES = {UNIT: ("identity", "log"), "positive": ("identity", "inverse", "1/mu^2")}  # links that let means be illegal
-LEGAL_LINK = {UNIT: "link='logit'", "positive": "link='log'"}
 EDGE = 1e-4  # of the median distance to the edge
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
 
@@ -124,19 +122,24 @@ def edge_of_means(m: Fit) -> Iterator[Message]:
         text = (
             f"{count} of {m.layout.n} fitted means lie at the edge of what {m.family} allows under link={m.link!r}: "
             f"the likelihood would rise beyond, where means are illegal, so that there is neither a certificate nor "
-            f"standard errors; {LEGAL_LINK[m.distribution.entry.parameters[0].range]} keeps means legal"
+            f"standard errors; link={_legal(m)!r} keeps means legal"
         )
         yield Message("edge_of_means", text, {"rows": count, "link": m.link})
 
 
+def _legal(m: Fit) -> str | None:
+    return legal_link(m.distribution.entry.parameters[0].range, m.link)
+
+
 def _at_the_edge(m: Fit) -> int:
     """Return how many fitted means lie where their predictor may not go further; 0 for fits that are certified."""
-    legal = m.distribution.entry.parameters[0].range
-    if m.converged or m.design is None or m.link not in EDGES.get(legal, ()):
+    if m.converged or m.design is None or _legal(m) is None:
         return 0
     rows = fitted_design(m, "edge_of_means")
     eta = linear_predictor(m, rows, [True] * len(rows.terms))
-    left = np.minimum(eta, 1 - eta) if m.link == "identity" and legal == UNIT else -eta if m.link == "log" else eta
+    left = (
+        np.minimum(eta, 1 - eta) if m.link == "identity" and _legal(m) == "logit" else -eta if m.link == "log" else eta
+    )
     return int(np.count_nonzero(left < EDGE * float(np.median(left))))
 
 

@@ -22,7 +22,7 @@ from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_err
 from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
-from ranef.families import Distribution, link_of
+from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec
 from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response
 from ranef.frame.design import Block, Component, matrix
@@ -327,7 +327,11 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, fl
 
 
 def _why_lost(design: Design, task: Task) -> str:
-    """Return what may have made a search fail: a residual variance held near zero, or told by nothing."""
+    """Return what may have made a search fail: means out of range, a residual variance held near zero or untold."""
+    mean = task.family.entry.parameters[0].range
+    if (safe := legal_link(mean, task.family.link)) is not None:
+        link = task.family.link
+        return f": under link={link!r} means may leave their range, and the search was lost there; try {safe!r}"
     if task.family.is_gaussian_identity and (found := absorbed_residual(design)) is not None:
         return f": {found[1]}"
     held = next((c.offset for c in design.others if c.name == "dispersion" and not c.fixed), None)

@@ -15,7 +15,7 @@ from ranef.errors import RanefError
 from ranef.families.custom import custom_family
 from ranef.families.distribution import Distribution, read_family, with_links, with_threshold
 from ranef.families.law import Data, Law, law_of
-from ranef.families.links import LINKS, Link, link_of
+from ranef.families.links import LINKS, Link, legal_link, link_of
 from ranef.families.table import SUPPORTS, ZERO, Entry, entries
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "custom_family",
     "describe",
     "law_of",
+    "legal_link",
     "link_of",
     "names",
     "read_family",

@@ -165,3 +165,13 @@ def predictor_of(value: float, link: Link, name: str) -> float:
     if not low < value < high:
         raise OptionError(f"{name}={value!r} is not possible: it must lie between {low:g} and {high:g}, both excluded")
     return float(link.forward(value))
+
+
+#: Range of a mean -> the links under which a predictor may give a mean outside it, and the one that cannot.
+ILLEGAL = {"(0, 1)": (("identity", "log"), "logit"), "positive": (("identity", "inverse", "1/mu^2"), "log")}
+
+
+def legal_link(range_: str, link: str) -> str | None:
+    """Return the link that keeps a mean in its range, if `link` does not; None if it does."""
+    loose, safe = ILLEGAL.get(range_, ((), ""))
+    return safe if link in loose else None
