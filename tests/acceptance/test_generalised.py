@@ -567,6 +567,8 @@ def test_row_144_known_sampling_variances(formula, name, figures):
     assert m.method == "reml"
     assert not far(m, figures)
     assert m.messages == ()
+    printed = {"dat_bcg": 0.179781516105207, "dat_konstantopoulos2011": 0.0845559187559233}[name]
+    assert np.sqrt(np.diag(m.vcov()))[0] == pytest.approx(printed, rel=1e-5)
     # metafor's log-likelihood has (log n) / 2 more: of a mean, log |X'X| / 2
     printed = {"dat_bcg": -12.2023714154936, "dat_konstantopoulos2011": -7.95872403371095}[name]
     assert m.loglik + np.log(m.nobs) / 2 == pytest.approx(printed, abs=1e-6)
@@ -662,7 +664,7 @@ def test_names_that_do_not_match_are_listed_on_both_sides():
         rf.fit("count ~ mined + (1 | site)", frame, family="poisson", cov={"site": k})
 
 
-@pytest.mark.parametrize("name", ["sd(site)", "sd(1 | site)", "sd((Intercept) | site)", "sd__(Intercept) | site"])
+@pytest.mark.parametrize("name", ["sd(site)", "sd(1 | site)", "sd((Intercept) | site)"])
 def test_spellings_of_a_held_standard_deviation(name):
     m = rf.fit(SALAMANDERS, data("Salamanders"), family="poisson", fixed={name: 1})
     assert m.varcorr()["site"].sd[0] == pytest.approx(1, rel=1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +15,11 @@ from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
     from ranef.frame import Block
-    from ranef.inference.varcorr import Parameter
     from ranef.model import Fit
 
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
-ALL_BUT_ONE = 1e-4  # a correlation of neighbours within this of 1 has no other limit
 EDGE = 1e-4  # of the median distance to the edge
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
 
@@ -99,23 +97,6 @@ def residual_held(m: Fit) -> Iterator[Message]:
         yield Message("residual_held", text, {"sigma": m.sigma})
 
 
-def correlation_at_limit(m: Fit) -> Iterator[Message]:
-    """P10: an autocorrelation that went to 1, where the columns are one effect."""
-    for term, info in zip(m.varcorr().values(), m.layout.terms, strict=True):
-        if info.structure in ("ar1", "hetar1", "cs", "homcs") and _is_one(term.parameters):
-            one = " fits as well" if info.structure in ("ar1", "homcs") else " with one SD a column is its limit"
-            text = (
-                f"the correlation of {info.structure}(… | {info.label}) went to 1, its limit: the columns are one "
-                f"effect of {info.label!r}, and (1 | {info.label}){one}"
-            )
-            yield Message("correlation_at_limit", text, {"group": info.label, "structure": info.structure})
-
-
-def _is_one(parameters: Sequence[Parameter]) -> bool:
-    sds, cors = ([p.value for p in parameters if p.name == name] for name in ("sd", "cor"))
-    return len(cors) == 1 and cors[0] > 1 - ALL_BUT_ONE and max(sds, default=0.0) > 0
-
-
 def edge_of_means(m: Fit) -> Iterator[Message]:
     """P44: a search that ended where means stop being legal, as an identity link lets it."""
     if count := _at_the_edge(m):
@@ -183,6 +164,6 @@ def residual_absorbed(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    residual_absorbed, one_outcome, single_trials, piled_up, residual_held, correlation_at_limit, edge_of_means,
+    residual_absorbed, one_outcome, single_trials, piled_up, residual_held, edge_of_means,
     without_information,
 )  # fmt: skip
