@@ -1,7 +1,8 @@
-"""Time profiles and bootstraps beside lme4's: `python inference.py [--repetitions 5] [--rscript Rscript]`.
+"""Time inference beside lme4, clubSandwich and RLRsim: `python inference.py [--repetitions 5] [--rscript Rscript]`.
 
-Prints a table: seconds of ranef (median), seconds of lme4 (once, by `peers/inference_lme4.R`), their ratio. lme4's
-bootstrap is timed on fewer replicates and scaled.
+Prints a table: processor seconds of ranef (median, all threads together), of the peer (once, by `peers/inference_*.R`),
+and their ratio. lme4's bootstrap is timed on fewer replicates and scaled; the clusters of the last task are drawn by
+each program for itself, of the same sizes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 import ranef as rf
 
@@ -27,13 +32,29 @@ def tasks() -> dict[str, Callable[[], Any]]:
     sleep = rf.fit(SLEEP, rf.datasets.load("sleepstudy"))
     penicillin = rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
     cbpp = rf.fit(CBPP, rf.datasets.load("cbpp"), family="binomial")
+    smaller = cbpp.update(". ~ . - period")
+    intercept = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+    many = rf.fit("y ~ x + f + (x | g)", clusters())
     return {
         "profile sleepstudy": lambda: rf.profile(sleep).confint(),
         "profile penicillin": lambda: rf.profile(penicillin).confint(),
         "profile cbpp": lambda: rf.profile(cbpp).confint(),
         "bootstrap sleepstudy 10000": lambda: rf.bootstrap(sleep, n=10_000, seed=1).confint(),
         "bootstrap cbpp 1000": lambda: rf.bootstrap(cbpp, n=1000, seed=1).confint(),
+        "bootstrap test cbpp 1000": lambda: rf.pb_test(cbpp, smaller, n=1000, seed=1),
+        "exact RLRT sleepstudy": lambda: rf.exact_rlrt(intercept, seed=1),
+        "CR2 sleepstudy": lambda: rf.robust(replace(sleep), "CR2"),
+        "CR2 300 clusters of 20": lambda: rf.robust(replace(many), "CR2"),
     }
+
+
+def clusters() -> pd.DataFrame:
+    """Return 300 clusters of 20 rows with a random slope and a factor of four levels."""
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(300), 20)
+    x, f = rng.normal(size=6000), rng.integers(0, 4, 6000)
+    y = x + rng.normal(size=300)[g] + rng.normal(size=300)[g] * x + rng.normal(size=6000)
+    return pd.DataFrame({"y": y, "x": x, "f": [f"f{k}" for k in f], "g": g.astype(str)})
 
 
 def median(task: Callable[[], Any], repetitions: int) -> float:
@@ -43,19 +64,19 @@ def median(task: Callable[[], Any], repetitions: int) -> float:
 
 
 def timed(task: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
+    """Processor seconds of one call, all threads together."""
+    start = time.process_time()
     task()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def peers(rscript: str) -> dict[str, float]:
-    """Seconds of lme4; empty without R."""
-    if shutil.which(rscript) is None:
-        return {}
-    script = HERE / "peers" / "inference_lme4.R"
-    done = subprocess.run([rscript, str(script)], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    """Processor seconds of the peers; empty without R, without those whose package is not there."""
+    found: dict[str, float] = {}
+    for script in sorted((HERE / "peers").glob("inference_*.R")) if shutil.which(rscript) else []:
+        done = subprocess.run([rscript, str(script)], capture_output=True, text=True, check=False)
+        found |= json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
+    return found
 
 
 def main() -> None:
@@ -65,7 +86,7 @@ def main() -> None:
     options.add_argument("--rscript", default="Rscript")
     asked = options.parse_args()
     theirs = peers(asked.rscript)
-    print(f"{'task':<28}{'ranef, s':>12}{'lme4, s':>12}{'ratio':>9}")
+    print(f"{'task':<28}{'ranef, s':>12}{'peer, s':>12}{'ratio':>9}")
     for name, task in tasks().items():
         ours = median(task, asked.repetitions)
         other = theirs.get(name)
