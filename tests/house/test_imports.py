@@ -5,16 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 import ranef as rf
-m = rf.fit("y ~ x + (1 | g)", {"y": [1.0, 2, 4, 3, 5, 7, 6, 9], "x": [0.0, 1] * 4, "g": list("aabbccdd")})
+data = {"y": [1.0, 2, 4, 3, 5, 7, 6, 9], "b": [0.0, 1, 1, 0, 0, 1, 1, 0], "x": [0.0, 1] * 4, "g": list("aabbccdd")}
+m = rf.fit(FORMULA, data, family=FAMILY)
 print(sorted({name.partition(".")[0] for name in sys.modules} & set("scipy formulaic narwhals pandas polars".split())))
 import formulaic
 print(formulaic.model_matrix is not None and "formulaic.materializers" in sys.modules)
 """
 
 
-def test_a_fit_loads_neither_scipy_nor_formulaic_nor_any_frame_and_formulaic_stays_whole():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    ("formula", "family"),
+    [("y ~ x + (1 | g)", "gaussian"), ("b ~ x + (1 | g)", "binomial"), ("y ~ x + (1 | g)", "poisson")],
+)
+def test_a_fit_loads_neither_scipy_nor_formulaic_nor_any_frame_and_formulaic_stays_whole(formula, family):
+    script = SCRIPT.replace("FORMULA", repr(formula)).replace("FAMILY", repr(family))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "True"]

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranef import _core
 from ranef.engines.constrained import anchored
 from ranef.engines.estimate import Array
-from ranef.engines.laplace import threshold_matrix
+from ranef.engines.laplace import absorbed, threshold_matrix
+from ranef.engines.linear import sources
 from ranef.families import ZERO as INFLATION
 from ranef.frame.design import matrix
-from ranef.inference.named import names_of
-from ranef.predict.rows import Rows, fitted_design, linear_predictor
 
+# Every fit asks whether it went far: what few of them need is imported when they do.
 if TYPE_CHECKING:
     from ranef.frame import Design
     from ranef.model import Fit
+    from ranef.predict.rows import Rows
 
 FAR = 9.0  # a predictor beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
 LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
@@ -50,6 +52,8 @@ def _categories_went_far(m: Fit) -> bool:
 
 
 def _among_categories(m: Fit) -> tuple[str, ...]:
+    from ranef.inference.named import names_of
+
     assert m.design is not None
     rows, names = comparisons(m), names_of(m, "all")[0]
     still = anchored(m.design, m.task)
@@ -91,16 +95,20 @@ def _separated(m: Fit, component: int) -> list[str]:
 
 
 def _went_far(m: Fit, component: int) -> bool:
-    rows = fitted_design(m, "separation")
-    eta = linear_predictor(m, rows, [False] * len(rows.terms), component)
+    assert m.design is not None
+    part = absorbed(m.design).components[component]
+    beta = np.ascontiguousarray(m.estimate.beta[m.layout.components[component].at])
+    if np.nanmax(np.abs(beta), initial=0.0) > FAR:
+        return True
+    eta = np.asarray(_core.linear_predictor(sources(part.fixed), beta, [], [], part.offset, m.layout.n))
     counts = m.distribution.entry.support == "count" and component == 0
-    far = -eta if counts else np.abs(eta)
-    beta = m.estimate.beta[m.layout.components[component].at]
-    return bool(far.max(initial=0.0) > FAR or np.nanmax(np.abs(beta), initial=0.0) > FAR)
+    return bool((-eta if counts else np.abs(eta)).max(initial=0.0) > FAR)
 
 
 def comparisons(m: Fit) -> Array:
     """Return rows r with r'beta >= 0 where a category is favoured over one that it is compared with, for all data."""
+    from ranef.predict.rows import fitted_design
+
     rows, family = fitted_design(m, "separation"), m.distribution
     y, width = np.asarray(rows.y, np.int64), len(m.estimate.beta)
     parts = [_placed(matrix(c.fixed, rows.n), info.first, width)

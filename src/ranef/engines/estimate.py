@@ -576,18 +576,25 @@ def from_core(
         vcov=_covariance(frozen(found["vcov"]), core, at_optimum),
         sigma=float(found["sigma"]),
         pwrss=float(found["pwrss"]),
-        factors=tuple(map(frozen, found["lambda"])),
-        modes=tuple(map(frozen, found["b"])),
-        n=core.n,
         rank=core.rank,
-        dropped=tuple(core.dropped),
-        outcome=found["outcome"],
-        evaluations=int(found["evaluations"]),
-        iterations=int(found["iterations"]),
-        gradient=frozen(found["gradient"]),
-        decrease=float(found["decrease"]),
-        curvature=float(found["curvature"]),
-        multipliers=tuple(found["multipliers"]),
-        boundary=tuple(found["boundary"]),
         optimizer=optimizer,
+        **of_search(found, core),
     )
+
+
+def of_search(found: Mapping[str, Any], core: Any) -> dict[str, Any]:
+    """Return what both kinds of estimates say of random effects and search, from the core's record."""
+    return {
+        "factors": tuple(map(frozen, found["lambda"])),
+        "modes": tuple(map(frozen, found["b"])),
+        "n": core.n,
+        "dropped": tuple(core.dropped),
+        "outcome": found["outcome"],
+        "evaluations": int(found["evaluations"]),
+        "iterations": int(found["iterations"]),
+        "gradient": frozen(found["gradient"]),
+        "decrease": float(found["decrease"]),
+        "curvature": float(found["curvature"]),
+        "multipliers": tuple(found["multipliers"]),
+        "boundary": tuple(found["boundary"]),
+    }

@@ -17,7 +17,7 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines import survey
-from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, frozen
+from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, frozen, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
 from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
@@ -474,22 +474,11 @@ def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = No
         beta=beta,
         joint=Deferred(None, frozen(vcov)) if vcov is not None else Deferred(_spread(core, design)),
         sigma=sigma_of(beta, design, task.family),
-        factors=tuple(map(frozen, record["lambda"])),
-        modes=tuple(map(frozen, record["b"])),
-        n=core.n,
         rank=core.p - len(core.dropped),
-        dropped=tuple(core.dropped),
-        outcome=record["outcome"],
-        evaluations=int(record["evaluations"]),
         inner=int(record["inner"]),
-        iterations=int(record["iterations"]),
-        gradient=frozen(record["gradient"]),
-        decrease=float(record["decrease"]),
-        curvature=float(record["curvature"]),
-        multipliers=tuple(record["multipliers"]),
-        boundary=tuple(record["boundary"]),
         natural=tuple(record["natural"]),
         optimizer=task.control.optimizer,
+        **of_search(record, core),
     )
 
 

@@ -37,22 +37,6 @@ def tidy(
     cluster: Any = None,
 ) -> Any:
     """Estimates as a frame, see `Fit.tidy`."""
-    found = tidy_columns(m, effects, conf_int, conf_level, method, ddf, options, vcov, cluster)
-    return to_frame(found, m.layout.kind)
-
-
-def tidy_columns(
-    m: Fit,
-    effects: str | Sequence[str],
-    conf_int: bool,
-    conf_level: float,
-    method: str,
-    ddf: Any = None,
-    options: Columns | None = None,
-    vcov: Any = None,
-    cluster: Any = None,
-) -> Columns:
-    """Return the columns of `tidy`."""
     if method not in METHODS:
         raise OptionError(f"tidy: method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
     if options and (method == "wald" or not conf_int):
@@ -72,7 +56,8 @@ def tidy_columns(
         ends = _ends(m, asked, conf_level, method, options or {})
         parts = [{**part, **end} for part, end in zip(parts, ends, strict=True)]
     names = (*TEXT, *NUMBERS) if conf_int else (*TEXT, *NUMBERS[:-2])
-    return {name: _stacked([_column(part, name) for part in parts], name in TEXT) for name in names}
+    columns = {name: _stacked([_column(part, name) for part in parts], name in TEXT) for name in names}
+    return to_frame(columns, m.layout.kind)
 
 
 def _ends(m: Fit, asked: list[str], level: float, method: str, options: Columns) -> list[Columns]:

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
@@ -72,6 +71,8 @@ def correlation(m: Fit, t: int, numbers: dict[str, float]) -> Callable[[Array], 
 
 
 def _matern(x: Array, nu: float) -> Array:
+    from scipy import special
+
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         log = (1 - nu) * np.log(2) - special.gammaln(nu) + nu * np.log(x) + np.log(special.kve(nu, x)) - x
     return np.where(np.isfinite(log), np.exp(np.minimum(log, 0.0)), np.where(x < 1, 1.0, 0.0))
