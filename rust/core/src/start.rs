@@ -268,7 +268,8 @@ impl<'a> Sums<'a> {
         let c = self.components.len();
         let n = c + 1;
         let (mut a, mut b) = (vec![0.0; n * n], vec![0.0; n]);
-        let carried: Vec<Vec<f64>> = self.components.iter().map(|i| self.carried(i)).collect();
+        let directions: Vec<Vec<f64>> = self.levels.iter().map(|l| self.directions(l)).collect();
+        let carried: Vec<Vec<f64>> = self.components.iter().map(|i| self.carried(i, &directions[i.factor])).collect();
         for (f, w) in weights.iter().enumerate() {
             self.own_moments(f, w, &carried, &mut a, &mut b);
         }
@@ -364,18 +365,24 @@ impl<'a> Sums<'a> {
     }
 
     /// K_j = sum_m D_m' E_j D_m (d x d): what the projection off X carries from the levels of a component to all others.
-    fn carried(&self, c: &Component) -> Vec<f64> {
-        let (l, d) = (&self.levels[c.factor], self.d);
+    fn carried(&self, c: &Component, directions: &[f64]) -> Vec<f64> {
+        let (k, d) = (self.levels[c.factor].k, self.d);
         let mut out = vec![0.0; d * d];
-        for x in l.fixed.chunks_exact((l.k * d).max(1)) {
-            for (r, s) in both(c) {
-                for b in 0..d {
-                    for a in 0..d {
-                        out[a + b * d] += x[r + a * l.k] * x[s + b * l.k];
-                    }
+        for (r, s) in both(c) {
+            for b in 0..d {
+                for a in 0..d {
+                    out[a + b * d] += directions[r + a * k + (s + b * k) * k * d];
                 }
             }
         }
+        out
+    }
+
+    /// sum_m D_m (x) D_m of all pairs of entries of a factor, (k d) x (k d).
+    fn directions(&self, l: &Levels) -> Vec<f64> {
+        let n = l.k * self.d;
+        let mut out = vec![0.0; n * n];
+        add_products(&mut out, &l.fixed, &l.fixed, n);
         out
     }
 

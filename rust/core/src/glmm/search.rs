@@ -507,7 +507,9 @@ pub fn minimise(
             if decrease < options.tolerance {
                 break;
             }
-            let hopeless = |target: f64| damping == 0.0 && point.deviance - target > if close { 3.0 } else { 10.0 } * decrease + 1e-6;
+            let hopeless = |target: f64| {
+                damping == 0.0 && point.deviance - target > if close { 3.0 } else { 10.0 } * decrease + 1e-6
+            };
             if e.evaluations - first >= options.max_evaluations || from.target.is_some_and(hopeless) {
                 outcome = Outcome::MaxEvaluations;
                 break;
@@ -881,7 +883,8 @@ fn finish(
         let count = down.iter().filter(|h| **h).count();
         let none = count > 0 && count == down.len();
         let limit = p.pattern.limit(p.theta(&point.shape)).filter(|_| !none);
-        let at = Boundary { term: p.term, rank: 0, multipliers: slope.gradient[p.first..p.first + down.len()].to_vec() };
+        let at =
+            Boundary { term: p.term, rank: 0, multipliers: slope.gradient[p.first..p.first + down.len()].to_vec() };
         if let Some(limit) = limit {
             limits.push((p.clone(), limit, count));
         } else if count > 0 {
