@@ -1,6 +1,4 @@
-"""Covariances on the boundary of their space, as data: a variance of 0, a correlation of +-1, a lost rank, the limit of
-a covariance structure.
-"""
+"""Covariances on the boundary of their space, as data: a variance of 0, a correlation of +-1, a structure's limit."""
 
 from __future__ import annotations
 
@@ -93,8 +91,12 @@ def _limit_text(term: GroupInfo, factor: Array, rank: int) -> str:
     if rank == 1:
         return f"correlation of {name} estimated -1: one effect that changes its sign with every time"
     if what == "correlation" and columns == "columns":
-        return f"correlation of {name} estimated {corr[1, 0]:.4g}, the least it can be: the effects of a group add up to 0"
-    return f"correlations of {name} are on the edge of what they can be: their matrix has rank {rank} of {len(term.names)}"
+        return (
+            f"correlation of {name} estimated {corr[1, 0]:.4g}, the least it can be: the effects of a group add up to 0"
+        )
+    return (
+        f"correlations of {name} are on the edge of what they can be: their matrix has rank {rank} of {len(term.names)}"
+    )
 
 
 def _correlations(factor: Array) -> Array:

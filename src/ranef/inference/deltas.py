@@ -102,7 +102,11 @@ def jacobian(m: Fit) -> Array:
 def natural_slope(parameter: Parameter, term: Covariance) -> float:
     """D natural / d unconstrained value of a structure's parameter; NaN at a limit, or where it is one of several."""
     value = parameter.value
-    if not np.isfinite(value) or (parameter.name == "cor" and abs(value) == 1) or (value == 0 and parameter.name != "cor"):
+    if (
+        not np.isfinite(value)
+        or (parameter.name == "cor" and abs(value) == 1)
+        or (value == 0 and parameter.name != "cor")
+    ):
         return float("nan")
     if parameter.name == "loading":
         return 1.0  # entries of Lambda themselves
