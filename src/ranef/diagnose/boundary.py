@@ -1,6 +1,4 @@
-"""Covariances on the boundary of their space, as data: a variance of 0, a correlation of +-1, a lost rank, the limit of
-a covariance structure.
-"""
+"""Covariances on the boundary of their space, as data: a variance of 0, a correlation of +-1, a structure's limit."""
 
 from __future__ import annotations
 

@@ -34,6 +34,13 @@ const RECENT: usize = 2;
 /// Deviance that a limit may be worse by than the edge of the search just before it.
 const WORSE: f64 = 1e-7;
 
+/// Deviance that it may be better by.
+const ABRUPT: f64 = 1e-2;
+/// Share of the response's standard deviation that is no residual any more.
+const NONE: f64 = 1e-5;
+/// Slope of the deviance in the logarithm of a residual standard deviation of nothing above which it falls for ever.
+const FALLING: f64 = 1e-4;
+
 pub struct Found {
     pub point: Point,
     pub outcome: Outcome,
@@ -414,7 +421,7 @@ pub fn minimise(
     let mut trouble = 0;
     let constraint = e.constraint.clone();
     let charts = patterns::charts(e.moments(), &e.patterns, units, &constraint, from.shape);
-    let residual = residual_deviation(e);
+    let residual = Residual::of(e, rows);
     let mut shape = from.shape.to_vec();
     constraint.impose(&mut shape);
     let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &charts);
@@ -494,15 +501,13 @@ pub fn minimise(
             }
             constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
             (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
+            residual.iter().filter(|r| r.rests(&point, &slope)).for_each(|r| joint.hold(r.at));
             let (mut db, d, promised) = within(&mut joint, &components, &fixed, &charts, &point.shape, &rest);
             constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
             decrease = promised.abs();
             if decrease < 0.5 && !close {
                 close = true;
                 continue;
-            }
-            if std::env::var("TRACE").is_ok() {
-                eprintln!("it {iterations} ev {} dev {:.9} dec {:.3e} damp {damping:.1e} close {close} meas {} shape {:?} beta {:?} db {:?} g {:?}", e.evaluations, point.deviance, decrease, measured.is_some(), point.shape, point.beta, db, &slope.gradient);
             }
             if decrease < options.tolerance {
                 break;
@@ -523,8 +528,8 @@ pub fn minimise(
             };
             long = false;
             let mut b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
-            if let Some((j, unit)) = residual {
-                b[j] += bent(unit * stretch * db[j]) / unit;
+            if let Some(residual) = &residual {
+                b[residual.at] = residual.step(point.beta[residual.at], stretch * db[residual.at]);
             }
             let near = fresh && d.iter().all(|v| v.abs() < 0.5) && short(&slope.directions, &db[p..]);
             let u = if near {
@@ -621,25 +626,47 @@ fn within(
     }
 }
 
-/// The coefficient that alone is the logarithm of a Gaussian residual's standard deviation, and its unit.
-fn residual_deviation(e: &Engine) -> Option<(usize, f64)> {
-    if e.family.entry().name != "gaussian" || e.family.links().get(1) != Some(&Link::Log) {
-        return None;
-    }
-    let &[j] = e.plan.coefficients_of(1).as_slice() else { return None };
-    let mut one = vec![0.0; e.plan.p()];
-    one[j] = 1.0;
-    let unit = e.plan.user_beta(&one)[e.plan.kept[j]];
-    (unit.is_finite() && unit != 0.0).then_some((j, unit))
+/// The coefficient that alone is the logarithm of a Gaussian residual's standard deviation. Random effects and residuals
+/// that share a variance trade it along a line on the variance scale, and structures that explain everything leave none.
+pub struct Residual {
+    pub at: usize,
+    unit: f64,
+    /// Standard deviations below this are none.
+    floor: f64,
 }
 
-/// What a short step d of a log standard deviation misses of the same step on the variance scale: random effects and
-/// residuals that share a variance trade it along a line there.
-fn bent(d: f64) -> f64 {
-    if d.abs() < 0.3 {
-        0.5 * (2.0 * d).ln_1p() - d
-    } else {
-        0.0
+impl Residual {
+    pub fn of(e: &Engine, rows: &GlmmRows<'_>) -> Option<Residual> {
+        let shared = e.patterns.iter().any(|p| !p.pattern.is_loadings());
+        if !shared || e.family.entry().name != "gaussian" || e.family.links().get(1) != Some(&Link::Log) {
+            return None;
+        }
+        let &[at] = e.plan.coefficients_of(1).as_slice() else { return None };
+        let mut one = vec![0.0; e.plan.p()];
+        one[at] = 1.0;
+        let unit = e.plan.user_beta(&one)[e.plan.kept[at]];
+        let constant = rows.components.get(1).is_some_and(|c| {
+            c.offset.is_none() && c.fixed.iter().all(|f| f.block.is_intercept() || f.block.is_cell_means())
+        });
+        let floor = e.family.start(&rows.data, None).get(1)? + NONE.ln();
+        (constant && unit.is_finite() && unit > 0.0).then_some(Residual { at, unit, floor: floor / unit })
+    }
+
+    /// The coefficient after a step, taken on the variance scale.
+    fn step(&self, from: f64, d: f64) -> f64 {
+        let d = self.unit * d;
+        let to = if d < 0.3 { 0.5 * (2.0 * d).max(-1.0).ln_1p() } else { d };
+        (from + to / self.unit).max(self.floor.min(from))
+    }
+
+    pub fn is_zero(&self, beta: &[f64]) -> bool {
+        beta[self.at] <= self.floor + 1e-9
+    }
+
+    /// Whether nothing is left and nothing is gained by less: the slope vanishes with the variance, unless the
+    /// likelihood has no bound.
+    fn rests(&self, point: &Point, slope: &Slope) -> bool {
+        self.is_zero(&point.beta) && (0.0..FALLING).contains(&slope.beta[self.at])
     }
 }
 
@@ -830,14 +857,15 @@ fn without(e: &Engine, p: &Patterned, down: &[bool], exact: &mut [Vec<f64>]) {
     }
 }
 
-/// The point with the patterns at their limits, if it is no worse there, and how they are reported.
+/// The point with the patterns at their limits, if the deviance goes on to it, and how they are reported; an error where
+/// it falls abruptly: the likelihood has no bound there.
 fn at_limits(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
     point: &Point,
     lambda: &[Vec<f64>],
     limits: &[(Patterned, Limit, usize)],
-) -> (Option<Point>, Vec<Boundary>) {
+) -> Result<(Option<Point>, Vec<Boundary>), Outcome> {
     let (mut exact, mut shape, mut boundary) = (lambda.to_vec(), point.shape.clone(), vec![]);
     for (p, limit, down) in limits {
         let (k, ld) = (p.pattern.k, e.moments().factors[p.factor].cols);
@@ -849,11 +877,12 @@ fn at_limits(
         boundary.push(Boundary { term: p.term, rank: limit.rank.min(k - down), multipliers: vec![] });
     }
     if limits.is_empty() {
-        return (None, vec![]);
+        return Ok((None, vec![]));
     }
     match e.evaluate(rows, &point.beta, &exact, &shape, &point.u) {
-        Ok(there) if there.deviance <= point.deviance + WORSE => (Some(there), boundary),
-        _ => (None, vec![]),
+        Ok(there) if there.deviance < point.deviance - ABRUPT => Err(Outcome::Stalled),
+        Ok(there) if there.deviance <= point.deviance + WORSE => Ok((Some(there), boundary)),
+        _ => Ok((None, vec![])),
     }
 }
 
@@ -901,8 +930,14 @@ fn finish(
     }
     let lambda = if boundary.is_empty() { point.lambda.clone() } else { exact };
     e.tolerance = INNER_TOLERANCE;
-    let (ended, at_limits) = at_limits(e, rows, &point, &lambda, &limits);
-    boundary.extend(at_limits);
+    let (mut outcome, mut ended) = (end.outcome, None);
+    match at_limits(e, rows, &point, &lambda, &limits) {
+        Ok((point, at_limits)) => {
+            boundary.extend(at_limits);
+            ended = point;
+        }
+        Err(abrupt) => outcome = abrupt,
+    }
     let point = match ended {
         Some(point) => point,
         None if end.stale || !boundary.is_empty() || !limits.is_empty() => {
@@ -913,7 +948,7 @@ fn finish(
     Ok(Found {
         shape_gradient: e.constraint.reduced(&slope.gradient[..point.shape.len()]),
         point,
-        outcome: end.outcome,
+        outcome,
         iterations: end.iterations,
         decrease: end.decrease,
         curvature: end.least,

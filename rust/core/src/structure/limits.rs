@@ -166,7 +166,7 @@ impl Pattern {
         let far = (1.0 / EDGE).powf(1.0 / power).min(FAR);
         let (low, high) = ((least / APART).ln(), (most * far).ln());
         let free = self.kind == Kind::Matern && self.nu.is_none();
-        let scale = Scale::Logistic { slope: if free { 1.0 } else { power }, centre: typical.ln() };
+        let scale = Scale::Logistic { slope: if free { 0.3 } else { power }, centre: typical.ln() };
         if self.kind == Kind::OrnsteinUhlenbeck {
             let scale = Scale::Logistic { slope: 1.0, centre: -typical.ln() };
             // Precise at the other end: the edge is 1e8 above the rounding errors of a coordinate near -1.
@@ -362,4 +362,67 @@ fn root(a: &[f64], k: usize) -> Vec<f64> {
         }
     }
     l
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(name: &str) -> Pattern {
+        let points: Vec<Vec<f64>> = [0.0, 0.7, 1.1, 2.5].iter().map(|&t| vec![t]).collect();
+        Pattern::new(name, 4, &points, vec![]).unwrap()
+    }
+
+    const ENDING: [&str; 10] = ["cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "mat"];
+
+    #[test]
+    fn coordinates_go_back_to_their_parameters() {
+        for name in ENDING {
+            let p = pattern(name);
+            for chart in p.charts() {
+                for share in [0.01, 0.3, 0.6, 0.99] {
+                    let a = (chart.low + share * (chart.high - chart.low)).clamp(-3.0, 3.0);
+                    let v = chart.scale.value(a);
+                    assert!((chart.scale.parameter(v) - a).abs() < 1e-6 * (1.0 + a.abs()), "{name} {a}");
+                    let h = 1e-6 * v.abs().max(1e-3);
+                    let slope = (chart.scale.parameter(v + h) - chart.scale.parameter(v - h)) / (2.0 * h);
+                    assert!((slope / chart.scale.slope(a) - 1.0).abs() < 1e-4, "{name} {a}: {slope}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn covariances_run_into_their_limits() {
+        for name in ENDING {
+            let p = pattern(name);
+            let mut theta = p.start(&[0.5, 1.0, 1.5, 2.0]);
+            for (j, v) in p.shared() {
+                theta[j] = v;
+            }
+            let limit = p.limit(&theta).unwrap();
+            assert_eq!(limit.rank, 1, "{name}");
+            let (edge, end) = (p.factor(&theta).unwrap(), p.singular_factor(&limit));
+            let product = |l: &[f64], i: usize, j: usize| (0..4).map(|c| l[i + c * 4] * l[j + c * 4]).sum::<f64>();
+            for i in 0..4 {
+                for j in 0..4 {
+                    let (a, b) = (product(&edge, i, j), product(&end, i, j));
+                    assert!((a - b).abs() < 1e-6 * b.abs(), "{name} {i} {j}: {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn smaller_structures_stand_inside() {
+        for name in ENDING {
+            let p = pattern(name);
+            for smaller in p.smaller() {
+                let mut theta = smaller.start(&[0.5, 1.0, 1.5, 2.0]);
+                *theta.last_mut().unwrap() += 0.4;
+                let (a, b) = (smaller.sigma(&theta), p.sigma(&p.embed(&smaller, &theta)));
+                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-12), "{name} {:?}", smaller.kind);
+            }
+        }
+    }
 }

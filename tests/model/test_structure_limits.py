@@ -1,0 +1,175 @@
+"""Covariance structures at the limits of their correlation: found, certified, named, and never below what they hold."""
+
+from __future__ import annotations
+
+import pickle
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ranef as rf
+
+SERIAL = ("cs", "homcs", "ar1", "hetar1", "toep", "homtoep")
+PLACED = ("ou", "exp", "gau", "mat")
+#: (structure, a structure inside it)
+HELD = [
+    ("cs", "homcs"),
+    ("hetar1", "ar1"),
+    ("toep", "homtoep"),
+    ("homtoep", "homcs"),
+    ("homtoep", "ar1"),
+    ("mat", "exp"),
+]
+SLACK = 1e-6  # two searches end within their tolerance of the same maximum, and of a limit within the edge before it
+
+
+def shared(seed: int, times: int = 5, groups: int = 40, sd: float = 1.0) -> pd.DataFrame:
+    """Groups with one effect at all times, and noise: every structure's maximum lies at its limit, or close to it."""
+    rng = np.random.default_rng(seed)
+    y = sd * np.repeat(rng.normal(size=groups), times) + 1.1 * rng.normal(size=groups * times)
+    t = np.tile(np.arange(float(times)), groups)
+    ids = np.repeat(np.arange(groups), times)
+    return pd.DataFrame({"y": y, "t": t.astype(int).astype(str), "x": t, "id": [f"g{i}" for i in ids]})
+
+
+def fitted(structure: str, data: pd.DataFrame, **kwargs):
+    columns = "numFactor(x) + 0" if structure in PLACED else "t + 0"
+    return rf.fit(f"y ~ 1 + {structure}({columns} | id)", data, **{"family": "gaussian", "method": "ml", **kwargs})
+
+
+def smallest(data: pd.DataFrame, **kwargs):
+    return rf.fit("y ~ 1 + (1 | id)", data, **{"family": "gaussian", "method": "ml", **kwargs})
+
+
+@pytest.mark.parametrize("seed", [1, 11, 17])
+def test_no_structure_ends_below_what_it_holds(seed):
+    data = shared(seed)
+    found = {structure: fitted(structure, data) for structure in (*SERIAL, *PLACED)}
+    base = smallest(data).loglik
+    for structure, m in found.items():
+        assert m.converged, structure
+        assert m.loglik >= base - SLACK, structure
+    for large, small in HELD:
+        assert found[large].loglik >= found[small].loglik - SLACK, (large, small)
+
+
+@pytest.mark.parametrize(
+    ("structure", "says", "natural"),
+    [
+        ("ar1", r"correlation of ar1\(t0, …, t4 \| id\) estimated 1: all times share one effect; \(1 \| id\) is", 1),
+        ("homtoep", r"correlation of homtoep\(.* estimated 1: all times", 1),
+        ("ou", r"rate of ou\(.* estimated 0: all times share one effect; \(1 \| id\) is the same model", 0),
+        ("exp", r"range of exp\(.* estimated infinite: all places share one effect", np.inf),
+        ("gau", r"range of gau\(.* estimated infinite", np.inf),
+    ],
+)
+def test_limits_are_certified_and_named(structure, says, natural):
+    """Data whose effects are more alike than chance leaves them: the maximum is at the limit, which is (1 | id)."""
+    data = alike()
+    m, base = fitted(structure, data), smallest(data)
+    assert m.converged
+    assert m.certificate.holds
+    assert m.loglik == pytest.approx(base.loglik, abs=SLACK)
+    (found,) = m.boundary
+    assert (found.kind, found.rank) == ("correlation", 1)
+    assert re.search(says, found.text)
+    assert any(note.code == "boundary" for note in m.messages)
+    (term,) = m.varcorr().values()
+    assert term.parameters[1].value == natural
+    np.testing.assert_allclose(term.corr, 1.0, atol=1e-12)
+    # The rest is that of the smaller model: a limit is no place where errors end.
+    np.testing.assert_allclose(m.vcov(), base.vcov(), rtol=1e-3)
+    assert "Boundary" in str(m.summary())
+    assert pickle.loads(pickle.dumps(m)).boundary == m.boundary
+
+
+def alike() -> pd.DataFrame:
+    """Groups with one effect at all times, in which chance has left nothing else that is correlated."""
+    return shared(22, groups=30)
+
+
+def test_alternating_effects():
+    """A first-order autocorrelation of -1 is a limit as well."""
+    rng = np.random.default_rng(3)
+    sign = np.array([1.0, -1, 1, -1, 1])
+    y = np.outer(rng.normal(size=30), sign) + 0.8 * alternating_noise(rng, 30)
+    data = pd.DataFrame(
+        {"y": y.ravel(), "t": [f"{i}" for i in range(5)] * 30, "id": np.repeat(np.arange(30), 5).astype(str)}
+    )
+    m = fitted("ar1", data)
+    assert m.converged
+    assert "changes its sign" in m.boundary[0].text
+    z = np.tile(sign, 30)
+    other = rf.fit("y ~ 1 + (0 + z | id)", data.assign(z=z), family="gaussian", method="ml")
+    assert m.loglik == pytest.approx(other.loglik, abs=SLACK)
+
+
+def alternating_noise(rng, groups):
+    noise = rng.normal(size=(groups, 5))
+    return noise + 0.7 * np.roll(noise, 1, axis=1)
+
+
+def test_least_correlation_of_compound_symmetry():
+    """Counts with the same sum in every group vary less between groups than independent ones: the least correlation."""
+    rng = np.random.default_rng(0)
+    share = np.exp(0.8 * rng.normal(size=(60, 4)))
+    y = np.array([rng.multinomial(24, p / p.sum()) for p in share])
+    t = [f"{i}" for i in range(4)] * 60
+    m = fitted(
+        "homcs", pd.DataFrame({"y": y.ravel(), "t": t, "id": np.repeat(np.arange(60), 4).astype(str)}), family="poisson"
+    )
+    assert m.converged
+    assert "estimated -0.3333, the least it can be" in m.boundary[0].text
+    assert (m.boundary[0].rank, m.boundary[0].size) == (3, 4)
+
+
+@pytest.mark.parametrize("structure", ["ar1", "gau", "homtoep"])
+def test_limits_with_counts(structure):
+    data = shared(2, times=4, groups=30)
+    data = data.assign(
+        y=np.random.default_rng(1).poisson(np.exp(0.5 + 0.6 * data["y"].groupby(data["id"]).transform("mean")))
+    )
+    m, base = (f(*a, family="poisson", method="ml") for f, a in ((fitted, (structure, data)), (smallest, (data,))))
+    assert m.converged
+    assert m.loglik >= base.loglik - SLACK
+
+
+def test_long_ranges_are_continuous():
+    """The Gaussian correlation is singular to rounding long before its limit; its likelihood runs on into the limit's."""
+    data = shared(11)
+    base = smallest(data).loglik
+    m = fitted("gau", data)
+    held = [
+        rf.fit(
+            "y ~ 1 + gau(numFactor(x) + 0 | id)", data, family="gaussian", method="ml", fixed={"range(id)": r}
+        ).loglik
+        for r in (1e2, 1e3, 1e4)
+    ]
+    assert np.all(np.abs(np.diff(held)) < 1e-2)
+    assert held[-1] == pytest.approx(base, abs=1e-5)  # 1 - correlation is (4 / 1e4)^2 at most
+    assert m.loglik >= max(held) - SLACK
+
+
+def test_structures_that_leave_no_residual():
+    """Autoregressive data without noise: the residual SD is 0, and the model that of `dispersion=0`."""
+    rng = np.random.default_rng(4)
+    y = np.zeros((40, 6))
+    y[:, 0] = rng.normal(size=40)
+    for j in range(1, 6):
+        y[:, j] = 0.5 * y[:, j - 1] + np.sqrt(0.75) * rng.normal(size=40)
+    data = pd.DataFrame(
+        {"y": y.ravel(), "t": [f"{i}" for i in range(6)] * 40, "id": np.repeat(np.arange(40), 6).astype(str)}
+    )
+    m, none = fitted("ar1", data), fitted("ar1", data, dispersion=0)
+    assert m.converged
+    assert m.loglik >= none.loglik - SLACK
+    assert np.isfinite(np.asarray(m.vcov())).all()
+
+
+def test_errors_of_what_is_not_at_the_limit():
+    m = fitted("ar1", alike())
+    joint = np.sqrt(np.diag(m.estimate.joint()))
+    assert np.isfinite(joint[:-1]).all()  # intercept, dispersion, standard deviation
+    assert np.isnan(joint[-1])
