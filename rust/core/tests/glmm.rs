@@ -58,7 +58,7 @@ impl Columns {
     }
 
     fn term<'a>(&'a self, codes: &'a [i32], levels: usize, structure: Structure, blocks: Vec<Block<'a>>) -> Term<'a> {
-        Term { codes: Codes::I32(codes), levels, structure, blocks, joint: false, relation: None }
+        Term { codes: Codes::I32(codes), levels, structure, blocks, joint: false, relation: None, fixed: false }
     }
 
     /// Intercept and covariate in the first predictor, intercepts in the others.

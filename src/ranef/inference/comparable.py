@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.errors import ArgumentError, DataError, NotAvailableError
+from ranef.frame import Indicators
 from ranef.inference.noted import Note
 from ranef.model import Fit, design_of
 
@@ -163,6 +164,8 @@ def same(a: Any, b: Any) -> bool:
     """Whether two arrays, or their absences, are equal."""
     if a is None or b is None:
         return a is None and b is None
+    if isinstance(a, Indicators) or isinstance(b, Indicators):
+        return bool(a == b)
     return np.array_equal(a, b)
 
 
