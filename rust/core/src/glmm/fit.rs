@@ -382,8 +382,9 @@ impl Glmm {
         let e = &self.engine;
         let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
         let first = q - shape.len();
-        let lost: Vec<usize> =
-            (0..q).filter(|&j| if j < p { error[j] > BOUNDLESS * reach[j] } else { j >= first && shape[j - first] }).collect();
+        let lost: Vec<usize> = (0..q)
+            .filter(|&j| if j < p { error[j] > BOUNDLESS * reach[j] } else { j >= first && shape[j - first] })
+            .collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
         step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));

@@ -92,7 +92,8 @@ impl Task<'_, '_> {
         let mut shape = self.from.shape[..p.first].to_vec();
         shape.extend(pattern.start(&sd));
         shape.extend(&self.from.shape[after..]);
-        let place: Vec<usize> = (0..self.from.shape.len()).map(|i| if i < after { i } else { i + less - more }).collect();
+        let place: Vec<usize> =
+            (0..self.from.shape.len()).map(|i| if i < after { i } else { i + less - more }).collect();
         for q in &mut e.patterns {
             q.first = place[q.first];
             if q.term == p.term {

@@ -214,7 +214,8 @@ pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], charts: &[Chart]) 
                 charts[i].step(shape[i], d[i])
             });
         }
-        let ended = own.clone().skip(p.pattern.deviations()).any(|i| charts[i].at_low(out[i]) || charts[i].at_high(out[i]));
+        let ended =
+            own.clone().skip(p.pattern.deviations()).any(|i| charts[i].at_low(out[i]) || charts[i].at_high(out[i]));
         if let Some(limit) = p.pattern.limit(p.theta(&out)).filter(|_| ended) {
             // What has lost its meaning starts anew should the limit be left.
             own.clone().zip(limit.theta).filter(|(i, _)| charts[*i].low.is_finite()).for_each(|(i, v)| out[i] = v);

@@ -26,9 +26,15 @@ pub enum Scale {
     /// rho = a / sqrt(1 + a^2).
     Partial,
     /// -1 / (1 + exp(slope (a - centre))): precise at its upper end, which is 0.
-    Logistic { slope: f64, centre: f64 },
+    Logistic {
+        slope: f64,
+        centre: f64,
+    },
     /// exp(power (a - centre)) of the logarithm of a standard deviation: its variance, or itself.
-    Power { power: f64, centre: f64 },
+    Power {
+        power: f64,
+        centre: f64,
+    },
 }
 
 impl Scale {
@@ -129,7 +135,8 @@ impl Pattern {
     pub fn charts(&self) -> Vec<Chart> {
         let (n, d) = (self.parameters(), self.deviations());
         let mut out = vec![Chart::OPEN; n];
-        let partial = Chart { scale: Scale::Partial, low: -edge_of_partial(), high: edge_of_partial(), stride: (ANY, ANY) };
+        let partial =
+            Chart { scale: Scale::Partial, low: -edge_of_partial(), high: edge_of_partial(), stride: (ANY, ANY) };
         match self.kind {
             Kind::ReducedRank => {
                 let free = Chart { low: f64::NEG_INFINITY, high: f64::INFINITY, ..Chart::OPEN };
@@ -289,7 +296,10 @@ impl Pattern {
         let mut out: Vec<f64> = (0..d).map(|i| theta[if own == 1 { 0 } else { i }]).collect();
         let rest = &theta[own..];
         match (self.kind, smaller.kind) {
-            (Kind::Toeplitz | Kind::HomogeneousToeplitz, Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry) => {
+            (
+                Kind::Toeplitz | Kind::HomogeneousToeplitz,
+                Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry,
+            ) => {
                 // Partial autocorrelations of equal correlations r: r / (1 + (l - 1) r) at lag l.
                 let r = smaller.kind.compound_value(rest[0], self.k);
                 let edge = edge_of_partial();
