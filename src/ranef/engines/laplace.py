@@ -300,9 +300,9 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
 def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, float | None]:
     """Return the record of a regular optimum where the search ended at a pole, and the log-likelihood at the pole.
 
-    With random effects outside the mean Laplace's approximation has poles: their mode becomes flat, and the approximated
-    likelihood rises to where it breaks down, which is no optimum. A second search begins at the optimum of the model
-    without them, with variances of zero; if it converges, its optimum is kept although it lies lower.
+    With random effects outside the mean Laplace's approximation has poles: their mode becomes flat, and the likelihood
+    so approximated rises to where it breaks down, which is no optimum. A second search begins at the optimum of the
+    model without them, with variances of zero; if it converges, its optimum is kept although it lies lower.
     """
     outside = [t.component != 0 for t in design.terms]
     other = any(t.structure in PATTERNED or t.owners for t in design.terms)

@@ -26,6 +26,8 @@ const MEMORY: usize = 12;
 const PATIENCE: usize = 8;
 /// Iterations that are not late.
 const USUAL: usize = 14;
+/// Iterations that a measured Hessian is kept for.
+const KEPT: usize = 6;
 /// Longest step along a direction without an optimum, in Newton steps.
 const LONGEST: f64 = 8.0;
 /// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
@@ -452,6 +454,7 @@ pub fn minimise(
     let mut pace: Option<Pace> = None;
     // Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
     let mut tail = false;
+    let mut curvature: Option<Measured> = None;
     let (slope, held) = loop {
         let slope = charted(e.slope(rows, &point), &patterns::stretches(&charts, &point.shape));
         let working = working_slope(&slope, 0);
@@ -473,30 +476,37 @@ pub fn minimise(
                 secants.remove(0);
             }
         }
-        let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
         trouble += (iterations > USUAL && !tail) as usize;
-        let measured = if trouble >= PATIENCE {
-            let before = e.evaluations;
-            let h = measure(e, rows, &point, &mark, &slope, &charts, &components, &fixed, &turned);
-            stale = true;
-            first += e.evaluations - before;
-            h
+        // Measuring leaves the factor of the engine elsewhere.
+        let mut fresh = true;
+        if trouble < PATIENCE {
+            curvature = None;
         } else {
-            None
-        };
+            curvature = curvature.take().and_then(|c: Measured| c.carried(e, &components, &point.lambda, &rest));
+            if curvature.is_none() {
+                let before = e.evaluations;
+                let h = measure(e, rows, &point, &mark, &slope, &charts, &components, &fixed, &turned);
+                curvature = h.map(|hessian| Measured::new(hessian, &point.lambda, &rest));
+                secants.clear();
+                (stale, fresh) = (true, false);
+                first += e.evaluations - before;
+            }
+        }
+        let measured = curvature.as_ref().map(|c| &c.hessian);
+        let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
         let mut accepted = None;
-        let mut fresh = measured.is_none();
+        let mut misled = false;
         let mut long = fresh;
         loop {
             let (mut joint, l) = Joint::new(&slope, &working, &turned, (p, free, c + free), &rest, close, damping);
             if close {
                 least = l;
             }
-            if let Some(h) = &measured {
+            if let Some(h) = measured {
                 joint.replace(h, damping);
             }
             joint.eliminate(&e.latent);
-            if damping < 0.5 && measured.is_none() {
+            if damping < 0.5 {
                 joint.correct(&local);
             }
             constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
@@ -570,6 +580,10 @@ pub fn minimise(
                 _ => {
                     stale = true;
                     trouble += 1;
+                    if curvature.as_ref().is_some_and(|c| c.age > 0) {
+                        misled = true;
+                        break;
+                    }
                     damping = (damping * 5.0).max(0.5);
                     if damping > 1e8 {
                         outcome = Outcome::Stalled;
@@ -577,6 +591,13 @@ pub fn minimise(
                     }
                 }
             }
+        }
+        if misled {
+            // Measure anew, from the same point.
+            curvature = None;
+            e.tolerance = INNER_TOLERANCE;
+            point = e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u)?;
+            continue;
         }
         match accepted {
             Some(next) => {
@@ -709,6 +730,40 @@ fn charted(mut slope: Slope, stretch: &[f64]) -> Slope {
 
 fn uncharted(slope: Slope, stretch: &[f64]) -> Slope {
     charted(slope, &stretch.iter().map(|s| 1.0 / s).collect::<Vec<f64>>())
+}
+
+/// A measured Hessian, kept for some iterations: it costs an evaluation a parameter, secants bring it up to date.
+struct Measured {
+    hessian: Vec<f64>,
+    lambda: Vec<Vec<f64>>,
+    rest: Vec<bool>,
+    age: usize,
+}
+
+impl Measured {
+    fn new(hessian: Vec<f64>, lambda: &[Vec<f64>], rest: &[bool]) -> Self {
+        Measured { hessian, lambda: lambda.to_vec(), rest: rest.to_vec(), age: 0 }
+    }
+
+    /// In the coordinates of another Lambda; none where it is too old, a parameter came to rest or left, or the free
+    /// components are more than variances: Sigma* = Sigma / Lambda^2.
+    fn carried(mut self, e: &Engine, components: &[Component], lambda: &[Vec<f64>], rest: &[bool]) -> Option<Self> {
+        let single = components.iter().all(|c| e.moments().factors[c.factor].cols == 1);
+        if !single || self.age >= KEPT || self.rest != rest {
+            return None;
+        }
+        let n = rest.len() + e.plan.p();
+        for (i, c) in components.iter().enumerate() {
+            let (at, ratio) = (n - components.len() + i, (lambda[c.factor][0] / self.lambda[c.factor][0]).powi(2));
+            for t in 0..n {
+                self.hessian[at + t * n] *= ratio;
+                self.hessian[t + at * n] *= ratio;
+            }
+        }
+        self.lambda = lambda.to_vec();
+        self.age += 1;
+        self.hessian.iter().all(|v| v.is_finite()).then_some(self)
+    }
 }
 
 /// Hessian of the deviance in (beta, directions) from differences of its exact gradient: for the few models (mixtures with
