@@ -1,8 +1,8 @@
 """Time profiles, bootstraps and degrees of freedom: `python inference.py [--repetitions 5] [--rscript Rscript]`.
 
-Prints tables: seconds of ranef (median), seconds of lme4 (once, by `peers/inference_lme4.R`) or of lmerTest and pbkrtest
-(median, by `peers/inference_pbkrtest.R`), their ratio. lme4's bootstrap is timed on fewer replicates and scaled; what a
-fit remembers is forgotten before it is asked again.
+Prints tables: seconds of ranef (median), seconds of lme4 (once, by `peers/inference_lme4.R`) or of lmerTest and
+pbkrtest (median, by `peers/inference_pbkrtest.R`), their ratio. lme4's bootstrap is timed on fewer replicates and
+scaled; what a fit remembers is forgotten before it is asked again.
 """
 
 from __future__ import annotations
