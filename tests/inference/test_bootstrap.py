@@ -9,8 +9,9 @@ from scipy import stats
 import ranef as rf
 from golden import reference
 from ranef.errors import DataError, NotAvailableError, OptionError
+from ranef.inference import bootstrap as bootstrapping
 from ranef.inference import resampling
-from ranef.inference.bootstrap import Bootstrap
+from ranef.inference.bootstrap import Bootstrap, Work
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
@@ -237,3 +238,29 @@ def test_censored_responses_are_drawn_by_cases_only():
     with pytest.raises(NotAvailableError, match="cases"):
         rf.bootstrap(m, n=2)
     assert len(rf.bootstrap(m, n=2, seed=1, kind="cases")) == 2
+
+
+def test_generalised_refits_together_are_those_one_by_one(monkeypatch):
+    data = rf.datasets.load("cbpp")
+    m = rf.fit("cbind(incidence, size - incidence) ~ period + (1 | herd)", data, family="binomial")
+    together = rf.bootstrap(m, n=30, seed=3)
+    assert not together.failures
+    np.testing.assert_array_equal(together.values, rf.bootstrap(m, n=30, seed=3, threads=2).values)
+    monkeypatch.setattr(Work, "_together", lambda _: False)
+    # The same fits of the same responses: to the optimiser's rounding.
+    np.testing.assert_allclose(together.values, rf.bootstrap(m, n=30, seed=3).values, rtol=1e-8, atol=1e-10)
+
+
+def test_drawn_responses_that_cannot_be_fitted_are_named(monkeypatch):
+    data = rf.datasets.load("cbpp")
+    m = rf.fit("cbind(incidence, size - incidence) ~ period + (1 | herd)", data, family="binomial")
+    calls = iter(range(100))
+
+    def source(*_):
+        y = np.asarray(m.design.y)
+        return (lambda _: np.full(len(y), np.nan) if next(calls) == 2 else y,)
+
+    monkeypatch.setattr(bootstrapping, "_source", source)
+    found = rf.bootstrap(m, n=5, seed=1)
+    assert list(found.failures) == [2]
+    np.testing.assert_allclose(found.values, np.tile(found.estimate, (4, 1)), atol=1e-6)  # the fit's own response

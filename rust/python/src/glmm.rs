@@ -523,8 +523,9 @@ impl Glmm {
         rows_by(py, v, count, width)
     }
 
-    /// Fit the columns of `y` (n x m) in parallel: a record with its "vcov", or why it failed, for each.
-    #[pyo3(signature = (y, theta=None, quadrature=1, options=None, method="ml"))]
+    /// Fit the columns of `y` (n x m) in parallel: a record, with its "vcov" if asked, or why it failed, for each.
+    #[pyo3(signature = (y, theta=None, quadrature=1, options=None, method="ml", covariance=true))]
+    #[allow(clippy::too_many_arguments)]
     fn refit<'py>(
         &self,
         py: Python<'py>,
@@ -533,6 +534,7 @@ impl Glmm {
         quadrature: usize,
         options: Option<&Bound<'py, PyDict>>,
         method: &str,
+        covariance: bool,
     ) -> PyResult<Bound<'py, PyList>> {
         let opts = self::options(options)?;
         let method = method_of(method, quadrature)?;
@@ -546,14 +548,16 @@ impl Glmm {
         let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
         let (family, start) = (&self.core.engine.family, Start { theta, ..Start::default() });
         let fits = search(py, &self.pool, &opts.stop, true, || {
-            Ok(glmm::Glmm::refit(&rows, family, &refs, &start, method, &opts))
+            Ok(glmm::Glmm::refit(&rows, family, &refs, &start, method, &opts, covariance))
         })?;
         let out = PyList::empty(py);
         for f in fits {
             match f {
                 Ok((r, v)) => {
                     let d = report(py, r)?;
-                    d.set_item("vcov", matrix(py, v, self.held.p + self.core.theta_len())?)?;
+                    if let Some(v) = v {
+                        d.set_item("vcov", matrix(py, v, self.held.p + self.core.theta_len())?)?;
+                    }
                     out.append(d)?;
                 }
                 Err(e) => out.append(e.to_string())?,

@@ -347,8 +347,10 @@ def again(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     return estimate(design, task)
 
 
-def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
+def many(design: Design, responses: Array, task: Task, covariance: bool = True) -> list[Result | str]:
     """Fit the columns of `responses` (n, m) in parallel; plan, pattern and symbolic work are shared.
+
+    Without `covariance` the estimates have none, which saves a Hessian each.
 
     Raises
     ------
@@ -371,10 +373,16 @@ def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
         task.quadrature,
         control.options,
         task.method,
+        covariance,
     )
-    return [
-        record if isinstance(record, str) else from_core(record, core, design, task, record["vcov"]) for record in found
-    ]
+    return [record if isinstance(record, str) else _bare(record, core, design, task) for record in found]
+
+
+def _bare(record: Any, core: Any, design: Design, task: Task) -> LaplaceEstimate:
+    """Turn the record of one of many fits into an estimate: the core is not at its point."""
+    spread = record.get("vcov")
+    unknown = np.full((core.p + len(record["theta"]),) * 2, np.nan) if spread is None else spread
+    return from_core(record, core, design, task, unknown)
 
 
 def _first_core(design: Design, responses: Array, task: Task) -> Any:

@@ -110,7 +110,7 @@ def fit_again(design: Design, task: Task) -> tuple[Any, Estimate]:
     return core, solve(core, design, task.method == "reml", task.control)
 
 
-def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
+def many(design: Design, responses: Array, task: Task, covariance: bool = True) -> list[Result | str]:  # noqa: ARG001
     """Fit the columns of `responses` (n, m) in parallel; cross-products and symbolic work are shared."""
     reml, control = task.method == "reml", task.control
     core = make_core(design, np.ascontiguousarray(responses[:, 0]), control.threads)

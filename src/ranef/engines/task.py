@@ -91,8 +91,8 @@ class Engine:
         Fit. The core answers `cond_cov(term)` later.
     again : (design, task) -> (core, result)
         Fit the same design with another response.
-    many : (design, (n, m) responses, task) -> m results or texts
-        Fit the same design with many responses; a text says why one failed.
+    many : (design, (n, m) responses, task, covariance=True) -> m results or texts
+        Fit the same design with many responses; a text says why one failed. Without `covariance` results may have none.
     variance : (core, point, which) -> (n,) array
         Variance of x'beta_hat + z'(b_hat - b) from the joint covariance; which: terms whose effects are included.
     save : (core, result) -> anything that pickles
@@ -103,7 +103,7 @@ class Engine:
     name: str
     estimate: Callable[[Design, Task], tuple[Any, Result]]
     again: Callable[[Design, Task], tuple[Any, Result]]
-    many: Callable[[Design, Array, Task], list[Result | str]]
+    many: Callable[..., list[Result | str]]
     variance: Callable[[Any, Point, Sequence[bool]], Array]
     save: Callable[[Any, Any], Any]
     restore: Callable[[Any, Any, Any, Task], Any]
@@ -112,7 +112,7 @@ class Engine:
 def one_by_one(estimate: Callable[[Design, Task], tuple[Any, Result]]) -> Callable[..., list[Result | str]]:
     """Return an engine's `many` that fits the columns of `responses` (n, m) one after another."""
 
-    def many(design: Design, responses: Array, task: Task) -> list[Result | str]:
+    def many(design: Design, responses: Array, task: Task, covariance: bool = True) -> list[Result | str]:  # noqa: ARG001
         out: list[Result | str] = []
         for y in responses.T:
             try:

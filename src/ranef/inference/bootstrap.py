@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines import linear
+from ranef.engines import laplace, linear
 from ranef.engines.estimate import Array
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.frame.checks import check_response
@@ -374,6 +374,8 @@ class Work:
         made = [self._made(i) for i in some]
         if self.m.task.linear and self.statistic is None and not any(isinstance(v, Design) for v in made):
             return self._in_core(made)
+        if self.statistic is None and not any(isinstance(v, Design) for v in made) and self._together():
+            return self._in_batch(made)
         jobs = [(lambda v=v: v) if isinstance(v, str) else (lambda v=v: self._one(v)) for v in made]
         out = pooled(lambda i: jobs[i](), range(len(jobs)), self._workers())
         return [v if isinstance(v, str) or len(v) == width else "the statistic has another length" for v in out]
@@ -406,6 +408,29 @@ class Work:
             return named(self.statistic(replace(m, estimate=estimate, core=core, design=again)))[1]
         except (RanefError, ArithmeticError, ValueError) as error:
             return _reason(error)
+
+    def _together(self) -> bool:
+        """Whether the Laplace engine fits many responses at once, as this fit was found."""
+        m = self.m
+        plain = m.call.sampling_weights is None and not m.distribution.entry.ordinal
+        return m.engine is laplace.ENGINE and plain and m.task.control.optimizer == "newton"
+
+    def _in_batch(self, made: Sequence[Any]) -> list[Outcome]:
+        """All responses at once, in the threads of the Laplace engine's core."""
+        m, design = self.m, design_of(self.m, "bootstrap")
+        checked = [y if isinstance(y, str) else _illegal(design, y) or y for y in made]
+        good = [j for j, y in enumerate(checked) if not isinstance(y, str)]
+        threads = self.threads or m.task.control.threads
+        task = replace(m.task, control=replace(m.task.control, threads=threads))
+        found = m.engine.many(design, np.array([checked[j] for j in good]).T, task, False) if good else []
+        gone = np.isnan(m.estimate.beta).sum()
+        for j, e in zip(good, found, strict=True):
+            checked[j] = e if isinstance(e, str) else _failure(e.outcome, np.isnan(e.beta).sum() > gone) or e
+        fine = [j for j, e in enumerate(checked) if not isinstance(e, str)]
+        rows = of_estimates(m, [checked[j] for j in fine]) if fine else np.empty((0, 0))
+        for j, row in zip(fine, rows, strict=True):
+            checked[j] = row
+        return checked
 
     def _in_core(self, made: Sequence[Any]) -> list[Outcome]:
         """All responses at once, in the core's threads."""
@@ -440,6 +465,15 @@ def _failure(outcome: str, dropped: bool) -> str:
     if outcome != "converged":
         return f"not converged: {outcome}"
     return "a coefficient cannot be estimated from the rows drawn" if dropped else ""
+
+
+def _illegal(design: Design, y: Array) -> str:
+    """Return why a response cannot be fitted; "" if it can."""
+    try:
+        check_response(replace(design, y=y))
+    except RanefError as error:
+        return _reason(error)
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -210,7 +210,8 @@ def criteria(m: Fit, responses: Array) -> list[float | str]:
 def estimates(m: Fit, responses: Array) -> list[Result | str]:
     """Return the estimate of the model for each column of responses, (n, m), or why there is none."""
     shared = not m.distribution.entry.ordinal and m.call.sampling_weights is None
-    found = m.engine.many(design_of(m, "refits"), responses, m.task) if shared else [_one(m, y) for y in responses.T]
+    many = m.engine.many
+    found = many(design_of(m, "refits"), responses, m.task, False) if shared else [_one(m, y) for y in responses.T]
     return [f"not converged: {x.outcome}" if not isinstance(x, str) and x.outcome != "converged" else x for x in found]
 
 

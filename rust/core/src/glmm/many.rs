@@ -8,8 +8,8 @@ use crate::family::{Data, Family};
 use crate::optimise::Options;
 use crate::CoreError;
 
-/// A fit and the covariance of its coefficients and theta.
-pub type Refit = Result<(GlmmReport, Vec<f64>), CoreError>;
+/// A fit and, where it was asked for, the covariance of its coefficients and theta.
+pub type Refit = Result<(GlmmReport, Option<Vec<f64>>), CoreError>;
 
 impl Glmm {
     /// Fit every response of `y`; each starts from its own data, so that results do not depend on the order.
@@ -20,6 +20,7 @@ impl Glmm {
         start: &Start,
         method: Method,
         options: &Options,
+        covariance: bool,
     ) -> Vec<Refit> {
         let work = |model: &mut Option<Glmm>, y: &&[f64]| {
             let mine = GlmmRows { data: Data { y, ..rows.data }, ..rows.clone() };
@@ -28,7 +29,10 @@ impl Glmm {
                 _ => Glmm::new(&mine, family.clone())?,
             };
             let found = own.fit(&mine, start, method, options);
-            let out = found.and_then(|report| Ok((report, own.vcov(&mine)?)));
+            let out = found.and_then(|report| {
+                let spread = if covariance { Some(own.vcov(&mine)?) } else { None };
+                Ok((report, spread))
+            });
             *model = Some(own);
             out
         };
