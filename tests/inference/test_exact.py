@@ -8,7 +8,7 @@ import pytest
 import ranef as rf
 from engines import zoo
 from ranef.errors import DataError, NotAvailableError, OptionError
-from ranef.inference.exact import grouped, restricted_draws, spectrum
+from ranef.inference.exact import balanced, grouped, restricted_draws, spectrum, supremum
 from ranef.inference.pb_test import drawn_ratios
 
 
@@ -104,3 +104,15 @@ def test_reml_and_ml_fits_give_the_same():
 def test_refusals(call, error, says):
     with pytest.raises(error, match=says):
         call(lambda formula: rf.fit(formula, zoo.data()))
+
+
+def test_balanced_draws_in_closed_form():
+    rng = np.random.default_rng(1)
+    square, rest = rng.chisquare(9, 2000), rng.chisquare(50, 2000)
+    closed = balanced(square, rest, 9.0, 59)
+    mu = np.array([4.0])
+    searched = supremum(square[:, None], rest, mu, mu, np.array([9.0]), 59)
+    # The search has a grid and one parabola: it stops short of the maximum by at most a thousandth.
+    assert (closed >= searched - 1e-12).all()
+    np.testing.assert_allclose(closed, searched, atol=1e-3)
+    assert (closed >= 0).all()

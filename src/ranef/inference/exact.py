@@ -282,6 +282,8 @@ def restricted_draws(mu: Array, df: int, n: int, rng: np.random.Generator) -> Ar
     """Draw the restricted likelihood ratio under the null; df = n - p."""
     values, counts = grouped(mu)
     parts = _parts(values, counts, df, n, rng)
+    if len(values) == 1 and df > counts[0]:
+        return np.concatenate([balanced(squares[:, 0], rest, counts[0], df) for squares, rest in parts])
     return np.concatenate([supremum(squares, rest, values, values, counts, df) for squares, rest in parts])
 
 
@@ -318,6 +320,16 @@ def _parts(values: Array, counts: Array, df: int, n: int, rng: np.random.Generat
         m = min(size, n - start)
         squares = rng.chisquare(counts, (m, len(counts)))
         yield squares, rng.chisquare(left, m) if left else np.zeros(m)
+
+
+def balanced(square: Array, rest: Array, count: float, df: int) -> Array:
+    """Return the maximum where all eigenvalues are equal, as in balanced one-way layouts.
+
+    With s = 1 / (1 + lambda mu) in (0, 1] it is that of -df log(s a + r) + c log(s): s = c r / ((df - c) a), or 1.
+    """
+    with np.errstate(divide="ignore"):
+        s = np.minimum(count * rest / ((df - count) * square), 1.0)
+    return df * np.log((square + rest) / (s * square + rest)) + count * np.log(s)
 
 
 def supremum(squares: Array, rest: Array, mu: Array, xi: Array, counts: Array, df: int) -> Array:
