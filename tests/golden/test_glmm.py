@@ -8,6 +8,7 @@ import pytest
 import ranef as rf
 from golden import glmm
 from golden.reference import canonical_group
+from ranef.inference.ddf import default_method
 
 # R's optima were polished with Newton steps on exact gradients; logLik is a sum of up to 10^4 terms of size one.
 LOGLIK = 1e-6
