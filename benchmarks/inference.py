@@ -91,15 +91,6 @@ def crossed(rng: np.random.Generator, n: int, a: int, b: int) -> pd.DataFrame:
     )
 
 
-def clusters() -> pd.DataFrame:
-    """Return 300 clusters of 20 rows with a random slope and a factor of four levels."""
-    rng = np.random.default_rng(1)
-    g = np.repeat(np.arange(300), 20)
-    x, f = rng.normal(size=6000), rng.integers(0, 4, 6000)
-    y = x + rng.normal(size=300)[g] + rng.normal(size=300)[g] * x + rng.normal(size=6000)
-    return pd.DataFrame({"y": y, "x": x, "f": [f"f{k}" for k in f], "g": g.astype(str)})
-
-
 def median(task: Callable[[], Any], repetitions: int) -> float:
     """Seconds of the median repetition, after one that does not count; long tasks run once."""
     first = timed(task)
