@@ -137,7 +137,7 @@ def test_limits_with_counts(structure):
 
 
 def test_long_ranges_are_continuous():
-    """The Gaussian correlation is singular to rounding long before its limit; its likelihood runs on into the limit's."""
+    """The Gaussian correlation is singular to rounding long before its limit; its likelihood runs on into that."""
     data = shared(11)
     base = smallest(data).loglik
     m = fitted("gau", data)
