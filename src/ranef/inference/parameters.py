@@ -302,4 +302,13 @@ def of_estimates(m: Fit, found: Sequence[Any]) -> Array:
 
 def values(m: Fit) -> Array:
     """Return the values of all parameters of a fit, in the order of `parameters`."""
-    return of_estimates(m, [m.estimate])[0]
+    out, known = of_estimates(m, [m.estimate])[0], parameters(m)
+    at = len(m.estimate.beta)
+    for term in m.varcorr().values():
+        own = term.parameters if term.structured else ()
+        for p in own:  # exact where a structure is at its limit
+            if not known[at].refused:
+                out[at] = p.value
+            at += 1
+        at += 0 if term.structured else len(places(term))
+    return out
