@@ -10,7 +10,7 @@ fit runs in a worker process, so that a crash or an endless loop is an outcome l
 - not converged: said so by a warning
 - refused: an error of ranef on purpose, with the reason
 - **nan**: a log-likelihood, coefficient or standard error that is not finite and nothing says why
-- **absurd**: probabilities above one (a log-likelihood above 0 of a discrete response)
+- **absurd**: probabilities above one (a log-likelihood above 0 of a discrete response) that no message names
 - **exception, panic, crash, timeout**: what must never happen
 """
 
@@ -158,7 +158,8 @@ def judge(model: Generated) -> tuple[str, str]:
         warnings.simplefilter("always")
         try:
             fit = model.fit(threads=1)
-            if fit.distribution.entry.discrete and fit.loglik > 1e-6:
+            said = {n.code for n in fit.messages}
+            if fit.distribution.entry.discrete and fit.loglik > 1e-6 and "above_one" not in said:
                 return "absurd", f"loglik {fit.loglik:.6g} of a discrete response; {fit.certificate.outcome.name}"
             found = fit.converged, np.asarray(fit.estimate.vcov), [n.text for n in fit.messages]
             fit.summary()

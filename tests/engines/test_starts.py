@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import ranef as rf
 from engines import zoo
 from ranef import _core
 from ranef.engines import linear
+from ranef.errors import ConvergenceWarning
 from ranef.frame import build
 
 RANDOM = [name for name in zoo.FORMULAS if name != "no_random"]
@@ -101,3 +103,14 @@ def test_work_does_not_depend_on_units(name):
     one, two = (linear.make_core(build(zoo.FORMULAS[name], f)[1]).fit(True, None, {}) for f in (frame, scaled))
     assert one["evaluations"] == two["evaluations"]
     assert two["sigma"] == pytest.approx(1e4 * one["sigma"], rel=1e-6)
+
+
+def test_a_start_at_the_edge_of_the_means_is_left():
+    """The plain model's optimum has a mean of nothing, where no random effect is legal: begun elsewhere."""
+    rng = np.random.default_rng(4)
+    g, x, u = rng.integers(0, 8, 60), rng.normal(size=60), rng.normal(size=8)
+    data = {"y": rng.poisson(np.maximum(0.5 + 0.6 * x + 0.4 * u[g], 0.05)), "x": x, "g": g}
+    with pytest.warns(ConvergenceWarning, match="mean"):
+        m = rf.fit("y ~ x + (1 | g)", data, family="poisson", link="identity")
+    assert np.isfinite(m.loglik)
+    assert (m.fitted() > 0).all()

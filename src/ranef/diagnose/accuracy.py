@@ -186,7 +186,10 @@ def _by_quadrature(m: Fit, nodes: int | None) -> LaplaceCheck:
             "laplace_check: even 3 nodes a dimension are too many for these random effects; give draws= for importance "
             "sampling"
         )
-    plain, fine = m.core.with_nodes(1), m.core.with_nodes(chosen)
+    try:
+        plain, fine = m.core.with_nodes(1), m.core.with_nodes(chosen)
+    except ValueError as error:
+        raise NotAvailableError(f"laplace_check: there is no integral at this estimate: {error}") from error
     gaps = np.asarray(fine["groups"]) - np.asarray(plain["groups"])
     term = m.layout.terms[fine["term"]]
     worst = tuple((term.label, term.levels[i], float(gaps[i])) for i in np.argsort(-np.abs(gaps))[:WORST].tolist())

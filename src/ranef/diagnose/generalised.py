@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.engines.estimate import Array
+from ranef.errors import NotAvailableError
 from ranef.frame.design import matrix
 
 if TYPE_CHECKING:
@@ -135,11 +137,12 @@ def small_clusters(m: Fit) -> Iterator[Message]:
     evidence = {"group": term.label, "median": size}
     found = f"{term.label!r} has {size:g} binary rows a level (median)"
     if unavailable(m) is None and not_nested(m) is None and m.nobs <= FEW_ROWS:
-        check = laplace_check(m, CHECK_NODES)
-        if check.matters:
-            shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
-            yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
-        return
+        with suppress(NotAvailableError):
+            check = laplace_check(m, CHECK_NODES)
+            if check.matters:
+                shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
+                yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
+            return
     text = f"{found}: Laplace's approximation of its variance may be biased downwards"
     if unavailable(m) is None:
         text = f"{text}; rf.laplace_check(m) measures it"

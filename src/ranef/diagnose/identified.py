@@ -65,6 +65,16 @@ def single_trials(m: Fit) -> Iterator[Message]:
         yield Message("dispersion_of_single_trials", text, {})
 
 
+def above_one(m: Fit) -> Iterator[Message]:
+    """Tell probabilities above one: a likelihood of discrete responses that is none."""
+    if m.distribution.entry.discrete and m.method != "reml" and m.loglik > 0 and m.task.wishes is None:
+        text = (
+            f"the log-likelihood, {m.loglik:.3g}, would be that of probabilities above 1: Laplace's approximation has "
+            f"broken down, for want of identified random effects; do not use these estimates"
+        )
+        yield Message("above_one", text, {"loglik": m.loglik})
+
+
 def piled_up(m: Fit) -> Iterator[Message]:
     """P47: many equal values at one end of a continuous response look like a detection limit."""
     design = m.design
@@ -164,6 +174,6 @@ def residual_absorbed(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    residual_absorbed, one_outcome, single_trials, piled_up, residual_held, edge_of_means,
+    residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, edge_of_means,
     without_information,
 )  # fmt: skip

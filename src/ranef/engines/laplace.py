@@ -50,6 +50,7 @@ PATTERNED = (
 )
 STRUCTURES = ("us", "diag", *PATTERNED)
 NOMINAL = "nominal"
+NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
 
@@ -256,17 +257,25 @@ def make_core(design: Design, task: Task) -> Any:
 
 def core_of(design: Design, task: Task, parts: Sequence[Any], p: int, terms: Sequence[Any]) -> Any:
     """Hand the arrays of a design to the core, with these components of p coefficients and these terms."""
-    y = np.ascontiguousarray(design.y)
-    given = {
-        "trials": design.trials, "censor": design.censor, "upper": design.upper, "randomised": design.randomised,
-    }  # fmt: skip
-    data = {"y": y, **{name: value for name, value in given.items() if value is not None}}
+    data = response_data(design)
+    y = data["y"]
     weights = survey.scaled(design) if design.sampling else survey.Scaled(design.frequencies, {})
     spec = task.family.spec if task.family.custom is None else core_spec(task.family, y)
     core = _core.Glmm(spec, parts, p, terms, data, weights.rows, task.control.threads)
     for term, values in weights.levels.items():
         core.weigh(term, values.tolist())
     return core
+
+
+def response_data(design: Design) -> dict[str, Any]:
+    """Return the response and what belongs to it, as the core takes them."""
+    given = {
+        "trials": design.trials, "censor": design.censor, "upper": design.upper, "randomised": design.randomised,
+    }  # fmt: skip
+    return {
+        "y": np.ascontiguousarray(design.y),
+        **{name: value for name, value in given.items() if value is not None},
+    }
 
 
 def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
@@ -288,13 +297,47 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     try:
         core = make_core(design, task)
         if task.control.optimizer == "newton":
-            record = core.fit(start_of(task, design), task.quadrature, task.control.options, task.method)
+            record = searched(core, design, task)
             record, pole = regular(core, design, task, record)
         else:
             record, pole = search_with(core, design, task), None
     except ValueError as error:
         raise error if isinstance(error, RanefError) else DataError(f"{error}{_why_lost(design, task)}") from error
     return core, replace(from_core(record, core, design, task), pole=pole)
+
+
+def searched(core: Any, design: Design, task: Task) -> Any:
+    """Return the record of a search, from where all rows have one mean if the usual start is no legal place."""
+    options = (task.quadrature, task.control.options, task.method)
+    try:
+        return core.fit(start_of(task, design), *options)
+    except ValueError as error:
+        start = flat_start(design, task)
+        if isinstance(error, RanefError) or start is None:
+            raise
+        try:
+            return core.fit(start, *options)
+        except ValueError:
+            raise error from None
+
+
+def flat_start(design: Design, task: Task) -> dict[str, Any] | None:
+    """Start without predictors and nearly without random effects; None where that is the usual one.
+
+    Without random effects the optimum may lie at the edge of the means that a link lets be, where every random effect
+    is too much.
+    """
+    family = task.family
+    if task.control.start is not None or family.categorical or family.custom is not None or task.wishes is not None:
+        return None
+    if any(t.structure in PATTERNED or t.owners for t in design.terms):
+        return None
+    begin = _core.family_start(family.spec, response_data(design))
+    parts = [[eta if name == "(Intercept)" else 0.0 for name in c.names]
+             for c, eta in zip(named(design, family), begin, strict=False)]  # fmt: skip
+    diagonal = [NEARLY_NONE * abs(begin[t.component]) * (i == j)
+                for t in design.terms for i, j in cells(len(t.names), t.structure)]  # fmt: skip
+    return {"beta": np.concatenate(parts), "theta": np.array(diagonal)}
 
 
 def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, float | None]:

@@ -22,6 +22,8 @@ use super::rows::GlmmRows;
 
 /// Pairs kept for the secant correction.
 const MEMORY: usize = 12;
+/// Tolerance of modes far from the optimum.
+const LOOSE: f64 = 1e-2;
 /// Rejected trials and late iterations after which the working curvature is not trusted any more.
 const PATIENCE: usize = 8;
 /// Iterations that are not late.
@@ -430,7 +432,7 @@ pub fn minimise(
     let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
-    e.tolerance = 1e-2;
+    e.tolerance = LOOSE;
     e.stop = options.stop.clone();
     let mut begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
     for _ in 0..3 {
@@ -552,7 +554,7 @@ pub fn minimise(
             fresh = stretch > 1.0;
             // An evaluation that fails is a rejected step, so its interruption is asked for apart.
             options.stop.check()?;
-            e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, 1e-2);
+            e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, LOOSE);
             let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
             let next = patterns::put(e.moments(), &e.patterns, &shape, &mut trial)
                 .and_then(|()| e.evaluate(rows, &b, &trial, &shape, &u));
@@ -996,7 +998,15 @@ fn finish(
     let point = match ended {
         Some(point) => point,
         None if end.stale || !boundary.is_empty() || !limits.is_empty() => {
-            e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u)?
+            match e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u) {
+                Ok(point) => point,
+                Err(_) => {
+                    // At the edge of what means may be a tighter mode can lie outside: the point stands as it was found.
+                    (outcome, boundary) = (Outcome::Stalled, vec![]);
+                    e.tolerance = LOOSE;
+                    e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u)?
+                }
+            }
         }
         None => point,
     };
