@@ -59,7 +59,6 @@ def test_no_structure_ends_below_what_it_holds(seed):
     ("structure", "says", "natural"),
     [
         ("ar1", r"correlation of ar1\(t0, …, t4 \| id\) estimated 1: all times share one effect; \(1 \| id\) is", 1),
-        ("homtoep", r"correlation of homtoep\(.* estimated 1: all times", 1),
         ("ou", r"rate of ou\(.* estimated 0: all times share one effect; \(1 \| id\) is the same model", 0),
         ("exp", r"range of exp\(.* estimated infinite: all places share one effect", np.inf),
         ("gau", r"range of gau\(.* estimated infinite", np.inf),
@@ -173,3 +172,36 @@ def test_errors_of_what_is_not_at_the_limit():
     joint = np.sqrt(np.diag(m.estimate.joint()))
     assert np.isfinite(joint[:-1]).all()  # intercept, dispersion, standard deviation
     assert np.isnan(joint[-1])
+
+
+def shares(seed: int, times: int, groups: int) -> pd.DataFrame:
+    """Groups with one effect at all times beside independent noise, one observation of each."""
+    rng = np.random.default_rng(seed)
+    id_, t = np.repeat(np.arange(groups), times), np.tile(np.arange(times), groups)
+    return pd.DataFrame(
+        {"y": rng.normal(size=groups)[id_] + rng.normal(size=groups * times), "id": id_, "t": t}
+    ).astype({"id": str, "t": str})
+
+
+def test_a_limit_is_not_the_end_where_the_inside_is_better():
+    """A correlation of 1 is an optimum of its own; the residual variance, held lower, shows a better one inside."""
+    data = shares(2, 5, 40)
+    m = rf.fit("y ~ 1 + homtoep(0 + t | id)", data)
+    inside = rf.fit("y ~ 1 + homtoep(0 + t | id)", data, fixed={"sigma": 0.5}, method="reml")
+    assert m.converged
+    assert not m.boundary
+    assert m.loglik >= inside.loglik - SLACK
+    # homtoep with a smaller residual is the same model: what one gives, the diagonal of the other takes.
+    assert m.loglik == pytest.approx(inside.loglik, abs=1e-3)
+    # The limit is an optimum even where chance has left little inside.
+    assert fitted("homtoep", alike()).loglik > smallest(alike()).loglik + 1
+
+
+def test_autocorrelation_beside_a_residual():
+    """R 4.5, nlme 3.1: gls(Reaction ~ Days, sleepstudy, corExp(form = ~ Days | Subject, nugget = TRUE)), REML."""
+    data = rf.datasets.load("sleepstudy")
+    for columns in ("Days", "numFactor(Days)"):
+        m = rf.fit(f"Reaction ~ Days + ou(0 + {columns} | Subject)", data)
+        assert m.converged
+        assert m.loglik == pytest.approx(-867.093, abs=1e-3)
+        assert m.sigma > 10

@@ -1,23 +1,24 @@
-//! A search that does not end below the models inside the model.
+//! A search that does not end below the models inside the model, nor at a limit without a look inside.
 //!
 //! A structure with a standard deviation for every column holds the one with a common standard deviation; nearly every
 //! structure of correlations ends in the model where all columns of a term share one effect; Toeplitz correlations hold
-//! equal and autoregressive ones, the Matern correlation of a free smoothness the exponential one. The likelihood of the larger model may have several optima, some below
-//! those of the smaller ones. So these are tried once the search has ended: a trial is given up as soon as its quadratic
-//! model sees that it leads nowhere, and gone on from, in the larger model, where it leads further.
+//! equal and autoregressive ones, the Matern correlation of a free smoothness the exponential one. The larger model may
+//! have several optima, some below those of the smaller ones, and a limit may be one of them. So these are tried once
+//! the search has ended: a trial is given up as soon as its quadratic model sees that it leads nowhere, and gone on
+//! from, in the larger model, where it leads further.
 
-use crate::optimise::{Options, Outcome};
-use crate::structure::Pattern;
+use crate::optimise::{mul, slot_block, Options, Outcome};
+use crate::structure::{Kind, Pattern};
 use crate::CoreError;
 
 use super::constraint::Constraint;
 use super::laplace::Engine;
 use super::patterns::Patterned;
 use super::rows::GlmmRows;
-use super::search::{self, First, Found};
+use super::search::{self, First, Found, Residual};
 
-/// Deviance by which a nested model must be better to be gone on from.
-const BETTER: f64 = 1e-8;
+/// Deviance that a trial must gain to be worth its while.
+const BETTER: f64 = 1e-6;
 /// Standard deviations below this share of the start's are not begun from.
 const SMALL: f64 = 1e-2;
 
@@ -49,22 +50,15 @@ impl Task<'_, '_> {
     fn best(&self, e: &mut Engine) -> Result<Found, CoreError> {
         let free: Vec<Patterned> = e.patterns.iter().filter(|p| !touched(p, &e.constraint)).cloned().collect();
         let mut found = self.search(e, self.from)?;
-        let mut tried = false;
-        let mut better = |e: &mut Engine, found: Found, trial: Option<Start>| -> Result<Found, CoreError> {
-            tried = true;
-            match trial.filter(|t| t.deviance < found.point.deviance - BETTER) {
-                Some(t) => {
-                    let next = self.search(e, &t.first(self.from.target))?;
-                    Ok(if next.point.deviance < found.point.deviance { next } else { found })
-                }
-                None => Ok(found),
-            }
-        };
+        let before = e.evaluations;
         for p in &free {
+            if self.ended(e, p, &found) {
+                found = self.inside(e, p, &found).unwrap_or(found);
+            }
             for pattern in p.pattern.smaller() {
                 if e.priors.is_empty() && !given_up(&found) {
                     let trial = self.smaller(e, p, pattern, &found);
-                    found = better(e, found, trial)?;
+                    found = self.better(e, found, trial)?;
                 }
             }
             let shared = p.pattern.shared();
@@ -72,26 +66,95 @@ impl Task<'_, '_> {
             let levels = e.moments().factors[p.factor].levels;
             if !shared.is_empty() && !ended && levels > 1 && !given_up(&found) {
                 let trial = self.held(e, p, &shared, &found);
-                found = better(e, found, trial)?;
+                found = self.better(e, found, trial)?;
             }
         }
-        if tried {
+        if e.evaluations > before {
             let at = &found.point;
             e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
         }
         Ok(found)
     }
 
-    /// The model with a smaller structure, as if it had been asked for.
+    /// What is found from a trial, if it leads further.
+    fn better(&self, e: &mut Engine, found: Found, trial: Option<Start>) -> Result<Found, CoreError> {
+        match trial.filter(|t| t.deviance < found.point.deviance - BETTER) {
+            Some(t) => {
+                let next = self.search(e, &t.first(self.from.target))?;
+                Ok(if next.point.deviance < found.point.deviance { next } else { found })
+            }
+            None => Ok(found),
+        }
+    }
+
+    /// Whether a term, or the residual beside it, lies at a limit, which may be one optimum of several.
+    fn ended(&self, e: &Engine, p: &Patterned, found: &Found) -> bool {
+        let none = || Residual::of(e, self.rows).is_some_and(|r| r.is_zero(&found.point.beta));
+        !given_up(found) && (found.boundary.iter().any(|b| b.term == p.term) || none())
+    }
+
+    /// The model itself, from a point inside.
+    fn inside(&self, e: &mut Engine, p: &Patterned, found: &Found) -> Option<Found> {
+        let (beta, sd, correlation) = self.split(e, p, found);
+        let mut shape = found.point.shape.clone();
+        let theta = p.pattern.near(&sd, &correlation)?;
+        shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
+        let target = Some(found.point.deviance - BETTER);
+        let from = First { beta: &beta, lambda: &found.point.lambda, shape: &shape, target };
+        self.search(e, &from).ok().filter(|next| next.point.deviance < found.point.deviance - BETTER)
+    }
+
+    /// Coefficients, standard deviations and correlations of a term where a trial begins: those found inside; beside a
+    /// limit those with nearly the same variances, for which half of the residual's is given to the columns of the
+    /// term, or half of theirs to a residual that has none.
+    fn split(&self, e: &Engine, p: &Patterned, found: &Found) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let (k, sigma) = (p.pattern.k, self.covariance(e, p, found));
+        let mut beta = found.point.beta.clone();
+        let usual = |i: usize| self.from.shape[p.first + i.min(p.pattern.deviations() - 1)].exp();
+        let residual = Residual::of(e, self.rows);
+        let add: Vec<f64> = match &residual {
+            _ if !self.ended(e, p, found) => vec![0.0; k],
+            Some(r) if !r.is_zero(&beta) => vec![0.5 * r.deviation(&beta).powi(2); k],
+            Some(_) => (0..k).map(|i| -0.5 * sigma[i * (k + 1)]).collect(),
+            None => (0..k).map(|i| sigma[i * (k + 1)].max(usual(i).powi(2))).collect(),
+        };
+        let each = add.iter().map(|a| a.abs()).sum::<f64>() / k as f64;
+        if let Some(r) = residual.filter(|_| each > 0.0) {
+            r.put(each.sqrt(), &mut beta);
+        }
+        let sd: Vec<f64> = (0..k).map(|i| (sigma[i * (k + 1)] + add[i]).sqrt().max(SMALL * usual(i))).collect();
+        let correlation = (0..k * k).map(|t| sigma[t] / (sd[t % k] * sd[t / k])).collect();
+        (beta, sd, correlation)
+    }
+
+    /// Sigma of a term (k x k).
+    fn covariance(&self, e: &Engine, p: &Patterned, found: &Found) -> Vec<f64> {
+        let ld = e.moments().factors[p.factor].cols;
+        let l = slot_block(&found.point.lambda[p.factor], ld, p.offset, p.pattern.k);
+        mul(&l, &transposed(&l, p.pattern.k), p.pattern.k, false)
+    }
+
+    /// The model with a smaller structure.
     fn smaller(&self, e: &mut Engine, p: &Patterned, pattern: Pattern, found: &Found) -> Option<Start> {
-        let (own, constraint) = (e.patterns.clone(), e.constraint.clone());
         let after = p.first + p.pattern.parameters();
         let (less, more) = (pattern.parameters(), p.pattern.parameters());
-        let sd: Vec<f64> =
-            (0..p.pattern.k).map(|i| self.from.shape[p.first + i.min(p.pattern.deviations() - 1)].exp()).collect();
-        let mut shape = self.from.shape[..p.first].to_vec();
-        shape.extend(pattern.start(&sd));
-        shape.extend(&self.from.shape[after..]);
+        let (own, constraint) = (e.patterns.clone(), e.constraint.clone());
+        let target = Some(found.point.deviance - BETTER);
+        let (beta, sd, correlation) = self.split(e, p, found);
+        let own_start = First { target, ..*self.from };
+        let next_to = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target };
+        // A smoothness says so much about the range that the one found beside it is no start without it.
+        let elsewhere = p.pattern.kind == Kind::Matern || self.ended(e, p, found);
+        let (at, theta) = if elsewhere {
+            let last = p.pattern.deviations() - 1;
+            let sd: Vec<f64> = (0..p.pattern.k).map(|i| self.from.shape[p.first + i.min(last)].exp()).collect();
+            (own_start, pattern.start(&sd))
+        } else {
+            (next_to, pattern.near(&sd, &correlation)?)
+        };
+        let mut shape = at.shape[..p.first].to_vec();
+        shape.extend(theta);
+        shape.extend(&at.shape[after..]);
         let place: Vec<usize> =
             (0..self.from.shape.len()).map(|i| if i < after { i } else { i + less - more }).collect();
         for q in &mut e.patterns {
@@ -101,7 +164,7 @@ impl Task<'_, '_> {
             }
         }
         e.constraint = constraint.moved(&place);
-        let from = First { shape: &shape, target: Some(found.point.deviance), ..*self.from };
+        let from = First { shape: &shape, ..at };
         let out = Task { from: &from, ..*self }.best(e);
         (e.patterns, e.constraint) = (own, constraint);
         let out = out.ok()?;
@@ -121,7 +184,7 @@ impl Task<'_, '_> {
             beta: &found.point.beta,
             lambda: &found.point.lambda,
             shape: &shape,
-            target: Some(found.point.deviance),
+            target: Some(found.point.deviance - BETTER),
         };
         let out = self.search(e, &from);
         e.constraint = own;
@@ -170,4 +233,8 @@ fn given_up(found: &Found) -> bool {
 fn touched(p: &Patterned, constraint: &Constraint) -> bool {
     let own = p.first..p.first + p.pattern.parameters();
     constraint.held.iter().any(|(i, _)| own.contains(i)) || constraint.tied.iter().flatten().any(|i| own.contains(i))
+}
+
+fn transposed(a: &[f64], k: usize) -> Vec<f64> {
+    (0..k * k).map(|t| a[t / k + t % k * k]).collect()
 }

@@ -147,18 +147,18 @@ pub fn charts(
 
 /// Least logarithms of the standard deviations of every term, below anything the data can see.
 fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
-    let mut out = vec![];
-    for p in patterns {
-        let slot = m.factors[p.factor].slots.iter().position(|s| s.term == p.term).unwrap_or(0);
-        let unit = &units[p.factor][slot];
-        let k = p.pattern.k;
-        let size: Vec<f64> =
-            (0..k).map(|c| (0..=c).map(|t| unit[c + t * k].powi(2)).sum::<f64>().sqrt().max(1e-150)).collect();
-        let d = p.pattern.deviations();
-        let largest = size.iter().copied().fold(0.0, f64::max);
-        out.push((0..d).map(|i| (FLOOR / if d == 1 { largest } else { size[i] }).ln()).collect());
-    }
-    out
+    patterns.iter().map(|p| usual(m, p, units).iter().map(|u| (FLOOR * u).ln()).collect()).collect()
+}
+
+/// Units of the standard deviations of a term: one level's information.
+fn usual(m: &Moments, p: &Patterned, units: &[Vec<Vec<f64>>]) -> Vec<f64> {
+    let slot = m.factors[p.factor].slots.iter().position(|s| s.term == p.term).unwrap_or(0);
+    let unit = &units[p.factor][slot];
+    let (k, d) = (p.pattern.k, p.pattern.deviations());
+    let size: Vec<f64> =
+        (0..k).map(|c| (0..=c).map(|t| unit[c + t * k].powi(2)).sum::<f64>().sqrt().max(1e-150)).collect();
+    let largest = size.iter().copied().fold(0.0, f64::max);
+    (0..d).map(|i| if d == 1 { largest } else { size[i] }.recip()).collect()
 }
 
 /// Parameters without a meaning or a curvature: those at a limit, and standard deviations of zero.

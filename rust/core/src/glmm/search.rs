@@ -382,6 +382,41 @@ pub struct First<'a> {
     pub target: Option<f64>,
 }
 
+/// Promised change of the deviance that may be nothing but rounding errors of the gradient, where steps have gained
+/// nothing this many times.
+const IDLE: f64 = 1e-6;
+const TWICE: usize = 3;
+/// Steps after which a search must have come nearer to its goal.
+const STEPS: usize = 8;
+/// Most of the way that may then be left.
+const LEFT: f64 = 0.3;
+
+/// Deviance of one observation by which a model is of another kind.
+const FAR: f64 = 10.0;
+
+/// A deviance to be reached, and how far it was when this was asked last.
+struct Goal {
+    target: f64,
+    most: f64,
+    left: f64,
+    steps: usize,
+}
+
+impl Goal {
+    /// Whether what a step may reach is too little, or the last ones led nowhere.
+    fn is_lost(&mut self, deviance: f64, reach: f64) -> bool {
+        let left = deviance - self.target;
+        self.steps += 1;
+        if left > self.most || left > 0.0 && (left > reach || (self.steps % STEPS == 0 && left > LEFT * self.left)) {
+            return true;
+        }
+        if self.steps % STEPS == 0 {
+            self.left = left.max(0.0);
+        }
+        false
+    }
+}
+
 /// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
 /// Newton steps have length 1 in eta for ever. Where the promise fell as such a tail says and the direction is the same,
 /// the next step is twice as long.
@@ -457,6 +492,9 @@ pub fn minimise(
     // Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
     let mut tail = false;
     let mut curvature: Option<Measured> = None;
+    let mut goal =
+        from.target.map(|target| Goal { target, most: FAR * rows.n as f64, left: point.deviance - target, steps: 0 });
+    let mut idle = 0;
     let (slope, held) = loop {
         let slope = charted(e.slope(rows, &point), &patterns::stretches(&charts, &point.shape));
         let working = working_slope(&slope, 0);
@@ -521,13 +559,13 @@ pub fn minimise(
                 close = true;
                 continue;
             }
-            if decrease < options.tolerance {
+            if decrease < options.tolerance || (decrease < IDLE && idle >= TWICE) {
                 break;
             }
-            let hopeless = |target: f64| {
-                damping == 0.0 && point.deviance - target > if close { 3.0 } else { 10.0 } * decrease + 1e-6
-            };
-            if e.evaluations - first >= options.max_evaluations || from.target.is_some_and(hopeless) {
+            let times = if close { 3.0 } else { 10.0 };
+            let reach = if damping == 0.0 { times * decrease } else { f64::INFINITY };
+            let hopeless = goal.as_mut().is_some_and(|goal| goal.is_lost(point.deviance, reach));
+            if e.evaluations - first >= options.max_evaluations || hopeless {
                 outcome = Outcome::MaxEvaluations;
                 break;
             }
@@ -560,6 +598,7 @@ pub fn minimise(
                 .and_then(|()| e.evaluate(rows, &b, &trial, &shape, &u));
             match next {
                 Ok(next) if point.deviance - next.deviance > 0.05 * decrease - noise => {
+                    idle = if point.deviance - next.deviance < noise { idle + 1 } else { 0 };
                     let ratio = (point.deviance - next.deviance) / decrease;
                     damping = if ratio > 0.5 || decrease < noise { damping * 0.1 } else { damping };
                     if damping < 1e-3 {
@@ -582,6 +621,7 @@ pub fn minimise(
                 _ => {
                     stale = true;
                     trouble += 1;
+                    idle += (decrease < IDLE) as usize;
                     if curvature.as_ref().is_some_and(|c| c.age > 0) {
                         misled = true;
                         break;
@@ -680,6 +720,16 @@ impl Residual {
         let d = self.unit * d;
         let to = if d < 0.3 { 0.5 * (2.0 * d).max(-1.0).ln_1p() } else { d };
         (from + to / self.unit).max(self.floor.min(from))
+    }
+
+    /// The residual's standard deviation.
+    pub fn deviation(&self, beta: &[f64]) -> f64 {
+        (self.unit * beta[self.at]).exp()
+    }
+
+    /// Give it that standard deviation.
+    pub fn put(&self, sd: f64, beta: &mut [f64]) {
+        beta[self.at] = sd.ln() / self.unit;
     }
 
     pub fn is_zero(&self, beta: &[f64]) -> bool {

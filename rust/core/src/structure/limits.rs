@@ -281,7 +281,7 @@ impl Pattern {
             Kind::Diagonal => &[Kind::HomogeneousDiagonal],
             Kind::CompoundSymmetry => &[Kind::HomogeneousCompoundSymmetry],
             Kind::HeterogeneousAr1 => &[Kind::Ar1],
-            Kind::Toeplitz => &[Kind::HomogeneousToeplitz, Kind::CompoundSymmetry],
+            Kind::Toeplitz => &[Kind::HomogeneousToeplitz, Kind::CompoundSymmetry, Kind::HeterogeneousAr1],
             Kind::HomogeneousToeplitz => &[Kind::HomogeneousCompoundSymmetry, Kind::Ar1],
             Kind::Matern if self.nu.is_none() => &[Kind::Exponential],
             _ => &[],

@@ -6,6 +6,7 @@
 
 mod kinds;
 mod limits;
+mod near;
 
 use crate::dense;
 use crate::error::shape;
