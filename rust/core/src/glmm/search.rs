@@ -1048,15 +1048,7 @@ fn finish(
     let point = match ended {
         Some(point) => point,
         None if end.stale || !boundary.is_empty() || !limits.is_empty() => {
-            match e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u) {
-                Ok(point) => point,
-                Err(_) => {
-                    // At the edge of what means may be a tighter mode can lie outside: the point stands as it was found.
-                    (outcome, boundary) = (Outcome::Stalled, vec![]);
-                    e.tolerance = LOOSE;
-                    e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u)?
-                }
-            }
+            e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u)?
         }
         None => point,
     };
