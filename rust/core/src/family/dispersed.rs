@@ -699,9 +699,9 @@ mod tests {
                 let a = conway(y, mu, nu, |y, mu, nu| expanded_density(y, mu, nu, alpha));
                 let b = conway(y, mu, nu, summed_density);
                 for (i, (a, b)) in a.iter().zip(&b).enumerate() {
-                    // Sums of so many terms of the size mu nu round; third derivatives are small next to what cancels.
-                    let scale = 1.0 + b.abs() + mu * nu;
-                    assert!((a - b).abs() < 1e-12 * scale, "{mu} {nu} {y} {i}: {a} {b}");
+                    // The series rounds: its terms are of the size mu nu, and third derivatives small next to what cancels.
+                    let scale = (1.0 + b.abs() + mu * nu) * if i < 6 { 1e-12 } else { 2e-11 };
+                    assert!((a - b).abs() < scale, "{mu} {nu} {y} {i}: {a} {b}");
                 }
             }
         }
