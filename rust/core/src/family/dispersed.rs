@@ -710,7 +710,7 @@ mod tests {
         // The widest of these differences is the series': d3 log P / d(log mu)^3 at y = 0 from sums of 40 digits.
         let alpha = expanded_alpha(100.0, 30.0).unwrap();
         let third = conway(0.0, 100.0, 30.0, |y, mu, nu| expanded_density(y, mu, nu, alpha))[6];
-        assert!((third / -3000.045_147_753_579_4 - 1.0).abs() < 1e-14, "{third}");
+        assert!((third / -3_000.045_147_753_579_4 - 1.0).abs() < 1e-14, "{third}");
     }
 
     #[test]
