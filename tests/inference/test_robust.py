@@ -117,10 +117,38 @@ def test_rotated_blocks_are_as_whole_ones():
     data["y"] = data["x"] + np.repeat(rng.normal(size=4), 100) + rng.normal(size=400)
     m = rf.fit("y ~ x + (1 | g)", data, precision_weights="w")
     by = clusters_of(m, m.design, None)[0]
-    assert len(blocks(m, working(m), by)(0)[2]) <= 8
+    assert max(batch.v.shape[1] for batch in blocks(m, working(m), by)) <= 8
     expected, df, _ = dense(m, "CR2", by.codes)
     np.testing.assert_allclose(m.vcov(kind="CR2"), expected, rtol=ROUNDING)
     np.testing.assert_allclose(rf.robust(m)["df"], df, rtol=1e-7)
+
+
+@pytest.mark.parametrize("weights", ["none", "few", "all"])
+def test_clusters_of_many_sizes_with_several_levels(weights):
+    # 40 clusters of 1 to 24 rows and 1 to 4 levels of a nested factor: batches pad rows, levels and variances.
+    rng = np.random.default_rng(8)
+    top = np.repeat(np.arange(40), rng.integers(1, 25, 40))
+    n = len(top)
+    data = pd.DataFrame(
+        {"top": top.astype(str), "h": [f"{t}.{k}" for t, k in zip(top, rng.integers(0, 4, n), strict=True)]}
+    )
+    data["x"] = rng.normal(size=n)
+    data["w"] = {"none": np.ones(n), "few": rng.choice([1.0, 3.0], n), "all": rng.uniform(1, 3, n)}[weights]
+    data["y"] = rng.normal(size=40)[top] + pd.Series(rng.normal(size=160)).iloc[pd.factorize(data["h"])[0]].to_numpy()
+    data["y"] += data["x"] * rng.normal(size=40)[top] + rng.normal(size=n)
+    m = rf.fit("y ~ x + (x | top) + (1 | h)", data, precision_weights="w")
+    by = clusters_of(m, m.design, "top")[0]
+    found = list(blocks(m, working(m), by))
+    assert sorted(np.concatenate([b.clusters for b in found])) == list(range(40))
+    expected, df, _ = dense(m, "CR2", by.codes)
+    np.testing.assert_allclose(m.vcov(kind="CR2", cluster="top"), expected, rtol=ROUNDING)
+    np.testing.assert_allclose(rf.robust(m, cluster="top")["df"], df, rtol=1e-7)
+
+
+def test_large_blocks_are_refused(monkeypatch):
+    monkeypatch.setattr("ranef.inference.robust.blocks.MOST", 2)
+    with pytest.raises(NotAvailableError, match="dense block"):
+        fit("slope").vcov(kind="CR2")
 
 
 @pytest.mark.parametrize(("name", "weighted"), CASES)

@@ -12,14 +12,15 @@ CR1 = m / (m - 1) CR0 and CR1S = m (n - 1) / ((m - 1) (n - r)) CR0 for m cluster
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
-from ranef.inference.robust.blocks import Blocks
+from ranef.inference.robust.blocks import Batch
 from ranef.inference.robust.clusters import Clusters
 from ranef.inference.robust.working import Working, by_cluster, grams
 
@@ -45,16 +46,16 @@ class Adjusted:
     cross: Array
 
 
-Adjustment = Callable[[Working, Clusters, Blocks], Adjusted]
+Adjustment = Callable[[Working, Clusters, Iterable[Batch]], Adjusted]
 
 
-def none(w: Working, by: Clusters, _blocks: Blocks) -> Adjusted:
+def none(w: Working, by: Clusters, _blocks: Iterable[Batch]) -> Adjusted:
     """CR0."""
     gram = grams(w.solved, w.x, by.codes, by.count)
     return Adjusted(by_cluster(w.solved * w.residual[:, None], by.codes, by.count), gram, gram)
 
 
-def jackknife(w: Working, by: Clusters, blocks: Blocks) -> Adjusted:
+def jackknife(w: Working, by: Clusters, blocks: Iterable[Batch]) -> Adjusted:
     """CR3: X_i'V_i^-1 (I - X_i M X_i'V_i^-1)^-1 = (I - Q_i M)^-1 X_i'V_i^-1, Q_i = X_i'V_i^-1 X_i.
 
     Raises
@@ -63,41 +64,48 @@ def jackknife(w: Working, by: Clusters, blocks: Blocks) -> Adjusted:
         If a coefficient cannot be estimated without some cluster.
     """
     plain = none(w, by, blocks)
-    alone = [i for i, q in enumerate(plain.cross) if exhausted(q, w.bread)]
-    if alone:
+    alone = np.flatnonzero(exhausted(plain.cross, w.bread))
+    if len(alone):
         raise NotAvailableError(
-            f"kind='CR3' leaves out one cluster after the other, but without {by.name} = {by.labels[alone[0]]!r} a "
-            f"coefficient cannot be estimated: use kind='CR2'"
+            f"kind='CR3' leaves out one cluster after the other, but without {by.name} = {by.labels[int(alone[0])]!r} "
+            f"a coefficient cannot be estimated: use kind='CR2'"
         )
     lift = np.linalg.inv(np.eye(len(w.bread)) - plain.cross @ w.bread)
     scores = np.einsum("mij,mj->mi", lift, plain.scores)
     return Adjusted(scores, lift @ plain.cross @ lift.mT, plain.cross @ lift.mT)
 
 
-def exhausted(q: Array, bread: Array) -> int:
-    """Return in how many directions all information lies in a cluster with X_i'V_i^-1X_i = q."""
+def exhausted(q: Array, bread: Array) -> NDArray[np.int64]:
+    """Return in how many directions all information lies in clusters with X_i'V_i^-1X_i = q, (m, r, r) -> (m,).
+
+    All eigenvalues are at most their sum, so that most clusters need none.
+    """
+    out = np.zeros(len(q), dtype=np.int64)
+    some = np.flatnonzero(np.einsum("mij,ij->m", q, bread) > 1 - EXHAUSTED)
     root = np.linalg.cholesky(bread)
-    return int(np.sum(np.linalg.eigvalsh(root.T @ q @ root) > 1 - EXHAUSTED))
+    out[some] = np.sum(np.linalg.eigvalsh(root.T @ q[some] @ root) > 1 - EXHAUSTED, axis=1)
+    return out
 
 
-def bias_reduced(w: Working, by: Clusters, blocks: Blocks) -> Adjusted:
-    """CR2, cluster by cluster; A_i does not depend on which root D_i is taken, here that of Cholesky.
+def bias_reduced(w: Working, by: Clusters, blocks: Iterable[Batch]) -> Adjusted:
+    """CR2, many clusters at a time; A_i does not depend on which root D_i is taken, here that of Cholesky.
 
     The inverse is Moore & Penrose's: where a cluster alone determines a coefficient, residuals do not vary.
     """
-    scores, spread, cross = np.empty((by.count, len(w.bread))), [], []
-    for i in range(by.count):
-        x, residual, v = blocks(i)
-        lower = np.linalg.cholesky(v)  # D'
-        unit = np.linalg.solve(lower, x)
-        values, vectors = np.linalg.eigh(lower.T @ (v - x @ w.bread @ x.T) @ lower)
-        flat = exhausted(unit.T @ unit, w.bread)  # as many eigenvalues are 0, the smallest
-        vectors = vectors[:, flat:]
-        left = unit.T @ (vectors / np.sqrt(values[flat:])) @ (lower @ vectors).T  # X'V^-1 A
-        scores[i] = left @ residual
-        spread.append(left @ v @ left.T)
-        cross.append(x.T @ left.T)
-    return Adjusted(scores, np.array(spread), np.array(cross))
+    r = len(w.bread)
+    out = Adjusted(np.empty((by.count, r)), np.empty((by.count, r, r)), np.empty((by.count, r, r)))
+    for b in blocks:
+        lower = np.linalg.cholesky(b.v)  # D'
+        unit = np.linalg.solve(lower, b.x)
+        values, vectors = np.linalg.eigh(lower.mT @ (b.v - b.x @ w.bread @ b.x.mT) @ lower)
+        flat = exhausted(unit.mT @ unit, w.bread)  # as many eigenvalues are 0, the smallest
+        kept = np.arange(values.shape[1]) >= flat[:, None]
+        root = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
+        left = (unit.mT @ vectors * root[:, None]) @ (lower @ vectors).mT  # X'V^-1 A
+        out.scores[b.clusters] = (left @ b.residual[..., None])[..., 0]
+        out.spread[b.clusters] = left @ b.v @ left.mT
+        out.cross[b.clusters] = b.x.mT @ left.mT
+    return out
 
 
 def degrees(a: Adjusted, bread: Array, rows: Array) -> Array:
