@@ -111,7 +111,7 @@ def watch(cell: Cell, limit: float, budget: float) -> bool:
 def summarise(fits: list[Event]) -> dict[str, Any]:
     """Return the first call, and medians of the calls after it."""
     later = fits[1:] if len(fits) > 2 else fits
-    timed = [key for key in ("t", "cpu", "t_core", "t_pass", "t_once") if key in fits[0]]
+    timed = [key for key in ("t", "cpu", "t_errors", "t_core", "t_pass", "t_once") if key in fits[0]]
     return {
         **fits[-1],
         **{key: statistics.median(f[key] for f in later) for key in timed},

@@ -50,6 +50,7 @@ pub struct Evaluation {
     pub logdet_x: f64,
 }
 
+#[derive(Clone)]
 struct State {
     lambda: Vec<Vec<f64>>,
     solution: Solution,
@@ -57,6 +58,7 @@ struct State {
 }
 
 /// A model whose rows have become cross-products; remembers the last theta it was evaluated at.
+#[derive(Clone)]
 pub struct Model {
     pub lmm: Lmm,
     state: Option<State>,

@@ -80,6 +80,7 @@ impl Curvature {
     }
 }
 
+#[derive(Clone)]
 pub struct Lmm {
     pub moments: Moments,
     pub symbolic: Arc<Symbolic>,

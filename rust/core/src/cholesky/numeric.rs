@@ -201,6 +201,7 @@ impl Schedule {
 }
 
 /// The factor L of one theta; buffers are kept from one factorisation to the next.
+#[derive(Clone)]
 pub struct Numeric {
     panels: Vec<f64>,
     pub(super) schedule: Schedule,

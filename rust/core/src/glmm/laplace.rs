@@ -7,6 +7,7 @@
 //!     d/d beta = X't,      d/d M = sum_l [ (B't)_l u_l' + u_l v_l' + (I - H^-1)_ll ].
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::cholesky::{SelectedInverse, Source};
 use crate::dense;
@@ -34,14 +35,19 @@ const START_STEPS: usize = 12;
 const STRIDE: f64 = 2.0;
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
+/// Squared decrement at which steps with the factor of a neighbouring point, each a hundred times closer or better,
+/// have reached the mode; and how many there are.
+const CHORD_TOLERANCE: f64 = 1e-13;
+const CHORD_STEPS: usize = 6;
 /// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
 /// optimum the search asks for less: the error of the deviance is of the order of the decrement given here.
 pub const INNER_TOLERANCE: f64 = 1e-9;
 
 /// Everything that stays the same while the parameters move, and the buffers of the passes.
+#[derive(Clone)]
 pub struct Engine {
     pub family: Family,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The working linear model: pattern, weighted cross-products and their factorisation.
     pub model: Model,
     pub patterns: Vec<Patterned>,
@@ -69,6 +75,8 @@ pub struct Engine {
     pub restricted: bool,
     /// Squared Newton decrement at which the search for the mode ends.
     pub tolerance: f64,
+    /// The factor at hand is that of a point nearby, and only the gradient will be asked for.
+    pub nearby: bool,
     /// Newton steps and factorisations so far.
     pub inner: usize,
     pub evaluations: usize,
@@ -114,6 +122,18 @@ pub struct Penalised {
     beta: Vec<f64>,
     shape: Vec<f64>,
     shape_curvature: Vec<f64>,
+}
+
+/// First derivatives of the deviance at a point.
+pub struct Gradient {
+    /// d deviance / d beta.
+    pub beta: Vec<f64>,
+    /// d deviance = tr(N dSigma*) per factor.
+    pub n: Vec<Vec<f64>>,
+    /// Along the directions: pattern parameters first, then the free entries of the other covariances.
+    pub free: Vec<f64>,
+    /// Empty where the components of Sigma* themselves are the directions.
+    pub directions: Vec<patterns::Direction>,
 }
 
 /// Derivatives of the deviance at a point, and the curvature of the working linear model.
@@ -166,7 +186,7 @@ impl Engine {
             prior,
             least,
             family,
-            plan,
+            plan: Arc::new(plan),
             model,
             patterns,
             constraint: Constraint::default(),
@@ -181,6 +201,7 @@ impl Engine {
             latent: vec![],
             restricted: false,
             tolerance: INNER_TOLERANCE,
+            nearby: false,
             inner: 0,
             evaluations: 0,
             stop: Stop::default(),
@@ -405,18 +426,25 @@ impl Engine {
         self.evaluations += 1;
         let (beta, u) = if self.latent.is_empty() {
             rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
-            (beta.to_vec(), self.mode(rows, lambda, u)?)
+            let u = match self.nearby.then(|| self.chord(rows, lambda, u)).flatten() {
+                Some(u) => u,
+                None => self.mode(rows, lambda, u)?,
+            };
+            (beta.to_vec(), u)
         } else {
             self.joint_mode(rows, lambda, beta, u)?
         };
         let b = self.effects(lambda, &u);
-        let mut s = self.pass(rows, &b, Want::Full);
+        let gradient_only = self.nearby && self.latent.is_empty();
+        let mut s = self.pass(rows, &b, if gradient_only { Want::Slope } else { Want::Full });
         self.load(&mut s);
         if self.has_loadings() {
             self.zg = std::mem::take(&mut s.zg);
         }
         self.factorise(lambda)?;
-        self.load_fixed(&s.xx);
+        if !gradient_only {
+            self.load_fixed(&s.xx);
+        }
         // Without the prior's part the mode would be a saddle; where even with it H loses rank, the approximated
         // likelihood has poles that are no optima.
         if self.lmm().numeric.least_pivot(&self.lmm().symbolic) < self.least {
@@ -584,6 +612,29 @@ impl Engine {
             out[d].push(log);
         });
         out
+    }
+
+    /// The mode by steps with the factor of a point nearby; nothing if they do not close in on it.
+    fn chord(&mut self, rows: &GlmmRows<'_>, lambda: &[Vec<f64>], u: &[f64]) -> Option<Vec<f64>> {
+        let (mut u, mut last) = (u.to_vec(), f64::INFINITY);
+        for _ in 0..CHORD_STEPS {
+            self.stop.check().ok()?;
+            let s = self.pass(rows, &self.effects(lambda, &u), Want::Gradient);
+            let mut step: Vec<f64> = self.project(lambda, &s.zg);
+            step.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
+            let gradient = step.clone();
+            self.solve(&mut step);
+            let decrement = dot(&gradient, &step);
+            if !(s.value.is_finite() && decrement < 0.01 * last) {
+                return None;
+            }
+            u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
+            if decrement < CHORD_TOLERANCE {
+                return Some(u);
+            }
+            last = decrement;
+        }
+        None
     }
 
     /// Minimise h over u by Newton steps with step halving.
@@ -903,16 +954,26 @@ impl Engine {
 
     /// Exact gradient and the working curvature at a point whose factor is the current one.
     pub fn slope(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Slope {
+        let (gradient, inv) = self.first_order(rows, at);
+        self.curvature(at, gradient, inv)
+    }
+
+    /// Exact gradient at a point whose factor is the current one.
+    pub fn gradient(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Gradient {
+        self.first_order(rows, at).0
+    }
+
+    fn first_order(&mut self, rows: &GlmmRows<'_>, at: &Point) -> (Gradient, SelectedInverse) {
         let mut inv = self.lmm().numeric.selected_inverse_pairs(&self.lmm().symbolic, self.moments());
         if !self.latent.is_empty() {
             if let Some((beta, n, loading)) = self.joint_gradient(rows, at, &mut inv) {
-                return self.curvature(at, beta, n, loading, inv);
+                return (self.in_directions(at, beta, n, &loading), inv);
             }
         }
         if let Some(q) = &self.quadrature {
             if let Ok(parts) = self.parts(rows, q, at) {
                 let (beta, n) = self.quadrature_gradient(rows, at, &parts);
-                return self.curvature(at, beta, n, vec![], inv);
+                return (self.in_directions(at, beta, n, &[]), inv);
             }
         }
         let cov = self.covariance(&at.lambda, &inv);
@@ -935,7 +996,24 @@ impl Engine {
         let bt = self.precision(&v.iter().zip(&at.u).map(|(v, u)| v - u).collect::<Vec<f64>>());
         let n = self.gradient_matrices(at, &bt, &v, &inv);
         let loading = self.loading_gradient(at, &s.z, (&v, &[]), self.loading_traces(&at.lambda, &inv));
-        self.curvature(at, beta, n, loading, inv)
+        (self.in_directions(at, beta, n, &loading), inv)
+    }
+
+    /// The gradient along the directions of the search, with the penalty's.
+    fn in_directions(&self, at: &Point, mut beta: Vec<f64>, n: Vec<Vec<f64>>, loading: &[Vec<f64>]) -> Gradient {
+        let (lmm, related) = (self.lmm(), !self.moments().couplings.is_empty());
+        beta.iter_mut().zip(&at.penalty.beta).for_each(|(b, v)| *b += v);
+        let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
+        if !directions.is_empty() || (related && !lmm.components.is_empty()) {
+            directions.extend(patterns::of_components(&lmm.moments, &lmm.components));
+        }
+        let mut free: Vec<f64> = if directions.is_empty() {
+            lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect()
+        } else {
+            patterns::gradient(&lmm.moments, &n, loading, &directions)
+        };
+        free.iter_mut().zip(&at.penalty.shape).for_each(|(g, v)| *g += v);
+        Gradient { beta, n, free, directions }
     }
 
     /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`), in the pieces
@@ -1085,29 +1163,20 @@ impl Engine {
         Covariance { diag, pairs, restricted: None }
     }
 
-    fn curvature(
-        &mut self,
-        at: &Point,
-        mut beta: Vec<f64>,
-        n: Vec<Vec<f64>>,
-        loading: Vec<Vec<f64>>,
-        mut inv: SelectedInverse,
-    ) -> Slope {
+    fn curvature(&mut self, at: &Point, gradient: Gradient, mut inv: SelectedInverse) -> Slope {
         let related = !self.moments().couplings.is_empty();
         if related {
             inv.diag = self.whitened(&inv).into_owned();
         }
+        let Gradient { beta, n, free: gradient, directions } = gradient;
         let lmm = &self.model.lmm;
-        beta.iter_mut().zip(&at.penalty.beta).for_each(|(b, v)| *b += v);
         let (solution, curve) = self.working_solution(&at.lambda);
-        let mut directions = patterns::directions(&lmm.moments, &self.patterns, &at.shape, &at.lambda);
         let (mut q, cross, (mut info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
             (vec![], vec![], (vec![], vec![]))
-        } else if directions.is_empty() && !related {
+        } else if directions.is_empty() {
             let (q, cross) = lmm.quadratic(&solution, &at.u);
             (q, cross, (lmm.information_of(inv), vec![]))
         } else {
-            directions.extend(patterns::of_components(&lmm.moments, &lmm.components));
             let (q, cross) = if patterns::any_loadings(&self.patterns) {
                 patterns::general_quadratic(lmm, &solution, (&at.u, &self.zg), &at.lambda, &directions)
             } else {
@@ -1115,14 +1184,8 @@ impl Engine {
             };
             (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
         };
-        let mut gradient = if directions.is_empty() {
-            lmm.components.iter().map(|i| crate::linear::entry(&n, &lmm.moments, i)).collect()
-        } else {
-            patterns::gradient(&lmm.moments, &n, &loading, &directions)
-        };
         let mut observed: Vec<f64> =
             (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
-        gradient.iter_mut().zip(&at.penalty.shape).for_each(|(g, v)| *g += v);
         let (m, c) = (at.penalty.shape.len(), gradient.len());
         for (t, &v) in at.penalty.shape_curvature.iter().enumerate() {
             let to = t % m + (t / m) * c;

@@ -6,6 +6,7 @@
 
 mod constraint;
 mod fit;
+mod hessian;
 mod laplace;
 mod loadings;
 mod many;

@@ -14,6 +14,8 @@ use crate::jet::pair as packed;
 pub enum Want {
     /// -log f only.
     Value,
+    /// Gradient in the random effects.
+    Gradient,
     /// Gradient and curvature in the random effects.
     Newton,
     /// The same with every row's curvature made positive.
@@ -22,6 +24,22 @@ pub enum Want {
     Joint,
     /// And the third derivatives.
     Full,
+    /// What the gradient of the likelihood needs of it: without the fixed effects' cross-products.
+    Slope,
+}
+
+impl Want {
+    fn fixed(self) -> bool {
+        matches!(self, Want::Joint | Want::Full | Want::Slope)
+    }
+
+    fn third(self) -> bool {
+        matches!(self, Want::Full | Want::Slope)
+    }
+
+    fn curvature(self) -> bool {
+        !matches!(self, Want::Value | Want::Gradient)
+    }
 }
 
 /// Sums over rows. `zg` = Z'D1, `xg` = X'D1; Gram matrices are those of `Moments`.
@@ -37,15 +55,15 @@ pub struct Sums {
 
 impl Sums {
     fn zero(plan: &Plan, m: &Moments, want: Want) -> Self {
-        let full = matches!(want, Want::Full | Want::Joint);
-        let newton = want != Want::Value;
+        let full = want.fixed();
+        let (newton, gradient) = (want.curvature(), want != Want::Value);
         let p = if full { plan.p() } else { 0 };
         let sized = |on: bool, n: usize| vec![0.0; if on { n } else { 0 }];
         Sums {
             value: 0.0,
             xg: vec![0.0; p],
-            xx: vec![0.0; p * p],
-            zg: m.factors.iter().map(|f| sized(newton, f.levels * f.cols)).collect(),
+            xx: sized(want != Want::Slope, p * p),
+            zg: m.factors.iter().map(|f| sized(gradient, f.levels * f.cols)).collect(),
             gram: m.factors.iter().map(|f| sized(newton, f.levels * f.cols * f.cols)).collect(),
             pairs: m.pairs.iter().map(|p| sized(newton, p.value.len())).collect(),
             zx: m.factors.iter().map(|f| sized(full, f.levels * f.cols * (p + 1))).collect(),
@@ -83,7 +101,7 @@ pub fn pass(
 ) -> Sums {
     let mut total = Sums::zero(plan, m, want);
     let k = plan.k;
-    let k3 = if want == Want::Full { k * (k + 1) * (k + 2) / 6 } else { 0 };
+    let k3 = if want.third() { k * (k + 1) * (k + 2) / 6 } else { 0 };
     d3.resize(if k3 > 0 { rows.n * k3 } else { d3.len() }, 0.0);
     let bounds = chunk_bounds(rows.n, total.size(), family.grain());
     let mut pieces: Vec<(usize, usize, &mut [f64])> = vec![];
@@ -127,11 +145,11 @@ fn pass_range(
     let k = plan.k;
     let order = match want {
         Want::Value => 0,
-        Want::Full => 3,
+        Want::Full | Want::Slope => 3,
         _ => 2,
     };
     let stride = family.stride(order);
-    let first_only = matches!(want, Want::Newton | Want::Convex) && plan.only_first();
+    let first_only = matches!(want, Want::Gradient | Want::Newton | Want::Convex) && plan.only_first();
     let size = family.panel().min(to - from);
     let mut panel = Panel::of(size, plan, stride);
     let k2 = k * (k + 1) / 2;
@@ -161,13 +179,17 @@ fn pass_range(
             if want == Want::Convex {
                 panel.out[..n * stride].chunks_exact_mut(stride).for_each(|row| convex(k, &mut row[1 + k..1 + k + k2]));
             }
-            scatter_random(plan, m, &panel, stride, start, n, s);
+            if want.curvature() {
+                scatter_random(plan, m, &panel, stride, start, n, s);
+            } else {
+                scatter_gradient(plan, &panel, stride, n, s);
+            }
         }
-        if matches!(want, Want::Full | Want::Joint) {
+        if want.fixed() {
             panel.fill_x(plan, rows, start, n);
             fixed_sums.scatter(plan, rows, &panel, stride, start, n, s);
         }
-        if want == Want::Full {
+        if want.third() {
             for (to, row) in
                 d3[(start - from) * k3..].chunks_exact_mut(k3).zip(panel.out[..n * stride].chunks_exact(stride))
             {
@@ -177,7 +199,7 @@ fn pass_range(
         start += n;
     }
     fixed_sums.finish(plan, s);
-    if want != Want::Value {
+    if want.curvature() {
         for (gram, f) in s.gram.iter_mut().zip(&plan.z) {
             mirror_blocks(gram, f.columns.len());
         }
@@ -275,6 +297,24 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
     }
 }
 
+fn scatter_gradient(plan: &Plan, panel: &Panel, stride: usize, n: usize, s: &mut Sums) {
+    for (f, zf) in plan.z.iter().enumerate() {
+        let cols = zf.columns.len();
+        for (r, row) in panel.out.chunks_exact(stride).take(n).enumerate() {
+            let l = panel.codes[f][r] as usize;
+            if zf.intercept {
+                s.zg[f][l] += row[1 + zf.columns[0].component];
+                continue;
+            }
+            let z = &panel.z[f][r * cols..(r + 1) * cols];
+            let zg = &mut s.zg[f][l * cols..(l + 1) * cols];
+            for (c, col) in zf.columns.iter().enumerate() {
+                zg[c] += row[1 + col.component] * z[c];
+            }
+        }
+    }
+}
+
 /// Where a row's gradient and curvature of one predictor lie.
 #[derive(Clone, Copy)]
 struct Place {
@@ -321,21 +361,21 @@ fn scatter_single(out: &[f64], at: Place, codes: &[i32], z: &[f64], cols: usize,
 
 /// Dense partial sums of the fixed effects, one block for every two predictors.
 struct FixedSums {
-    on: bool,
+    products: bool,
     blocks: Vec<Vec<f64>>,
     entries: Vec<Vec<(u32, f64)>>,
 }
 
 impl FixedSums {
     fn new(plan: &Plan, want: Want) -> Self {
-        let on = matches!(want, Want::Full | Want::Joint);
+        let products = matches!(want, Want::Full | Want::Joint);
         let mut blocks = vec![];
         for a in 0..plan.k {
             for b in a..plan.k {
-                blocks.push(vec![0.0; if on { plan.x[a].dense.len() * plan.x[b].dense.len() } else { 0 }]);
+                blocks.push(vec![0.0; if products { plan.x[a].dense.len() * plan.x[b].dense.len() } else { 0 }]);
             }
         }
-        FixedSums { on, blocks, entries: vec![vec![]; plan.k] }
+        FixedSums { products, blocks, entries: vec![vec![]; plan.k] }
     }
 
     fn scatter(
@@ -355,7 +395,7 @@ impl FixedSums {
                 let xa = &panel.x[a][r * da..(r + 1) * da];
                 let g = row[1 + a];
                 plan.x[a].add(&mut s.xg, g, xa);
-                for b in a..k {
+                for b in (a..k).filter(|_| self.products) {
                     let w = row[1 + k + packed(k, a, b)];
                     if w == 0.0 {
                         continue;
@@ -415,7 +455,7 @@ impl FixedSums {
             self.entries[a].iter().for_each(|&(j, x)| s.xg[j as usize] += row[1 + a] * x);
         }
         for a in 0..k {
-            for b in 0..k {
+            for b in (0..k).filter(|_| self.products) {
                 let w = row[1 + k + packed(k, a, b)];
                 let db = plan.x[b].dense.len();
                 for &(i, x) in &self.entries[a] {
@@ -433,7 +473,7 @@ impl FixedSums {
     }
 
     fn finish(&self, plan: &Plan, s: &mut Sums) {
-        if !self.on {
+        if !self.products {
             return;
         }
         let (k, p) = (plan.k, plan.p());

@@ -1,0 +1,326 @@
+//! Standard errors of a generalised model: the Hessian by central differences of the exact gradient.
+
+use rayon::prelude::*;
+
+use crate::dense;
+use crate::family::Link;
+use crate::optimise;
+use crate::CoreError;
+
+use super::fit::{Glmm, Gradient};
+use super::laplace::Point;
+use super::patterns;
+use super::rows::GlmmRows;
+use super::search;
+
+impl Glmm {
+    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units: central differences of
+    /// the exact gradient. NaN for dropped columns and for parameters that take part in a direction without curvature; 0
+    /// for those held. Jeffreys' prior is left out: errors are those of the information (Heinze & Schemper 2002).
+    pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
+        let jeffreys = std::mem::take(&mut self.engine.jeffreys);
+        let out = self.inverse_hessian(rows);
+        self.engine.jeffreys = jeffreys;
+        if jeffreys || out.is_err() {
+            self.restore(rows)?;
+        }
+        out
+    }
+
+    fn inverse_hessian(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
+        let at = self.at()?.clone();
+        let mut theta = self.engine.model.internal_theta(&at.lambda);
+        theta.extend(&at.shape);
+        let p = self.engine.plan.p();
+        let q = p + theta.len();
+        let (_, curve) = self.engine.working_solution(&at.lambda);
+        let reach = self.reach();
+        let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
+        let mut step: Vec<f64> = (0..p).map(|j| (1e-3 * error[j]).min(0.1 * reach[j])).collect();
+        // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
+        // covariance they have at the limit.
+        let e = &self.engine;
+        let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
+        let first = q - shape.len();
+        let none = search::Residual::of(e, rows).filter(|r| r.is_zero(&at.beta)).map(|r| r.at);
+        let gone = |j: usize| error[j] > BOUNDLESS * reach[j] || none == Some(j);
+        let lost: Vec<usize> =
+            (0..q).filter(|&j| if j < p { gone(j) } else { j >= first && shape[j - first] }).collect();
+        let mut scale = self.engine.model.theta_scale();
+        scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
+        step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
+        let mut h = vec![0.0; q * q];
+        let latent = self.engine.latent.clone();
+        let mut moves = vec![0.0; latent.len() * q];
+        let free = self.free_parameters(q);
+        let list: Vec<usize> =
+            free.iter().flatten().copied().filter(|j| !latent.contains(j) && !lost.contains(j)).collect();
+        for (j, step, sides) in self.all_neighbours(rows, &at, &theta, &list, &step) {
+            let Some((up, down)) = sides else {
+                // The density ends right beside the optimum: there is no second derivative.
+                self.restore(rows)?;
+                return Ok(self.user_covariance(None, p, theta.len()));
+            };
+            for (i, (a, b)) in up.beta.iter().chain(&up.theta).zip(down.beta.iter().chain(&down.theta)).enumerate() {
+                h[i + j * q] = (a - b) / (4.0 * step);
+            }
+            for (i, &l) in latent.iter().enumerate() {
+                moves[i + j * latent.len()] = (up.mode[l] - down.mode[l]) / (2.0 * step);
+            }
+        }
+        self.restore(rows)?;
+        for j in 0..q {
+            for i in 0..j {
+                let v = 0.5 * (h[i + j * q] + h[j + i * q]);
+                h[i + j * q] = v;
+                h[j + i * q] = v;
+            }
+        }
+        for &j in &lost {
+            (0..q).for_each(|i| (h[i + j * q], h[j + i * q]) = (0.0, 0.0));
+            h[j + j * q] = 1.0;
+        }
+        let (r, l) = (free.len(), latent.len());
+        let h = summed(&summed_rows(&h, q, &free), r, &free);
+        let inverse =
+            if l == 0 { scaled_inverse(&h, r) } else { self.latent_covariance(&at, &h, r, &summed(&moves, l, &free))? };
+        let mut inverse = inverse.map(|v| spread(&v, q, &free));
+        if let Some(v) = &mut inverse {
+            for &j in &lost {
+                (0..q).for_each(|i| (v[i + j * q], v[j + i * q]) = (f64::NAN, f64::NAN));
+            }
+        }
+        Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
+    }
+
+    /// Internal parameters (beta, theta) that are free, each with those tied to it.
+    fn free_parameters(&self, q: usize) -> Vec<Vec<usize>> {
+        let m = patterns::length(&self.engine.patterns);
+        let own = self.engine.constraint.free(m).into_iter().map(|set| set.iter().map(|i| q - m + i).collect());
+        (0..q - m).map(|j| vec![j]).chain(own).collect()
+    }
+
+    /// How far a coefficient moves, in internal units, before a response changes by e-fold odds or size; without bound under
+    /// an identity link, which has the units of the response.
+    fn reach(&self) -> Vec<f64> {
+        let mut out = vec![f64::INFINITY; self.engine.plan.p()];
+        for (k, link) in self.engine.family.links().iter().enumerate() {
+            if !matches!(link, Link::Identity | Link::Inverse) {
+                self.engine.plan.coefficients_of(k).into_iter().for_each(|j| out[j] = 1.0);
+            }
+        }
+        out
+    }
+
+    /// Gradients on both sides of the optimum along the parameters of a list, with the steps taken. Passes over few rows
+    /// run in one thread, so that copies of the model share the parameters; how many there are is the same for any
+    /// number of threads, and so is the result.
+    fn all_neighbours(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        at: &Point,
+        theta: &[f64],
+        list: &[usize],
+        step: &[f64],
+    ) -> Vec<(usize, f64, Option<(Gradient, Gradient)>)> {
+        let each = |model: &mut Glmm, list: &[usize]| -> Vec<_> {
+            list.iter()
+                .map(|&j| {
+                    let mut step = step[j];
+                    let sides = model.neighbours(rows, at, theta, j, &mut step);
+                    (j, step, sides)
+                })
+                .collect()
+        };
+        if rows.n > SHARED_ROWS || list.len() < 2 {
+            return each(self, list);
+        }
+        let model = &*self;
+        list.par_chunks(list.len().div_ceil(COPIES)).flat_map_iter(|list| each(&mut model.clone(), list)).collect()
+    }
+
+    /// Gradients on both sides of the optimum along parameter j; the step shrinks where the density ends.
+    fn neighbours(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        at: &Point,
+        theta: &[f64],
+        j: usize,
+        step: &mut f64,
+    ) -> Option<(Gradient, Gradient)> {
+        let p = at.beta.len();
+        for _ in 0..3 {
+            self.engine.nearby = true;
+            let mut side = |shift: f64| {
+                let (mut b, mut t) = (at.beta.clone(), theta.to_vec());
+                if j < p {
+                    b[j] += shift;
+                } else {
+                    t[j - p] += shift;
+                }
+                let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
+                Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0)
+            };
+            let sides = side(*step).zip(side(-*step));
+            self.engine.nearby = false;
+            if sides.is_some() {
+                return sides;
+            }
+            // The factor may be that of a point without one.
+            self.restore(rows).ok()?;
+            *step *= 0.1;
+        }
+        None
+    }
+
+    /// Covariance where some coefficients are latent: theirs given the rest is that of the joint mode, and they follow
+    /// the rest by `moves` (d latent / d outer, r x q).
+    fn latent_covariance(&self, at: &Point, h: &[f64], q: usize, moves: &[f64]) -> Result<Option<Vec<f64>>, CoreError> {
+        let latent = &self.engine.latent;
+        let r = latent.len();
+        let outer: Vec<usize> = (0..q).filter(|j| !latent.contains(j)).collect();
+        let o = outer.len();
+        let inner: Vec<f64> = (0..o * o).map(|t| h[outer[t % o] + outer[t / o] * q]).collect();
+        let Some(v) = scaled_inverse(&inner, o) else { return Ok(None) };
+        let (_, lx) = self.engine.joint_factor(&at.lambda)?;
+        let given = dense::inverse_from_cholesky(&lx, r, r);
+        let mut out = vec![0.0; q * q];
+        for (b, &j) in outer.iter().enumerate() {
+            for (a, &i) in outer.iter().enumerate() {
+                out[i + j * q] = v[a + b * o];
+            }
+            for (a, &i) in latent.iter().enumerate() {
+                let cov: f64 = (0..o).map(|t| moves[a + outer[t] * r] * v[t + b * o]).sum();
+                out[i + j * q] = cov;
+                out[j + i * q] = cov;
+            }
+        }
+        for (b, &j) in latent.iter().enumerate() {
+            for (a, &i) in latent.iter().enumerate() {
+                let follow: f64 = (0..o).map(|t| out[i + outer[t] * q] * moves[b + outer[t] * r]).sum();
+                out[i + j * q] = given[a + b * r] + follow;
+            }
+        }
+        Ok(Some(out))
+    }
+
+    /// A covariance of (beta internal, theta) in the user's units; NaN where there is none.
+    fn user_covariance(&self, v: Option<&[f64]>, p: usize, m: usize) -> Vec<f64> {
+        let plan = &self.engine.plan;
+        let (q, full) = (p + m, plan.p_total + m);
+        let mut out = vec![f64::NAN; full * full];
+        let Some(v) = v else { return out };
+        // Rows of the map from internal to user coefficients are images of unit vectors.
+        let mut map = vec![0.0; full * q];
+        for j in 0..p {
+            let mut unit = vec![0.0; p];
+            unit[j] = 1.0;
+            for (i, b) in plan.user_beta(&unit).iter().enumerate().filter(|(_, b)| !b.is_nan()) {
+                map[i + j * full] = *b;
+            }
+        }
+        (0..m).for_each(|j| map[plan.p_total + j + (p + j) * full] = 1.0);
+        if !self.engine.model.unshifted() {
+            let own = self.engine.model.theta_len();
+            let jacobian = self
+                .at
+                .as_ref()
+                .map(|at| self.engine.model.theta_jacobian(&self.engine.model.internal_theta(&at.lambda)));
+            for (t, v) in jacobian.into_iter().flatten().enumerate() {
+                map[plan.p_total + t % own + (p + t / own) * full] = v;
+            }
+        }
+        let kept: Vec<usize> = plan.kept.iter().copied().chain(plan.p_total..full).collect();
+        for &b in &kept {
+            for &a in &kept {
+                let mut sum = 0.0;
+                // Only entries that matter: NaN must not spread.
+                for j in (0..q).filter(|&j| map[b + j * full] != 0.0) {
+                    for i in (0..q).filter(|&i| map[a + i * full] != 0.0) {
+                        sum += map[a + i * full] * v[i + j * q] * map[b + j * full];
+                    }
+                }
+                out[a + b * full] = sum;
+            }
+        }
+        out
+    }
+}
+
+/// Sums over the sets of columns of a matrix of n rows.
+fn summed(a: &[f64], n: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    sets.iter().flat_map(|set| (0..n).map(move |i| set.iter().map(|&j| a[i + j * n]).sum())).collect()
+}
+
+/// Sums over the sets of rows of a square matrix.
+fn summed_rows(a: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    a.chunks_exact(q.max(1)).flat_map(|c| sets.iter().map(move |set| set.iter().map(|&i| c[i]).sum())).collect()
+}
+
+/// The matrix over sets, given to each of their members; 0 elsewhere.
+fn spread(v: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
+    let r = sets.len();
+    let mut out = vec![0.0; q * q];
+    for (b, columns) in sets.iter().enumerate() {
+        for (a, rows) in sets.iter().enumerate() {
+            for &j in columns {
+                rows.iter().for_each(|&i| out[i + j * q] = v[a + b * r]);
+            }
+        }
+    }
+    out
+}
+
+/// Rows up to which copies of the model work side by side, and how many at most.
+const SHARED_ROWS: usize = 50_000;
+const COPIES: usize = 8;
+/// Share of a null direction that makes a parameter unidentified.
+const LOADING: f64 = 1e-4;
+/// Eigenvalue of the scaled Hessian below which its direction counts as flat.
+const FLAT: f64 = 1e-7;
+/// A standard error of so many units of a link other than the identity is none.
+const BOUNDLESS: f64 = 2e3;
+
+/// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
+/// that it identifies: parameters that take part in a flat direction have NaN.
+fn scaled_inverse(h: &[f64], q: usize) -> Option<Vec<f64>> {
+    if h.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
+    let d: Vec<f64> = (0..q).map(|j| 1.0 / h[j + j * q].abs().max(1e-300).sqrt()).collect();
+    let scaled: Vec<f64> = (0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect();
+    let mut l = scaled.clone();
+    let mut v = if dense::cholesky(&mut l, q, q).is_ok() {
+        dense::inverse_from_cholesky(&l, q, q)
+    } else {
+        identified_inverse(&scaled, q)
+    };
+    (0..q * q).for_each(|t| v[t] *= d[t % q] * d[t / q]);
+    Some(v)
+}
+
+fn identified_inverse(h: &[f64], q: usize) -> Vec<f64> {
+    let (w, e) = dense::eigen_symmetric(h, q);
+    let mut out = vec![0.0; q * q];
+    let mut flat = vec![false; q];
+    for (t, &w) in w.iter().enumerate() {
+        let axis = &e[t * q..(t + 1) * q];
+        if w < FLAT {
+            axis.iter().zip(&mut flat).for_each(|(v, f)| *f |= v.abs() > LOADING);
+            continue;
+        }
+        for j in 0..q {
+            for i in 0..q {
+                out[i + j * q] += axis[i] * axis[j] / w;
+            }
+        }
+    }
+    for j in 0..q {
+        for i in 0..q {
+            if flat[i] || flat[j] {
+                out[i + j * q] = f64::NAN;
+            }
+        }
+    }
+    out
+}
