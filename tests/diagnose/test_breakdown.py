@@ -39,3 +39,12 @@ def test_no_integral(monkeypatch):
     object.__setattr__(m, "core", Core())
     with pytest.raises(NotAvailableError, match="no integral at this estimate: the mode"):
         rf.laplace_check(m, 3)
+
+
+@pytest.mark.parametrize(("n", "improper"), [((1, 2), True), ((0, 1, 2, 3, 4, 5), False)])
+def test_a_density_that_does_not_sum_to_one_is_named(n, improper):
+    """Generalised Poisson below dispersion 1: the likelihood of (1, 2) exceeds that of a fair coin by e^65."""
+    rng = np.random.default_rng(3)
+    data = {"y": rng.choice(n, 200), "x": rng.normal(size=200), "g": np.arange(200) % 20}
+    m = rf.fit("y ~ x + (1 | g)", data, family="genpois")
+    assert ("improper_density" in [message.code for message in m.messages]) == improper

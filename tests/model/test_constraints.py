@@ -227,6 +227,12 @@ def test_missing_values_and_dependent_columns(data):
     assert m.npar == 3
 
 
+def test_correlations_that_are_no_parameters_are_not_tied(rich):
+    """Lags of a Toeplitz matrix beyond the first depend on several partial correlations."""
+    with pytest.raises(NotAvailableError, match=r"'cor\(lag2 \| g\)' is a function of several parameters"):
+        rf.fit("v ~ x + toep(0 + t | g)", rich, equal=[("cor(lag1 | g)", "cor(lag2 | g)")])
+
+
 def test_names_that_do_not_exist_are_told(data):
     def fit(**arguments):
         return rf.fit("y ~ x + (z | g)", data, **arguments)

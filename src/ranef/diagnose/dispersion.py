@@ -184,7 +184,7 @@ def _notes(m: Fit, chi2: float, df: float) -> Iterator[Note]:
         text = "overdispersed: standard errors are too small"
         yield Note("overdispersed", f"{text}; try {ALTERNATIVES[m.family]}" if m.family in ALTERNATIVES else text)
     if p > 1 - SURE:
-        text = "underdispersed: standard errors are too large; for counts try 'genpois' or 'compois'"
+        text = "underdispersed: standard errors are too large; for counts try 'compois'"
         yield Note("underdispersed", text)
 
 

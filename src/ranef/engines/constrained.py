@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ranef.frame import Design
 
 DISPERSION = "dispersion.(Intercept)"
+PROBE = 0.125  # a correlation that every structure allows
 Source = tuple[Any, Any, Any, int]
 Parts = list[tuple[list[Source], Array | None]]
 #: A prior as the core takes it: name, parameters, target, positions, power, (coefficient or None, log scale).
@@ -426,6 +427,7 @@ def build(design: Design, task: Task, plan: Plan) -> Any:
     at = {key: i for i, key in enumerate(core.parameters)}
     held = [(at[p.at, p.kind, p.index], v) for p, v in plan.held]
     tied = [[at[p.at, p.kind, p.index] for p in group] for group in plan.tied]
+    _check_tied(core, plan, tied)
     _constrain(core, plan, held, tied)
     core.penalise(rows_of(plan, core, design, task), wishes.firth)
     return core
@@ -441,6 +443,21 @@ def _constrain(core: Any, plan: Plan, held: list[tuple[int, float]], tied: list[
                 f"parameters"
             ) from None
     core.constrain(held, tied)
+
+
+def _check_tied(core: Any, plan: Plan, tied: list[list[int]]) -> None:
+    """Refuse ties of correlations that are no parameters of their own: what could not be held cannot be tied."""
+    for group, places in zip(tied, plan.tied, strict=True):
+        for one, place in zip(group, places, strict=True):
+            if place.kind != "cor":
+                continue
+            try:
+                core.constrain([(one, PROBE)], [])
+            except ValueError:
+                raise NotAvailableError(
+                    f"equal: {place.name!r} is a function of several parameters and cannot be tied; for "
+                    f"equal correlations write cs() or homcs()"
+                ) from None
 
 
 # ---- as an engine ----------------------------------------------------------------------------------------------------
