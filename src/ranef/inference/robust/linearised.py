@@ -6,10 +6,10 @@ and t_i = d mu_i / d eta_i, rows of the model linearised around the modes are, o
     e = t (Z b + g / w),    t X,    V = t (Z Sigma Z') t + diag(t^2 / w),    M = (X't V^-1 t X)^-1:
 
 e is what is left of the working response without X beta (Breslow & Clayton 1993, section 2.1; McCullagh & Nelder 1989,
-section 2.5), and t^2 / w is Var(y). At the modes Z'g = Sigma^-1 b, so t V^-1 e = g whatever the w_i are, and X_j'g_j are
-the scores of the clusters: those of a generalised linear model where there are no random effects, and with them those
-of the marginal log-likelihood but for the slope of Laplace's determinant (or what quadrature makes of it). The scale of
-the rows matters, for a root of V does: Pustejovsky's clubSandwich has this one.
+section 2.5), and t^2 / w is Var(y). At the modes Z'g = Sigma^-1 b, so t V^-1 e = g whatever the w_i are, and X_j'g_j
+are the scores of the clusters: those of a generalised linear model where there are no random effects, and with them
+those of the marginal log-likelihood but for the slope of Laplace's determinant (or what quadrature makes of it). The
+scale of the rows matters, for a root of V does: Pustejovsky's clubSandwich has this one.
 
 w_i is the expected information t^2 / Var(y) in exponential families, else the observed -d^2 log f / d eta^2.
 """
