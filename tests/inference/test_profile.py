@@ -371,7 +371,7 @@ GAMMA = "gamma(2.5, 0.1)"
 
 
 def by_refits(m, p, name):
-    """Deviances (with priors penalised ones) beyond the optimum's at the ends of a 95 % interval, by fits held there."""
+    """Deviances (with priors penalised ones) beyond the optimum's at the ends of the interval, by fits held there."""
     ml = m.update(method="ml") if m.method == "reml" else m
     held = dict(m.call.fixed or {})
     ends = p[name].interval(0.95)
@@ -487,18 +487,22 @@ def test_held_at_the_estimate_the_other_curves_are_sections(sleep):
     assert p["sd(h)"].interval(0.9)[0] >= 0
 
 
-def test_ends_of_deviations_that_level_off():
-    """A small variance in a term with another one held: below there is room down to 0."""
+def slopes(size):
     rng = np.random.default_rng(3)
-    g = np.repeat(np.arange(12), 10)
-    x = np.tile(np.linspace(-1, 1, 10), 12)
-    data = {"y": 0.5 * rng.normal(size=12)[g] + 0.1 * rng.normal(size=12)[g] * x + rng.normal(size=120), "x": x, "g": g}
-    m = rf.fit("y ~ x + (x || g)", data, method="ml", fixed={"sd((Intercept) | g)": 0.5})
-    sd = m.varcorr()["g"].sd[1]
-    assert sd > 0
-    p = rf.profile(m, "sd(x | g)", level=0.95)
-    assert p["sd(x | g)"].interval(0.95)[0] == 0
+    g, x = np.repeat(np.arange(12), 10), np.tile(np.linspace(-1, 1, 10), 12)
+    y = 0.5 * rng.normal(size=12)[g] + size * rng.normal(size=12)[g] * x + rng.normal(size=120)
+    return rf.fit("y ~ x + (x || g)", {"y": y, "x": x, "g": g}, method="ml", fixed={"sd((Intercept) | g)": 0.5})
+
+
+def test_ends_of_deviations_that_level_off():
+    """A small variance in a term with another one held: its coordinate is the logarithm, and its interval reaches 0."""
+    m = slopes(0.8)
+    assert m.varcorr()["g"].sd[1] > 0
+    assert rf.profile(m, "sd(x | g)", level=0.95)["sd(x | g)"].interval(0.95)[0] == 0
     assert rf.profile(m, "sd(x | g)", level=0.95, scale="log")["sd(x | g)"].interval(0.95)[0] == -np.inf
+    none = slopes(0.0)
+    assert none.varcorr()["g"].sd[1] == 0
+    assert "its estimate is 0" in rf.profile(none).failed["sd(x | g)"]
 
 
 def test_curves_of_other_components_are_tied():
