@@ -533,8 +533,10 @@ class Fit:
             Model-based, sigma^2 (X'V^-1X)^-1 at the estimated theta; adjusted for theta having been estimated (Kenward
             & Roger 1997; REML fits of linear models); or cluster-robust sandwiches, which hold where the model's V does
             not: CR0 plain (Liang & Zeger 1986), CR1 times m / (m - 1) for m clusters, CR1S Stata's factor, CR2
-            unbiased under the model (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018), CR3 the jackknife. Generalised
-            models have CR0 and CR1, of the scores of the marginal likelihood. `rf.robust` makes the tests.
+            unbiased under the model (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018), CR3 the jackknife. Those of
+            generalised models are of the scores of the marginal likelihood, which CR2 and CR3 adjust by the linear
+            model that approximates it at the optimum (CR2 is unbiased to first order; without random effects it is
+            clubSandwich's of a glm). `rf.robust` makes the tests.
         cluster : str, array, or list of str, optional
             Column, grouping factor or values of which rows belong together, in which random effects are nested; default
             the outermost grouping factor. Several names: multi-way clustering (Cameron, Gelbach & Miller 2011; CR0,
@@ -602,7 +604,7 @@ class Fit:
             others).
         vcov : "model" | "kenward-roger" | "CR0" | "CR1" | "CR1S" | "CR2" | "CR3", optional
             Covariance of the fixed effects, as in `vcov()`; with the robust ones tests have Satterthwaite's degrees of
-            freedom (Pustejovsky & Tipton 2018), normal ones in generalised models.
+            freedom (Pustejovsky & Tipton 2018); in generalised models those by CR0, CR1 and CR1S are normal.
         cluster : str, array or list of str, optional
             Of a robust covariance, as in `vcov()`.
         **options

@@ -130,13 +130,47 @@ def test_computed_once():
 
 def test_refusals():
     data = zoo.data()
-    with pytest.raises(rf.errors.NotAvailableError, match="REML estimates"):
-        rf.fit("y ~ x + (1 | g)", data, method="ml").tidy(ddf="KR")
+    with pytest.raises(rf.errors.NotAvailableError, match="keeps no rows"):
+        rf.fit("y ~ x + (1 | g)", data, method="ml").slim().tidy(ddf="KR")
+    with pytest.raises(rf.errors.NotAvailableError, match="held, tied or have priors"):
+        rf.fit("y ~ x + (1 | g)", data, fixed={"sd(g)": 0.5}).tidy(ddf="KR")
     m = rf.fit("incidence / size ~ period + (1 | herd)", rf.datasets.load("cbpp"), family="binomial", trials="size")
     with pytest.raises(rf.errors.NotAvailableError, match="pseudo-data"):
         m.tidy(ddf="kenward-roger")
     with pytest.raises(rf.errors.OptionError, match="kind='boot'"):
         m.vcov(kind="boot")
+
+
+@pytest.mark.parametrize("formula", ["y ~ x * f + (x | g)", "y ~ x + (1 | g) + (1 | h)", "y ~ x + cs(0 + f | g)"])
+def test_fits_by_maximum_likelihood(formula):
+    """As pbkrtest, which fits again by REML; said once, and in the title."""
+    ml, reml = (rf.fit(formula, zoo.data(), method=method) for method in ("ml", "reml"))
+    with pytest.warns(rf.RanefWarning, match="REML estimates of the variances"):
+        ours = ml.tidy(ddf="kr")
+    theirs = reml.tidy(ddf="kr")
+    mean = ours["component"] == "mean"
+    # The optima agree to about 1e-5 of theta where one search goes another way, exactly where it is the same.
+    for column in ("std_error", "df"):
+        np.testing.assert_allclose(ours[column][mean], theirs[column][mean], rtol=1e-5)
+    np.testing.assert_allclose(ours["estimate"], ml.tidy()["estimate"])
+    np.testing.assert_allclose(ml.vcov(kind="kr"), reml.vcov(kind="kr"), rtol=1e-5, atol=1e-10)
+    f = rf.anova(ml, type=3, ddf="kr")
+    np.testing.assert_allclose(f["dendf"], rf.anova(reml, type=3, ddf="kr")["dendf"], rtol=1e-5)
+    assert "at REML estimates of the variances" in ml.summary(ddf="kr")
+    assert "at REML" not in reml.summary(ddf="kr")
+    assert ml.method == "ml"
+
+
+def test_coefficients_held_or_tied_are_columns():
+    data = zoo.data().assign(both=lambda d: d["x"] + d["w"], off=lambda d: 0.5 * d["x"])
+    held = rf.fit("y ~ x + w + (1 | g)", data, fixed={"x": 0.5}).tidy(ddf="kr").iloc[[0, 2]]
+    offset = rf.fit("y ~ w + offset(off) + (1 | g)", data).tidy(ddf="kr")
+    tied = rf.fit("y ~ x + w + (1 | g)", data, equal=[("x", "w")]).tidy(ddf="kr").iloc[:2]
+    summed = rf.fit("y ~ both + (1 | g)", data).tidy(ddf="kr")
+    for ours, theirs in ((held, offset), (tied, summed)):
+        for column in ("estimate", "std_error", "df"):
+            # Two engines: their optima agree to 1e-5 in theta.
+            np.testing.assert_allclose(ours[column].astype(float), theirs[column], rtol=1e-5)
 
 
 class Approximate:

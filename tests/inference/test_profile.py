@@ -364,12 +364,179 @@ def test_what_has_no_profile_is_refused(profiled):
         rf.profile(rf.fit(cbpp, rf.datasets.load("cbpp"), family="binomial").slim())
 
 
-def test_fits_with_priors_are_refused():
+# ---- parameters held or tied, priors ---------------------------------------------------------------------------------
+
+CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+GAMMA = "gamma(2.5, 0.1)"
+
+
+def by_refits(m, p, name):
+    """Deviances (with priors penalised ones) beyond the optimum's at the ends of the interval, by fits held there."""
+    ml = m.update(method="ml") if m.method == "reml" else m
+    held = dict(m.call.fixed or {})
+    ends = p[name].interval(0.95)
+    lost = "fixed" in (m.call.prior or {}) and name in m.layout.fixed  # a coefficient that is held has no prior
+    own = [-2 * stats.norm.logpdf(end, 0, 2) if lost else 0.0 for end in ends]
+    return [
+        ml.update(fixed={**held, name: float(end)}).criterion + more - ml.criterion
+        for end, more in zip(ends, own, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fixed": {"period2": -1.0}},
+        {"equal": [("period2", "period3")]},
+        {"prior": {"fixed": "normal(0, 2)"}},
+        {"prior": {"sd(herd)": GAMMA}},
+        {"fixed": {"sd(herd)": 0.5}},
+        {"prior": {"sd(herd)": GAMMA}, "fixed": {"period4": -1.5}, "quadrature": 5},
+    ],
+    ids=str,
+)
+def test_constrained_and_penalised_curves_beside_refits(options):
+    m = rf.fit(CBPP, rf.datasets.load("cbpp"), family="binomial", **options)
+    p = rf.profile(m)
+    held = set(options.get("fixed", {}))
+    assert all("is held at" in why for why in p.failed.values())
+    assert {*p.failed} == ({"sd((Intercept) | herd)"} if "sd(herd)" in held else held)
+    for name in ("(Intercept)", "period3", "sd((Intercept) | herd)"):
+        if name in p.names:
+            # 3.8415 to the tolerance of a fit's optimum, 1e-8 of a deviance.
+            np.testing.assert_allclose(by_refits(m, p, name), stats.chi2.ppf(0.95, 1), rtol=1e-6)
+    if "equal" in options:
+        assert p["period2"].interval(0.95) == pytest.approx(p["period3"].interval(0.95))
+        np.testing.assert_allclose(p["(Intercept)"].along["period2"], p["(Intercept)"].along["period3"], rtol=1e-12)
+    for label in p.failed:  # constant along every curve
+        assert np.ptp(p["(Intercept)"].along[label]) < 1e-12
+
+
+def test_profiles_with_firths_penalty_in_closed_form():
+    """-2 log L - log|X'WX|, of all columns wherever the slope is held (Heinze & Schemper 2002)."""
+    x = np.array([-2.0, -1.5, -1, -0.5, 0.5, 1, 1.5, 2])
+    y = (x > 0).astype(float)  # separated
+    m = rf.fit("y ~ x", {"x": x, "y": y}, family="binomial", penalty="firth")
+
+    def deviance(a, b):
+        mu = 1 / (1 + np.exp(-a - b * x))
+        design = np.column_stack([np.ones(8), x]) * np.sqrt(mu * (1 - mu))[:, None]
+        return -2 * np.sum(stats.bernoulli.logpmf(y, mu)) - np.linalg.slogdet(design.T @ design)[1]
+
+    def held(b):
+        return optimize.minimize_scalar(lambda a: deviance(a, b), bracket=(-1, 1), tol=1e-12).fun
+
+    best = optimize.minimize_scalar(held, bracket=(0.5, 3), tol=1e-10)
+    p = rf.profile(m, "x", level=0.95)
+    assert "Jeffreys" in repr(p)
+    assert p["x"].estimate == pytest.approx(best.x, abs=1e-4)  # a minimum is flat: the root of 1e-10
+    for end in p["x"].interval(0.95):
+        assert held(end) - best.fun == pytest.approx(stats.chi2.ppf(0.95, 1), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"fixed": {"cor(Subject)": 0.2}}, "sd(Days | Subject)"),
+        ({"prior": "blme"}, "cor((Intercept), Days | Subject)"),
+        ({"prior": {"sd(Days | Subject)": GAMMA}}, "sigma"),
+        ({"equal": [("sd((Intercept) | Subject)", "sd(Days | Subject)")]}, "sd(Days | Subject)"),
+        ({"fixed": {"sigma": 25.0}}, "cor((Intercept), Days | Subject)"),
+    ],
+    ids=str,
+)
+def test_constrained_linear_models_beside_refits(options, name):
+    m = rf.fit(SLEEP, rf.datasets.load("sleepstudy"), **options)
+    p = rf.profile(m, [name, "Days"])
+    assert "the fit itself is by REML" in repr(p)
+    assert ("likelihood x prior" in repr(p)) == ("prior" in options)
+    for label in (name, "Days"):
+        np.testing.assert_allclose(by_refits(m, p, label), stats.chi2.ppf(0.95, 1), rtol=1e-5)
+
+
+def test_held_at_the_estimate_the_other_curves_are_sections(sleep):
+    """Correlations of three columns, a structure beside them, weights, an offset and missing rows."""
+    rng = np.random.default_rng(8)
+    n = 480
+    g = np.repeat(np.arange(40), 12)
+    x, z, t = rng.normal(size=n), rng.normal(size=n), np.tile(np.arange(6), 80)
+    b = rng.normal(size=(40, 3)) @ np.array([[0.6, 0.2, 0.1], [0, 0.5, 0.2], [0, 0, 0.4]])
+    eta = 0.5 + 0.3 * x + b[g, 0] + b[g, 1] * x + b[g, 2] * z
+    data = pd.DataFrame(
+        {"y": rng.poisson(np.exp(eta)), "x": x, "z": z, "g": g, "h": np.repeat(np.arange(80), 6), "t": t}
+    )
+    data.loc[[3, 77], "x"] = np.nan
+    data["e"], data["w"] = 0.1 * (data["t"] % 2), 1.0 + (data["t"] > 3)
+    formula = "y ~ x + z + offset(e) + (x + z | g) + ar1(0 + factor(t) | h)"
+    m = rf.fit(formula, data, family="poisson", frequency_weights="w", prior={"sd(z | g)": "gamma(2, 2)"})
+    name = "cor(x, z | g)"  # the core has it as an angle of a partial correlation, a profile has it itself
+    p = rf.profile(m, [name, "sd(z | g)", "sd(h)"], level=0.9)
+    for label in (name, "sd(z | g)"):
+        np.testing.assert_allclose(
+            [m.update(fixed={label: float(v)}).criterion - m.criterion for v in p[label].interval(0.9)],
+            stats.chi2.ppf(0.9, 1),
+            rtol=1e-5,
+        )
+    curve = p[name]
+    assert np.all(np.diff(curve.zeta) > 0)
+    np.testing.assert_allclose(curve.along[name], curve.value, atol=1e-7)
+    middle = int(np.flatnonzero(curve.zeta == 0)[0])
+    np.testing.assert_allclose([curve.along[q][middle] for q in curve.along],
+                               rf.inference.parameters.values(m), atol=1e-4)  # fmt: skip
+    # The lower end is 0 where the deviance levels off as the standard deviation vanishes.
+    assert p["sd(h)"].interval(0.9)[0] >= 0
+
+
+def slopes(size):
+    rng = np.random.default_rng(3)
+    g, x = np.repeat(np.arange(12), 10), np.tile(np.linspace(-1, 1, 10), 12)
+    y = 0.5 * rng.normal(size=12)[g] + size * rng.normal(size=12)[g] * x + rng.normal(size=120)
+    return rf.fit("y ~ x + (x || g)", {"y": y, "x": x, "g": g}, method="ml", fixed={"sd((Intercept) | g)": 0.5})
+
+
+def test_ends_of_deviations_that_level_off():
+    """A small variance in a term with another one held: its coordinate is the logarithm, and its interval reaches 0."""
+    m = slopes(0.8)
+    assert m.varcorr()["g"].sd[1] > 0
+    assert rf.profile(m, "sd(x | g)", level=0.95)["sd(x | g)"].interval(0.95)[0] == 0
+    assert rf.profile(m, "sd(x | g)", level=0.95, scale="log")["sd(x | g)"].interval(0.95)[0] == -np.inf
+    none = slopes(0.0)
+    assert none.varcorr()["g"].sd[1] == 0
+    assert "its estimate is 0" in rf.profile(none).failed["sd(x | g)"]
+
+
+def test_curves_of_other_components_are_tied():
+    data = rf.datasets.load("Salamanders")
+    m = rf.fit(
+        "count ~ mined + (1 | site)", data, family="poisson", zero_inflation="~ mined",
+        equal=[("minedno", "zero_inflation.minedno")],
+    )  # fmt: skip
+    again = pickle.loads(pickle.dumps(m))
+    for fit in (m, again):
+        p = rf.profile(fit, "minedno", level=0.95)
+        np.testing.assert_allclose(by_refits(m, p, "minedno"), stats.chi2.ppf(0.95, 1), rtol=1e-6)
+    with pytest.raises(NotAvailableError, match="slim"):
+        rf.profile(m.slim())
+    table = rf.confint(m, method="profile", which="fixed")
+    assert np.isfinite(table["conf_low"]).all()
+
+
+def test_bootstraps_keep_constraints_and_priors():
     data = rf.datasets.load("sleepstudy")
-    m = rf.fit(SLEEP, data, prior={"sd(Days | Subject)": rf.prior.gamma(2.5, 0.1)})
-    with pytest.raises(NotAvailableError, match="prior"):
-        rf.profile(m)
-    assert np.isfinite(rf.bootstrap(m, n=2, seed=1).values).all()
+    for options in ({"fixed": {"Days": 10.0}}, {"equal": [("sd((Intercept) | Subject)", "sd(Days | Subject)")]},
+                    {"prior": {"Days": "normal(0, 0.001)"}}):  # fmt: skip
+        m = rf.fit(SLEEP, data, **options)
+        found = rf.bootstrap(m, n=6, seed=1)
+        assert not found.failures
+        values = dict(zip(found.names, found.values.T, strict=True))
+        if "fixed" in options:
+            assert (values["Days"] == 10.0).all()
+        elif "equal" in options:
+            np.testing.assert_allclose(values["sd((Intercept) | Subject)"], values["sd(Days | Subject)"], rtol=1e-12)
+        else:
+            assert np.abs(values["Days"]).max() < 0.01
+        one = m.refit(m.simulate(1, seed=4)[:, 0])
+        assert one.task.wishes == m.task.wishes
 
 
 # ---- curves that fail ------------------------------------------------------------------------------------------------
@@ -417,8 +584,6 @@ def test_one_failing_curve_leaves_the_others(sleep, monkeypatch, linear):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"fixed": {"x": 0.5}}, "do not move"),
-        ({"prior": {"fixed": "normal(0, 2)"}}, "penalised likelihood"),
         ({"quadrature": 0}, "jointly"),
         ({"method": "pql"}, "no likelihood"),
     ],

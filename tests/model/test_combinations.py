@@ -250,7 +250,7 @@ REFUSED = [
     *((row, column, "held, tied") for row in ("fixed_sd", "equal", "prior") for column in ("kenward_roger", "vcov_kr")),
     ("prior_mean", "satterthwaite", "coefficients with priors"),
     ("joint", "satterthwaite", "random effects of their own"),
-    ("joint", "kenward_roger", "REML estimates"),
+    ("joint", "kenward_roger", "random effects of their own"),
     ("related", "cases", "levels of 'g' are related"),
     ("fixed_x", "anova_1", "held or tied"),
     ("fixed_x", "permutation", "held by fixed="),

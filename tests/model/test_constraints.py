@@ -280,3 +280,16 @@ def test_sigma_is_a_name_in_ties_but_has_no_common_scale_with_a_deviation():
     m = rf.fit("Reaction ~ Days + (1 | Subject)", d, dispersion="~ Days", equal=[("sigma", "dispersion.Days")])
     n = rf.fit("Reaction ~ Days + (1 | Subject)", d, dispersion="~ 0 + I(1 + Days)", method="ml")
     assert m.update(method="ml").loglik == pytest.approx(n.loglik, abs=1e-7)
+
+
+def test_a_tie_with_a_held_member_is_held(data):
+    sds = ("sd((Intercept) | g)", "sd(z | g)")
+    both = rf.fit("y ~ x + (z | g)", data, method="ml", fixed=dict.fromkeys(sds, 0.7))
+    m = rf.fit("y ~ x + (z | g)", data, method="ml", fixed={sds[0]: 0.7}, equal=[sds])
+    assert m.loglik == pytest.approx(both.loglik, abs=1e-8)
+    assert m.npar == both.npar
+    np.testing.assert_allclose(m.varcorr()["g"].sd, 0.7)
+    with pytest.raises(ArgumentError, match="different values"):
+        rf.fit("y ~ x + (z | g)", data, fixed={sds[0]: 0.7, sds[1]: 0.6}, equal=[sds])
+    with pytest.raises(ArgumentError, match="different values"):
+        rf.fit("y ~ x + z + (1 | g)", data, fixed={"x": 0.7, "z": 0.6}, equal=[("x", "z")])

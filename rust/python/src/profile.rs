@@ -17,6 +17,7 @@ pub fn centre<'py>(py: Python<'py>, c: Centre) -> PyResult<Bound<'py, PyDict>> {
     d.set_item("x", vector(py, &c.x))?;
     d.set_item("deviance", c.deviance)?;
     d.set_item("hessian", matrix(py, c.hessian, n)?)?;
+    d.set_item("frozen", c.frozen)?;
     Ok(d)
 }
 

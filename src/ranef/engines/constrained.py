@@ -96,6 +96,7 @@ def make_plan(design: Design, task: Task) -> Plan:
     asked = [*wishes.fixed, *((name, float(prior.parameters[0])) for name, prior in points)]  # pyright: ignore[reportArgumentType]
     held = _held(names, asked)
     tied = [_tie(names, group) for group in wishes.equal]
+    held, tied = _joined(held, tied)
     columns = _columns(names, held, tied)
     densities = [(name, prior) for name, prior in wishes.priors if prior.name != "point"]
     priors = tuple(
@@ -158,6 +159,28 @@ def _tie(names: Names, group: Sequence[str]) -> tuple[Place, ...]:
             f"on the scale of its link) and covariance parameters have no common scale: hold one with fixed="
         )
     return places
+
+
+def _joined(
+    held: list[tuple[Place, float]], tied: list[tuple[Place, ...]]
+) -> tuple[list[tuple[Place, float]], list[tuple[Place, ...]]]:
+    """Return what is held and tied where ties with a held member are held as a whole.
+
+    Raises
+    ------
+    ArgumentError
+        If two members are held at different values.
+    """
+    values = dict(held)
+    groups = list(tied)
+    while found := next((g for g in groups if any(p in values for p in g)), None):
+        known = {p: values[p] for p in found if p in values}
+        if len(set(known.values())) > 1:
+            given = ", ".join(f"{p.name!r} at {v:g}" for p, v in known.items())
+            raise ArgumentError(f"equal: {given} are held at different values with fixed=; leave one out")
+        values |= dict.fromkeys(found, next(iter(known.values())))
+        groups.remove(found)
+    return list(values.items()), groups
 
 
 def _residual(names: Names, name: str) -> str:
@@ -487,14 +510,25 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     plan = make_plan(design, task)
     if task.control.start is not None and any(plan.converted):
         raise NotAvailableError("control: start values go with fixed=, equal= and prior= of coefficients only")
+    core, record = optimum(design, task, plan)
+    found = expanded(record, core, design, task, plan)
+    return Reduced(core, plan.columns, (list(record["beta"]), list(record["theta"]))), found
+
+
+def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:
+    """Return the core of a plan's reduced model and its record of the optimum.
+
+    Raises
+    ------
+    DataError
+        If the search fails.
+    """
     try:
         core = build(design, task, plan)
         start = _start(laplace.start_of(task, design), plan.columns)
-        record = core.fit(start, task.quadrature, task.control.options, task.method)
+        return core, core.fit(start, task.quadrature, task.control.options, task.method)
     except ValueError as error:
         raise error if isinstance(error, RanefError) else DataError(str(error)) from error
-    found = expanded(record, core, design, task, plan)
-    return Reduced(core, plan.columns, (list(record["beta"]), list(record["theta"]))), found
 
 
 def _start(start: dict[str, Any] | None, columns: Columns) -> dict[str, Any] | None:
@@ -516,7 +550,7 @@ def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> 
     gone = set(found.dropped)
     plain = [(f, t) for f, t in zip(found.factors, design.terms, strict=True) if t.structure in EXPLICIT]
     own = [f[i, j] for f, t in plain for i, j in cells(len(f), t.structure)]
-    rest = np.asarray(record["theta"])[_structures(core, plan)]
+    rest = np.asarray(record["theta"])[structures_of(core, plan)]
     held = len(plan.held) + sum(len(g) - 1 for g in plan.tied)
     return replace(
         found,
@@ -543,7 +577,7 @@ def _spread(whole: Array, v: Array) -> Array:
     return out
 
 
-def _structures(core: Any, plan: Plan) -> list[int]:
+def structures_of(core: Any, plan: Plan) -> list[int]:
     """Return the positions in the core's theta of the parameters of structures that the formula names."""
     own = core.ntheta - len(core.parameters)
     return [
@@ -574,7 +608,7 @@ def _theta_map(core: Any, design: Design, plan: Plan) -> Array:
             part[:, at : at + len(entries)] = np.eye(len(entries))
             at += len(entries)
         rows.append(part)
-    rows.append(np.eye(core.ntheta)[_structures(core, plan)])
+    rows.append(np.eye(core.ntheta)[structures_of(core, plan)])
     return np.vstack(rows)
 
 

@@ -22,8 +22,10 @@ from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
 from ranef.inference.parameters import LEVEL, SCALES, Parameter, levels_of, parameters, select, table
+from ranef.inference.profile_reduced import reduced_model
 from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
+from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -105,7 +107,11 @@ class Curve:
             )
         if kind == "bound":
             return float(self.value[side])
-        return math.nan if kind == "failed" else math.copysign(math.inf, zeta)
+        if kind == "failed":
+            return math.nan
+        limit = self.parameter.low if side == 0 else self.parameter.high  # levels off: a standard deviation towards 0
+        with np.errstate(over="ignore"):
+            return float(scaled(self.parameter, self.scale).forward(limit))
 
     def _hermite(self, raw: Array) -> Array:
         i = np.clip(np.searchsorted(self.raw, raw, side="right") - 1, 0, max(len(self.raw) - 2, 0))
@@ -174,7 +180,7 @@ class Profile(Mapping[str, Curve]):
 
         The interval holds the values at which |zeta| is at most the normal quantile. An end is the parameter's bound (a
         standard deviation of 0, a correlation of -1 or 1) where the deviance never reaches the cut-off on that side,
-        infinite where the deviance levels off, NaN where the search failed (named in `messages`).
+        or its limit (0, infinity) where the deviance levels off, NaN where the search failed (named in `messages`).
         """
         return to_frame(interval_columns(self.curves, level), self.kind)
 
@@ -263,7 +269,8 @@ def profile(
     ----------
     m : Fit
         A fit. One by REML is profiled by maximum likelihood, from its own maximum (as lme4 does): restricted
-        likelihoods with different fixed effects cannot be compared.
+        likelihoods with different fixed effects cannot be compared. Parameters held or tied stay so along the curves.
+        With priors, or Firth's penalty, -2 log(likelihood x prior) is profiled, from its mode: `messages` say so.
     which : None, "fixed", "random", or names
         Labels ("sd(Days | Subject)") or terms as in `tidy` ("sd__Days"); default all parameters.
     level : float
@@ -321,10 +328,10 @@ def traced(
     m: Fit, asked: list[Parameter], visits: list[tuple[float, bool]], level: float, scale: str, progress: bool | None
 ) -> Profile:
     """Follow the curves of the parameters asked for."""
+    tracer = tracer_of(m)
+    asked = [tracer.of(p) for p in asked]
     failed = {p.label: p.refused for p in asked if p.refused}
     good = [p for p in asked if not p.refused]
-    messages = ["the ML deviance was profiled; the fit itself is by REML"] if m.method == "reml" else []
-    tracer = tracer_of(m)
     found: list[Any] = []
     with Progress("profile", len(good), progress) as shown:
         step = 1 if tracer.long else max(len(good), 1)
@@ -334,9 +341,26 @@ def traced(
     tracer.close()
     failed |= {p.label: record for p, record in zip(good, found, strict=True) if isinstance(record, str)}
     records = {p.label: record for p, record in zip(good, found, strict=True) if not isinstance(record, str)}
-    curves = tuple(_curve(m, p, records[p.label], scale) for p in good if p.label in records)
+    curves = tuple(_curve(m, p, records[p.label], scale, tracer) for p in good if p.label in records)
     ordered = {p.label: failed[p.label] for p in asked if p.label in failed}
-    return Profile(curves, ordered, (*messages, *notes(curves, list(records.values()))), level, m.layout.kind)
+    messages = (*criterion_notes(m), *notes(curves, list(records.values())))
+    return Profile(curves, ordered, messages, level, m.layout.kind)
+
+
+def criterion_notes(m: Fit) -> list[str]:
+    """Say which criterion was profiled where it is not the fit's likelihood."""
+    wishes = m.task.wishes
+    out = ["the ML deviance was profiled; the fit itself is by REML"] if m.method == "reml" else []
+    if wishes is not None and wishes.priors:
+        out.append(
+            "-2 log(likelihood x prior) was profiled: the intervals are cuts of the posterior's profile at the level's "
+            "chi-square quantile, no likelihood intervals and no quantiles of the posterior"
+        )
+    if wishes is not None and wishes.firth:
+        out.append("the likelihood penalised by Jeffreys' prior was profiled (Heinze & Schemper 2002)")
+    if wishes is not None and (wishes.fixed or wishes.equal):
+        out.append("parameters that are held or tied stay so along the curves")
+    return out
 
 
 def notes(curves: Sequence[Curve], found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -356,11 +380,18 @@ def notes(curves: Sequence[Curve], found: Sequence[Mapping[str, Any]]) -> list[s
 
 @dataclass(frozen=True)
 class Tracer:
-    """What follows curves for an engine; a text says why there is none."""
+    """What follows curves for an engine; a text says why there is none.
+
+    `of` gives a parameter the engine's coordinate, `whole` takes coefficients and theta of the engine's model to those
+    of the fit; `theta` is how many it has, None: as many as the fit.
+    """
 
     curves: Callable[[list[Parameter], list[tuple[float, bool]]], list[Any | str]]
     close: Callable[[], None]
     long: bool
+    of: Callable[[Parameter], Parameter] = lambda p: p
+    whole: Callable[[Array, Array], tuple[Array, Array]] = lambda beta, theta: (beta, theta)
+    theta: int | None = None
 
 
 def tracer_of(m: Fit) -> Tracer:
@@ -413,7 +444,6 @@ def apart(curves: Callable[..., list[Any]], reset: Callable[[], None]) -> Callab
 
 def unprofiled(m: Fit) -> str:
     """Return why a fit by the Laplace engine has no profiles; "" if it has."""
-    wishes = m.task.wishes
     if m.method == "pql":
         return "quasi-likelihood (method='pql') is no likelihood; use method='wald', or fit with method='ml'"
     if m.call.sampling_weights is not None:
@@ -421,23 +451,12 @@ def unprofiled(m: Fit) -> str:
             "with sampling_weights= differences of the pseudo-log-likelihood are not chi-square, so its profile has no "
             "level; use method='wald', whose standard errors are robust"
         )
-    if wishes is not None and (wishes.priors or wishes.firth):
-        what = "penalty=" if wishes.firth else "prior="
-        return (
-            f"with {what} the criterion is a penalised likelihood, whose profile has no chi-square level; use "
-            f"method='wald' or 'boot', or fit without it"
-        )
-    if wishes is not None:
-        return (
-            "the curves are followed in the coordinates of all parameters, and with fixed= or equal= some of them do "
-            "not move; compare fits with further values held, rf.anova(m, m.update(fixed={…})), or use method='boot'"
-        )
     if m.task.quadrature == 0:
         return (
             "quadrature=0 maximises over coefficients and random effects jointly, which gives no likelihood of the "
             "coefficients; fit with quadrature=1"
         )
-    if not hasattr(m.core, "profile"):
+    if m.design is None:
         return "a slim fit of a generalised model keeps no rows; use the fit before slim()"
     return ""
 
@@ -446,13 +465,17 @@ def _laplace(m: Fit) -> Tracer:
     reason = unprofiled(m)
     if reason:
         raise NotAvailableError(f"profile: {reason}")
-    core, estimate = m.core, m.estimate
-    if m.method != "ml":
-        from ranef.model import design_of
-
-        core, estimate = m.engine.estimate(design_of(m, "profile"), replace(m.task, method="ml"))
     started = time.monotonic()
-    beta, theta = np.nan_to_num(np.array(estimate.beta)).tolist(), list(estimate.theta)
+    if m.task.wishes is not None:
+        model = reduced_model(m)
+        beta, theta = model.at
+        core = model.core
+    else:
+        model = None
+        core, estimate = m.core, m.estimate
+        if m.method != "ml":
+            core, estimate = m.engine.estimate(design_of(m, "profile"), replace(m.task, method="ml"))
+        beta, theta = np.nan_to_num(np.array(estimate.beta)).tolist(), list(estimate.theta)
 
     def close() -> None:
         with LOCK:
@@ -460,19 +483,20 @@ def _laplace(m: Fit) -> Tracer:
 
     with LOCK:
         centre = core.profile_centre(beta, theta, m.task.quadrature)
-    at = (centre["x"], centre["deviance"], centre["hessian"], [False] * len(centre["x"]))
+    at = (centre["x"], centre["deviance"], centre["hessian"], centre["frozen"])
 
     def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any]:
         with LOCK:
             return list(core.profile(*at, _asked(chosen), visits, m.task.quadrature))
 
-    return Tracer(apart(curves, close), close, time.monotonic() - started > LONG)
+    found = Tracer(apart(curves, close), close, time.monotonic() - started > LONG)
+    return found if model is None else replace(found, of=model.coordinate_of, whole=model.whole, theta=len(theta))
 
 
 # ---- what comes back -------------------------------------------------------------------------------------------------
 
 
-def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str) -> Curve:
+def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str, tracer: Tracer) -> Curve:
     raw, zeta = np.asarray(record["value"]), np.asarray(record["zeta"])
     value = np.asarray(scaled(parameter, scale).forward(raw), dtype=float)
     return Curve(
@@ -481,7 +505,7 @@ def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str) 
         value=value,
         zeta=zeta,
         slope=np.asarray(record["slope"]),
-        along=_along(m, record, scale),
+        along=_along(m, record, scale, tracer),
         ends=tuple(record["ends"]),
         decrease=np.asarray(record["decrease"]),
         failures=int(record["failures"]),
@@ -491,13 +515,13 @@ def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str) 
     )
 
 
-def _along(m: Fit, record: Mapping[str, Any], scale: str) -> dict[str, Array]:
+def _along(m: Fit, record: Mapping[str, Any], scale: str, tracer: Tracer) -> dict[str, Array]:
     """Return every parameter at each point of a curve."""
     x, levels = np.asarray(record["x"]), levels_of(m)
+    linear, count = m.task.linear, len(m.theta) if tracer.theta is None else tracer.theta
+    own, theta = tracer.whole(np.asarray(record["beta"]), x[:, :-1] if linear else x[:, x.shape[1] - count :])
     beta = np.full((len(x), len(levels)), np.nan)
-    beta[:, ~levels] = record["beta"]
-    linear, count = m.task.linear, len(m.theta)
-    theta = x[:, :-1] if linear else x[:, x.shape[1] - count :]
+    beta[:, ~levels] = own
     columns = table(m, beta, theta, np.exp(x[:, -1]) if linear else np.ones(len(x)))
     known = zip(parameters(m), columns.T, strict=True)
     return {p.label: _rescaled(p, c, scale) for p, c in known if p.refused != LEVEL}

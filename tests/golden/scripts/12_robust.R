@@ -22,3 +22,16 @@ golden("robust_orthodont", { d <- load_data("Orthodont"); m <- mk(distance ~ age
 golden("robust_lme_varident", { d <- load_data("Orthodont"); assign("d", d, globalenv())
   m <- lme(distance ~ age * Sex, random = ~ 1 | Subject, weights = varIdent(form = ~ 1 | Sex), data = d, control = lmeControl(opt = "optim", msMaxIter = 500, reltol = 1e-15, msTol = 1e-12, tolerance = 1e-12))
   one("Orthodont: a residual variance for each sex, by lme", "Orthodont", "distance ~ age * Sex + (1 | Subject)", m, d$Subject, list(3:4, 2:4), c("CR0", "CR2"), by = "Subject", dispersion = "~ Sex") })
+## generalised linear models; tolerances of glm() as tight as they go
+glmtests <- function(title, data, formula, family, link, call, cluster, joint, by, ...)
+  { fit <- glm(call$f, family = call$family, data = call$d, epsilon = 1e-14, maxit = 100)
+  list(title = title, kind = "robust", data = data, formula = formula, family = family, link = link, package = "clubSandwich", version = pv("clubSandwich"), method = "ML", logLik = as.numeric(logLik(fit)), ..., by = by, tests = tests(fit, cluster, joint)) }
+#@ robust_glm_binomial
+golden("robust_glm_binomial", { d <- load_data("cbpp")
+  glmtests("cbpp without random effects: CR0 to CR3", "cbpp", "cbind(incidence, size - incidence) ~ period", "binomial", "logit", list(f = cbind(incidence, size - incidence) ~ period, family = binomial, d = d), d$herd, list(2:4, 3:4), "herd") })
+#@ robust_glm_probit
+golden("robust_glm_probit", { d <- load_data("cbpp")
+  glmtests("cbpp, another link than the canonical one", "cbpp", "cbind(incidence, size - incidence) ~ period", "binomial", "probit", list(f = cbind(incidence, size - incidence) ~ period, family = binomial("probit"), d = d), d$herd, list(2:4), "herd") })
+#@ robust_glm_poisson
+golden("robust_glm_poisson", { d <- load_data("Salamanders")
+  glmtests("Salamanders: a column that does not vary within clusters, and an offset", "Salamanders", "count ~ mined + cover + offset(DOY)", "poisson", "log", list(f = count ~ mined + cover + offset(DOY), family = poisson, d = d), d$site, list(2:3), "site") })

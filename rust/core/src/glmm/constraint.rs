@@ -20,6 +20,12 @@ impl Constraint {
         self.held.iter().for_each(|&(i, v)| shape[i] = v);
     }
 
+    /// Parameters of which only the free ones are known: tied ones get their leader's value.
+    pub fn complete(&self, shape: &mut [f64]) {
+        self.followers().for_each(|(i, j)| shape[j] = shape[i]);
+        self.held.iter().for_each(|&(i, v)| shape[i] = v);
+    }
+
     /// Held parameters have no ends, tied ones common ones and one coordinate.
     pub fn charts(&self, charts: &mut [Chart]) {
         for set in &self.tied {

@@ -1,5 +1,6 @@
 //! The deviance of a generalised mixed model as a function of coefficients, roots of the covariances and parameters of
-//! structures, all as the engine has them: x = (internal coefficients, theta).
+//! structures, all as the engine has them: x = (internal coefficients, theta). With priors it is the penalised deviance.
+//! Parameters that are held, or tied to another, do not move by themselves: curves are over the free ones.
 
 use crate::glmm::{Engine, Glmm, GlmmRows, Method, INNER_TOLERANCE};
 use crate::optimise::{self, Stop};
@@ -39,9 +40,10 @@ impl<'a, 'r> Laplace<'a, 'r> {
         let mut x = core.engine.plan.internal_beta(beta);
         x.extend(theta);
         let mut surface = Laplace::new(core, rows, method, stop)?;
+        let x = surface.completed(&x);
         let (deviance, _, _) = surface.at(&x, f64::NAN)?;
         surface.measure(&x);
-        let frozen = vec![false; x.len()];
+        let frozen = surface.frozen(x.len());
         let hessian = hessian(&mut surface, &x, &frozen)?;
         Ok(Centre { x, deviance, hessian, frozen })
     }
@@ -58,7 +60,33 @@ impl<'a, 'r> Laplace<'a, 'r> {
         let mut surface = Laplace::new(core, rows, method, stop)?;
         surface.at(&centre.x, f64::NAN)?;
         surface.measure(&centre.x);
-        requests.iter().map(|r| curve(&mut surface, centre, r, targets, 0.0)).collect()
+        let mut out = vec![];
+        for r in requests {
+            let mut found = curve(&mut surface, centre, r, targets, 0.0)?;
+            found.points.iter_mut().for_each(|p| p.x = surface.completed(&p.x));
+            out.push(found);
+        }
+        Ok(out)
+    }
+
+    /// Where the parameters of patterned terms begin in x.
+    fn patterned(&self) -> usize {
+        self.engine.plan.p() + self.engine.model.theta_len()
+    }
+
+    /// x with held parameters at their values and tied ones at their leaders'.
+    fn completed(&self, x: &[f64]) -> Vec<f64> {
+        let (mut x, first) = (x.to_vec(), self.patterned());
+        self.engine.constraint.complete(&mut x[first..]);
+        x
+    }
+
+    /// Coordinates that are no parameters of their own: held, or tied to another.
+    fn frozen(&self, n: usize) -> Vec<bool> {
+        let (mut out, first) = (vec![false; n], self.patterned());
+        self.engine.constraint.held.iter().for_each(|&(i, _)| out[first + i] = true);
+        self.engine.constraint.followers().for_each(|(_, j)| out[first + j] = true);
+        out
     }
 
     /// Coefficient j of the user's columns as a combination of internal ones; None for a column that was dropped.
@@ -91,6 +119,7 @@ impl<'a, 'r> Laplace<'a, 'r> {
 
 impl Surface for Laplace<'_, '_> {
     fn at(&mut self, x: &[f64], _value: f64) -> Result<(f64, Vec<f64>, f64), CoreError> {
+        let x = self.completed(x);
         let e = &mut *self.engine;
         let p = e.plan.p();
         let (beta, theta) = x.split_at(p);
@@ -102,7 +131,7 @@ impl Surface for Laplace<'_, '_> {
         let own = e.model.term_lambda_from_theta(&theta[..e.model.theta_len()])?;
         let mut gradient = slope.beta;
         gradient.extend(e.model.theta_gradient(&own, &g));
-        gradient.extend(&slope.gradient[..shape.len()]);
+        gradient.extend(e.constraint.reduced(&slope.gradient[..shape.len()]));
         let deviance =
             if lambda == exact { at.deviance } else { e.evaluate(self.rows, beta, &exact, &shape, &at.u)?.deviance };
         self.u = at.u;

@@ -84,4 +84,4 @@ def method_of(m: Fit, ddf: Any = None) -> Method:
     if name not in METHODS:
         raise OptionError(f"ddf={ddf!r} is unknown; {nearest(name, METHODS)}")
     METHODS[name].check(m)
-    return METHODS[name]
+    return METHODS[name].of(m)

@@ -10,16 +10,20 @@ the article of 1997 takes all of sum_ij W_ij V_ij (its R_ij), which depends on h
 (2009) add what the bias of the REML estimates contributes, -1/2 J^-1 t to second order, t_i = tr(P [sum W V] P V_i):
 the tangent part. What is left does not depend on the parametrisation. Everything of the size of the data happens in
 the core; here are p x p matrices.
+
+Of a fit by maximum likelihood all this is taken at the REML estimates of the variances (pbkrtest, too, fits again by
+REML), with a warning; the coefficients tested are the fit's.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef.engines.constrained import make_plan
 from ranef.engines.estimate import Estimate
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
@@ -28,6 +32,7 @@ from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, obj
 from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, quadratic
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
 from ranef.inference.memory import remembered
+from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -64,9 +69,10 @@ def check(m: Fit) -> None:
             f"ddf='kenward-roger' is derived for gaussian models; for family {m.family!r} it would only be ad hoc, on "
             f"pseudo-data: {instead(m)}"
         )
-    if m.method != "reml" and (m.layout.terms or not m.task.linear):
+    if _is_ml(m) and m.design is None:
         raise NotAvailableError(
-            "ddf='kenward-roger' is derived for REML estimates of the variances: fit with method='reml'"
+            "ddf='kenward-roger' is derived for REML estimates of the variances, and a slim fit by maximum likelihood "
+            "keeps no rows to find them: fit with method='reml'"
         )
     reason = "" if m.task.linear else objection(m) or _of_wishes(m)
     if reason:
@@ -78,10 +84,45 @@ def check(m: Fit) -> None:
         )
 
 
+def _is_ml(m: Fit) -> bool:
+    """Whether the variances are estimated by maximum likelihood; one residual variance by itself has its own theory."""
+    return m.method == "ml" and bool(m.layout.terms or not m.task.linear)
+
+
 def _of_wishes(m: Fit) -> str:
-    if m.task.wishes is None:
+    """Coefficients of the mean that are held or tied leave fewer columns, and nothing else changes."""
+    wishes = m.task.wishes
+    if wishes is None:
         return ""
-    return "parameters are held, tied or have priors, and it is derived for REML estimates of all of them"
+    plan = make_plan(design_of(m, "degrees of freedom"), m.task)
+    beside = plan.columns.to[len(m.layout.fixed) :]
+    alone = len(set(beside.tolist())) == len(beside) and not (beside < 0).any()
+    shared = {*plan.columns.to[: len(m.layout.fixed)].tolist()} & {*beside.tolist()}
+    if alone and not (shared or plan.held or plan.tied or plan.priors or wishes.firth):
+        return ""
+    return "parameters are held, tied or have priors, and it is derived for REML estimates of all variances"
+
+
+@remembered
+def restricted(m: Fit) -> Fit:
+    """Return the fit whose variances are used: the fit, or of one by maximum likelihood that by REML.
+
+    Warns
+    -----
+    RanefWarning
+        Where it is not the fit, once a fit.
+    """
+    if not _is_ml(m):
+        return m
+    warnings.warn(
+        "ddf='kenward-roger' is derived for REML, and the fit is by maximum likelihood: standard errors and degrees of "
+        "freedom are those at the REML estimates of the variances, coefficients are the fit's",
+        RanefWarning,
+        stacklevel=6,
+    )
+    task = replace(m.task, method="reml")
+    core, estimate = m.engine.estimate(design_of(m, "ddf='kenward-roger'"), task)
+    return replace(m, task=task, core=core, estimate=estimate)
 
 
 @remembered
@@ -95,6 +136,7 @@ def ingredients(m: Fit) -> KenwardRoger:
         stands in for it.
     """
     check(m)
+    m = restricted(m)
     with LOCK:
         forms = of_linear(m) if isinstance(m.estimate, Estimate) else linear_entries(m).forms
     if not forms.exact:
@@ -120,16 +162,18 @@ def adjusted(m: Fit) -> Array:
 def degrees(m: Fit, hypotheses: Array) -> Array:
     """Degrees of freedom of each hypothesis: 2 / A_2 = 2 v^2 / (g' W g)."""
     here, found = kept(m), ingredients(m)
+    model = phi(restricted(m))
     rows = np.atleast_2d(hypotheses)[:, here]
     g = np.einsum("ri,mij,rj->mr", rows, found.slopes[:, here][:, :, here], rows, optimize=True)
-    v = quadratic(rows, phi(m)[np.ix_(here, here)])
+    v = quadratic(rows, model[np.ix_(here, here)])
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
 
 
 def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     """Scaled F and its degrees of freedom (Kenward & Roger 1997, sec. 3; Halekoh & Hojsgaard 2014, sec. 2.3)."""
-    found, basis = ingredients(m), basis_of(m, hypotheses, values, phi(m))
+    found = ingredients(m)
+    basis = basis_of(m, hypotheses, values, phi(restricted(m)))
     q = len(basis.values)
     if not q:
         return Joint(float("nan"), 0, float("nan"), float("nan"))
@@ -161,6 +205,17 @@ def moments(a1: float, a2: float, q: int) -> tuple[float, float]:
         return float(df * (1 - a2 / q) / (df - 2)), float(df)
 
 
+def title(m: Fit) -> str:
+    """Return what a table says of the method."""
+    return f"{METHOD.title} at REML estimates of the variances" if _is_ml(m) else METHOD.title
+
+
 METHOD = Method(
-    "kenward-roger", "Kenward-Roger's standard errors and degrees of freedom", check, degrees, joint, adjusted
+    "kenward-roger",
+    "Kenward-Roger's standard errors and degrees of freedom",
+    check,
+    degrees,
+    joint,
+    adjusted,
+    title_of=title,
 )

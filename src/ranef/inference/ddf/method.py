@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,6 +58,8 @@ class Method:
         although its hypotheses may involve those of terms that contain it.
     vcov : fit -> (p, p) array
         The covariance that standard errors come from.
+    title_of : fit -> str, optional
+        The title where it depends on the fit.
     errors : str
         What is said of it where it is not the model's own: "CR2 standard errors, 18 clusters of Subject".
     """
@@ -69,6 +71,12 @@ class Method:
     joint: Callable[[Fit, Array, Array, Array], Joint]
     vcov: Callable[[Fit], Array]
     errors: str = ""
+    title_of: Callable[[Fit], str] | None = None
+
+    def of(self, m: Fit) -> Method:
+        """Return the method as tables of a fit speak of it."""
+        title = self.title if self.title_of is None else self.title_of(m)
+        return self if title == self.title else replace(self, title=title)
 
     @property
     def letter(self) -> str:

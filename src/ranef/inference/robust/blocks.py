@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.inference.robust.clusters import Clusters
 from ranef.inference.robust.working import Working, loaded, residual_variances
-from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -89,14 +88,19 @@ class Runs:
 
 
 def blocks(m: Fit, w: Working, by: Clusters) -> Iterator[Batch]:
-    """Yield the blocks of all clusters, those alike together.
+    """Yield the blocks of all clusters of a gaussian model, those alike together; as `blocks_of`."""
+    return blocks_of(w, by, loaded(m), residual_variances(m))
+
+
+def blocks_of(w: Working, by: Clusters, z: Any, noise: Array) -> Iterator[Batch]:
+    """Yield the blocks of all clusters, those alike together, where V = diag(noise) + Z R R'Z' and `z` is Z R or None.
 
     Raises
     ------
     NotAvailableError
         If a block has more than 4,000 rows; when it is its turn.
     """
-    effects, noise, p = effects_of(m, by), residual_variances(m), w.x.shape[1]
+    effects, p = effects_of(z, by), w.x.shape[1]
     runs = runs_of(by, noise, p + effects.counts)
     shapes = np.column_stack([rounded(runs.counts), rounded(runs.longest), rounded(effects.counts)])
     kinds, kind = np.unique(shapes, axis=0, return_inverse=True)
@@ -119,13 +123,12 @@ def rounded(sizes: Integers) -> Integers:
     return -(-sizes // step) * step
 
 
-def effects_of(m: Fit, by: Clusters) -> Effects:
-    """Return Z R; every one of its columns belongs to one cluster."""
-    design = design_of(m, "robust covariance")
-    if not design.terms:
-        return Effects(np.zeros((design.n, 0), dtype=np.int64), np.zeros((design.n, 0)), np.zeros(by.count, np.int64))
-    z = loaded(m)
-    columns = z.indices.reshape(design.n, -1).astype(np.int64)
+def effects_of(z: Any, by: Clusters) -> Effects:
+    """Return Z R (sparse, or None), of which every row has as many entries and every column belongs to one cluster."""
+    n = len(by.codes)
+    if z is None:
+        return Effects(np.zeros((n, 0), dtype=np.int64), np.zeros((n, 0)), np.zeros(by.count, np.int64))
+    columns = z.indices.reshape(n, -1).astype(np.int64)
     owner = np.full(z.shape[1], by.count)
     owner[columns] = by.codes[:, None]
     counts = np.bincount(owner, minlength=by.count + 1)

@@ -9,12 +9,16 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.inference.ddf.satterthwaite import LOCK
+from ranef.inference.robust.adjustments import Adjusted, Adjustment
+from ranef.inference.robust.blocks import blocks_of
 from ranef.inference.robust.clusters import Clusters
+from ranef.inference.robust.linearised import Linearised, unlinearised
+from ranef.inference.robust.working import by_cluster
 
 if TYPE_CHECKING:
     from ranef.model import Fit
 
-KINDS = ("CR0", "CR1")
+ADJUSTED = ("CR2", "CR3")
 
 
 def check_generalised(m: Fit, kind: str, reason: str) -> None:
@@ -24,12 +28,13 @@ def check_generalised(m: Fit, kind: str, reason: str) -> None:
     ------
     NotAvailableError
     """
-    if kind not in KINDS:
-        raise NotAvailableError(
-            f"kind={kind!r} adjusts residuals of a gaussian model, but {reason}; there are "
-            f"{' and '.join(map(repr, KINDS))}, which need no covariance matrix"
-        )
     check_likelihood(m, f"kind={kind!r}")
+    why = unlinearised(m) if kind in ADJUSTED else ""
+    if why:
+        raise NotAvailableError(
+            f"kind={kind!r} adjusts residuals of a gaussian model or of a working linear one, but {reason}, and {why}; "
+            f"there are 'CR0', 'CR1' and 'CR1S', which need none"
+        )
 
 
 def check_likelihood(m: Fit, what: str) -> None:
@@ -58,3 +63,22 @@ def marginal_scores(m: Fit, by: Clusters) -> tuple[Array, Array]:
         bread = np.asarray(m.core.vcov())
         scores = np.asarray(m.core.scores(np.ascontiguousarray(by.codes, dtype=np.uint32), by.count))
     return bread, scores
+
+
+def adjusted_scores(found: Linearised, by: Clusters, scores: Array, adjustment: Adjustment) -> tuple[Array, Adjusted]:
+    """Return the scores of the clusters with those of the mean's coefficients adjusted, and the adjustment.
+
+    Parameters
+    ----------
+    found : Linearised
+        X_j'g_j, which X_j'V_j^-1 A_j e_j takes the place of; what else is in the scores stays.
+    by : Clusters
+    scores : (count, p + m) array
+    adjustment : function
+        Of `adjustments`.
+    """
+    w = found.working
+    adjusted = adjustment(w, by, blocks_of(w, by, found.z, found.noise))
+    out, mean = scores.copy(), np.flatnonzero(w.here)
+    out[:, mean] += adjusted.scores - by_cluster(w.x * w.white[:, None], by.codes, by.count)
+    return out, adjusted

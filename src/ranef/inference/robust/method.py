@@ -30,7 +30,8 @@ def robust_method(m: Fit, kind: Any, cluster: Any = None, ddf: Any = None) -> Me
         As in `Fit.vcov`.
     ddf : "satterthwaite" | "inf", optional
         Default the first: Satterthwaite's for a row and Hotelling's T^2 for several (Pustejovsky & Tipton 2018) in
-        gaussian models, clusters less one for several ways of clustering; other models have normal tests.
+        gaussian models and with CR2 and CR3 of others, by their working linear model; clusters less one for several
+        ways of clustering. Otherwise tests are normal.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def robust_method(m: Fit, kind: Any, cluster: Any = None, ddf: Any = None) -> Me
     """
     normal = _is_normal(ddf)
     found = sandwich(m, kind, cluster)
-    if normal or not found.exact:
+    if normal or found.working is None:
         return Method(found.kind, "", anything, _endless, _normal(found), lambda _: found.vcov, _errors(found))
 
     def rows(m: Fit, hypotheses: Array) -> Array:
@@ -101,7 +102,7 @@ def _wald(m: Fit, found: Sandwich, hypotheses: Array, values: Array) -> tuple[fl
     Which rows are redundant is read off the working covariance: the sandwich's rank is at most the number of clusters.
     """
     check_covered(m, found.vcov, hypotheses)
-    basis = basis_of(m, hypotheses, values, np.nan_to_num(model_based(m, found)))
+    basis = basis_of(m, hypotheses, values, np.nan_to_num(model_based(m)))
     q, rows = len(basis.values), spread(basis, m)
     if not q:
         return float("nan"), 0, rows

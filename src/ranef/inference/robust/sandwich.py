@@ -3,7 +3,11 @@
 V_CR = M [sum_i s_i s_i'] M over independent clusters, s_i their scores (Liang & Zeger 1986), adjusted for small numbers
 of clusters (`adjustments`). Gaussian models take their own V as working covariance, whatever its structure and however
 it was estimated; where there is none (`working.objection`), M is the inverse Hessian of (beta, theta) and the s_i are
-the exact scores of the marginal log-likelihood.
+the exact scores of the marginal log-likelihood, of which CR2 and CR3 adjust those of the mean's coefficients by the
+working linear model at the optimum (`linearised`): s_i + X_i'V_i^-1 (A_i - I) e_i. With the gaussian distribution and
+the identity link that model is the model itself and A_i that of a linear mixed model; without random effects and with
+the canonical link the sandwich is clubSandwich's of a generalised linear model. Where E(e_i e_j') is that of the
+linearised model, the sum of the adjusted s_i s_i' has the expectation M^-1: CR2 is unbiased to first order.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, nearest
@@ -21,8 +26,9 @@ from ranef.inference.ddf.method import kept
 from ranef.inference.robust.adjustments import ADJUSTMENTS, Adjusted, degrees, factor, hotelling
 from ranef.inference.robust.blocks import blocks
 from ranef.inference.robust.clusters import Clusters, check_nested, clusters_of, intersections
-from ranef.inference.robust.generalised import check_generalised, marginal_scores
-from ranef.inference.robust.working import by_cluster, objection, working
+from ranef.inference.robust.generalised import ADJUSTED, adjusted_scores, check_generalised, marginal_scores
+from ranef.inference.robust.linearised import linearised
+from ranef.inference.robust.working import Working, by_cluster, objection, working
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -44,15 +50,15 @@ class Sandwich:
     clusters : tuple of Clusters
     adjusted : Adjusted or None
         None where no degrees of freedom but a number of clusters less one are known.
-    exact : bool
-        Whether the working covariance is a gaussian model's V, so that tests have degrees of freedom.
+    working : Working or None
+        The linear model, the fit's own or that of `linearised`, by which tests have degrees of freedom; None: normal.
     """
 
     kind: str
     vcov: Array
     clusters: tuple[Clusters, ...]
     adjusted: Adjusted | None
-    exact: bool
+    working: Working | None
 
 
 def kind_of(kind: Any) -> str:
@@ -90,14 +96,14 @@ def sandwich(m: Fit, kind: Any, cluster: Any = None) -> Sandwich:
         _check_ways(name, reason)
     check_nested(design, ways, f"kind={name!r}")
     if more:
-        return Sandwich(name, _expanded(m, _several(m, name, ways)), ways, None, True)
+        return Sandwich(name, _expanded(m, _several(m, name, ways)), ways, None, working(m))
     if reason:
-        return Sandwich(name, _marginal(m, name, by), ways, None, False)
+        return _marginal(m, name, by)
     w = working(m)
     adjusted = ADJUSTMENTS[name](w, by, blocks(m, w, by))
     half = adjusted.scores @ w.bread
     scale = factor(name, by.count, m.nobs, int(w.here.sum()))
-    return Sandwich(name, _expanded(m, scale * half.T @ half), ways, adjusted, True)
+    return Sandwich(name, _expanded(m, scale * half.T @ half), ways, adjusted, w)
 
 
 def _check_ways(name: str, reason: str) -> None:
@@ -147,33 +153,44 @@ def _several(m: Fit, name: str, ways: Sequence[Clusters]) -> Array:
     return total
 
 
-def _marginal(m: Fit, name: str, by: Clusters) -> Array:
+def _marginal(m: Fit, name: str, by: Clusters) -> Sandwich:
     """Sandwich of (beta, theta) jointly; the block of beta."""
     bread, scores = marginal_scores(m, by)
+    adjusted, w = None, None
+    if name in ADJUSTED:
+        found = linearised(m)
+        w, (scores, adjusted) = found.working, adjusted_scores(found, by, scores, ADJUSTMENTS[name])
     known = np.isfinite(np.diag(bread))
     half = scores[:, known] @ bread[np.ix_(known, known)]
     out = np.full_like(bread, np.nan)
     out[np.ix_(known, known)] = factor(name, by.count, m.nobs, m.estimate.rank) * half.T @ half
     p = len(m.estimate.beta)
-    return out[:p, :p]
+    return Sandwich(name, out[:p, :p], (by,), adjusted, w)
 
 
-def model_based(m: Fit, found: Sandwich) -> Array:
+def model_based(m: Fit) -> Array:
     """Return what the covariance would be if the working model held, (p, p)."""
-    return _expanded(m, working(m).bread) if found.exact else m.estimate.vcov
+    return m.estimate.vcov if objection(m) else _expanded(m, working(m).bread)
 
 
 def contrast_df(m: Fit, found: Sandwich, rows: Array) -> Array:
     """Degrees of freedom of rows over all coefficients: Satterthwaite's; clusters less one for several ways.
 
-    Infinite where the model has no working covariance of the responses.
+    Infinite where there is no working linear model, and of rows with coefficients that it does not have.
     """
-    if not found.exact:
+    w = found.working
+    if w is None:
         return np.full(len(rows), np.inf)
     if found.adjusted is None:
         return np.full(len(rows), fewest(found))
-    w = working(m)
-    return degrees(found.adjusted, w.bread, rows[:, w.here])
+    out = degrees(found.adjusted, w.bread, rows[:, w.here])
+    out[_beside(m, w, rows)] = np.inf
+    return out
+
+
+def _beside(m: Fit, w: Working, rows: Array) -> NDArray[np.bool_]:
+    """Which rows have weight on coefficients that were estimated and are not the working model's."""
+    return np.asarray((rows[:, kept(m) & ~w.here] != 0).any(axis=1))
 
 
 def joint_df(m: Fit, found: Sandwich, rows: Array) -> tuple[float, float]:
@@ -181,12 +198,13 @@ def joint_df(m: Fit, found: Sandwich, rows: Array) -> tuple[float, float]:
 
     Hotelling's T^2 with eta degrees of freedom (`hotelling`): (eta - q + 1) / eta and eta - q + 1.
     """
-    q = len(rows)
-    if not found.exact:
+    q, w = len(rows), found.working
+    if w is None:
         return 1.0, np.inf
     if found.adjusted is None:
         return 1.0, fewest(found)
-    w = working(m)
+    if _beside(m, w, rows).any():
+        return 1.0, np.inf
     eta = hotelling(found.adjusted, w.bread, rows[:, w.here])
     return (eta - q + 1) / eta, eta - q + 1
 

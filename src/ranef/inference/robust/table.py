@@ -38,8 +38,10 @@ def robust(m: Fit, kind: str | None = None, cluster: Any = None, conf_level: flo
         Of the kind of the data: `term, estimate, std_error, df, statistic, p_value, conf_low, conf_high`; NaN for
         coefficients dropped. Of models with several components, `component` comes first; gaussian models with a
         dispersion formula have the coefficients of the mean only. Degrees of freedom are
-        Satterthwaite's with the model's covariance as working model (Pustejovsky & Tipton 2018); for several ways of
-        clustering the smallest number of clusters less one (Cameron & Miller 2015), for generalised models infinite.
+        Satterthwaite's with the model's covariance as working model (Pustejovsky & Tipton 2018), by CR2 and CR3 of
+        generalised models with that of the linear model that approximates it; for several ways of clustering the
+        smallest number of clusters less one (Cameron & Miller 2015). By the other kinds of generalised models, and
+        for coefficients outside the mean, they are infinite.
 
     Raises
     ------

@@ -111,13 +111,17 @@ def residual_variances(m: Fit) -> Array:
 
 def inverse_times(m: Fit, right: Array) -> Array:
     """Return V^-1 of some columns, (n, c)."""
-    design, w = design_of(m, "robust covariance"), 1 / residual_variances(m)
+    return solved_by(loaded(m), residual_variances(m), right)
+
+
+def solved_by(z: Any, noise: Array, right: Array) -> Array:
+    """Return V^-1 of some columns, (n, c), where V = diag(noise) + Z R R'Z' and `z` is Z R or None."""
+    w = 1 / noise
     out = right * w[:, None]
-    if design.terms:
+    if z is not None:
         from scipy.sparse import eye_array
         from scipy.sparse.linalg import splu
 
-        z = loaded(m)
         weighted = z.multiply(w[:, None]).tocsr()
         inner = (z.T @ weighted + eye_array(z.shape[1])).tocsc()
         factor = splu(inner, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
@@ -126,13 +130,16 @@ def inverse_times(m: Fit, right: Array) -> Array:
 
 
 def loaded(m: Fit) -> Any:
-    """Return Z R as a sparse (n, q) array, terms one after the other, levels in order."""
+    """Return Z R of the mean as a sparse (n, q) array, terms one after the other, levels in order; None without."""
     from scipy.sparse import csr_array
 
     design = design_of(m, "robust covariance")
     n, first = design.n, 0
     rows, columns, values = [], [], []
-    for term, root in zip(design.terms, m.estimate.roots, strict=True):
+    of_mean = [(t, root) for t, root in zip(design.terms, m.estimate.roots, strict=True) if t.component == 0]
+    if not of_mean:
+        return None
+    for term, root in of_mean:
         z = matrix(term.blocks, n) @ root
         k = z.shape[1]
         rows.append(np.repeat(np.arange(n), k))
