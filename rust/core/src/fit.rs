@@ -51,10 +51,10 @@ pub struct Evaluation {
 }
 
 #[derive(Clone)]
-struct State {
+pub(crate) struct State {
     lambda: Vec<Vec<f64>>,
-    solution: Solution,
-    sigma: f64,
+    pub(crate) solution: Solution,
+    pub(crate) sigma: f64,
 }
 
 /// A model whose rows have become cross-products; remembers the last theta it was evaluated at.
@@ -224,51 +224,6 @@ impl Model {
         Ok(out)
     }
 
-    /// Covariances of the coefficients of some of the user's columns (k x k), a triangular solve each; NaN at dropped
-    /// ones.
-    pub fn covariance_of(&self, columns: &[usize]) -> Result<Vec<f64>, CoreError> {
-        let state = self.state()?;
-        let (m, sym, s) = (self.m(), &self.lmm.symbolic, &state.solution);
-        let (p, k) = (m.p(), columns.len());
-        // Combinations of spherical effects (size x k, row-major) and of the internal dense coefficients (k x p).
-        let (mut e, mut x, mut lost) = (vec![0.0; sym.size * k], vec![0.0; p * k], vec![false; k]);
-        for (c, &j) in columns.iter().enumerate() {
-            if let Some(w) = m.wide.iter().find(|w| (w.first..w.first + w.cols()).contains(&j)) {
-                let level = w.base + j - w.first;
-                let at = sym.offset[sym.position[sym.base[w.factor] as usize + level] as usize] as usize;
-                e[at * k + c] = 1.0;
-                if let Some((along, _)) = m.booked(w) {
-                    x[c * p..(c + 1) * p].copy_from_slice(&along);
-                }
-                lost[c] = w.dropped().any(|d| d == j);
-            } else {
-                let Some(own) = m.columns.iter().position(|&q| q == j) else {
-                    return shape(format!("there is no column {j}"));
-                };
-                let on_carrier = m.carrier.as_ref().map_or(0.0, |v| v[own]);
-                for (x, &t) in x[c * p..(c + 1) * p].iter_mut().zip(&m.kept) {
-                    *x = f64::from(t == own) - on_carrier * m.x_shift[t];
-                }
-                lost[c] = !m.kept.contains(&own);
-            }
-        }
-        self.lmm.numeric.forward(sym, &mut e, k);
-        if p > 0 {
-            dense::gemm_nt(&mut x, p, &s.f, p + 1, &e, k, p, k, sym.size, -1.0);
-            dense::solve_left_l(&s.lx, p, p, &mut x, k, p);
-        }
-        let mut out = vec![0.0; k * k];
-        dense::syrk_rows(&mut out, k, &e, k, sym.size, 1.0);
-        for b in 0..k {
-            for a in b..k {
-                let v = out[a + b * k] + dot(&x[a * p..(a + 1) * p], &x[b * p..(b + 1) * p]);
-                let v = if lost[a] || lost[b] { f64::NAN } else { state.sigma * state.sigma * v };
-                (out[a + b * k], out[b + a * k]) = (v, v);
-            }
-        }
-        Ok(out)
-    }
-
     /// Criterion and gradient at theta; the model is left at that theta.
     pub fn evaluate(&mut self, theta: &[f64], reml: bool) -> Result<Evaluation, CoreError> {
         self.degrees(reml)?;
@@ -295,7 +250,7 @@ impl Model {
     }
 
     /// From here on the factor moves; `recover` finds the way back.
-    fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if let Some(s) = self.state.take() {
             self.left = Some((s.lambda, s.sigma));
         }
@@ -325,7 +280,7 @@ impl Model {
         Ok(())
     }
 
-    fn state(&self) -> Result<&State, CoreError> {
+    pub(crate) fn state(&self) -> Result<&State, CoreError> {
         match &self.state {
             Some(s) => Ok(s),
             None => shape("the model has not been fitted or evaluated yet"),

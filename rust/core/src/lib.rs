@@ -20,6 +20,7 @@ pub mod special;
 pub mod start;
 pub mod structure;
 
+mod combinations;
 mod error;
 mod stop;
 pub use error::CoreError;

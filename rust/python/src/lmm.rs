@@ -251,6 +251,16 @@ pub fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
 }
 
 impl Lmm {
+    /// Rows over all columns, as they lie.
+    fn whole_rows<'a>(&self, rows: &'a PyReadonlyArray2<'_, f64>) -> PyResult<&'a [f64]> {
+        let (k, width) = rows.as_array().dim();
+        let columns = self.model.lmm.moments.user_columns();
+        if k == 0 || width != columns {
+            return Err(PyValueError::new_err(format!("rows of {width} columns, the model has {columns}")));
+        }
+        rows.as_slice().map_err(|_| PyValueError::new_err("rows are not contiguous"))
+    }
+
     /// Work on the model that Ctrl-C ends, where it is long; the model is then where it was.
     fn watched<T: Send>(
         &mut self,
@@ -321,6 +331,39 @@ impl Lmm {
         let model = &self.model;
         let v = solve(py, &self.pool, || model.covariance_of(&columns))?;
         matrix(py, v, columns.len())
+    }
+
+    /// L Var(beta_hat) L' for rows over all columns.
+    fn covariance_of_rows<'py>(
+        &self,
+        py: Python<'py>,
+        rows: PyReadonlyArray2<'py, f64>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let (model, rows, k) = (&self.model, self.whole_rows(&rows)?, rows.as_array().nrows());
+        let v = solve(py, &self.pool, || model.covariance_of_rows(rows))?;
+        matrix(py, v, k)
+    }
+
+    /// Z'V*^-1 X (X'V*^-1X)^-1 l for rows l over all columns, per term (levels, columns, rows).
+    fn sensitivity_of_rows<'py>(
+        &mut self,
+        py: Python<'py>,
+        rows: PyReadonlyArray2<'py, f64>,
+        theta: PyReadonlyArray1<'py, f64>,
+        reml: bool,
+    ) -> PyResult<Vec<Bound<'py, PyArray3<f64>>>> {
+        let (values, theta, k) = (self.whole_rows(&rows)?, floats(&theta)?, rows.as_array().nrows());
+        let found = self.watched(py, |model| model.sensitivity_of_rows(values, theta, reml))?;
+        let cols: Vec<usize> = {
+            let mut slots: Vec<_> = self.model.lmm.moments.factors.iter().flat_map(|f| &f.slots).collect();
+            slots.sort_by_key(|s| s.term);
+            slots.iter().map(|s| s.cols).collect()
+        };
+        let shaped = found.into_iter().zip(cols).map(|(g, c)| {
+            let levels = g.len() / (c * k).max(1);
+            g.into_pyarray(py).reshape([levels, c, k])
+        });
+        shaped.collect()
     }
 
     /// Variances of the coefficients of wide factors, one factor after the other.

@@ -21,6 +21,7 @@ from ranef.errors import NotAvailableError
 from ranef.frame.design import Block, matrix
 from ranef.inference.ddf import method_of
 from ranef.inference.ddf.method import units
+from ranef.inference.dummies import written_out
 from ranef.inference.noted import NotedTable
 from ranef.inference.terms import fixed_terms
 from ranef.model import design_of
@@ -58,6 +59,7 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     >>> [round(float(v), 3) for v in partial_r2(m)["r2"]]
     [0.279, 0.279]
     """
+    m = written_out(m)
     if ddf is not None:
         return _from_tests(m, ddf)
     v = variances(m, method)

@@ -18,6 +18,7 @@ from ranef.errors import NotAvailableError
 
 Array = NDArray[np.float64]
 MOST_ENTRIES = 100_000_000  # of the solves that a part of a covariance takes
+MOST_WHOLE = 50_000_000  # entries of a covariance that is written out where somebody asks for all of it: 400 MB
 
 
 class Outcome(Enum):
@@ -261,9 +262,9 @@ class Estimate:
 class PartialCovariance:
     """The covariance of coefficients most of which are levels of wide factors: a matrix that is never formed.
 
-    It answers for what is small, as an array would: the diagonal, the block of all other coefficients, and blocks of a
-    few coefficients of any kind, which take a triangular solve each. Anything else is refused, the whole matrix first
-    of all.
+    It answers for what is small, as an array would: the diagonal, the block of all other coefficients, blocks of a few
+    coefficients of any kind and combinations of them, which take a triangular solve each. Up to `MOST_WHOLE` entries
+    the whole matrix is written out where somebody asks for it; beyond, that is refused.
 
     Parameters
     ----------
@@ -273,7 +274,7 @@ class PartialCovariance:
     wide : sequence of (int, int)
         First coefficient and number of coefficients of every wide factor.
     core : object, optional
-        Answers `level_variances()` and `covariance_of(columns)` at the fit's theta.
+        Answers `level_variances()`, `covariance_of(columns)` and `covariance_of_rows(rows)` at the fit's theta.
     """
 
     __slots__ = ("_core", "_diagonal", "columns", "dense", "size", "wide")
@@ -287,6 +288,26 @@ class PartialCovariance:
     def shape(self) -> tuple[int, int]:
         """That of the whole matrix."""
         return self.size, self.size
+
+    @property
+    def fits(self) -> bool:
+        """Whether the whole matrix can be written out."""
+        return self.size**2 <= MOST_WHOLE
+
+    @property
+    def levels(self) -> NDArray[np.bool_]:
+        """Which coefficients are levels of wide factors, (size,)."""
+        out = np.ones(self.size, dtype=bool)
+        out[self.columns] = False
+        return out
+
+    def between(self, rows: Array) -> Array:
+        """Return L V L' of (r, size) rows; weights on dropped coefficients are not looked at."""
+        rows = np.ascontiguousarray(rows, dtype=np.float64)
+        if not rows[:, self.levels].any():
+            inner = rows[:, self.columns]
+            return inner @ np.nan_to_num(self.dense) @ inner.T
+        return np.asarray(self._solver().covariance_of_rows(rows))
 
     def attach(self, core: Any) -> None:
         """Take a core that was restored."""
@@ -320,22 +341,20 @@ class PartialCovariance:
 
     def _solver(self) -> Any:
         if self._core is None:
-            raise NotAvailableError(
-                "standard errors of a fixed factor of many levels are not kept by fits to several responses at once: "
-                "use m.refit(y)"
-            )
+            raise NotAvailableError("standard errors of a fixed factor of many levels went with the core of this fit")
         return self._core
 
     def refuse(self) -> Any:
         """Raise: the whole matrix does not exist."""
         raise NotAvailableError(
-            f"this needs the covariance matrix of all {self.size:,} coefficients ({8 * self.size**2 / 1e9:,.0f} GB): "
-            f"tidy() has all standard errors, rf.contrast(m, …) tests a few coefficients or their differences, and "
-            f"rf.anova(m0, m) tests a whole factor"
+            f"this needs the covariance matrix of all {self.size:,} coefficients ({8 * self.size**2 / 1e9:,.0f} GB), "
+            f"which is written out up to {int(MOST_WHOLE**0.5):,}: tidy() has all standard errors, rf.contrast(m, …) "
+            f"tests a few coefficients or their differences, rf.anova(m) and rf.drop1(m) whole terms"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return self.refuse()
+        whole = self[:, :] if self.fits else self.refuse()
+        return whole if dtype is None else whole.astype(dtype)
 
     def __getstate__(self) -> Any:
         return None, {
@@ -346,6 +365,39 @@ class PartialCovariance:
             "_core": None,
             "_diagonal": self.diagonal(),
         }
+
+
+class AtTheta:
+    """A core that several fits share: it moves to the theta of one of them when it is asked for covariances.
+
+    Parameters
+    ----------
+    core : the linear engine's core
+    theta : (m,) array
+    reml : bool
+    sigma : float
+        The fit's; the core's own belongs to another response.
+    """
+
+    __slots__ = ("_core", "_reml", "_sigma", "_theta")
+
+    def __init__(self, core: Any, theta: Array, reml: bool, sigma: float) -> None:
+        self._core, self._theta, self._reml, self._sigma = core, np.array(theta), reml, sigma
+
+    def _scale(self) -> float:
+        return float((self._sigma / self._core.evaluate(self._theta, self._reml)["sigma"]) ** 2)
+
+    def level_variances(self) -> Array:
+        """Variances of the levels of wide factors."""
+        return self._scale() * np.asarray(self._core.level_variances())
+
+    def covariance_of(self, columns: list[int]) -> Array:
+        """Covariances of some coefficients."""
+        return self._scale() * np.asarray(self._core.covariance_of(columns))
+
+    def covariance_of_rows(self, rows: Array) -> Array:
+        """Covariances of combinations of them."""
+        return self._scale() * np.asarray(self._core.covariance_of_rows(rows))
 
 
 class Deferred:
@@ -556,12 +608,13 @@ def frozen(array: Any) -> Array:
     return out
 
 
-def _covariance(dense: Array, core: Any, at_optimum: bool) -> Array:
+def _covariance(found: Mapping[str, Any], core: Any, reml: bool, at_optimum: bool) -> Array:
     """Return the covariance of the coefficients; where it is partial, it stands in for an array."""
-    wide = core.wide
+    dense, wide = frozen(found["vcov"]), core.wide
     if not wide:
         return dense
-    return cast("Array", PartialCovariance(dense, core.columns, wide, core if at_optimum else None))
+    solver = core if at_optimum else AtTheta(core, found["theta"], reml, float(found["sigma"]))
+    return cast("Array", PartialCovariance(dense, core.columns, wide, solver))
 
 
 def from_core(
@@ -573,7 +626,7 @@ def from_core(
         criterion=float(found["criterion"]),
         reml=reml,
         beta=frozen(found["beta"]),
-        vcov=_covariance(frozen(found["vcov"]), core, at_optimum),
+        vcov=_covariance(found, core, reml, at_optimum),
         sigma=float(found["sigma"]),
         pwrss=float(found["pwrss"]),
         rank=core.rank,

@@ -51,6 +51,46 @@ def make_core(design: Design, y: Array | None = None, threads: int = 0) -> Any:
     )
 
 
+def with_dummies(design: Design) -> Design:
+    """Return the design with the contrast matrices of its wide factors written out."""
+    return replace(design, fixed=tuple(_dummies(block) for block in design.fixed))
+
+
+def _dummies(block: Block) -> Block:
+    c = block.contrast
+    return replace(block, contrast=np.eye(c.levels)[:, c.levels - c.columns :]) if isinstance(c, Indicators) else block
+
+
+def evaluated(design: Design, estimate: Result, reml: bool, threads: int = 0) -> tuple[Any, Array]:
+    """Return the core of a design at the theta of an estimate of the same model, and the covariance of coefficients.
+
+    Columns that the estimate lacks are made of zeros, so that they are those that are dropped here.
+    """
+    core = make_core(without_columns(design, estimate.dropped), threads=threads)
+    theta, reml = np.array(estimate.theta), bool(reml)
+    found = core.fit(reml, theta, {"max_evaluations": 1})
+    core.evaluate(theta, reml)
+    return core, np.asarray(found["vcov"]) * (estimate.sigma / found["sigma"]) ** 2
+
+
+def without_columns(design: Design, columns: Sequence[int]) -> Design:
+    """Return the design with zeros in the place of some columns of the fixed part."""
+    gone, first, out = set(columns), 0, []
+    for block in design.fixed:
+        mine = [j for j in range(len(block.names)) if first + j in gone]
+        first += len(block.names)
+        out.append(_emptied(block, mine, design.n) if mine else block)
+    return replace(design, fixed=tuple(out))
+
+
+def _emptied(block: Block, columns: list[int], n: int) -> Block:
+    if block.codes is None:
+        return replace(block, x=np.zeros(n))
+    contrast = np.array(block.contrast)
+    contrast[:, columns] = 0.0
+    return replace(block, contrast=contrast)
+
+
 def restored(state: bytes, estimate: Estimate) -> Any:
     """Return the core of a fit from its saved cross-products, at the fit's optimum."""
     core = _core.Lmm.from_state(state)

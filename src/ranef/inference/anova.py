@@ -16,6 +16,7 @@ from ranef.inference.terms import is_linear_model
 from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import has_residual
 from ranef.inference.wald import f_p_value
+from ranef.inference.whole_factor import left_out
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -57,7 +58,8 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
         Of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models only: the
         unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`, `dendf`,
         `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too few for a
-        joint test `p_value` is NaN.
+        joint test `p_value` is NaN. The row of a fixed factor of more than 7,000 levels has residual degrees of freedom
+        where Satterthwaite's were asked for, and is NaN, with a warning, for Kenward and Roger's and robust tests.
 
     Raises
     ------
@@ -97,6 +99,8 @@ def anova_of_one(
 
 
 def _test(m: Fit, method: Method, h: Hypothesis) -> Joint:
+    if h.rows is None:
+        return left_out(m, method, h.term, h.about, h.behind)
     return method.joint(m, h.rows, np.zeros(len(h.rows)), h.about)
 
 

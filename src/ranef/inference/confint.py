@@ -24,7 +24,7 @@ from ranef.inference.bootstrap import bootstrap
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.parameters import IDENTITY, Parameter, parameters, select, values
-from ranef.inference.profile import targets, traced
+from ranef.inference.profile import targets, traced, with_levels
 from ranef.inference.tables import fixed
 from ranef.inference.testing import wald_method
 from ranef.inference.wald import METHODS, quantile
@@ -103,8 +103,9 @@ def confint(
     [14.381, 3.801, -0.481, 22.898]
     """
     refuse_modes(which, "confint")
+    asked = select(parameters(m), which, "confint")
+    m, asked = with_levels(m, asked, which) if method == "profile" else (m, asked)
     known = parameters(m)
-    asked = select(known, which, "confint")
     low, high, why = intervals(m, asked, level, method, options)
     if why:
         warnings.warn("; ".join(why), RanefWarning, stacklevel=2)

@@ -12,7 +12,7 @@ import numpy as np
 from ranef.errors import ArgumentError, DataError, FormulaError, nearest
 from ranef.frame.design import Array
 from ranef.inference.ddf import Method
-from ranef.inference.ddf.method import kept, quadratic, relevant
+from ranef.inference.ddf.method import form, kept, relevant
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of, position
 from ranef.inference.robust.method import check_covered
@@ -103,7 +103,7 @@ def tested_rows(m: Fit, method: Method, rows: Array, rhs: Array, level: float) -
     here = relevant(m, rows)
     inner = rows[:, here]
     estimate = inner @ m.estimate.beta[here]
-    variance = quadratic(inner, method.vcov(m)[np.ix_(here, here)])
+    variance = np.diag(form(m, rows, method.vcov(m)))
     std_error, df = np.sqrt(np.maximum(variance, 0)), method.rows(m, rows)
     std_error = np.where(std_error > 0, std_error, np.nan)  # coefficients that are held are not tested
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -10,7 +10,7 @@ import numpy as np
 from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
 from ranef.inference.comparable import by_ml, check_likelihoods, check_maximised
-from ranef.inference.ddf.method import units
+from ranef.inference.ddf.method import Joint, partial_of, unit_rows
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import (
@@ -26,9 +26,10 @@ from ranef.inference.submodels import (
     with_term,
     without,
 )
-from ranef.inference.terms import fixed_terms
+from ranef.inference.terms import FixedTerm, fixed_terms
 from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value
+from ranef.inference.whole_factor import left_out
 
 if TYPE_CHECKING:
     from ranef.formula import Term
@@ -137,15 +138,21 @@ def _check_test(test: str) -> None:
 
 def _wald(m: Fit, terms: Sequence[Term], way: Method, component: str) -> NotedTable:
     """Test the coefficients of each term: no other term contains it, so they are its marginal ones."""
-    columns = {t.key: t.columns for t in fixed_terms(m, component)}
-    unit = units(m)
-    rows = [unit[columns[t.key]] for t in terms]
-    found = [way.joint(m, r, np.zeros(len(r)), r) for r in rows]
+    columns = {t.key: t for t in fixed_terms(m, component)}
+    found = [_of_term(m, way, columns[t.key]) for t in terms]
     f, q, dendf = (np.array([getattr(x, name) for x in found], float) for name in ("statistic", "numdf", "dendf"))
     table = {"term": [t.label for t in terms], "numdf": q, "dendf": dendf, "statistic": f}
     title = f"Single terms of {m.formula}: F tests ({way.name})"
     notes = (Note("selection", SELECTION),)
     return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, notes, m.layout.kind)
+
+
+def _of_term(m: Fit, way: Method, term: FixedTerm) -> Joint:
+    partial = partial_of(m)
+    if partial is not None and not partial.fits and partial.levels[term.columns.start]:
+        return left_out(m, way, term, unit_rows(m, slice(term.columns.start, term.columns.start + 1)))
+    rows = unit_rows(m, term.columns)
+    return way.joint(m, rows, np.zeros(len(rows)), rows)
 
 
 def _base(m: Fit, test: str, what: str) -> tuple[Fit, list[Note]]:

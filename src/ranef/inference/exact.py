@@ -26,6 +26,7 @@ from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import matrix
 from ranef.inference.comparable import by_ml, check_same_data, same_columns
 from ranef.inference.crossproducts import against, columns, sizes
+from ranef.inference.dummies import dummies_of
 from ranef.inference.frames import to_frame
 from ranef.inference.nested import within
 from ranef.inference.submodels import on_own_rows, with_formula
@@ -251,7 +252,7 @@ def _bar(m: Fit, term: str) -> Bar:
 
 def spectrum(m: Fit) -> tuple[Array, Array, int]:
     """Return the positive eigenvalues of Z'P0 Z and those of Z'Z of a model with one column, and the rank of X."""
-    design = design_of(m, "eigenvalues")
+    design = dummies_of(design_of(m, "eigenvalues"))
     term, n = design.terms[0], design.n
     z = columns(term, design.weights, n)
     x = matrix(design.fixed, n)

@@ -21,7 +21,9 @@ import numpy as np
 
 from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import kept, units
+from ranef.inference.ddf.method import kept, partial_of, unit_rows
+from ranef.inference.dummies import written_out
+from ranef.inference.sweeping import Sequential, given_levels, of_levels, wide_terms
 from ranef.inference.terms import FixedTerm, fixed_terms, is_linear_model
 from ranef.model import design_of
 
@@ -41,15 +43,20 @@ class Hypothesis:
     Attributes
     ----------
     label : str
-    rows : (q, p) array
-        Over all coefficients.
+    rows : (q, p) array, or None
+        Over all coefficients; None for a fixed factor of so many levels that they are no matrix.
     about : (k, p) array
-        A row for each of its own coefficients.
+        A row for each of its own coefficients; of a fixed factor of many levels for its first.
+    term : FixedTerm
+    behind : tuple of FixedTerm
+        The terms that are left out when this one is added.
     """
 
     label: str
-    rows: Array
+    rows: Array | None
     about: Array
+    term: FixedTerm
+    behind: tuple[FixedTerm, ...] = ()
 
 
 def read_type(kind: object) -> int:
@@ -77,12 +84,32 @@ def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
     tested = [t for t in terms if t.factors]
     if not tested:
         return []
+    if partial_of(m) is not None and _mixes(m, terms):
+        return hypotheses(written_out(m), kind, component)
     if kind == 3 and len(tested) > 1:
-        found = _marginal(m, component, terms, tested)
+        found, behind = _marginal(m, component, terms, tested), [()] * len(tested)
     else:
-        found = _sequential(m, component, terms, tested, kind == 2)
-    each = units(m)
-    return [Hypothesis(t.label, rows, each[t.columns]) for t, rows in zip(tested, found, strict=True)]
+        behind = [tuple(_behind(m, terms, t, kind == 2)) for t in tested]
+        found = _sequential(m, component, terms, tested, behind)
+    about = [_about(m, t) for t in tested]
+    return [Hypothesis(t.label, *record) for t, *record in zip(tested, found, about, tested, behind, strict=True)]
+
+
+def _about(m: Fit, term: FixedTerm) -> Array:
+    partial = partial_of(m)
+    levels = partial is not None and partial.levels[term.columns.start]
+    return unit_rows(m, slice(term.columns.start, term.columns.start + 1) if levels else term.columns)
+
+
+def _mixes(m: Fit, terms: list[FixedTerm]) -> bool:
+    """Whether a fixed factor of many levels is contained in another term."""
+    wide = [w.term for w in wide_terms(m, terms)]
+    return any(contains(m, other, term) for term in wide for other in terms)
+
+
+def _behind(m: Fit, terms: list[FixedTerm], term: FixedTerm, marginal: bool) -> list[FixedTerm]:
+    """Return the terms that a term is not adjusted for."""
+    return [t for t in terms if contains(m, t, term)] if marginal else terms[terms.index(term) + 1 :]
 
 
 def contains(m: Fit, other: FixedTerm, term: FixedTerm) -> bool:
@@ -100,24 +127,26 @@ def contains(m: Fit, other: FixedTerm, term: FixedTerm) -> bool:
 # ---- types I and II --------------------------------------------------------------------------------------------------
 
 
-def _sequential(m: Fit, component: str, terms: list[FixedTerm], tested: list[FixedTerm], marginal: bool) -> list[Array]:
+def _sequential(
+    m: Fit, component: str, terms: list[FixedTerm], tested: list[FixedTerm], behind: list[tuple[FixedTerm, ...]]
+) -> list[Array | None]:
     """Return the rows of the triangular factor that belong to each term, after those that it is adjusted for.
 
     Linear models take the factor of X, as lmerTest; others that of the information of the coefficients, as car.
     """
+    if partial_of(m) is not None:
+        beside = Sequential(m, terms)
+        return [beside.of(t, last) for t, last in zip(tested, behind, strict=True)]
     part = m.layout.component(component).at
     here = np.flatnonzero(kept(m)[part]) + part.start
     bound = m.task.wishes is not None and bool(m.task.wishes.fixed or m.task.wishes.equal)
     plain = is_linear_model(m) and component == "mean" and not bound
     factor = _model_factor(m, component, terms)[:, here - part.start] if plain else _information_factor(m, here)
-    out: list[Array] = []
-    for term in tested:
-        behind = [t for t in terms if contains(m, t, term)] if marginal else terms[terms.index(term) + 1 :]
-        out.append(_rows_of(factor, here, term, behind, len(m.estimate.beta)))
-    return out
+    p = len(m.estimate.beta)
+    return [_rows_of(factor, here, t, last, p) for t, last in zip(tested, behind, strict=True)]
 
 
-def _rows_of(factor: Array, here: Array, term: FixedTerm, behind: list[FixedTerm], p: int) -> Array:
+def _rows_of(factor: Array, here: Array, term: FixedTerm, behind: Iterable[FixedTerm], p: int) -> Array:
     own = _positions(here, [term])
     last = _positions(here, behind)
     ahead = [j for j in range(len(here)) if j not in {*own, *last}]
@@ -156,16 +185,28 @@ def _information_factor(m: Fit, here: Array) -> Array:
 # ---- type III --------------------------------------------------------------------------------------------------------
 
 
-def _marginal(m: Fit, component: str, terms: list[FixedTerm], tested: list[FixedTerm]) -> list[Array]:
-    sources = _sources(m, component, terms)
-    triangle = _triangle(m.nobs, sources)
-    scale = _scales(triangle, sources)
+def _marginal(m: Fit, component: str, terms: list[FixedTerm], tested: list[FixedTerm]) -> list[Array | None]:
+    wide = [] if partial_of(m) is None else wide_terms(m, terms)
+    beside = [t for t in terms if all(t is not w.term for w in wide)]
+    sources = _sources(m, component, beside)
+    if wide:
+        triangle, norms = given_levels(lambda at: _full(sources, at), m.nobs, _cells(sources), wide)
+    else:
+        triangle = _triangle(m.nobs, sources)
+        norms = np.linalg.norm(triangle, axis=0)
+    scale = _scales(norms, sources)
     _, found, rows = np.linalg.svd(triangle / scale, full_matrices=False)
-    space = rows[found > DEPENDENT * found[0]]
+    space = rows[found > DEPENDENT * found.max(initial=0.0)]
     back = scale[:, None] * _coding(m, component, sources)
     part, out = m.layout.component(component).at, []
     for term in tested:
-        inside = {term.label, *(t.label for t in terms if contains(m, t, term))}
+        own = next((w for w in wide if w.term is term), None)
+        if own is not None:
+            others = [w for w in wide if w is not own]
+            p, cells = len(m.estimate.beta), _cells(sources)
+            out.append(of_levels(own, others, lambda at: _full(sources, at), m.nobs, cells, p))
+            continue
+        inside = {term.label, *(t.label for t in beside if contains(m, t, term))}
         functions = _estimable(space, _columns_of(sources, {term.label}), _columns_of(sources, inside))
         rows = np.zeros((len(functions), len(m.estimate.beta)))
         rows[:, part] = functions @ back
@@ -242,9 +283,19 @@ def _sources_of(term: FixedTerm, blocks: list[Block], column: int) -> list[Sourc
     return list(found.values())
 
 
+def _cells(sources: list[Source]) -> int:
+    return sum(s.cells for s in sources)
+
+
+def _full(sources: list[Source], rows: slice) -> Array:
+    """Return some rows of the full matrix."""
+    size = rows.stop - rows.start
+    return np.hstack([np.zeros((size, 0)), *(np.broadcast_to(s.columns(rows), (size, s.cells)) for s in sources)])
+
+
 def _coding(m: Fit, component: str, sources: list[Source]) -> Array:
     """Return B with X = full @ B."""
-    out = np.zeros((sum(s.cells for s in sources), len(m.layout.component(component).names)))
+    out = np.zeros((_cells(sources), len(m.layout.component(component).names)))
     at = 0
     for source in sources:
         for contrast, columns in source.parts:
@@ -263,11 +314,10 @@ def _triangle(n: int, sources: list[Source]) -> Array:
     """R of the QR factorisation of the full matrix; equal rows are taken once, with the root of their number."""
     sources, count = _distinct(n, sources)
     n = n if count is None else len(count)
-    factor = np.zeros((0, sum(s.cells for s in sources)))
+    factor = np.zeros((0, _cells(sources)))
     for first in range(0, n, CHUNK):
         rows = slice(first, min(first + CHUNK, n))
-        size = rows.stop - rows.start
-        part = np.hstack([np.broadcast_to(s.columns(rows), (size, s.cells)) for s in sources])
+        part = _full(sources, rows)
         part = part if count is None else part * np.sqrt(count[rows, None])
         factor = _r(np.vstack([factor, part]))
     return factor
@@ -292,9 +342,9 @@ def _distinct(n: int, sources: list[Source]) -> tuple[list[Source], Array | None
     return at, count
 
 
-def _scales(triangle: Array, sources: list[Source]) -> Array:
+def _scales(norms: Array, sources: list[Source]) -> Array:
     """Return a scale for every column: the largest root sum of squares of the numbers of its term."""
     ends = np.cumsum([s.cells for s in sources])
-    sizes = [float(np.linalg.norm(triangle[:, e - s.cells : e])) for s, e in zip(sources, ends, strict=True)]
+    sizes = [float(np.linalg.norm(norms[e - s.cells : e])) for s, e in zip(sources, ends, strict=True)]
     largest = {s.term: max(z for t, z in zip(sources, sizes, strict=True) if t.term == s.term) for s in sources}
-    return np.concatenate([np.full(s.cells, largest[s.term] or 1.0) for s in sources])
+    return np.concatenate([np.empty(0), *(np.full(s.cells, largest[s.term] or 1.0) for s in sources)])

@@ -143,5 +143,5 @@ def _vcov(m: Fit, kind: str, cluster: Any) -> Array:
     from ranef.inference.ddf import METHODS, default_method, method_of
 
     if name == "model":
-        return default_method(m).vcov(m)
-    return method_of(m, METHODS["kenward-roger"].name).vcov(m)
+        return np.asarray(default_method(m).vcov(m))
+    return np.asarray(method_of(m, METHODS["kenward-roger"].name).vcov(m))

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.frame.design import Block, Component, matrix
+from ranef.frame.design import Block, Component, Indicators
 from ranef.inference.comparable import same, same_block
+from ranef.inference.sweeping import Sweep, chunks, rows_of, wide_of
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -205,29 +206,26 @@ def _offset(part: Component, n: int) -> Array:
 
 
 def within(basis: Sequence[Block], blocks: Sequence[Block], extra: Array | None, n: int) -> bool:
-    """Whether some columns lie in the space of others, from cross-products made in chunks of rows."""
+    """Whether some columns lie in the space of others, from cross-products made in chunks of rows.
+
+    Factors of many levels among the others are swept out of all columns.
+    """
+    blocks = tuple(b for b in blocks if not any(same_block(b, other) for other in basis))
     if not blocks and extra is None:
         return True
-    gram: Array | float = 0.0
-    for start in range(0, n, CHUNK):
-        rows = slice(start, min(start + CHUNK, n))
-        parts = [_part(basis, rows), _part(blocks, rows)]
-        z = np.column_stack(parts if extra is None else [*parts, extra[rows]])
-        gram = gram + z.T @ z
-    gram = np.asarray(gram)
-    p = sum(len(b.names) for b in basis)
-    unit = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
-    gram = gram / np.outer(unit, unit)
+    wide = [wide_of(b) for b in basis if isinstance(b.contrast, Indicators)]
+    rest = [b for b in basis if not isinstance(b.contrast, Indicators)]
+
+    def columns(at: slice) -> Array:
+        parts = [rows_of(rest, at), rows_of(blocks, at)]
+        return np.column_stack(parts if extra is None else [*parts, extra[at]])
+
+    rows, norms = Sweep(wide, whole=False).out_of(columns, n)
+    unit = np.maximum(norms, np.sqrt(np.finfo(float).tiny))
+    gram = sum((z.T @ z for z in (rows(at) / unit for at in chunks(n))), np.zeros((len(unit), len(unit))))
+    p = sum(len(b.names) for b in rest)
     inside = gram[p:, :p] @ np.linalg.pinv(gram[:p, :p], rcond=1e-12, hermitian=True) @ gram[:p, p:]
     return bool((np.diag(gram[p:, p:] - inside) < SPANNED).all())
-
-
-def _part(blocks: Sequence[Block], rows: slice) -> Array:
-    cut = [
-        Block(b.names, None if b.codes is None else b.codes[rows], b.contrast, None if b.x is None else b.x[rows])
-        for b in blocks
-    ]
-    return matrix(cut, rows.stop - rows.start)
 
 
 # ---- random effects --------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 SCALES = ("sd", "variance", "log")
-LEVEL = "a level of a fixed factor of very many levels has no profile; its Wald interval is nearly that"
+LEVEL = "a level of a fixed factor of many levels is profiled where it is named; its Wald interval is nearly that"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from ranef import _core
 from ranef.engines import linear
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError, nearest
 from ranef.frame.design import Array, Block, Design, matrix
+from ranef.inference.dummies import written_out
 from ranef.inference.progress import Progress
 from ranef.inference.resampling import Streams, hierarchy, is_nested, noise_scale, outermost, seed_of
 from ranef.inference.varcorr import unique
@@ -387,6 +388,7 @@ def _run(plan: Plan, term: str, n: int, seed: Any, progress: bool | None) -> Per
 
 
 def _fixed_plan(m: Fit, term: str, within: Any, scheme: str | None) -> Plan:
+    m = written_out(m)
     design, at = design_of(m, "permutation_test"), columns_of(m, term)
     kept = [j for j in at if not np.isnan(m.estimate.beta[j])]
     if not kept:

@@ -14,6 +14,7 @@ from ranef.call import build_call, make_call
 from ranef.engines import linear
 from ranef.errors import DataError, NotAvailableError, OptionError, nearest
 from ranef.frame.design import Array, Design, matrix
+from ranef.inference.dummies import dummies_of
 from ranef.inference.frames import to_frame
 from ranef.inference.many import columns_of as responses_of
 from ranef.inference.many import one_sided, unusable
@@ -173,7 +174,8 @@ def cluster_permutation_test(
         raise OptionError(
             f"cluster_permutation_test: there is no {coefficient!r}; {nearest(coefficient, design.fixed_names)}"
         )
-    test = Series(design, y, design.fixed_names.index(coefficient), call.method == "reml", threshold, within)
+    column = design.fixed_names.index(coefficient)
+    test = Series(dummies_of(design), y, column, call.method == "reml", threshold, within)
     return test.run(coefficient, times_of(times, names), n, seed, progress)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.ddf.satterthwaite import LOCK
+from ranef.inference.dummies import written_out
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
 from ranef.inference.parameters import LEVEL, SCALES, Parameter, levels_of, parameters, select, table
@@ -309,11 +310,19 @@ def profile(
         raise OptionError(f"profile: scale={scale!r} is unknown; use 'sd', 'variance' or 'log'")
     if not isinstance(points, (int, np.integer)) or points < 2:
         raise OptionError(f"profile: points={points!r} must be a whole number of at least 2")
-    asked = select(parameters(m), which, "profile")
+    m, asked = with_levels(m, select(parameters(m), which, "profile"), which)
     cut = float(quantile(level))
     reach = cut if len(asked) == 1 else math.sqrt(-2 * math.log(1 - level))
     exact = {float(quantile(one)) for one in (*LEVELS, level)}
     return traced(m, asked, targets(reach, exact, points), level, scale, progress)
+
+
+def with_levels(m: Fit, asked: list[Parameter], which: Any) -> tuple[Fit, list[Parameter]]:
+    """Return the fit with dummies where levels of a fixed factor of many levels are asked for by name."""
+    if which in (None, "fixed", "random", "ran_pars") or all(p.refused != LEVEL for p in asked):
+        return m, asked
+    m = written_out(m)
+    return m, select(parameters(m), which, "profile")
 
 
 def targets(reach: float, exact: set[float], points: int) -> list[tuple[float, bool]]:

@@ -16,6 +16,7 @@ from ranef import _core
 from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
+from ranef.inference.dummies import dummies_of
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def wild(m: Fit, hccme: str, auxiliary: str) -> Draw:
             f"{design.terms[0].label!r}; use 'parametric' or 'residual'"
         )
     mean = fixed_part(m, design)
-    leverage = leverages(design)
+    leverage = leverages(dummies_of(design))
     v = (np.asarray(design.y) - mean) / (1 - leverage) ** (0.5 if hccme == "hc2" else 1.0)
     groups = int(codes.max()) + 1
     return lambda rng: mean + v * factors(rng, groups, auxiliary)[codes]

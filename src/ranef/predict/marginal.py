@@ -10,6 +10,7 @@ from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.families import link_of
 from ranef.frame.design import matrix
+from ranef.inference.dummies import written_out
 from ranef.inference.noted import Note, NotedTable
 from ranef.predict.rows import fitted_design
 
@@ -57,6 +58,7 @@ def marginal_coefficients(m: Fit) -> NotedTable:
         raise NotAvailableError(
             "marginal_coefficients: the expected response has several predictors; average it by predict(re='integrate')"
         )
+    m = written_out(m)
     rows = fitted_design(m, "marginal_coefficients")
     part = m.layout.components[0]
     conditional = np.asarray(m.estimate.beta[part.at])

@@ -19,18 +19,20 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ranef.engines.constrained import make_plan
-from ranef.engines.estimate import Estimate
+from ranef.engines.estimate import Estimate, PartialCovariance
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
-from ranef.inference.ddf.forms import of_linear
+from ranef.inference.ddf.forms import Forms, of_linear
 from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, objection, padded
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, quadratic
+from ranef.inference.ddf.method import Joint, Method, basis_of, form, kept, partial_of
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
+from ranef.inference.dummies import objection as objection_to_dummies
+from ranef.inference.dummies import written_out
 from ranef.inference.memory import remembered
 from ranef.model import design_of
 
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KenwardRoger:
-    """The ingredients at the estimate.
+    """The ingredients at the estimate, over all coefficients, or over those beside fixed factors of many levels.
+
+    What is of the latter is exact: given the levels they are the coefficients of the response and the columns from
+    which these were swept out, and P is the same.
 
     Attributes
     ----------
@@ -77,11 +82,6 @@ def check(m: Fit) -> None:
     reason = "" if m.task.linear else objection(m) or _of_wishes(m)
     if reason:
         raise NotAvailableError(f"ddf='kenward-roger' is not available: {reason}; {instead(m)}")
-    if m.task.linear and partial_of(m) is not None:
-        raise NotAvailableError(
-            "ddf='kenward-roger' adjusts a whole covariance matrix, which is not formed for a fixed factor of many "
-            "levels: use ddf='satterthwaite'"
-        )
 
 
 def _is_ml(m: Fit) -> bool:
@@ -126,6 +126,24 @@ def restricted(m: Fit) -> Fit:
 
 
 @remembered
+def forms_of(m: Fit) -> Forms:
+    """Return the forms in the parameters in which V is linear."""
+    check(m)
+    m = restricted(m)
+    with LOCK:
+        return of_linear(m) if isinstance(m.estimate, Estimate) else linear_entries(m).forms
+
+
+def home(m: Fit) -> Fit:
+    """Return the fit that knows most: by REML, with dummies where the expected information is out of reach without."""
+    check(m)
+    m = restricted(m)
+    if partial_of(m) is None or forms_of(m).exact or objection_to_dummies(m):
+        return m
+    return written_out(m)
+
+
+@remembered
 def ingredients(m: Fit) -> KenwardRoger:
     """Return the adjusted covariance, the slopes and W of a fit.
 
@@ -135,10 +153,7 @@ def ingredients(m: Fit) -> KenwardRoger:
         If the expected information is out of reach (crossed factors, each of very many levels) and the average one
         stands in for it.
     """
-    check(m)
-    m = restricted(m)
-    with LOCK:
-        forms = of_linear(m) if isinstance(m.estimate, Estimate) else linear_entries(m).forms
+    forms, m = forms_of(m), restricted(m)
     if not forms.exact:
         warnings.warn(
             "ddf='kenward-roger': the expected information of crossed factors with so many levels is out of reach; the "
@@ -149,35 +164,74 @@ def ingredients(m: Fit) -> KenwardRoger:
     spread = covariance(forms.expected)
     change = 2 * np.tensordot(spread, forms.bends, axes=2)
     if isinstance(m.estimate, Estimate):
-        return KenwardRoger(phi(m) + change, forms.slopes, spread, forms.exact)
+        partial = partial_of(m)
+        return KenwardRoger((phi(m) if partial is None else partial.dense) + change, forms.slopes, spread, forms.exact)
     change -= curvature(linear_entries(m), spread) / 2
     return KenwardRoger(phi(m) + padded(m, change), padded(m, forms.slopes), spread, forms.exact)
 
 
 def adjusted(m: Fit) -> Array:
     """Return Phi_A."""
-    return ingredients(m).vcov
+    m = home(m)
+    found, partial = ingredients(m).vcov, partial_of(m)
+    if partial is None:
+        return found
+    return cast("Array", PartialCovariance(found, partial.columns, partial.wide, OfLevels(m)))
+
+
+class OfLevels:
+    """Entries of Phi_A that involve levels of a fixed factor of many levels: those of the fit with its dummies."""
+
+    def __init__(self, m: Fit) -> None:
+        self.m = m
+
+    def _whole(self) -> Array:
+        return ingredients(written_out(self.m)).vcov
+
+    def level_variances(self) -> Array:
+        """Variances of the levels."""
+        partial = partial_of(self.m)
+        assert partial is not None
+        whole = self._whole().diagonal()
+        return np.concatenate([whole[first : first + count] for first, count in partial.wide])
+
+    def covariance_of(self, columns: list[int]) -> Array:
+        """Covariances of some coefficients."""
+        return self._whole()[np.ix_(columns, columns)]
+
+    def covariance_of_rows(self, rows: Array) -> Array:
+        """Covariances of combinations of coefficients."""
+        return rows @ np.nan_to_num(self._whole()) @ rows.T
+
+
+def answering(m: Fit, hypotheses: Array) -> tuple[Fit, Array]:
+    """Return the fit whose ingredients know what hypotheses need, and the coefficients that these are of."""
+    m = home(m)
+    partial = partial_of(m)
+    if partial is None or (np.atleast_2d(hypotheses)[:, partial.levels & kept(m)] != 0).any():
+        return written_out(m), np.arange(len(m.estimate.beta))
+    return m, partial.columns
 
 
 def degrees(m: Fit, hypotheses: Array) -> Array:
     """Degrees of freedom of each hypothesis: 2 / A_2 = 2 v^2 / (g' W g)."""
-    here, found = kept(m), ingredients(m)
-    model = phi(restricted(m))
-    rows = np.atleast_2d(hypotheses)[:, here]
+    own, columns = answering(m, hypotheses)
+    found, here = ingredients(own), kept(m)[columns]
+    rows = np.atleast_2d(hypotheses)[:, columns[here]]
     g = np.einsum("ri,mij,rj->mr", rows, found.slopes[:, here][:, :, here], rows, optimize=True)
-    v = quadratic(rows, model[np.ix_(here, here)])
+    v = np.diag(form(own, np.atleast_2d(hypotheses), phi(own)))
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
 
 
 def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     """Scaled F and its degrees of freedom (Kenward & Roger 1997, sec. 3; Halekoh & Hojsgaard 2014, sec. 2.3)."""
-    found = ingredients(m)
-    basis = basis_of(m, hypotheses, values, phi(restricted(m)))
+    own, columns = answering(m, hypotheses)
+    found, basis = ingredients(own), basis_of(own, hypotheses, values, phi(own))
     q = len(basis.values)
     if not q:
         return Joint(float("nan"), 0, float("nan"), float("nan"))
-    here = kept(m)
+    here = np.searchsorted(columns, basis.at)
     cov = basis.rows @ np.nan_to_num(found.vcov[np.ix_(here, here)]) @ basis.rows.T
     unscaled = float(basis.values @ np.linalg.solve(cov, basis.values)) / q
     slopes = np.einsum("ri,mij,sj->mrs", basis.rows, found.slopes[:, here][:, :, here], basis.rows, optimize=True)

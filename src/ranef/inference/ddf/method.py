@@ -133,21 +133,35 @@ def units(m: Fit) -> Array:
     Raises
     ------
     NotAvailableError
-        If the model has a fixed factor of many levels.
+        If a fixed factor has so many levels that there is no such matrix.
     """
     partial = partial_of(m)
-    return np.eye(len(m.estimate.beta)) if partial is None else partial.refuse()
+    return np.eye(len(m.estimate.beta)) if partial is None or partial.fits else partial.refuse()
+
+
+def unit_rows(m: Fit, columns: slice) -> Array:
+    """Return the rows of `units` that belong to some neighbouring coefficients."""
+    at = np.arange(len(m.estimate.beta))[columns]
+    out = np.zeros((len(at), len(m.estimate.beta)))
+    out[np.arange(len(at)), at] = 1
+    return out
 
 
 def coefficient_rows(m: Fit, method: Method) -> Array:
-    """Degrees of freedom of every coefficient; levels of a fixed factor of many levels have residual ones."""
+    """Degrees of freedom of every coefficient.
+
+    Of a fixed factor whose levels are too many for a matrix of all coefficients, rules that count give the levels those
+    of the first, and other methods residual ones.
+    """
     partial = partial_of(m)
-    if partial is None:
+    if partial is None or partial.fits:
         return np.where(kept(m), method.rows(m, units(m)), np.nan)
     rows = np.zeros((len(partial.columns), partial.size))
     rows[np.arange(len(rows)), partial.columns] = 1
-    out = np.full(partial.size, float(m.nobs - m.estimate.rank) if method.title else np.inf)
+    out = np.full(partial.size, float(m.nobs - m.estimate.rank))
     out[partial.columns] = method.rows(m, rows)
+    for first, count in partial.wide if method.vcov is model_vcov else ():
+        out[first : first + count] = method.rows(m, unit_rows(m, slice(first, first + 1)))[0]
     return np.where(kept(m), out, np.nan)
 
 
@@ -168,18 +182,32 @@ def quadratic(rows: Array, vcov: Array) -> Array:
     return out
 
 
+def form(m: Fit, rows: Array, vcov: Array) -> Array:
+    """Return L V L' of (r, p) rows; entries at dropped coefficients are not looked at.
+
+    The diagonal is NaN where a row has weight on a coefficient whose variance is not known.
+    """
+    partial: object = vcov
+    if isinstance(partial, PartialCovariance):
+        return partial.between(np.where(kept(m), rows, 0.0))
+    here = np.flatnonzero(kept(m))
+    inner, own = rows[:, here], vcov[np.ix_(here, here)]
+    out = inner @ np.nan_to_num(own) @ inner.T
+    out[np.diag_indices_from(out)] = quadratic(inner, own)
+    return out
+
+
 def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
     """Return the spectral decomposition of the hypotheses (Fai & Cornelius 1996, eq. 7), without redundant ones."""
     here = relevant(m, np.atleast_2d(hypotheses))
     rows = np.atleast_2d(hypotheses)[:, here]
     off = rows @ m.estimate.beta[here] - values
-    own = vcov[np.ix_(here, here)]
-    if np.isnan(quadratic(rows, own)).any():
+    v, variances = form(m, np.atleast_2d(hypotheses), vcov), vcov.diagonal()[here]
+    if np.isnan(np.diag(v)).any():
         raise NotAvailableError("a test of several combinations: one of them has no standard error; see m.messages")
-    own = np.nan_to_num(own)
-    v = rows @ own @ rows.T
-    scale = np.abs(rows) @ np.sqrt(np.maximum(np.diag(own), 0))
-    known = np.diag(v) <= SINGULAR**2 * np.maximum(scale, np.sqrt(np.diag(own).max(initial=0.0))) ** 2
+    variances = np.nan_to_num(variances)
+    scale = np.abs(rows) @ np.sqrt(np.maximum(variances, 0))
+    known = np.diag(v) <= SINGULAR**2 * np.maximum(scale, np.sqrt(variances.max(initial=0.0))) ** 2
     v[known] = v[:, known] = 0.0  # combinations of held coefficients have no variance but rounding
     size = np.sqrt(np.maximum(np.diag(v), 0))
     size = np.where(size > 0, size, 1.0)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Estimate, LaplaceEstimate, PartialCovariance, Result, SmallSample, frozen
+from ranef.engines.linear import cells
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
 from ranef.inference.ddf.gaussian import engines_covariance, gaussian, hessian, instead, objection, padded
 from ranef.inference.ddf.gaussian import phi as phi_of
-from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, quadratic, spread
+from ranef.inference.ddf.method import Joint, Method, basis_of, kept, partial_of, quadratic, spread, unit_rows
 from ranef.inference.memory import remembered
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 LOCK = Lock()  # the core differentiates by moving its theta and back: one thread at a time
 FLAT = 1e-8  # eigenvalues of the unit-diagonal Hessian below this are flat directions and are left out
 ALIKE = 1e-8  # relative differences of degrees of freedom below this are rounding
+QUICK = 250_000_000  # entries of the factor times levels: about a second
+AT_ONCE = 20_000_000  # numbers of the right-hand sides that are solved together
 
 
 def check(m: Fit) -> None:
@@ -63,8 +66,8 @@ def _known(m: Fit) -> SmallSample | None:
 def coefficient_df(m: Fit) -> Array:
     """Degrees of freedom of each fixed effect, (p,): NaN for dropped columns, infinite where there are none.
 
-    In linear models without random effects they are the residual ones. Levels of a fixed factor of many
-    levels have residual ones, too: theirs would take a solve each.
+    In linear models without random effects they are the residual ones. Levels of a fixed factor of many levels have
+    theirs where they take no time to speak of (`knows_levels`), else residual ones.
     """
     estimate = m.estimate
     if not isinstance(estimate, Estimate):
@@ -79,8 +82,18 @@ def coefficient_df(m: Fit) -> Array:
     if partial is None:
         return found
     out = np.where(np.isnan(estimate.beta), np.nan, float(m.nobs - estimate.rank))
+    if knows_levels(m):
+        for first, count in partial.wide:
+            at = slice(first, first + count)
+            out[at] = np.where(kept(m)[at], contrast_df(m, unit_rows(m, at)), np.nan)
     out[partial.columns] = found
     return out
+
+
+def knows_levels(m: Fit) -> bool:
+    """Whether `coefficient_df` has degrees of freedom of every level: a solve each, `QUICK` multiplications or less."""
+    partial = partial_of(m)
+    return partial is None or (partial.fits and int(partial.levels.sum()) * m.core.structure[2] <= QUICK)
 
 
 def contrast_df(m: Fit, contrasts: Array) -> Array:
@@ -104,11 +117,30 @@ def _matched_rows(m: Fit, cov: Array, rows: Array, here: Array) -> Array:
 
 
 def _partial_df(m: Fit, partial: PartialCovariance, rows: Array) -> Array:
-    """Degrees of freedom of rows; residual ones where a level of a fixed factor of many levels is involved."""
-    found = _matched_rows(m, partial.dense, rows[:, partial.columns], kept(m)[partial.columns])
-    levels = np.ones(partial.size, dtype=bool)
-    levels[partial.columns] = False
-    return np.where((rows[:, levels] != 0).any(axis=1), float(m.nobs - m.estimate.rank), found)
+    """Degrees of freedom of rows where some coefficients are levels of a fixed factor of many levels."""
+    out = _matched_rows(m, partial.dense, rows[:, partial.columns], kept(m)[partial.columns])
+    with_levels = np.flatnonzero((rows[:, partial.levels & kept(m)] != 0).any(axis=1))
+    step = max(1, AT_ONCE // (m.core.structure[0] + partial.size))
+    for first in range(0, len(with_levels), step):
+        at = with_levels[first : first + step]
+        out[at] = _solved_df(m, partial, np.where(kept(m), rows[at], 0.0))
+    return out
+
+
+def _solved_df(m: Fit, partial: PartialCovariance, rows: Array) -> Array:
+    """Degrees of freedom of rows from d l'Phi l = g' dSigma g, g = Z'V^-1 X Phi l: a solve each."""
+    e = m.estimate
+    assert isinstance(e, Estimate)
+    v = np.diag(partial.between(rows))
+    theta = np.ascontiguousarray(e.theta)
+    with LOCK:
+        found = m.core.sensitivity_of_rows(np.ascontiguousarray(rows), theta, e.reml)
+    slopes = []
+    for term, factor, g in zip(m.layout.terms, e.factors, found, strict=True):
+        squares = np.einsum("lar,lbr->abr", g, g)
+        # dSigma / dLambda_ij = E_ij Lambda' + Lambda E_ji
+        slopes += [2 * e.sigma**2 * factor[:, j] @ squares[i] for i, j in cells(len(term.names), term.structure)]
+    return matched(v, np.array([*slopes, 2 * v / e.sigma]), ingredients(m)[1])
 
 
 def phi(m: Fit) -> Array:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.errors import NotAvailableError
-from ranef.frame.design import Array
+from ranef.frame.design import Array, Indicators
 from ranef.inference.ddf.method import kept
 from ranef.inference.memory import remembered
 from ranef.inference.terms import FixedTerm, fixed_terms
@@ -96,6 +96,8 @@ def _is_constant(block: Block, group: GroupTerm) -> bool:
         return block.x is None or constant_within(group, np.asarray(block.x))
     if block.x is None and constant_within(group, np.asarray(block.codes)):
         return True
+    if isinstance(block.contrast, Indicators):
+        return False
     x = 1.0 if block.x is None else np.asarray(block.x)
     return all(constant_within(group, column[block.codes] * x) for column in block.contrast.T)
 

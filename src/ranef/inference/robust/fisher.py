@@ -20,6 +20,7 @@ from ranef.inference.ddf.directions import Direction, of_covariance
 from ranef.inference.ddf.forms import in_entries, of_linear
 from ranef.inference.ddf.method import kept
 from ranef.inference.ddf.satterthwaite import LOCK
+from ranef.inference.dummies import written_out
 from ranef.inference.named import named_matrix, names_of
 from ranef.inference.robust.generalised import check_likelihood
 from ranef.inference.robust.moments import RESIDUAL, entries, levels_times, precision
@@ -69,6 +70,7 @@ def information(m: Fit, kind: str = "observed") -> Any:
     if kind not in KINDS:
         raise OptionError(f"information: kind={kind!r} is unknown; {nearest(kind, KINDS)}")
     design_of(m, "information")
+    m = written_out(m)
     names = np.array(names_of(m, "all")[0], dtype=object)[kept(m)].tolist()
     if not m.task.linear:
         values, names = _generalised(m, kind), [*names, *(f"theta{j + 1}" for j in range(len(m.theta)))]

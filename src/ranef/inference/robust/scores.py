@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.inference.ddf.method import kept
+from ranef.inference.dummies import written_out
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of
 from ranef.inference.robust.clusters import Clusters, check_nested, clusters_of
@@ -63,6 +64,7 @@ def estfun(m: Fit, cluster: Any = None) -> Any:
     >>> rf.estfun(m).shape
     (18, 7)
     """
+    m = written_out(m)
     design = design_of(m, "estfun")
     by, *more = clusters_of(m, design, cluster)
     if more:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ranef.engines.estimate import Array
 from ranef.frame.design import matrix
 from ranef.inference.ddf.method import kept
+from ranef.inference.dummies import written_out
 from ranef.inference.memory import remembered
 from ranef.model import design_of
 
@@ -83,6 +84,7 @@ def estimated(m: Fit) -> NDArray[np.bool_]:
 @remembered
 def working(m: Fit) -> Working:
     """Return the ingredients of sandwiches of a gaussian model."""
+    m = written_out(m)
     design, here = design_of(m, "robust covariance"), estimated(m)
     x = matrix(design.fixed, design.n)[:, here[m.layout.component("mean").at]]
     y = np.asarray(design.y, dtype=np.float64) - (0.0 if design.offset is None else design.offset)
