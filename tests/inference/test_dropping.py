@@ -168,3 +168,40 @@ def test_tied_terms(counts):
     m = rf.fit("y ~ x + z + (1 | g)", counts, family="poisson", equal=[("x", "z")])
     with pytest.raises(UnknownParameterError, match="equal= names"):
         rf.drop1(m)
+
+
+def test_submodels_keep_the_criterion_of_the_fit():
+    """A dispersion formula makes maximum likelihood the default, its absence REML: ratios need one of them."""
+    m = rf.fit("y ~ x + (1 | g)", zoo.data(), dispersion="~ x")
+    plain = rf.fit("y ~ x + (1 | g)", zoo.data(), method="ml")
+    expected = 2 * (m.loglik - plain.loglik)
+    assert rf.drop1(m, component="dispersion")["chisq"][1] == pytest.approx(expected, abs=1e-6)
+    m = rf.fit("y ~ x + (1 | g)", zoo.data(), dispersion="~ 1 + (1 | h)")
+    table = rf.ranova(m)
+    assert table["term"][2] == "dispersion: (1 | h)"
+    assert table["loglik"][2] == pytest.approx(plain.loglik, abs=1e-6)
+
+
+@pytest.mark.parametrize("quadrature", [0, 7])
+def test_the_last_random_term_of_a_fit_by_quadrature(quadrature):
+    bacteria = rf.datasets.load("bacteria")
+    m = rf.fit("y ~ trt + (1 | ID)", bacteria, family="binomial", quadrature=quadrature)
+    plain = rf.fit("y ~ trt", bacteria, family="binomial")
+    assert rf.ranova(m)["chisq"][1] == pytest.approx(2 * (m.loglik - plain.loglik), abs=1e-6)
+
+
+def test_tests_do_not_depend_on_the_units_of_a_predictor():
+    """A Unix time: its coefficient's variance is 1e-18 of the intercept's, which says nothing about it."""
+    sleep = rf.datasets.load("sleepstudy")
+    sleep["time"] = sleep["Days"] * 86_400 + 1.6e9
+    a, b = (rf.fit(f"Reaction ~ {x} + (1 | Subject)", sleep) for x in ("Days", "time"))
+    for arguments in ({"type": 1}, {"type": 2}, {"type": 3}, {"ddf": "kenward-roger"}, {"vcov": "CR2"}):
+        first, second = (rf.anova(m, **arguments) for m in (a, b))
+        assert list(second["numdf"]) == [1]
+        # Rows of X at 1.6e9 that differ by 86,400 cost five of sixteen digits, their squares ten.
+        np.testing.assert_allclose(second["statistic"], first["statistic"], rtol=1e-6)
+        np.testing.assert_allclose(second["dendf"], first["dendf"], rtol=1e-4)
+    assert rf.drop1(b, test="F")["statistic"][0] == pytest.approx(rf.drop1(a, test="F")["statistic"][0], rel=1e-6)
+    joint = [rf.contrast(m, ["(Intercept)", x], joint=True) for m, x in ((a, "Days"), (b, "time"))]
+    assert joint[1]["numdf"][0] == 2
+    assert joint[1]["statistic"][0] == pytest.approx(joint[0]["statistic"][0], rel=1e-6)

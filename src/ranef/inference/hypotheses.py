@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 CHUNK = 32_768  # rows of a matrix that are formed at a time
+ROUNDING = 1e-12  # weights of a hypothesis below this share of its largest are zero
 DEPENDENT = 1e-9  # singular values below this share of the largest are zero
 TYPES = {"1": 1, "i": 1, "2": 2, "ii": 2, "3": 3, "iii": 3}
 
@@ -163,14 +164,21 @@ def _marginal(m: Fit, component: str, terms: list[FixedTerm], tested: list[Fixed
     _, found, rows = np.linalg.svd(triangle / scale, full_matrices=False)
     space = rows[found > DEPENDENT * found[0]]
     back = scale[:, None] * _coding(m, component, sources)
+    unit = np.sqrt((back**2).sum(axis=0))
     part, out = m.layout.component(component).at, []
     for term in tested:
         inside = {term.label, *(t.label for t in terms if contains(m, t, term))}
         functions = _estimable(space, _columns_of(sources, {term.label}), _columns_of(sources, inside))
         rows = np.zeros((len(functions), len(m.estimate.beta)))
-        rows[:, part] = functions @ back
+        rows[:, part] = _without_rounding(functions @ back, np.where(unit > 0, unit, 1.0))
         out.append(rows)
     return out
+
+
+def _without_rounding(rows: Array, unit: Array) -> Array:
+    """Set weights to 0 that are rounding beside the largest of their row, in the units of the coefficients."""
+    size = np.abs(rows) / unit
+    return np.where(size > ROUNDING * size.max(axis=1, initial=0.0, keepdims=True), rows, 0.0)
 
 
 def _estimable(space: Array, own: Array, inside: Array) -> Array:

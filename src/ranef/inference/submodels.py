@@ -44,10 +44,15 @@ def formula_of(m: Fit, component: str) -> Formula:
 
 
 def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
-    """Fit the model again with another formula of a component, to the data and rows as they are."""
+    """Fit the model again with another formula of a component, to the data and rows as they are.
+
+    By the criterion of the fit, whatever would be the default of the other model.
+    """
     control = replace(m.call.control, start=None)  # start values are of another number of parameters
-    arguments: dict[str, Any] = {**m.call.arguments, "control": control}
+    arguments: dict[str, Any] = {**m.call.arguments, "control": control, "method": m.method}
     main = retext(formula) if component == "mean" else m.formula
+    if not main.bars:
+        arguments["quadrature"] = 1  # nothing of the mean is left to integrate over
     arguments["contrasts"] = _used(m.call.contrasts, main)
     if component == "mean":
         left = {bar.label for bar in m.formula.bars} - {bar.label for bar in main.bars}
