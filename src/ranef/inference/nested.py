@@ -10,12 +10,13 @@ irregular ones (a correlation that has no meaning where its variance is 0), for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ranef.engines.estimate import Array
+from ranef.engines.laplace import NOMINAL
 from ranef.frame.design import Block, Component, matrix
 from ranef.inference.comparable import bound, same, same_block
 from ranef.inference.resampling import is_nested
@@ -41,6 +42,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "ar1": ("homdiag",),
 }
 OVERDISPERSION = "an overdispersion"
+SAME_SIZE = "the models have the same number of parameters"
 #: (family, family that contains it) -> what is added and 0 on a boundary under the null; "" where it lies inside.
 FAMILIES = {
     ("poisson", "nbinom1"): OVERDISPERSION,
@@ -136,7 +138,7 @@ def extension(small: Fit, large: Fit) -> Extension:
         found.obstacles.append("the precision weights differ")
     df = large.npar - small.npar
     if df <= 0 and not found.obstacles:
-        found.obstacles.append("the models have the same number of parameters")
+        found.obstacles.append(SAME_SIZE)
     return Extension(
         tuple(found.obstacles), df, tuple(found.cones), tuple(found.scalars), tuple(found.irregular), found.coefficients
     )
@@ -184,6 +186,8 @@ def _components(small: Fit, large: Fit, found: _Found) -> None:
                 found.obstacles.append(f"the larger one has no {name}")
             continue
         other = theirs[name]
+        if name == "mean" and NOMINAL in theirs:  # one effect at all thresholds is a case of one at each
+            other = replace(other, fixed=(*other.fixed, *theirs[NOMINAL].fixed))
         if not spans(other, part, small.nobs):
             found.obstacles.append(f"the columns of the {name} of the smaller one are not among those of the larger")
         found.coefficients |= name == "mean" and len(part.names) < len(other.names)
