@@ -207,7 +207,8 @@ def fit(
     precision_weights : str or array, optional
         w: residual variance sigma^2 / w; gaussian only.
     frequency_weights : str or array, optional
-        A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`).
+        A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`). `nobs`, and with it
+        BIC and AICc, stay those of the rows given, as glmmTMB's.
     sampling_weights : str, array or dict, optional
         Inverse probabilities of selection in a survey: of the rows (given their group), or a dict such as
         `{"row": "w", "school": "w2", "scaling": "size"}` with those of grouping factors as well. The estimates maximise

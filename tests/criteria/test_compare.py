@@ -109,3 +109,24 @@ def test_averages_that_mean_little_are_noted_or_refused():
     ]
     with pytest.raises(DataError, match="different links"):
         rf.average(*links)
+
+
+def test_averages_need_one_coding():
+    machines = rf.datasets.load("Machines")
+    m = rf.fit("score ~ Machine + (1 | Worker)", machines)
+    for other in (
+        rf.fit("score ~ Machine + (1 | Worker)", machines, contrasts={"Machine": "sum"}),
+        rf.fit("score ~ 0 + Machine + (1 | Worker)", machines),
+    ):
+        with pytest.raises(DataError, match="'Machine' has other columns in"):
+            rf.average(m, other)
+    data = zoo.data()
+    with pytest.raises(DataError, match="'x' has other columns in"):
+        rf.average(rf.fit(FORMULAS[1], data), rf.fit(FORMULAS[1], {**data, "x": 2 * np.asarray(data["x"])}))
+
+
+def test_what_no_model_estimates_has_no_average():
+    data = {**zoo.data(), "twice": 2 * np.asarray(zoo.data()["x"])}
+    table = rf.average(rf.fit("y ~ x + twice + (1 | g)", data), rf.fit("y ~ x + (1 | g)", data)).table
+    row = table["term"].index("twice")
+    assert np.isnan([table[name][row] for name in ("estimate", "std_error", "conf_low", "conditional")]).all()

@@ -48,7 +48,9 @@ def test_columns_belong_to_their_terms(formula):
     data.loc[0, "x"] = np.nan
     m = rf.fit(formula, pl.from_pandas(data), offset=np.zeros(60))
     table = rf.partial_r2(m)
-    assert ((table["r2"] >= 0) & (table["r2"] <= 1)).all()
+    own = table["df"] > 0  # a term that is a combination of others explains nothing of its own
+    assert ((table["r2"] >= 0) & (table["r2"] <= 1))[own].all()
+    assert np.isnan(table["r2"][~own]).all()
     assert isinstance(table.to_frame(), pl.DataFrame)
 
 
@@ -68,6 +70,13 @@ def test_r2_from_f_tests():
         pytest.raises(NotAvailableError, match="no denominator degrees of freedom"),
     ):
         rf.partial_r2(m, ddf="inf")
+
+
+def test_a_factor_without_an_intercept_explains_what_it_does_with_one():
+    machines = rf.datasets.load("Machines")
+    tables = [rf.partial_r2(rf.fit(f"score ~ {x}Machine + (1 | Worker)", machines)) for x in ("", "0 + ")]
+    np.testing.assert_array_equal(tables[0]["df"], tables[1]["df"])
+    np.testing.assert_allclose(tables[0]["r2"], tables[1]["r2"], rtol=1e-6)  # of two searches for one optimum
 
 
 def test_nothing_to_explain():

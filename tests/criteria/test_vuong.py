@@ -86,3 +86,15 @@ def test_refusals():
         rf.vuong(plain, rf.fit("count ~ mined", owls, family="poisson", zero_inflation="~ 1"))
     with pytest.raises(DataError, match="same likelihood in every unit"):
         rf.vuong(fits["y ~ z + (1 | g)"], rf.fit("y ~ I(2 * z) + (1 | g)", data))
+
+
+def test_zero_inflation_against_another_family():
+    """Neither of ZIP and NB2 contains the other, and where they meet, Poisson, is a boundary of both."""
+    data = rf.datasets.load("Salamanders")
+    zip_, nb, poisson = (
+        rf.fit("count ~ mined", data, family=f, zero_inflation=z)
+        for f, z in (("poisson", "~ 1"), ("nbinom2", None), ("poisson", None))
+    )
+    assert np.isfinite(rf.vuong(zip_, nb).table["statistic"]).all()
+    with pytest.raises(NotAvailableError, match="Wilson 2015"):
+        rf.vuong(nb.update(zero_inflation="~ 1"), poisson)

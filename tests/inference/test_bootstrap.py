@@ -264,3 +264,83 @@ def test_drawn_responses_that_cannot_be_fitted_are_named(monkeypatch):
     found = rf.bootstrap(m, n=5, seed=1)
     assert list(found.failures) == [2]
     np.testing.assert_allclose(found.values, np.tile(found.estimate, (4, 1)), atol=1e-6)  # the fit's own response
+
+
+# ---- what responses can be drawn for ---------------------------------------------------------------------------------
+
+
+def test_rows_that_stand_for_several_have_a_response_each():
+    """The replicates are those of the repeated rows, number by number."""
+    data = rf.datasets.load("sleepstudy")
+    w = 1 + np.arange(180) % 3
+    repeated = data.loc[np.repeat(np.arange(180), w)].reset_index(drop=True)
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", data, frequency_weights=w)
+    rows = rf.fit("Reaction ~ Days + (1 | Subject)", repeated, method="ml", dispersion="~ 1")
+    found, expected = (rf.bootstrap(x, n=20, seed=1) for x in (m, rows))
+    at = [found.names.index(name) for name in expected.names]
+    # Two engines search for the same optima.
+    np.testing.assert_allclose(found.values[:, at], expected.values, rtol=1e-3)
+    assert rf.r2(m).marginal == pytest.approx(rf.r2(rows).marginal, rel=1e-5)
+    a, b = (rf.repeatability(x, n_boot=10, seed=1) for x in (m, rows))
+    assert a["std_error"][0] == pytest.approx(b["std_error"][0], rel=1e-3)
+    with pytest.raises(NotAvailableError, match=r"must be whole numbers; one is 0\.5"):
+        rf.bootstrap(m.update(frequency_weights=np.full(180, 0.5)), n=2)
+
+
+def test_a_ratio_is_drawn_for_all_rows_that_are_counted():
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(12), 5)
+    data = {"g": g, "x": rng.standard_normal(60), "y": rng.poisson(np.exp(0.5 + 0.4 * rng.standard_normal(12)[g]))}
+    m = rf.fit("y ~ x + (1 | g)", data, family="poisson", frequency_weights=np.full(60, 5))
+    draws = rf.pb_test(m, m.update(". ~ 1 + (1 | g)"), n=100, seed=1).draws
+    assert draws.mean() < 1.6  # chi-square of 1: mean 1, standard error 0.14; counting equal rows makes it 5
+
+
+def test_censored_responses_are_not_drawn():
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(10), 6)
+    latent = rng.standard_normal(60) + rng.standard_normal(10)[g]
+    data = {"g": g, "y": np.maximum(latent, 0), "low": np.where(latent < 0, "left", "none")}
+    m = rf.fit("cens(y, low) ~ 1 + (1 | g)", data)
+    for call in (
+        lambda: rf.bootstrap(m, n=2),
+        lambda: rf.pb_test(m, rf.fit("cens(y, low) ~ 1", data), n=2),
+        lambda: rf.repeatability(m, n_boot=2),
+    ):
+        with pytest.raises(NotAvailableError, match="does not say which rows are censored"):
+            call()
+
+
+def codes(found: Bootstrap) -> list[str]:
+    return [note.code for note in found.notes]
+
+
+def test_notes_on_cases(sleep, pastes):
+    assert codes(rf.bootstrap(sleep, n=2, kind="cases", seed=1)) == []
+    alone = rf.bootstrap(sleep, n=2, kind="cases", levels="rows", seed=1)
+    assert codes(alone) == ["rows"]
+    assert "draw groups, levels='Subject'" in repr(alone)
+    crossed = rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
+    assert codes(rf.bootstrap(crossed, n=2, kind="cases", seed=1)) == ["few_groups", "crossed"]
+    with pytest.raises(OptionError, match="crossed with them, and not drawn: 'plate'"):
+        rf.bootstrap(crossed, n=2, kind="cases", levels="plate")
+
+
+def test_one_group_cannot_be_drawn():
+    rng = np.random.default_rng(1)
+    data = {"px": rng.uniform(size=30), "py": rng.uniform(size=30), "one": ["a"] * 30, "y": rng.standard_normal(30)}
+    m = rf.fit("y ~ 1 + exp(0 + px + py | one)", data)
+    with pytest.raises(DataError, match="'one' has one"):
+        rf.bootstrap(m, n=2, kind="cases")
+
+
+@pytest.mark.filterwarnings("ignore::ranef.errors.SeparationWarning")
+def test_notes_on_draws():
+    x, g = np.repeat([0, 1], 20), np.tile(np.arange(8), 5)
+    m = rf.fit("y ~ x + (1 | g)", {"x": x, "g": g, "y": x}, family="binomial")
+    assert codes(rf.bootstrap(m, n=2, seed=1)) == ["separated"]
+    assert np.isnan(rf.robust(m)["std_error"]).all()
+    assert codes(rf.bootstrap(m.update(penalty="firth"), n=2, seed=1)) == ["prior"]
+    data = rf.datasets.load("sleepstudy")
+    survey = rf.fit("Reaction ~ Days + (1 | Subject)", data, sampling_weights=np.ones(180))
+    assert codes(rf.bootstrap(survey, n=2, seed=1)) == ["survey"]

@@ -168,3 +168,100 @@ def test_tied_terms(counts):
     m = rf.fit("y ~ x + z + (1 | g)", counts, family="poisson", equal=[("x", "z")])
     with pytest.raises(UnknownParameterError, match="equal= names"):
         rf.drop1(m)
+
+
+def test_submodels_keep_the_criterion_of_the_fit():
+    """A dispersion formula makes maximum likelihood the default, its absence REML: ratios need one of them."""
+    m = rf.fit("y ~ x + (1 | g)", zoo.data(), dispersion="~ x")
+    plain = rf.fit("y ~ x + (1 | g)", zoo.data(), method="ml")
+    expected = 2 * (m.loglik - plain.loglik)
+    assert rf.drop1(m, component="dispersion")["chisq"][1] == pytest.approx(expected, abs=1e-6)
+    m = rf.fit("y ~ x + (1 | g)", zoo.data(), dispersion="~ 1 + (1 | h)")
+    table = rf.ranova(m)
+    assert table["term"][2] == "dispersion: (1 | h)"
+    assert table["loglik"][2] == pytest.approx(plain.loglik, abs=1e-6)
+
+
+@pytest.mark.parametrize("quadrature", [0, 7])
+def test_the_last_random_term_of_a_fit_by_quadrature(quadrature):
+    bacteria = rf.datasets.load("bacteria")
+    m = rf.fit("y ~ trt + (1 | ID)", bacteria, family="binomial", quadrature=quadrature)
+    plain = rf.fit("y ~ trt", bacteria, family="binomial")
+    assert rf.ranova(m)["chisq"][1] == pytest.approx(2 * (m.loglik - plain.loglik), abs=1e-6)
+
+
+def test_tests_do_not_depend_on_the_units_of_a_predictor():
+    """A Unix time: its coefficient's variance is 1e-18 of the intercept's, which says nothing about it."""
+    sleep = rf.datasets.load("sleepstudy")
+    sleep["time"] = sleep["Days"] * 86_400 + 1.6e9
+    a, b = (rf.fit(f"Reaction ~ {x} + (1 | Subject)", sleep) for x in ("Days", "time"))
+    for arguments in ({"type": 1}, {"type": 2}, {"type": 3}, {"ddf": "kenward-roger"}, {"vcov": "CR2"}):
+        first, second = (rf.anova(m, **arguments) for m in (a, b))
+        assert list(second["numdf"]) == [1]
+        # Rows of X at 1.6e9 that differ by 86,400 cost five of sixteen digits, their squares ten.
+        np.testing.assert_allclose(second["statistic"], first["statistic"], rtol=1e-6)
+        np.testing.assert_allclose(second["dendf"], first["dendf"], rtol=1e-4)
+    assert rf.drop1(b, test="F")["statistic"][0] == pytest.approx(rf.drop1(a, test="F")["statistic"][0], rel=1e-6)
+    joint = [rf.contrast(m, ["(Intercept)", x], joint=True) for m, x in ((a, "Days"), (b, "time"))]
+    assert joint[1]["numdf"][0] == 2
+    assert joint[1]["statistic"][0] == pytest.approx(joint[0]["statistic"][0], rel=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_one_answer_for_a_term_that_is_a_combination_of_others(family):
+    data = {**zoo.data(), "twice": 2 * np.asarray(zoo.data()["x"])}
+    data["y"] = np.abs(np.asarray(data["y"])).round() if family == "poisson" else data["y"]
+    m = rf.fit("y ~ x + twice + z + (1 | g)", data, family=family)
+    tables = [rf.drop1(m, test="F").columns, {"df": rf.drop1(m)["df"][1:]}, rf.partial_r2(m).columns]
+    tables[2] = {name: v[1:] for name, v in tables[2].items()}
+    tables += [rf.anova(m, type=t) for t in (2, 3)]
+    for table in tables:
+        df = next(table[name] for name in ("numdf", "df") if name in table)
+        np.testing.assert_array_equal(df, [0, 0, 1])
+    assert np.isnan(tables[0]["p_value"][:2]).all()
+    note = next(n for n in rf.drop1(m).notes if n.code == "same_model")
+    assert "is a combination of its other terms" in note.text
+    # In order x comes first, and has what both stand for.
+    first = rf.anova(m, type=1)
+    np.testing.assert_array_equal(first["numdf"] if family == "gaussian" else first["df"], [1, 0, 1])
+
+
+def test_a_term_that_shares_some_columns_with_others_is_tested_by_the_rest():
+    """f is coded twice: what is left of the product is its other columns, and the drop loses as many parameters."""
+    data = zoo.data()
+    levels = sorted(set(data["f"]))
+    data = {**data, "last": (np.asarray(data["f"]) == levels[-1]) * 1.0}
+    m = rf.fit("y ~ last + f + (1 | g)", data)
+    wald, ratio = rf.drop1(m, test="F"), rf.drop1(m)
+    np.testing.assert_array_equal(wald["numdf"], ratio["df"][1:])
+    assert list(wald["term"]) == ["last", "f"]
+    plain = rf.fit("y ~ f + (1 | g)", data)
+    other = next(n for n in plain.layout.fixed if n.startswith("f") and not n.endswith(str(levels[-1])))
+    assert len(levels) == 3
+    assert wald["statistic"][1] == pytest.approx(rf.contrast(plain, other, joint=True)["statistic"][0], rel=1e-6)
+
+
+def test_what_is_held_has_no_test():
+    table = rf.anova(rf.fit("y ~ x + (1 | g)", zoo.data(), fixed={"x": 0.5}))
+    assert list(table["numdf"]) == [0]
+    assert np.isnan(table["p_value"]).all()
+
+
+def test_effects_that_differ_by_threshold():
+    wine = rf.datasets.load("wine")
+    large = rf.fit("rating ~ temp", wine, family="cumulative", nominal="~ contact")
+    middle = rf.fit("rating ~ temp + contact", wine, family="cumulative")
+    small = rf.fit("rating ~ temp", wine, family="cumulative")
+    assert rf.anova(large, middle)["chisq"][1] == pytest.approx(2 * (large.loglik - middle.loglik))
+    table = rf.drop1(large, component="nominal")
+    assert table["chisq"][1] == pytest.approx(2 * (large.loglik - small.loglik), abs=1e-6)
+    assert "nominal" in table.title
+    scaled = rf.fit("rating ~ temp", wine, family="cumulative", scale="~ contact")
+    assert rf.drop1(scaled, component="scale")["loglik"][1] == pytest.approx(small.loglik)
+
+
+def test_a_dispersion_may_be_added_where_none_was_given():
+    table = rf.add1(rf.fit("y ~ x + (1 | g)", zoo.data()), "x", component="dispersion")
+    larger = rf.fit("y ~ x + (1 | g)", zoo.data(), dispersion="~ x")
+    assert table["loglik"][1] == pytest.approx(larger.loglik)
+    assert list(rf.drop1(rf.fit("y ~ x + (1 | g)", zoo.data()), component="dispersion")["term"]) == ["<none>"]

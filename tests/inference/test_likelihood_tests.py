@@ -245,3 +245,40 @@ def test_fits_with_priors_are_refused():
     a, b = lmm("y ~ x", method="ml"), lmm("y ~ x + (1 | g)", method="ml", prior="blme")
     with pytest.raises(NotAvailableError, match="does not maximise its likelihood"):
         rf.anova(a, b)
+
+
+# ---- constraints and groups ------------------------------------------------------------------------------------------
+
+
+def test_reml_criteria_of_held_coefficients_are_not_those_of_free_ones():
+    free, held = lmm("y ~ x + (1 | g)"), lmm("y ~ x + (1 | g)", fixed={"x": 0})
+    table = rf.anova(held, free)
+    assert {"refitted", "few_groups"} <= codes(table)
+    without = rf.anova(lmm("y ~ 1 + (1 | g)"), free)
+    assert table["chisq"][1] == pytest.approx(without["chisq"][1], abs=1e-5)
+    tied = lmm("y ~ x + z + (1 | g)", equal=[("x", "z")])
+    assert "refitted" in codes(rf.anova(tied, lmm("y ~ x + z + (1 | g)")))
+    assert "refitted" not in codes(rf.anova(held, lmm("y ~ x + (x | g)", fixed={"x": 0})))
+
+
+def test_what_the_larger_model_holds_the_smaller_must_hold():
+    table = rf.anova(lmm("y ~ x + (1 | g)"), lmm("y ~ x + z + f + (1 | g)", fixed={"x": 0}))
+    assert "not_nested" in codes(table)
+    assert "x = 0" in next(n.text for n in table.notes if n.code == "not_nested")
+
+
+def test_groups_are_compared_by_their_rows():
+    data = zoo.data()
+    mixed = {**data, "g": np.random.default_rng(1).permutation(data["g"])}
+    table = rf.anova(lmm("y ~ 1 + (1 | g)"), lmm("y ~ x + (1 | g)", data=mixed))
+    assert "'g' groups the rows otherwise" in next(n.text for n in table.notes if n.code == "not_nested")
+    renamed = {**data, "g": [f"level {v}"[::-1] for v in data["g"]]}
+    table = rf.anova(lmm("y ~ 1 + (1 | g)"), lmm("y ~ x + (1 | g)", data=renamed))
+    assert np.isfinite(table["chisq"][1])
+
+
+def test_slopes_are_compared_by_their_values():
+    data = zoo.data()
+    mixed = {**data, "x": np.random.default_rng(1).permutation(data["x"])}
+    table = rf.anova(lmm("y ~ 1 + (0 + x | g)", data=mixed), lmm("y ~ 1 + (x | g)"))
+    assert "not_nested" in codes(table)

@@ -190,3 +190,39 @@ def test_cluster_input():
         rf.cluster_permutation_test("~ x + (1 | g)", data, Y, "x", times=[1, 2])
     with pytest.raises(NotAvailableError, match="linear"):
         rf.cluster_permutation_test("~ x + (1 | g)", data, Y, "x", family="poisson")
+
+
+def test_terms_that_are_aliased_are_not_tested():
+    rng = np.random.default_rng(3)
+    data = paired(8, 6, 1.0, 3)
+    data |= {"twice": 2 * data["x"] + 1e6, "z": rng.standard_normal(48)}
+    m = rf.fit("y ~ x + z + twice + (1 | g)", data)
+    with pytest.raises(DataError, match="'twice' depends linearly on it"):
+        rf.permutation_test(m, "x", n=19, seed=1)
+    assert rf.permutation_test(m, "z", n=99, seed=1).p_value > 0.01  # what is dropped beside it does not matter
+
+
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_columns_that_were_dropped_stay_out_of_every_draw(family):
+    """An interaction with an empty cell: all draws test as many coefficients as the observed statistic does."""
+    rng = np.random.default_rng(4)
+    f, h, g = rng.integers(0, 3, 90), rng.integers(0, 2, 90), np.repeat(np.arange(9), 10)
+    h[f == 2] = 0
+    eta = 0.3 * rng.standard_normal(9)[g]
+    y = rng.poisson(np.exp(eta)) if family == "poisson" else eta + rng.standard_normal(90)
+    data = {"y": y, "f": [f"f{v}" for v in f], "h": [f"h{v}" for v in h], "g": g}
+    m = rf.fit("y ~ f * h + (1 | g)", data, family=family)
+    found = rf.permutation_test(m, "f:h", n=39, seed=1, scheme="covariate")
+    assert (found.statistic, found.failures) == ("|t|", 0)
+    t = np.asarray(m.tidy()["statistic"], dtype=float)
+    assert np.isnan(t[-1])
+    assert found.observed == pytest.approx(abs(t[-2]), rel=1e-9)
+
+
+def test_labels_are_read_with_and_without_spaces():
+    sleep = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ poly(Days,2) + (1 | Subject)", sleep)
+    spellings = ("poly(Days, 2)", "poly(Days,2)")
+    assert {rf.permutation_test(m, t, n=19, seed=1).p_value for t in spellings} == {0.05}
+    m = rf.fit("Reaction ~ `the day` + (1 | Subject)", sleep.rename(columns={"Days": "the day"}))
+    assert rf.permutation_test(m, "the day", n=19, seed=1).p_value == 0.05

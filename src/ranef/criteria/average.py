@@ -11,12 +11,15 @@ import numpy as np
 from ranef.criteria.compare import comparable, scores, weights
 from ranef.engines.estimate import Array
 from ranef.errors import DataError
-from ranef.inference.comparable import names_of_models
+from ranef.inference.comparable import names_of_models, same_block
 from ranef.inference.named import names_of
 from ranef.inference.noted import Note, NotedTable
+from ranef.inference.terms import fixed_terms
 from ranef.inference.wald import quantile
+from ranef.model import design_of
 
 if TYPE_CHECKING:
+    from ranef.frame import Block
     from ranef.model import Fit
 
 
@@ -70,6 +73,11 @@ def average(
     -------
     ModelAverage
 
+    Raises
+    ------
+    DataError
+        If the fits are not comparable: other rows, links, or codings of a term.
+
     Notes
     -----
     Standard errors are unconditional: sqrt(sum w (se^2 + (b - mean b)^2)) (Burnham & Anderson 2004), which
@@ -88,6 +96,7 @@ def average(
     links = {m.distribution.links for m in found}
     if len(links) > 1:
         raise DataError(f"average: the models have different links ({links}): their coefficients are not comparable")
+    _check_coding(found, component)
     w = weights(scores(found, criterion, chat)[criterion])
     parts = [_component(m, component) for m in found]
     terms = list(dict.fromkeys(name for names, _, _ in parts for name in names))
@@ -112,6 +121,31 @@ def average(
     return ModelAverage(table, NotedTable("", {"model": names_of_models(found), "weight": w}, (), kind))
 
 
+def _check_coding(fits: Sequence[Fit], component: str) -> None:
+    """Raise if a term has other columns in another model: its coefficients, of one name or not, are not the same."""
+    first: dict[tuple[str, str], tuple[Fit, list[Block]]] = {}
+    for m in fits:
+        for key, blocks in _columns(m, component).items():
+            other, known = first.setdefault(key, (m, blocks))
+            names = [b.names for b in blocks], [b.names for b in known]
+            if names[0] != names[1] or not all(same_block(a, b) for a, b in zip(blocks, known, strict=True)):
+                texts = [", ".join(name for ns in group for name in ns) for group in names]
+                raise DataError(
+                    f"average: {key[1]!r} has other columns in {m.formula} ({texts[0]}) than in {other.formula} "
+                    f"({texts[1]}), so that coefficients are not comparable; use the same data and contrasts=, and an "
+                    f"intercept in all models or none"
+                )
+
+
+def _columns(m: Fit, component: str) -> dict[tuple[str, str], list[Block]]:
+    """Return the columns of every term by component and label."""
+    if m.distribution.entry.nominal:
+        return {}
+    asked = [c.name for c in m.layout.components] if component == "all" else [component]
+    blocks = {c.name: c.fixed for c in design_of(m, "average").components}
+    return {(c, t.label): t.pick(blocks[c]) for c in asked if c in blocks for t in fixed_terms(m, c) if t.factors}
+
+
 def _component(m: Fit, component: str) -> tuple[tuple[str, ...], Array, Array]:
     names, at = names_of(m, component)
     return names, m.estimate.beta[at], m.estimate.vcov.diagonal()[at]
@@ -125,12 +159,14 @@ def _aligned(terms: Sequence[str], names: Sequence[str], values: Array) -> Array
 def averaged(beta: Array, variance: Array, w: Array, conditional: bool = False) -> tuple[Array, Array]:
     """Return averages of coefficients (models, terms) and their unconditional standard errors.
 
-    NaN marks a term that a model lacks: 0 with variance 0 in the full average, left out of the conditional one.
+    NaN marks a term that a model lacks: 0 with variance 0 in the full average, left out of the conditional one. A term
+    that all lack has no average.
     """
     held = ~np.isnan(beta)
     share = w[:, None] * (held if conditional else np.ones_like(beta))
-    with np.errstate(invalid="ignore"):  # no model has the term: it was dropped wherever it was asked for
+    with np.errstate(invalid="ignore"):
         share = share / share.sum(axis=0)
+    share[:, ~held.any(axis=0)] = np.nan  # no model has the term: it was dropped wherever it was asked for
     b, v = np.where(held, beta, 0.0), np.where(held, variance, 0.0)
     mean = (share * b).sum(axis=0)
     return mean, np.sqrt((share * (v + (b - mean) ** 2)).sum(axis=0))

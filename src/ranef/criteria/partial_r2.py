@@ -11,6 +11,7 @@ With denominator degrees of freedom nu of a joint Wald test of the term's coeffi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ranef.frame.design import Block, matrix
 from ranef.inference.ddf import method_of
 from ranef.inference.ddf.method import units
 from ranef.inference.dummies import written_out
+from ranef.inference.hypotheses import rows_alone
 from ranef.inference.noted import NotedTable
 from ranef.inference.terms import fixed_terms
 from ranef.model import design_of
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 CHUNK = 20_000
+DEPENDENT = 1e-10  # variance of a column given others, relative to its own, below which it depends on them
 CONSTANT = 1e-20  # variance of a column, relative to its mean square, below which it is constant
 
 
@@ -64,27 +67,40 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
         return _from_tests(m, ddf)
     v = variances(m, method)
     rest = v.random + v.residual
-    beta = m.estimate.beta[m.layout.components[0].at]
+    beta = np.nan_to_num(m.estimate.beta[m.layout.components[0].at])
     spread = column_covariance(m)
-    varying = (np.diag(spread) > 0) & ~np.isnan(beta)
+    varying = np.diag(spread) > 0
     if not varying.any():
         raise NotAvailableError("partial_r2: the fixed part has no predictors that vary")
     at = np.flatnonzero(varying)
-    inverse = np.asarray(np.linalg.inv(spread[np.ix_(at, at)]), dtype=np.float64)
+    beta, spread = beta[at], spread[np.ix_(at, at)]
     terms = [(label, [i for i, j in enumerate(at) if j in columns]) for label, columns in columns_of_terms(m)]
     terms = [(label, held) for label, held in terms if held]
-    own = [explained(beta[at][held], inverse[np.ix_(held, held)]) for _, held in terms]
+    own = [explained(beta, spread, held) for _, held in terms]
     columns = {
         "term": ["model", *(label for label, _ in terms)],
-        "df": np.array([len(at), *(len(held) for _, held in terms)]),
-        "r2": np.array([v.fixed / (v.fixed + rest), *(w / (w + rest) for w in own)]),
+        "df": np.array([explained(beta, spread, range(len(at)))[1], *(df for _, df in own)]),
+        "r2": np.array([v.fixed / (v.fixed + rest), *(w / (w + rest) if df else np.nan for w, df in own)]),
     }
     return NotedTable("Semi-partial R2 of fixed terms", columns, (), m.layout.kind)
 
 
-def explained(beta: Array, block: Array) -> float:
-    """Return b' (S^kk)^-1 b."""
-    return float(beta @ np.linalg.solve(block, beta))
+def explained(beta: Array, spread: Array, held: Sequence[int]) -> tuple[float, int]:
+    """Return b_k' (S^kk)^-1 b_k and the rank of (S^kk)^-1, the covariance of some columns given all others.
+
+    As a Schur complement, which is there for columns that depend on each other too: those of a factor without an
+    intercept, and those that were dropped (their coefficients are 0). What others can stand for is nobody's own.
+    """
+    unit = np.sqrt(np.diag(spread))
+    r = spread / np.outer(unit, unit)
+    rest = np.ones(len(r), dtype=bool)
+    rest[list(held)] = False
+    beside = r[np.ix_(~rest, rest)]
+    given = r[np.ix_(~rest, ~rest)] - beside @ np.linalg.pinv(r[np.ix_(rest, rest)], DEPENDENT, True) @ beside.T
+    own, vectors = np.linalg.eigh(given)
+    solid = own > DEPENDENT
+    b = vectors.T @ (beta * unit)[~rest]
+    return float(own[solid] @ b[solid] ** 2), int(solid.sum())
 
 
 def column_covariance(m: Fit) -> Array:
@@ -122,9 +138,10 @@ def _from_tests(m: Fit, ddf: Any) -> NotedTable:
     if way.letter == "z":
         raise NotAvailableError(f"partial_r2: ddf={way.name!r} has no denominator degrees of freedom; leave ddf= out")
     terms = columns_of_terms(m)
-    named = [("model", [j for _, columns in terms for j in columns]), *((label, [*c]) for label, c in terms)]
     unit = units(m)
-    tests = [way.joint(m, unit[at], np.zeros(len(at)), unit[at]) for _, at in named]
+    every = unit[[j for _, columns in terms for j in columns]]
+    named = [("model", every), *((t.label, rows_alone(m, "mean", t)) for t in fixed_terms(m, "mean") if t.factors)]
+    tests = [way.joint(m, rows, np.zeros(len(rows)), rows) for _, rows in named]
     odds = np.array([t.statistic * t.numdf / t.dendf for t in tests])
     columns = {
         "term": [label for label, _ in named],

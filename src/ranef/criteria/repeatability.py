@@ -24,6 +24,7 @@ from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.families import Data
 from ranef.inference.noted import Note, NotedTable
 from ranef.inference.pb_test import estimates
+from ranef.inference.resampling import drawable
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def bootstrap(m: Fit, n: int, seed: Any, kind: str, method: str) -> tuple[Array,
     DataError
         If more than a tenth failed.
     """
+    m = drawable(m, "repeatability(n_boot=)")
     found = estimates(m, m.simulate(n, seed=seed))
     good = [x for x in found if not isinstance(x, str)]
     if len(good) < (1 - TOO_MANY) * n:

@@ -26,6 +26,7 @@ from ranef.errors import NotAvailableError, OptionError, nearest
 from ranef.families import Data, link_of
 from ranef.inference.noted import NotedTable
 from ranef.inference.varcorr import unique
+from ranef.model import design_of
 from ranef.predict.rows import Rows, fitted_design, law, linear_predictor, predictors, prior_variance, terms_of
 
 if TYPE_CHECKING:
@@ -107,16 +108,29 @@ def variances(m: Fit, method: str = "auto") -> Variances:
     fixed = linear_predictor(m, rows, [False] * len(rows.terms))
     offset = rows.components[0].offset
     explained = fixed if offset is None else fixed - offset
-    spread = float(np.var(explained, ddof=1)) if m.nobs > 1 else 0.0
+    counts = counts_of(m)
+    spread = float(counts @ (explained - mean_of(m, explained)) ** 2 / max(counts.sum() - 1, 1))
     keys = unique([t.key for t in m.layout.terms])
     parts = tuple(_part(m, rows, t, keys[t]) for t in terms_of(m, 0))
     used, value = residual_variance(m, rows, fixed, method)
     return Variances(spread, parts, value, used)
 
 
+def counts_of(m: Fit) -> Array:
+    """Return how many rows each row stands for, (n,): its frequency weight."""
+    found = design_of(m, "variances").frequencies
+    return np.ones(m.nobs) if found is None else np.asarray(found, dtype=np.float64)
+
+
+def mean_of(m: Fit, values: Any) -> float:
+    """Return the mean over all rows that the rows stand for."""
+    values = np.asarray(values, dtype=np.float64)
+    return float(np.average(np.broadcast_to(values, (m.nobs,)), weights=counts_of(m)))
+
+
 def _part(m: Fit, rows: Rows, t: int, key: str) -> Part:
     info = m.layout.terms[t]
-    average = float(np.mean(prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)))
+    average = mean_of(m, prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n))
     return Part(key, info.label, average, len(info.levels) >= rows.n and not m.task.linear)
 
 
@@ -130,7 +144,7 @@ def residual_variance(m: Fit, rows: Rows, fixed: Array, method: str) -> tuple[st
     family = m.distribution
     if family.is_gaussian_identity:
         eta = predictors(m, rows, [False] * len(rows.terms))
-        return "gaussian", float(np.mean(law(m).variance(eta, rows.data)))
+        return "gaussian", mean_of(m, law(m).variance(eta, rows.data))
     used = _default(m) if method == "auto" else method
     if used == "theoretical":
         return used, _latent(m)
@@ -166,11 +180,11 @@ def typical(m: Fit, rows: Rows, fixed: Array) -> tuple[float, float]:
     for t in terms_of(m, 0):
         around += prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n)
     if m.link == "log":
-        center = float(np.log(np.mean(np.exp(fixed + around / 2))))
+        center = float(np.log(mean_of(m, np.exp(fixed + around / 2))))
     else:
-        center = float(np.mean(fixed))
+        center = mean_of(m, fixed)
     eta = predictors(m, rows, [False] * len(rows.terms))
-    row = eta.mean(axis=0, keepdims=True)
+    row = np.average(eta, axis=0, weights=counts_of(m), keepdims=True)
     row[0, 0] = center
     data = Data(np.zeros(1), None if rows.trials is None else np.ones(1))
     answers = law(m)

@@ -18,7 +18,7 @@ from ranef.inference.comparable import (
     fits_of,
     names_of_models,
 )
-from ranef.inference.nested import extension
+from ranef.inference.nested import FAMILIES, extension
 from ranef.inference.noted import Note, NotedTable, numbers
 
 if TYPE_CHECKING:
@@ -73,8 +73,9 @@ def vuong(m1: Fit, m2: Fit) -> VuongTest:
     DataError
         If one model contains the other: then the likelihood ratio is the test.
     NotAvailableError
-        If the random effects are crossed, so that no units are independent; or if the models differ by zero inflation,
-        whose null is on the boundary: the test has no standard normal limit there (Wilson 2015).
+        If the random effects are crossed, so that no units are independent; or if a model has zero inflation and the
+        other is its family, or a case of it, without: that is null on the boundary, where the test has no standard
+        normal limit (Wilson 2015).
 
     References
     ----------
@@ -100,15 +101,17 @@ def vuong(m1: Fit, m2: Fit) -> VuongTest:
 
 
 def _check_apart(m1: Fit, m2: Fit) -> None:
-    a, b = m1.distribution, m2.distribution
-    if a.zero_inflation != b.zero_inflation and a.truncated == b.truncated:
+    plain, inflated = sorted((m.distribution for m in (m1, m2)), key=lambda d: d.zero_inflation)
+    contained = plain.name == inflated.name or (plain.name, inflated.name) in FAMILIES
+    if plain.zero_inflation != inflated.zero_inflation and contained:
         raise NotAvailableError(
             "vuong: the test is invalid for zero inflation: the models share a boundary, where its limit is not normal "
             "(Wilson 2015); use rf.anova with its boundary mixture, rf.pb_test, or compare simulated numbers of zeros"
         )
     small, large = sorted((m1, m2), key=lambda m: m.npar)
     if not extension(small, large).obstacles:
-        raise DataError(f"vuong: {small.formula} is nested in {large.formula}: compare them by rf.anova")
+        names = names_of_models([small, large])
+        raise DataError(f"vuong: {names[0]} is nested in {names[1]}: compare them by rf.anova")
 
 
 def _table(m1: Fit, m2: Fit, differences: Array, methods: list[str]) -> NotedTable:

@@ -18,7 +18,9 @@ from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.frame.checks import check_response
 from ranef.frame.design import Design
 from ranef.inference import resampling
+from ranef.inference.bootstrap_limits import limits
 from ranef.inference.frames import to_frame
+from ranef.inference.noted import Note
 from ranef.inference.parameters import Parameter, of_estimates, parameters, table
 from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
@@ -59,6 +61,8 @@ class Bootstrap:
         Same seed, same replicates, whatever the number of threads.
     max_failures : float
         Share of failures above which intervals are refused.
+    notes : tuple of Note
+        What the replicates do not tell.
     """
 
     names: tuple[str, ...]
@@ -72,6 +76,7 @@ class Bootstrap:
     fit: Fit
     statistic: Statistic | None
     known: tuple[Parameter, ...]
+    notes: tuple[Note, ...] = ()
 
     @property
     def replicates(self) -> Any:
@@ -195,7 +200,8 @@ class Bootstrap:
             for name, e, b, s in zip(self.names, self.estimate, self.bias, self.std_error, strict=True)
         ]
         why = [f"{count} failed: {text}" for text, count in Counter(self.failures.values()).most_common(3)]
-        return "\n".join([head, f"{'':<{width}}  {'estimate':>12}{'bias':>12}{'std_error':>12}", *rows, *why])
+        said = [f"* {note.text}" for note in self.notes]
+        return "\n".join([head, f"{'':<{width}}  {'estimate':>12}{'bias':>12}{'std_error':>12}", *rows, *why, *said])
 
 
 def _quantiles(values: Array, p: Array) -> Array:
@@ -263,6 +269,7 @@ def bootstrap(
     -----
     Refits use the criterion of the fit (REML stays REML). Of the three ways to make intervals the parametric bootstrap
     assumes least about the shape of the likelihood and costs most (Bolker's GLMM FAQ: Wald < profile < bootstrap).
+    With `frequency_weights=` a response is drawn for each of the rows that are counted.
 
     Examples
     --------
@@ -278,8 +285,7 @@ def bootstrap(
             f"bootstrap: kind={kind!r} needs residuals that can be exchanged, which a {m.family} model with this "
             f"dispersion does not have; use 'parametric' or 'cases'"
         )
-    if kind != "cases" and m.formula.censored:
-        raise NotAvailableError("bootstrap: a drawn response does not say which rows are censored; use kind='cases'")
+    m = m if kind == "cases" else resampling.drawable(m, "bootstrap")
     number = resampling.seed_of(seed, "bootstrap")
     work = Work(m, statistic, *_source(m, kind, number, re, levels, hccme, auxiliary), threads)
     names, estimate = _components(m, statistic)
@@ -293,7 +299,8 @@ def bootstrap(
     failures = {i: v for i, v in enumerate(found) if isinstance(v, str)}
     values = np.array(good).reshape(len(good), len(names))
     known = () if statistic else parameters(m)
-    return Bootstrap(names, estimate, values, failures, n, kind, number, max_failures, m, statistic, known)
+    notes = tuple(limits(m, kind, levels))
+    return Bootstrap(names, estimate, values, failures, n, kind, number, max_failures, m, statistic, known, notes)
 
 
 def _check_options(n: int, kind: str, re: str, max_failures: float) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.engines.constrained import make_plan
 from ranef.errors import ArgumentError, DataError, NotAvailableError
 from ranef.frame import Indicators
 from ranef.inference.noted import Note
@@ -223,11 +224,20 @@ def _exact(m: Fit) -> bool:
 
 
 def same_columns(a: Fit, b: Fit) -> bool:
-    """Whether two models have the same columns among the fixed effects of the mean."""
+    """Whether two models have the same columns among the fixed effects of the mean, held and tied alike."""
     first, second = design_of(a, "fixed effects").fixed, design_of(b, "fixed effects").fixed
-    if len(first) != len(second):
+    if len(first) != len(second) or bound(a) != bound(b):
         return False
     return all(same_block(x, y) for x, y in zip(first, second, strict=True))
+
+
+def bound(m: Fit) -> tuple[tuple[int, int], ...]:
+    """Return the coefficients of the mean that are held (-1) or tied (to which), by position; empty if all are free."""
+    if m.task.wishes is None:
+        return ()
+    to = make_plan(design_of(m, "fixed effects"), m.task).columns.to[: len(m.layout.fixed)].tolist()
+    leader = [j if r < 0 else to.index(r) for j, r in enumerate(to)]
+    return tuple((j, -1 if to[j] < 0 else k) for j, k in enumerate(leader) if to[j] < 0 or k != j)
 
 
 def same_block(a: Block, b: Block) -> bool:

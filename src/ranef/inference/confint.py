@@ -170,7 +170,7 @@ def _boot(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, A
     low, high = found.ends(level, options.get("interval", "percentile"))
     at = [found.names.index(p.label) for p in asked]
     why = [f"{len(found.failures)} of {found.n} bootstrap replicates failed"] if found.failures else []
-    return low[at], high[at], why
+    return low[at], high[at], why + [note.text for note in found.notes]
 
 
 def _wald(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, Any]) -> tuple[Array, Array, list[str]]:

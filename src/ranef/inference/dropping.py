@@ -11,6 +11,7 @@ from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
 from ranef.inference.comparable import by_ml, check_likelihoods, check_maximised
 from ranef.inference.ddf.method import Joint, partial_of, unit_rows
+from ranef.inference.hypotheses import rows_alone
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import (
@@ -74,7 +75,8 @@ def drop1(
     -------
     NotedTable
         Rows "<none>" and the terms: `term, npar, aic, bic, loglik`, and of the test `chisq, df, p_value`, with
-        `p_mixture, mixture` as in `compare_models`. With F tests `term, numdf, dendf, statistic, p_value`.
+        `p_mixture, mixture` as in `compare_models`; NaN for a term that is a combination of others, whose absence
+        changes nothing. With F tests `term, numdf, dendf, statistic, p_value`.
 
     Examples
     --------
@@ -84,7 +86,7 @@ def drop1(
     23.537
     """
     if test not in ("F", "f"):
-        _check_test(test)
+        _check_test(test, "'lrt', 'F', 'none'")
     formula = formula_of(m, component)
     terms = droppable(formula) if scope is None else terms_named(formula, scope, "drop1")
     if test in ("F", "f"):
@@ -97,7 +99,7 @@ def drop1(
     )
     terms, smaller, notes = [t for t, _ in found], [x for _, x in found], [*notes, *held]
     ratios = [ratio(s, base) for s in smaller] if test == "lrt" else [None] * len(smaller)
-    return _table(f"Single terms left out of {m.formula}", base, terms, smaller, ratios, notes)
+    return _table(_title("left out of", m, component), base, terms, smaller, ratios, notes)
 
 
 def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> NotedTable:
@@ -118,7 +120,7 @@ def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> N
     NotedTable
         As of `drop1`. All models are fitted to the rows that are complete in every variable of the scope.
     """
-    _check_test(test)
+    _check_test(test, "'lrt', 'none'")
     formula = formula_of(m, component)
     upper = _scope(formula, scope)
     terms = addable(formula, upper.fixed)
@@ -128,30 +130,34 @@ def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> N
     base, more = _on_complete_rows(base, terms, component)
     larger = [with_formula(base, component, with_term(formula_of(base, component), t)) for t in terms]
     ratios = [ratio(base, x) for x in larger] if test == "lrt" else [None] * len(larger)
-    return _table(f"Single terms added to {m.formula}", base, terms, larger, ratios, [*notes, *more])
+    return _table(_title("added to", m, component), base, terms, larger, ratios, [*notes, *more])
 
 
-def _check_test(test: str) -> None:
+def _check_test(test: str, known: str) -> None:
     if test not in ("lrt", "none"):
-        raise OptionError(f"test={test!r} is unknown; known: 'lrt', 'none'")
+        raise OptionError(f"test={test!r} is unknown; known: {known}")
+
+
+def _title(what: str, m: Fit, component: str) -> str:
+    return f"Single terms {what} {m.formula}" if component == "mean" else f"{_title(what, m, 'mean')}: {component}"
 
 
 def _wald(m: Fit, terms: Sequence[Term], way: Method, component: str) -> NotedTable:
     """Test the coefficients of each term: no other term contains it, so they are its marginal ones."""
-    columns = {t.key: t for t in fixed_terms(m, component)}
-    found = [_of_term(m, way, columns[t.key]) for t in terms]
+    known = {t.key: t for t in fixed_terms(m, component)}
+    found = [_of_term(m, way, component, known[t.key]) for t in terms]
     f, q, dendf = (np.array([getattr(x, name) for x in found], float) for name in ("statistic", "numdf", "dendf"))
     table = {"term": [t.label for t in terms], "numdf": q, "dendf": dendf, "statistic": f}
-    title = f"Single terms of {m.formula}: F tests ({way.name})"
+    title = f"{_title('of', m, component)}: F tests ({way.name})"
     notes = (Note("selection", SELECTION),)
     return NotedTable(title, {**table, "p_value": f_p_value(f, q, dendf)}, notes, m.layout.kind)
 
 
-def _of_term(m: Fit, way: Method, term: FixedTerm) -> Joint:
+def _of_term(m: Fit, way: Method, component: str, term: FixedTerm) -> Joint:
     partial = partial_of(m)
     if partial is not None and not partial.fits and partial.levels[term.columns.start]:
         return left_out(m, way, term, unit_rows(m, slice(term.columns.start, term.columns.start + 1)))
-    rows = unit_rows(m, term.columns)
+    rows = rows_alone(m, component, term)
     return way.joint(m, rows, np.zeros(len(rows)), rows)
 
 

@@ -12,7 +12,7 @@ X is `full @ coding`. As no row of it is needed but its row space and R of its Q
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.errors import NotAvailableError, OptionError
-from ranef.frame.design import Array
+from ranef.frame.design import Array, Block, matrix
 from ranef.inference.ddf.method import kept, partial_of, unit_rows
 from ranef.inference.dummies import written_out
 from ranef.inference.sweeping import Sequential, given_levels, of_levels, wide_terms
@@ -28,10 +28,11 @@ from ranef.inference.terms import FixedTerm, fixed_terms, is_linear_model
 from ranef.model import design_of
 
 if TYPE_CHECKING:
-    from ranef.frame import Block
     from ranef.model import Fit
 
 CHUNK = 32_768  # rows of a matrix that are formed at a time
+ROUNDING = 1e-12  # weights of a hypothesis below this share of its largest are zero
+ALONE = 1e-6  # length of a unit column beside others below which it depends on them
 DEPENDENT = 1e-9  # singular values below this share of the largest are zero
 TYPES = {"1": 1, "i": 1, "2": 2, "ii": 2, "3": 3, "iii": 3}
 
@@ -86,11 +87,11 @@ def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
         return []
     if partial_of(m) is not None and _mixes(m, terms):
         return hypotheses(written_out(m), kind, component)
-    if kind == 3 and len(tested) > 1:
+    if kind == 3 and (len(tested) > 1 or _is_bound(m)):
         found, behind = _marginal(m, component, terms, tested), [()] * len(tested)
     else:
         behind = [tuple(_behind(m, terms, t, kind == 2)) for t in tested]
-        found = _sequential(m, component, terms, tested, behind)
+        found = _sequential(m, component, terms, tested, behind, kind == 2)
     about = [_about(m, t) for t in tested]
     return [Hypothesis(t.label, *record) for t, *record in zip(tested, found, about, tested, behind, strict=True)]
 
@@ -124,11 +125,69 @@ def contains(m: Fit, other: FixedTerm, term: FixedTerm) -> bool:
     return term.key - factors == other.key - factors and (term.key & factors) < (other.key & factors)
 
 
+def _is_bound(m: Fit) -> bool:
+    """Whether a parameter is held or tied."""
+    return m.task.wishes is not None and bool(m.task.wishes.fixed or m.task.wishes.equal)
+
+
+def rows_alone(m: Fit, component: str, term: FixedTerm) -> Array:
+    """Return what a model loses with a term that no other contains, as hypotheses over all coefficients.
+
+    That its coefficients are 0; of a term that shares columns with others, which were dropped, only what those cannot
+    stand for: nothing, if it is a combination of them.
+    """
+    if partial_of(m) is not None:
+        return unit_rows(m, term.columns)
+    own = np.zeros(len(m.estimate.beta), dtype=bool)
+    own[term.columns] = True
+    others = np.zeros(len(own), dtype=bool)
+    others[m.layout.component(component).at] = True
+    others &= ~own
+    rows = unit_rows(m, term.columns)[kept(m)[term.columns]]
+    if not len(rows) or not (others & ~kept(m)).any():
+        return rows
+    found = _beside(m, component, own & kept(m), others)
+    return rows if len(found) == len(rows) else found @ rows
+
+
+def _beside(m: Fit, component: str, mine: Array, others: Array) -> Array:
+    """Return combinations of some coefficients, one a row, that say what their columns add to the space of others."""
+    part = m.layout.component(component).at
+    blocks = next(c.fixed for c in design_of(m, "tests of dependent terms").components if c.name == component)
+    triangle = _triangle_of(blocks, m.nobs)
+    size = np.linalg.norm(triangle, axis=0)
+    size = np.where(size > 0, size, 1.0)
+    unit = triangle / size
+    u, found, _ = np.linalg.svd(unit[:, others[part]], full_matrices=False)
+    u = u[:, found > DEPENDENT * found.max(initial=0.0)]
+    own = unit[:, mine[part]]
+    _, found, right = np.linalg.svd(own - u @ (u.T @ own), full_matrices=False)
+    return right[found > ALONE] * size[mine[part]]
+
+
+def _triangle_of(blocks: Sequence[Block], n: int) -> Array:
+    """R of X = QR, from a chunk of rows at a time."""
+    factor = np.zeros((0, sum(len(b.names) for b in blocks)))
+    for first in range(0, n, CHUNK):
+        rows = slice(first, min(first + CHUNK, n))
+        cut = [
+            Block(b.names, None if b.codes is None else b.codes[rows], b.contrast, None if b.x is None else b.x[rows])
+            for b in blocks
+        ]
+        factor = _r(np.vstack([factor, matrix(cut, rows.stop - rows.start)]))
+    return factor
+
+
 # ---- types I and II --------------------------------------------------------------------------------------------------
 
 
 def _sequential(
-    m: Fit, component: str, terms: list[FixedTerm], tested: list[FixedTerm], behind: list[tuple[FixedTerm, ...]]
+    m: Fit,
+    component: str,
+    terms: list[FixedTerm],
+    tested: list[FixedTerm],
+    behind: list[tuple[FixedTerm, ...]],
+    marginal: bool,
 ) -> list[Array | None]:
     """Return the rows of the triangular factor that belong to each term, after those that it is adjusted for.
 
@@ -139,11 +198,26 @@ def _sequential(
         return [beside.of(t, last) for t, last in zip(tested, behind, strict=True)]
     part = m.layout.component(component).at
     here = np.flatnonzero(kept(m)[part]) + part.start
-    bound = m.task.wishes is not None and bool(m.task.wishes.fixed or m.task.wishes.equal)
-    plain = is_linear_model(m) and component == "mean" and not bound
+    plain = is_linear_model(m) and component == "mean" and not _is_bound(m)
     factor = _model_factor(m, component, terms)[:, here - part.start] if plain else _information_factor(m, here)
     p = len(m.estimate.beta)
-    return [_rows_of(factor, here, t, last, p) for t, last in zip(tested, behind, strict=True)]
+    out: list[Array | None] = []
+    for term, last in zip(tested, behind, strict=True):
+        rows = _rows_of(factor, here, term, last, p)
+        out.append(rows[:0] if marginal and _is_combination(m, component, term, last) else rows)
+    return out
+
+
+def _is_combination(m: Fit, component: str, term: FixedTerm, behind: Sequence[FixedTerm]) -> bool:
+    """Whether the terms that one is adjusted for, columns dropped included, can stand for all of it."""
+    mine, others = np.zeros((2, len(m.estimate.beta)), dtype=bool)
+    mine[term.columns] = True
+    others[m.layout.component(component).at] = True
+    for t in (term, *behind):
+        others[t.columns] = False
+    mine &= kept(m)
+    dependent = mine.any() and (others & ~kept(m)).any()
+    return bool(dependent) and not len(_beside(m, component, mine, others))
 
 
 def _rows_of(factor: Array, here: Array, term: FixedTerm, behind: Iterable[FixedTerm], p: int) -> Array:
@@ -198,6 +272,7 @@ def _marginal(m: Fit, component: str, terms: list[FixedTerm], tested: list[Fixed
     _, found, rows = np.linalg.svd(triangle / scale, full_matrices=False)
     space = rows[found > DEPENDENT * found.max(initial=0.0)]
     back = scale[:, None] * _coding(m, component, sources)
+    unit = np.sqrt((back**2).sum(axis=0))
     part, out = m.layout.component(component).at, []
     for term in tested:
         own = next((w for w in wide if w.term is term), None)
@@ -209,9 +284,15 @@ def _marginal(m: Fit, component: str, terms: list[FixedTerm], tested: list[Fixed
         inside = {term.label, *(t.label for t in beside if contains(m, t, term))}
         functions = _estimable(space, _columns_of(sources, {term.label}), _columns_of(sources, inside))
         rows = np.zeros((len(functions), len(m.estimate.beta)))
-        rows[:, part] = functions @ back
+        rows[:, part] = _without_rounding(functions @ back, np.where(unit > 0, unit, 1.0))
         out.append(rows)
     return out
+
+
+def _without_rounding(rows: Array, unit: Array) -> Array:
+    """Set weights to 0 that are rounding beside the largest of their row, in the units of the coefficients."""
+    size = np.abs(rows) / unit
+    return np.where(size > ROUNDING * size.max(axis=1, initial=0.0, keepdims=True), rows, 0.0)
 
 
 def _estimable(space: Array, own: Array, inside: Array) -> Array:

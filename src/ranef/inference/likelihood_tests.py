@@ -25,7 +25,7 @@ from ranef.inference.comparable import (
     same_criterion,
 )
 from ranef.inference.information import cone_information
-from ranef.inference.nested import Extension, extension
+from ranef.inference.nested import SAME_SIZE, Extension, extension
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.model import design_of
 
@@ -150,6 +150,12 @@ def ratio(small: Fit, large: Fit, nested: bool = False) -> Ratio:
     step = extension(small, large)
     if nested and step.obstacles and step.df > 0:
         step = replace(step, obstacles=(), irregular=("whether the null lies on a boundary cannot be seen",))
+    if step.obstacles == (SAME_SIZE,) and abs(small.criterion - large.criterion) < BELOW * max(1.0, small.nobs):
+        text = (
+            "not tested where the models are the same one, with as many parameters and the same likelihood: what one "
+            "has more than the other is a combination of its other terms"
+        )
+        return Ratio(np.nan, step.df, np.nan, np.nan, "", (Note("same_model", text),))
     if step.obstacles:
         check_offsets(small, large)
         text = (

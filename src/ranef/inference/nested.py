@@ -10,19 +10,22 @@ irregular ones (a correlation that has no meaning where its variance is 0), for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ranef.engines.estimate import Array
+from ranef.engines.laplace import NOMINAL
 from ranef.frame.design import Block, Component, Indicators
-from ranef.inference.comparable import same, same_block
+from ranef.inference.comparable import bound, same, same_block
+from ranef.inference.resampling import is_nested
 from ranef.inference.sweeping import Sweep, chunks, rows_of, wide_of
 from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.frame import GroupTerm
+    from ranef.frame.relations import Relation
     from ranef.model import Fit
 
 CHUNK = 20_000  # rows at a time where columns are compared
@@ -40,6 +43,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "ar1": ("homdiag",),
 }
 OVERDISPERSION = "an overdispersion"
+SAME_SIZE = "the models have the same number of parameters"
 #: (family, family that contains it) -> what is added and 0 on a boundary under the null; "" where it lies inside.
 FAMILIES = {
     ("poisson", "nbinom1"): OVERDISPERSION,
@@ -130,14 +134,27 @@ def extension(small: Fit, large: Fit) -> Extension:
     _families(small, large, found)
     _components(small, large, found)
     _random(small, large, found)
+    _constraints(small, large, found)
     if not same(design_of(small, "comparison").weights, design_of(large, "comparison").weights):
         found.obstacles.append("the precision weights differ")
     df = large.npar - small.npar
     if df <= 0 and not found.obstacles:
-        found.obstacles.append("the models have the same number of parameters")
+        found.obstacles.append(SAME_SIZE)
     return Extension(
         tuple(found.obstacles), df, tuple(found.cones), tuple(found.scalars), tuple(found.irregular), found.coefficients
     )
+
+
+def _constraints(small: Fit, large: Fit, found: _Found) -> None:
+    """Note what the larger model holds or ties and the smaller one does not."""
+    for what in sorted(_constrained(large) - _constrained(small)):
+        found.obstacles.append(f"the smaller one does not have {what}, as the larger has")
+    found.coefficients |= bound(small) != bound(large)
+
+
+def _constrained(m: Fit) -> set[str]:
+    held = {f"{''.join(name.split())} = {value:g}" for name, value in m.call.wanted.items()}
+    return held | {" = ".join(sorted("".join(name.split()) for name in group)) for group in m.call.equal or ()}
 
 
 # ---- families --------------------------------------------------------------------------------------------------------
@@ -170,6 +187,8 @@ def _components(small: Fit, large: Fit, found: _Found) -> None:
                 found.obstacles.append(f"the larger one has no {name}")
             continue
         other = theirs[name]
+        if name == "mean" and NOMINAL in theirs:  # one effect at all thresholds is a case of one at each
+            other = replace(other, fixed=(*other.fixed, *theirs[NOMINAL].fixed))
         if not spans(other, part, small.nobs):
             found.obstacles.append(f"the columns of the {name} of the smaller one are not among those of the larger")
         found.coefficients |= name == "mean" and len(part.names) < len(other.names)
@@ -243,7 +262,7 @@ def _random(small: Fit, large: Fit, found: _Found) -> None:
                 pairs[home].append(t)
                 left.remove((t, component))
     for t, _ in left:
-        found.obstacles.append(f"({' + '.join(t.names[:3])} | {t.label}) is no part of the larger model")
+        found.obstacles.append(_why_not(t, b.terms))
     for i, (term, inside) in enumerate(zip(b.terms, pairs, strict=True)):
         _extended(i, term, inside, found)
 
@@ -253,21 +272,54 @@ def _home(
 ) -> int | None:
     """Return the term of the larger model that contains a term of the smaller one."""
     for i, other in enumerate(terms):
-        if other.label != term.label or components[other.component] != component:
+        if other.label != term.label or components[other.component] != component or not _same_groups(term, other):
             continue
-        if (term.names == other.names and term.structure == other.structure) if exact else _fits(term, other, n):
+        alike = term.names == other.names and term.structure == other.structure
+        if alike and _same_effects(term, other, n) if exact else _fits(term, other, n):
             return i
     return None
 
 
+def _same_groups(a: GroupTerm, b: GroupTerm) -> bool:
+    """Whether two terms put rows into the same groups, whatever these are called, that are related in the same way."""
+    if not _same_relation(a.relation, b.relation):
+        return False
+    if np.array_equal(a.codes, b.codes):
+        return True
+    return a.relation is None and len(a.levels) == len(b.levels) and is_nested(a.codes, b.codes)
+
+
+def _same_relation(a: Relation | None, b: Relation | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return all(np.array_equal(x, y) for x, y in zip(a.arrays, b.arrays, strict=True))
+
+
+def _same_effects(a: GroupTerm, b: GroupTerm, n: int) -> bool:
+    """Whether two terms have the same columns."""
+    pairs = zip(a.blocks, b.blocks, strict=False)
+    alike = len(a.blocks) == len(b.blocks) and all(same_block(x, y) for x, y in pairs)
+    return alike or within(b.blocks, a.blocks, None, n)
+
+
+def _why_not(term: GroupTerm, terms: Sequence[GroupTerm]) -> str:
+    namesakes = [t for t in terms if t.label == term.label]
+    if namesakes and not any(_same_groups(term, t) for t in namesakes):
+        return f"{term.label!r} groups the rows otherwise in the larger model"
+    return f"({' + '.join(term.names[:3])} | {term.label}) is no part of the larger model"
+
+
 def _fits(term: GroupTerm, other: GroupTerm, n: int) -> bool:
     """Whether a term is a special case of another one."""
+    if set(term.names) == set(other.names) and not _same_effects(term, other, n):
+        return False
     if set(term.names) == set(other.names):
         return term.structure == other.structure or term.structure in INSIDE.get(other.structure, ())
     if other.structure == "us":
-        return set(term.names) < set(other.names) or within(other.blocks, term.blocks, None, n)
+        return within(other.blocks, term.blocks, None, n)
     alone = len(term.names) == 1 or term.structure == "diag"
-    return other.structure == "diag" and alone and set(term.names) < set(other.names)
+    fewer = other.structure == "diag" and alone and set(term.names) < set(other.names)
+    return fewer and within(other.blocks, term.blocks, None, n)
 
 
 def _extended(i: int, term: GroupTerm, inside: Sequence[GroupTerm], found: _Found) -> None:

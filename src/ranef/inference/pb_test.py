@@ -18,6 +18,7 @@ from ranef.inference.chibar import tail
 from ranef.inference.comparable import check_maximised, check_same_data, fits_of, same_criterion
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
+from ranef.inference.resampling import drawable
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def pb_test(m1: Fit, m0: Fit, n: int = 1_000, seed: Any = None, *, nested: bool 
     ------
     DataError
         If the models are not comparable, or more than a tenth of the draws could not be fitted.
+    NotAvailableError
+        If responses are censored: a drawn one does not say which.
 
     Notes
     -----
@@ -118,6 +121,7 @@ def pb_test(m1: Fit, m0: Fit, n: int = 1_000, seed: Any = None, *, nested: bool 
     check_same_data(fits, "pb_test")
     check_maximised(fits, "pb_test")
     fits, notes = same_criterion(fits, True, "pb_test")
+    fits = [drawable(m, "pb_test") for m in fits]
     small, large = sorted(fits, key=lambda m: m.npar)
     obstacles = extension(small, large).obstacles
     if obstacles and not nested:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 SCHEMES = ("within", "between", "flip", "covariate")
+ALIASED = 1e-6  # relative distance from a space above which a column lies outside of it
+ROUNDING = 1e-12  # variation of a column below this share of its size is none
 TIE = 1e-8  # statistics closer than this (relative) are equal
 BATCH = 200
 
@@ -243,12 +245,18 @@ def columns_of(m: Fit, term: str) -> list[int]:
         return [names.index(term)]
     terms = [t for t in m.formula.fixed if t.factors]
     owner = [_owner(name, terms) for name in names]
-    wanted = frozenset(term.replace(" ", "").split(":"))
-    found = [j for j, t in enumerate(owner) if t is not None and t.key == wanted]
+    wanted = frozenset(_bare(term).split(":"))
+    known = [t for t in terms if _bare(t.label) == _bare(term) or frozenset(map(_bare, t.key)) == wanted]
+    found = [j for j, t in enumerate(owner) if t in known]
     if not found:
         known = [*(t.label for t in terms), *names, *_random_names(m)]
         raise OptionError(f"there is no term {term!r}; {nearest(term, known)}")
     return found
+
+
+def _bare(text: str) -> str:
+    """Return a label without spaces and quotes."""
+    return re.sub(r"[\s`]+", "", text)
 
 
 def _owner(name: str, terms: Sequence[Any]) -> Any:
@@ -266,8 +274,8 @@ def random_term(m: Fit, term: str) -> int | None:
     names = _random_names(m)
     if term in names:
         return names.index(term)
-    plain = term.replace(" ", "")
-    bars = [str(b.bar).replace(" ", "") for b in m.spec.bars]
+    plain = _bare(term)
+    bars = [_bare(str(b.bar)) for b in m.spec.bars]
     return next((i for i, bar in enumerate(bars) if plain in (bar, f"({bar})", bar.strip("()"))), None)
 
 
@@ -395,14 +403,20 @@ def _fixed_plan(m: Fit, term: str, within: Any, scheme: str | None) -> Plan:
         raise DataError(f"permutation_test: the columns of {term!r} were dropped as linearly dependent")
     if (np.diag(m.estimate.vcov)[kept] == 0).any():
         raise NotAvailableError(f"permutation_test: a coefficient of {term!r} is held by fixed=, so there is no test")
-    place = placement(design, matrix(design.fixed, design.n)[:, kept], within)
+    x = matrix(design.fixed, design.n)
+    _check_apart(m, x, at, term)
+    place = placement(design, x[:, kept], within)
     how = _scheme(m, design, kept, place, scheme)
     observed = abs(wald(m.estimate.beta, m.estimate.vcov, kept))
     name = "|t|" if len(kept) == 1 else "F"
     moves = rearrangement(design, place, how)
     text = f"{f'values of {term}' if how == 'covariate' else 'residuals'} {described(design, place, how)}"
     if how == "covariate":
-        return Plan(moves, name, observed, lambda batch: _by_covariate(m, design, at, kept, batch), text)
+        # Columns that were dropped would not stay so beside columns in another order: they leave the model.
+        gone = np.flatnonzero(np.isnan(m.estimate.beta[: len(m.layout.fixed)]))
+        slim = replace(design, fixed=leave_out(design.fixed, gone.tolist()))
+        mine = [j - int((gone < j).sum()) for j in kept]
+        return Plan(moves, name, observed, lambda batch: _by_covariate(m, slim, mine, mine, batch), text)
     fitted, left = reduced(design, at, np.asarray(design.y)[:, None], m.method == "reml", place)
     spread = noise_scale(design)
 
@@ -411,6 +425,28 @@ def _fixed_plan(m: Fit, term: str, within: Any, scheme: str | None) -> Plan:
         return np.array([_abs_wald(r, kept) for r in refits(m.core, design, y.T, m.method == "reml")])
 
     return Plan(moves, name, observed, of, text)
+
+
+def _check_apart(m: Fit, x: Array, at: Sequence[int], term: str) -> None:
+    """Raise if columns that stay, dropped so far, would take the place of the term's."""
+    names = m.layout.fixed
+    stays = np.array([j not in at for j in range(len(names))])
+    lost = np.isnan(m.estimate.beta[: len(names)])
+    basis, others = x[:, stays & ~lost], x[:, stays & lost]
+    if not others.shape[1]:
+        return
+    q = np.linalg.qr(basis / np.linalg.norm(basis, axis=0))[0]
+    left = others - q @ (q.T @ others)
+    left = left - q @ (q.T @ left)
+    size = np.maximum(np.linalg.norm(others - others.mean(axis=0), axis=0), ROUNDING * np.linalg.norm(others, axis=0))
+    apart = np.linalg.norm(left, axis=0) > ALIASED * size
+    if apart.any():
+        alias = [name for name, gone in zip(names, stays & lost, strict=True) if gone]
+        listed = ", ".join(repr(a) for a, new in zip(alias, apart, strict=True) if new)
+        raise DataError(
+            f"permutation_test: without {term!r} the model still has what it stands for: {listed} depends linearly on "
+            f"it, was dropped, and would take its place; take that term out of the formula to test {term!r}"
+        )
 
 
 def rearrangement(design: Design, place: Placement, how: str) -> Rearrangement:

@@ -17,7 +17,7 @@ from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
 from ranef.inference.dummies import dummies_of
-from ranef.model import design_of
+from ranef.model import design_of, layout_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -58,6 +58,42 @@ def seed_of(seed: Any, what: str) -> int:
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise OptionError(f"{what}: seed={seed!r} must be a whole number that is not negative")
     return int(seed)
+
+
+# ---- what responses can be drawn for ---------------------------------------------------------------------------------
+
+
+def drawable(m: Fit, what: str) -> Fit:
+    """Return the fit for rows to each of which a response can be drawn.
+
+    A row of frequency w stands for w equal rows, but responses drawn for these are not equal: the fit is one to as many
+    rows, which has the same likelihood.
+
+    Raises
+    ------
+    NotAvailableError
+        If the response is censored, or frequencies are not whole numbers.
+    """
+    if m.formula.censored:
+        other = "; use kind='cases'" if what == "bootstrap" else ""
+        raise NotAvailableError(f"{what}: a drawn response does not say which rows are censored{other}")
+    design = design_of(m, what)
+    if design.frequencies is None or (np.asarray(design.frequencies) == 1).all():
+        return m
+    counts = np.asarray(design.frequencies)
+    if (counts != np.floor(counts)).any():
+        at = int(np.flatnonzero(counts != np.floor(counts))[0])
+        raise NotAvailableError(
+            f"{what}: responses are drawn for each of the rows that frequency_weights= counts, which must be whole "
+            f"numbers; one is {counts[at]:g}. Weights that are no counts: precision_weights= or sampling_weights="
+        )
+    larger = subset(design, np.repeat(np.arange(design.n), counts.astype(np.int64)), {})
+    terms = [replace(new, levels=old.levels) for new, old in zip(larger.terms, design.terms, strict=True)]
+    larger = replace(larger, frequencies=None, terms=tuple(terms))
+    core, estimate = m.engine.estimate(larger, m.task)
+    call = replace(m.call, frequency_weights=None)
+    layout = layout_of(larger, m.task)
+    return replace(m, call=call, layout=layout, estimate=estimate, core=core, design=larger, data=None)
 
 
 # ---- linear models ---------------------------------------------------------------------------------------------------
@@ -221,14 +257,20 @@ def cases(m: Fit, levels: Sequence[str] | str | None) -> Callable[[np.random.Gen
         raise NotAvailableError(
             f"bootstrap: kind='cases' draws independent groups, and levels of {related!r} are related; use 'parametric'"
         )
-    chain, _ = hierarchy(design)
+    chain, crossed = hierarchy(design)
     names = [t.label for t in chain]
-    asked = [levels] if isinstance(levels, str) else list(levels or names[:1] or ["rows"])
+    asked = drawn_levels(design, levels)
     for name in asked:
         if name not in (*names, "rows"):
+            stay = f"; crossed with them, and not drawn: {', '.join(repr(t.label) for t in crossed)}" if crossed else ""
             raise OptionError(
-                f"bootstrap: levels={name!r} cannot be resampled; known: {', '.join(map(repr, (*names, 'rows')))}"
+                f"bootstrap: levels={name!r} cannot be resampled; known: {', '.join(map(repr, (*names, 'rows')))}{stay}"
             )
+    if "rows" not in asked and all(len(t.levels) == 1 for t in chain if t.label in asked):
+        raise DataError(
+            f"bootstrap: kind='cases' draws groups, and {asked[0]!r} has one: every replicate would be the data; use "
+            f"kind='parametric'"
+        )
     codes = [np.asarray(t.codes, dtype=np.int64) for t in chain]
 
     def draw(rng: np.random.Generator) -> Design:
@@ -242,6 +284,12 @@ def cases(m: Fit, levels: Sequence[str] | str | None) -> Callable[[np.random.Gen
         return subset(design, rows, dict(zip(names, made, strict=True)))
 
     return draw
+
+
+def drawn_levels(design: Design, levels: Sequence[str] | str | None) -> list[str]:
+    """Return the names of what is drawn of the cases: as asked, or the outermost grouping factor."""
+    chain, _ = hierarchy(design)
+    return [levels] if isinstance(levels, str) else list(levels or [t.label for t in chain[:1]] or ["rows"])
 
 
 def drawn(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from ranef.call import build_call, make_call
+from ranef.call import NOMINAL, build_call, make_call
 from ranef.errors import NotAvailableError, OptionError, UnknownParameterError
-from ranef.formula import INTERCEPT, Formula, Term
+from ranef.formula import INTERCEPT, Formula, Term, parse
 from ranef.formula.terms import retext
 from ranef.inference.comparable import rows_of
 from ranef.inference.noted import Note
@@ -37,6 +37,8 @@ def formula_of(m: Fit, component: str) -> Formula:
     if component == "mean":
         return m.formula
     found = {p.name: p.formula for p in m.spec.parts if p.formula is not None}
+    if component not in found and component == "dispersion" and m.task.linear:
+        return parse("~ 1")
     if component not in found:
         known = ", ".join(map(repr, ("mean", *found)))
         raise OptionError(f"component={component!r} has no formula in this model; known: {known}")
@@ -44,16 +46,21 @@ def formula_of(m: Fit, component: str) -> Formula:
 
 
 def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
-    """Fit the model again with another formula of a component, to the data and rows as they are."""
+    """Fit the model again with another formula of a component, to the data and rows as they are.
+
+    By the criterion of the fit, whatever would be the default of the other model.
+    """
     control = replace(m.call.control, start=None)  # start values are of another number of parameters
-    arguments: dict[str, Any] = {**m.call.arguments, "control": control}
+    arguments: dict[str, Any] = {**m.call.arguments, "control": control, "method": m.method}
     main = retext(formula) if component == "mean" else m.formula
+    if not main.bars:
+        arguments["quadrature"] = 1  # nothing of the mean is left to integrate over
     arguments["contrasts"] = _used(m.call.contrasts, main)
     if component == "mean":
         left = {bar.label for bar in m.formula.bars} - {bar.label for bar in main.bars}
         arguments |= {name: _without_keys(getattr(m.call, name), left) for name in ("cov", "precision")}
     if component != "mean":
-        arguments[component] = retext(formula)
+        arguments[component] = retext(formula) if _says_something(m, component, formula) else None
     try:
         return fit(main, data_of(m), **arguments)
     except UnknownParameterError as error:
@@ -64,6 +71,12 @@ def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
             error.argument,
             error.name,
         ) from error
+
+
+def _says_something(m: Fit, component: str, formula: Formula) -> bool:
+    """Whether a formula may be given: components of an ordinal model have no constant, and without columns are none."""
+    constant = component not in (NOMINAL, "scale") or not m.distribution.entry.ordinal
+    return constant or bool(formula.bars) or any(t.factors for t in formula.fixed)
 
 
 def _used(contrasts: Any, formula: Formula) -> Any:

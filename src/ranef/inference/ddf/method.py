@@ -206,14 +206,14 @@ def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
     if np.isnan(np.diag(v)).any():
         raise NotAvailableError("a test of several combinations: one of them has no standard error; see m.messages")
     variances = np.nan_to_num(variances)
-    scale = np.abs(rows) @ np.sqrt(np.maximum(variances, 0))
-    known = np.diag(v) <= SINGULAR**2 * np.maximum(scale, np.sqrt(variances.max(initial=0.0))) ** 2
+    # What a row is made of is its measure, never another row: each has units of its own.
+    known = np.diag(v) <= SINGULAR**2 * (np.abs(rows) @ np.sqrt(np.maximum(variances, 0))) ** 2
     v[known] = v[:, known] = 0.0  # combinations of held coefficients have no variance but rounding
     size = np.sqrt(np.maximum(np.diag(v), 0))
     size = np.where(size > 0, size, 1.0)
     found, vectors = _spectrum(v / np.outer(size, size))
-    if len(found) == len(rows):  # nothing is redundant: units as they are given, as lmerTest
-        found, vectors = np.linalg.eigh(v)
+    if len(found) == len(rows) and (size > SINGULAR**0.5 * size.max(initial=0.0)).all():
+        found, vectors = np.linalg.eigh(v)  # nothing is redundant: units as they are given, as lmerTest
         size = np.ones(len(rows))
     mix = (vectors / size[:, None]).T
     return Basis(mix @ rows, mix @ off, found, here)

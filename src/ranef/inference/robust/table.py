@@ -63,7 +63,7 @@ def robust(m: Fit, kind: str | None = None, cluster: Any = None, conf_level: flo
     way = robust_method(m, kind or ("CR1" if objection(m) else "CR2"), cluster)
     found = fixed(m, conf_level, way)
     covered = np.isfinite(found["std_error"]) | np.isnan(found["estimate"])
-    parts = [c for c in m.layout.components if covered[c.at].any()]
+    parts = [c for c in m.layout.components if covered[c.at].any()] or list(m.layout.components[:1])
     at = np.concatenate([np.arange(len(covered))[c.at] for c in parts])
     columns: dict[str, Any] = {name: found[name][at] for name in COLUMNS}
     columns = {"term": [found["term"][i] for i in at], **columns}
