@@ -130,10 +130,11 @@ def _no_null(p: Parameter) -> str:
 
 def _root_along(m: Fit, p: Parameter) -> tuple[float, str]:
     """Return the signed root at 0, to which the parameter's curve is followed."""
+    tracer = tracer_of(m)
+    p = tracer.of(p)
     if p.refused:
         return math.nan, f"none: {p.refused}"
     zero = float(p.transform.inverse(np.array(0.0)))
-    tracer = tracer_of(m)
     found = []
     for bounds in ({"low": zero}, {"high": zero}):  # 0 is below or above the estimate: the other side ends at once
         found += tracer.curves([replace(p, **bounds)], [(FAR, True)])
