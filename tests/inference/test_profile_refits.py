@@ -113,3 +113,21 @@ def test_correlations_reach_one():
     low, high = ends(m, "cor(g)")[0]["cor(g)"]
     assert 0 < low < high <= 1
     assert high == pytest.approx(1, abs=1e-9)  # the end of the range itself
+
+
+@pytest.mark.parametrize("structure", ["homtoep", "toep"])
+def test_toeplitz_correlations_have_errors_and_replicates(structure):
+    m = rf.fit(f"y ~ x + {structure}(0 + ft | g)", series(40), dispersion=0, method="ml")
+    table = m.tidy("ran_pars", conf_int=True)
+    lags = np.array([str(term).startswith("cor__lag") for term in table["term"]])
+    error = np.asarray(table["std_error"])[lags]
+    assert np.isfinite(error).all()
+    assert (np.diff(error) > 0).all()  # correlations of longer lags rest on fewer pairs
+    # The first lag's standard error by the first coordinate alone, d rho / dx = (1 - rho^2)^1.5.
+    at = len(m.estimate.beta) + int(np.flatnonzero(lags)[0])
+    rho = np.asarray(table["estimate"])[lags][0]
+    assert error[0] == pytest.approx(np.sqrt(np.asarray(m.estimate.joint())[at, at]) * (1 - rho**2) ** 1.5, rel=1e-10)
+    b = rf.bootstrap(m, n=8, seed=1)
+    assert np.isfinite(b.values).all()
+    found = np.asarray(b.estimate)[len(m.estimate.beta) :][: len(lags)]
+    np.testing.assert_allclose(found[lags], np.asarray(table["estimate"])[lags], rtol=1e-12)  # the same formula

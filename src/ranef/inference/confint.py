@@ -197,7 +197,9 @@ def _no_error(m: Fit) -> str:
         return "quasi-likelihood gives it no standard error"
     if m.task.wishes is not None:
         return "it is held, or the estimate is on the boundary"
-    return "the estimate is on the boundary; see method='profile'"
+    if m.boundary:
+        return "the estimate is on the boundary; see method='profile'"
+    return "the likelihood has no quadratic top in it; see method='profile'"
 
 
 def wald_ends(m: Fit, level: float, way: Method | None = None) -> tuple[Array, Array]:
