@@ -598,7 +598,12 @@ class Fit:
         conf_int, conf_level : bool, float
             Add `conf_low`, `conf_high`.
         method : "wald" | "profile" | "boot"
-            How the intervals are made; each costs more and assumes less than the one before, see `ranef.confint`.
+            How p-values and intervals are made; each costs more and assumes less than the one before, see
+            `ranef.confint`. "profile": `statistic` is the signed root of the likelihood ratio against 0, by maximum
+            likelihood. "boot": p-values invert the interval (twice the smaller tail of the replicates, one count
+            added). Correlations have p-values too; standard deviations have none, 0 being the end of their range
+            (`rf.ranova`). Columns `p_method` and, with `conf_int`, `conf_method` say where each comes from; estimates
+            and standard errors stay the fit's.
         ddf : str, optional
             Degrees of freedom of the fixed effects: "satterthwaite" (the default of linear models), "kenward-roger"
             (with its adjusted standard errors), "inner-outer", "between-within", "residual", "inf" (the default of
@@ -627,11 +632,18 @@ class Fit:
 
         return augment(self, newdata)
 
-    def summary(self, ddf: str | None = None, vcov: str | None = None, cluster: Any = None) -> str:
-        """Return what a reader of lme4's or glmmTMB's summary expects; `ddf`, `vcov`, `cluster` as in `tidy`."""
+    def summary(
+        self,
+        ddf: str | None = None,
+        vcov: str | None = None,
+        cluster: Any = None,
+        method: str = "wald",
+        **options: Any,
+    ) -> str:
+        """Return what a reader of lme4's or glmmTMB's summary expects; tests of the fixed effects as in `tidy`."""
         from ranef.report.summary import summary_text
 
-        return summary_text(self, ddf=ddf, vcov=vcov, cluster=cluster)
+        return summary_text(self, ddf=ddf, vcov=vcov, cluster=cluster, method=method, **options)
 
     def __repr__(self) -> str:
         return str(self.summary())

@@ -567,6 +567,11 @@ def test_one_failing_curve_leaves_the_others(sleep, monkeypatch, linear):
     broken = copy.copy(m)
     object.__setattr__(broken, "core", Core())
     found = rf.profile(broken)
+    if not linear:  # the curve is walked by fits with the parameter held instead
+        assert not found.failed
+        # zeta of an end is found to 1e-5 by refits
+        np.testing.assert_allclose(found[bad].interval(0.95), whole[bad].interval(0.95), rtol=1e-4)
+        return
     assert found.failed == {bad: "the deviance is not finite somewhere on the curve; use method='boot'"}
     assert found.names == tuple(n for n in whole.names if n != bad)
     for name in found.names:

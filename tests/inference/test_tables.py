@@ -152,7 +152,7 @@ def test_glance(m):
     [
         ({"effects": "random"}, OptionError, "ran_"),
         ({"method": "profile", "effects": "ran_vals", "conf_int": True}, NotAvailableError, "no p-value"),
-        ({"method": "boot", "n": 5}, ArgumentError, "'n'"),
+        ({"n": 5}, ArgumentError, "'n'"),
         ({"method": "exact"}, OptionError, "'wald'"),
         ({"conf_int": True, "conf_level": 95}, OptionError, "0.95"),
     ],

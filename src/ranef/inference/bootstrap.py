@@ -129,7 +129,7 @@ class Bootstrap:
         if method not in METHODS:
             raise OptionError(f"bootstrap: method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
         z = float(quantile(level))
-        self._check()
+        self.check()
         if method == "normal":
             middle, half = self.estimate - self.bias, z * self.std_error
             low, high = middle - half, middle + half
@@ -147,12 +147,15 @@ class Bootstrap:
         from scipy.special import ndtr, ndtri
 
         with np.errstate(invalid="ignore", divide="ignore"):
-            below = self._over(len)
-            share = np.array([
-                (np.sum(v < t) + 0.5 * np.sum(v == t)) for v, t in zip(self.values.T, self.estimate, strict=True)
-            ]) / below  # fmt: skip
-            w = ndtri(share) + np.array([[-z], [z]])
-            return ndtr(ndtri(share) + w / (1 - self.acceleration * w))
+            w = ndtri(self.below) + np.array([[-z], [z]])
+            return ndtr(ndtri(self.below) + w / (1 - self.acceleration * w))
+
+    @property
+    def below(self) -> Array:
+        """Share of the replicates below the estimate; ties count half."""
+        pairs = zip(self.values.T, self.estimate, strict=True)
+        counts = np.array([np.sum(v < t) + 0.5 * np.sum(v == t) for v, t in pairs], dtype=float)
+        return counts / self._over(len)
 
     @cached_property
     def acceleration(self) -> Array:
@@ -163,11 +166,13 @@ class Bootstrap:
         work = Work(self.fit, self.statistic, lambda i: resampling.without(design, codes != groups[i]), 0)
         found = [v for v in pooled(work.by_design, range(len(groups))) if not isinstance(v, str)]
         left = np.array(found) if found else np.full((1, len(self.names)), np.nan)
-        change = np.nanmean(left, axis=0) - left
+        known = np.isfinite(left)
         with np.errstate(invalid="ignore", divide="ignore"):
+            change = np.where(known, left, 0.0).sum(axis=0) / known.sum(axis=0) - left
             return np.nan_to_num(np.nansum(change**3, axis=0) / (6 * np.nansum(change**2, axis=0) ** 1.5))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise if too many replicates failed."""
         share = len(self.failures) / self.n
         if share > self.max_failures:
             why = Counter(self.failures.values()).most_common(1)[0][0]
@@ -178,7 +183,7 @@ class Bootstrap:
 
     def summary(self) -> Any:
         """One row a component: `parameter, estimate, mean, bias, std_error, replicates`."""
-        self._check()
+        self.check()
         columns = {
             "parameter": list(self.names),
             "estimate": self.estimate.copy(),

@@ -13,7 +13,7 @@ How far to trust them (Bolker's GLMM FAQ, "Testing hypotheses"; each costs more 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,15 +139,25 @@ def refuse_modes(which: Any, what: str) -> None:
         )
 
 
+def check_method(method: Any, options: Mapping[str, Any], what: str) -> None:
+    """Raise unless the method is known and has the options.
+
+    Raises
+    ------
+    OptionError, ArgumentError
+    """
+    if method not in METHODS:
+        raise OptionError(f"{what}: method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
+    for name in options:
+        if name not in OPTIONS[method]:
+            raise ArgumentError(f"{what}: method={method!r} has no option {name!r}; {nearest(name, OPTIONS[method])}")
+
+
 def intervals(
     m: Fit, asked: Sequence[Parameter], level: float, method: str, options: dict[str, Any]
 ) -> tuple[Array, Array, list[str]]:
     """Lower ends, upper ends (NaN where there is none), and why there is none."""
-    if method not in METHODS:
-        raise OptionError(f"method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
-    for name in options:
-        if name not in OPTIONS[method]:
-            raise ArgumentError(f"method={method!r} has no option {name!r}; {nearest(name, OPTIONS[method])}")
+    check_method(method, options, "confint")
     quantile(level)
     by = {"wald": _wald, "profile": _profile, "boot": _boot}[method]
     return by(m, asked, level, options)
@@ -187,7 +197,9 @@ def _no_error(m: Fit) -> str:
         return "quasi-likelihood gives it no standard error"
     if m.task.wishes is not None:
         return "it is held, or the estimate is on the boundary"
-    return "the estimate is on the boundary; see method='profile'"
+    if m.boundary:
+        return "the estimate is on the boundary; see method='profile'"
+    return "the likelihood has no quadratic top in it; see method='profile'"
 
 
 def wald_ends(m: Fit, level: float, way: Method | None = None) -> tuple[Array, Array]:

@@ -35,6 +35,8 @@ def contrast(
     component: str = "mean",
     vcov: Any = None,
     cluster: Any = None,
+    method: str = "wald",
+    **options: Any,
 ) -> Any:
     """Estimate and test linear combinations of the fixed effects.
 
@@ -60,12 +62,21 @@ def contrast(
         Covariance of the coefficients: "model" (the default), "kenward-roger", or the robust "CR0" … "CR3" with the
         clusters, as in `Fit.vcov`. With CR0 … CR3 a row has Satterthwaite's degrees of freedom and several have
         Hotelling's T^2 (Pustejovsky & Tipton 2018); `ddf="inf"` gives normal and chi-square tests.
+    method : "wald" | "profile" | "boot"
+        "profile": likelihood ratios by maximum likelihood, against the model in which the combination has the value of
+        `rhs` (`statistic` is the signed root of the ratio), and profile intervals. "boot": p-values that invert the
+        bootstrap interval; jointly, the share of replicates farther from the estimate than `rhs` is, in the metric of
+        their covariance. Both are about the fit's own model: they go without `ddf`, `vcov`, `cluster`.
+    **options
+        Of `rf.confint`: `n`, `seed`, `interval` … of the bootstrap, `points` of profiles.
 
     Returns
     -------
     data frame
         Of the kind of the data: `contrast`, `estimate`, `rhs`, `std_error`, `statistic`, `df`, `p_value`, `conf_low`,
-        `conf_high`; with `joint` one row of `numdf`, `dendf`, `statistic`, `p_value`. No adjustment for multiplicity is
+        `conf_high`; with `joint` one row of `numdf`, `dendf`, `statistic`, `p_value`. Another method than Wald's adds
+        `p_method` and `conf_method`, which say where p-values and intervals come from (estimates and standard errors
+        stay the fit's). No adjustment for multiplicity is
         made: where all levels of a factor are compared, consider a random effect of it, whose partial pooling does that
         (Gelman, Hill & Yajima 2012).
 
@@ -83,19 +94,42 @@ def contrast(
     >>> float(rf.contrast(m, "Days - 10", vcov="CR2")["df"][0].round(1))
     17.0
     """
+    from ranef.inference.by_method import check_alone, tested_combinations, tested_jointly
+
     names, at = names_of(m, component)
     wanted = _read(L, names)
-    offsets = np.broadcast_to(np.asarray(rhs, dtype=np.float64), (len(wanted),)) + [w.value for w in wanted]
+    offsets = _right_sides(rhs, len(wanted)) + [w.value for w in wanted]
     rows = np.zeros((len(wanted), len(m.estimate.beta)))
     rows[:, at] = [w.weights for w in wanted]
     _check_kept(m, rows)
-    method = wald_method(m, ddf, vcov, cluster)
-    if method.errors:
-        check_covered(m, method.vcov(m), rows)
+    check_alone(method, "contrast", ddf=ddf, vcov=vcov, cluster=cluster)
+    if options and method == "wald":
+        raise ArgumentError(f"contrast has no argument {next(iter(options))!r} (but for method='profile' or 'boot')")
+    way = wald_method(m, ddf, vcov, cluster)
+    if way.errors:
+        check_covered(m, way.vcov(m), rows)
     if joint:
-        return to_frame(_joint(m, method, rows, offsets), m.layout.kind)
-    table = tested_rows(m, method, rows, offsets, conf_level)
+        by_wald = method == "wald"
+        found = _joint(m, way, rows, offsets) if by_wald else tested_jointly(m, rows, offsets, method, options)
+        return to_frame(found, m.layout.kind)
+    table: dict[str, Any] = tested_rows(m, way, rows, offsets, conf_level)
+    if method != "wald":
+        table |= tested_combinations(m, rows, offsets, conf_level, method, options)
     return to_frame({"contrast": [w.label for w in wanted], **table}, m.layout.kind)
+
+
+def _right_sides(rhs: Any, count: int) -> Array:
+    """Return what each combination is tested against.
+
+    Raises
+    ------
+    ArgumentError
+        Unless it is one number, or one for each.
+    """
+    try:
+        return np.broadcast_to(np.asarray(rhs, dtype=np.float64), (count,))
+    except (TypeError, ValueError):
+        raise ArgumentError(f"contrast: rhs={rhs!r} must be a number, or {count} of them, one a combination") from None
 
 
 def tested_rows(m: Fit, method: Method, rows: Array, rhs: Array, level: float) -> dict[str, Array]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
 from ranef.inference.ddf.satterthwaite import LOCK, covariance
+from ranef.inference.parameters import is_toeplitz, toeplitz_correlations
 from ranef.inference.varcorr import Covariance, Parameter, has_residual
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def std_errors(m: Fit) -> Array:
 
     NaN for what is held, and for every parameter of a term whose covariance is singular: on the boundary the likelihood
     has no quadratic top in them, so there is no standard error. The others hold with that term kept where it is.
-    Parameters of structures have theirs too, but for the correlations of Toeplitz ones; at the limit of a structure
-    only what is at the limit has none.
+    Parameters of structures have theirs too; at the limit of a structure only what is at the limit has none.
     """
     slopes = jacobian(m)
     spread = parameter_covariance(m)
@@ -85,6 +85,10 @@ def jacobian(m: Fit) -> Array:
             none = i in singular and term.loadings is not None
             slopes = [np.nan if none else natural_slope(p, term) for p in term.parameters]
             part[np.arange(count), own_at + np.arange(count)] = slopes
+            if is_toeplitz(term):
+                at = [j for j, p in enumerate(term.parameters) if p.name == "cor"]
+                inner = lag_slopes(np.array([e.theta[own_at + j] for j in at]))
+                part[np.ix_(at, [own_at + j for j in at])] = np.nan if i in singular else inner
             rows.append(part)
             own_at += count
             continue
@@ -118,6 +122,13 @@ def natural_slope(parameter: Parameter, term: Covariance) -> float:
         low = -1 / (len(term.names) - 1)
         return (value - low) * (1 - value) / (1 - low)
     return float("nan")
+
+
+def lag_slopes(x: Array) -> Array:
+    """D correlations / d coordinates of a Toeplitz structure, (lags, lags), by complex steps: exact to rounding."""
+    step = 1e-20
+    moved = x[None, :] + 1j * step * np.eye(len(x))
+    return np.asarray(toeplitz_correlations(moved).imag.T / step, dtype=np.float64)
 
 
 def free_entries(term: Covariance) -> list[tuple[int, int]]:

@@ -267,7 +267,12 @@ def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
     for term in m.varcorr().values():
         if term.structured:
             mine = known[len(columns) : len(columns) + len(term.parameters)]
-            columns += [_natural(p, theta[:, own + j]) for j, p in enumerate(mine)]
+            found = [_natural(p, theta[:, own + j]) for j, p in enumerate(mine)]
+            if is_toeplitz(term):
+                at = [j for j, p in enumerate(mine) if p.kind == "cor"]
+                for j, column in zip(at, toeplitz_correlations(theta[:, [own + j for j in at]]).T, strict=True):
+                    found[j] = column
+            columns += found
             own += len(term.parameters)
             continue
         columns += _moments(theta, term, first)
@@ -277,6 +282,28 @@ def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
     elif len(known) > len(columns):
         columns.append(sigma if known[-1].refused else _natural(known[-1], beta[:, known[-1].hold[1][0]]))
     return np.column_stack(columns)
+
+
+def toeplitz_correlations(x: Array) -> Array:
+    """Correlations at lags 1, 2, … from the coordinates of a Toeplitz structure, (r, lags) both.
+
+    The coordinates stand for partial correlations x / sqrt(1 + x^2), from which Durbin and Levinson's recursion makes
+    correlations (Barndorff-Nielsen & Schou 1973): rho_k = pi_k e_k-1 + sum_j phi_k-1,j rho_k-j.
+    """
+    partial = x / np.sqrt(1 + x * x)
+    out, left = np.zeros_like(partial), np.ones_like(partial[:, 0])
+    phi: list[Array] = []
+    for k in range(partial.shape[1]):
+        one = partial[:, k]
+        out[:, k] = one * left + sum((phi[j] * out[:, k - 1 - j] for j in range(k)), np.zeros_like(left))
+        phi = [*(phi[j] - one * phi[k - 1 - j] for j in range(k)), one]
+        left = left * (1 - one * one)
+    return out
+
+
+def is_toeplitz(term: Covariance) -> bool:
+    """Whether correlations of the term are those of lags."""
+    return term.structure in ("toep", "homtoep")
 
 
 def _natural(p: Parameter, column: Array) -> Array:

@@ -24,6 +24,7 @@ from ranef.inference.frames import to_frame
 from ranef.inference.named import position
 from ranef.inference.parameters import LEVEL, SCALES, Parameter, levels_of, parameters, select, table
 from ranef.inference.profile_reduced import reduced_model
+from ranef.inference.profile_refits import curves_by_refits, runs_away
 from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
 from ranef.model import design_of
@@ -111,7 +112,7 @@ class Curve:
         if kind == "failed":
             return math.nan
         limit = self.parameter.low if side == 0 else self.parameter.high  # levels off: a standard deviation towards 0
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", divide="ignore"):
             return float(scaled(self.parameter, self.scale).forward(limit))
 
     def _hermite(self, raw: Array) -> Array:
@@ -404,8 +405,30 @@ class Tracer:
 
 
 def tracer_of(m: Fit) -> Tracer:
-    """Return what follows the curves of a fit."""
-    return _linear(m) if m.task.linear else _laplace(m)
+    """Return what follows the curves of a fit; curves that failed are walked by fits with the parameter held."""
+    if m.task.linear:
+        return _linear(m)
+    if reason := unprofiled(m):
+        raise NotAvailableError(f"profile: {reason}")
+    if runs_away(m):
+        return Tracer(lambda chosen, visits: curves_by_refits(m, chosen, visits), lambda: None, True)
+    core = _laplace(m)
+    if m.task.wishes is not None:
+        return core
+
+    def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
+        found = core.curves(chosen, visits)
+        return [_repaired(m, p, record, visits) for p, record in zip(chosen, found, strict=True)]
+
+    return replace(core, curves=curves)
+
+
+def _repaired(m: Fit, p: Parameter, record: Any, visits: list[tuple[float, bool]]) -> Any:
+    """Return a curve, by refits where the core could not follow it."""
+    if not isinstance(record, str) and "failed" not in record["ends"]:
+        return record
+    (other,) = curves_by_refits(m, [p], visits)
+    return record if "failed" in other["ends"] and not isinstance(record, str) else other
 
 
 def _asked(chosen: list[Parameter]) -> list[tuple[str, list[int], list[int], float, float]]:

@@ -15,13 +15,15 @@ from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import Covariance, has_residual
-from ranef.inference.wald import METHODS, p_value, quantile
+from ranef.inference.wald import p_value, quantile
 
 if TYPE_CHECKING:
     from ranef.model import Fit
 
 TEXT = ("effect", "component", "group", "level", "term")
 NUMBERS = ("estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high")
+SOURCES = ("p_method", "conf_method")
+WORDS = (*TEXT, *SOURCES)
 Columns = dict[str, Any]
 
 
@@ -37,48 +39,37 @@ def tidy(
     cluster: Any = None,
 ) -> Any:
     """Estimates as a frame, see `Fit.tidy`."""
-    if method not in METHODS:
-        raise OptionError(f"tidy: method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
-    if options and (method == "wald" or not conf_int):
-        raise ArgumentError(f"tidy has no argument {next(iter(options))!r} (but for conf_int=True by profile or boot)")
+    from ranef.inference.by_method import check_alone, tested_parameters
+
+    check_alone(method, "tidy", ddf=ddf, vcov=vcov, cluster=cluster)
+    if options and method == "wald":
+        raise ArgumentError(f"tidy has no argument {next(iter(options))!r} (but for method='profile' or 'boot')")
     asked = [effects] if isinstance(effects, str) else list(effects)
     for effect in asked:
         if effect not in BUILDERS:
             raise OptionError(f"tidy: effects={effect!r} is unknown; {nearest(effect, BUILDERS)}")
     level = conf_level if conf_int else None
-    if (vcov is not None or cluster is not None) and (method != "wald" or "fixed" not in asked):
+    if (vcov is not None or cluster is not None) and "fixed" not in asked:
         raise ArgumentError(
-            "tidy: vcov= and cluster= are about Wald tests of the fixed effects: ask for effects='fixed', method='wald'"
+            "tidy: vcov= and cluster= are about Wald tests of the fixed effects: ask for effects='fixed'"
         )
     way = wald_method(m, ddf, vcov, cluster) if "fixed" in asked else None
     parts = [fixed(m, level, way) if effect == "fixed" else BUILDERS[effect](m, level) for effect in asked]
-    if conf_int and method != "wald":
-        ends = _ends(m, asked, conf_level, method, options or {})
-        parts = [{**part, **end} for part, end in zip(parts, ends, strict=True)]
+    if method != "wald":
+        tested = tested_parameters(m, asked, level, method, options or {})
+        parts = [{**part, **more} for part, more in zip(parts, tested, strict=True)]
     names = (*TEXT, *NUMBERS) if conf_int else (*TEXT, *NUMBERS[:-2])
-    columns = {name: _stacked([_column(part, name) for part in parts], name in TEXT) for name in names}
+    names += () if method == "wald" else SOURCES if conf_int else SOURCES[:1]
+    columns = {name: _stacked([_column(part, name) for part in parts], name in WORDS) for name in names}
     return to_frame(columns, m.layout.kind)
-
-
-def _ends(m: Fit, asked: list[str], level: float, method: str, options: Columns) -> list[Columns]:
-    """Interval ends by profile or bootstrap of each kind of effects."""
-    from ranef.inference.confint import intervals, refuse_modes
-    from ranef.inference.parameters import parameters
-
-    for effect in asked:
-        refuse_modes(effect, f"tidy: method={method!r}")
-    known = [p for effect in asked for p in parameters(m) if p.effect == effect]
-    low, high, _ = intervals(m, known, level, method, options)
-    mine = [[i for i, p in enumerate(known) if p.effect == effect] for effect in asked]
-    return [{"conf_low": low[at], "conf_high": high[at]} for at in mine]
 
 
 def _column(part: Columns, name: str) -> Any:
     rows = len(part["term"])
-    value = part.get(name, None if name in TEXT else np.nan)
+    value = part.get(name, None if name in WORDS else np.nan)
     if isinstance(value, str) or value is None:
         return [value] * rows
-    return value if name in TEXT else np.broadcast_to(np.asarray(value, dtype=float), (rows,))
+    return value if name in WORDS else np.broadcast_to(np.asarray(value, dtype=float), (rows,))
 
 
 def _stacked(parts: list[Any], text: bool) -> Any:

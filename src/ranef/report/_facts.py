@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.families import ZERO
+from ranef.inference.by_method import check_alone, tested_parameters
+from ranef.inference.confint import check_method
 from ranef.inference.ddf import Method
 from ranef.inference.ddf.method import partial_of
 from ranef.inference.ddf.satterthwaite import reason_against
@@ -60,13 +62,24 @@ class Summary:
 
 
 def gather(
-    m: Fit, correlation: bool = False, ddf: str | None = None, vcov: str | None = None, cluster: Any = None
+    m: Fit,
+    correlation: bool = False,
+    ddf: str | None = None,
+    vcov: str | None = None,
+    cluster: Any = None,
+    by: tuple[str, Mapping[str, Any]] = ("wald", {}),
 ) -> Summary:
-    """Return the summary of a fit."""
+    """Return the summary of a fit; `by` is the method of the tests and its options."""
+    check_alone(by[0], "summary", ddf=ddf, vcov=vcov, cluster=cluster)
+    check_method(*by, "summary")
     method = wald_method(m, ddf, vcov, cluster)
     found = fixed_effects(m, method=method)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
-    fixed_parts = [_fixed(m, c, found, method, _why_normal(m, c, ddf)) for c in parts]
+    if by[0] == "wald":
+        fixed_parts = [_fixed(m, c, found, method, _why_normal(m, c, ddf)) for c in parts]
+    else:
+        (tested,) = tested_parameters(m, ["fixed"], None, *by)
+        fixed_parts = [_fixed_by(m, c, {**found, **tested}, by[0]) for c in parts]
     sections = [_criterion(m), *_residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
@@ -362,6 +375,25 @@ def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: M
     robust = (f"Robust: {method.errors}.",) if method.errors and np.isfinite(found["std_error"][at]).any() else ()
     notes = (*_more_levels(m, component, method), *_lost_columns(m, component), *robust, *why)
     return Section(_fixed_title(m, component, method), columns(heads, cells), notes)
+
+
+def _fixed_by(m: Fit, component: ComponentInfo, found: Mapping[str, Any], by: str) -> Section:
+    """Return the coefficients of a component with the p-values of another method than Wald's."""
+    at = _shown(m, component)
+    cells = [
+        [found["term"][j] for j in at],
+        *_with_errors(found["estimate"][at], found["std_error"][at], _is_held(m, component)),
+        *([aligned(found["statistic"][at], places=3)] if by == "profile" else []),
+        p_values(found["p_value"][at]),
+    ]
+    ways = list(dict.fromkeys(found["p_method"][j] for j in at))
+    test = next((w for w in ways if not w.startswith("none")), "none")
+    heads = ["", "Estimate", "Std. Error", *(["signed root"] if by == "profile" else []), "p value"]
+    title = "Thresholds" if component.name == "threshold" else "Fixed effects"
+    of = "" if component.name in ("mean", "threshold") else f"{_words(component.name)}; "
+    why = tuple(f"{found['term'][j]}: no p-value ({found['p_method'][j].removeprefix('none: ')})." for j in at
+                if found["p_method"][j].startswith("none"))  # fmt: skip
+    return Section(f"{title} ({of}p-values by {test})", columns(heads, cells), (*_lost_columns(m, component), *why))
 
 
 def _shown(m: Fit, component: ComponentInfo) -> list[int]:

@@ -21,7 +21,13 @@ class Text(str):
 
 
 def summary_text(
-    m: Fit, correlation: bool = False, ddf: str | None = None, vcov: str | None = None, cluster: Any = None
+    m: Fit,
+    correlation: bool = False,
+    ddf: str | None = None,
+    vcov: str | None = None,
+    cluster: Any = None,
+    method: str = "wald",
+    **options: Any,
 ) -> Text:
     """Return the summary of a fit as text.
 
@@ -33,6 +39,8 @@ def summary_text(
         Whether to add the correlations of the fixed effects.
     ddf, vcov, cluster : optional
         Degrees of freedom and covariance of the fixed effects, as in `Fit.tidy`.
+    method, **options : optional
+        How the p-values are made, as in `Fit.tidy`.
 
     Returns
     -------
@@ -41,11 +49,17 @@ def summary_text(
         standard deviations and correlations of the random effects, fixed effects with standard errors and t tests, the
         certificate of the optimum, and the messages of the fit.
     """
-    return Text(_text.render(gather(m, correlation, ddf, vcov, cluster)))
+    return Text(_text.render(gather(m, correlation, ddf, vcov, cluster, (method, options))))
 
 
 def summary_html(
-    m: Fit, correlation: bool = False, ddf: str | None = None, vcov: str | None = None, cluster: Any = None
+    m: Fit,
+    correlation: bool = False,
+    ddf: str | None = None,
+    vcov: str | None = None,
+    cluster: Any = None,
+    method: str = "wald",
+    **options: Any,
 ) -> str:
     """Return the summary of a fit as a self-contained piece of HTML; every text in it is escaped.
 
@@ -57,5 +71,7 @@ def summary_html(
         Whether to add the correlations of the fixed effects.
     ddf, vcov, cluster : optional
         Degrees of freedom and covariance of the fixed effects, as in `Fit.tidy`.
+    method, **options : optional
+        How the p-values are made, as in `Fit.tidy`.
     """
-    return _html.render(gather(m, correlation, ddf, vcov, cluster))
+    return _html.render(gather(m, correlation, ddf, vcov, cluster, (method, options)))

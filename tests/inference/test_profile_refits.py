@@ -1,0 +1,133 @@
+"""Profiles where parts of a model run away to a limit: ends within the range, in bounded time."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import ranef as rf
+
+SERIES = 14
+
+
+def series(groups=SERIES, k=6, seed=2):
+    r = np.random.default_rng(seed)
+    shared = 0.7 ** np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+    e = r.multivariate_normal(np.zeros(k), shared, size=groups).ravel()
+    x = r.normal(size=groups * k)
+    y = 0.5 * x + e + 0.5 * r.normal(size=groups * k)
+    when = np.tile(np.arange(k), groups)
+    names = np.array([f"t{t}" for t in range(k)])
+    return {"g": np.repeat(np.arange(groups), k), "t": when.astype(float), "ft": names[when], "x": x, "y": y}
+
+
+def ends(m, which=None):
+    p = rf.profile(m, which, points=3)
+    table = p.confint()
+    return {name: (low, high) for name, low, high in zip(table["parameter"], table["conf_low"], table["conf_high"],
+                                                         strict=True)}, p  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ar1():
+    return rf.fit("y ~ x + ar1(0 + ft | g)", series(20), method="ml")
+
+
+def test_intervals_of_a_structure_beside_a_residual_stay_in_the_range(ar1):
+    found, p = ends(ar1)
+    assert all(np.isfinite(found[name]).all() for name in ("(Intercept)", "x", "sd(g)", "cor(g)"))
+    assert found["sigma"][0] == 0
+    assert 0 < found["sigma"][1] < 1.5
+    assert found["dispersion.(Intercept)"][0] == -np.inf
+    assert -1 <= found["cor(g)"][0] < found["cor(g)"][1] <= 1
+    assert not p.failed
+    assert not any("failed" in text for text in p.messages)
+
+
+def test_an_end_is_where_a_constrained_fit_has_the_deviance_of_the_level(ar1):
+    found, _ = ends(ar1, ["x", "sd(g)"])
+    cut = 1.959963984540054**2  # the normal quantile
+    for name, pair in found.items():
+        for end in pair:
+            rise = ar1.update(fixed={name: end}).criterion - ar1.criterion
+            assert rise == pytest.approx(cut, abs=2e-3)  # 1e-5 in zeta, and the optima's own 1e-6
+
+
+@pytest.mark.parametrize("structure", ["homcs", "ou", "exp"])
+def test_other_structures(structure):
+    column = "0 + t" if structure in ("ou", "exp") else "0 + ft"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rf.RanefWarning)
+        m = rf.fit(f"y ~ x + {structure}({column} | g)", series())
+    found, _ = ends(m, ["x", "sigma", "sd(g)"])
+    assert found["sigma"][0] == 0
+    assert np.isfinite(found["x"]).all()
+    assert 0 <= found["sd(g)"][0] < found["sd(g)"][1] < np.inf
+
+
+def counts():
+    r = np.random.default_rng(3)
+    g, x = np.repeat(np.arange(10), 8), r.normal(size=80)
+    y = r.poisson(np.exp(0.3 + 0.3 * x + 0.4 * r.normal(size=10)[g]))
+    return {"g": g, "x": x, "y": y}
+
+
+@pytest.mark.parametrize(("family", "side"), [("nbinom2", 1), ("nbinom1", 0)])
+def test_a_dispersion_at_its_limit_leaves_the_others_finite(family, side):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rf.RanefWarning)
+        m = rf.fit("y ~ x + (1 | g)", counts(), family=family)
+    poisson = rf.fit("y ~ x + (1 | g)", counts(), family="poisson")
+    start = time.process_time()
+    found, _ = ends(m)
+    assert time.process_time() - start < 10  # 0.2 s on a quiet machine; it was 39 s
+    assert found["x"] == pytest.approx(ends(poisson)[0]["x"], abs=0.02)  # the limit, but for a little overdispersion
+    dispersion = found["dispersion.(Intercept)"]
+    assert np.isinf(dispersion[side])
+    assert np.isfinite(dispersion[1 - side])
+
+
+def test_separated_outcomes_have_a_finite_and_an_infinite_end():
+    r = np.random.default_rng(3)
+    x, treated = r.normal(size=80), np.tile([0, 1], 40)
+    y = np.where(treated == 1, 1, (x + r.normal(size=80) > 0).astype(int))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rf.RanefWarning)
+        m = rf.fit("y ~ x + treated + (1 | g)", {"y": y, "x": x, "treated": treated, "g": np.repeat(np.arange(10), 8)},
+                   family="binomial")  # fmt: skip
+    found, _ = ends(m)
+    assert found["treated"][1] == np.inf
+    assert 0 < found["treated"][0] < 20
+    assert np.isfinite(found["x"]).all()
+
+
+def test_correlations_reach_one():
+    # One effect of every column: the correlation of compound symmetry is estimated 1.
+    r = np.random.default_rng(5)
+    data = series(10)
+    data["y"] = data["x"] + r.normal(size=10)[data["g"]] + 0.5 * r.normal(size=60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rf.RanefWarning)
+        m = rf.fit("y ~ x + ar1(0 + ft | g)", data)
+    low, high = ends(m, "cor(g)")[0]["cor(g)"]
+    assert 0 < low < high <= 1
+    assert high == pytest.approx(1, abs=1e-9)  # the end of the range itself
+
+
+@pytest.mark.parametrize("structure", ["homtoep", "toep"])
+def test_toeplitz_correlations_have_errors_and_replicates(structure):
+    m = rf.fit(f"y ~ x + {structure}(0 + ft | g)", series(40), dispersion=0, method="ml")
+    table = m.tidy("ran_pars", conf_int=True)
+    lags = np.array([str(term).startswith("cor__lag") for term in table["term"]])
+    error = np.asarray(table["std_error"])[lags]
+    assert np.isfinite(error).all()
+    assert (np.diff(error) > 0).all()  # correlations of longer lags rest on fewer pairs
+    # The first lag's standard error by the first coordinate alone, d rho / dx = (1 - rho^2)^1.5.
+    at = len(m.estimate.beta) + int(np.flatnonzero(lags)[0])
+    rho = np.asarray(table["estimate"])[lags][0]
+    assert error[0] == pytest.approx(np.sqrt(np.asarray(m.estimate.joint())[at, at]) * (1 - rho**2) ** 1.5, rel=1e-10)
+    b = rf.bootstrap(m, n=8, seed=1)
+    assert np.isfinite(b.values).all()
+    found = np.asarray(b.estimate)[len(m.estimate.beta) :][: len(lags)]
+    np.testing.assert_allclose(found[lags], np.asarray(table["estimate"])[lags], rtol=1e-12)  # the same formula
