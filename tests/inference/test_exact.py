@@ -8,7 +8,7 @@ import pytest
 import ranef as rf
 from engines import zoo
 from ranef.errors import DataError, NotAvailableError, OptionError
-from ranef.inference.exact import spectrum
+from ranef.inference.exact import lowered, spectrum
 from ranef.inference.exact_draws import LAW, plain_draws, restricted_draws, rule
 from ranef.inference.pb_test import drawn_ratios
 
@@ -50,6 +50,17 @@ def test_eigenvalues_are_those_of_the_dense_matrix(unbalanced):
     np.testing.assert_allclose(np.sort(mu), np.linalg.eigvalsh(z.T @ p0 @ z)[-len(mu) :], rtol=1e-8)
     np.testing.assert_allclose(np.sort(xi), np.linalg.eigvalsh(z.T @ z), rtol=1e-8)
     assert rank == 4
+
+
+def test_eigenvalues_with_ties():
+    rng = np.random.default_rng(1)
+    own, shared = rng.integers(1, 6, 60).astype(float), rng.normal(size=(60, 3)) / 30
+    expected = np.linalg.eigvalsh(np.diag(own) - shared @ shared.T)
+    np.testing.assert_allclose(lowered(own, shared), expected, atol=1e-13)
+    np.testing.assert_allclose(lowered(own, shared[:, :0]), np.sort(own))  # no fixed effects
+    np.testing.assert_allclose(
+        lowered(own[:2], shared[:2]), np.linalg.eigvalsh(np.diag(own[:2]) - shared[:2] @ shared[:2].T)
+    )
 
 
 # ---- laws ------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ranef.formula import Bar
 
 LARGEST = 4_000  # random effects: the eigenvalues of a dense matrix of this size take a minute
+SAME = 1e-13  # relative difference of diagonal entries that rounding alone makes
 NONE = 1e-9  # eigenvalues below this share of the largest are 0
 
 
@@ -267,8 +268,26 @@ def spectrum(m: Fit) -> tuple[Array, Array, int]:
     own = np.bincount(term.codes, z[:, 0] ** 2, len(term.levels)).astype(np.float64)
     basis = orthogonal(x)
     shared = against(term, z, basis)[:, 0, :]
-    mu = np.asarray(np.linalg.eigvalsh(np.diag(own) - shared @ shared.T), dtype=np.float64)
-    return positive(mu), positive(np.sort(own)), basis.shape[1]
+    return positive(lowered(own, shared)), positive(np.sort(own)), basis.shape[1]
+
+
+def lowered(own: Array, shared: Array) -> Array:
+    """Return the eigenvalues, increasing, of diag(own) - shared shared', (q,) and (q, p).
+
+    Equal entries of `own`, as levels with equally many rows have, may be rotated among each other until `shared` is 0
+    in all but p of their rows: the others are eigenvalues as they are.
+    """
+    order = np.argsort(own)
+    starts = np.flatnonzero(np.r_[True, np.diff(own[order]) > SAME * own.max(initial=0.0)])
+    kept, rows, values = [], [], []
+    for run in np.split(order, starts[1:]):
+        block = shared[run] if len(run) <= shared.shape[1] else np.asarray(np.linalg.qr(shared[run], mode="r"))
+        rows.append(block)
+        kept.append(own[run[: len(block)]])
+        values.append(own[run[len(block) :]])
+    inner = np.vstack(rows)
+    values.append(np.linalg.eigvalsh(np.diag(np.concatenate(kept)) - inner @ inner.T))
+    return np.sort(np.concatenate(values))
 
 
 def orthogonal(x: Array) -> Array:
