@@ -80,6 +80,28 @@ def small_samples(folder: Path) -> dict[str, Callable[[], Any]]:
     return out
 
 
+def lopsided(folder: Path) -> dict[str, Callable[[], Any]]:
+    """Return exact tests in unbalanced layouts, by name; data that peers read are written to the folder.
+
+    Sleepstudy less 54 rows at random, and 2,000 rows in 200 groups of 1 to 27.
+    """
+    rng = np.random.default_rng(2)
+    sleep = rf.datasets.load("sleepstudy").iloc[np.sort(rng.choice(180, 126, replace=False))]
+    g = np.sort(rng.choice(200, 2000, p=rng.dirichlet(np.full(200, 3.0))))
+    x, y = rng.normal(size=2000), 0.1 * rng.normal(size=200)[g] + rng.normal(size=2000)
+    frames = {"lopsided": sleep, "groups": pd.DataFrame({"y": y, "x": x, "g": np.char.add("g", g.astype(str))})}
+    for name, frame in frames.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    small = rf.fit("Reaction ~ Days + (1 | Subject)", frames["lopsided"])
+    large = rf.fit("y ~ x + (1 | g)", frames["groups"])
+    plain = small.update(method="ml")
+    return {
+        "exact RLRT 126 of sleepstudy": lambda: rf.exact_rlrt(small, seed=1),
+        "exact RLRT 200 groups": lambda: rf.exact_rlrt(large, seed=1),
+        "exact LRT 126 of sleepstudy": lambda: rf.exact_lrt(plain, seed=1),
+    }
+
+
 def crossed(rng: np.random.Generator, n: int, a: int, b: int) -> pd.DataFrame:
     """A numeric and a categorical predictor, two grouping factors with effects, a slope that varies by the first."""
     g, h, x = rng.integers(0, a, n), rng.integers(0, b, n), rng.normal(size=n)
@@ -120,7 +142,7 @@ def main() -> None:
     options.add_argument("--rscript", default="Rscript")
     asked = options.parse_args()
     with TemporaryDirectory() as folder:
-        mine = tasks() | small_samples(Path(folder))
+        mine = tasks() | lopsided(Path(folder)) | small_samples(Path(folder))
         theirs = peers(asked.rscript, folder)
     print(f"{'task':<30}{'ranef, s':>12}{'peer, s':>12}{'ratio':>9}")
     for name, task in mine.items():

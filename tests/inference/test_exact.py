@@ -8,7 +8,8 @@ import pytest
 import ranef as rf
 from engines import zoo
 from ranef.errors import DataError, NotAvailableError, OptionError
-from ranef.inference.exact import balanced, grouped, restricted_draws, spectrum, supremum
+from ranef.inference.exact import lowered, spectrum
+from ranef.inference.exact_draws import LAW, plain_draws, restricted_draws, rule
 from ranef.inference.pb_test import drawn_ratios
 
 
@@ -51,21 +52,110 @@ def test_eigenvalues_are_those_of_the_dense_matrix(unbalanced):
     assert rank == 4
 
 
-def test_equal_eigenvalues_are_one():
-    values, counts = grouped(np.array([3.0, 3.0, 2.0]))
+def test_eigenvalues_with_ties():
+    rng = np.random.default_rng(1)
+    own, shared = rng.integers(1, 6, 60).astype(float), rng.normal(size=(60, 3)) / 30
+    expected = np.linalg.eigvalsh(np.diag(own) - shared @ shared.T)
+    np.testing.assert_allclose(lowered(own, shared), expected, atol=1e-13)
+    np.testing.assert_allclose(lowered(own, shared[:, :0]), np.sort(own))  # no fixed effects
+    np.testing.assert_allclose(
+        lowered(own[:2], shared[:2]), np.linalg.eigvalsh(np.diag(own[:2]) - shared[:2] @ shared[:2].T)
+    )
+
+
+# ---- laws ------------------------------------------------------------------------------------------------------------
+
+
+def by_hand(mu, xi, df: int, power: int, n: int, rng, left_out: int = 0) -> np.ndarray:
+    """Draw from the law as it is written: a normal variable for every eigenvalue, suprema over 1,000 points."""
+    squares = rng.chisquare(1.0, (n, len(mu)))
+    rest = rng.chisquare(df - len(mu), n) if df > len(mu) else np.zeros(n)
+    grid = np.r_[0.0, np.exp(np.linspace(-12, 14, 1_000)) / mu.mean()]
+    penalty = np.log1p(grid[:, None] * xi).sum(axis=1)
+    total = squares.sum(axis=1) + rest
+    left = squares @ (1 / (1 + np.outer(mu, grid))) + rest[:, None]
+    found = (power * np.log(total[:, None] / left) - penalty).max(axis=1)
+    return found + (power * np.log1p(rng.chisquare(left_out, n) / total) if left_out else 0.0)
+
+
+LAWS = {
+    "balanced": (np.full(17, 10.0), 178),
+    "unbalanced": (np.geomspace(9.0, 4.0, 17), 124),
+    "many": (np.geomspace(34.0, 1.0, 60), 400),
+    "wide": (np.geomspace(500.0, 0.5, 9), 40),
+    "no residual": (np.geomspace(5.0, 2.0, 8), 8),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_draws_have_the_law_as_it_is_written(name):
+    mu, df = LAWS[name]
+    expected = by_hand(mu, mu, df, df, 4_000, np.random.default_rng(1))
+    found = restricted_draws(mu, df, 200_000, np.random.default_rng(2))
+    # Four standard errors of a share of 4,000: the whole distribution, its atom at 0 included.
+    at = np.r_[1e-9, np.quantile(expected, [0.7, 0.8, 0.9, 0.95, 0.99])]
+    share = (found[:, None] >= at).mean(axis=0)
+    np.testing.assert_array_less(np.abs(share - (expected[:, None] >= at).mean(axis=0)), 4 * np.sqrt(0.25 / 4_000))
+    assert (found >= 0).all()
+
+
+def test_plain_draws_have_the_law_as_it_is_written():
+    mu, xi = np.geomspace(9.0, 4.0, 17), np.geomspace(10.0, 4.5, 18)
+    expected = by_hand(mu, xi, 122, 124, 4_000, np.random.default_rng(3), left_out=1)
+    found = plain_draws(mu, xi, 124, 2, 1, 200_000, np.random.default_rng(4))
+    at = np.quantile(expected, [0.2, 0.5, 0.8, 0.9, 0.95, 0.99])
+    share = (found[:, None] >= at).mean(axis=0)
+    np.testing.assert_array_less(np.abs(share - (expected[:, None] >= at).mean(axis=0)), 4 * np.sqrt(0.25 / 4_000))
+
+
+def test_balanced_draws_in_closed_form():
+    # One eigenvalue: the share of zeros is that of an F variable below 1 (Crainiceanu & Ruppert 2004, section 3).
+    from scipy.special import fdtr
+
+    draws = restricted_draws(np.full(9, 4.0), 59, 200_000, np.random.default_rng(1))
+    assert (draws == 0).mean() == pytest.approx(fdtr(9, 50, 1.0), abs=4 * np.sqrt(0.25 / 200_000))
+
+
+def test_same_seed_same_draws():
+    mu = np.geomspace(9.0, 4.0, 17)
+    once, again, other = (restricted_draws(mu, 60, 500, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(once, again)
+    assert (once != other).any()
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_cumulants_of_the_rule_are_those_of_the_eigenvalues(name):
+    mu, _ = LAWS[name]
+    nodes, counts = rule(mu, LAW / len(mu))
+    assert counts.sum() == pytest.approx(len(mu))
+    size = np.exp(np.linspace(-8, 8, 50))[:, None] / mu.mean()
+    for power in (1, 2, 4):  # of cumulants of D and N, relative to the number of eigenvalues
+        for of in (lambda m, k=power: (1 + size * m) ** -k, lambda m, k=power: (size * m / (1 + size * m)) ** k):
+            np.testing.assert_allclose(of(nodes) @ counts, of(mu).sum(axis=1), atol=LAW / 10)
+
+
+def test_rules_are_short_or_exact():
+    values, counts = rule(np.array([3.0, 3.0, 2.0]), 1e-9)
     np.testing.assert_allclose(values, [3, 2])
     np.testing.assert_allclose(counts, [2, 1])
-    many = np.linspace(1.0, 1.05, 500)[::-1]
-    values, counts = grouped(many)
-    assert counts.sum() == 500
+    assert len(rule(np.linspace(20.0, 10.0, 500), 1e-6)[0]) < 8
+    two = np.r_[np.full(300, 10.0) + np.linspace(0, 1e-7, 300), np.full(300, 5.0)][::-1]
+    values, counts = rule(np.sort(two)[::-1], 1e-9)  # clusters that a few nodes exhaust
+    assert counts.sum() == pytest.approx(600)
+    assert all(len(x) == 0 for x in rule(np.array([]), 1e-6))
 
 
-def test_many_eigenvalues_grouped_change_nothing_that_shows():
-    mu = np.linspace(50, 10, 300)
-    close = restricted_draws(mu, 500, 4_000, np.random.default_rng(1))
-    exact = restricted_draws(mu[:200], 500, 4_000, np.random.default_rng(1))
-    assert np.isfinite(close).all()
-    assert abs((close == 0).mean() - (exact == 0).mean()) < 0.05
+def test_the_null_is_the_model_without_random_effects():
+    data = zoo.data().copy()
+    data.loc[3, "x"] = np.nan
+    m = rf.fit("y ~ x + f + (1 | g) + offset(z)", data, precision_weights="w")
+    null = rf.fit("y ~ x + f + offset(z)", data, precision_weights="w")
+    assert rf.exact_rlrt(m, n=10).statistic == pytest.approx(max(null.criterion - m.criterion, 0.0), abs=1e-8)
+    m, null = m.update(method="ml"), null.update(method="ml")
+    assert rf.exact_lrt(m, n=10).statistic == pytest.approx(max(null.criterion - m.criterion, 0.0), abs=1e-8)
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_named_term_makes_the_three_models():
@@ -104,15 +194,3 @@ def test_reml_and_ml_fits_give_the_same():
 def test_refusals(call, error, says):
     with pytest.raises(error, match=says):
         call(lambda formula: rf.fit(formula, zoo.data()))
-
-
-def test_balanced_draws_in_closed_form():
-    rng = np.random.default_rng(1)
-    square, rest = rng.chisquare(9, 2000), rng.chisquare(50, 2000)
-    closed = balanced(square, rest, 9.0, 59)
-    mu = np.array([4.0])
-    searched = supremum(square[:, None], rest, mu, mu, np.array([9.0]), 59)
-    # The search has a grid and one parabola: it stops short of the maximum by at most a thousandth.
-    assert (closed >= searched - 1e-12).all()
-    np.testing.assert_allclose(closed, searched, atol=1e-3)
-    assert (closed >= 0).all()

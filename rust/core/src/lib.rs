@@ -19,6 +19,7 @@ pub mod profile;
 pub mod special;
 pub mod start;
 pub mod structure;
+pub mod suprema;
 
 mod combinations;
 mod error;

@@ -5,6 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ranef_core::design::{self, NewTerm};
 use ranef_core::frame;
+use ranef_core::suprema::{self, Law};
 
 use crate::columns::{block_views, blocks, CodeArray};
 use crate::errors::to_python;
@@ -116,7 +117,30 @@ fn linear_predictor<'py>(
     Ok(eta.into_pyarray(py))
 }
 
+/// n draws of a likelihood ratio that tests one variance against 0; see `ranef_core::suprema`.
+#[pyfunction]
+#[pyo3(signature = (mu, df, rest, xi, counts, power, effects, n, seed))]
+fn variance_ratios<'py>(
+    py: Python<'py>,
+    mu: Vec<f64>,
+    df: Vec<f64>,
+    rest: f64,
+    xi: Vec<f64>,
+    counts: Vec<f64>,
+    power: f64,
+    effects: f64,
+    n: usize,
+    seed: u64,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    if mu.len() != df.len() || xi.len() != counts.len() {
+        return Err(PyValueError::new_err("eigenvalues and their degrees of freedom have different lengths"));
+    }
+    let law = Law { mu, df, rest, xi, counts, power, effects };
+    Ok(py.detach(|| suprema::draws(&law, n, seed)).into_pyarray(py))
+}
+
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(variance_ratios, m)?)?;
     m.add_function(wrap_pyfunction!(any_not_finite, m)?)?;
     m.add_function(wrap_pyfunction!(is_constant, m)?)?;
     m.add_function(wrap_pyfunction!(code_range, m)?)?;

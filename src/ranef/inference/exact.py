@@ -15,7 +15,6 @@ Kuechenhoff 2008).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from ranef.frame.design import matrix
 from ranef.inference.comparable import by_ml, check_same_data, same_columns
 from ranef.inference.crossproducts import against, columns, sizes
 from ranef.inference.dummies import dummies_of
+from ranef.inference.exact_draws import plain_draws, restricted_draws
 from ranef.inference.frames import to_frame
 from ranef.inference.nested import within
 from ranef.inference.submodels import on_own_rows, with_formula
@@ -35,11 +35,9 @@ from ranef.model import Fit, design_of
 if TYPE_CHECKING:
     from ranef.formula import Bar
 
-GRID = np.concatenate([[0.0], np.exp(np.linspace(-12, 12, 160))])  # lambda times the mean eigenvalue
-BLOCK = 2_000_000  # entries of a block of draws
 LARGEST = 4_000  # random effects: the eigenvalues of a dense matrix of this size take a minute
-EQUAL = 1e-9  # eigenvalues this close, relative to the largest, are one
-MANY, CLOSE = 200, 1e-3
+SAME = 1e-13  # relative difference of diagonal entries that rounding alone makes
+NONE = 1e-9  # eigenvalues below this share of the largest are 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,14 +142,19 @@ def exact_rlrt(
         raise OptionError("exact_rlrt: give mA= (the full model) and m0= (without the tested term) together")
     _check(m, "exact_rlrt")
     m = m if m.method == "reml" else m.update(method="reml")
-    full, null = (m, _without_random(m)) if mA is None or m0 is None else (_reml(mA), _reml(m0))
+    if mA is None or m0 is None:
+        return _restricted(m, _null(m) - m.criterion, True, n, seed)
+    full, null = _reml(mA), _reml(m0)
     check_same_data([m, full, null], "exact_rlrt")
     if not (same_columns(m, full) and same_columns(full, null)):
         raise DataError("exact_rlrt: the models differ in their fixed effects; restricted likelihoods need the same")
-    statistic = max(null.criterion - full.criterion, 0.0)
+    return _restricted(m, null.criterion - full.criterion, full is m, n, seed)
+
+
+def _restricted(m: Fit, difference: float, exact: bool, n: int, seed: Any) -> ExactTest:
     mu, _, rank = spectrum(m)
     draws = restricted_draws(mu, m.nobs - rank, _count(n), np.random.default_rng(seed))
-    return _test("RLRT", statistic, draws, full is m, m)
+    return _test("RLRT", difference, draws, exact, m)
 
 
 def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) -> ExactTest:
@@ -178,20 +181,25 @@ def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) 
     """
     _check(m, "exact_lrt")
     m = by_ml(m)
-    null = _without_random(m) if m0 is None else by_ml(m0)
+    if m0 is None:
+        return _plain(m, _null(m), 0, n, seed)
+    null = by_ml(m0)
     check_same_data([m, null], "exact_lrt")
     if null.layout.terms or not null.task.linear:
         raise NotAvailableError("exact_lrt: the null is a linear model without random effects; see exact_rlrt")
     if not within(design_of(m, "exact_lrt").fixed, design_of(null, "exact_lrt").fixed, None, m.nobs):
         raise DataError("exact_lrt: the fixed effects of the null are not among those of the model")
-    statistic = max(null.criterion - m.criterion, 0.0)
+    return _plain(m, null.criterion, m.estimate.rank - null.estimate.rank, n, seed)
+
+
+def _plain(m: Fit, null: float, left_out: int, n: int, seed: Any) -> ExactTest:
     mu, xi, rank = spectrum(m)
-    rng = np.random.default_rng(seed)
-    draws = plain_draws(mu, xi, m.nobs, rank, rank - null.estimate.rank, _count(n), rng)
-    return _test("LRT", statistic, draws, True, m)
+    draws = plain_draws(mu, xi, m.nobs, rank, left_out, _count(n), np.random.default_rng(seed))
+    return _test("LRT", null - m.criterion, draws, True, m)
 
 
-def _test(name: str, statistic: float, draws: Array, exact: bool, m: Fit) -> ExactTest:
+def _test(name: str, difference: float, draws: Array, exact: bool, m: Fit) -> ExactTest:
+    statistic = max(difference, 0.0)
     p = (1 + int((draws >= statistic).sum())) / (1 + len(draws))
     return ExactTest(name, statistic, p, draws, exact, m.layout.kind)
 
@@ -223,9 +231,10 @@ def _reml(m: Fit) -> Fit:
     return m if m.method == "reml" else m.update(method="reml")
 
 
-def _without_random(m: Fit) -> Fit:
-    base = on_own_rows(m)
-    return with_formula(base, "mean", replace(base.formula, bars=()))
+def _null(m: Fit) -> float:
+    """Return the criterion of a model without its random effects, on the same rows."""
+    task = replace(m.task, control=replace(m.task.control, start=None))
+    return m.engine.estimate(replace(design_of(m, "the null model"), terms=()), task)[1].criterion
 
 
 def _three(m: Fit, term: str) -> tuple[Fit, Fit, Fit]:
@@ -260,8 +269,26 @@ def spectrum(m: Fit) -> tuple[Array, Array, int]:
     own = np.bincount(term.codes, z[:, 0] ** 2, len(term.levels)).astype(np.float64)
     basis = orthogonal(x)
     shared = against(term, z, basis)[:, 0, :]
-    mu = np.asarray(np.linalg.eigvalsh(np.diag(own) - shared @ shared.T), dtype=np.float64)
-    return positive(mu), positive(np.sort(own)), basis.shape[1]
+    return positive(lowered(own, shared)), positive(np.sort(own)), basis.shape[1]
+
+
+def lowered(own: Array, shared: Array) -> Array:
+    """Return the eigenvalues, increasing, of diag(own) - shared shared', (q,) and (q, p).
+
+    Equal entries of `own`, as levels with equally many rows have, may be rotated among each other until `shared` is 0
+    in all but p of their rows: the others are eigenvalues as they are.
+    """
+    order = np.argsort(own)
+    starts = np.flatnonzero(np.r_[True, np.diff(own[order]) > SAME * own.max(initial=0.0)])
+    kept, rows, values = [], [], []
+    for run in np.split(order, starts[1:]):
+        block = shared[run] if len(run) <= shared.shape[1] else np.asarray(np.linalg.qr(shared[run], mode="r"))
+        rows.append(block)
+        kept.append(own[run[: len(block)]])
+        values.append(own[run[len(block) :]])
+    inner = np.vstack(rows)
+    values.append(np.linalg.eigvalsh(np.diag(np.concatenate(kept)) - inner @ inner.T))
+    return np.sort(np.concatenate(values))
 
 
 def orthogonal(x: Array) -> Array:
@@ -273,87 +300,4 @@ def orthogonal(x: Array) -> Array:
 
 def positive(values: Array) -> Array:
     """Return the positive eigenvalues, the largest first."""
-    return values[values > EQUAL * values.max(initial=0.0)][::-1]
-
-
-# ---- draws -----------------------------------------------------------------------------------------------------------
-
-
-def restricted_draws(mu: Array, df: int, n: int, rng: np.random.Generator) -> Array:
-    """Draw the restricted likelihood ratio under the null; df = n - p."""
-    values, counts = grouped(mu)
-    parts = _parts(values, counts, df, n, rng)
-    if len(values) == 1 and df > counts[0]:
-        return np.concatenate([balanced(squares[:, 0], rest, counts[0], df) for squares, rest in parts])
-    return np.concatenate([supremum(squares, rest, values, values, counts, df) for squares, rest in parts])
-
-
-def plain_draws(mu: Array, xi: Array, rows: int, rank: int, left_out: int, n: int, rng: np.random.Generator) -> Array:
-    """Draw the likelihood ratio under the null."""
-    values, counts = grouped(mu)
-    out = []
-    for squares, rest in _parts(values, counts, rows - rank, n, rng):
-        found = supremum(squares, rest, values, xi, np.ones(len(xi)), rows)
-        total = squares.sum(axis=1) + rest
-        effects = rng.chisquare(left_out, len(rest)) if left_out else np.zeros(len(rest))
-        out.append(found + rows * np.log1p(effects / total))
-    return np.concatenate(out)
-
-
-def grouped(mu: Array) -> tuple[Array, Array]:
-    """Return distinct eigenvalues and how often each occurs: sums of their squares are chi-squares.
-
-    Of many eigenvalues those within a thousandth of each other count as one, their mean: what that changes is of the
-    order of its square.
-    """
-    gap = -np.diff(mu)
-    apart = gap > (EQUAL * mu.max(initial=0.0) if len(mu) <= MANY else CLOSE * mu[1:])
-    start = np.flatnonzero(np.r_[True, apart])
-    counts = np.diff(np.r_[start, len(mu)]).astype(np.float64)
-    return np.add.reduceat(mu, start) / counts, counts
-
-
-def _parts(values: Array, counts: Array, df: int, n: int, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
-    """Yield blocks of sums of squares: by eigenvalue (m, K), and of the residual directions (m,)."""
-    size = max(1, BLOCK // max(len(values), 1))
-    left = df - int(counts.sum())
-    for start in range(0, n, size):
-        m = min(size, n - start)
-        squares = rng.chisquare(counts, (m, len(counts)))
-        yield squares, rng.chisquare(left, m) if left else np.zeros(m)
-
-
-def balanced(square: Array, rest: Array, count: float, df: int) -> Array:
-    """Return the maximum where all eigenvalues are equal, as in balanced one-way layouts.
-
-    With s = 1 / (1 + lambda mu) in (0, 1] it is that of -df log(s a + r) + c log(s): s = c r / ((df - c) a), or 1.
-    """
-    with np.errstate(divide="ignore"):
-        s = np.minimum(count * rest / ((df - count) * square), 1.0)
-    return df * np.log((square + rest) / (s * square + rest)) + count * np.log(s)
-
-
-def supremum(squares: Array, rest: Array, mu: Array, xi: Array, counts: Array, df: int) -> Array:
-    """Maximise df log(1 + N / D) - sum counts log(1 + lambda xi) over lambda >= 0, for every row of squares.
-
-    Over a grid, then once by the parabola through the best point and its neighbours on the scale of log(lambda).
-    """
-    grid = GRID / mu.mean()
-    penalty = (counts * np.log1p(grid[:, None] * xi)).sum(axis=1)
-    shrunk = 1 / (1 + np.outer(mu, grid))
-    total = (squares.sum(axis=1) + rest)[:, None]
-    left = squares @ shrunk + rest[:, None]  # D; N = total - D
-    value = df * np.log(total / left) - penalty
-    best = value.argmax(axis=1)
-    found = value[np.arange(len(value)), best]
-    inner = np.flatnonzero((best > 1) & (best < len(grid) - 1))
-    if len(inner):
-        at = best[inner]
-        low, mid, high = (value[inner, at + k] for k in (-1, 0, 1))
-        bend = low - 2 * mid + high
-        shift = np.where(bend < 0, 0.5 * (low - high) / np.where(bend < 0, bend, -1.0), 0.0)
-        point = grid[at] * np.exp(shift * np.log(grid[2] / grid[1]))
-        d = (squares[inner] / (1 + point[:, None] * mu)).sum(axis=1) + rest[inner]
-        pen = (counts * np.log1p(point[:, None] * xi)).sum(axis=1)
-        found[inner] = np.maximum(found[inner], df * np.log(total[inner, 0] / d) - pen)
-    return np.maximum(found, 0.0)
+    return values[values > NONE * values.max(initial=0.0)][::-1]

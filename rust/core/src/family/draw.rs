@@ -1,5 +1,7 @@
 //! Random numbers: xoshiro256++ (Blackman & Vigna 2021) seeded by SplitMix64, and draws from the standard distributions.
 
+use std::sync::LazyLock;
+
 use crate::special;
 
 /// A reproducible stream of random numbers.
@@ -180,6 +182,99 @@ impl Stream {
     }
 }
 
+/// Edges of 256 layers of equal area under exp(-x^2 / 2); the first is as wide as the lowest layer with its tail.
+static LAYERS: LazyLock<[f64; 257]> = LazyLock::new(|| {
+    let mut x = [0.0; 257];
+    x[0] = AREA * (0.5 * TAIL * TAIL).exp();
+    x[1] = TAIL;
+    for i in 2..256 {
+        x[i] = (-2.0 * (AREA / x[i - 1] + (-0.5 * x[i - 1] * x[i - 1]).exp()).ln()).sqrt();
+    }
+    x
+});
+const TAIL: f64 = 3.654_152_885_361_009;
+const AREA: f64 = 0.004928673233974658; // TAIL exp(-TAIL^2 / 2) and the area of the tail
+
+/// A stream of many normals, by the ziggurat (Marsaglia & Tsang 2000; Doornik 2005).
+#[derive(Clone, Debug)]
+pub struct Normals {
+    stream: Stream,
+    layers: &'static [f64; 257],
+}
+
+impl Normals {
+    pub fn new(stream: Stream) -> Normals {
+        Normals { stream, layers: &LAYERS }
+    }
+
+    #[inline]
+    fn next(&mut self) -> f64 {
+        loop {
+            let bits = self.stream.next_u64();
+            let i = (bits & 255) as usize;
+            let z = ((bits >> 11) as f64 * (1.0 / (1u64 << 52) as f64) - 1.0) * self.layers[i];
+            if z.abs() < self.layers[i + 1] {
+                return z;
+            }
+            if let Some(z) = self.beside(i, z) {
+                return z;
+            }
+        }
+    }
+
+    /// What lies outside the rectangle of a layer: the tail, or the wedge if it is under the curve.
+    #[cold]
+    fn beside(&mut self, i: usize, z: f64) -> Option<f64> {
+        if i == 0 {
+            loop {
+                let x = self.stream.uniform().ln() / TAIL;
+                if -2.0 * self.stream.uniform().ln() >= x * x {
+                    return Some((TAIL - x).copysign(z));
+                }
+            }
+        }
+        let at = |x: f64| (0.5 * (z * z - x * x)).exp();
+        let (upper, lower) = (at(self.layers[i]), at(self.layers[i + 1]));
+        (upper + self.stream.uniform() * (lower - upper) < 1.0).then_some(z)
+    }
+}
+
+/// A chi-square distribution with its constants at hand (Marsaglia & Tsang 2000); all 0 without degrees of freedom.
+#[derive(Clone, Debug)]
+pub struct ChiSquare {
+    d: f64,
+    c: f64,
+    /// 2 / df where df < 2.
+    lift: f64,
+}
+
+impl ChiSquare {
+    pub fn new(df: f64) -> ChiSquare {
+        let lift = if df > 0.0 && df < 2.0 { 2.0 / df } else { 0.0 };
+        let d = if df > 0.0 { 0.5 * df + if df < 2.0 { 1.0 } else { 0.0 } - 1.0 / 3.0 } else { 0.0 };
+        ChiSquare { d, c: 1.0 / (9.0 * d).sqrt(), lift }
+    }
+
+    pub fn draw(&self, normals: &mut Normals) -> f64 {
+        if self.d == 0.0 {
+            return 0.0;
+        }
+        loop {
+            let x = normals.next();
+            let root = 1.0 + self.c * x;
+            if root > 0.0 {
+                let (u, v) = (normals.stream.uniform(), root * root * root);
+                let square = x * x;
+                // The squeeze spares nearly all logarithms.
+                if u < 1.0 - 0.0331 * square * square || u.ln() < 0.5 * square + self.d * (1.0 - v + v.ln()) {
+                    let value = 2.0 * self.d * v;
+                    return if self.lift > 0.0 { value * normals.stream.uniform().powf(self.lift) } else { value };
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +300,21 @@ mod tests {
         close(moments(|| s.gamma(0.4)), 0.4, 0.4);
         close(moments(|| s.gamma(9.0)), 9.0, 9.0);
         close(moments(|| s.beta(2.0, 3.0)), 0.4, 0.04);
+        let mut pairs = Normals::new(Stream::new(11));
+        close(moments(|| pairs.next()), 0.0, 1.0);
+        let shares = [(0.5, 0.308538), (1.0, 0.158655), (2.0, 0.0227501), (3.0, 0.00134990), (3.8, 7.23480e-5)];
+        for (edge, share) in shares {
+            let n = 400_000;
+            let beyond = (0..n).filter(|_| pairs.next() > edge).count() as f64 / n as f64;
+            assert!((beyond - share).abs() < 5.0 * (share / n as f64).sqrt(), "{edge} {beyond}");
+        }
+        for df in [0.3, 1.0, 1.9, 2.0, 7.5, 160.0] {
+            let law = ChiSquare::new(df);
+            let (mean, variance) = moments(|| law.draw(&mut pairs));
+            assert!((mean - df).abs() < 5.0 * (2.0 * df / 40_000.0).sqrt(), "{df} {mean}");
+            assert!((variance / (2.0 * df) - 1.0).abs() < 0.2, "{df} {variance}");
+        }
+        assert_eq!(ChiSquare::new(0.0).draw(&mut pairs), 0.0);
         close(moments(|| s.poisson(2.5)), 2.5, 2.5);
         close(moments(|| s.poisson(80.0)), 80.0, 80.0);
         close(moments(|| s.binomial(200.0, 0.3)), 60.0, 42.0);

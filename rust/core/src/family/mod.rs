@@ -29,7 +29,7 @@ use density::{Density, Row, Summary};
 use modifiers::Zeros;
 
 pub use density::Legal;
-pub use draw::Stream;
+pub use draw::{ChiSquare, Normals, Stream};
 pub use link::{Link, Par, Range};
 pub use table::{table, Entry, Parameter};
 
