@@ -183,6 +183,43 @@ def test_cases_are_groups():
     assert "batch" in str(rf.bootstrap(m, n=20, kind="cases", seed=1))
 
 
+def test_prediction_intervals_for_new_groups(sleep):
+    """P59: they take the variances as known, which is said where few groups tell them."""
+    m = rf.fit("strength ~ 1 + (1 | batch) + (1 | cask)", rf.datasets.load("Pastes"))  # ten batches, three casks
+    with pytest.warns(RanefWarning, match=r"those of 'cask' \(3 levels\) are not.*too short.*rf\.bootstrap"):
+        m.predict(re="none", interval="prediction")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        m.predict(interval="prediction")  # of the groups that are there
+        m.predict(re="none", interval="confidence")
+        sleep.predict({"Days": [1], "Subject": ["new"]}, new_levels="population", interval="prediction")
+        held = m.update(fixed={"sd(cask)": 1.0})
+        held.predict(re="none", interval="prediction")
+    new = {"batch": ["A"], "cask": ["d"]}
+    with pytest.warns(RanefWarning, match="'cask'"):
+        m.predict(new, new_levels="population", interval="prediction")
+
+
+def test_many_comparisons():
+    """P77: levels compared more often than a factor has degrees of freedom."""
+    m = rf.fit("score ~ Machine + (1 | Worker)", rf.datasets.load("Machines"))
+    pairs = ["MachineB", "MachineC", "MachineB - MachineC"]
+    with pytest.warns(
+        RanefWarning, match=r"3 comparisons of the levels of 'Machine'.*2 degrees.*\(1 \| Machine\).*joint"
+    ):
+        rf.contrast(m, pairs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rf.contrast(m, pairs, joint=True)
+        rf.contrast(m, pairs[:2])
+        rf.contrast(m, np.eye(3))  # means, not comparisons
+        curve = rf.fit("Reaction ~ poly(Days, 3) + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        rf.contrast(curve, [{curve.layout.fixed[j]: k} for j in (1, 2, 3) for k in (1, 2)])
+    slim = m.slim()
+    with pytest.warns(RanefWarning, match="partial pooling"):
+        rf.contrast(slim, pairs)
+
+
 def test_intervals_are_transformed_by_their_ends(cbpp):
     """P60."""
     link = cbpp.predict(re="none", type="link", interval="confidence")

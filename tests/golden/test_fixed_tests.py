@@ -101,6 +101,7 @@ def test_as_glmmtmb(name, ddf):
     np.testing.assert_allclose(ours["std_error"], theirs["Std. Error"], rtol=DIGITS)
 
 
+@pytest.mark.filterwarnings("ignore:contrast. 3 comparisons")
 def test_means_and_differences_of_recipes():
     """emmeans' table of cake: contrasts over the coefficients, with each of its methods."""
     raw = reference.load("post_cake_emmeans").raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -344,3 +345,23 @@ def test_notes_on_draws():
     data = rf.datasets.load("sleepstudy")
     survey = rf.fit("Reaction ~ Days + (1 | Subject)", data, sampling_weights=np.ones(180))
     assert codes(rf.bootstrap(survey, n=2, seed=1)) == ["survey"]
+
+
+@pytest.mark.parametrize("family", ["sratio", "acat"])
+def test_ordered_categories_in_the_cores_threads_are_as_one_by_one(family, monkeypatch):
+    m = rf.fit("rating ~ temp + (1 | judge)", rf.datasets.load("wine"), family=family)
+    together = rf.bootstrap(m, n=10, seed=1)
+    monkeypatch.setattr("ranef.inference.bootstrap.Work._together", lambda _: False)
+    np.testing.assert_allclose(together.values, rf.bootstrap(m, n=10, seed=1).values, rtol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["sratio", "cumulative"])
+def test_draws_without_a_category_fail(family):
+    rng = np.random.default_rng(2)
+    y = np.repeat([0, 1, 2], [20, 20, 2])
+    levels = pd.Categorical(np.array(list("abc"))[y], list("abc"), ordered=True)
+    m = rf.fit("y ~ x + (1 | g)", pd.DataFrame({"y": levels, "x": rng.normal(size=42), "g": np.arange(42) % 8}),
+               family=family)  # fmt: skip
+    found = rf.bootstrap(m, n=40, seed=1, max_failures=1.0)
+    assert 0 < len(found.failures) < 20  # a tenth of the draws: (1 - 2 / 42)^42 = 0.13
+    assert all("a category without rows" in why for why in found.failures.values())

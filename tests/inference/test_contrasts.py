@@ -44,6 +44,7 @@ def test_rows_of_the_identity_are_the_table_of_coefficients(machines, ddf):
         np.testing.assert_allclose(ours[column], theirs[column], rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:contrast. 3 comparisons")
 def test_pairs_as_emmeans(machines):
     """emmeans' pairs of Machines with Kenward-Roger (unadjusted p-values from its t ratios)."""
     ours = rf.contrast(machines, ["0 - MachineB", "0 - MachineC", "MachineB - MachineC"], ddf="KR")

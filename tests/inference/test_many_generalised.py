@@ -81,7 +81,9 @@ def test_threads_and_order_do_not_matter():
     assert_allclose(one.glance()["criterion"], two.glance()["criterion"][::-1], rtol=1e-14)
 
 
-@pytest.mark.parametrize("arguments", [{"family": "cumulative"}, {"family": "poisson", "sampling_weights": "size"}])
+@pytest.mark.parametrize(
+    "arguments", [{"family": "cumulative"}, {"family": "sratio"}, {"family": "poisson", "sampling_weights": "size"}]
+)
 def test_refusals(arguments):
     with pytest.raises(NotAvailableError, match="fit_many"):
         rf.fit_many("~ x + (1 | g)", DATA, responses("counts"), **arguments)

@@ -151,6 +151,7 @@ def test_confidence_and_prediction_intervals(m):
     assert_allclose(prediction["conf_high"] - prediction["estimate"], z * spread)
 
 
+@pytest.mark.filterwarnings("ignore:predict. interval")  # eight groups tell little of their variance
 def test_prediction_interval_of_the_population_is_for_new_groups(m):
     data = zoo.data().head(3)
     table = m.predict(data, re="none", interval="prediction")
@@ -160,6 +161,7 @@ def test_prediction_interval_of_the_population_is_for_new_groups(m):
     assert_allclose(table["conf_high"] - table["estimate"], stats.norm.ppf(0.975) * np.sqrt(total))
 
 
+@pytest.mark.filterwarnings("ignore:predict. interval")  # eight groups tell little of their variance
 @pytest.mark.parametrize(
     "kind", [lambda d: d, pl.from_pandas, pa.Table.from_pandas, lambda d: {"x": d["x"].to_numpy()}]
 )

@@ -402,10 +402,10 @@ def many(design: Design, responses: Array, task: Task, covariance: bool = True) 
     Raises
     ------
     NotAvailableError
-        For families whose thresholds depend on the response, and for weights of a survey.
+        For families whose columns depend on the response, and for weights of a survey.
     """
-    if task.family.entry.ordinal or design.sampling:
-        what = f"family={task.family.name!r}" if task.family.entry.ordinal else "sampling_weights="
+    if not together(design, task):
+        what = "sampling_weights=" if design.sampling else f"family={task.family.name!r}"
         raise NotAvailableError(f"fit_many: {what} is not available for many responses; use m.refit(y) for each")
     design = absorbed(design)
     check(replace(design, y=None))
@@ -423,6 +423,21 @@ def many(design: Design, responses: Array, task: Task, covariance: bool = True) 
         covariance,
     )
     return [record if isinstance(record, str) else _bare(record, core, design, task) for record in found]
+
+
+def together(design: Design, task: Task) -> bool:
+    """Whether many responses have one model: columns that do not depend on the response, and starts of the core's own.
+
+    The rows of a cumulative model have the thresholds around their categories as columns.
+    """
+    family = task.family
+    plain = not family.entry.ordinal or (
+        family.entry.name != "cumulative"
+        and family.threshold == "flexible"
+        and len(design.categories) > 0  # a model without a response knows none
+        and not nominal_names(design)
+    )
+    return plain and not design.sampling
 
 
 def _bare(record: Any, core: Any, design: Design, task: Task) -> LaplaceEstimate:

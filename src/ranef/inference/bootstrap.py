@@ -394,9 +394,12 @@ class Work:
 
     def _made(self, i: int) -> Array | Design | str:
         try:
-            return self.make(i)
+            made = self.make(i)
         except RanefError as error:
             return _reason(error)
+        family, y = self.m.distribution, made.y if isinstance(made, Design) else made
+        lost = family.entry.ordinal and len(np.unique(np.asarray(y))) < family.categories
+        return "a category without rows, whose thresholds have no finite estimate" if lost else made
 
     def by_design(self, i: int) -> Outcome:
         """Return the outcome of one replicate."""
@@ -424,8 +427,8 @@ class Work:
     def _together(self) -> bool:
         """Whether the Laplace engine fits many responses at once, as this fit was found."""
         m = self.m
-        plain = m.call.sampling_weights is None and not m.distribution.entry.ordinal
-        return m.engine is laplace.ENGINE and plain and m.task.control.optimizer == "newton"
+        plain = m.engine is laplace.ENGINE and m.task.control.optimizer == "newton"
+        return plain and laplace.together(design_of(m, "bootstrap"), m.task)
 
     def _in_batch(self, made: Sequence[Any]) -> list[Outcome]:
         """All responses at once, in the threads of the Laplace engine's core."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.errors import ArgumentError, DataError, FormulaError, nearest
+from ranef.errors import ArgumentError, DataError, FormulaError, RanefWarning, nearest
 from ranef.frame.design import Array
 from ranef.inference.ddf import Method
 from ranef.inference.ddf.method import form, kept, relevant
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of, position
 from ranef.inference.robust.method import check_covered
+from ranef.inference.terms import fixed_terms, plans_of
 from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value, p_value, quantile
 
@@ -76,14 +78,18 @@ def contrast(
         Of the kind of the data: `contrast`, `estimate`, `rhs`, `std_error`, `statistic`, `df`, `p_value`, `conf_low`,
         `conf_high`; with `joint` one row of `numdf`, `dendf`, `statistic`, `p_value`. Another method than Wald's adds
         `p_method` and `conf_method`, which say where p-values and intervals come from (estimates and standard errors
-        stay the fit's). No adjustment for multiplicity is
-        made: where all levels of a factor are compared, consider a random effect of it, whose partial pooling does that
-        (Gelman, Hill & Yajima 2012).
+        stay the fit's). No adjustment for multiplicity is made.
 
     Raises
     ------
     FormulaError, UnknownColumnError, ArgumentError, DataError
         If an expression cannot be read, a coefficient does not exist, the shape is wrong, or a coefficient was dropped.
+
+    Warns
+    -----
+    RanefWarning
+        If levels of a factor are compared one by one more often than it has degrees of freedom. Consider a random
+        effect of it, whose partial pooling takes care of many comparisons (Gelman, Hill & Yajima 2012).
 
     Examples
     --------
@@ -112,6 +118,7 @@ def contrast(
         by_wald = method == "wald"
         found = _joint(m, way, rows, offsets) if by_wald else tested_jointly(m, rows, offsets, method, options)
         return to_frame(found, m.layout.kind)
+    _caution(m, rows, component)
     table: dict[str, Any] = tested_rows(m, way, rows, offsets, conf_level)
     if method != "wald":
         table |= tested_combinations(m, rows, offsets, conf_level, method, options)
@@ -130,6 +137,24 @@ def _right_sides(rhs: Any, count: int) -> Array:
         return np.broadcast_to(np.asarray(rhs, dtype=np.float64), (count,))
     except (TypeError, ValueError):
         raise ArgumentError(f"contrast: rhs={rhs!r} must be a number, or {count} of them, one a combination") from None
+
+
+def _caution(m: Fit, rows: Array, component: str) -> None:
+    """Say that many comparisons of one factor's levels are made, without an adjustment."""
+    nominal = m.distribution.entry.nominal
+    parts = [c.name for c in m.layout.components if c.name != "threshold"] if component == "all" else [component]
+    named = rows != 0
+    for term in (t for part in parts if plans_of(m, part) and not nominal for t in fixed_terms(m, part)):
+        own = named[:, term.columns].sum(axis=1)
+        count, width = int(np.sum((own > 0) & (own == named.sum(axis=1)))), term.columns.stop - term.columns.start
+        if len(term.factors) == 1 and term.label in m.spec.factors and 1 < width < count:
+            warnings.warn(
+                f"contrast: {count} comparisons of the levels of {term.label!r}, which has {width} degrees of freedom: "
+                f"p-values and intervals are not adjusted for their number. Consider partial pooling, (1 | "
+                f"{term.label}) in the place of {term.label}, or one test of all, joint=True",
+                RanefWarning,
+                stacklevel=3,
+            )
 
 
 def tested_rows(m: Fit, method: Method, rows: Array, rhs: Array, level: float) -> dict[str, Array]:

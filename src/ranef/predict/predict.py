@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.engines.task import Point
-from ranef.errors import NotAvailableError, OptionError, UnseenLevelError, nearest
+from ranef.errors import NotAvailableError, OptionError, RanefWarning, UnseenLevelError, nearest
 from ranef.families import Data, Link, link_of
 from ranef.families.distribution import MEANS
 from ranef.families.law import Nominal, Ordinal
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 NEW_LEVELS = ("error", "population", "sample")
 INTERVALS = ("confidence", "prediction")
+FEW = 10  # levels below which t quantiles exceed the normal one by more than 15 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,11 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     Raises
     ------
     UnseenLevelError, UnknownColumnError, OptionError
+
+    Warns
+    -----
+    RanefWarning
+        If a prediction interval is for new groups of a factor with fewer than 10 levels.
     """
     check(m, question, newdata)
     target = target_of(m, question)
@@ -102,6 +109,8 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
     blank = unusable(rows, which, question)
     estimate = blanked(estimated(m, rows, which, question, target), blank)
+    if question.interval == "prediction":
+        _caution(m, rows, which)
     if question.interval is None and not question.std_error:
         return (
             to_frame(columns_of(m, question, {"estimate": estimate}), m.layout.kind) if estimate.ndim > 1 else estimate
@@ -109,6 +118,26 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     found = _with_errors(m, rows, which, question, target, estimate)
     found = {name: blanked(values, blank) for name, values in found.items()}
     return to_frame(columns_of(m, question, found), m.layout.kind)
+
+
+def _caution(m: Fit, rows: Rows, which: list[bool]) -> None:
+    """Say that intervals for new groups are too short where few groups tell their variance."""
+    held = {t for t, *_ in getattr(m.estimate, "held_spread", ())}
+    fresh = [t for t in terms_of(m, 0) if t not in held and (not which[t] or _has_new(rows, t))]
+    few = {m.layout.terms[t].label: len(m.layout.terms[t].levels) for t in fresh if len(m.layout.terms[t].levels) < FEW}
+    if few:
+        listed = ", ".join(f"{label!r} ({count} levels)" for label, count in few.items())
+        warnings.warn(
+            f"predict: interval='prediction' takes the variances of the random effects as known, and those of {listed} "
+            f"are not: for new groups it is too short; refits to simulated responses (rf.bootstrap) show by how much",
+            RanefWarning,
+            stacklevel=4,
+        )
+
+
+def _has_new(rows: Rows, t: int) -> bool:
+    unseen = rows.unseen.get(t)
+    return unseen is not None and bool((np.asarray(unseen.codes) >= 0).any() or unseen.missing is not None)
 
 
 def columns_of(m: Fit, question: Question, found: dict[str, Array]) -> dict[str, Array]:
