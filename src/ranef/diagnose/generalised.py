@@ -12,6 +12,7 @@ from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.engines.estimate import Array
+from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
 from ranef.frame.design import matrix
 
@@ -41,13 +42,23 @@ def separation_text(m: Fit) -> str:
     return (
         f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
         f"and their standard errors have no meaning (the others have); a prior keeps them finite, "
-        f"prior={{'fixed': rf.prior.normal(0, 2.5)}}{_firth(m)}; or collapse levels, or drop the columns"
+        f"prior={{{_remedy(m)}}}{_firth(m)}; or collapse levels, or drop the columns"
     )
+
+
+def _remedy(m: Fit) -> str:
+    """Return priors of the components whose columns are separated."""
+    owners = names_of(m.design, m.distribution)
+    found = [owners.owners[place.at] for name in m.separation if (place := owners.get(name)) is not None]
+    others = [c.name for c in m.layout.components[1:]] if not m.distribution.entry.nominal else []
+    classes = dict.fromkeys(name if name in others else "fixed" for name in found or ["fixed"])
+    return ", ".join(f"'{name}': rf.prior.normal(0, 2.5)" for name in classes)
 
 
 def _firth(m: Fit) -> str:
     canonical = (m.distribution.entry.name, m.link) in (("binomial", "logit"), ("poisson", "log"))
-    return " or penalty='firth'" if canonical and not m.distribution.zero_inflation else ""
+    plain = not (m.distribution.zero_inflation or m.distribution.truncated or m.formula.censored)
+    return " or penalty='firth'" if canonical and plain else ""
 
 
 def far_estimates(m: Fit) -> Iterator[Message]:

@@ -482,7 +482,7 @@ def _collect_value(masks: dict[str, Array], label: str, value: Any) -> None:
     if isinstance(value, Categories):
         gone = value.codes < 0
     if isinstance(value, Censored):
-        value = value.y
+        value = value.y if value.upper is None else Matrix((value.y, np.where(np.isinf(value.upper), 0, value.upper)))
     if isinstance(value, Measured):
         value = Matrix((value.y, value.sd))
     for x in value.columns if isinstance(value, Matrix) else [value] if isinstance(value, np.ndarray) else []:

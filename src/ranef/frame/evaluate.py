@@ -108,12 +108,28 @@ class Evaluator:
         return _Walk(self, factor).run()
 
     def needs(self, factor: Factor) -> list[Column]:
-        """Return the columns that a factor reads."""
-        return [self.column(name) for name in factor.names if not self.is_constant(name)]
+        """Return the columns that a factor reads and needs in every row: not so the upper ends of intervals."""
+        apart = _ends(factor)
+        return [self.column(name) for name in factor.names if name not in apart and not self.is_constant(name)]
 
     def is_constant(self, name: str) -> bool:
         """Tell whether a name is a constant of the caller or of the language, not a column."""
         return name not in self.table.names and (name in self.env or name in CONSTANTS)
+
+
+def _ends(factor: Factor) -> set[str]:
+    """Return the columns that occur only as upper ends in `cens(y, status, upper)`."""
+    root = tree(factor.code)
+    if not isinstance(root, ast.Call) or "cens" not in factor.functions or len(factor.names) < 2:
+        return set()
+    ends = [*root.args[2:], *(k.value for k in root.keywords if k.arg == "upper")]
+    others = [*root.args[:2], *(k.value for k in root.keywords if k.arg != "upper")]
+    return _names_in(ends, factor) - _names_in(others, factor)
+
+
+def _names_in(nodes: list[ast.expr], factor: Factor) -> set[str]:
+    found = [node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name)]
+    return {factor.names[int(name[2:])] for name in found if name.startswith("_v")}
 
 
 @dataclass(frozen=True)
@@ -412,8 +428,10 @@ def _cens(walk: _Walk, _at: int, y: Value, status: Value, upper: Value = None) -
     if (codes == 2).any():
         if ends is None:
             raise walk.fail("an interval needs its upper end: cens(y, status, upper)")
-        if (~(ends > y) & (codes == 2) & ~np.isnan(y)).any():
+        if (~(ends > y) & (codes == 2) & ~np.isnan(y) & ~np.isnan(ends)).any():
             raise walk.fail("the upper end of an interval lies above y")
+    if ends is not None:  # other rows need no end, and may miss it
+        ends = np.where(codes == 2, ends, y)
     return Censored(y, np.where(np.isnan(codes), 0, codes).astype(np.int8), ends)
 
 
