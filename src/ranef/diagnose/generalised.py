@@ -14,13 +14,13 @@ from ranef.diagnose.messages import Message, held, row_effect
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
+from ranef.frame import checks
 from ranef.frame.design import matrix
 
 if TYPE_CHECKING:
     from ranef.frame import GroupTerm
     from ranef.model import Fit
 
-WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
 SMALL_CLUSTER = 4
@@ -91,14 +91,9 @@ def _step(column: Array) -> float:
 def unlogged_offset(m: Fit) -> Iterator[Message]:
     """P5: an offset under a log link that looks like an exposure, not like its logarithm."""
     offset = None if m.design is None else m.design.offset
-    if m.link != "log" or m.task.linear or offset is None:
+    if m.task.linear or offset is None:
         return
-    if offset.min() >= 0 and np.ptp(offset) > WIDE:
-        name = " + ".join(m.formula.offsets) or "offset"
-        text = (
-            f"offset {name} spans {offset.min():.4g} to {offset.max():.4g}: with a log link the response is "
-            f"proportional to exp({name}); offset(log({name})) makes it proportional to {name}"
-        )
+    if (text := checks.unlogged_offset(offset, m.link, " + ".join(m.formula.offsets))) is not None:
         yield Message("unlogged_offset", text, {"low": float(offset.min()), "high": float(offset.max())})
 
 

@@ -195,12 +195,13 @@ def _of_custom(m: Fit, component: int) -> Array:
     known = np.isfinite(own)
     low, high = (float(f(own[known])) if known.any() else 0.0 for f in (np.min, np.max))
     grid = np.linspace(max(low, -REACH) - REACH, min(high, REACH) + REACH, 33)
-    values = []
+    values: list[Array] = []
     for step in grid:
         eta[:, component] = step
         with np.errstate(all="ignore"):
             values.append(law(m).density(eta, rows.data))
-    steps = np.diff(np.column_stack(values), axis=1)
+    found = np.column_stack(values)
+    steps: Array = found[:, 1:] - found[:, :-1]
     usable = np.isfinite(steps)
     up = (~usable | (steps >= -FLAT)).all(axis=1) & usable.any(axis=1)
     down = (~usable | (steps <= FLAT)).all(axis=1) & usable.any(axis=1)

@@ -475,7 +475,9 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         start = _start(laplace.start_of(task, design), plan.columns)
         record = core.fit(start, task.quadrature, task.control.options, task.method)
     except ValueError as error:
-        raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+        raise (
+            error if isinstance(error, RanefError) else DataError(f"{error}{laplace.why_lost(design, task)}")
+        ) from error
     found = expanded(record, core, design, task, plan)
     return Reduced(core, plan.columns, (list(record["beta"]), list(record["theta"]))), found
 

@@ -18,6 +18,7 @@ from ranef.formula.expression import tree
 from ranef.formula.functions import CODINGS, CONSTANTS
 from ranef.frame.coding import Coding, level_name, read_coding
 from ranef.frame.design import Array, Levels
+from ranef.frame.levels import number_order
 from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column
 from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, State
 
@@ -441,6 +442,15 @@ def _se(walk: _Walk, _at: int, y: Value, sd: Value) -> Value:
     return Measured(*(np.broadcast_to(np.asarray(walk.number(x), np.float64), (n,)) for x in (y, sd)))
 
 
+def _by_number(walk: _Walk, _at: int, x: Value) -> Value:
+    """Return a factor whose text labels stand in the order of the number in them: t1, t2, t10."""
+    value = walk.categories(x)
+    order = number_order(value.levels.tolist())
+    if order is None:
+        return value
+    return Categories(_reorder(value, picked := [value.levels[i] for i in order]), Levels.of(picked))
+
+
 STATUS = {"none": 0, "left": -1, "right": 1, "interval": 2}
 
 
@@ -523,7 +533,7 @@ def _coding_call(kind: str) -> Callable[..., Value]:
 
 CALLS: dict[str, Callable[..., Value]] = {
     "I": _identity, "as.numeric": _numeric, "as.integer": _integer, "c": _list, "cbind": _cbind, "C": _coded,
-    "cens": _cens, "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor,
+    "cens": _cens, "as.factor": _factor, "as.ordered": _ordered, "byNumber": _by_number, "cut": _cut, "factor": _factor,
     "interaction": _interaction, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel,
     "se": _se,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
