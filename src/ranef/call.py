@@ -526,6 +526,7 @@ def _check_penalised(call: Call) -> None:
 def _is_canonical(call: Call) -> bool:
     family = call.family
     plain = call.zero_inflation is None and not family.truncated and not call.formula.censored
+    plain = plain and call.randomised_response is None
     return plain and (family.entry.name, family.link) in (("binomial", "logit"), ("poisson", "log"))
 
 

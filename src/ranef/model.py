@@ -328,8 +328,8 @@ def _convergence_text(m: Fit) -> str:
             f"penalised quasi-likelihood did not settle in {c.iterations} iterations (it need not: Breslow & Clayton "
             f"1993): use method='ml'"
         )
-    if (edge := next((n.text for n in m.messages if n.code == "edge_of_means"), None)) is not None:
-        return f"{c.outcome.value}: {edge}"
+    if (why := next((n.text for n in m.messages if n.code in ("edge_of_means", "unlogged_offset")), None)) is not None:
+        return f"{c.outcome.value}: {why}"
     return (
         f"{c.outcome.value}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "

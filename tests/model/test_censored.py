@@ -28,6 +28,19 @@ def test_ways_to_say_it(data):
     assert fits[-1].params["x"] == pytest.approx(-fits[0].params["x"], rel=1e-5)
 
 
+def test_only_intervals_need_an_upper_end(data):
+    """The usual layout: the end is missing where it means nothing; an interval without an end is a missing value."""
+    ends = np.where(data["cens"] == 1, data["y_cens"] + 3, np.nan)
+    frame = data.assign(status=2 * data["cens"], end=ends)
+    m = rf.fit("cens(y_cens, status, end) ~ x + (1 | g)", frame)
+    assert (m.nobs, m.messages) == (len(data), ())
+    filled = rf.fit("cens(y_cens, status, end) ~ x + (1 | g)", frame.assign(end=frame["end"].fillna(1e6)))
+    assert m.loglik == filled.loglik
+    first = frame.index[frame["status"] == 2][0]
+    frame.loc[first, "end"] = np.nan
+    assert rf.fit("cens(y_cens, status, upper=end) ~ x + (1 | g)", frame).nobs == len(data) - 1
+
+
 def test_likelihood_without_random_effects(data):
     """Against the densities and tail probabilities written out."""
     m = rf.fit("cens(y_cens, cens) ~ x", data)

@@ -115,3 +115,10 @@ def test_other_criteria_say_so():
         rf.fit("HG ~ NV", data, family="binomial", penalty="firth", method="reml")
     with pytest.raises(OptionError, match="quadrature=0"):
         rf.fit("HG ~ NV", data, family="binomial", penalty="firth", quadrature=0)
+
+
+def test_not_with_randomised_responses():
+    """Their observed information is not the expected one, which Jeffreys' prior is made of."""
+    frame = {"y": np.array([0, 1, 1, 0, 1, 0]), "x": np.arange(6.0)}
+    with pytest.raises(NotAvailableError, match="firth"):
+        rf.fit("y ~ x", frame, family="binomial", penalty="firth", randomised_response={"design": "warner", "p1": 0.8})

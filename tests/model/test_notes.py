@@ -132,3 +132,17 @@ def test_messages_are_made_only_when_asked_for(sleepstudy):
     m = rf.fit("Reaction ~ Days + (Days | Subject)", sleepstudy)
     assert "messages" not in m.__dict__
     assert "ddf" not in m.__dict__
+
+
+def test_an_unlogged_offset_is_named_when_the_search_fails():
+    """An exposure of hundreds, not logged: means of e^500; the fit ends in an error, which says why."""
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"y": rng.poisson(2, 120), "g": np.arange(120) % 12, "e": rng.uniform(1, 500, 120)})
+    says = r"the offset spans .* offset\(log\(offset\)\)"
+    with pytest.raises(rf.errors.DataError, match=says):
+        rf.fit("y ~ 1 + offset(e) + (1 | g)", frame, family="poisson")
+    with pytest.raises(rf.errors.DataError, match=says):
+        rf.fit("y ~ 1 + offset(e) + (1 | g)", frame, family="poisson", prior={"sd(g)": "half_normal(1)"})
+    with pytest.warns(rf.ConvergenceWarning, match="offset e spans"):
+        rf.fit("y ~ 1 + offset(e)", frame, family="poisson")
+    assert "unlogged_offset" not in codes(rf.fit("y ~ 1 + offset(log(e)) + (1 | g)", frame, family="poisson"))

@@ -63,3 +63,70 @@ def test_a_prior_or_a_value_keeps_estimates_finite(data):
     assert held.separation == ()
     with pytest.warns(rf.SeparationWarning, match="separated by cellc"):  # the prior of another column does not help
         rf.fit("apart ~ x + cell", data, family="cumulative", prior={"x": rf.prior.normal(0, 1)})
+
+
+@pytest.fixture(scope="module")
+def counts():
+    rng = np.random.default_rng(16)
+    n = 160
+    cell = np.array(list("abc"))[rng.integers(0, 3, n)]
+    count = rng.poisson(2.0, n) + 1
+    return pd.DataFrame({
+        "cell": cell, "g": np.arange(n) % 8, "x": rng.normal(size=n), "other": rng.integers(0, 2, n).astype(str),
+        "ones": np.where(cell == "b", 1, count), "size": np.where(cell == "b", 0.0, rng.gamma(2.0, 1.0, n)),
+        "yes": np.where(cell == "b", 1.0, rng.integers(0, 2, n)), "mixed": rng.integers(0, 2, n),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["truncated_poisson", "truncated_nbinom2"])
+def test_counts_above_zero_that_are_all_one(counts, family):
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb:") as caught:
+        m = rf.fit("ones ~ cell", counts, family=family)
+    assert m.separation == ("cellb",)
+    assert "firth" not in str(caught[0].message)  # which truncated families have not
+    assert rf.fit("ones ~ x", counts, family=family).separation == ()
+
+
+def test_zeros_of_a_hurdle_say_nothing_of_its_counts(counts):
+    frame = counts.assign(y=np.where(counts["other"] == "1", 0, counts["ones"]))
+    with pytest.warns(rf.SeparationWarning, match=r"cellb, zero_inflation\.other1"):
+        m = rf.fit("y ~ cell", frame, family="hurdle_poisson", zero_inflation="~ other")
+    assert m.separation == ("cellb", "zero_inflation.other1")
+    text = next(n.text for n in m.messages if n.code == "separation")
+    assert "{'fixed': rf.prior.normal(0, 2.5), 'zero_inflation': rf.prior.normal(0, 2.5)}" in text
+    prior = {"fixed": "normal(0, 2.5)", "zero_inflation": "normal(0, 2.5)"}  # what the text says
+    assert rf.fit("y ~ cell", frame, family="hurdle_poisson", zero_inflation="~ other", prior=prior).separation == ()
+
+
+@pytest.mark.filterwarnings("ignore::ranef.ConvergenceWarning")
+def test_a_level_without_anything_but_zeros(counts):
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb:"):
+        m = rf.fit("size ~ cell", counts, family="tweedie")
+    assert m.separation == ("cellb",)
+
+
+def test_families_of_ones_own(counts):
+    bernoulli = rf.custom_family(lambda y, p: y * np.log(p) + (1 - y) * np.log1p(-p), ["p"], ["logit"], support="count")
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb:"):
+        assert rf.fit("yes ~ cell", counts, family=bernoulli).separation == ("cellb",)
+    assert rf.fit("mixed ~ cell", counts, family=bernoulli).separation == ()
+    normal = rf.custom_family(
+        lambda y, mean, sd: -0.5 * ((y - mean) / sd) ** 2 - np.log(sd), ["mean", "sd"], ["identity", "log"]
+    )
+    assert rf.fit("far ~ cell", counts.assign(far=500 + 40 * counts["x"]), family=normal).separation == ()
+
+
+def test_columns_that_were_dropped_are_not_named(counts):
+    frame = counts.assign(s=counts["yes"], twice=2 * counts["yes"])
+    with pytest.warns(rf.SeparationWarning, match="separated by s:"):
+        rf.fit("yes ~ s + twice", frame, family="binomial")
+
+
+def test_the_prior_of_all_categories_is_used():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"x": rng.normal(size=90), "kind": np.array(list("ABC"))[rng.integers(0, 3, 90)]})
+    free = rf.fit("kind ~ x", frame, family="multinomial")
+    tight = rf.fit("kind ~ x", frame, family="multinomial", prior={"fixed": rf.prior.normal(0, 1e-4)})
+    assert np.abs(tight.params).max() < 1e-4 < np.abs(free.params).max()
+    one = rf.fit("kind ~ x", frame, family="multinomial", prior={"B": rf.prior.normal(0, 1e-4)})
+    assert abs(one.params["B.x"]) < 1e-4 < abs(one.params["C.x"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ranef as rf
 from ranef.errors import ArgumentError, DataError, FormulaError, OptionError
+from ranef.frame.levels import number_order
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +261,49 @@ def test_a_residual_that_the_structure_contains_is_named(structure):
     twice["y"] = twice["y"] + rng.normal(size=400)
     again = rf.fit(f"y ~ 1 + {structure}(0 + t | g)", twice)
     assert "residual_absorbed" not in [n.code for n in again.messages]
+
+
+@pytest.fixture(scope="module")
+def visits():
+    rng = np.random.default_rng(2)
+    groups, times = 12, 12
+    frame = pd.DataFrame({"g": np.repeat(np.arange(groups), times), "t": np.tile(np.arange(times), groups)})
+    effect = np.zeros(len(frame))
+    for i in range(len(frame)):
+        effect[i] = 0.8 * effect[i - 1] * (frame["t"][i] > 0) + 0.5 * rng.normal()
+    names = [f"v{t}" for t in range(times)]
+    return frame.assign(
+        y=rng.poisson(np.exp(1 + effect)), text="v" + frame["t"].astype(str), digits=frame["t"].astype(str),
+        back=pd.Categorical("v" + frame["t"].astype(str), ["v1", "v0", *names[:1:-1]]),
+        ordered=pd.Categorical("v" + frame["t"].astype(str), names, ordered=True),
+    )  # fmt: skip
+
+
+def test_text_times_stand_in_the_order_of_their_numbers(visits):
+    known = rf.fit("y ~ 1 + ar1(0 + t | g)", visits, family="poisson")
+    for column in ("text", "digits", "factor(text)"):
+        m = rf.fit(f"y ~ 1 + ar1(0 + {column} | g)", visits, family="poisson")
+        assert m.loglik == pytest.approx(known.loglik, abs=1e-8)  # the same model: rounding of the search alone
+        (note,) = [n for n in m.messages if n.code == "times_by_number"]
+        assert note.evidence["levels"][-1].endswith("11")
+        np.testing.assert_allclose(m.predict(visits[:30]), known.fitted()[:30], rtol=1e-4)
+    m = rf.fit("y ~ 1 + ar1(0 + ordered | g)", visits, family="poisson")
+    assert m.loglik == pytest.approx(known.loglik, abs=1e-8)
+    other = rf.fit("y ~ 1 + ar1(0 + back | g)", visits, family="poisson")  # an order that somebody chose
+    assert other.loglik < known.loglik - 0.1
+    assert not [n for n in (*m.messages, *other.messages) if n.code == "times_by_number"]
+
+
+def test_ordered_times_with_a_gap_are_refused(visits):
+    with pytest.raises(DataError, match="no row has 'v5', a level between others of an ordered factor"):
+        rf.fit("y ~ 1 + ar1(0 + ordered | g)", visits[visits["t"] != 5], family="poisson")
+    assert rf.fit("y ~ 1 + ar1(0 + ordered | g)", visits[visits["t"] < 9], family="poisson").converged
+
+
+def test_numbers_in_labels():
+    assert number_order(["t1", "t10", "t2"]) == [0, 2, 1]
+    assert number_order(["-1", "-10", "2"]) == [1, 0, 2]
+    assert number_order(["w-1", "w-10", "w-2"]) == [0, 2, 1]  # a hyphen, no sign
+    assert number_order(["1.5 h", "10 h", "2 h"]) == [0, 2, 1]
+    for others in (["a1", "b2"], ["t1", "t01"], ["2020-01", "2020-02"], ["a", "b"], [1.0, 2.0]):
+        assert number_order(others) is None

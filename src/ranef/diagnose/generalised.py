@@ -12,14 +12,15 @@ from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.engines.estimate import Array
+from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
+from ranef.frame import checks
 from ranef.frame.design import matrix
 
 if TYPE_CHECKING:
     from ranef.frame import GroupTerm
     from ranef.model import Fit
 
-WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
 SMALL_CLUSTER = 4
@@ -42,13 +43,23 @@ def separation_text(m: Fit) -> str:
     return (
         f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
         f"and their standard errors have no meaning (the others have); a prior keeps them finite, "
-        f"prior={{'fixed': rf.prior.normal(0, 2.5)}}{_firth(m)}; or collapse levels, or drop the columns"
+        f"prior={{{_remedy(m)}}}{_firth(m)}; or collapse levels, or drop the columns"
     )
+
+
+def _remedy(m: Fit) -> str:
+    """Return priors of the components whose columns are separated."""
+    owners = names_of(m.design, m.distribution)
+    found = [owners.owners[place.at] for name in m.separation if (place := owners.get(name)) is not None]
+    others = [c.name for c in m.layout.components[1:]] if not m.distribution.entry.nominal else []
+    classes = dict.fromkeys(name if name in others else "fixed" for name in found or ["fixed"])
+    return ", ".join(f"'{name}': rf.prior.normal(0, 2.5)" for name in classes)
 
 
 def _firth(m: Fit) -> str:
     canonical = (m.distribution.entry.name, m.link) in (("binomial", "logit"), ("poisson", "log"))
-    return " or penalty='firth'" if canonical and not m.distribution.zero_inflation else ""
+    plain = not (m.distribution.zero_inflation or m.distribution.truncated or m.formula.censored)
+    return " or penalty='firth'" if canonical and plain else ""
 
 
 def far_estimates(m: Fit) -> Iterator[Message]:
@@ -81,14 +92,9 @@ def _step(column: Array) -> float:
 def unlogged_offset(m: Fit) -> Iterator[Message]:
     """P5: an offset under a log link that looks like an exposure, not like its logarithm."""
     offset = None if m.design is None else m.design.offset
-    if m.link != "log" or m.task.linear or offset is None:
+    if m.task.linear or offset is None:
         return
-    if offset.min() >= 0 and np.ptp(offset) > WIDE:
-        name = " + ".join(m.formula.offsets) or "offset"
-        text = (
-            f"offset {name} spans {offset.min():.4g} to {offset.max():.4g}: with a log link the response is "
-            f"proportional to exp({name}); offset(log({name})) makes it proportional to {name}"
-        )
+    if (text := checks.unlogged_offset(offset, m.link, " + ".join(m.formula.offsets))) is not None:
         yield Message("unlogged_offset", text, {"low": float(offset.min()), "high": float(offset.max())})
 
 

@@ -11,6 +11,7 @@ from ranef.diagnose.messages import Message, row_effect
 from ranef.engines.laplace import NEARLY_HELD
 from ranef.families import legal_link
 from ranef.frame.checks import absorbed_residual
+from ranef.frame.table import shorten
 from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
@@ -173,7 +174,21 @@ def residual_absorbed(m: Fit) -> Iterator[Message]:
         yield Message("residual_absorbed", text, {"group": term.label, "structure": term.structure})
 
 
+def times_by_number(m: Fit) -> Iterator[Message]:
+    """Text times of a process in time that stand in the order of their numbers, not in that of the alphabet."""
+    for plan in m.spec.bars:
+        found = [f for term in plan.columns for f in term.factors if "byNumber" in f.functions]
+        for factor in found:
+            if factor.label.startswith("byNumber(") and factor.label not in str(plan.bar):
+                levels = m.spec.factors[factor.label].levels
+                text = (
+                    f"{plan.bar}: the labels are text and stand in the order of the number in them, {shorten(levels)}, "
+                    f"each one step after the one before; give an ordered factor for another order"
+                )
+                yield Message("times_by_number", text, {"levels": levels.tolist()})
+
+
 CHECKS = (
     residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, edge_of_means,
-    without_information,
+    without_information, times_by_number,
 )  # fmt: skip

@@ -2,14 +2,16 @@
 
 For a binomial response a direction d separates if x'd >= 0 wherever every trial succeeded, <= 0 wherever none did, 0
 elsewhere, and not 0 everywhere (Albert & Anderson 1984; Konis 2007). For counts with a log link: x'd = 0 where y > 0
-and <= 0 where y = 0. The probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0.
-For categories d makes no observed category less likely: a row for each comparison of it with another one. Coefficients
-that are held or have a prior stay where they are.
+and <= 0 where y = 0; for counts above 0 the same with y = 1 in place of 0, and for a hurdle its zeros left out. The
+probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0. A family that a user wrote
+says by its density which way each row's predictor would go; its columns are named only where the standard error says
+the same. For categories d makes no observed category less likely: a row for each comparison of it with another one.
+Coefficients that are held or have a prior stay where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,13 +27,15 @@ from ranef.frame.design import matrix
 
 # Every fit asks whether it went far: what few of them need is imported when they do.
 if TYPE_CHECKING:
-    from ranef.frame import Design
     from ranef.model import Fit
     from ranef.predict.rows import Rows
 
 FAR = 9.0  # a predictor beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
 LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
 ZERO = 1e-7
+REACH = 15.0  # a predictor's range within which a density shows where it goes
+FLAT = 1e-12  # log densities that differ by less do not fall
+COUNTED = ("count", "nonnegative")
 
 
 def separated(m: Fit) -> tuple[str, ...]:
@@ -43,7 +47,7 @@ def separated(m: Fit) -> tuple[str, ...]:
         return ()
     if m.distribution.categorical:
         return _among_categories(m) if _categories_went_far(m) else ()
-    return tuple(name for component in _components(m) for name in _separated(m, component))
+    return tuple(name for component, sign in _components(m) for name in _separated(m, component, sign))
 
 
 def _categories_went_far(m: Fit) -> bool:
@@ -56,7 +60,7 @@ def _among_categories(m: Fit) -> tuple[str, ...]:
 
     assert m.design is not None
     rows, names = comparisons(m), names_of(m, "all")[0]
-    still = anchored(m.design, m.task)
+    still = {*anchored(m.design, m.task), *m.estimate.dropped}
     free = [j for j in range(rows.shape[1]) if j not in still]
     found = direction(rows[:, free], np.ones(len(rows)))
     cuts = m.layout.component("threshold").at if m.distribution.entry.ordinal else slice(0)
@@ -67,31 +71,52 @@ def _among_categories(m: Fit) -> tuple[str, ...]:
     return tuple(names[j] for j in named)
 
 
-def _components(m: Fit) -> Iterator[int]:
-    """Yield the components that can be separated and went far."""
-    support = m.distribution.entry.support
-    if m.design is not None and m.design.randomised is not None:
+def _components(m: Fit) -> Iterator[tuple[int, Array]]:
+    """Yield the components that went far, with the signs of their rows."""
+    design = m.design
+    if design is None or design.randomised is not None:
         return  # answers of either kind come from everybody
-    counts = support == "count" and m.link == "log" and not m.distribution.truncated
-    if (support == "binomial" or counts) and _went_far(m, 0):
-        yield 0
-    names = [c.name for c in m.layout.components]
-    if INFLATION in names and support == "count" and _went_far(m, names.index(INFLATION)):
-        yield names.index(INFLATION)
+    for component in range(len(m.layout.components)):
+        if _can_be(m, component) and _went_far(m, component):
+            yield component, _of_custom(m, component) if _is_own(m, component) else signs(m, component)
 
 
-def _separated(m: Fit, component: int) -> list[str]:
+def _can_be(m: Fit, component: int) -> bool:
+    """Whether the likelihood of some rows may rise for ever with a component's predictor."""
+    family, name = m.distribution, m.layout.components[component].name
+    if not m.layout.components[component].names:
+        return False
+    if component == 0 and family.custom is None:
+        counts = family.entry.support in COUNTED and m.link == "log"
+        return counts or family.entry.support == "binomial" or family.entry.name == "ordered_beta"
+    return family.custom is not None or name in (INFLATION, *ENDS)
+
+
+def _is_own(m: Fit, component: int) -> bool:
+    return m.distribution.custom is not None and m.layout.components[component].name != INFLATION
+
+
+def _separated(m: Fit, component: int, sign: Array) -> list[str]:
     design, part = m.design, m.layout.components[component]
     assert design is not None
     x = matrix(design.components[component].fixed, m.layout.n)
-    still = [j - part.first for j in anchored(design, m.task)]
-    free = [j for j in range(x.shape[1]) if j not in still]
-    x = x[:, free]
+    apart = {*anchored(design, m.task), *m.estimate.dropped}
+    free = [j for j in range(x.shape[1]) if j + part.first not in apart]
+    telling = ~np.isnan(sign)
+    x = x[np.ix_(telling, free)]
     if not x.size:
         return []
-    found = direction(x, _inflation_signs(design) if component else signs(m))
+    found = direction(x, sign[telling])
+    if _is_own(m, component):
+        found = [j for j in found if _vague(m, part.first + free[j], x[:, j])]
     names = [part.names[free[j]] for j in found]
     return names if component == 0 else [f"{part.name}.{name}" for name in names]
+
+
+def _vague(m: Fit, j: int, column: Array) -> bool:
+    """Whether a standard error leaves a predictor open over a range within which everything is certain."""
+    error = float(np.sqrt(m.estimate.vcov[j, j])) * float(np.abs(column).max())
+    return not error < FAR
 
 
 def _went_far(m: Fit, component: int) -> bool:
@@ -101,7 +126,7 @@ def _went_far(m: Fit, component: int) -> bool:
     if np.nanmax(np.abs(beta), initial=0.0) > FAR:
         return True
     eta = np.asarray(_core.linear_predictor(sources(part.fixed), beta, [], [], part.offset, m.layout.n))
-    counts = m.distribution.entry.support == "count" and component == 0
+    counts = m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None
     return bool((-eta if counts else np.abs(eta)).max(initial=0.0) > FAR)
 
 
@@ -142,18 +167,52 @@ def _preferred(scores: Sequence[Array], y: Any) -> Array:
     return np.vstack([(own - score)[y != k] for k, score in enumerate(scores)])
 
 
-def signs(m: Fit) -> Array:
-    """Return +1 where x'd may only be positive, -1 where only negative, 0 where it must vanish."""
-    design: Design | None = m.design
+def signs(m: Fit, component: int = 0) -> Array:
+    """Return +1 where x'd may only be positive, -1 where only negative, 0 where it must vanish, NaN where neither."""
+    design, name = m.design, m.layout.components[component].name
     assert design is not None
     y = np.asarray(design.y)
-    if m.distribution.entry.support == "count":
-        return np.where(y > 0, 0.0, -1.0)
-    return np.where(y <= 0, -1.0, np.where(y >= 1, 1.0, 0.0))
+    if name == INFLATION:
+        return np.where(y != 0, -1.0, 1.0)
+    if name in ENDS:
+        return ENDS[name](y)
+    if m.distribution.entry.support not in COUNTED:
+        return np.where(y <= 0, -1.0, np.where(y >= 1, 1.0, 0.0))
+    # What is likeliest as the mean goes to 0: no count, or of counts above 0 one; a hurdle's zeros tell nothing of it.
+    least = 1.0 if m.distribution.truncated else 0.0
+    found = np.where(y > least, 0.0, np.where(y < least, np.nan, -1.0))
+    if design.censor is None:
+        return found
+    return np.where(design.censor == 0, found, np.where(design.censor == 2, 0.0, design.censor))
 
 
-def _inflation_signs(design: Design) -> Array:
-    return np.where(np.asarray(design.y) > 0, -1.0, 1.0)
+def _of_custom(m: Fit, component: int) -> Array:
+    """Return the signs of a family that a user wrote, from how its density goes along a wide range of the predictor."""
+    from ranef.predict.rows import fitted_predictors, law
+
+    rows, eta = fitted_predictors(m, "separation")
+    own = eta[:, component]
+    known = np.isfinite(own)
+    low, high = (float(f(own[known])) if known.any() else 0.0 for f in (np.min, np.max))
+    grid = np.linspace(max(low, -REACH) - REACH, min(high, REACH) + REACH, 33)
+    values: list[Array] = []
+    for step in grid:
+        eta[:, component] = step
+        with np.errstate(all="ignore"):
+            values.append(law(m).density(eta, rows.data))
+    found = np.column_stack(values)
+    steps: Array = found[:, 1:] - found[:, :-1]
+    usable = np.isfinite(steps)
+    up = (~usable | (steps >= -FLAT)).all(axis=1) & usable.any(axis=1)
+    down = (~usable | (steps <= FLAT)).all(axis=1) & usable.any(axis=1)
+    return np.where(up & down, np.nan, np.where(up, 1.0, np.where(down, -1.0, 0.0)))
+
+
+#: Signs of components other than the mean: a value at either end, and which end.
+ENDS: dict[str, Callable[[Array], Array]] = {
+    "zoi": lambda y: np.where((y == 0) | (y == 1), 1.0, -1.0),
+    "coi": lambda y: np.where(y == 1, 1.0, np.where(y == 0, -1.0, np.nan)),
+}
 
 
 def direction(x: Array, sign: Array) -> list[int]:

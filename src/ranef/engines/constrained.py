@@ -310,18 +310,18 @@ def _of_coefficients(
     names: Names, name: str, prior: Prior, everything: Sequence[tuple[str, Prior]], columns: Columns, design: Design
 ) -> list[Target]:
     """Return the prior of all coefficients of a component that have none of their own, each free one once."""
-    owner = "mean" if name in ("fixed", "mean") else name
-    if owner not in [c.name for c in design.components] and owner != "threshold":
+    if name not in ("fixed", "mean", "threshold", *names.owners, *(c.name for c in design.components)):
         raise ArgumentError(f"prior: there is no parameter {name!r}; {names.known(name)}")
     own = {p.at for key, _ in everything if (p := names.get(key)) is not None and p.kind == COEFFICIENT}
-    mine = [p for p in names.of_kind(COEFFICIENT) if names.spellings.get(f"{owner}.{p.name}".replace(" ", "")) == p.name
-            or p.name.startswith(f"{owner}.")]  # fmt: skip
+    if name in ("fixed", "mean"):  # a category's own class goes before that of all of them
+        own |= {p.at for key, _ in everything if key in names.owners and key != "mean" for p in names.of_component(key)}
+    mine = names.of_component(name)
     checked = _matching(prior, name, "real")
     free = {columns.to[p.at]: p for p in reversed(mine) if p.at not in own and columns.to[p.at] >= 0}
     places = sorted(free.values(), key=lambda p: p.at)
     if checked.of == "vector":
         return [(checked, tuple(places), 1.0)] if places else []
-    position = {p: i for i, p in enumerate(mine)}
+    position = {p: sum(names.owners[q.at] == names.owners[p.at] for q in mine[:i]) for i, p in enumerate(mine)}
     return [(checked.at(position[p]), (p,), 1.0) for p in places]
 
 
@@ -528,7 +528,9 @@ def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:
         start = _start(laplace.start_of(task, design), plan.columns)
         return core, core.fit(start, task.quadrature, task.control.options, task.method)
     except ValueError as error:
-        raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+        raise (
+            error if isinstance(error, RanefError) else DataError(f"{error}{laplace.why_lost(design, task)}")
+        ) from error
 
 
 def _start(start: dict[str, Any] | None, columns: Columns) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec
-from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response
+from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
 from ranef.frame.design import Block, Component, matrix
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         else:
             record, pole = search_with(core, design, task), None
     except ValueError as error:
-        raise error if isinstance(error, RanefError) else DataError(f"{error}{_why_lost(design, task)}") from error
+        raise error if isinstance(error, RanefError) else DataError(f"{error}{why_lost(design, task)}") from error
     return core, replace(from_core(record, core, design, task), pole=pole)
 
 
@@ -369,8 +369,10 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, fl
     return {**second, **work}, float(record["loglik"])
 
 
-def _why_lost(design: Design, task: Task) -> str:
-    """Return what may have made a search fail: means out of range, a residual variance held near zero or untold."""
+def why_lost(design: Design, task: Task) -> str:
+    """Return what may have made a search fail: an offset, means out of range, a residual variance held or untold."""
+    if (text := unlogged_offset(design.offset, task.family.link)) is not None:
+        return f": {text}"
     mean = task.family.entry.parameters[0].range
     if (safe := legal_link(mean, task.family.link)) is not None:
         link = task.family.link

@@ -37,11 +37,24 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The parameters of a model: `places` by their names, `spellings` of each (without spaces), names of the terms."""
+    """The parameters of a model: `places` by their names, `spellings` of each (without spaces), names of the terms.
+
+    `owners` are the components of the coefficients, in their order.
+    """
 
     places: dict[str, Place]
     spellings: dict[str, str]
     keys: tuple[str, ...]
+    owners: tuple[str, ...]
+
+    def of_component(self, name: str) -> list[Place]:
+        """Return the coefficients of a component; of the mean ("mean", "fixed") those of all categories without order.
+
+        A multinomial model has a linear predictor for each category and none that is called the mean's.
+        """
+        wanted = "mean" if name == "fixed" else name
+        everywhere = wanted == "mean" and wanted not in self.owners
+        return [p for p in self.of_kind(COEFFICIENT) if everywhere or self.owners[p.at] == wanted]
 
     def find(self, text: str, argument: str) -> Place:
         """Return the parameter of that name.
@@ -99,19 +112,19 @@ def names_of(design: Design, family: Distribution) -> Names:
     """Return the names of all parameters of a design."""
     places: dict[str, Place] = {}
     spellings: dict[str, str] = {}
-    at = 0
+    owners: list[str] = []
     for component, columns in layout(design, family):
         for column in columns:
             short = column if component in ("mean", "threshold") and column not in places else f"{component}.{column}"
-            places[short] = Place(short, COEFFICIENT, at)
+            places[short] = Place(short, COEFFICIENT, len(owners))
             spellings |= {_bare(short): short, _bare(f"{component}.{column}"): short}
-            at += 1
+            owners.append(component)
     keys = term_keys(design, family)
     for t, (term, key) in enumerate(zip(design.terms, keys, strict=True)):
         for place, others in _of_term(t, term, key):
             places[place.name] = place
             spellings |= {_bare(s): place.name for s in (place.name, *others)}
-    return Names(places, spellings, keys)
+    return Names(places, spellings, keys, tuple(owners))
 
 
 def _of_term(t: int, term: GroupTerm, key: str) -> list[tuple[Place, list[str]]]:

@@ -21,7 +21,7 @@ from ranef.engines.estimate import Array, Estimate
 from ranef.engines.task import Engine, Task, one_by_one
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
-from ranef.frame.checks import check_levels, check_response
+from ranef.frame.checks import check_levels, check_response, unlogged_offset
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -54,7 +54,11 @@ def estimate(design: Design, task: Task) -> tuple[Any, Estimate]:
     try:
         return _iterate(design, task)
     except ValueError as error:
-        raise error if isinstance(error, RanefError) else DataError(f"method='pql': {error}") from error
+        if isinstance(error, RanefError) and not isinstance(error, DataError):
+            raise
+        text = str(error).removeprefix("method='pql': ")
+        more = unlogged_offset(design.offset, task.family.link)
+        raise DataError(f"method='pql': {text}{'' if more is None else f': {more}'}") from error
 
 
 def check(design: Design, task: Task) -> None:

@@ -23,7 +23,7 @@ SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind", "cens", "se"})
 STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "squeeze", "standardize"})
 # factors
 CATEGORICAL = frozenset(
-    {"C", "as.factor", "as.ordered", "cut", "factor", "interaction", "numFactor", "ordered", "relevel"}
+    {"C", "as.factor", "as.ordered", "byNumber", "cut", "factor", "interaction", "numFactor", "ordered", "relevel"}
 )
 # the codings that may stand in C(x, …)
 CODINGS = {

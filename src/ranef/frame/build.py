@@ -18,11 +18,11 @@ from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Level
 from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
-from ranef.frame.levels import combine, drop_unused
+from ranef.frame.levels import combine, drop_unused, number_order
 from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_by_row, chances_of, design_named, unknown_design
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
-from ranef.frame.structures import KNOWN, by_level, open_points, place_of
+from ranef.frame.structures import KNOWN, SERIAL, by_level, check_gaps, open_points, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import (
@@ -334,8 +334,10 @@ class _Frame:
         return tuple(TermPlan(t.factors, full) for t, full in zip(terms, codings, strict=True))
 
     def bar_plan(self, bar: Bar, component: int = 0) -> tuple[BarPlan, GroupTerm]:
-        columns = by_level(bar, self.is_number)
+        columns = by_level(bar, self.is_number, self.is_shuffled)
         plans = self.plans(columns.terms)
+        if bar.structure in SERIAL:
+            self.check_times(columns)
         blocks = blocks_of(plans, self.variables)
         names = tuple(name for block in blocks for name in block.names)
         levels_of = {label: state.levels for label, state in self.factors.items()}
@@ -381,6 +383,21 @@ class _Frame:
         """Tell whether a factor of a bar is one column of numbers."""
         value = self.values[factor.label]
         return not self.is_factor(factor.label) and not (isinstance(value, Matrix) and len(value.columns) > 1)
+
+    def is_shuffled(self, factor: Factor) -> bool:
+        """Tell whether a factor has text labels in the order of the alphabet that is not that of their numbers."""
+        if not self.is_factor(factor.label) or getattr(self.values[factor.label], "ordered", False):
+            return False
+        labels = self.level_use(factor.label)[1].tolist()
+        order = number_order(labels)
+        return order is not None and order != sorted(order) and labels == sorted(labels)
+
+    def check_times(self, bar: Bar) -> None:
+        """Refuse ordered times with gaps."""
+        for factor in (f for term in bar.terms for f in term.factors):
+            if getattr(self.values[factor.label], "ordered", False):
+                declared = categories_of(self.values[factor.label], factor.label).levels
+                check_gaps(bar, declared, self.factors[factor.label].unused)
 
     def planned(self, part: Part) -> Part:
         """Return the part with its columns."""
@@ -482,7 +499,7 @@ def _collect_value(masks: dict[str, Array], label: str, value: Any) -> None:
     if isinstance(value, Categories):
         gone = value.codes < 0
     if isinstance(value, Censored):
-        value = value.y
+        value = value.y if value.upper is None else Matrix((value.y, np.where(np.isinf(value.upper), 0, value.upper)))
     if isinstance(value, Measured):
         value = Matrix((value.y, value.sd))
     for x in value.columns if isinstance(value, Matrix) else [value] if isinstance(value, np.ndarray) else []:

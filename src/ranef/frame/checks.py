@@ -5,7 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from ranef.errors import DataError
-from ranef.frame.design import Design, GroupTerm
+from ranef.frame.design import Array, Design, GroupTerm
+
+WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
+
+
+def unlogged_offset(offset: Array | None, link: str, name: str = "") -> str | None:
+    """Return what is said of an offset under a log link that looks like an exposure, not like its logarithm."""
+    if link != "log" or offset is None or offset.min() < 0 or np.ptp(offset) <= WIDE:
+        return None
+    of, it = (f"offset {name}", name) if name else ("the offset", "offset")
+    return (
+        f"{of} spans {offset.min():.4g} to {offset.max():.4g}: with a log link the response is proportional to "
+        f"exp({it}); offset(log({it})) makes it proportional to {it}"
+    )
 
 
 def check_linear(design: Design) -> None:

@@ -18,6 +18,7 @@ from ranef.formula.expression import tree
 from ranef.formula.functions import CODINGS, CONSTANTS
 from ranef.frame.coding import Coding, level_name, read_coding
 from ranef.frame.design import Array, Levels
+from ranef.frame.levels import number_order
 from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column
 from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, State
 
@@ -108,12 +109,28 @@ class Evaluator:
         return _Walk(self, factor).run()
 
     def needs(self, factor: Factor) -> list[Column]:
-        """Return the columns that a factor reads."""
-        return [self.column(name) for name in factor.names if not self.is_constant(name)]
+        """Return the columns that a factor reads and needs in every row: not so the upper ends of intervals."""
+        apart = _ends(factor)
+        return [self.column(name) for name in factor.names if name not in apart and not self.is_constant(name)]
 
     def is_constant(self, name: str) -> bool:
         """Tell whether a name is a constant of the caller or of the language, not a column."""
         return name not in self.table.names and (name in self.env or name in CONSTANTS)
+
+
+def _ends(factor: Factor) -> set[str]:
+    """Return the columns that occur only as upper ends in `cens(y, status, upper)`."""
+    root = tree(factor.code)
+    if not isinstance(root, ast.Call) or "cens" not in factor.functions or len(factor.names) < 2:
+        return set()
+    ends = [*root.args[2:], *(k.value for k in root.keywords if k.arg == "upper")]
+    others = [*root.args[:2], *(k.value for k in root.keywords if k.arg != "upper")]
+    return _names_in(ends, factor) - _names_in(others, factor)
+
+
+def _names_in(nodes: list[ast.expr], factor: Factor) -> set[str]:
+    found = [node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name)]
+    return {factor.names[int(name[2:])] for name in found if name.startswith("_v")}
 
 
 @dataclass(frozen=True)
@@ -412,8 +429,10 @@ def _cens(walk: _Walk, _at: int, y: Value, status: Value, upper: Value = None) -
     if (codes == 2).any():
         if ends is None:
             raise walk.fail("an interval needs its upper end: cens(y, status, upper)")
-        if (~(ends > y) & (codes == 2) & ~np.isnan(y)).any():
+        if (~(ends > y) & (codes == 2) & ~np.isnan(y) & ~np.isnan(ends)).any():
             raise walk.fail("the upper end of an interval lies above y")
+    if ends is not None:  # other rows need no end, and may miss it
+        ends = np.where(codes == 2, ends, y)
     return Censored(y, np.where(np.isnan(codes), 0, codes).astype(np.int8), ends)
 
 
@@ -421,6 +440,15 @@ def _se(walk: _Walk, _at: int, y: Value, sd: Value) -> Value:
     """Return a response with known standard errors."""
     n = walk.outer.table.n
     return Measured(*(np.broadcast_to(np.asarray(walk.number(x), np.float64), (n,)) for x in (y, sd)))
+
+
+def _by_number(walk: _Walk, _at: int, x: Value) -> Value:
+    """Return a factor whose text labels stand in the order of the number in them: t1, t2, t10."""
+    value = walk.categories(x)
+    order = number_order(value.levels.tolist())
+    if order is None:
+        return value
+    return Categories(_reorder(value, picked := [value.levels[i] for i in order]), Levels.of(picked))
 
 
 STATUS = {"none": 0, "left": -1, "right": 1, "interval": 2}
@@ -505,7 +533,7 @@ def _coding_call(kind: str) -> Callable[..., Value]:
 
 CALLS: dict[str, Callable[..., Value]] = {
     "I": _identity, "as.numeric": _numeric, "as.integer": _integer, "c": _list, "cbind": _cbind, "C": _coded,
-    "cens": _cens, "as.factor": _factor, "as.ordered": _ordered, "cut": _cut, "factor": _factor,
+    "cens": _cens, "as.factor": _factor, "as.ordered": _ordered, "byNumber": _by_number, "cut": _cut, "factor": _factor,
     "interaction": _interaction, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel,
     "se": _se,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},

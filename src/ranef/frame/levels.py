@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,22 @@ import numpy as np
 from ranef.frame.coding import level_name
 from ranef.frame.design import Array, Levels
 from ranef.frame.kernels import combine_codes, level_counts, small_int
+
+NUMBERED = re.compile(r"(\D*?)((?:(?<!.)-)?\d+(?:\.\d+)?)(\D*)")
+
+
+def number_order(labels: Sequence[Any]) -> list[int] | None:
+    """Return the order of text labels by the number in them; None unless they differ in one number alone.
+
+    >>> number_order(["t1", "t10", "t2"])
+    [0, 2, 1]
+    """
+    found = [NUMBERED.fullmatch(label) if isinstance(label, str) else None for label in labels]
+    parts = [match.groups() for match in found if match is not None]
+    numbers = [float(part[1]) for part in parts]
+    if len(parts) < len(labels) or len({(a, b) for a, _, b in parts}) != 1 or len(set(numbers)) < len(numbers):
+        return None
+    return sorted(range(len(numbers)), key=numbers.__getitem__)
 
 
 def drop_unused(codes: Array, levels: Levels) -> tuple[Array, Levels, tuple[Any, ...]]:

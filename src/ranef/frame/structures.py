@@ -43,11 +43,16 @@ class Place:
 NOWHERE = Place()
 
 
-def by_level(bar: Bar, is_number: Callable[[Factor], bool]) -> Bar:
+def by_level(bar: Bar, is_number: Callable[[Factor], bool], is_shuffled: Callable[[Factor], bool]) -> Bar:
     """Return the bar with numeric times or coordinates turned into factors: one column for every distinct point.
 
     `ar1(t + 0 | g)` becomes `ar1(factor(t) + 0 | g)`, `exp(x + y + 0 | g)` becomes `exp(numFactor(x, y) + 0 | g)`.
+    Text times in the order of the alphabet, t1, t10, t2, are put in that of their numbers, `ar1(byNumber(t) + 0 | g)`.
     """
+    if bar.structure in SERIAL and len(bar.terms) == 1 and bar.terms[0].degree == 1:
+        only = bar.terms[0].factors[0]
+        if is_shuffled(only):
+            return _wrapped(bar, "byNumber", [only])
     factors = [term.factors[0] for term in bar.terms if term.degree == 1]
     if bar.structure not in (*POSITIONED, *SERIAL) or not factors or not all(map(is_number, factors)):
         return bar
@@ -56,6 +61,11 @@ def by_level(bar: Bar, is_number: Callable[[Factor], bool]) -> Bar:
     if len(factors) < len(bar.terms):
         raise FormulaError(_one_factor(bar))
     name = "factor" if len(factors) == 1 else "numFactor"
+    return _wrapped(bar, name, factors)
+
+
+def _wrapped(bar: Bar, name: str, factors: Sequence[Factor]) -> Bar:
+    """Return the bar with one factor, a function of those it had."""
     text = f"{name}({', '.join(f.label for f in factors)})"
     functions = frozenset(name for f in factors for name in f.functions)
     return replace(bar, terms=(Term((read_expression(text, text, 0, functions),)),))
@@ -193,6 +203,24 @@ def _steps(bar: Bar, levels: Mapping[str, Levels], _known: Mapping[str, Any]) ->
                 f"correlation exp(-rate * distance) is that of ar1 at equal steps, or text labels if the order counts"
             )
     return NOWHERE
+
+
+def check_gaps(bar: Bar, declared: Levels, unused: Sequence[Any]) -> None:
+    """Refuse ordered times of which one between others has no row: what is left is not equally spaced.
+
+    Raises
+    ------
+    DataError
+    """
+    apart = set(unused)
+    there = [i for i, label in enumerate(declared) if label not in apart]
+    empty = [declared[i] for i in range(there[0], there[-1]) if declared[i] in apart] if there else []
+    if empty:
+        raise DataError(
+            f"{bar}: no row has {shorten(empty)}, {'a level' if len(empty) == 1 else 'levels'} between others of an "
+            f"ordered factor, so that the times are not equally spaced; use ou(times + 0 | {bar.label}) of numbers, or "
+            f"remove the levels without rows if the order counts"
+        )
 
 
 # ---- known matrices --------------------------------------------------------------------------------------------------
