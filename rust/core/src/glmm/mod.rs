@@ -4,6 +4,7 @@
 //! derivatives. `rows` makes one pass over the rows, `laplace` finds the mode and the gradient, `search` the optimum,
 //! `fit` speaks the user's units.
 
+mod candidates;
 mod constraint;
 mod fit;
 mod laplace;
