@@ -9,13 +9,14 @@
 use crate::optimise;
 
 use super::laplace::Engine;
+use super::nested::touched;
 use super::patterns::{self, Patterned};
 use super::rows::GlmmRows;
 use super::search::{First, Residual};
 use super::start;
 
-/// Shares of the variance left to a residual.
-const SHARES: [f64; 4] = [0.05, 0.3, 0.6, 0.9];
+/// What is begun from: shares left to a residual, and of a correlation of 1 instead of that which the scores say.
+const CHOICES: [(f64, f64); 5] = [(0.05, 0.0), (0.3, 0.0), (0.6, 0.0), (0.9, 0.0), (0.6, 0.9)];
 /// Tolerance of the modes there.
 const ROUGH: f64 = 1e-2;
 /// Smallest standard deviation, as a share of the usual start's.
@@ -39,13 +40,15 @@ pub fn ranked(
     scores: &[Vec<f64>],
 ) -> Vec<Candidate> {
     let mut out = vec![Candidate { beta: from.beta.to_vec(), shape: from.shape.to_vec(), deviance: f64::INFINITY }];
-    let terms: Vec<Patterned> = e.patterns.iter().filter(|p| p.pattern.deviations() > 0).cloned().collect();
+    let terms: Vec<Patterned> =
+        e.patterns.iter().filter(|p| correlated(p) && !touched(p, &e.constraint)).cloned().collect();
     let residual = Residual::of(e, rows);
     for p in &terms {
         let best = out[0].clone();
-        for share in if residual.is_some() { &SHARES[..] } else { &[1.0] } {
-            let Some(theta) = suggested(e, p, from.shape, &scores[p.factor], *share) else { continue };
+        for (share, one) in if residual.is_some() { &CHOICES[..] } else { &[(1.0, 0.0)] } {
+            let Some(theta) = suggested(e, p, from.shape, &scores[p.factor], *share, *one) else { continue };
             let mut next = best.clone();
+            next.deviance = f64::INFINITY;
             if let Some(r) = &residual {
                 r.put(share.sqrt() * r.deviation(from.beta), &mut next.beta);
             }
@@ -54,8 +57,7 @@ pub fn ranked(
             out.push(next);
         }
         if out.len() > 1 {
-            let known = out.iter().position(|c| c.deviance.is_finite()).is_some();
-            for c in out.iter_mut().filter(|c| !known || c.deviance.is_infinite()) {
+            for c in out.iter_mut().filter(|c| c.deviance.is_infinite()) {
                 c.deviance = deviance(e, rows, units, from, c);
             }
             out.sort_by(|a, b| a.deviance.total_cmp(&b.deviance));
@@ -64,23 +66,23 @@ pub fn ranked(
     out
 }
 
+/// Whether a structure has correlations to be found.
+fn correlated(p: &Patterned) -> bool {
+    p.pattern.deviations() > 0 && p.pattern.parameters() > p.pattern.deviations()
+}
+
 /// Parameters of a structure near what the scores say.
-fn suggested(e: &Engine, p: &Patterned, shape: &[f64], scores: &[f64], share: f64) -> Option<Vec<f64>> {
+fn suggested(e: &Engine, p: &Patterned, shape: &[f64], scores: &[f64], share: f64, one: f64) -> Option<Vec<f64>> {
     let k = p.pattern.k;
     let sigma = start::covariance(e.moments(), p, scores, share);
     let usual = |i: usize| SMALL * shape[p.first + i.min(p.pattern.deviations() - 1)].exp();
     let sd: Vec<f64> = (0..k).map(|i| sigma[i * (k + 1)].max(0.0).sqrt().max(usual(i))).collect();
-    let correlation: Vec<f64> = (0..k * k).map(|t| (sigma[t] / (sd[t % k] * sd[t / k])).clamp(-1.0, 1.0)).collect();
+    let correlation: Vec<f64> =
+        (0..k * k).map(|t| (1.0 - one) * (sigma[t] / (sd[t % k] * sd[t / k])).clamp(-1.0, 1.0) + one).collect();
     p.pattern.near(&sd, &correlation)
 }
 
-fn deviance(
-    e: &mut Engine,
-    rows: &GlmmRows<'_>,
-    units: &[Vec<Vec<f64>>],
-    from: &First<'_>,
-    at: &Candidate,
-) -> f64 {
+fn deviance(e: &mut Engine, rows: &GlmmRows<'_>, units: &[Vec<Vec<f64>>], from: &First<'_>, at: &Candidate) -> f64 {
     let zero = vec![0.0; e.size()];
     let mut lambda = optimise::clip_all(e.moments(), units, from.lambda, false).0;
     e.tolerance = ROUGH;

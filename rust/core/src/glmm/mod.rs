@@ -19,6 +19,7 @@ mod sampled;
 mod scores;
 mod search;
 mod start;
+mod trade;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
 pub(crate) use laplace::{Engine, INNER_TOLERANCE};

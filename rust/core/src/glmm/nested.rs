@@ -58,6 +58,11 @@ impl Task<'_, '_> {
             None => self.search(e, self.from)?,
         };
         let before = e.evaluations;
+        for c in self.starts.iter().skip(1) {
+            if found.outcome != Outcome::Converged || free.iter().any(|p| self.ended(e, p, &found)) {
+                found = self.again(e, c, found);
+            }
+        }
         for p in &free {
             if self.ended(e, p, &found) {
                 found = self.inside(e, p, &found).unwrap_or(found);
@@ -81,6 +86,16 @@ impl Task<'_, '_> {
             e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
         }
         Ok(found)
+    }
+
+    /// The search from another start, given up where it cannot lead further.
+    fn again(&self, e: &mut Engine, at: &Candidate, found: Found) -> Found {
+        let target = Some(found.point.deviance - BETTER).filter(|_| !given_up(&found));
+        let from = First { beta: &at.beta, shape: &at.shape, target, ..*self.from };
+        match self.search(e, &from) {
+            Ok(next) if next.point.deviance < found.point.deviance - BETTER => next,
+            _ => found,
+        }
     }
 
     /// What is found from a trial, if it leads further.
@@ -237,7 +252,7 @@ fn given_up(found: &Found) -> bool {
 }
 
 /// Whether parameters of a term are held or tied.
-fn touched(p: &Patterned, constraint: &Constraint) -> bool {
+pub fn touched(p: &Patterned, constraint: &Constraint) -> bool {
     let own = p.first..p.first + p.pattern.parameters();
     constraint.held.iter().any(|(i, _)| own.contains(i)) || constraint.tied.iter().flatten().any(|i| own.contains(i))
 }
