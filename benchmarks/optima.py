@@ -1,11 +1,12 @@
 """Does any package find a better optimum? Random small models fitted by ranef, by ranef from other starts, and by R.
 
-python benchmarks/optima.py [--models 360] [--first 0] [--without-r] [--out out/optima]
+python benchmarks/optima.py [--kind families|structures] [--models 360] [--first 0] [--without-r] [--out out/optima]
 
 Printed is every model where another log-likelihood is above ours by more than 1e-6, with both parameters and *our*
 criterion at theirs: if that is above our optimum too, we missed it; if not, the two criteria differ. The R packages
 (glmmTMB, and lme4 where its Laplace approximation is the same) read the data from CSV files, in one process; their
-answers stay in the folder and are used again for the same models.
+answers stay in the folder and are used again for the same models. `--kind structures` draws covariance structures
+(`structured.py`); there R is glmmTMB alone, and asked for the structures it has.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import harness
+import structured
 from generated import Generated, Plan, generate, seeded
 
 BETTER = 1e-6
@@ -92,17 +94,34 @@ def diagonal(fit: Any, value: float) -> list[float]:
 
 def other_starts(model: Generated, fit: Any) -> Iterator[Row]:
     """Fit from other thetas."""
-    for value in STARTS:
-        again = quietly(model, control={"start": diagonal(fit, value)})
-        yield {"name": model.name, "package": f"start {value:g}", **said(again)}
+    if is_structured(model):
+        starts = {f"start {sd:g} {r:g}": structured.start(model, sd, r) for sd, r in structured.STARTS}
+    else:
+        starts = {f"start {value:g}": diagonal(fit, value) for value in STARTS}
+    for name, theta in starts.items():
+        yield {"name": model.name, "package": name, **said(quietly(model, control={"start": theta}))}
+
+
+def is_structured(model: Generated) -> bool:
+    return "kind" in model.truth
+
+
+def for_r(model: Generated) -> Row:
+    """Return what R is asked: its formula (empty where it has no such structure), family and other formulas."""
+    formula = model.formula
+    if is_structured(model):
+        term = structured.OF_R.get(model.truth["kind"])
+        formula = f"y ~ x + {term}" if term else ""
+    zi = model.options.get("zero_inflation", "~0").replace(" ", "")
+    dispersion = "~0" if model.options.get("dispersion") == 0 else "~1"
+    row = {"name": model.name, "family": model.family, "formula": formula, "zi": zi}
+    return {**row, "disp": dispersion} if is_structured(model) else row
 
 
 def ask_r(models: list[Generated], folder: Path) -> list[Row]:
     """Fit all models by the R packages, in one process, unless the folder has their answers to just these models."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = json.dumps(
-        [{"name": m.name, "family": m.family, "formula": m.formula, "zi": "~1" if m.options else "~0"} for m in models]
-    )
+    manifest = json.dumps([row for row in map(for_r, models) if row["formula"]])
     asked, answers = folder / "manifest.json", folder / "r.jsonl"
     if answers.exists() and asked.exists() and asked.read_text() == manifest:
         return parsed(answers.read_text())
@@ -140,10 +159,12 @@ def root(covariance: Any) -> list[float]:
     return [float(factor[i, j]) for j in range(k) for i in range(j, k)]
 
 
-def translated(fit: Any, row: Row) -> tuple[list[float], list[float]]:
+def translated(model: Generated, fit: Any, row: Row) -> tuple[list[float], list[float]]:
     """Return another package's parameters as ours."""
     if "theta" in row:
         return list(row["beta"]), list(row["theta"])
+    if is_structured(model):
+        return structured.translated(model, row)
     by_group = {v["group"]: v["cov"] for v in row["vc"]}
     theta = [v for term in fit.layout.terms for v in root(by_group[term.label])]
     parts = {c.name for c in fit.layout.components}
@@ -151,10 +172,10 @@ def translated(fit: Any, row: Row) -> tuple[list[float], list[float]]:
     return [*row["beta"], *dispersion, *row.get("zi", [])], theta
 
 
-def ours_at(fit: Any, row: Row) -> float:
+def ours_at(model: Generated, fit: Any, row: Row) -> float:
     """Return our criterion at another package's parameters."""
     try:
-        return float(fit.core.evaluate(*translated(fit, row))["loglik"])
+        return float(fit.core.evaluate(*translated(model, fit, row))["loglik"])
     except ValueError:  # outside the support, or no mode there
         return float("nan")
 
@@ -163,9 +184,9 @@ def shown(values: Any) -> str:
     return "[" + ", ".join(f"{v:.6g}" for v in np.asarray(values, dtype=float).ravel()) + "]"
 
 
-def verdict(fit: Any, row: Row) -> str:
+def verdict(model: Generated, fit: Any, row: Row) -> str:
     """Say what lies behind a better log-likelihood."""
-    here = ours_at(fit, row)
+    here = ours_at(model, fit, row)
     if here > fit.loglik + BETTER:
         return f"MISSED: our criterion there is {here - fit.loglik:+.3g}"
     return f"criteria differ: ours there is {here - fit.loglik:+.3g}"
@@ -173,9 +194,9 @@ def verdict(fit: Any, row: Row) -> str:
 
 def report(model: Generated, fit: Any, row: Row) -> str:
     """Write one case."""
-    beta, theta = translated(fit, row)
+    beta, theta = translated(model, fit, row)
     return (
-        f"{model.name}: {row['package']} {row['loglik'] - fit.loglik:+.3g} ({verdict(fit, row)})\n"
+        f"{model.name}: {row['package']} {row['loglik'] - fit.loglik:+.3g} ({verdict(model, fit, row)})\n"
         f"    {model.family}  {model.formula}  {model.options or ''}  {model.truth}\n"
         f"    ours   {fit.loglik:.9f} beta {shown(fit.estimate.beta)} theta {shown(fit.theta)} {fit.estimate.outcome}\n"
         f"    theirs {row['loglik']:.9f} beta {shown(beta)} theta {shown(theta)} {'' if row.get('ok') else 'not ok'}"
@@ -195,7 +216,7 @@ def compare(models: list[Generated], fits: dict[str, Any], rows: list[Row]) -> N
         )
         result = "no result" if gap is None else "better" if gap > BETTER else "worse" if gap < -BETTER else "same"
         count[package, result] += 1
-        if gap is not None and abs(ours_at(fit, row) - row["loglik"]) > 1e-5:
+        if gap is not None and abs(ours_at(by_name[row["name"]], fit, row) - row["loglik"]) > 1e-5:
             count[package, "of these, another criterion at its parameters"] += 1
         if result == "better":
             print(report(by_name[row["name"]], fit, row))
@@ -217,12 +238,14 @@ def own(models: list[Generated], fits: dict[str, Any]) -> None:
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=("families", "structures"), default="families")
     parser.add_argument("--models", type=int, default=360)
     parser.add_argument("--first", type=int, default=0, help="number of the first model")
     parser.add_argument("--without-r", action="store_true")
     parser.add_argument("--out", type=Path, default=harness.HERE / "out" / "optima", help="folder of the data")
     options = parser.parse_args()
-    models = drawn(options.models, options.first)
+    draw = structured.drawn if options.kind == "structures" else drawn
+    models = draw(options.models, options.first)
     fits = {m.name: quietly(m) for m in models}
     own(models, fits)
     rows = [row for m in models if not isinstance(fits[m.name], BaseException) for row in other_starts(m, fits[m.name])]

@@ -7,6 +7,7 @@ use crate::optimise::{self, Boundary, Options, Outcome};
 use crate::structure::Natural;
 use crate::CoreError;
 
+use super::candidates;
 use super::constraint::Constraint;
 use super::laplace::{Engine, Point};
 use super::nested;
@@ -200,7 +201,8 @@ impl Glmm {
         let found = if start.theta.is_some() {
             search::minimise(e, rows, &units, &from, options)?
         } else {
-            nested::minimise(e, rows, &units, &from, options)?
+            let starts = candidates::ranked(e, rows, &units, &from, &scores);
+            nested::minimise(e, rows, &units, &from, &starts, options)?
         };
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);

@@ -26,6 +26,7 @@ use super::patterns::{self, Patterned};
 use super::penalty::{Item, Penalty};
 use super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
+use super::trade::{self, Trade};
 use crate::optimise::{invert, mul, PLAIN};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
@@ -73,6 +74,9 @@ pub struct Engine {
     /// integrated out (restricted likelihood) or only profiled (lme4's nAGQ = 0).
     pub latent: Vec<usize>,
     pub restricted: bool,
+    /// The coefficient of a Gaussian residual's log standard deviation, and that logarithm for one unit of it, where its
+    /// curvature is asked for.
+    pub residual: Option<(usize, f64)>,
     /// Squared Newton decrement at which the search for the mode ends.
     pub tolerance: f64,
     /// The factor at hand is that of a point nearby, and only the gradient will be asked for.
@@ -153,6 +157,7 @@ pub struct Slope {
     pub average: Vec<f64>,
     pub expected: Vec<f64>,
     pub observed: Vec<f64>,
+    pub trade: Option<Trade>,
 }
 
 impl Engine {
@@ -200,6 +205,7 @@ impl Engine {
             level_weights: vec![],
             latent: vec![],
             restricted: false,
+            residual: None,
             tolerance: INNER_TOLERANCE,
             nearby: false,
             inner: 0,
@@ -1171,6 +1177,13 @@ impl Engine {
         let Gradient { beta, n, free: gradient, directions } = gradient;
         let lmm = &self.model.lmm;
         let (solution, curve) = self.working_solution(&at.lambda);
+        let trade = self.residual.map(|residual| {
+            let mut hu = at.u.clone();
+            self.solve(&mut hu);
+            let components = patterns::of_components(&lmm.moments, &lmm.components);
+            let all = if directions.is_empty() { &components } else { &directions };
+            trade::of(lmm, &inv, residual, beta[residual.0], (&at.u, &hu), &at.lambda, all)
+        });
         let (mut q, cross, (mut info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
             (vec![], vec![], (vec![], vec![]))
         } else if directions.is_empty() {
@@ -1193,8 +1206,12 @@ impl Engine {
             q[to] += v.max(0.0);
             info[to] += v.max(0.0);
         }
+        let bend = patterns::bend(&lmm.moments, &self.patterns, &at.shape, &at.lambda, &n);
+        let free = at.shape.len();
+        bend.iter().enumerate().for_each(|(t, v)| observed[t % free + (t / free) * c] += v);
         let cross = cross.iter().map(|v| 2.0 * v).collect();
-        Slope { beta, n, gradient, directions, beta_curvature: curve, cross, average: q, expected: info, observed }
+        let (average, expected, beta_curvature) = (q, info, curve);
+        Slope { beta, n, gradient, directions, beta_curvature, cross, average, expected, observed, trade }
     }
 
     /// f = L^-1 Lambda'Z'WX, the Cholesky factor of X'V^-1X, and twice that matrix.

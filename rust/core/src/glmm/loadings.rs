@@ -8,6 +8,7 @@ use crate::dense;
 use crate::design::Moments;
 
 use super::patterns::Patterned;
+use super::start;
 
 /// Z'D2Z b by factor (levels x cols), from the cross-products.
 pub fn multiply(m: &Moments, b: &[Vec<f64>]) -> Vec<Vec<f64>> {
@@ -78,21 +79,9 @@ pub fn outer(a: &[f64], b: &[f64], k: usize, sign: f64, out: &mut [f64]) {
 }
 
 /// Loadings to start from: the largest axes of the covariance that the scores of the random effects suggest.
-///
-/// With s = Z'(-D1) at zero effects, E[s s'] = G + G Sigma G; where the columns do not overlap G is diagonal.
 pub fn start(m: &Moments, p: &Patterned, scores: &[f64], sd: &[f64]) -> Vec<f64> {
-    let (k, ld, d) = (p.pattern.k, m.factors[p.factor].cols, p.pattern.rank);
-    let (mut sum, mut weight) = (vec![0.0; k * k], vec![0.0; k * k]);
-    for (g, s) in m.factors[p.factor].gram.chunks_exact(ld * ld).zip(scores.chunks_exact(ld)) {
-        let at = |a: usize| p.offset + a;
-        for b in 0..k {
-            for a in 0..k {
-                sum[a + b * k] += s[at(a)] * s[at(b)] - g[at(a) + at(b) * ld];
-                weight[a + b * k] += g[at(a) * (ld + 1)] * g[at(b) * (ld + 1)];
-            }
-        }
-    }
-    let sigma: Vec<f64> = sum.iter().zip(&weight).map(|(s, w)| if *w > 0.0 { s / w } else { 0.0 }).collect();
+    let (k, d) = (p.pattern.k, p.pattern.rank);
+    let sigma = start::covariance(m, p, scores, 1.0);
     // In units of the columns' standard deviations, so that no column's scale decides.
     let scaled: Vec<f64> = (0..k * k).map(|t| sigma[t] / (sd[t % k] * sd[t / k])).collect();
     let (w, v) = dense::eigen_symmetric(&scaled, k);

@@ -4,6 +4,7 @@
 //! derivatives. `rows` makes one pass over the rows, `laplace` finds the mode and the gradient, `search` the optimum,
 //! `fit` speaks the user's units.
 
+mod candidates;
 mod constraint;
 mod fit;
 mod hessian;
@@ -19,6 +20,7 @@ mod sampled;
 mod scores;
 mod search;
 mod start;
+mod trade;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
 pub(crate) use laplace::{Engine, INNER_TOLERANCE};

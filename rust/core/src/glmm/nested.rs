@@ -11,6 +11,7 @@ use crate::optimise::{mul, slot_block, Options, Outcome};
 use crate::structure::{Kind, Pattern};
 use crate::CoreError;
 
+use super::candidates::Candidate;
 use super::constraint::Constraint;
 use super::laplace::Engine;
 use super::patterns::Patterned;
@@ -28,18 +29,21 @@ struct Task<'a, 'r> {
     rows: &'a GlmmRows<'r>,
     units: &'a [Vec<Vec<f64>>],
     from: &'a First<'a>,
+    /// Where to begin, the best first; `from` where there is none.
+    starts: &'a [Candidate],
     options: &'a Options,
 }
 
-/// Minimise the deviance from `from`, and see to it that no nested model is better.
+/// Minimise the deviance from the first of `starts` (else `from`), and see to it that no nested model is better.
 pub fn minimise(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
     units: &[Vec<Vec<f64>>],
     from: &First<'_>,
+    starts: &[Candidate],
     options: &Options,
 ) -> Result<Found, CoreError> {
-    Task { rows, units, from, options }.best(e)
+    Task { rows, units, from, starts, options }.best(e)
 }
 
 impl Task<'_, '_> {
@@ -49,8 +53,16 @@ impl Task<'_, '_> {
 
     fn best(&self, e: &mut Engine) -> Result<Found, CoreError> {
         let free: Vec<Patterned> = e.patterns.iter().filter(|p| !touched(p, &e.constraint)).cloned().collect();
-        let mut found = self.search(e, self.from)?;
+        let mut found = match self.starts.first() {
+            Some(c) => self.search(e, &First { beta: &c.beta, shape: &c.shape, ..*self.from })?,
+            None => self.search(e, self.from)?,
+        };
         let before = e.evaluations;
+        for c in self.starts.iter().skip(1) {
+            if found.outcome != Outcome::Converged || free.iter().any(|p| self.ended(e, p, &found)) {
+                found = self.again(e, c, found);
+            }
+        }
         for p in &free {
             if self.ended(e, p, &found) {
                 found = self.inside(e, p, &found).unwrap_or(found);
@@ -74,6 +86,16 @@ impl Task<'_, '_> {
             e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
         }
         Ok(found)
+    }
+
+    /// The search from another start, given up where it cannot lead further.
+    fn again(&self, e: &mut Engine, at: &Candidate, found: Found) -> Found {
+        let target = Some(found.point.deviance - BETTER).filter(|_| !given_up(&found));
+        let from = First { beta: &at.beta, shape: &at.shape, target, ..*self.from };
+        match self.search(e, &from) {
+            Ok(next) if next.point.deviance < found.point.deviance - BETTER => next,
+            _ => found,
+        }
     }
 
     /// What is found from a trial, if it leads further.
@@ -165,7 +187,7 @@ impl Task<'_, '_> {
         }
         e.constraint = constraint.moved(&place);
         let from = First { shape: &shape, ..at };
-        let out = Task { from: &from, ..*self }.best(e);
+        let out = Task { from: &from, starts: &[], ..*self }.best(e);
         (e.patterns, e.constraint) = (own, constraint);
         let out = out.ok()?;
         let theta = &out.point.shape;
@@ -230,7 +252,7 @@ fn given_up(found: &Found) -> bool {
 }
 
 /// Whether parameters of a term are held or tied.
-fn touched(p: &Patterned, constraint: &Constraint) -> bool {
+pub fn touched(p: &Patterned, constraint: &Constraint) -> bool {
     let own = p.first..p.first + p.pattern.parameters();
     constraint.held.iter().any(|(i, _)| own.contains(i)) || constraint.tied.iter().flatten().any(|i| own.contains(i))
 }

@@ -319,6 +319,52 @@ pub fn gradient(m: &Moments, n: &[Vec<f64>], loading: &[Vec<f64>], directions: &
         .collect()
 }
 
+/// Numbers among the second derivatives of a covariance that are worth their cost.
+const WORTH: usize = 150_000;
+
+impl Patterned {
+    /// Whether the second derivatives of its covariance are taken.
+    pub fn is_bent(&self) -> bool {
+        let rest = self.pattern.parameters() - self.pattern.deviations();
+        !self.pattern.is_loadings() && rest * (rest + 1) / 2 * self.pattern.k.pow(2) <= WORTH
+    }
+}
+
+/// What the curvature of Sigma in the pattern parameters adds to the second derivative of the deviance (free x free):
+/// tr(N Lambda^-1 Sigma_ij Lambda^-T). Standard deviations factor out: their derivatives are multiples of Sigma's.
+pub fn bend(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<f64> {
+    let free = shape.len();
+    let mut out = vec![0.0; free * free];
+    for p in patterns.iter().filter(|p| p.is_bent()) {
+        let (k, ld, d, theta) = (p.pattern.k, m.factors[p.factor].cols, p.pattern.deviations(), p.theta(shape));
+        let block =
+            |a: &[f64]| -> Vec<f64> { (0..k * k).map(|t| a[p.offset + t % k + (p.offset + t / k) * ld]).collect() };
+        let (l, mut pull) = (block(&lambda[p.factor]), block(&n[p.factor]));
+        // Lambda^-T N Lambda^-1.
+        dense::solve_left_lt(&l, k, k, &mut pull, k, k);
+        pull = transposed(&pull, k);
+        dense::solve_left_lt(&l, k, k, &mut pull, k, k);
+        let first: Vec<Vec<f64>> = (0..theta.len()).map(|j| p.pattern.derivative(theta, j)).collect();
+        for j in 0..theta.len() {
+            for i in 0..=j {
+                let v = if i >= d {
+                    dot(&pull, &p.pattern.second_derivative(theta, i, j))
+                } else {
+                    let times = |t: usize| f64::from(u8::from(d == 1 || t % k == i) + u8::from(d == 1 || t / k == i));
+                    (0..k * k).map(|t| times(t) * pull[t] * first[j][t]).sum()
+                };
+                out[p.first + i + (p.first + j) * free] = v;
+                out[p.first + j + (p.first + i) * free] = v;
+            }
+        }
+    }
+    out
+}
+
+fn transposed(a: &[f64], k: usize) -> Vec<f64> {
+    (0..k * k).map(|t| a[t / k + t % k * k]).collect()
+}
+
 /// v_i'(Q - Q A^-1 Q) v_j with v_i = S_i u, A over (u, beta), and the raw part of beta (see `Lmm::quadratic`).
 pub fn quadratic(
     lmm: &Lmm,

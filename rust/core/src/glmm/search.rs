@@ -173,7 +173,10 @@ impl Joint {
     ) -> (Self, f64) {
         let n = p + c;
         let curvature = free_curvature(sigma, turning, rest, close);
-        let (hcc, least) = (hessian(&curvature, turning, damping), curvature.least);
+        let (least, trade) = (curvature.least, slope.trade.as_ref());
+        let exact = close && trade.is_some();
+        let hcc =
+            if exact { whole_observed(slope, turning, rest, damping) } else { hessian(&curvature, turning, damping) };
         let mut h = vec![0.0; n * n];
         for j in 0..p {
             for i in 0..p {
@@ -182,7 +185,11 @@ impl Joint {
             h[j + j * n] *= 1.0 + damping;
         }
         let mut lx = slope.beta_curvature.clone();
-        let mut w = slope.cross.clone();
+        let mut cross = slope.cross.clone();
+        if trade.is_some() && !close {
+            cross.fill(0.0);
+        }
+        let mut w = cross.clone();
         if dense::cholesky(&mut lx, p, p).is_ok() {
             dense::solve_left_l(&lx, p, p, &mut w, c, p);
         } else {
@@ -194,9 +201,18 @@ impl Joint {
                 h[p + i + (p + j) * n] = hcc[i + j * c] + add;
             }
             for i in 0..p {
-                let v = slope.cross[i + j * p];
+                let v = cross[i + j * p];
                 h[i + (p + j) * n] = v;
                 h[p + j + i * n] = v;
+            }
+        }
+        if let Some(trade) = trade {
+            let at = trade.at;
+            h[at * (n + 1)] = (1.0 + damping) * if close { trade.observed } else { trade.expected };
+            for j in (0..c).filter(|&j| !rest[j]) {
+                let v = if close { cross[at + j * p] - trade.cross[j] } else { trade.cross[j] };
+                h[at + (p + j) * n] = v;
+                h[p + j + at * n] = v;
             }
         }
         let gradient = slope.beta.iter().chain(&sigma.gradient).copied().collect();
@@ -323,6 +339,16 @@ impl Joint {
         dense::solve_left_lt(&l, p, p, &mut db, 1, p);
         (db, d, decrease)
     }
+}
+
+/// The observed curvature as it is, without what is held: it may be that of a saddle, which is seen where it has joined
+/// that of the coefficients.
+fn whole_observed(slope: &Slope, turning: &[f64], rest: &[bool], damping: f64) -> Vec<f64> {
+    let c = rest.len();
+    let free = |t: usize| !rest[t % c] && !rest[t / c];
+    let mut h: Vec<f64> = (0..c * c).map(|t| if free(t) { slope.observed[t] } else { 0.0 }).collect();
+    (0..c).for_each(|j| h[j * (c + 1)] += damping * (h[j * (c + 1)].abs() + turning[j * (c + 1)]) + 1e-300);
+    h
 }
 
 /// The symmetric matrix of the components' values, per factor.
@@ -461,6 +487,8 @@ pub fn minimise(
     let constraint = e.constraint.clone();
     let charts = patterns::charts(e.moments(), &e.patterns, units, &constraint, from.shape);
     let residual = Residual::of(e, rows);
+    e.residual = residual.as_ref().map(|r| (r.at, r.unit));
+    let exact = residual.is_some() && e.moments().factors.len() == 1 && e.patterns.iter().all(|p| p.is_bent());
     let mut shape = from.shape.to_vec();
     constraint.impose(&mut shape);
     let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &charts);
@@ -496,7 +524,8 @@ pub fn minimise(
         from.target.map(|target| Goal { target, most: FAR * rows.n as f64, left: point.deviance - target, steps: 0 });
     let mut idle = 0;
     let (slope, held) = loop {
-        let slope = charted(e.slope(rows, &point), &patterns::stretches(&charts, &point.shape));
+        let slope = bent(e.slope(rows, &point), &charts, &point.shape);
+        let slope = charted(slope, &patterns::stretches(&charts, &point.shape));
         let working = working_slope(&slope, 0);
         let fixed = at_floor(e.moments(), units, &components, &point.lambda, &working_slope(&slope, free));
         let pooled = constraint.pooled(&slope.gradient[..free]);
@@ -546,7 +575,7 @@ pub fn minimise(
                 joint.replace(h, damping);
             }
             joint.eliminate(&e.latent);
-            if damping < 0.5 {
+            if damping < 0.5 && !(close && exact) {
                 joint.correct(&local);
             }
             constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
@@ -761,10 +790,22 @@ fn inwards(chart: &Chart, a: f64, size: f64) -> f64 {
     }
 }
 
+/// The observed curvature with that of the coordinates of the search in it.
+fn bent(mut slope: Slope, charts: &[Chart], shape: &[f64]) -> Slope {
+    let n = slope.gradient.len();
+    for (i, (chart, &a)) in charts.iter().zip(shape).enumerate() {
+        slope.observed[i * (n + 1)] += slope.gradient[i] * chart.scale.bend(a) / chart.scale.slope(a).powi(2);
+    }
+    slope
+}
+
 /// Derivatives in the coordinates of the search: `stretch` are d parameter / d coordinate.
 fn charted(mut slope: Slope, stretch: &[f64]) -> Slope {
     let (m, n, p) = (stretch.len(), slope.gradient.len(), slope.beta.len());
     slope.gradient.iter_mut().zip(stretch).for_each(|(g, s)| *g *= s);
+    if let Some(trade) = &mut slope.trade {
+        trade.cross.iter_mut().zip(stretch).for_each(|(v, s)| *v *= s);
+    }
     slope.cross.iter_mut().take(p * m).enumerate().for_each(|(t, v)| *v *= stretch[t / p]);
     for a in [&mut slope.average, &mut slope.expected, &mut slope.observed] {
         a.iter_mut().enumerate().for_each(|(t, v)| {

@@ -7,6 +7,8 @@
 use crate::design::{Moments, Pair};
 use crate::optimise::invert;
 
+use super::patterns::Patterned;
+
 /// Smallest and largest standard deviation to start from, in units of a usual level's information.
 const LOW: f64 = 0.3;
 /// Largest one.
@@ -66,6 +68,24 @@ pub fn variances(m: &Moments, zg: &[Vec<f64>]) -> Vec<Vec<f64>> {
         out.push(lambda);
     }
     out
+}
+
+/// Covariance of the columns of a term (k x k) that the scores of its factor suggest, where `share` of the variance of the
+/// fit without random effects is the residual's: mean products of scores, E[s s'] = share G + G Sigma G. Where the columns
+/// do not overlap G is diagonal.
+pub fn covariance(m: &Moments, p: &Patterned, scores: &[f64], share: f64) -> Vec<f64> {
+    let (k, ld) = (p.pattern.k, m.factors[p.factor].cols);
+    let (mut sum, mut weight) = (vec![0.0; k * k], vec![0.0; k * k]);
+    for (g, s) in m.factors[p.factor].gram.chunks_exact(ld * ld).zip(scores.chunks_exact(ld)) {
+        let at = |a: usize| p.offset + a;
+        for b in 0..k {
+            for a in 0..k {
+                sum[a + b * k] += s[at(a)] * s[at(b)] - share * g[at(a) + at(b) * ld];
+                weight[a + b * k] += g[at(a) * (ld + 1)] * g[at(b) * (ld + 1)];
+            }
+        }
+    }
+    sum.iter().zip(&weight).map(|(s, w)| if *w > 0.0 { s / w } else { 0.0 }).collect()
 }
 
 /// Median over the levels that have any, of the information about every column.

@@ -33,6 +33,9 @@ pub enum Kind {
 /// Largest magnitude of an unconstrained correlation parameter that still gives a definite matrix.
 const STEEP: f64 = 1e4;
 
+/// Largest logarithm of a range of the Matern correlation, far beyond what can be told from its limits.
+const LONG: f64 = 100.0;
+
 /// Largest partial correlation of an angle: the matrix stays definite, by 1e-4 standard deviations.
 const EDGE: f64 = 1.0 - 1e-8;
 
@@ -40,6 +43,15 @@ const EDGE: f64 = 1.0 - 1e-8;
 fn sine<S: Scalar>(a: S) -> S {
     let (s, c) = a.value().sin_cos();
     a.compose([EDGE * s, EDGE * c, -EDGE * s, -EDGE * c])
+}
+
+/// A logarithm of a range for which the series of Bessel's function ends.
+fn reachable<S: Scalar>(a: S) -> S {
+    if a.value().abs() > LONG {
+        S::constant(a.value().signum() * LONG)
+    } else {
+        a
+    }
 }
 
 /// rho = a / sqrt(1 + a^2).
@@ -192,7 +204,7 @@ impl Kind {
                     Kind::Gaussian => (-((-rest[0]).exp() * p.distance[i + j * k]).square()).exp(),
                     Kind::Matern => {
                         let nu = p.nu.map_or_else(|| smoothness(rest[1]), S::constant);
-                        special::matern((-rest[0]).exp() * p.distance[i + j * k], nu)
+                        special::matern((-reachable(rest[0])).exp() * p.distance[i + j * k], nu)
                     }
                     _ => lags[i.abs_diff(j)],
                 };

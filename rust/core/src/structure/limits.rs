@@ -72,6 +72,19 @@ impl Scale {
             Scale::Power { power, centre } => (-power * (a - centre)).exp() / power,
         }
     }
+
+    /// d2 parameter / d coordinate^2.
+    pub fn bend(self, a: f64) -> f64 {
+        match self {
+            Scale::Same => 0.0,
+            Scale::Partial => 3.0 * a * (1.0 + a * a).powi(2),
+            Scale::Logistic { slope, centre } => {
+                let v = Scale::Logistic { slope, centre }.value(a);
+                (1.0 + 2.0 * v) / (slope * (v * (1.0 + v)).powi(2))
+            }
+            Scale::Power { power, centre } => -(-2.0 * power * (a - centre)).exp() / power,
+        }
+    }
 }
 
 /// The range of a parameter and the coordinate in which it is searched.
@@ -387,6 +400,11 @@ mod tests {
                     let h = 1e-6 * v.abs().max(1e-3);
                     let slope = (chart.scale.parameter(v + h) - chart.scale.parameter(v - h)) / (2.0 * h);
                     assert!((slope / chart.scale.slope(a) - 1.0).abs() < 1e-4, "{name} {a}: {slope}");
+                    let turn = (chart.scale.slope(chart.scale.parameter(v + h))
+                        - chart.scale.slope(chart.scale.parameter(v - h)))
+                        / (2.0 * h);
+                    let exact = chart.scale.bend(a);
+                    assert!((turn - exact).abs() < 1e-3 * (1.0 + exact.abs()), "{name} {a}: {turn} {exact}");
                 }
             }
         }
