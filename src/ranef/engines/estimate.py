@@ -259,6 +259,11 @@ class Estimate:
         return tuple(self.sigma**2 * (factor @ factor.T) for factor in self.factors)
 
 
+def most_written() -> int:
+    """Return how many coefficients have a covariance matrix that is written out although it is made of parts."""
+    return int(MOST_WHOLE**0.5)
+
+
 class PartialCovariance:
     """The covariance of coefficients most of which are levels of wide factors: a matrix that is never formed.
 
@@ -292,7 +297,7 @@ class PartialCovariance:
     @property
     def fits(self) -> bool:
         """Whether the whole matrix can be written out."""
-        return self.size**2 <= MOST_WHOLE
+        return self.size <= most_written()
 
     @property
     def levels(self) -> NDArray[np.bool_]:
@@ -348,7 +353,7 @@ class PartialCovariance:
         """Raise: the whole matrix does not exist."""
         raise NotAvailableError(
             f"this needs the covariance matrix of all {self.size:,} coefficients ({8 * self.size**2 / 1e9:,.0f} GB), "
-            f"which is written out up to {int(MOST_WHOLE**0.5):,}: tidy() has all standard errors, rf.contrast(m, …) "
+            f"which is written out up to {most_written():,}: tidy() has all standard errors, rf.contrast(m, …) "
             f"tests a few coefficients or their differences, rf.anova(m) and rf.drop1(m) whole terms"
         )
 

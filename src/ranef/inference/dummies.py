@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ranef.engines.estimate import MOST_WHOLE, Estimate, PartialCovariance, frozen
+from ranef.engines.estimate import Estimate, PartialCovariance, frozen, most_written
 from ranef.engines.linear import evaluated, with_dummies
 from ranef.errors import NotAvailableError
 from ranef.frame import Indicators
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ranef.frame import Design
     from ranef.model import Fit
 
-MOST = int(MOST_WHOLE**0.5)
-
 
 def written_out(m: Fit) -> Fit:
     """Return the fit with dummies in the place of fixed factors of many levels; itself where it has none.
@@ -30,7 +28,7 @@ def written_out(m: Fit) -> Fit:
     Raises
     ------
     NotAvailableError
-        If it has more than `MOST` coefficients, or is slim.
+        If it has more than `most_written()` coefficients, or is slim.
     """
     partial: object = m.estimate.vcov
     return _twin(m) if isinstance(partial, PartialCovariance) else m
@@ -45,8 +43,8 @@ def objection(m: Fit) -> str:
     if not partial.fits:
         return (
             f"it takes the dummies of the fixed factor {factors} and matrices of all {partial.size:,} coefficients, "
-            f"which go up to {MOST:,}: take the means within its levels off response and columns and leave it out, "
-            f"merge levels, or make it a random effect"
+            f"which go up to {most_written():,}: take the means within its levels off response and columns and leave "
+            f"it out, merge levels, or make it a random effect"
         )
     if m.design is None:
         return f"it takes the dummies of the fixed factor {factors}, and a slim fit keeps no rows"
@@ -59,15 +57,15 @@ def dummies_of(design: Design) -> Design:
     Raises
     ------
     NotAvailableError
-        If a matrix of all coefficients would have more than `MOST` columns.
+        If a matrix of all coefficients would have more than `most_written()` columns.
     """
     if not any(isinstance(block.contrast, Indicators) for block in design.fixed):
         return design
-    if design.p > MOST:
+    if design.p > most_written():
         raise NotAvailableError(
-            f"this takes dummies of a fixed factor of many levels, and {design.p:,} columns are more than {MOST:,}: "
-            f"take the means within its levels off response and columns and leave it out, merge levels, or make it a "
-            f"random effect"
+            f"this takes the dummies of a fixed factor of many levels, and {design.p:,} columns are more than "
+            f"{most_written():,}: take the means within its levels off response and columns and leave it out, merge "
+            f"levels, or make it a random effect"
         )
     return with_dummies(design)
 
@@ -75,7 +73,7 @@ def dummies_of(design: Design) -> Design:
 @remembered
 def _twin(m: Fit) -> Fit:
     if reason := objection(m):
-        raise NotAvailableError(f"this is not available: {reason}")
+        raise NotAvailableError(f"not available for this fit: {reason}")
     assert isinstance(m.estimate, Estimate)
     design = with_dummies(design_of(m, "dummies"))
     core, vcov = evaluated(design, m.estimate, m.estimate.reml, m.task.control.threads)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranef.engines.estimate import most_written
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array, Block, Indicators, matrix
 from ranef.inference.ddf.method import kept
@@ -237,7 +238,7 @@ class Sequential:
     def _of_wide(
         self, w: Wide, rows: Rows, before: list[int], ahead: Sequence[Wide], after: Sequence[Wide]
     ) -> Array | None:
-        if len(w.kept) * len(self.m.estimate.beta) > MOST_ROWS:
+        if len(self.m.estimate.beta) > most_written():
             return None
         _, factor, _ = self.swept(ahead)
         everything = self._times(w, rows, range(len(self.columns)))[w.kept]
@@ -255,9 +256,6 @@ class Sequential:
         out[:, w.columns] = own = turn @ s
         out[:, ~kept(self.m)] = 0.0
         return out / np.abs(np.diag(own) if len(own) == len(s) else np.linalg.norm(own, axis=1))[:, None]
-
-
-MOST_ROWS = 50_000_000  # entries of the hypotheses of one term: 400 MB
 
 
 def rows_of(blocks: Sequence[Block], at: slice) -> Array:
@@ -298,15 +296,21 @@ def inverse_of(r: Array) -> Array:
 
 def half_inverse(s: Array) -> Array:
     """Return rows H with H S H' = I: the inverse of the Cholesky factor, or of a root where S is singular."""
-    try:
-        root = np.linalg.cholesky(s)
-        if (np.diag(root) ** 2 > NULL * np.diag(s)).all():
-            return np.linalg.inv(root)
-    except np.linalg.LinAlgError:
-        pass
+    root = _root(s)
+    if root is not None:
+        return np.linalg.inv(root)
     values, vectors = np.linalg.eigh(s)
     solid = values > NULL * values.max(initial=0.0)
     return (vectors[:, solid] / np.sqrt(values[solid])).T
+
+
+def _root(s: Array) -> Array | None:
+    """Return the Cholesky factor; None where the matrix is singular."""
+    try:
+        root = np.linalg.cholesky(s)
+    except np.linalg.LinAlgError:
+        return None
+    return root if (np.diag(root) ** 2 > NULL * np.diag(s)).all() else None
 
 
 def left_of(w: Wide, others: Sequence[Wide], levels: NDArray[np.int64], whole: bool) -> Array:
@@ -334,7 +338,7 @@ def of_levels(w: Wide, others: Sequence[Wide], rows: Rows, n: int, columns: int,
     They are an orthonormal basis, over the levels, of what the other columns leave of the dummies; None where the
     levels are too many for a matrix.
     """
-    if w.levels * p > MOST_ROWS:
+    if p > most_written():
         return None
     swept, norms = Sweep(others, whole=True).out_of(rows, n)
     factor = triangle(swept, n, columns)
@@ -342,8 +346,24 @@ def of_levels(w: Wide, others: Sequence[Wide], rows: Rows, n: int, columns: int,
     basis = upper(factor, chosen)[1]
     e = sum((w.indicator[:, at] @ swept(at)[:, chosen] for at in chunks(n)), np.zeros((w.levels, len(chosen))))
     c = np.asarray(e) @ inverse_of(basis)
-    values, vectors = np.linalg.eigh(left_of(w, others, np.arange(w.levels), whole=True) - c @ c.T)
-    functions = vectors[:, values > NULL * values[-1]].T
+    functions = range_of(left_of(w, others, np.arange(w.levels), whole=True) - c @ c.T)
     out = np.zeros((len(functions), p))
     out[:, w.columns] = functions[:, w.kept]
     return out
+
+
+def range_of(s: Array) -> Array:
+    """Return orthonormal rows that span the range of a positive semidefinite matrix.
+
+    Mostly everything but the constant: then they are rows of a reflection that takes the constant to the first axis.
+    """
+    size = len(s)
+    constant = np.full(size, size**-0.5)
+    unit = np.trace(s) / size
+    if np.abs(s @ constant).max() < NULL * unit:
+        root = _root(s + unit * np.outer(constant, constant))
+        if root is not None:
+            axis = constant + np.eye(size)[0]
+            return (np.eye(size) - 2 * np.outer(axis, axis) / (axis @ axis))[1:]
+    values, vectors = np.linalg.eigh(s)
+    return vectors[:, values > NULL * values[-1]].T

@@ -16,7 +16,7 @@ from ranef.inference.by_method import check_alone, tested_parameters
 from ranef.inference.confint import check_method
 from ranef.inference.ddf import Method
 from ranef.inference.ddf.method import partial_of
-from ranef.inference.ddf.satterthwaite import reason_against
+from ranef.inference.ddf.satterthwaite import knows_levels, reason_against
 from ranef.inference.tables import fixed as fixed_effects
 from ranef.inference.terms import is_linear_model
 from ranef.inference.testing import wald_method
@@ -413,7 +413,7 @@ def _more_levels(m: Fit, component: ComponentInfo, method: Method) -> tuple[str,
     labels = [plan.factors[0].label for plan in m.spec.fixed if plan.wide]
     more = [f"{size - FIRST_LEVELS:,} more levels of {f}" for f, (_, size) in zip(labels, partial.wide, strict=True)]
     text = f"… and {listing(more)}: tidy() has all"
-    if m.layout.terms and method.title:
+    if m.layout.terms and not knows_levels(m) and method.name == "satterthwaite":
         return (f"{text}. Degrees of freedom of levels of {listing(labels)} are residual ones.",)
     return (f"{text}.",)
 

@@ -15,6 +15,7 @@ from ranef.frame.design import Array
 if TYPE_CHECKING:
     from ranef.model import Fit
 
+LARGE = 200  # combinations from which on a spectral decomposition is worth avoiding
 SINGULAR = 1e-9  # eigenvalues of the unit-diagonal L Phi L' below this share of the largest: rows that say nothing new
 
 
@@ -211,12 +212,24 @@ def basis_of(m: Fit, hypotheses: Array, values: Array, vcov: Array) -> Basis:
     v[known] = v[:, known] = 0.0  # combinations of held coefficients have no variance but rounding
     size = np.sqrt(np.maximum(np.diag(v), 0))
     size = np.where(size > 0, size, 1.0)
-    found, vectors = _spectrum(v / np.outer(size, size))
-    if len(found) == len(rows) and (size > SINGULAR**0.5 * size.max(initial=0.0)).all():
-        found, vectors = np.linalg.eigh(v)  # nothing is redundant: units as they are given, as lmerTest
+    scaled, alike = v / np.outer(size, size), (size > SINGULAR**0.5 * size.max(initial=0.0)).all()
+    found, vectors = (np.ones(len(rows)), v) if alike and _is_regular(scaled) else _spectrum(scaled)
+    if len(found) == len(rows) and alike:  # nothing is redundant: units as they are given, as lmerTest
+        found, vectors = np.linalg.eigh(v)
         size = np.ones(len(rows))
     mix = (vectors / size[:, None]).T
     return Basis(mix @ rows, mix @ off, found, here)
+
+
+def _is_regular(v: Array) -> bool:
+    """Whether a large matrix certainly has no eigenvalue that `_spectrum` would leave out, from norms."""
+    if len(v) < LARGE:
+        return False
+    try:
+        inverse = np.linalg.inv(np.linalg.cholesky(v))
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.sum(inverse**2) * np.linalg.norm(v) * SINGULAR < 1)
 
 
 def _spectrum(v: Array) -> tuple[Array, Array]:
