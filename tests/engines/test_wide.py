@@ -17,31 +17,9 @@ import polars as pl
 import pytest
 
 import ranef as rf
+from many_levels import TIGHT, islands, people
 from ranef.errors import DataError, NotAvailableError, RanefWarning, UnseenLevelError
 from ranef.frame import Indicators, blocks
-
-TIGHT = {"tolerance": 1e-13}  # the search then ends where rounding lets it
-
-
-def people(n: int = 500, firms: int = 40, workers: int = 30, seed: int = 0) -> pd.DataFrame:
-    """Rows of workers in firms, the response far from zero and in steep dependence on the year."""
-    rng = np.random.default_rng(seed)
-    firm, worker = rng.integers(0, firms, n), rng.integers(0, workers, n)
-    x, year, slopes = rng.normal(size=n), rng.integers(2000, 2010, n), rng.normal(size=(workers, 2))
-    mean = 1e3 + 2 * rng.normal(size=firms)[firm] + 0.1 * (year - 2005) + slopes[worker, 0] + slopes[worker, 1] * x / 2
-    return pd.DataFrame(
-        {
-            "y": mean + rng.normal(size=n),
-            "firm": [f"f{i:03d}" for i in firm],
-            "worker": [f"w{i:03d}" for i in worker],
-            "year": year.astype(float),
-            "x": x,
-            "size": rng.normal(size=firms)[firm],
-            "g": [f"g{i}" for i in rng.integers(0, 4, n)],
-            "w": rng.uniform(0.5, 2, n),
-            "o": rng.normal(size=n),
-        }
-    )
 
 
 @dataclass
@@ -137,20 +115,6 @@ def test_a_column_constant_within_the_factor_is_dropped(monkeypatch: pytest.Monk
     assert "size is a linear combination of other columns" in str(both.wide)
 
 
-def islands(count: int = 4, seed: int = 2) -> pd.DataFrame:
-    """Workers and firms of several regions among which nobody moves."""
-    rng = np.random.default_rng(seed)
-    n = 400
-    region = rng.integers(0, count, n)
-    worker, firm = region + count * rng.integers(0, 6, n), region + count * rng.integers(0, 5, n)
-    x = rng.normal(size=n)
-    y = rng.normal(size=count * 5)[firm] + rng.normal(size=count * 6)[worker] + x + rng.normal(size=n)
-    return pd.DataFrame(
-        {"y": y, "x": x, "worker": [f"w{i:02d}" for i in worker], "firm": [f"f{i:02d}" for i in firm],
-         "g": rng.integers(0, 3, n)}
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("formula", ["y ~ x + worker + firm", "y ~ 0 + firm + worker + x + (1 | g)"])
 def test_one_level_too_many_a_set_of_levels_that_hang_together(monkeypatch: pytest.MonkeyPatch, formula: str) -> None:
     both = pair(monkeypatch, formula, islands())
@@ -209,13 +173,16 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Pair:
 def test_small_parts_of_the_covariance_are_there_and_the_whole_is_not(
     both: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ranef.engines.estimate.MOST_ENTRIES", 300)
     names, p = both.wide.layout.fixed, len(both.wide.layout.fixed)
     known, found = both.dense.estimate.vcov, both.wide.estimate.vcov
     at = np.array([0, 3, 7, p - 2, p - 1])
     np.testing.assert_allclose(found[np.ix_(at, at)], known[np.ix_(at, at)], rtol=1e-6)
     np.testing.assert_allclose(found[p - 2 :, p - 2 :], known[p - 2 :, p - 2 :], rtol=1e-6)
     np.testing.assert_allclose(found[5, 0], known[5, 0], rtol=1e-6)
+    np.testing.assert_allclose(both.wide.vcov(), known, rtol=1e-6, atol=1e-9)
+    combinations = np.random.default_rng(0).normal(size=(3, p))
+    np.testing.assert_allclose(found.between(combinations), combinations @ known @ combinations.T, rtol=1e-6)
+    monkeypatch.setattr("ranef.engines.estimate.MOST_WHOLE", 300)
     with pytest.raises(NotAvailableError, match="covariance matrix of all 42 coefficients"):
         both.wide.vcov()
     with pytest.raises(NotAvailableError):
@@ -232,9 +199,19 @@ def test_tables(both: Pair) -> None:
     pd.testing.assert_frame_equal(b, a, rtol=1e-5)
     with pytest.warns(RanefWarning, match="too small"):
         pd.testing.assert_frame_equal(both.wide.tidy(ddf="inf"), both.dense.tidy(ddf="inf"), rtol=1e-5)
-    levels = both.wide.tidy().iloc[1:40]
-    assert set(levels["df"]) == {float(500 - 42)}  # rows less coefficients
+    pd.testing.assert_frame_equal(both.wide.tidy(), both.dense.tidy(), rtol=1e-5)
+    assert "are residual ones" not in str(both.wide)
     pd.testing.assert_frame_equal(both.wide.glance(), both.dense.glance(), rtol=1e-6)
+
+
+def test_degrees_of_freedom_of_very_many_levels_are_residual_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    m = pair(monkeypatch, "y ~ firm + year + x + (1 | worker)", people()).wide
+    monkeypatch.setattr("ranef.inference.ddf.satterthwaite.QUICK", 1)
+    assert set(m.tidy().iloc[1:40]["df"]) == {float(500 - 42)}  # rows less coefficients
+    assert "Degrees of freedom of levels of firm are residual ones." in " ".join(str(m).split())
+    exact = rf.contrast(m, "firmf001")["df"][0]  # a solve
+    assert exact == pytest.approx(rf.contrast(m, {"firmf001": 1.0})["df"][0])
+    assert exact < 500 - 42
 
 
 def test_summary_shows_the_first_levels(both: Pair) -> None:
@@ -279,8 +256,11 @@ def test_fits_to_many_responses_share_the_factor(both: Pair) -> None:
     one = both.wide.refit(y[:, 1])
     assert many.estimates[1].criterion == pytest.approx(one.criterion, abs=1e-7)
     np.testing.assert_allclose(many.estimates[1].beta, one.estimate.beta, rtol=1e-5)
-    with pytest.raises(NotAvailableError, match="fits to several responses"):
-        many.tidy()
+    found = many.tidy()
+    mine = found[found["response"] == "y2"].reset_index(drop=True)
+    np.testing.assert_allclose(mine["std_error"], one.tidy()["std_error"], rtol=1e-5)  # where two searches ended
+    again = pickle.loads(pickle.dumps(many)).tidy()
+    np.testing.assert_allclose(again["std_error"], found["std_error"], rtol=1e-10)
 
 
 @pytest.mark.parametrize("way", ["pickle", "slim", "slim pickled"])
@@ -305,24 +285,9 @@ def test_profiles_are_of_the_other_parameters(both: Pair) -> None:
     wanted = ["x", "sd((Intercept) | worker)"]
     a, b = (rf.profile(m, wanted).confint() for m in (both.dense, both.wide))
     pd.testing.assert_frame_equal(b, a, rtol=1e-5)
-    assert "no profile" in rf.profile(both.wide, ["firmf003"]).failed["firmf003"]
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
-        lambda m: m.tidy(ddf="kenward-roger"),
-        lambda m: m.tidy(ddf="inner-outer"),
-        rf.anova,
-        lambda m: rf.drop1(m, test="F"),
-        rf.robust,
-        rf.partial_r2,
-        rf.information,
-    ],
-)
-def test_what_needs_dummies_or_the_whole_covariance_says_so(both: Pair, question: Any) -> None:
-    with pytest.raises(NotAvailableError, match=r"levels|coefficients"):
-        question(both.wide)
+    named = [rf.profile(m, ["firmf003", "x"]).confint() for m in (both.dense, both.wide)]
+    pd.testing.assert_frame_equal(named[1], named[0], rtol=1e-6)
+    assert "profiled where it is named" in rf.profile(both.wide, "fixed").failed["firmf003"]
 
 
 # ---- where dummies are still written out -----------------------------------------------------------------------------

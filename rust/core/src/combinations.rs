@@ -64,7 +64,7 @@ impl Model {
 
     fn loads(&self, rows: &[f64]) -> Result<Loads, CoreError> {
         let width = self.lmm.moments.user_columns();
-        if width == 0 || !rows.len().is_multiple_of(width) {
+        if width == 0 || !rows.chunks_exact(width).remainder().is_empty() {
             return shape(format!("rows over {width} columns, {} numbers", rows.len()));
         }
         if rows.iter().any(|v| !v.is_finite()) {

@@ -93,7 +93,9 @@ def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
         behind = [tuple(_behind(m, terms, t, kind == 2)) for t in tested]
         found = _sequential(m, component, terms, tested, behind, kind == 2)
     about = [_about(m, t) for t in tested]
-    return [Hypothesis(t.label, *record) for t, *record in zip(tested, found, about, tested, behind, strict=True)]
+    return [
+        Hypothesis(t.label, rows, own, t, last) for t, rows, own, last in zip(tested, found, about, behind, strict=True)
+    ]
 
 
 def _about(m: Fit, term: FixedTerm) -> Array:
@@ -104,7 +106,7 @@ def _about(m: Fit, term: FixedTerm) -> Array:
 
 def _mixes(m: Fit, terms: list[FixedTerm]) -> bool:
     """Whether a fixed factor of many levels is contained in another term."""
-    wide = [w.term for w in wide_terms(m, terms)]
+    wide = [w.term for w in wide_terms(m, terms) if w.term is not None]
     return any(contains(m, other, term) for term in wide for other in terms)
 
 

@@ -187,11 +187,11 @@ class Sequential:
         self.blocks = [b for b, _ in blocks]
         self.columns = np.concatenate([np.arange(t.columns.start, t.columns.stop) for t in self.terms] or [[]])
         self.columns = self.columns.astype(np.int64)
-        self.known: dict[tuple[str, ...], tuple[Rows, Array, Array]] = {}
+        self.known: dict[tuple[int, ...], tuple[Rows, Array, Array]] = {}
 
     def swept(self, ahead: Sequence[Wide]) -> tuple[Rows, Array, Array]:
         """Return the other columns with factors swept out, their triangle, and their norms before."""
-        key = tuple(w.term.label for w in ahead)
+        key = tuple(id(w) for w in ahead)
         if key not in self.known:
             n, size = self.design.n, len(self.columns)
             rows, norms = Sweep(ahead, whole=False).out_of(lambda at: rows_of(self.blocks, at), n)
@@ -251,8 +251,8 @@ class Sequential:
         out[:, self.columns[last]] = turn @ (everything - c @ whole)[:, last]
         for other in after:
             q = (self._times(other, rows, before) @ inverse_of(basis))[other.kept]
-            shared = (w.indicator @ other.indicator.T).tocsr()[w.kept][:, other.kept].toarray()
-            out[:, other.columns] = turn @ (shared - c @ q.T)
+            shared = (other.indicator @ w.indicator.T).tocsr()[other.kept][:, w.kept]
+            out[:, other.columns] = (shared @ turn.T).T - (turn @ c) @ q.T
         out[:, w.columns] = own = turn @ s
         out[:, ~kept(self.m)] = 0.0
         return out / np.abs(np.diag(own) if len(own) == len(s) else np.linalg.norm(own, axis=1))[:, None]
@@ -319,7 +319,8 @@ def left_of(w: Wide, others: Sequence[Wide], levels: NDArray[np.int64], whole: b
     for other in others:
         inverse = Sweep([other], whole).inverse[0]
         shared = (w.indicator @ other.indicator.T).tocsr()[levels]
-        out -= (shared.multiply(inverse) @ shared.T).toarray()
+        taken = (shared.multiply(inverse) @ shared.T).tocoo()
+        np.subtract.at(out, (taken.row, taken.col), taken.data)
     return out
 
 
