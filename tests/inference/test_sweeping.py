@@ -159,6 +159,10 @@ QUESTIONS: dict[str, Callable[[rf.Fit], Any]] = {
     "pickle": lambda m: rf.anova(pickle.loads(pickle.dumps(m)), ddf="kenward-roger"),
     "slim": lambda m: [m.slim().vcov(), rf.contrast(m.slim(), ["firmf003 - firmf007", "x"])],
     "slim, kenward-roger": lambda m: rf.contrast(m.slim(), "x", ddf="kenward-roger"),
+    "kenward-roger of maximum likelihood": lambda m: [
+        rf.anova(m.update(method="ml"), ddf="kenward-roger"),
+        m.update(method="ml").tidy(ddf="kenward-roger"),
+    ],
     "r2": rf.r2,
     "icc": rf.icc,
     "caic": rf.caic,

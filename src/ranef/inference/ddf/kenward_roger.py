@@ -227,7 +227,7 @@ def degrees(m: Fit, hypotheses: Array) -> Array:
 def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:
     """Scaled F and its degrees of freedom (Kenward & Roger 1997, sec. 3; Halekoh & Hojsgaard 2014, sec. 2.3)."""
     own, columns = answering(m, hypotheses)
-    found, basis = ingredients(own), basis_of(own, hypotheses, values, phi(own))
+    found, basis = ingredients(own), basis_of(m, hypotheses, values, phi(own))
     q = len(basis.values)
     if not q:
         return Joint(float("nan"), 0, float("nan"), float("nan"))
