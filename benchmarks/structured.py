@@ -1,8 +1,8 @@
 """Small models with a covariance structure drawn at random, for `optima.py --kind structures`.
 
 A structure, a response (gaussian beside a residual variance, gaussian without one, counts) and a truth (a covariance of
-the structure's own kind, one effect shared by all times, nearly nothing) are drawn in turn. Half of the designs have one
-row a time, so that structure and residual share what only the diagonal says; the others have some times twice.
+the structure's own kind, one effect shared by all times, nearly nothing) are drawn in turn. Half of the designs have
+one row a time, so that structure and residual share what only the diagonal says; the others have some times twice.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def covariance(kind: str, truth: str, times: Array, rng: np.random.Generator) ->
     equal = share if sign > 0 else -0.8 * share / (k - 1)
     of_kind = {
         "cs": lambda: np.where(lags == 0, 1.0, equal), "homcs": lambda: np.where(lags == 0, 1.0, equal),
-        "toep": lambda: np.clip(1 - lags / rng.uniform(1.2, k), 0, None), "gau": lambda: np.exp(np.log(share) * lags**2),
+        "toep": lambda: np.clip(1 - lags / rng.uniform(1.2, k), 0, None), "gau": lambda: share ** lags**2,
         "homtoep": lambda: np.clip(1 - lags / rng.uniform(1.2, k), 0, None), "homdiag": lambda: np.eye(k),
         "rr": lambda: np.outer(*2 * [rng.normal(size=k)]),
         "ar1": lambda: share**lags * np.cos(np.pi * lags) ** (sign < 0),

@@ -105,6 +105,54 @@ def test_alternating_effects():
     assert m.loglik == pytest.approx(other.loglik, abs=SLACK)
 
 
+def test_common_effects_under_toeplitz_correlations():
+    """A residual held above the noise leaves the effects no variance of their own: all times share one."""
+    m, base = (f(*a, fixed={"sigma": 1.3}) for f, a in ((fitted, ("homtoep", alike())), (smallest, (alike(),))))
+    assert m.converged
+    (found,) = m.boundary
+    assert (found.kind, found.rank, found.size) == ("correlation", 1, 5)
+    assert "correlation of homtoep(t0, …, t4 | id) estimated 1" in found.text
+    assert "(1 | id) is the same model" in found.text
+    assert m.loglik == pytest.approx(base.loglik, abs=SLACK)
+
+
+def test_edge_of_toeplitz_correlations():
+    """A common and an alternating effect are Toeplitz correlations of rank 2: the partial one of lag 2 is 1."""
+    rng = np.random.default_rng(0)
+    sign = np.array([1.0, -1, 1, -1, 1])
+    y = rng.normal(size=(40, 1)) + 0.7 * rng.normal(size=(40, 1)) * sign + 0.6 * rng.normal(size=(40, 5))
+    data = pd.DataFrame(
+        {"y": y.ravel(), "t": [f"{i}" for i in range(5)] * 40, "id": np.repeat(np.arange(40), 5).astype(str)}
+    )
+    held = {"sigma": 0.75}  # above the noise, so that nothing is left to the diagonal
+    m = fitted("homtoep", data, fixed=held)
+    assert m.converged
+    assert m.certificate.holds
+    (found,) = m.boundary
+    assert (found.kind, found.rank, found.size) == ("correlation", 2, 5)
+    assert "correlations of homtoep(t0, …, t4 | id) are on the edge" in found.text
+    assert "rank 2 of 5" in found.text
+    (term,) = m.varcorr().values()
+    np.testing.assert_allclose(term.corr[0, [2, 4]], 1.0, atol=1e-12)
+    same = rf.fit(
+        "y ~ 1 + (1 | id) + (0 + z | id)",
+        data.assign(z=np.tile(sign, 40)),
+        family="gaussian",
+        method="ml",
+        fixed=held,
+    )
+    assert m.loglik == pytest.approx(same.loglik, abs=SLACK)
+
+
+def test_ridges_are_walked_in_few_steps():
+    """A structure and a residual trade what only the diagonal says: exact curvature sees where that leads."""
+    data = shares(70, 3, 40)
+    for structure in ("ar1", "homcs"):
+        m = rf.fit(f"y ~ 1 + {structure}(t + 0 | id)", data, method="ml")
+        assert m.converged
+        assert m.certificate.evaluations <= 60, structure
+
+
 def alternating_noise(rng, groups):
     noise = rng.normal(size=(groups, 5))
     return noise + 0.7 * np.roll(noise, 1, axis=1)
