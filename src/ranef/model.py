@@ -698,6 +698,8 @@ class Fit:
     def simulate(self, n: int = 1, re: str = "new", seed: Any = None) -> Array:
         """Draw responses from the fitted model, (nobs, n): proportions of a binomial, category numbers of an ordinal.
 
+        One a row, of whatever frequency weight: to draw for each of the rows that are counted repeat them in the data.
+
         Parameters
         ----------
         n : int

@@ -159,6 +159,9 @@ def test_degrees_of_freedom_that_are_wrong(sleep, cbpp):
         sleep.tidy(ddf="inf")
     with pytest.raises(NotAvailableError, match="gaussian"):
         cbpp.tidy(ddf="kenward-roger")
+    note = next(n for n in cbpp.messages if n.code == "few_groups")
+    assert "15 groups (herd)" in note.text
+    assert "z tests" in cbpp.summary()
 
 
 def test_designs_and_selection(sleep):
@@ -175,12 +178,15 @@ def test_errors_of_variances_on_the_boundary():
     with pytest.warns(RanefWarning, match="profile"):
         assert np.isnan(rf.confint(m, which="random")["conf_low"][0])
     assert rf.confint(m, method="profile", which="random")["conf_low"][0] == 0
+    with pytest.warns(RanefWarning, match="of Batch is more than half of the estimate"):
+        rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff2"), prior="blme").tidy("ran_pars")
 
 
 def test_cases_are_groups():
     """P58: the bootstrap by cases draws whole groups."""
     m = rf.fit("strength ~ 1 + (1 | batch/cask)", rf.datasets.load("Pastes"))
     assert "batch" in str(rf.bootstrap(m, n=20, kind="cases", seed=1))
+    assert "rows" in codes(rf.bootstrap(m, n=2, kind="cases", levels="rows", seed=1))
 
 
 def test_prediction_intervals_for_new_groups(sleep):

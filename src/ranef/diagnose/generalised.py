@@ -16,6 +16,7 @@ from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
 from ranef.frame import checks
 from ranef.frame.design import matrix
+from ranef.inference.terms import is_linear_model
 
 if TYPE_CHECKING:
     from ranef.frame import GroupTerm
@@ -28,6 +29,7 @@ SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
 CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
 DEFECT = 0.01  # of a sum that should be 1: an error of the log-likelihood that a test would notice in 100 rows
+FEW_GROUPS = 30  # groups below which t and normal quantiles differ by more than 4 per cent
 FEW_ROWS = 20_000  # for which a note may take some milliseconds
 
 
@@ -280,7 +282,22 @@ def _poorly_normal(m: Fit) -> tuple[str, dict[str, float]] | None:
     return f"expected counts are small (median {expected:.2g})", {"expected": expected}
 
 
+def few_groups(m: Fit) -> Iterator[Message]:
+    """P52: normal tests of coefficients whose standard errors rest on few groups."""
+    if is_linear_model(m) or m.method == "pql":
+        return
+    counts = {t.label: len(t.levels) for t in m.layout.terms if t.component == "mean"}
+    label = min(counts, key=lambda name: counts[name], default="")
+    if label and counts[label] < FEW_GROUPS:
+        text = (
+            f"p-values are those of z tests, which are too small with {counts[label]} groups ({label}): prefer "
+            f"rf.pb_test, or profile and bootstrap intervals"
+        )
+        yield Message("few_groups", text, {"group": label, "levels": counts[label]})
+
+
 CHECKS = (
     separation, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters, covariance_heavy,
     unstable_link, no_extra_zeros, improper_density, quasi_likelihood, approximate_reml, pseudo_likelihood,
+    few_groups,
 )  # fmt: skip

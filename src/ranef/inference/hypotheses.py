@@ -146,7 +146,9 @@ def rows_alone(m: Fit, component: str, term: FixedTerm) -> Array:
     others[m.layout.component(component).at] = True
     others &= ~own
     rows = unit_rows(m, term.columns)[kept(m)[term.columns]]
-    if not len(rows) or not (others & ~kept(m)).any():
+    partial = partial_of(m)
+    too_many = partial is not None and not partial.fits
+    if not len(rows) or too_many or not (others & ~kept(m)).any():
         return rows
     found = _beside(m, component, own & kept(m), others)
     return rows if len(found) == len(rows) else found @ rows
@@ -155,7 +157,8 @@ def rows_alone(m: Fit, component: str, term: FixedTerm) -> Array:
 def _beside(m: Fit, component: str, mine: Array, others: Array) -> Array:
     """Return combinations of some coefficients, one a row, that say what their columns add to the space of others."""
     part = m.layout.component(component).at
-    blocks = next(c.fixed for c in design_of(m, "tests of dependent terms").components if c.name == component)
+    design = design_of(written_out(m), "tests of dependent terms")
+    blocks = next(c.fixed for c in design.components if c.name == component)
     triangle = _triangle_of(blocks, m.nobs)
     size = np.linalg.norm(triangle, axis=0)
     size = np.where(size > 0, size, 1.0)

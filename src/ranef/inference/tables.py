@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import ArgumentError, OptionError, nearest
+from ranef.errors import ArgumentError, OptionError, RanefWarning, nearest
 from ranef.inference.ddf import Method
 from ranef.inference.ddf.method import coefficient_rows
 from ranef.inference.deltas import std_errors
@@ -20,6 +21,7 @@ from ranef.inference.wald import p_value, quantile
 if TYPE_CHECKING:
     from ranef.model import Fit
 
+HALF = 0.5  # a standard error of this share of a standard deviation makes normal intervals reach 0
 TEXT = ("effect", "component", "group", "level", "term")
 NUMBERS = ("estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high")
 SOURCES = ("p_method", "conf_method")
@@ -55,6 +57,8 @@ def tidy(
         )
     way = wald_method(m, ddf, vcov, cluster) if "fixed" in asked else None
     parts = [fixed(m, level, way) if effect == "fixed" else BUILDERS[effect](m, level) for effect in asked]
+    if "ran_pars" in asked and method == "wald":
+        _caution(parts[asked.index("ran_pars")])
     if method != "wald":
         tested = tested_parameters(m, asked, level, method, options or {})
         parts = [{**part, **more} for part, more in zip(parts, tested, strict=True)]
@@ -62,6 +66,20 @@ def tidy(
     names += () if method == "wald" else SOURCES if conf_int else SOURCES[:1]
     columns = {name: _stacked([_column(part, name) for part in parts], name in WORDS) for name in names}
     return to_frame(columns, m.layout.kind)
+
+
+def _caution(part: Columns) -> None:
+    """Say (P57) where the standard error of a standard deviation is of no use for an interval around it."""
+    estimate, error = part["estimate"], part["std_error"]
+    wide = [i for i, name in enumerate(part["term"]) if name.startswith("sd__") and error[i] > HALF * estimate[i]]
+    if wide:
+        named = ", ".join(f"{part['term'][i]} of {part['group'][i]}" for i in wide)
+        warnings.warn(
+            f"tidy: the standard error of {named} is more than half of the estimate, whose law is skewed then: "
+            f"estimate -+ 2 std_error is no interval; prefer profiles, method='profile'",
+            RanefWarning,
+            stacklevel=4,
+        )
 
 
 def _column(part: Columns, name: str) -> Any:
