@@ -558,7 +558,8 @@ def _of_means(core: Any, held: list[tuple[int, float]], p: int) -> Array:
     """Return the covariance of (beta, theta); where variances cannot be told apart, that of the mean's coefficients.
 
     A structure beside a residual may have a parameter more than the covariance of the rows, whose Hessian is then
-    singular: with the structure's standard deviations held it is not. The mean's coefficients are orthogonal to those of a gaussian's covariance, and have theirs all the same.
+    singular: with the structure's standard deviations held it is not. The mean's coefficients are orthogonal to those
+    of a gaussian's covariance, and have theirs all the same.
     """
     out = np.asarray(core.vcov())
     if np.isfinite(out.diagonal()[:p]).any():
