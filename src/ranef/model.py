@@ -15,7 +15,14 @@ from ranef.call import Call, build_call, make_call
 from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of, predictors_of
 from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
-from ranef.errors import ConvergenceWarning, FormulaError, NotAvailableError, OptionError, SeparationWarning
+from ranef.errors import (
+    ArgumentError,
+    ConvergenceWarning,
+    FormulaError,
+    NotAvailableError,
+    OptionError,
+    SeparationWarning,
+)
 from ranef.formula import Formula
 from ranef.frame import Design, GroupTerm, Spec
 
@@ -298,6 +305,18 @@ def fit_call(call: Call, data: Any) -> Fit:
     task = call.task(design)
     core, estimate = engine_of(task).estimate(design, task)
     return _finished(Fit(call, spec, layout_of(design, task), task, estimate, core, design, data))
+
+
+def check_fit(m: Any, what: str) -> None:
+    """Raise unless it is a fit.
+
+    Raises
+    ------
+    ArgumentError
+        Otherwise; `what` is named.
+    """
+    if not isinstance(m, Fit):
+        raise ArgumentError(f"{what}: its first argument is a fit, what rf.fit(...) returns, not a {type(m).__name__}")
 
 
 def design_of(m: Fit, what: str) -> Design:

@@ -409,3 +409,21 @@ def test_too_many_related_levels_are_refused(plots, monkeypatch):
     m = rf.fit("y ~ x + (1 | g)", plots, cov=known)
     assert "more than 11 random effects" in objection(m)
     assert "z tests: Satterthwaite's degrees of freedom are not available" in m.summary()
+
+
+@pytest.mark.parametrize("structure", ["homcs", "homtoep"])
+def test_coefficients_where_the_variances_cannot_be_told_apart(structure):
+    """A structure with a parameter more than the covariance of the rows, beside a residual: V is known all the same."""
+    r = np.random.default_rng(1)
+    group, when = np.repeat(np.arange(12), 6), np.tile(np.arange(6), 12)
+    x = r.normal(size=72)
+    y = r.normal(size=72) + r.normal(size=12)[group] + 0.5 * x + 0.3 * when * r.normal(size=12)[group]
+    data = {"y": y, "x": x, "g": group, "ft": np.array([f"t{t}" for t in range(6)])[when]}
+    m = rf.fit(f"y ~ x + {structure}(0 + ft | g)", data)
+    one = m.update(dispersion=0)  # the same covariances of rows without the parameter too many
+    assert m.criterion == pytest.approx(one.criterion, abs=1e-4)  # two searches, one of them along a ridge
+    found, known = m.tidy(), one.tidy()
+    assert np.isnan(np.asarray(found["std_error"])[2])  # the dispersion is not known apart from the structure
+    # The observed information of the coefficients, in which one variance is held, against that with all of them free.
+    np.testing.assert_allclose(np.asarray(found["std_error"])[:2], known["std_error"], rtol=0.05)
+    assert rf.anova(m)["p_value"][0] == pytest.approx(rf.anova(one)["p_value"][0], rel=0.05)

@@ -91,7 +91,7 @@ def test_refusals():
     a, b = rf.fit("y ~ x + (1 | g)", zoo.data()), rf.fit("y ~ z + f + (1 | g)", zoo.data())
     with pytest.raises(DataError, match="not nested"):
         rf.pb_test(b, a, n=10)
-    with pytest.raises(OptionError, match="n=0 draws"):
+    with pytest.raises(OptionError, match="n=0 must be a positive"):
         rf.pb_test(a, rf.fit("y ~ x", zoo.data()), n=0)
     with pytest.raises(NotAvailableError, match="slim"):
         rf.pb_test(a.slim(), rf.fit("y ~ x", zoo.data()), n=10)

@@ -27,7 +27,7 @@ from ranef.engines.task import Point
 from ranef.errors import NotAvailableError
 from ranef.inference.comparable import check_likelihoods
 from ranef.inference.noted import Note
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 from ranef.predict.rows import fitted_design, fitted_predictors, law, linear_predictor
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def caic(m: Fit) -> ConditionalAIC:
     >>> round(found.caic, 2), round(found.df, 2)
     (1711.52, 31.25)
     """
+    check_fit(m, "caic")
     design_of(m, "caic")
     check_likelihoods([m], "caic")
     if m.task.linear:

@@ -9,6 +9,7 @@ import numpy as np
 from ranef.criteria.variances import Variances, variances
 from ranef.errors import NotAvailableError, OptionError, nearest
 from ranef.inference.noted import NotedTable
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -43,6 +44,7 @@ def icc(m: Fit, kind: str = "adjusted", by_group: bool = False, method: str = "a
     >>> round(icc(m), 4)
     0.7217
     """
+    check_fit(m, "icc")
     v = variances(m, method)
     if not v.parts:
         raise NotAvailableError("icc: the mean of the model has no random effects")

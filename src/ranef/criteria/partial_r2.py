@@ -26,7 +26,7 @@ from ranef.inference.dummies import written_out
 from ranef.inference.hypotheses import rows_alone
 from ranef.inference.noted import NotedTable
 from ranef.inference.terms import fixed_terms
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -62,6 +62,7 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     >>> [round(float(v), 3) for v in partial_r2(m)["r2"]]
     [0.279, 0.279]
     """
+    check_fit(m, "partial_r2")
     m = written_out(m)
     if ddf is not None:
         return _from_tests(m, ddf)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ranef.criteria.variances import Variances, variances
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -61,6 +62,7 @@ def r2(m: Fit, method: str = "auto") -> R2:
     >>> r2(rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy")))
     R2: marginal 0.2787, conditional 0.7992
     """
+    check_fit(m, "r2")
     v = variances(m, method)
     total = v.total
     if total <= 0:

@@ -24,7 +24,8 @@ from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.families import Data
 from ranef.inference.noted import Note, NotedTable
 from ranef.inference.pb_test import estimates
-from ranef.inference.resampling import drawable
+from ranef.inference.resampling import drawable, generator_of
+from ranef.model import check_fit
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def repeatability(
     >>> round(float(repeatability(m)["repeatability"][0]), 3)
     0.418
     """
+    check_fit(m, "repeatability")
     _check(n_boot, conf_level)
     rows = figures(m, kind, method)
     columns: dict[str, Any] = {
@@ -81,11 +83,13 @@ def repeatability(
     }
     notes: list[Note] = []
     if n_boot:
-        draws, failed = bootstrap(m, n_boot, seed, kind, method)
+        rng, number = generator_of(seed, "repeatability")
+        draws, failed = bootstrap(m, n_boot, rng, kind, method)
         tail = (1 - conf_level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         columns |= {"std_error": draws.std(axis=0, ddof=1), "conf_low": low, "conf_high": high}
-        notes.append(Note("bootstrap", f"{n_boot} parametric bootstrap refits, {failed} failed; percentile intervals"))
+        text = f"{n_boot} parametric bootstrap refits, {failed} failed; percentile intervals"
+        notes.append(Note("bootstrap", text if number is None else f"{text}; seed {number}"))
     return NotedTable(f"Repeatability ({kind})", columns, tuple(notes), m.layout.kind)
 
 

@@ -26,7 +26,7 @@ from ranef.errors import NotAvailableError, OptionError, nearest
 from ranef.families import Data, link_of
 from ranef.inference.noted import NotedTable
 from ranef.inference.varcorr import unique
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 from ranef.predict.rows import Rows, fitted_design, law, linear_predictor, predictors, prior_variance, terms_of
 
 if TYPE_CHECKING:
@@ -237,6 +237,7 @@ def variance_decomposition(m: Fit, method: str = "auto") -> NotedTable:
     >>> [round(float(s), 3) for s in variance_decomposition(m)["share"]]
     [0.279, 0.521, 0.201]
     """
+    check_fit(m, "variance_decomposition")
     v = variances(m, method)
     rows = [
         ("fixed effects", v.fixed),

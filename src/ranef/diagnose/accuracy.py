@@ -14,7 +14,7 @@ from ranef.engines.nesting import affordable, crossed, groupings
 from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -166,6 +166,7 @@ def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, se
     >>> rf.laplace_check(m).nodes
     7
     """
+    check_fit(m, "laplace_check")
     if (why := unavailable(m)) is not None:
         raise NotAvailableError(f"laplace_check: {why}")
     for name, value in (("nodes", nodes), ("draws", draws)):

@@ -13,7 +13,7 @@ from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.noted import Note, NotedTable
 from ranef.inference.wald import p_value
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -61,6 +61,7 @@ def overdispersion(m: Fit) -> NotedTable:
     >>> overdispersion(m)["ratio"].round(4)
     array([1.8618, 1.9575])
     """
+    check_fit(m, "overdispersion")
     if (why := _untold(m)) is not None:
         raise NotAvailableError(f"overdispersion: {why}")
     chi2, df = pearson_chisq(m)
@@ -103,6 +104,7 @@ def quasi_table(m: Fit, ratio: float | None = None) -> NotedTable:
     >>> quasi_table(m)["std_error"].round(3)
     array([0.381, 0.479])
     """
+    check_fit(m, "quasi_table")
     if "dispersion" in m.distribution.parameters or m.task.linear:
         raise NotAvailableError(f"quasi_table: family={m.family!r} has a dispersion of its own, which is in the table")
     ratio = float(overdispersion(m)["ratio"][0]) if ratio is None else ratio

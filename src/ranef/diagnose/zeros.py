@@ -10,7 +10,7 @@ import numpy as np
 from ranef.errors import NotAvailableError
 from ranef.inference.noted import Note, NotedTable
 from ranef.inference.wald import p_value
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 from ranef.predict.rows import fitted_predictors, law
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def zeros(m: Fit) -> NotedTable:
     >>> int(table["observed"][0]), round(float(table["expected"][0]))
     (387, 279)
     """
+    check_fit(m, "zeros")
     if (why := _impossible(m)) is not None:
         raise NotAvailableError(f"zeros: {why}")
     design = design_of(m, "zeros")

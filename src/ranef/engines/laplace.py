@@ -532,7 +532,9 @@ def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = No
         loglik=float(record["loglik"]),
         reml=task.method == "reml",
         beta=beta,
-        joint=Deferred(None, frozen(vcov)) if vcov is not None else Deferred(_spread(core, design)),
+        joint=Deferred(None, frozen(vcov))
+        if vcov is not None
+        else Deferred(_spread(core, design, task, record["natural"])),
         sigma=sigma_of(beta, design, task.family),
         rank=core.p - len(core.dropped),
         inner=int(record["inner"]),
@@ -542,9 +544,36 @@ def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = No
     )
 
 
-def _spread(core: Any, design: Design) -> Callable[[], Array]:
+def _spread(core: Any, design: Design, task: Task, natural: Sequence[Any]) -> Callable[[], Array]:
     """Return what computes the covariance matrix of (beta, theta)."""
-    return partial(survey.sandwich, core, design) if design.sampling else core.vcov
+    if design.sampling:
+        return partial(survey.sandwich, core, design)
+    if task.family.is_gaussian_identity and natural and task.wishes is None:
+        held = [(i, float(value)) for i, (_, name, _, value) in enumerate(natural) if name == "sd"]
+        return partial(_of_means, core, held, sum(len(b.names) for b in design.fixed))
+    return core.vcov
+
+
+def _of_means(core: Any, held: list[tuple[int, float]], p: int) -> Array:
+    """Return the covariance of (beta, theta); where variances cannot be told apart, that of the mean's coefficients.
+
+    A structure beside a residual may have a parameter more than the covariance of the rows, whose Hessian is then
+    singular: with the structure's standard deviations held it is not. The mean's coefficients are orthogonal to those
+    of a gaussian's covariance, and have theirs all the same.
+    """
+    out = np.asarray(core.vcov())
+    if np.isfinite(out.diagonal()[:p]).any():
+        return out
+    try:
+        core.constrain(held, [])
+        again = np.asarray(core.vcov())
+    except ValueError:
+        return out
+    finally:
+        core.constrain([], [])
+    out = np.full_like(out, np.nan)
+    out[:p, :p] = again[:p, :p]
+    return out
 
 
 def sigma_of(beta: Array, design: Design, family: Distribution) -> float:

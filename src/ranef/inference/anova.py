@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import has_residual
 from ranef.inference.wald import f_p_value
 from ranef.inference.whole_factor import left_out
-
-if TYPE_CHECKING:
-    from ranef.model import Fit
+from ranef.model import Fit, check_fit
 
 MODELS = "ranef.inference.likelihood_tests"
 
@@ -72,7 +70,17 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
     >>> rf.anova(m, type=3, ddf="kenward-roger")["dendf"][0].round(1)
     np.float64(46.0)
     """
+    if not isinstance(m, Fit) and isinstance(m, (list, tuple)) and not others:
+        raise ArgumentError("anova takes the fits one by one, anova(m0, m1), not a list; rf.compare takes a list")
+    check_fit(m, "anova")
     if others:
+        known = ("refit", "nested", "test")
+        wrong = next((name for name in options if name not in known), None)
+        if wrong is not None:
+            raise ArgumentError(
+                f"anova of several models is by likelihood ratios and takes {', '.join(known)}, not {wrong!r}; type, "
+                f"ddf, component, vcov and cluster go with the tests of one model, anova(m, {wrong}=…)"
+            )
         if find_spec(MODELS) is None:
             raise NotAvailableError("anova: tests between models are not available in this version; compare m.aic")
         return import_module(MODELS).compare_models(m, *others, **options)

@@ -24,7 +24,7 @@ from ranef.inference.noted import Note
 from ranef.inference.parameters import Parameter, of_estimates, parameters, table
 from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -284,6 +284,7 @@ def bootstrap(
     >>> len(b), len(b.failures)
     (200, 0)
     """
+    check_fit(m, "bootstrap")
     _check_options(n, kind, re, max_failures)
     if kind in ("residual", "wild") and not m.task.linear:
         raise NotAvailableError(
@@ -291,7 +292,11 @@ def bootstrap(
             f"dispersion does not have; use 'parametric' or 'cases'"
         )
     m = m if kind == "cases" else resampling.drawable(m, "bootstrap")
-    number = resampling.seed_of(seed, "bootstrap")
+    number, threads = resampling.seed_of(seed, "bootstrap"), resampling.threads_of(threads, "bootstrap")
+    if statistic is not None and not callable(statistic):
+        raise OptionError(f"bootstrap: statistic={statistic!r} must be a function of a fit that returns numbers")
+    _check_used(kind, {"re": (re, "new"), "levels": (levels, None), "hccme": (hccme, "hc2"),
+                       "auxiliary": (auxiliary, "mammen")})  # fmt: skip
     work = Work(m, statistic, *_source(m, kind, number, re, levels, hccme, auxiliary), threads)
     names, estimate = _components(m, statistic)
     found: list[Outcome] = []
@@ -317,6 +322,17 @@ def _check_options(n: int, kind: str, re: str, max_failures: float) -> None:
         raise OptionError(f"bootstrap: re={re!r} is unknown; use 'new' or 'conditional'")
     if not 0 <= max_failures <= 1:
         raise OptionError(f"bootstrap: max_failures={max_failures!r} must lie between 0 and 1")
+
+
+USED = {"parametric": ("re",), "residual": (), "cases": ("levels",), "wild": ("hccme", "auxiliary")}
+
+
+def _check_used(kind: str, given: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise where an option of another kind of bootstrap was set."""
+    for name, (value, default) in given.items():
+        if name not in USED[kind] and value != default:
+            owner = next(k for k, names in USED.items() if name in names)
+            raise OptionError(f"bootstrap: {name}={value!r} goes with kind={owner!r}; kind={kind!r} makes no use of it")
 
 
 def _components(m: Fit, statistic: Statistic | None) -> tuple[tuple[str, ...], Array]:

@@ -28,6 +28,7 @@ from ranef.inference.profile import targets, traced, with_levels
 from ranef.inference.tables import fixed
 from ranef.inference.testing import wald_method
 from ranef.inference.wald import METHODS, quantile
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.inference.ddf import Method
@@ -102,6 +103,7 @@ def confint(
     >>> [round(v, 3) for v in table["conf_low"]]
     [14.381, 3.801, -0.481, 22.898]
     """
+    check_fit(m, "confint")
     refuse_modes(which, "confint")
     asked = select(parameters(m), which, "confint")
     m, asked = with_levels(m, asked, which) if method == "profile" else (m, asked)

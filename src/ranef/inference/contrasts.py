@@ -20,6 +20,7 @@ from ranef.inference.robust.method import check_covered
 from ranef.inference.terms import fixed_terms, plans_of
 from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value, p_value, quantile
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -100,6 +101,7 @@ def contrast(
     >>> float(rf.contrast(m, "Days - 10", vcov="CR2")["df"][0].round(1))
     17.0
     """
+    check_fit(m, "contrast")
     from ranef.inference.by_method import check_alone, tested_combinations, tested_jointly
 
     names, at = names_of(m, component)

@@ -9,7 +9,7 @@ has the standard error sqrt(g' A g), g = df/dpsi. Rows l_i of a term's relative 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -86,9 +86,9 @@ def jacobian(m: Fit) -> Array:
             slopes = [np.nan if none else natural_slope(p, term) for p in term.parameters]
             part[np.arange(count), own_at + np.arange(count)] = slopes
             if is_toeplitz(term):
-                at = [j for j, p in enumerate(term.parameters) if p.name == "cor"]
-                inner = lag_slopes(np.array([e.theta[own_at + j] for j in at]))
-                part[np.ix_(at, [own_at + j for j in at])] = np.nan if i in singular else inner
+                lags = [j for j, p in enumerate(term.parameters) if p.name == "cor"]
+                inner = lag_slopes(np.array([e.theta[own_at + j] for j in lags]))
+                part[np.ix_(lags, [own_at + j for j in lags])] = np.nan if i in singular else inner
             rows.append(part)
             own_at += count
             continue
@@ -127,7 +127,7 @@ def natural_slope(parameter: Parameter, term: Covariance) -> float:
 def lag_slopes(x: Array) -> Array:
     """D correlations / d coordinates of a Toeplitz structure, (lags, lags), by complex steps: exact to rounding."""
     step = 1e-20
-    moved = x[None, :] + 1j * step * np.eye(len(x))
+    moved: Any = x[None, :] + 1j * step * np.eye(len(x))
     return np.asarray(toeplitz_correlations(moved).imag.T / step, dtype=np.float64)
 
 

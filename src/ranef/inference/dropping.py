@@ -31,6 +31,7 @@ from ranef.inference.terms import FixedTerm, fixed_terms
 from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value
 from ranef.inference.whole_factor import left_out
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.formula import Term
@@ -85,6 +86,7 @@ def drop1(
     >>> round(float(drop1(m)["chisq"][1]), 3)
     23.537
     """
+    check_fit(m, "drop1")
     if test not in ("F", "f"):
         _check_test(test, "'lrt', 'F', 'none'")
     formula = formula_of(m, component)
@@ -120,6 +122,7 @@ def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> N
     NotedTable
         As of `drop1`. All models are fitted to the rows that are complete in every variable of the scope.
     """
+    check_fit(m, "add1")
     _check_test(test, "'lrt', 'none'")
     formula = formula_of(m, component)
     upper = _scope(formula, scope)

@@ -29,8 +29,9 @@ from ranef.inference.dummies import dummies_of
 from ranef.inference.exact_draws import plain_draws, restricted_draws
 from ranef.inference.frames import to_frame
 from ranef.inference.nested import within
+from ranef.inference.resampling import generator_of
 from ranef.inference.submodels import on_own_rows, with_formula
-from ranef.model import Fit, design_of
+from ranef.model import Fit, check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.formula import Bar
@@ -56,6 +57,8 @@ class ExactTest:
     exact : bool
         Whether that is the exact law, or that of a model without its other variance components.
     kind : str
+    seed : int or None
+        With which the draws come again; None where a generator drew them.
     """
 
     name: str
@@ -64,6 +67,7 @@ class ExactTest:
     draws: Array
     exact: bool
     kind: str
+    seed: int | None = None
 
     @property
     def at_zero(self) -> float:
@@ -134,6 +138,7 @@ def exact_rlrt(
     >>> round(test.statistic, 5), test.p_value < 0.01
     (6.36896, True)
     """
+    check_fit(m, "exact_rlrt")
     if term is not None:
         if mA is not None or m0 is not None:
             raise OptionError("exact_rlrt: term= makes the models from m; leave mA= and m0= out")
@@ -148,13 +153,38 @@ def exact_rlrt(
     check_same_data([m, full, null], "exact_rlrt")
     if not (same_columns(m, full) and same_columns(full, null)):
         raise DataError("exact_rlrt: the models differ in their fixed effects; restricted likelihoods need the same")
+    _check_three(m, full, null)
     return _restricted(m, null.criterion - full.criterion, full is m, n, seed)
 
 
+def _check_three(m: Fit, full: Fit, null: Fit) -> None:
+    """Raise unless the full model has the terms of the null and the tested one, and nothing else.
+
+    Raises
+    ------
+    DataError
+    """
+    own, whole, rest = (
+        sorted((t.label, t.names, t.structure, np.asarray(t.codes).tobytes()) for t in design_of(f, "exact_rlrt").terms)
+        for f in (m, full, null)
+    )
+    if sorted([*own, *rest]) != whole:
+        raise DataError(
+            f"exact_rlrt: the three models do not belong together: the full model mA has the terms "
+            f"{_terms(full)}, which are not those of m ({_terms(m)}: the tested one alone) and of m0 ({_terms(null)}: "
+            f"the others); the order is exact_rlrt(m, mA, m0), or give the full model and term="
+        )
+
+
+def _terms(m: Fit) -> str:
+    return " + ".join(map(str, m.formula.bars)) or "none"
+
+
 def _restricted(m: Fit, difference: float, exact: bool, n: int, seed: Any) -> ExactTest:
+    rng, number = generator_of(seed, "exact_rlrt")
     mu, _, rank = spectrum(m)
-    draws = restricted_draws(mu, m.nobs - rank, _count(n), np.random.default_rng(seed))
-    return _test("RLRT", difference, draws, exact, m)
+    draws = restricted_draws(mu, m.nobs - rank, _count(n), rng)
+    return replace(_test("RLRT", difference, draws, exact, m), seed=number)
 
 
 def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) -> ExactTest:
@@ -179,6 +209,7 @@ def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) 
     -----
     REML fits are fitted again by maximum likelihood.
     """
+    check_fit(m, "exact_lrt")
     _check(m, "exact_lrt")
     m = by_ml(m)
     if m0 is None:
@@ -193,9 +224,10 @@ def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) 
 
 
 def _plain(m: Fit, null: float, left_out: int, n: int, seed: Any) -> ExactTest:
+    rng, number = generator_of(seed, "exact_lrt")
     mu, xi, rank = spectrum(m)
-    draws = plain_draws(mu, xi, m.nobs, rank, left_out, _count(n), np.random.default_rng(seed))
-    return _test("LRT", null - m.criterion, draws, True, m)
+    draws = plain_draws(mu, xi, m.nobs, rank, left_out, _count(n), rng)
+    return replace(_test("LRT", null - m.criterion, draws, True, m), seed=number)
 
 
 def _test(name: str, difference: float, draws: Array, exact: bool, m: Fit) -> ExactTest:

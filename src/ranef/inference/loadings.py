@@ -10,6 +10,7 @@ from ranef.engines.estimate import Array
 from ranef.errors import OptionError, nearest
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import Covariance, unique
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -44,6 +45,7 @@ def loadings(m: Fit, term: str | None = None) -> Any:
     >>> rf.loadings(m).columns.tolist()
     ['term', 'factor1', 'factor2']
     """
+    check_fit(m, "loadings")
     at, found = _term(m, term)
     assert found.loadings is not None
     names = m.layout.terms[at].names
@@ -65,6 +67,7 @@ def scores(m: Fit, term: str | None = None) -> Any:
         A row for every level: `level, factor1, …`. Scores have variance 1 in the population; those of a factor whose
         loadings all vanish are 0.
     """
+    check_fit(m, "scores")
     at, found = _term(m, term)
     assert found.loadings is not None
     # Lambda has full column rank unless a factor vanished; then the least-squares solution of least length leaves it 0.

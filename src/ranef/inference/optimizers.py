@@ -15,7 +15,7 @@ from ranef.errors import NotAvailableError
 from ranef.inference.frames import to_frame
 from ranef.inference.many import _sd_names, _sds
 from ranef.inference.named import names_of
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -40,6 +40,7 @@ def all_fit(m: Fit, optimizers: Sequence[str] | None = None) -> Any:
         One row per optimiser: `optimizer, outcome, criterion, excess` (over the smallest criterion found),
         `evaluations, seconds`, then every fixed effect (of all components), standard deviation and sigma.
     """
+    check_fit(m, "all_fit")
     if m.method == "pql":
         raise NotAvailableError("all_fit: penalised quasi-likelihood has no criterion that optimisers could share")
     if m.task.wishes is not None:

@@ -7,23 +7,25 @@ model's variance is estimated 0, is a 0, so that the p-value is right on the bou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef.engines.estimate import Array, Result
-from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
+from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.inference.chibar import tail
 from ranef.inference.comparable import check_maximised, check_same_data, fits_of, same_criterion
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
-from ranef.inference.resampling import drawable
+from ranef.inference.progress import Progress
+from ranef.inference.resampling import count_of, drawable, generator_of, threads_of
 from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
 
+PART = 100  # draws that are fitted before progress is told
 BLOCK = 20_000_000  # numbers of a block of drawn responses
 AT_ZERO = 0.1  # share of ratios of 0 above which the null lies on the boundary
 NEGATIVE = 1e-4  # a ratio below minus this is no rounding
@@ -50,6 +52,8 @@ class BootstrapTest:
         Draws with a ratio of 0; those whose ratio was below -1e-4 (counted as 0: an optimum was missed).
     failures : dict
         Why draws failed -> how many.
+    seed : int or None
+        With which the draws come again; None where a generator drew them.
     table : NotedTable
         `test, statistic, df, ddf, p_value` of LRT (chi-square), PBtest, Bartlett, Gamma and F.
     """
@@ -65,6 +69,7 @@ class BootstrapTest:
     negative: int
     failures: dict[str, int]
     table: NotedTable
+    seed: int | None = None
 
     def to_frame(self) -> Any:
         """Return `table` as a frame."""
@@ -74,7 +79,16 @@ class BootstrapTest:
         return repr(self.table)
 
 
-def pb_test(m1: Fit, m0: Fit, n: int = 1_000, seed: Any = None, *, nested: bool = False) -> BootstrapTest:
+def pb_test(
+    m1: Fit,
+    m0: Fit,
+    n: int = 1_000,
+    seed: Any = None,
+    *,
+    nested: bool = False,
+    threads: int | None = None,
+    progress: bool | None = None,
+) -> BootstrapTest:
     """Test a smaller against a larger model by a parametric bootstrap of the likelihood ratio.
 
     Parameters
@@ -88,6 +102,10 @@ def pb_test(m1: Fit, m0: Fit, n: int = 1_000, seed: Any = None, *, nested: bool 
         Same seed, same result, whatever the number of threads.
     nested : bool
         You know that the larger model contains the smaller one, where that cannot be seen.
+    threads : int, optional
+        Default: those of the fits.
+    progress : bool, optional
+        Show how far work of more than a second has come; default: where stderr is a terminal.
 
     Returns
     -------
@@ -116,8 +134,8 @@ def pb_test(m1: Fit, m0: Fit, n: int = 1_000, seed: Any = None, *, nested: bool 
     0.01
     """
     fits = fits_of((m1, m0), "pb_test")
-    if not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(f"pb_test: n={n!r} draws; give a positive whole number")
+    n, (rng, number) = count_of(n, "pb_test"), generator_of(seed, "pb_test")
+    threads = threads_of(threads, "pb_test")
     check_same_data(fits, "pb_test")
     check_maximised(fits, "pb_test")
     fits, notes = same_criterion(fits, True, "pb_test")
@@ -126,10 +144,17 @@ def pb_test(m1: Fit, m0: Fit, n: int = 1_000, seed: Any = None, *, nested: bool 
     obstacles = extension(small, large).obstacles
     if obstacles and not nested:
         raise DataError(f"pb_test: the models are not nested: {'; '.join(obstacles)}; see rf.vuong")
-    ratios, failures = drawn_ratios(small, large, int(n), np.random.default_rng(seed))
+    pair = (small, large) if threads is None else (on_threads(small, threads), on_threads(large, threads))
+    with Progress("parametric bootstrap test", n, progress) as shown:
+        ratios, failures = drawn_ratios(*pair, n, rng, shown)
     if len(ratios) < (1 - TOO_MANY) * n:
         raise DataError(f"pb_test: {n - len(ratios)} of {n} draws could not be fitted: {listed(failures)}")
-    return result(small, large, int(n), ratios, failures, notes)
+    return replace(result(small, large, n, ratios, failures, notes), seed=number)
+
+
+def on_threads(m: Fit, threads: int) -> Fit:
+    """Return the fit with another number of threads for refits."""
+    return replace(m, task=replace(m.task, control=replace(m.task.control, threads=threads)))
 
 
 def result(
@@ -191,18 +216,23 @@ def listed(failures: dict[str, int]) -> str:
 # ---- draws -----------------------------------------------------------------------------------------------------------
 
 
-def drawn_ratios(small: Fit, large: Fit, n: int, rng: np.random.Generator) -> tuple[Array, dict[str, int]]:
+def drawn_ratios(
+    small: Fit, large: Fit, n: int, rng: np.random.Generator, shown: Progress | None = None
+) -> tuple[Array, dict[str, int]]:
     """Return the likelihood ratios of `n` responses drawn from the smaller model, and why others failed."""
     ratios, failures, size = [], {}, max(1, BLOCK // small.nobs)
     for start in range(0, n, size):
         responses = small.simulate(min(size, n - start), seed=rng)
-        pairs = zip(criteria(small, responses), criteria(large, responses), strict=True)
-        for a, b in pairs:
-            why = next((x for x in (a, b) if isinstance(x, str)), None)
-            if why is not None:
-                failures[why] = failures.get(why, 0) + 1
-            else:
-                ratios.append(float(a) - float(b))
+        for some in np.array_split(responses, range(PART, responses.shape[1], PART), axis=1):
+            some = np.ascontiguousarray(some)
+            for a, b in zip(criteria(small, some), criteria(large, some), strict=True):
+                why = next((x for x in (a, b) if isinstance(x, str)), None)
+                if why is not None:
+                    failures[why] = failures.get(why, 0) + 1
+                else:
+                    ratios.append(float(a) - float(b))
+            if shown is not None:
+                shown.advance(some.shape[1])
     return np.array(ratios), failures
 
 

@@ -36,7 +36,7 @@ from ranef.inference.dummies import written_out
 from ranef.inference.progress import Progress
 from ranef.inference.resampling import Streams, hierarchy, is_nested, noise_scale, outermost, seed_of
 from ranef.inference.varcorr import unique
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -352,6 +352,7 @@ def permutation_test(
     >>> rf.permutation_test(m, "Batch", n=199, seed=1).p_value < 0.05
     True
     """
+    check_fit(m, "permutation_test")
     if not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"permutation_test: n={n!r} must be a positive whole number")
     if scheme is not None and scheme not in SCHEMES:

@@ -30,7 +30,7 @@ from ranef.inference.permutation import (
     wald,
 )
 from ranef.inference.progress import Progress
-from ranef.inference.resampling import Streams, noise_scale, seed_of
+from ranef.inference.resampling import Streams, count_of, noise_scale, seed_of
 
 CELLS = 4_000_000  # numbers of the responses that are handed over together
 
@@ -162,6 +162,19 @@ def cluster_permutation_test(
     >>> bool(found.p_value.min() <= 0.02)
     True
     """
+    n = count_of(n, "cluster_permutation_test")
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)) or not threshold >= 0:
+        raise OptionError(f"cluster_permutation_test: threshold={threshold!r} must be a number that is not negative")
+    if isinstance(Y, str):
+        raise DataError(
+            f"cluster_permutation_test: Y={Y!r} is a text; give the series, an array of one column a time point or a "
+            f"frame of them, such as data[columns]"
+        )
+    if str(formula).partition("~")[0].strip() and "~" in str(formula):
+        raise OptionError(
+            f"cluster_permutation_test: the formula has a left-hand side, {str(formula).partition('~')[0].strip()!r}, "
+            f"but the responses are Y: write '~{str(formula).partition('~')[2]}'"
+        )
     call = make_call(one_sided(formula, arguments.get("env")), **arguments)
     if not call.linear:
         raise NotAvailableError("cluster_permutation_test: available for linear models only in this version")

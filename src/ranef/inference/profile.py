@@ -27,7 +27,7 @@ from ranef.inference.profile_reduced import reduced_model
 from ranef.inference.profile_refits import curves_by_refits, runs_away
 from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -307,6 +307,7 @@ def profile(
     >>> rf.profile(m, "Days")["Days"].interval(0.95)  # doctest: +SKIP
     (7.358652, 13.575920)
     """
+    check_fit(m, "profile")
     if scale not in SCALES:
         raise OptionError(f"profile: scale={scale!r} is unknown; use 'sd', 'variance' or 'log'")
     if not isinstance(points, (int, np.integer)) or points < 2:

@@ -14,6 +14,7 @@ from ranef.inference.comparable import check_maximised
 from ranef.inference.likelihood_tests import ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import fitted_without, formula_of, on_own_rows, with_bars, with_formula
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.formula import Bar
@@ -58,6 +59,7 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
     >>> [round(float(x), 3) for x in ranova(m)["chisq"][1:]]
     [105.057, 282.395]
     """
+    check_fit(m, "ranova")
     steps = list(reductions(m, reduce))
     if not steps:
         raise NotAvailableError("ranova: the model has no random effects to test")

@@ -60,6 +60,46 @@ def seed_of(seed: Any, what: str) -> int:
     return int(seed)
 
 
+def generator_of(seed: Any, what: str) -> tuple[np.random.Generator, int | None]:
+    """Return what draws, and the seed to have it again: drawn from the system where none was given.
+
+    A generator that was given draws on, and has no seed to tell.
+
+    Raises
+    ------
+    OptionError
+        If it is neither a generator nor a non-negative whole number.
+    """
+    if isinstance(seed, np.random.Generator):
+        return seed, None
+    number = seed_of(seed, what)
+    return np.random.default_rng(number), number
+
+
+def count_of(n: Any, what: str, name: str = "n") -> int:
+    """Return a number of draws.
+
+    Raises
+    ------
+    OptionError
+        If it is not a positive whole number.
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise OptionError(f"{what}: {name}={n!r} must be a positive whole number")
+    return int(n)
+
+
+def threads_of(threads: Any, what: str) -> int | None:
+    """Return a number of threads; None: the fit's.
+
+    Raises
+    ------
+    OptionError
+        If it is neither None nor a positive whole number.
+    """
+    return None if threads is None else count_of(threads, what, "threads")
+
+
 # ---- what responses can be drawn for ---------------------------------------------------------------------------------
 
 

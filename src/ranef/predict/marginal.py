@@ -12,6 +12,7 @@ from ranef.families import link_of
 from ranef.frame.design import matrix
 from ranef.inference.dummies import written_out
 from ranef.inference.noted import Note, NotedTable
+from ranef.model import check_fit
 from ranef.predict.rows import fitted_design
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def marginal_coefficients(m: Fit) -> NotedTable:
     >>> marginal_coefficients(m)["marginal"].round(3)
     array([-1.288, -0.94 , -1.072, -1.51 ])
     """
+    check_fit(m, "marginal_coefficients")
     if not m.distribution.plain_mean or m.distribution.categorical:
         raise NotAvailableError(
             "marginal_coefficients: the expected response has several predictors; average it by predict(re='integrate')"

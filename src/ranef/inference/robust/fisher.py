@@ -25,7 +25,7 @@ from ranef.inference.named import named_matrix, names_of
 from ranef.inference.robust.generalised import check_likelihood
 from ranef.inference.robust.moments import RESIDUAL, entries, levels_times, precision
 from ranef.inference.robust.working import working
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -67,6 +67,7 @@ def information(m: Fit, kind: str = "observed") -> Any:
     >>> np.sqrt(np.diag(np.linalg.inv(rf.information(m)))).round(3)
     array([  6.632,   1.502, 265.266,  42.876,  13.573,  77.186])
     """
+    check_fit(m, "information")
     if kind not in KINDS:
         raise OptionError(f"information: kind={kind!r} is unknown; {nearest(kind, KINDS)}")
     design_of(m, "information")

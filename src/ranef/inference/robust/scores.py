@@ -18,7 +18,7 @@ from ranef.inference.robust.clusters import Clusters, check_nested, clusters_of
 from ranef.inference.robust.generalised import check_likelihood, marginal_scores
 from ranef.inference.robust.moments import RESIDUAL, entries, levels_times, precision
 from ranef.inference.robust.working import by_cluster, working
-from ranef.model import design_of
+from ranef.model import check_fit, design_of
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -64,6 +64,7 @@ def estfun(m: Fit, cluster: Any = None) -> Any:
     >>> rf.estfun(m).shape
     (18, 7)
     """
+    check_fit(m, "estfun")
     m = written_out(m)
     design = design_of(m, "estfun")
     by, *more = clusters_of(m, design, cluster)

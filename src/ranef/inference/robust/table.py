@@ -11,6 +11,7 @@ from ranef.inference.robust.method import robust_method
 from ranef.inference.robust.working import objection
 from ranef.inference.tables import fixed
 from ranef.inference.wald import quantile
+from ranef.model import check_fit
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -59,6 +60,7 @@ def robust(m: Fit, kind: str | None = None, cluster: Any = None, conf_level: flo
     0  (Intercept)      6.825  17.0
     1         Days      1.546  17.0
     """
+    check_fit(m, "robust")
     quantile(conf_level)  # a level that is none is refused before the work
     way = robust_method(m, kind or ("CR1" if objection(m) else "CR2"), cluster)
     found = fixed(m, conf_level, way)
