@@ -544,8 +544,8 @@ def _check_pql(call: Call) -> None:
     family = call.family
     if family.entry.name not in VARIANCES or not family.plain_mean or call.zero_inflation is not None:
         raise NotAvailableError(
-            f"method='pql' needs a variance that is a function of the mean, as {', '.join(map(repr, VARIANCES))} have; "
-            f"family={call.distribution.name!r} has none: leave method out for Laplace's approximation"
+            f"method='pql' knows the variances of {', '.join(map(repr, VARIANCES))}, functions of the mean times one "
+            f"dispersion, not that of family={call.distribution.name!r}: leave method out for Laplace's approximation"
         )
     if call.wishes is not None:
         raise NotAvailableError("method='pql' takes no fixed=, equal=, prior= or penalty=")

@@ -237,3 +237,18 @@ def test_priors_of_shapes_are_of_the_shapes_themselves(data):
 def test_priors_of_matrices_that_are_no_priors(data, term, prior, error, text):
     with pytest.raises(error, match=text):
         rf.fit(f"n ~ x + {term}", {**data, "n": np.arange(len(data["g"])) % 5}, family="poisson", prior={"cov": prior})
+
+
+def test_remedies_that_messages_name(data):
+    d = {**data, "n": np.arange(len(data["g"])) % 5, "s": np.linspace(0.4, 0.6, len(data["g"]))}
+    with pytest.raises(OptionError, match="the scale goes before the mean"):
+        rf.fit("n ~ x", d, family="poisson", prior={"fixed": "cauchy(0, 2.5)"})
+    with pytest.raises(OptionError, match=r"prior=\{'cov': rf.prior.wishart\(\)\}"):
+        rf.fit("se(x, s) ~ 1 + (1 | g)", d, prior="blme")
+    assert rf.fit("se(x, s) ~ 1 + (1 | g)", d, prior={"cov": p.wishart()}).converged
+    with pytest.raises(NotAvailableError, match=r"mat\(…, nu = 1.5\)"):
+        rf.fit("n ~ 1 + mat(0 + x + z | h)", d, family="poisson", fixed={"nu(h)": 1.5})
+    with pytest.raises(NotAvailableError, match=r"not ar1\(… \| g\)"):
+        rf.fit("n ~ 1 + ar1(0 + f | g)", d, family="poisson", method="pql")
+    with pytest.raises(NotAvailableError, match="not that of family='nbinom2'"):
+        rf.fit("n ~ 1 + (1 | g)", d, family="nbinom2", method="pql")

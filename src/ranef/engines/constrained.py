@@ -402,7 +402,10 @@ def _over(plan: Plan, design: Design, task: Task) -> tuple[int | None, float]:
         return (to, 0.0) if to >= 0 else (None, float(plan.columns.values[at]))
     if not part.names and part.offset is not None and np.ptp(part.offset) == 0:
         return None, float(part.offset[0])
-    raise OptionError("prior: a common scale needs one residual standard deviation; write common_scale=False")
+    raise OptionError(
+        "prior: a common scale needs one residual standard deviation; give densities with common_scale=False, in place "
+        "of 'blme' prior={'cov': rf.prior.wishart()}"
+    )
 
 
 # ---- the reduced model -----------------------------------------------------------------------------------------------
@@ -483,9 +486,10 @@ def _constrain(core: Any, plan: Plan, held: list[tuple[int, float]], tied: list[
         try:
             core.constrain([one], [])
         except ValueError:
+            hint = f"; write mat(…, nu = {value:g}) in the formula" if place.kind == "nu" else ""
             raise NotAvailableError(
                 f"fixed: {place.name!r} cannot be held at {value:g}: outside its range, or a function of several "
-                f"parameters"
+                f"parameters{hint}"
             ) from None
     core.constrain(held, tied)
 
