@@ -138,8 +138,12 @@ class Call:
         if not self.fixed and self.prior is None:
             return {}
         own = self.distribution.parameters[1:]
-        alias = {"sigma": "dispersion"} if self.family.entry.name == "gaussian" else {}
-        named = ((alias.get(n, self.family.entry.nicknames.get(n, n)), v) for n, v in self.wanted.items())
+        nicknames = {"sigma": "dispersion", **self.family.entry.nicknames}
+        gamma = self.family.entry.name == "gamma"  # its dispersion predictor is that of the shape, 1 / sigma^2
+        named = (
+            (n if n in own else nicknames.get(n, n), v**-2.0 if gamma and n == "sigma" and v > 0 else v)
+            for n, v in self.wanted.items()
+        )
         return {n: float(v) for n, v in named if n in own}
 
     @property
@@ -491,9 +495,14 @@ def _check_wishes(call: Call) -> None:
         raise OptionError(f"penalty={call.penalty!r} is unknown; use 'firth'")
     given = {"dispersion": call.dispersion, ZERO: call.zero_inflation, **call.parameters}
     for name in call.values:
-        if given.get(name) is not None:
+        if given.get(name) is not None and not (name == ZERO and _is_constant(given[name], call.env)):
             raise ArgumentError(f"fixed: {name!r} has a value there and {name}={given[name]!r}: give one of them")
     _ = call.priors  # says what is wrong with them
+
+
+def _is_constant(value: Value, env: Any) -> bool:
+    """Whether a component was asked for as one number to estimate, "~ 1"."""
+    return isinstance(value, (str, Formula)) and _one_sided(ZERO, value, env).is_constant
 
 
 def _penalises_mean(call: Call) -> bool:
@@ -535,8 +544,8 @@ def _check_pql(call: Call) -> None:
     family = call.family
     if family.entry.name not in VARIANCES or not family.plain_mean or call.zero_inflation is not None:
         raise NotAvailableError(
-            f"method='pql' needs a variance that is a function of the mean, as {', '.join(map(repr, VARIANCES))} have; "
-            f"family={call.distribution.name!r} has none: leave method out for Laplace's approximation"
+            f"method='pql' knows the variances of {', '.join(map(repr, VARIANCES))}, functions of the mean times one "
+            f"dispersion, not that of family={call.distribution.name!r}: leave method out for Laplace's approximation"
         )
     if call.wishes is not None:
         raise NotAvailableError("method='pql' takes no fixed=, equal=, prior= or penalty=")

@@ -120,3 +120,9 @@ def test_no_distribution_has_that_dispersion():
     m = rf.fit("count ~ x + (1 | g)", DATA, family="poisson", method="pql")
     with pytest.raises(NotAvailableError, match="sigma"):
         m.simulate()
+
+
+def test_the_dispersion_is_predicted():
+    size = {**DATA, "size": np.exp(0.3 * DATA["x"]) * np.random.default_rng(2).gamma(4, 0.25, len(DATA["x"]))}
+    m = rf.fit("size ~ x + (1 | g)", size, family="gamma", method="pql")
+    assert_allclose(m.predict(type="dispersion"), 1 / m.sigma**2)

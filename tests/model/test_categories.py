@@ -293,3 +293,24 @@ def test_options_are_taken_back(data):
     n = rf.fit("kind ~ x + (1 | g)", data, family="multinomial", b="~ z")
     whole = rf.fit("kind ~ x + (1 | g)", data, family="multinomial")
     assert n.update(b=None).loglik == pytest.approx(whole.loglik, abs=1e-9)
+
+
+@pytest.mark.parametrize("family", ORDINAL)
+def test_a_formula_without_intercept_is_that_with_one(data, family):
+    """Thresholds are intercepts: `0 + f` has no column for the first level."""
+    frame = data.assign(cell=np.array(list("uvw"))[np.arange(len(data)) % 3])
+    ours, usual = (rf.fit(f"grade ~ {right}", frame, family=family) for right in ("0 + cell", "cell"))
+    assert (ours.loglik, ours.npar) == (usual.loglik, usual.npar)
+    assert np.isfinite(ours.tidy()["std_error"]).all()
+    assert_allclose(ours.predict(frame[:5], type="probs"), usual.predict(frame[:5], type="probs"))
+
+
+def test_thresholds_that_cross_leave_no_probabilities(data):
+    m = rf.fit("grade ~ 1", data, family="cumulative", nominal="~ x")
+    far = data[:3].assign(x=[0.0, 200.0, -200.0])
+    with pytest.warns(rf.errors.RanefWarning, match="thresholds cross in row"):
+        found = np.asarray(m.predict(far, type="probs"))
+    lost = np.isnan(found)
+    assert (lost.any(axis=1) == lost.all(axis=1)).all()
+    assert not lost[0].any()
+    assert lost[1:].any()

@@ -78,3 +78,17 @@ def test_not_available(data):
         m.residuals("quantile")
     assert np.isfinite(m.residuals()).all()
     assert m.summary()
+
+
+@pytest.mark.parametrize(("y", "status", "family", "says"), [
+    ([0.2, 0.5, 1.0, 0.7], ["none", "none", "right", "none"], "ordered_beta", "right-censored at 1.* row 2"),
+    ([0.0, 0.5, 1.0, 0.7], ["left", "none", "right", "none"], "gamma", "left-censored at 0.* row 0"),
+])  # fmt: skip
+def test_rows_that_nothing_can_satisfy_are_named(y, status, family, says):
+    with pytest.raises(DataError, match=says):
+        rf.fit("cens(y, s) ~ 1", {"y": np.array(y), "s": np.array(status)}, family=family)
+
+
+def test_the_way_of_another_package_is_named():
+    with pytest.raises(rf.errors.FormulaError, match=r"`cens\(y, status\)`"):
+        rf.fit("Surv(y, s) ~ 1", {"y": [1.0, 2.0], "s": [0, 1]})

@@ -293,3 +293,30 @@ def test_a_tie_with_a_held_member_is_held(data):
         rf.fit("y ~ x + (z | g)", data, fixed={sds[0]: 0.7, sds[1]: 0.6}, equal=[sds])
     with pytest.raises(ArgumentError, match="different values"):
         rf.fit("y ~ x + z + (1 | g)", data, fixed={"x": 0.7, "z": 0.6}, equal=[("x", "z")])
+
+
+def test_slim_fits_are_pickled(data):
+    for given in ({"prior": "blme"}, {"fixed": {"x": 0.2}}, {"equal": [("x", "z")]}):
+        slim = rf.fit("count ~ x + z + (1 | g)", data, family="poisson", **given).slim()
+        again = pickle.loads(pickle.dumps(slim))
+        np.testing.assert_array_equal(again.params, slim.params)
+        np.testing.assert_array_equal(again.core.cond_cov(0), slim.core.cond_cov(0))
+
+
+def test_a_family_parameter_is_held_by_any_of_its_names(data):
+    held = rf.fit("zero ~ x", data, family="poisson", zero_inflation=0.3)
+    asked = rf.fit("zero ~ x", data, family="poisson", zero_inflation="~ 1", fixed={"zero_inflation": 0.3})
+    assert (asked.loglik, asked.npar) == (held.loglik, held.npar)
+    with pytest.raises(ArgumentError, match="give one of them"):
+        rf.fit("zero ~ x", data, family="poisson", zero_inflation="~ x", fixed={"zero_inflation": 0.3})
+    size = {**data, "size": np.exp(0.2 * data["y"])}
+    gamma = rf.fit("size ~ x", size, family="gamma", fixed={"sigma": 0.5})
+    assert gamma.sigma == pytest.approx(0.5)
+    assert gamma.loglik == rf.fit("size ~ x", size, family="gamma", dispersion=4.0).loglik  # its shape, 1 / sigma^2
+
+
+def test_a_small_residual_held_is_told_however_it_is_held(data):
+    for given in ({"dispersion": 5e-3}, {"fixed": {"sigma": 5e-3}}, {"prior": {"sigma": "point(5e-3)"}}):
+        m = rf.fit("y ~ x + (1 | g)", data, **given)
+        assert "residual_held" in [n.code for n in m.messages]
+    assert "residual_held" not in [n.code for n in rf.fit("y ~ x + (1 | g)", data, fixed={"sigma": 1}).messages]

@@ -146,3 +146,26 @@ def test_an_unlogged_offset_is_named_when_the_search_fails():
     with pytest.warns(rf.ConvergenceWarning, match="offset e spans"):
         rf.fit("y ~ 1 + offset(e)", frame, family="poisson")
     assert "unlogged_offset" not in codes(rf.fit("y ~ 1 + offset(log(e)) + (1 | g)", frame, family="poisson"))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_small_residuals_beside_many_random_effects_are_no_underdispersion(seed):
+    """Pairs: a correct Poisson model, whose residuals given the effects are half of those of the model."""
+    rng = np.random.default_rng(seed)
+    pair = np.repeat(np.arange(40), 2)
+    y = rng.poisson(np.exp(1.5 + 0.8 * rng.normal(size=40)[pair]))
+    m = rf.fit("y ~ 1 + (1 | pair)", {"y": y, "pair": pair}, family="poisson")
+    assert "underdispersion" not in codes(m)
+    assert "underdispersed" not in [n.code for n in rf.overdispersion(m).notes]
+    plain = rf.fit("y ~ 1", {"y": rng.binomial(40, 0.5, 200)}, family="poisson")  # variance half of the mean
+    assert "underdispersion" in codes(plain)
+
+
+def test_a_constant_dispersion_is_not_tested_against_one():
+    rng = np.random.default_rng(1)
+    frame = {"y": rng.normal(size=60), "x": rng.normal(size=60), "g": np.arange(60) % 6}
+    t = rf.fit("y ~ x", frame, dispersion="~ 1", prior={"x": "normal(0, 1)"}).tidy("fixed")
+    mine = np.array(t["component"]) == "dispersion"
+    assert np.isnan(np.asarray(t["p_value"])[mine]).all()
+    assert np.isfinite(np.asarray(t["std_error"])).all()
+    assert np.isfinite(np.asarray(t["p_value"])[~mine]).all()

@@ -8,7 +8,7 @@ from scipy import stats
 
 import ranef as rf
 from ranef.engines import constrained, laplace
-from ranef.errors import ArgumentError, OptionError
+from ranef.errors import ArgumentError, NotAvailableError, OptionError
 
 p = rf.prior
 SAME = 1e-7  # penalised deviances of one model in two forms; searches end below 1e-9
@@ -214,3 +214,41 @@ def test_the_summary_tells_the_priors(data):
     assert "maximum a posteriori" in text
     assert "fixed ~ normal(mean=0, sd=2.5); sd(g) ~ gamma(shape=2.5, rate=0)" in " ".join(text.split())
     assert "penalised" in text
+
+
+def test_priors_of_shapes_are_of_the_shapes_themselves(data):
+    """A gamma prior of nu, whose estimate is exp(coefficient); a normal one is of the coefficient."""
+    d = {**data, "y": data["x"] + np.random.default_rng(1).standard_t(4, len(data["x"]))}
+    for name in ("shape", "nu", "df"):
+        m = rf.fit("y ~ x", d, family="student_t", prior={name: p.gamma(200, 50)})
+        nu = float(np.exp(m.params["shape.(Intercept)"])) if "shape.(Intercept)" in m.params else np.nan
+        assert np.isnan(nu) or 3.5 < nu < 4.5  # the prior's mode is 3.98, its standard deviation 0.28
+        expected = -2 * p.gamma(200, 50).log_density(float(m.predict(type="shape")[0]))
+        assert m.estimate.penalty == pytest.approx(expected, abs=1e-6)
+    own = rf.fit("y ~ x", d, family="student_t", prior={"nu": p.normal(1.5, 1e-4)})
+    assert float(own.predict(type="shape")[0]) == pytest.approx(np.exp(1.5), rel=1e-3)
+
+
+@pytest.mark.parametrize(("term", "prior", "error", "text"), [
+    ("(0 + f | g)", "wishart(2)", OptionError, "df is above 2"),
+    ("ar1(0 + f | g)", "wishart(1.5)", OptionError, "df is above 2"),
+    ("rr(0 + f | g, 1)", "wishart()", NotAvailableError, "singular by construction"),
+])  # fmt: skip
+def test_priors_of_matrices_that_are_no_priors(data, term, prior, error, text):
+    with pytest.raises(error, match=text):
+        rf.fit(f"n ~ x + {term}", {**data, "n": np.arange(len(data["g"])) % 5}, family="poisson", prior={"cov": prior})
+
+
+def test_remedies_that_messages_name(data):
+    d = {**data, "n": np.arange(len(data["g"])) % 5, "s": np.linspace(0.4, 0.6, len(data["g"]))}
+    with pytest.raises(OptionError, match="the scale goes before the mean"):
+        rf.fit("n ~ x", d, family="poisson", prior={"fixed": "cauchy(0, 2.5)"})
+    with pytest.raises(OptionError, match=r"prior=\{'cov': rf.prior.wishart\(\)\}"):
+        rf.fit("se(x, s) ~ 1 + (1 | g)", d, prior="blme")
+    assert rf.fit("se(x, s) ~ 1 + (1 | g)", d, prior={"cov": p.wishart()}).converged
+    with pytest.raises(NotAvailableError, match=r"mat\(…, nu = 1.5\)"):
+        rf.fit("n ~ 1 + mat(0 + x + z | h)", d, family="poisson", fixed={"nu(h)": 1.5})
+    with pytest.raises(NotAvailableError, match=r"not ar1\(… \| g\)"):
+        rf.fit("n ~ 1 + ar1(0 + f | g)", d, family="poisson", method="pql")
+    with pytest.raises(NotAvailableError, match="not that of family='nbinom2'"):
+        rf.fit("n ~ 1 + (1 | g)", d, family="nbinom2", method="pql")

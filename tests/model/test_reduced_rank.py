@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ranef as rf
-from ranef.errors import FormulaError, OptionError
+from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError
 
 FULL = "y ~ 0 + trait + rr(0 + trait | g, d = {})"
 
@@ -142,3 +142,10 @@ def test_matern_of_smoothness_one_half_is_exponential(spatial):
     assert free.npar == half.npar + 1
     with pytest.raises(FormulaError, match="smoothness"):
         rf.fit(formula.format("mat", ", nu = 0"), spatial)
+
+
+def test_what_goes_by_cluster_or_by_name_is_refused(traits, fits):
+    with pytest.raises(NotAvailableError, match="reduced rank"):
+        rf.estfun(fits[1])
+    with pytest.raises(ArgumentError, match=r"no parameter 'loading\(g\)'; the model has traita"):
+        rf.fit(FULL.format(1), traits, precision_weights="w", method="ml", fixed={"loading(g)": 0.2})

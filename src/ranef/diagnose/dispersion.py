@@ -135,6 +135,16 @@ def pearson_chisq(m: Fit) -> tuple[float, float]:
     return float(np.nansum(counts * squares)), float(m.df_residual - m.nobs + counts.sum())
 
 
+def underdispersed(m: Fit, chi2: float, df: float, share: float) -> bool:
+    """Whether the spread is below `share` of what the family says, beyond what random effects take up.
+
+    Residuals given the random effects are smaller than those of the model itself; how much the effects take up is at
+    most their number, which is taken off the degrees of freedom.
+    """
+    left = df - sum(len(t.levels) * len(t.names) for t in m.layout.terms)
+    return left > 0 and chi2 < share * left and 1 - upper_tail(chi2, left) < SURE
+
+
 def upper_tail(statistic: float, df: float) -> float:
     """Return P(chi-square_df > statistic)."""
     from scipy.special import gammaincc
@@ -185,7 +195,7 @@ def _notes(m: Fit, chi2: float, df: float) -> Iterator[Note]:
     if p < SURE:
         text = "overdispersed: standard errors are too small"
         yield Note("overdispersed", f"{text}; try {ALTERNATIVES[m.family]}" if m.family in ALTERNATIVES else text)
-    if p > 1 - SURE:
+    if underdispersed(m, chi2, df, 1.0):
         text = "underdispersed: standard errors are too large; for counts try 'compois'"
         yield Note("underdispersed", text)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
-from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, upper_tail
+from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdispersed, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
@@ -112,9 +112,9 @@ def dispersion(m: Fit) -> Iterator[Message]:
     if ratio > 1.5 and above < SURE:
         text = f"overdispersed: Pearson chi-square / df = {ratio:.3g}, so standard errors are too small"
         yield Message("overdispersion", f"{text}; try {ALTERNATIVES[m.family]}", {**evidence, "p": above})
-    if ratio < 0.5 and 1 - above < SURE:
+    if underdispersed(m, chi2, df, 0.5):
         text = f"underdispersed: Pearson chi-square / df = {ratio:.3g}, so standard errors are too large"
-        yield Message("underdispersion", f"{text}; try 'compois'", {**evidence, "p": 1 - above})
+        yield Message("underdispersion", f"{text}; try 'compois'", evidence)
 
 
 def _telling(m: Fit) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.diagnose.messages import Message, row_effect
-from ranef.engines.laplace import NEARLY_HELD
 from ranef.families import legal_link
 from ranef.frame.checks import absorbed_residual
 from ranef.frame.table import shorten
@@ -22,6 +21,7 @@ PILE = 0.03  # share of the rows at one end of a continuous response that is no 
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
 EDGE = 1e-4  # of the median distance to the edge
+NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
 
 
@@ -97,10 +97,10 @@ def piled_up(m: Fit) -> Iterator[Message]:
 
 def residual_held(m: Fit) -> Iterator[Message]:
     """P50: a residual standard deviation held near zero."""
-    held = isinstance(m.call.dispersion, (int, float)) and m.distribution.entry.name == "gaussian"
-    if not held or m.design is None:
+    asked = isinstance(m.call.dispersion, (int, float)) or "dispersion" in m.call.values
+    if not asked or m.distribution.entry.name != "gaussian" or m.design is None or m.formula.measured:
         return
-    if m.sigma < NEARLY_HELD * float(np.std(np.asarray(m.design.y))):
+    if m.sigma < NEARLY_NOTHING * float(np.std(np.asarray(m.design.y))):
         text = (
             f"the residual standard deviation is held at {m.sigma:.3g}: see whether the estimates stay when it is "
             f"{m.sigma / 10:.3g} or {10 * m.sigma:.3g}"

@@ -21,7 +21,7 @@ from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, frozen
 from ranef.engines.linear import cells
 from ranef.engines.parameters import COEFFICIENT, EXPLICIT, Names, Place, groups_named, names_of
 from ranef.engines.task import Engine, Point, Task, one_by_one
-from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, RanefError
+from ranef.errors import ArgumentError, NotAvailableError, OptionError
 from ranef.priors import Prior
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def make_plan(design: Design, task: Task) -> Plan:
     tied = [_tie(names, group) for group in wishes.equal]
     held, tied = _joined(held, tied)
     columns = _columns(names, held, tied)
-    densities = [(name, prior) for name, prior in wishes.priors if prior.name != "point"]
+    called = {other: name for other, name in task.family.entry.nicknames.items() if names.get(other) is None}
+    densities = [(called.get(name, name), prior) for name, prior in wishes.priors if prior.name != "point"]
     priors = tuple(
         p
         for name, prior in densities
@@ -250,10 +251,28 @@ def _targets(
         sized = [
             (checked.sized(len(design.terms[t].names)), t) for t in terms if kind == "cov" or _has_pairs(design, t)
         ]
+        for p, t in sized:
+            _check_matrix(p, design, t)
         return [(p, (Place(name, kind, t),), 1.0) for p, t in _some(sized, names, name)]
-    if name in ("sigma", "dispersion"):
-        return [(_matching(prior, name, "positive"), (_dispersion(names, name),), 1.0)]
+    if name in ("sigma", "dispersion") or (prior.of == "positive" and name in names.owners and name != "mean"):
+        return [(_matching(prior, name, "positive"), (_one_number(names, name),), 1.0)]
     return _of_coefficients(names, name, prior, everything, columns, design)
+
+
+def _check_matrix(prior: Prior, design: Design, t: int) -> None:
+    """Refuse priors whose density says nothing of the covariance: of too few degrees of freedom, of a singular one."""
+    term = design.terms[t]
+    k = len(term.names)
+    if prior.name == "wishart" and prior.numbers[0] <= k - 1:
+        raise OptionError(
+            f"prior {prior} of the {k} x {k} covariance of {term.label!r}: df is above {k - 1}; its density "
+            f"is bounded from {k + 1}, its mode not singular above that (the default is {k + 2.5:g})"
+        )
+    if term.structure == "rr" and term.rank is not None and term.rank < k:
+        raise NotAvailableError(
+            f"prior {prior}: the covariance of rr(… | {term.label}, d = {term.rank}) is singular by construction, "
+            f"where such a density is 0 or infinite; name the other terms, as in {{'cov(g)': …}}"
+        )
 
 
 def _some(found: list[Any], names: Names, name: str) -> list[Any]:
@@ -295,15 +314,17 @@ def _matching(prior: Prior, name: str, wanted: str) -> Prior:
     raise OptionError(f"prior: {name!r} takes {hints[wanted]}, not {prior}")
 
 
-def _dispersion(names: Names, name: str) -> Place:
-    place = names.get("dispersion.(Intercept)")
-    others = [p for p in names.places if p.startswith("dispersion.")]
+def _one_number(names: Names, name: str) -> Place:
+    """Return the coefficient that is the logarithm of a parameter of the family, for priors of numbers above 0."""
+    component = "dispersion" if name == "sigma" else name
+    place = names.get(f"{component}.(Intercept)")
+    others = [p for p in names.places if p.startswith(f"{component}.")]
     if place is None or len(others) > 1:
         why = (
             f"it depends on {', '.join(others)}: give these priors" if others else "it is held, or the family has none"
         )
         raise ArgumentError(f"prior: {name!r} is not one estimated number: {why}")
-    return Place(name, name, place.at)
+    return Place(name, "dispersion", place.at)
 
 
 def _of_coefficients(
@@ -335,7 +356,7 @@ def rows_of(plan: Plan, core: Any, design: Design, task: Task) -> list[Row]:
         kind, target = places[0].kind, _reduced_positions(plan, places)
         if kind in ("cov", "cor"):
             name, target = "term", [places[0].at]
-        elif kind in ("sigma", "dispersion"):
+        elif kind == "dispersion":
             _check_log(task, places[0])
             name = "log_coefficient"
         elif kind == COEFFICIENT:
@@ -350,7 +371,7 @@ def rows_of(plan: Plan, core: Any, design: Design, task: Task) -> list[Row]:
 
 def _reduced_positions(plan: Plan, places: Sequence[Place]) -> list[int]:
     """Return the coefficients of the reduced model that places are; of other parameters nothing."""
-    mine = (COEFFICIENT, "sigma", "dispersion")
+    mine = (COEFFICIENT, "dispersion")
     return [int(plan.columns.to[p.at]) for p in places if p.kind in mine]
 
 
@@ -363,9 +384,10 @@ def _without(prior: Prior, at: list[int], gone: set[int]) -> tuple[Prior, list[i
 
 
 def _check_log(task: Task, place: Place) -> None:
-    if task.family.link_of("dispersion").name != "log":
+    name = "dispersion" if place.name == "sigma" else place.name
+    if task.family.link_of(name).name != "log":
         raise NotAvailableError(
-            f"prior of {place.name!r}: it needs the log link; give 'dispersion.(Intercept)' a prior"
+            f"prior of {place.name!r}: it needs the log link; give '{name}.(Intercept)' a prior, on the link's scale"
         )
 
 
@@ -380,7 +402,10 @@ def _over(plan: Plan, design: Design, task: Task) -> tuple[int | None, float]:
         return (to, 0.0) if to >= 0 else (None, float(plan.columns.values[at]))
     if not part.names and part.offset is not None and np.ptp(part.offset) == 0:
         return None, float(part.offset[0])
-    raise OptionError("prior: a common scale needs one residual standard deviation; write common_scale=False")
+    raise OptionError(
+        "prior: a common scale needs one residual standard deviation; give densities with common_scale=False, in place "
+        "of 'blme' prior={'cov': rf.prior.wishart()}"
+    )
 
 
 # ---- the reduced model -----------------------------------------------------------------------------------------------
@@ -461,9 +486,10 @@ def _constrain(core: Any, plan: Plan, held: list[tuple[int, float]], tied: list[
         try:
             core.constrain([one], [])
         except ValueError:
+            hint = f"; write mat(…, nu = {value:g}) in the formula" if place.kind == "nu" else ""
             raise NotAvailableError(
                 f"fixed: {place.name!r} cannot be held at {value:g}: outside its range, or a function of several "
-                f"parameters"
+                f"parameters{hint}"
             ) from None
     core.constrain(held, tied)
 
@@ -528,9 +554,7 @@ def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:
         start = _start(laplace.start_of(task, design), plan.columns)
         return core, core.fit(start, task.quadrature, task.control.options, task.method)
     except ValueError as error:
-        raise (
-            error if isinstance(error, RanefError) else DataError(f"{error}{laplace.why_lost(design, task)}")
-        ) from error
+        raise laplace.explained(error, design, task) from error
 
 
 def _start(start: dict[str, Any] | None, columns: Columns) -> dict[str, Any] | None:
@@ -649,7 +673,8 @@ class Rebuilt:
 
 def save(core: Any, found: LaplaceEstimate) -> Remains:
     """Return what a fit without rows keeps of its core."""
-    return Remains(tuple(frozen(core.cond_cov(t)) for t in range(len(found.modes))), core.at)
+    at = getattr(core, "at", ([], []))  # a slim fit has no rows that could stand anywhere
+    return Remains(tuple(frozen(core.cond_cov(t)) for t in range(len(found.modes))), at)
 
 
 def restore(saved: Remains, _found: LaplaceEstimate, design: Any, task: Task) -> Any:

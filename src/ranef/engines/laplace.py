@@ -302,7 +302,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         else:
             record, pole = search_with(core, design, task), None
     except ValueError as error:
-        raise error if isinstance(error, RanefError) else DataError(f"{error}{why_lost(design, task)}") from error
+        raise explained(error, design, task) from error
     return core, replace(from_core(record, core, design, task), pole=pole)
 
 
@@ -369,10 +369,18 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, fl
     return {**second, **work}, float(record["loglik"])
 
 
-def why_lost(design: Design, task: Task) -> str:
+def explained(error: ValueError, design: Design, task: Task) -> Exception:
+    """Return an error of the core as one of ours, with what may have caused it."""
+    return error if isinstance(error, RanefError) else DataError(f"{error}{_why_lost(design, task, str(error))}")
+
+
+def _why_lost(design: Design, task: Task, why: str) -> str:
     """Return what may have made a search fail: an offset, means out of range, a residual variance held or untold."""
     if (text := unlogged_offset(design.offset, task.family.link)) is not None:
         return f": {text}"
+    if "breaks down" in why and task.quadrature == 1:
+        heavy = "; or hold its shape, nu=5" if task.family.entry.name == "student_t" else ""
+        return f"; with nested grouping factors quadrature=9 integrates beyond the mode{heavy}"
     mean = task.family.entry.parameters[0].range
     if (safe := legal_link(mean, task.family.link)) is not None:
         link = task.family.link

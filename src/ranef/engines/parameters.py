@@ -133,6 +133,8 @@ def _of_term(t: int, term: GroupTerm, key: str) -> list[tuple[Place, list[str]]]
     count = {kind: sum(name == kind for name, _ in found) for kind, _ in found}
     out: list[tuple[Place, list[str]]] = []
     for kind, index in found:
+        if kind == "loading":  # which loadings there are depends on the rank, and rotations: none can be held
+            continue
         ways = _of_what(kind, index, term, structure)
         alone = count[kind] == 1
         name, *others = spelled(kind, ways, key, alone)

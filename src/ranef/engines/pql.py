@@ -67,7 +67,10 @@ def check(design: Design, task: Task) -> None:
         raise OptionError("method='pql' is about random effects and the model has none: leave method out")
     for term in design.terms:
         if term.structure not in linear.STRUCTURES:
-            raise linear.structure_error(term)
+            raise NotAvailableError(
+                f"method='pql' takes terms (x | g) and (x || g), not {term.structure}(… | {term.label}): leave method "
+                f"out for Laplace's approximation"
+            )
         if term.relation is not None:
             raise NotAvailableError(
                 f"method='pql' takes independent levels, and cov= or precision= relates those of {term.label!r}: leave "

@@ -165,7 +165,9 @@ class Ordinal:
         lead = 1 + self.family.scaled
         count = eta.shape[1] - lead
         spec = replace(self.family, categories=count + 1).spec
-        return np.column_stack([np.exp(_log_mass(spec, eta, lead, j)) for j in range(count + 1)])
+        p = np.column_stack([np.exp(_log_mass(spec, eta, lead, j)) for j in range(count + 1)])
+        p[np.isnan(p).any(axis=1)] = np.nan  # thresholds that cross leave no distribution
+        return p
 
     def mean(self, eta: Array, data: Data) -> Array:  # noqa: ARG002
         """Return the expected number of the category."""

@@ -90,6 +90,11 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
     def __repr__(self) -> str:
         return f"Taylor({self.v!r}, {len(self.g)} variables)"
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise _unknown(name)
+
     def __getitem__(self, at: Any) -> Taylor:
         return Taylor(self.v[at], self.g[:, at], self.h[:, at], self.t[:, at])
 

@@ -252,6 +252,7 @@ def unknown_function(name: str) -> str:
 
     near = difflib.get_close_matches(name, sorted(FUNCTIONS), 1)
     hint = f" (did you mean `{near[0]}`?)" if near else ""
+    hint = " (a censored response is `cens(y, status)`)" if name == "Surv" else hint
     return (
         f"unknown function `{name}`{hint}. Formulas may call the functions listed in ranef.formula.functions only; "
         f"to allow another one, pass it in env={{{name!r}: ...}}, or compute the column beforehand"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
-from ranef.formula import Bar, Factor, Formula, parse
+from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted, widened
 from ranef.frame.coding import Coding, full_codings, read_coding
@@ -117,7 +117,7 @@ def build(
     frame.design_name = design
     frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
     frame.contrasts(contrasts or {})
-    plans = _without_intercept(frame.plans(formula.fixed), outcome.support != "ordinal")
+    plans = frame.without_intercept(formula.fixed) if outcome.support == "ordinal" else frame.plans(formula.fixed)
     fixed, blocks = counted(widened(plans, frame.variables) if wide else plans, frame.variables)
     parts = [frame.planned(part) for part in parts]
     bars = frame.bars(formula, parts)
@@ -205,11 +205,6 @@ def _chances(randomised: Mapping[str, Any] | None, table: Table) -> tuple[str, d
     values = {what: np.asarray(c.x, np.float64) for what, c in numbers.items()}
     c, d = chances_by_row([labels[code] for code in found.codes.tolist()], values)
     return "direct", {"c": c, "d": d}
-
-
-def _without_intercept(plans: tuple[TermPlan, ...], intercept: bool) -> tuple[TermPlan, ...]:
-    """Thresholds are intercepts: the factors stay coded as beside one."""
-    return plans if intercept else tuple(plan for plan in plans if plan.factors)
 
 
 def _resolved_part(part: Part, table: Table, env: Mapping[str, Any]) -> Part:
@@ -333,6 +328,11 @@ class _Frame:
         codings = full_codings(terms, set(self.factors))
         return tuple(TermPlan(t.factors, full) for t, full in zip(terms, codings, strict=True))
 
+    def without_intercept(self, terms: Sequence[Term]) -> tuple[TermPlan, ...]:
+        """Thresholds are intercepts: the factors are coded as beside one, also where the formula says `0 + f`."""
+        beside = terms if INTERCEPT in terms else (INTERCEPT, *terms)
+        return tuple(plan for plan in self.plans(beside) if plan.factors)
+
     def bar_plan(self, bar: Bar, component: int = 0) -> tuple[BarPlan, GroupTerm]:
         columns = by_level(bar, self.is_number, self.is_shuffled)
         plans = self.plans(columns.terms)
@@ -403,7 +403,8 @@ class _Frame:
         """Return the part with its columns."""
         if part.formula is None:
             return part
-        return replace(part, fixed=_without_intercept(self.plans(part.formula.fixed), part.intercept))
+        terms = part.formula.fixed
+        return replace(part, fixed=self.plans(terms) if part.intercept else self.without_intercept(terms))
 
     def components(self, parts: Sequence[Part], n: int) -> tuple[list[Part], tuple[Component, ...]]:
         """Return the parts with their terms counted, and their columns."""

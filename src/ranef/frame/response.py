@@ -77,9 +77,21 @@ def read_response(given: Given) -> Response:
 def _censored(given: Given, value: Censored) -> Response:
     if given.outcome.support in FORMS:
         raise OptionError(f"cens() has no meaning under family={given.outcome.family!r}")
+    _check_ends(given, value)
     found = _numbers(replace(given, value=value.y))
     upper = None if value.upper is None else np.ascontiguousarray(given.keep(value.upper))
     return replace(found, censor=np.ascontiguousarray(given.keep(value.status)), upper=upper)
+
+
+def _check_ends(given: Given, value: Censored) -> None:
+    """Refuse rows that say a response lies where none can."""
+    y, status, support = given.keep(value.y), given.keep(value.status), given.outcome.support
+    low = support in ("positive", "unit") and not given.outcome.zeros
+    _refuse(
+        given, (status == -1) & (y <= 0) & low, "left-censored at 0 or below", "Nothing lies there: leave such rows out"
+    )
+    high = support in ("unit", "closed_unit")
+    _refuse(given, (status == 1) & (y >= 1) & high, "right-censored at 1 or above", "Nothing lies above: status 'none'")
 
 
 def _measured(given: Given, value: Measured) -> Response:

@@ -111,6 +111,9 @@ def fixed(m: Fit, level: float | None = None, method: Method | None = None) -> C
     std_error[list(m.estimate.held)] = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = beta / std_error
+    for part in m.layout.components:  # a dispersion of 1 is no hypothesis, whatever its link
+        if part.name == "dispersion" and part.names == ("(Intercept)",):
+            statistic = np.where(np.arange(len(beta)) == part.first, np.nan, statistic)
     return {
         "effect": "fixed",
         "component": [c.name for c in m.layout.components for _ in c.names],

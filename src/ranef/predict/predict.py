@@ -18,6 +18,7 @@ from ranef.families import Data, Link, link_of
 from ranef.families.distribution import MEANS
 from ranef.families.law import Nominal, Ordinal
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
+from ranef.frame.table import rows_of
 from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
@@ -111,6 +112,8 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     estimate = blanked(estimated(m, rows, which, question, target), blank)
     if question.interval == "prediction":
         _caution(m, rows, which)
+    if m.distribution.entry.ordinal and rows.nominal.size:
+        _tell_crossings(estimate, blank)
     if question.interval is None and not question.std_error:
         return (
             to_frame(columns_of(m, question, {"estimate": estimate}), m.layout.kind) if estimate.ndim > 1 else estimate
@@ -130,6 +133,19 @@ def _caution(m: Fit, rows: Rows, which: list[bool]) -> None:
         warnings.warn(
             f"predict: interval='prediction' takes the variances of the random effects as known, and those of {listed} "
             f"are not: for new groups it is too short; refits to simulated responses (rf.bootstrap) show by how much",
+            RanefWarning,
+            stacklevel=4,
+        )
+
+
+def _tell_crossings(estimate: Array, blank: Any) -> None:
+    """Warn of rows whose thresholds stand in another order, so that they have no probabilities."""
+    lost = np.isnan(estimate if estimate.ndim == 1 else estimate[:, 0])
+    lost = lost if blank is None else lost & ~blank
+    if lost.any():
+        warnings.warn(
+            f"predict: thresholds cross in {rows_of(lost)}: the effects of nominal= reach too far from the fitted data "
+            f"there, categories have no probabilities, and predictions are NaN",
             RanefWarning,
             stacklevel=4,
         )
@@ -208,7 +224,7 @@ def target_of(m: Fit, q: Question) -> Target:
     if q.type != "response":
         name = "mean" if q.type in MEANS else q.type
         link = family.link_of(name)
-        if name == "dispersion" and m.task.linear:
+        if name == "dispersion" and (m.task.linear or m.method == "pql"):
             return Target(None, link.inverse, link.slope, lambda eta, _: link.inverse(eta[:, 1]))
         return Target(family.parameters.index(name), link.inverse, link.slope, lambda eta, _: eta)
     link = family.link_of("mean")

@@ -31,13 +31,21 @@ def normal(mean: Number = 0.0, sd: Number = 1.0, *, common_scale: bool = False) 
 
 
 def t(df: float, scale: Number = 1.0, mean: Number = 0.0, *, common_scale: bool = False) -> Prior:
-    """Student's t prior of a coefficient, `df` degrees of freedom."""
+    """Student's t prior of a coefficient, `df` degrees of freedom; the scale goes before the mean, in brms after it."""
+    if np.ndim(scale) == 0 and scale == 0:
+        raise OptionError(
+            "prior: scale=0 is not a number above 0; here the scale goes before the mean, cauchy(2.5) and t(3, 2.5); "
+            "or name them: cauchy(mean=0, scale=2.5)"
+        )
     parameters = (number(df, "df", positive=True), number(mean, "mean"), number(scale, "scale", positive=True))
     return Prior("t", parameters, common_scale=common_scale)
 
 
 def cauchy(scale: Number = 1.0, mean: Number = 0.0) -> Prior:
-    """Cauchy prior of a coefficient (Gelman et al. 2008: scale 2.5 for standardised predictors)."""
+    """Cauchy prior of a coefficient (Gelman et al. 2008: scale 2.5 for standardised predictors).
+
+    The scale goes before the mean, unlike brms' and Stan's `cauchy(mean, scale)`.
+    """
     return t(1.0, scale, mean)
 
 

@@ -45,6 +45,11 @@ def check_likelihood(m: Fit, what: str) -> None:
     NotAvailableError
     """
     wishes = m.task.wishes
+    if (term := next((t for t in m.layout.terms if t.structure == "rr"), None)) is not None:
+        raise NotAvailableError(
+            f"{what}: scores by cluster do not go with terms of reduced rank, rr(… | {term.label}); write us(…) or "
+            f"diag(…), or use rf.bootstrap"
+        )
     if m.method != "ml" or m.task.quadrature == 0:
         raise NotAvailableError(
             f"{what}: the estimates do not maximise a likelihood: fit with method='ml', quadrature=1"
