@@ -17,6 +17,7 @@ const FINE: usize = 12; // steps of the table of the penalty in one of the grid:
 const ERROR: f64 = 2e-5; // left by the last step of Newton's, which is of the order of its promise times its length
 const BELOW: f64 = 1e-12; // of a maximum that is not at 0, at least
 const EQUAL: f64 = 1e-9; // relative difference of numbers that are one
+const END: f64 = 12.0; // log(lambda mu) where the grid ends
 const FAR: f64 = 60.0; // log(lambda mu) from which on nothing changes
 
 /// What the ratio is made of.
@@ -62,6 +63,7 @@ struct Search<'a> {
     /// Derivatives of P by lambda at 0, the second with its sign changed.
     slope: f64,
     bend: f64,
+    single: bool,
 }
 
 impl<'a> Search<'a> {
@@ -69,7 +71,7 @@ impl<'a> Search<'a> {
         let (least, most) = law.mu.iter().fold((f64::INFINITY, 0f64), |(a, b), &x| (a.min(x), b.max(x)));
         // A maximum at lambda mu = e is about sum(c) e^2 / 2: what lies below the grid is found from derivatives at 0.
         let start = 0.5 * (1e-4 / law.counts.iter().sum::<f64>().max(1.0)).ln() - most.ln();
-        let end = if law.rest < 10.0 { 12.0 } else { 6.0 } - least.ln();
+        let end = if law.rest < 10.0 { END } else { 0.5 * END } - least.ln();
         let points = if law.mu.is_empty() { 0 } else { ((end - start) / STEP).ceil() as usize + 1 };
         let points = points.next_multiple_of(4); // as processors multiply
         let lambda: Vec<f64> = (0..points).map(|g| (start + STEP * g as f64).exp()).collect();
@@ -86,7 +88,10 @@ impl<'a> Search<'a> {
         };
         let penalty = if points > 0 { (0..fine).map(penalty).collect() } else { vec![] };
         let moment = |k: i32| law.xi.iter().zip(&law.counts).map(|(x, c)| c * x.powi(k)).sum();
-        Search { law, start, points, table, penalty, slope: moment(1), bend: moment(2) }
+        let (slope, bend) = (moment(1), moment(2));
+        let lambda = |i: usize| if i == 0 { 0.0 } else { (start + step * (i - 1) as f64).exp() };
+        let single = !law.mu.is_empty() && (0..=fine).all(|i| law.crosses_once(lambda(i), least));
+        Search { law, start, points, table, penalty, slope, bend, single }
     }
 
     fn fill(&self, out: &mut [f64], stream: Stream) {
@@ -112,6 +117,9 @@ impl<'a> Search<'a> {
         let slope = law.power * first / total - self.slope; // of g in lambda at 0
         if let Some(found) = self.closed(s, total, slope) {
             return found;
+        }
+        if self.single {
+            return if slope > 0.0 { self.only(s, total, slope).max(BELOW) } else { 0.0 };
         }
         values.fill(0.0);
         for (row, &s) in self.table.chunks_exact(self.points.max(1)).zip(s) {
@@ -156,6 +164,24 @@ impl<'a> Search<'a> {
             0.5 * slope * slope / bend
         } else {
             self.climb(s, total, self.start)
+        }
+    }
+
+    /// The maximum where there is one only: from where it would be if all mu were their mean.
+    fn only(&self, s: &[f64], total: f64, slope: f64) -> f64 {
+        let law = self.law;
+        let rest = s[law.mu.len()];
+        let (a, b) = law.mu.iter().zip(s).fold((0.0, 0.0), |(a, b), (m, s)| (a + m * s, b + m * m * s));
+        let c: f64 = law.counts.iter().sum();
+        let guess = (((law.power - c) * (total - rest) / (c * rest) - 1.0) * (total - rest) / a).ln();
+        if guess > self.start {
+            return self.climb(s, total, guess.min(END - law.mu[0].ln()));
+        }
+        let small = (slope / (law.power * (2.0 * b / total - (a / total).powi(2)) - self.bend)).ln();
+        if small > self.start {
+            self.climb(s, total, small.min(-law.mu[0].ln()))
+        } else {
+            self.near_zero(s, total, slope)
         }
     }
 
@@ -230,6 +256,19 @@ impl Law {
             let down = c * (1.0 - v);
             (a + down, b + down * v)
         })
+    }
+
+    /// Whether g falls after it if g'(lambda) = 0, whatever the s: if so for all lambda, it has one maximum.
+    ///
+    /// Where power A / (D B) = 1, A = -D', B = P', its logarithmic derivative is -2 E(mu q) + P'' / P' + P' / power up
+    /// to the sign of P'', q = 1 / (1 + lambda mu), E(mu q) an average with weights s mu q^2, at least that of the
+    /// least mu.
+    fn crosses_once(&self, lambda: f64, least: f64) -> bool {
+        let (b, c) = self.xi.iter().zip(&self.counts).fold((0.0, 0.0), |(b, c), (xi, n)| {
+            let x = xi / (1.0 + lambda * xi);
+            (b + n * x, c + n * x * x)
+        });
+        c / b + b / self.power < 1.9 * least / (1.0 + lambda * least)
     }
 
     /// g(lambda).
