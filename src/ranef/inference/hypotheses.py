@@ -138,8 +138,6 @@ def rows_alone(m: Fit, component: str, term: FixedTerm) -> Array:
     That its coefficients are 0; of a term that shares columns with others, which were dropped, only what those cannot
     stand for: nothing, if it is a combination of them.
     """
-    if partial_of(m) is not None:
-        return unit_rows(m, term.columns)
     own = np.zeros(len(m.estimate.beta), dtype=bool)
     own[term.columns] = True
     others = np.zeros(len(own), dtype=bool)
