@@ -364,7 +364,7 @@ static TABLE: [Entry; 26] = [
         aliases: &["generalized_poisson", "generalised_poisson"],
         parameters: &[POSITIVE_MEAN, dispersion("index of dispersion phi")],
         support: Legal::Count,
-        note: "variance mu phi; the dispersion is phi (below 1 the support ends early and f sums to nearly 1)",
+        note: "variance mu phi; the dispersion is phi (below 1 the support ends early and f sums to 1 only roughly, which the fit says)",
         kind: Kind::GeneralisedPoisson,
     },
     Entry {
