@@ -88,9 +88,10 @@ impl Task<'_, '_> {
         Ok(found)
     }
 
-    /// The search from another start, given up where it cannot lead further.
+    /// The search from another start, given up where it cannot lead further; the usual one is seen to its end.
     fn again(&self, e: &mut Engine, at: &Candidate, found: Found) -> Found {
-        let target = Some(found.point.deviance - BETTER).filter(|_| !given_up(&found));
+        let usual = at.shape == self.from.shape && at.beta == self.from.beta;
+        let target = Some(found.point.deviance - BETTER).filter(|_| !usual && !given_up(&found));
         let from = First { beta: &at.beta, shape: &at.shape, target, ..*self.from };
         match self.search(e, &from) {
             Ok(next) if next.point.deviance < found.point.deviance - BETTER => next,
@@ -111,7 +112,7 @@ impl Task<'_, '_> {
 
     /// Whether a term, or the residual beside it, lies at a limit, which may be one optimum of several.
     fn ended(&self, e: &Engine, p: &Patterned, found: &Found) -> bool {
-        let none = || Residual::of(e, self.rows).is_some_and(|r| r.is_zero(&found.point.beta));
+        let none = || Residual::of(e, self.rows).is_some_and(|r| r.is_little(&found.point.beta));
         !given_up(found) && (found.boundary.iter().any(|b| b.term == p.term) || none())
     }
 
@@ -136,7 +137,7 @@ impl Task<'_, '_> {
         let residual = Residual::of(e, self.rows);
         let add: Vec<f64> = match &residual {
             _ if !self.ended(e, p, found) => vec![0.0; k],
-            Some(r) if !r.is_zero(&beta) => vec![0.5 * r.deviation(&beta).powi(2); k],
+            Some(r) if !r.is_little(&beta) => vec![0.5 * r.deviation(&beta).powi(2); k],
             Some(_) => (0..k).map(|i| -0.5 * sigma[i * (k + 1)]).collect(),
             None => (0..k).map(|i| sigma[i * (k + 1)].max(usual(i).powi(2))).collect(),
         };

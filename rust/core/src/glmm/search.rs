@@ -42,6 +42,8 @@ const WORSE: f64 = 1e-7;
 const ABRUPT: f64 = 1e-2;
 /// Share of the response's standard deviation that is no residual any more.
 const NONE: f64 = 1e-5;
+/// And below this share a search may have come to rest on the way to none.
+const LITTLE: f64 = 1e-2;
 /// Slope of the deviance in the logarithm of a residual standard deviation of nothing above which it falls for ever.
 const FALLING: f64 = 1e-4;
 
@@ -725,6 +727,8 @@ pub struct Residual {
     unit: f64,
     /// Standard deviations below this are none.
     floor: f64,
+    /// And below this so little that the slope vanishes before the optimum is certain.
+    little: f64,
 }
 
 impl Residual {
@@ -740,8 +744,9 @@ impl Residual {
         let constant = rows.components.get(1).is_some_and(|c| {
             c.offset.is_none() && c.fixed.iter().all(|f| f.block.is_intercept() || f.block.is_cell_means())
         });
-        let floor = e.family.start(&rows.data, None).get(1)? + NONE.ln();
-        (constant && unit.is_finite() && unit > 0.0).then_some(Residual { at, unit, floor: floor / unit })
+        let usual = *e.family.start(&rows.data, None).get(1)?;
+        let [floor, little] = [NONE, LITTLE].map(|share| (usual + share.ln()) / unit);
+        (constant && unit.is_finite() && unit > 0.0).then_some(Residual { at, unit, floor, little })
     }
 
     /// The coefficient after a step, taken on the variance scale.
@@ -763,6 +768,10 @@ impl Residual {
 
     pub fn is_zero(&self, beta: &[f64]) -> bool {
         beta[self.at] <= self.floor + 1e-9
+    }
+
+    pub fn is_little(&self, beta: &[f64]) -> bool {
+        beta[self.at] <= self.little
     }
 
     /// Whether nothing is left and nothing is gained by less: the slope vanishes with the variance, unless the
