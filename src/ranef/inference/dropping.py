@@ -11,8 +11,8 @@ from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
 from ranef.inference.comparable import by_ml, check_likelihoods, check_maximised
 from ranef.inference.ddf.method import Joint, partial_of, unit_rows
-from ranef.inference.hypotheses import rows_alone
 from ranef.inference.dummies import written_out
+from ranef.inference.hypotheses import rows_alone
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
 from ranef.inference.submodels import (
