@@ -52,7 +52,7 @@ def numbers(value: Any) -> np.ndarray:
 def same(found: Any, known: Any, rtol: float = 1e-6) -> None:
     a, b = numbers(known), numbers(found)
     assert len(a) > 0
-    np.testing.assert_allclose(b, a, rtol=rtol, atol=rtol * max(1e-3, np.nanmax(np.abs(a), initial=0) * 1e-3))
+    np.testing.assert_allclose(b, a, rtol=rtol, atol=rtol * 1e-3 * max(1.0, np.abs(a[np.isfinite(a)]).max(initial=0.0)))
 
 
 # ---- terms -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ranef.errors import ArgumentError, OptionError
 from ranef.formula import Formula, parse
 from ranef.inference.comparable import by_ml, check_likelihoods, check_maximised
 from ranef.inference.ddf.method import Joint, partial_of, unit_rows
+from ranef.inference.dummies import written_out
 from ranef.inference.hypotheses import rows_alone
 from ranef.inference.likelihood_tests import Ratio, ratio, tests
 from ranef.inference.noted import Note, NotedTable, distinct, numbers
@@ -160,7 +161,8 @@ def _of_term(m: Fit, way: Method, component: str, term: FixedTerm) -> Joint:
     partial = partial_of(m)
     if partial is not None and not partial.fits and partial.levels[term.columns.start]:
         return left_out(m, way, term, unit_rows(m, slice(term.columns.start, term.columns.start + 1)))
-    rows = rows_alone(m, component, term)
+    lost = partial is not None and partial.fits and m.estimate.dropped
+    rows = rows_alone(written_out(m) if lost else m, component, term)
     return way.joint(m, rows, np.zeros(len(rows)), rows)
 
 
