@@ -179,7 +179,7 @@ def test_errors_of_variances_on_the_boundary():
         assert np.isnan(rf.confint(m, which="random")["conf_low"][0])
     assert rf.confint(m, method="profile", which="random")["conf_low"][0] == 0
     with pytest.warns(RanefWarning, match="of Batch is more than half of the estimate"):
-        rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff2"), prior="blme").tidy("ran_pars")
+        rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff2"), prior="blme").tidy("ran_pars", conf_int=True)
 
 
 def test_cases_are_groups():

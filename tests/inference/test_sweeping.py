@@ -185,7 +185,8 @@ QUESTIONS: dict[str, Callable[[rf.Fit], Any]] = {
     "coef": lambda m: list(m.coef().values()),
     "residuals": lambda m: m.residuals("scaled"),
     "fit_many": lambda m: rf.fit_many(m.formula, m.data, Y, control=TIGHT).tidy(),
-    "clusters in time": lambda m: rf.cluster_permutation_test(m.formula, m.data, Y, "x", n=5, seed=1).statistic,
+    "clusters in time": lambda m: rf.cluster_permutation_test(
+        "~" + str(m.formula).split("~")[1], m.data, Y, "x", n=5, seed=1).statistic,
 }  # fmt: skip
 
 

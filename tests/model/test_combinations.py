@@ -327,6 +327,7 @@ def test_array_arguments_follow_the_rows():
     assert_allclose(table["loglik"][2], smaller.loglik, rtol=1e-10)  # the same fit
 
 
+@pytest.mark.filterwarnings("ignore:tidy. the standard error of sd__:ranef.errors.RanefWarning")
 @pytest.mark.parametrize("row", ROWS)
 def test_tables_agree_on_the_parameters(row):
     """`confint` and `tidy` have the same estimates, and Wald intervals lie about them."""

@@ -29,7 +29,7 @@ SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
 CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
 DEFECT = 0.01  # of a sum that should be 1: an error of the log-likelihood that a test would notice in 100 rows
-FEW_GROUPS = 30  # groups below which t and normal quantiles differ by more than 4 per cent
+FEW_GROUPS = 20  # groups below which t and normal quantiles differ by more than 7 per cent
 FEW_ROWS = 20_000  # for which a note may take some milliseconds
 
 

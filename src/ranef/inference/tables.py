@@ -57,7 +57,7 @@ def tidy(
         )
     way = wald_method(m, ddf, vcov, cluster) if "fixed" in asked else None
     parts = [fixed(m, level, way) if effect == "fixed" else BUILDERS[effect](m, level) for effect in asked]
-    if "ran_pars" in asked and method == "wald":
+    if conf_int and "ran_pars" in asked and method == "wald":
         _caution(parts[asked.index("ran_pars")])
     if method != "wald":
         tested = tested_parameters(m, asked, level, method, options or {})
@@ -69,7 +69,7 @@ def tidy(
 
 
 def _caution(part: Columns) -> None:
-    """Say (P57) where the standard error of a standard deviation is of no use for an interval around it."""
+    """Say (P57) where the standard error of a standard deviation is no measure of an interval around it."""
     estimate, error = part["estimate"], part["std_error"]
     wide = [i for i, name in enumerate(part["term"]) if name.startswith("sd__") and error[i] > HALF * estimate[i]]
     if wide:

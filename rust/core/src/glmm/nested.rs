@@ -81,11 +81,25 @@ impl Task<'_, '_> {
                 found = self.better(e, found, trial)?;
             }
         }
+        found = self.without_residual(e, found);
         if e.evaluations > before {
             let at = &found.point;
             e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
         }
         Ok(found)
+    }
+
+    /// The same without the little that is left of a residual, where it is not missed.
+    fn without_residual(&self, e: &mut Engine, found: Found) -> Found {
+        let at = &found.point;
+        let left = Residual::of(e, self.rows).filter(|r| r.is_little(&at.beta) && !r.is_zero(&at.beta));
+        let Some(left) = left.filter(|_| found.outcome == Outcome::Converged) else { return found };
+        let mut beta = at.beta.clone();
+        left.drop(&mut beta);
+        match self.search(e, &First { beta: &beta, lambda: &at.lambda, shape: &at.shape, target: None }) {
+            Ok(next) if next.outcome == Outcome::Converged && next.point.deviance < at.deviance + BETTER => next,
+            _ => found,
+        }
     }
 
     /// The search from another start, given up where it cannot lead further; the usual one is seen to its end.

@@ -41,7 +41,7 @@ const WORSE: f64 = 1e-7;
 /// Deviance that it may be better by.
 const ABRUPT: f64 = 1e-2;
 /// Share of the response's standard deviation that is no residual any more.
-const NONE: f64 = 1e-5;
+const NONE: f64 = 1e-4;
 /// And below this share a search may have come to rest on the way to none.
 const LITTLE: f64 = 1e-2;
 /// Slope of the deviance in the logarithm of a residual standard deviation of nothing above which it falls for ever.
@@ -768,6 +768,11 @@ impl Residual {
 
     pub fn is_zero(&self, beta: &[f64]) -> bool {
         beta[self.at] <= self.floor + 1e-9
+    }
+
+    /// Take it away.
+    pub fn drop(&self, beta: &mut [f64]) {
+        beta[self.at] = self.floor;
     }
 
     pub fn is_little(&self, beta: &[f64]) -> bool {
