@@ -51,6 +51,8 @@ def separation_text(m: Fit) -> str:
 
 def _remedy(m: Fit) -> str:
     """Return priors of the components whose columns are separated."""
+    if m.design is None:
+        return "'fixed': rf.prior.normal(0, 2.5)"
     owners = names_of(m.design, m.distribution)
     found = [owners.owners[place.at] for name in m.separation if (place := owners.get(name)) is not None]
     others = [c.name for c in m.layout.components[1:]] if not m.distribution.entry.nominal else []

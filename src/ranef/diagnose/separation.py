@@ -103,7 +103,7 @@ def _separated(m: Fit, component: int, sign: Array) -> list[str]:
     apart = {*anchored(design, m.task), *m.estimate.dropped}
     free = [j for j in range(x.shape[1]) if j + part.first not in apart]
     telling = ~np.isnan(sign)
-    x = x[np.ix_(telling, free)]
+    x = x[telling][:, free]
     if not x.size:
         return []
     found = direction(x, sign[telling])
