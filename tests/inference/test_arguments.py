@@ -129,3 +129,37 @@ def test_bca_of_dropped_columns_is_quiet(sleep):
     table = rf.bootstrap(m, n=20, seed=1).confint(method="bca")  # warnings are errors here
     assert np.isfinite(table["conf_low"][1])
     assert np.isnan(table["conf_low"][2])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: rf.drop1(m, 3),
+        lambda m: rf.profile(m, 3),
+        lambda m: rf.confint(m, level="0.95"),
+        lambda m: rf.permutation_test(m, 3),
+        lambda m: rf.ranova(m, reduce="x"),
+        lambda m: rf.compare(m, chat="a"),
+        lambda m: rf.profile(m, "Days", scale="variance"),
+        lambda m: rf.profile(m, "sd(Subject)", scale="fisher"),
+    ],
+)
+def test_wrong_kinds_are_told(m, call):
+    with pytest.raises((ArgumentError, OptionError)):
+        call(m)
+
+
+def test_rows_left_out_by_the_fit_or_by_hand(sleep):
+    """The same 179 rows, from a frame that misses a response and from one without that row."""
+    holes = sleep.copy()
+    holes.loc[3, "Reaction"] = np.nan
+    m0, m1 = rf.fit(F, holes, method="ml"), rf.fit("Reaction ~ Days + (Days | Subject)", holes, method="ml")
+    by_hand = rf.fit("Reaction ~ Days + (Days | Subject)", holes.dropna(), method="ml")
+    assert rf.anova(m0, by_hand)["chisq"][1] == pytest.approx(rf.anova(m0, m1)["chisq"][1])
+
+
+def test_correlations_on_fishers_z(sleep):
+    m = rf.fit("Reaction ~ Days + (Days | Subject)", sleep)
+    name = "cor((Intercept), Days | Subject)"
+    plain, z = (rf.profile(m, name, scale=scale)[name].interval(0.95) for scale in ("sd", "fisher"))
+    np.testing.assert_allclose(np.tanh(z), plain, rtol=1e-8)

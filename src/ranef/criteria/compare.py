@@ -93,7 +93,7 @@ def scores(fits: Sequence[Fit], criterion: str, chat: float | None) -> dict[str,
         if criterion.startswith("q"):
             raise OptionError(f"criterion={criterion!r} needs the overdispersion, chat=, of the largest model")
         return plain
-    if not np.isfinite(chat) or chat <= 0:
+    if not isinstance(chat, (int, float, np.number)) or not np.isfinite(chat) or chat <= 0:
         raise OptionError(f"chat={chat!r} must be a positive number")
     count = np.array([m.npar + 1.0 for m in fits])  # the overdispersion is estimated too
     quasi = numbers(-2 * m.loglik for m in fits) / max(chat, 1.0) + 2 * count

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ranef.engines.estimate import Array, Estimate
 from ranef.engines.linear import cells
 from ranef.engines.parameters import of_column, of_pair, spelled
-from ranef.errors import OptionError, nearest
+from ranef.errors import ArgumentError, OptionError, nearest
 from ranef.inference.ddf.method import partial_of
 from ranef.inference.named import names_of
 from ranef.inference.varcorr import Covariance, has_residual
@@ -25,7 +25,7 @@ from ranef.inference.varcorr import Covariance, has_residual
 if TYPE_CHECKING:
     from ranef.model import Fit
 
-SCALES = ("sd", "variance", "log")
+SCALES = ("sd", "variance", "log", "fisher")
 LEVEL = "a level of a fixed factor of many levels is profiled where it is named; its Wald interval is nearly that"
 
 
@@ -240,6 +240,8 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
         which = "all"
     if isinstance(which, str) and which in groups and not any(p.label == which for p in known):
         return [p for p in known if p.effect in groups[which]]
+    if not isinstance(which, str) and not (isinstance(which, Sequence) and all(isinstance(w, str) for w in which)):
+        raise ArgumentError(f"{what}: which={which!r} must be a name or a list of names")
     asked = [which] if isinstance(which, str) else list(which)
     for name in asked:
         if not any(p.answers_to(name) for p in known):

@@ -353,6 +353,8 @@ def permutation_test(
     True
     """
     check_fit(m, "permutation_test")
+    if not isinstance(term, str):
+        raise OptionError(f"permutation_test: term={term!r} must be the label of a term")
     if not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"permutation_test: n={n!r} must be a positive whole number")
     if scheme is not None and scheme not in SCHEMES:

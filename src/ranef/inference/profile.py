@@ -239,13 +239,22 @@ class Scaled:
 
 
 def scaled(parameter: Parameter, scale: str) -> Scaled:
-    """Return the map of a parameter; standard deviations have a scale, other parameters have one only."""
+    """Return the map of a parameter; standard deviations and correlations have scales, other parameters one only."""
     forward, inverse = parameter.transform.forward, parameter.transform.inverse
+    if parameter.kind == "cor" and scale == "fisher":
+        return Scaled(lambda v: _fisher(forward(v)), lambda v: inverse(np.tanh(v)))
+    if scale == "fisher":
+        return Scaled(forward, inverse)
     if parameter.kind != "sd" or scale == "sd":
         return Scaled(forward, inverse)
     if scale == "variance":
         return Scaled(lambda v: forward(v) ** 2, lambda v: inverse(np.sqrt(v)))
     return Scaled(lambda v: _log(forward(v)), lambda v: inverse(np.exp(v)))
+
+
+def _fisher(value: Any) -> Any:
+    with np.errstate(divide="ignore"):
+        return np.arctanh(value)
 
 
 def _log(value: Any) -> Any:
@@ -277,8 +286,9 @@ def profile(
         Labels ("sd(Days | Subject)") or terms as in `tidy` ("sd__Days"); default all parameters.
     level : float
         The curves reach the ends of intervals of this level; of several parameters, the joint regions of two.
-    scale : "sd" | "variance" | "log"
-        Of standard deviations: themselves, variances, or log standard deviations.
+    scale : "sd" | "variance" | "log" | "fisher"
+        Of standard deviations: themselves, variances, or log standard deviations; "fisher": correlations on Fisher's z.
+        What has no such scale keeps its own (a dispersion is a coefficient, under its link).
     points : int
         Points of each side of a curve, besides the ends of 90 %, 95 % and 99 % intervals, which are found exactly.
     progress : bool, optional
@@ -309,10 +319,14 @@ def profile(
     """
     check_fit(m, "profile")
     if scale not in SCALES:
-        raise OptionError(f"profile: scale={scale!r} is unknown; use 'sd', 'variance' or 'log'")
+        raise OptionError(f"profile: scale={scale!r} is unknown; use 'sd', 'variance', 'log' or 'fisher'")
     if not isinstance(points, (int, np.integer)) or points < 2:
         raise OptionError(f"profile: points={points!r} must be a whole number of at least 2")
     m, asked = with_levels(m, select(parameters(m), which, "profile"), which)
+    of = "cor" if scale == "fisher" else "sd"
+    if scale != "sd" and which is not None and all(p.kind != of for p in asked):
+        what = "correlations (Fisher's z)" if of == "cor" else "standard deviations"
+        raise OptionError(f"profile: scale={scale!r} is one of {what}, and {asked[0].label!r} is none")
     cut = float(quantile(level))
     reach = cut if len(asked) == 1 else math.sqrt(-2 * math.log(1 - level))
     exact = {float(quantile(one)) for one in (*LEVELS, level)}
@@ -561,6 +575,8 @@ def _along(m: Fit, record: Mapping[str, Any], scale: str, tracer: Tracer) -> dic
 
 
 def _rescaled(p: Parameter, column: Array, scale: str) -> Array:
-    if p.kind != "sd" or scale == "sd":
+    if p.kind == "cor" and scale == "fisher":
+        return _fisher(column)
+    if p.kind != "sd" or scale in ("sd", "fisher"):
         return np.array(column)
     return column**2 if scale == "variance" else _log(column)

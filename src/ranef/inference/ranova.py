@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.errors import NotAvailableError
+from ranef.errors import NotAvailableError, OptionError
 from ranef.formula import INTERCEPT, Formula
 from ranef.inference.comparable import check_maximised
 from ranef.inference.likelihood_tests import ratio, tests
@@ -60,6 +60,8 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
     [105.057, 282.395]
     """
     check_fit(m, "ranova")
+    if not isinstance(reduce, (bool, np.bool_)):
+        raise OptionError(f"ranova: reduce={reduce!r} must be True or False")
     steps = list(reductions(m, reduce))
     if not steps:
         raise NotAvailableError("ranova: the model has no random effects to test")

@@ -10,7 +10,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 
 from ranef.call import NOMINAL, build_call, make_call
-from ranef.errors import NotAvailableError, OptionError, UnknownParameterError
+from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownParameterError
 from ranef.formula import INTERCEPT, Formula, Term, parse
 from ranef.formula.terms import retext
 from ranef.inference.comparable import rows_of
@@ -154,6 +154,8 @@ def terms_named(formula: Formula, names: Any, what: str) -> list[Term]:
         If a label names no term that may be dropped.
     """
     possible = {t.label: t for t in droppable(formula)}
+    if not isinstance(names, str) and not (isinstance(names, Sequence) and all(isinstance(x, str) for x in names)):
+        raise ArgumentError(f"{what}: scope={names!r} must be a label of a term or a list of labels")
     asked = [names] if isinstance(names, str) else list(names)
     for name in asked:
         if name not in possible:

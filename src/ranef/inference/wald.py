@@ -30,7 +30,7 @@ def quantile(level: float, df: Array | float = np.inf) -> Array:
     """
     from scipy.special import ndtri, stdtrit
 
-    if not 0 < level < 1:
+    if not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
         raise OptionError(f"confidence level {level!r} must lie between 0 and 1, for example 0.95")
     above, d = (1 + level) / 2, np.asarray(df, dtype=float)
     return np.where(np.isinf(d), ndtri(above), stdtrit(np.where(np.isinf(d), 1.0, d), above))
