@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -101,7 +102,8 @@ def watch(cell: Cell, limit: float, budget: float) -> bool:
         time.sleep(0.02)
         stopped = cell.overdue(limit, budget)
     if stopped:
-        os.killpg(cell.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may end while it is looked at
+            os.killpg(cell.process.pid, signal.SIGKILL)
     cell.process.wait()
     for reader in readers:
         reader.join()
