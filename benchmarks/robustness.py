@@ -38,6 +38,7 @@ from ranef.families import read_family
 
 Change = Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
 BAD = ("nan", "absurd", "exception", "panic", "crash", "timeout")
+ADVICE = "few_groups"  # said of every generalised fit with few groups: about tests, not about the fit
 COLUMNS = ("ok", "boundary", "noted", "not converged", "refused", *BAD)
 
 
@@ -161,7 +162,8 @@ def judge(model: Generated) -> tuple[str, str]:
             said = {n.code for n in fit.messages}
             if fit.distribution.entry.discrete and fit.loglik > 1e-6 and "above_one" not in said:
                 return "absurd", f"loglik {fit.loglik:.6g} of a discrete response; {fit.certificate.outcome.name}"
-            found = fit.converged, np.asarray(fit.estimate.vcov), [n.text for n in fit.messages]
+            notes = [n.text for n in fit.messages if n.code != ADVICE]  # it explains no missing number
+            found = fit.converged, np.asarray(fit.estimate.vcov), notes
             fit.summary()
         except RanefError as error:
             return "refused", f"{type(error).__name__}: {error}"
@@ -188,7 +190,7 @@ def named(fit: Any, vcov: Any, said: str) -> tuple[str, str]:
         return "nan", f"variances of coefficients {variances}, {fit.certificate.outcome.name}, nothing said"
     if not fit.converged:
         return "not converged", said
-    codes = [n.code for n in fit.messages if not n.code.startswith(("boundary", "singular"))]
+    codes = [n.code for n in fit.messages if not n.code.startswith(("boundary", "singular", ADVICE))]
     if fit.boundary:
         return "boundary", said
     return ("noted", ",".join(codes)) if codes else ("ok", "")
