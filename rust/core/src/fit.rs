@@ -52,7 +52,7 @@ pub struct Evaluation {
 
 #[derive(Clone)]
 pub(crate) struct State {
-    lambda: Vec<Vec<f64>>,
+    pub(crate) lambda: Vec<Vec<f64>>,
     pub(crate) solution: Solution,
     pub(crate) sigma: f64,
 }
@@ -79,6 +79,11 @@ impl Model {
     /// Remember where the model stands (its factor must be that of `lambda`).
     pub(crate) fn set_state(&mut self, lambda: Vec<Vec<f64>>, solution: Solution, sigma: f64) {
         self.state = Some(State { lambda, solution, sigma });
+    }
+
+    /// Back to where `stand` was.
+    pub(crate) fn rest(&mut self, state: State) {
+        self.state = Some(state);
     }
 
     pub fn to_bytes(&self) -> Result<Vec<u8>, CoreError> {
@@ -247,6 +252,23 @@ impl Model {
         };
         self.state = Some(State { lambda, solution, sigma });
         Ok(out)
+    }
+
+    /// The solution at Lambda, for work that puts it back into `state`: where the model stands, or a factorisation.
+    pub(crate) fn stand(&mut self, lambda: Vec<Vec<f64>>, reml: bool) -> Result<State, CoreError> {
+        let here = self.state.take();
+        if let Some(s) = &here {
+            self.left = Some((s.lambda.clone(), s.sigma));
+        }
+        match here {
+            // ML beside wide factors needs a second factor, which may be another Lambda's.
+            Some(s) if s.lambda == lambda && self.m().wide.is_empty() => Ok(s),
+            _ => {
+                let solution = self.lmm.solve(&lambda, reml)?;
+                let sigma = (solution.r2 / self.lmm.nu(reml)).sqrt();
+                Ok(State { lambda, solution, sigma })
+            }
+        }
     }
 
     /// From here on the factor moves; `recover` finds the way back.
@@ -469,45 +491,32 @@ impl Model {
         Ok(out)
     }
 
-    /// `hessian` by central differences of the exact gradient (relative error about 1e-8).
+    /// The part of theta of `hessian` by central differences of the exact gradient (relative error about 1e-8).
     pub(crate) fn hessian_by_differences(
         &mut self,
         theta: &[f64],
         sigma: f64,
         reml: bool,
     ) -> Result<Vec<f64>, CoreError> {
-        let m = theta.len() + 1;
+        let m = theta.len();
         let scale = self.theta_scale();
-        self.leave();
         let mut h = vec![0.0; m * m];
+        let mut t = theta.to_vec();
         for j in 0..m {
-            let step = 1e-4 * if j + 1 == m { sigma } else { theta[j].abs().max(scale[j]) };
-            let at = |sign: f64| {
-                let mut t = theta.to_vec();
-                let mut s = sigma;
-                if j + 1 == m {
-                    s += sign * step;
-                } else {
-                    t[j] += sign * step;
-                }
-                (t, s)
-            };
-            let (tp, sp) = at(1.0);
-            let (tm, sm) = at(-1.0);
-            let gp = self.full_gradient(&tp, sp, reml)?;
-            let gm = self.full_gradient(&tm, sm, reml)?;
-            for i in 0..m {
-                h[i + j * m] = (gp[i] - gm[i]) / (2.0 * step);
-            }
+            let step = 1e-4 * theta[j].abs().max(scale[j]);
+            t[j] = theta[j] + step;
+            let up = self.gradient_at(&t, sigma, reml)?;
+            t[j] = theta[j] - step;
+            let down = self.gradient_at(&t, sigma, reml)?;
+            t[j] = theta[j];
+            (0..m).for_each(|i| h[i + j * m] = (up[i] - down[i]) / (2.0 * step));
         }
         for j in 0..m {
             for i in 0..j {
                 let v = 0.5 * (h[i + j * m] + h[j + i * m]);
-                h[i + j * m] = v;
-                h[j + i * m] = v;
+                (h[i + j * m], h[j + i * m]) = (v, v);
             }
         }
-        self.evaluate(theta, reml)?;
         Ok(h)
     }
 
@@ -601,86 +610,84 @@ impl Model {
         out
     }
 
-    /// Gradient in (theta, sigma) of log|A| (+ log|X'V^-1X|) + r2 / sigma^2 + nu log(2 pi sigma^2).
-    fn full_gradient(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
+    /// Gradient in theta of log|A| (+ log|X'V^-1X|) + r2 / sigma^2 + nu log(2 pi sigma^2).
+    pub(crate) fn gradient_at(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
         let lambda = optimise::floored(self.m(), &self.lambda_from_theta(theta)?);
         let s = self.lmm.solve(&lambda, reml)?;
         let n = self.lmm.unprofiled(&s, reml, sigma * sigma)?;
         let g = optimise::sigma_gradient(self.m(), &lambda, &n);
-        let mut out = self.theta_gradient(&self.term_lambda_from_theta(theta)?, &g);
-        out.push(-2.0 * s.r2 / sigma.powi(3) + 2.0 * self.lmm.nu(reml) / sigma);
-        Ok(out)
+        Ok(self.theta_gradient(&self.term_lambda_from_theta(theta)?, &g))
     }
 
     /// d vcov(beta) / d (theta, sigma): (m x p x p), exact. Dropped columns are NaN.
     pub fn vcov_jacobian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
         let exact = self.lambda_from_theta(theta)?;
-        let lambda = optimise::floored(self.m(), &exact);
-        self.leave();
-        let s = self.lmm.solve(&lambda, reml)?;
-        let h = self.lmm.fixed_sensitivity(&s);
+        let mut state = self.stand(optimise::floored(self.m(), &exact), reml)?;
+        let h = self.lmm.fixed_sensitivity(&state.solution);
         let (p, pt) = (self.m().p(), self.m().p_total);
         let mut out = vec![];
         let term_lambda = self.term_lambda_from_theta(theta)?;
         for ((f, slot), l) in self.slots().into_iter().zip(&term_lambda) {
-            let sums = self.sensitivity_products(f, slot, &lambda, &h);
-            let k = slot.cols;
+            let sums = self.sensitivity_products(f, slot, &state.lambda, &h);
+            let (k, w) = (slot.cols, slot.cols * p);
             for c in 0..k {
                 for r in slot.structure.rows(c, k) {
                     // dSigma = E_rc Lambda' + Lambda E_cr, in the user's columns.
                     let mut d = vec![0.0; p * p];
-                    for (b, &lb) in l[c * k..(c + 1) * k].iter().enumerate() {
-                        if lb != 0.0 {
-                            for (pair, sign) in [((r, b), lb), ((b, r), lb)] {
-                                let block = &sums[(pair.0 * k + pair.1) * p * p..][..p * p];
-                                d.iter_mut().zip(block).for_each(|(o, v)| *o += sign * v);
+                    for (b, &lb) in l[c * k..(c + 1) * k].iter().enumerate().filter(|(_, v)| **v != 0.0) {
+                        for j in 0..p {
+                            for i in 0..p {
+                                let both = sums[r * p + i + (b * p + j) * w] + sums[r * p + j + (b * p + i) * w];
+                                d[i + j * p] += lb * both;
                             }
                         }
                     }
-                    out.extend(self.unwhiten(&s.lx, &mut d, sigma));
+                    out.extend(self.unwhiten(&state.solution.lx, &mut d, sigma));
                 }
             }
         }
-        let v = user_vcov(self.m(), &s.lx, sigma);
+        let v = user_vcov(self.m(), &state.solution.lx, sigma);
         out.extend(v.iter().map(|v| 2.0 * v / sigma));
         debug_assert_eq!(out.len(), (theta.len() + 1) * pt * pt);
-        self.evaluate(theta, reml)?;
+        if state.lambda != exact {
+            self.state = Some(state);
+            state = self.stand(exact, reml)?;
+        }
+        self.state = Some(state);
         Ok(out)
     }
 
-    /// sum_l h_la h_lb' for h = L_X^-1 X'V^-1 Z in the user's columns: (k x k) blocks of p x p.
+    /// sum_l h_l h_l' for h = Z'V^-1 X L_X^-T in the user's columns, (k p) x (k p): column a p + j is row a, coefficient j.
     fn sensitivity_products(&self, f: usize, slot: &TermSlot, lambda: &[Vec<f64>], h: &[f64]) -> Vec<f64> {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
         let (p, k, kf) = (m.p(), slot.cols, m.factors[f].cols);
         let inverse = optimise::invert(&lambda[f], kf);
-        let mut sums = vec![0.0; k * k * p * p];
-        let mut g = vec![0.0; k * p];
-        for l in 0..m.factors[f].levels {
+        let w = k * p;
+        if w == 0 {
+            return vec![];
+        }
+        let mut rows = vec![0.0; m.factors[f].levels * w];
+        for (l, g) in rows.chunks_exact_mut(w).enumerate() {
             let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
             // Rows of Z'V^-1X: Lambda^-T times those of Lambda'Z'V^-1X.
-            for a in 0..k {
-                for j in 0..p {
-                    g[a * p + j] = (0..kf).map(|t| inverse[t + (slot.offset + a) * kf] * h[(at + t) * p + j]).sum();
+            for (a, g) in g.chunks_exact_mut(p).enumerate() {
+                for t in 0..kf {
+                    let v = inverse[t + (slot.offset + a) * kf];
+                    if v != 0.0 {
+                        g.iter_mut().zip(&h[(at + t) * p..]).for_each(|(g, h)| *g += v * h);
+                    }
                 }
             }
             if let Some(c) = slot.carrier {
-                for a in (0..k).filter(|&a| a != c) {
-                    for j in 0..p {
-                        g[a * p + j] += slot.shift[a] * g[c * p + j];
-                    }
-                }
-            }
-            for a in 0..k {
-                for b in 0..k {
-                    let s = &mut sums[(a * k + b) * p * p..][..p * p];
-                    for i in 0..p {
-                        for j in 0..p {
-                            s[i + j * p] += g[a * p + i] * g[b * p + j];
-                        }
-                    }
+                let carrier = g[c * p..(c + 1) * p].to_vec();
+                for (a, g) in g.chunks_exact_mut(p).enumerate().filter(|(a, _)| *a != c) {
+                    g.iter_mut().zip(&carrier).for_each(|(g, h)| *g += slot.shift[a] * h);
                 }
             }
         }
+        let mut sums = vec![0.0; w * w];
+        dense::syrk_rows(&mut sums, w, &rows, w, m.factors[f].levels, 1.0);
+        dense::mirror(&mut sums, w);
         sums
     }
 

@@ -7,8 +7,7 @@ use crate::linear::dot;
 use crate::CoreError;
 
 use super::blocks::sandwich;
-use super::information::{average, expected};
-use super::products::{trace, Products};
+use super::products::Bends;
 use super::traces::Traces;
 
 impl Model {
@@ -24,34 +23,45 @@ impl Model {
         if !(sigma > 0.0) || !sigma.is_finite() {
             return shape("sigma must be positive");
         }
-        let lambda = self.lambda_from_theta(theta)?;
-        let Some(traces) = Traces::new(&self.lmm.moments, &lambda, &self.lmm.components, reml) else {
-            return self.hessian_by_differences(theta, sigma, reml);
-        };
-        let s = self.lmm.solve(&lambda, reml)?;
-        let products = self.products(&lambda, &self.weighted(&lambda, &s));
-        let own = self.in_entries(&traces, &products, sigma, reml);
+        let state = self.stand(self.lambda_from_theta(theta)?, reml)?;
+        let (s, lambda) = (&state.solution, &state.lambda);
+        let traces = Traces::new(&self.lmm.moments, lambda, &self.lmm.components, reml, self.work_of_differences());
         let nu = self.lmm.nu(reml);
         let corner = 6.0 * s.r2 / sigma.powi(4) - 2.0 * nu / (sigma * sigma);
-        let out = self.in_theta(theta, &own, corner)?;
-        let profiled = (s.r2 / nu).sqrt();
-        self.set_state(lambda, s, profiled);
+        let own = self.in_entries(traces.as_ref(), &self.bends(lambda, s, reml && traces.is_some()), sigma);
+        let mut out = self.in_theta(theta, &own, corner)?;
+        if traces.is_some() {
+            self.rest(state);
+            return Ok(out);
+        }
+        let m = theta.len() + 1;
+        for (j, column) in self.hessian_by_differences(theta, sigma, reml)?.chunks_exact(m - 1).enumerate() {
+            out[j * m..(j + 1) * m - 1].copy_from_slice(column);
+        }
+        let back = self.stand(state.lambda, reml)?;
+        self.rest(back);
         Ok(out)
     }
 
-    fn in_entries(&self, t: &Traces, products: &Products, sigma: f64, reml: bool) -> Derivatives {
-        let (c, p, s2) = (t.first.len(), self.lmm.moments.p(), sigma * sigma);
-        let (n, w) = (c + 1, (p + 1) * (p + 1));
-        let near = average(&self.lmm.moments, products, p, sigma);
-        let trace = if reml { expected(&self.lmm.moments, t, products, p) } else { vec![] };
-        let mut out = Derivatives { first: vec![], second: vec![0.0; c * c], mixed: vec![] };
+    /// Multiplications of `hessian_by_differences`.
+    fn work_of_differences(&self) -> f64 {
+        let (m, sym) = (&self.lmm.moments, &self.lmm.symbolic);
+        let pairs: usize = m.pairs.iter().map(|p| p.value.len()).sum();
+        let once = 4.0 * sym.flops() + 30.0 * (sym.size * (m.p() + 2)) as f64 + 10.0 * pairs as f64;
+        2.0 * self.lmm.components.len() as f64 * once
+    }
+
+    /// Without the traces the second derivatives are not there.
+    fn in_entries(&self, traces: Option<&Traces>, bends: &Bends, sigma: f64) -> Derivatives {
+        let (c, s2) = (bends.first.len(), sigma * sigma);
+        let mixed = bends.first.iter().map(|v| 2.0 * v / (s2 * sigma)).collect();
+        let mut out = Derivatives { first: vec![0.0; c], second: vec![0.0; c * c], mixed };
+        let Some(t) = traces else { return out };
         for i in 0..c {
-            let fixed = if reml { self::trace(&products.own[i * w..(i + 1) * w], p) } else { 0.0 };
-            out.first.push(t.first[i] - fixed - products.first[i] / s2);
-            out.mixed.push(2.0 * products.first[i] / (s2 * sigma));
+            out.first[i] = t.first[i] - bends.fixed[i] - bends.first[i] / s2;
             for j in 0..c {
-                let v = if reml { trace[i + j * n] } else { 0.5 * (t.second[i + j * c] + t.second[j + i * c]) };
-                out.second[i + j * c] = 2.0 * near[i + j * n] - v;
+                let v = 0.5 * (t.second[i + j * c] + t.second[j + i * c]) - bends.shared[i + j * c];
+                out.second[i + j * c] = 2.0 * bends.near[i + j * c] / s2 - v;
             }
         }
         out

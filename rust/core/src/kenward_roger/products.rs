@@ -1,6 +1,8 @@
 //! Products of T = X'V*^-1Z and S = Z'V*^-1Z with the directions E_i, none of them larger than the random effects by the
 //! coefficients.
 
+use rayon::prelude::*;
+
 use crate::dense;
 use crate::design::Moments;
 use crate::fit::Model;
@@ -123,6 +125,86 @@ impl Model {
         }
         out
     }
+}
+
+impl Model {
+    /// What second derivatives of the deviance need beside the traces of S.
+    pub(super) fn bends(&self, lambda: &[Vec<f64>], s: &Solution, reml: bool) -> Bends {
+        let (c, p) = (self.lmm.components.len(), self.lmm.moments.p());
+        if c == 0 {
+            return Bends { first: vec![], near: vec![], fixed: vec![], shared: vec![] };
+        }
+        let t = self.weighted(lambda, s);
+        let response = self.columns_bend(lambda, &t, p, 1);
+        let mut out = Bends { first: response.first, near: response.quadratic, fixed: vec![0.0; c], shared: vec![] };
+        out.shared.resize(c * c, 0.0);
+        dense::gemm_tn(&mut out.near, c, &response.side, p, &response.side, p, c, c, p, -1.0);
+        if !reml || p == 0 {
+            return out;
+        }
+        let step = (COLUMNS / c).max(1);
+        let starts: Vec<usize> = (0..p).step_by(step).collect();
+        let parts: Vec<ColumnsBend> =
+            starts.par_iter().map(|&a| self.columns_bend(lambda, &t, a, step.min(p - a))).collect();
+        for part in &parts {
+            out.fixed.iter_mut().zip(&part.first).for_each(|(o, v)| *o += v);
+            out.shared.iter_mut().zip(&part.quadratic).for_each(|(o, v)| *o += 2.0 * v);
+            for side in part.side.chunks_exact(p * c) {
+                dense::gemm_tn(&mut out.shared, c, side, p, side, p, c, c, p, -1.0);
+            }
+        }
+        out
+    }
+
+    /// Sums over columns t_a, a = first .. first + count: t_a'E_i t_a and t_a'E_i S E_j t_a; T E_i t_a apart.
+    fn columns_bend(&self, lambda: &[Vec<f64>], t: &[f64], first: usize, count: usize) -> ColumnsBend {
+        let sym = &self.lmm.symbolic;
+        let (c, p, size) = (self.lmm.components.len(), self.lmm.moments.p(), sym.size);
+        let (w, m) = (p + 1, c * count);
+        let mut v = vec![0.0; size * m];
+        for pos in 0..sym.nodes {
+            let at = sym.offset[pos] as usize;
+            for (i, comp) in self.lmm.components.iter().enumerate() {
+                if comp.factor == sym.factor_at[pos] as usize {
+                    for (row, col) in cells(comp) {
+                        (0..count).for_each(|a| v[(at + row) * m + a * c + i] = t[(at + col) * w + first + a]);
+                    }
+                }
+            }
+        }
+        let bent = self.s_times(lambda, &v, m);
+        let mut out = ColumnsBend { first: vec![0.0; c], quadratic: vec![0.0; c * c], side: vec![0.0; p * m] };
+        dense::gemm_nt(&mut out.side, p, t, w, &v, m, p, m, size, 1.0);
+        for a in 0..count {
+            dense::gemm_nt(&mut out.quadratic, c, &v[a * c..], m, &bent[a * c..], m, c, c, size, 1.0);
+            for (row, t) in v.chunks_exact(m).zip(t.chunks_exact(w)) {
+                out.first.iter_mut().zip(&row[a * c..]).for_each(|(o, v)| *o += v * t[first + a]);
+            }
+        }
+        out
+    }
+}
+
+/// Right-hand sides that are solved together.
+const COLUMNS: usize = 32;
+
+struct ColumnsBend {
+    first: Vec<f64>,
+    quadratic: Vec<f64>,
+    /// p x (c count).
+    side: Vec<f64>,
+}
+
+/// With e = Z'V*^-1(y - X beta) and T the rest of `weighted`, by component.
+pub struct Bends {
+    /// e'E_i e.
+    pub first: Vec<f64>,
+    /// e'E_i S E_j e - e'E_i T'T E_j e.
+    pub near: Vec<f64>,
+    /// REML: tr(T E_i T'), else 0.
+    pub fixed: Vec<f64>,
+    /// REML: 2 tr(T E_i S E_j T') - tr(T E_i T'T E_j T'), else 0.
+    pub shared: Vec<f64>,
 }
 
 /// Cross-products over the columns [X R^-1, y - X beta].

@@ -38,15 +38,26 @@ impl Rest<'_> {
         self.components.iter().enumerate().filter(|(_, c)| c.factor != self.lead)
     }
 
-    /// The part of N_aa.
+    /// The part of N_aa, from the sums over levels of the products of any two of its entries.
     pub fn of_lead(&self) -> Traces {
         let (c, k) = (self.components.len(), self.lead().cols);
-        let mut out = Traces { first: vec![0.0; c], second: vec![0.0; c * c] };
+        let place = |a: usize, b: usize| a.max(b) * (a.max(b) + 1) / 2 + a.min(b);
+        let half = place(k, 0);
+        let mut entries = Vec::with_capacity(self.absorbed.len() * half);
         for a in &self.absorbed {
-            for (i, ci) in self.own() {
-                out.first[i] += cells(ci).map(|(r, c)| a.n[c + r * k]).sum::<f64>();
+            (0..k).for_each(|r| entries.extend((0..=r).map(|c| a.n[r + c * k])));
+        }
+        let mut products = vec![0.0; half * half];
+        dense::syrk_rows(&mut products, half, &entries, half, self.absorbed.len(), 1.0);
+        let mut out = Traces { first: vec![0.0; c], second: vec![0.0; c * c] };
+        for (i, ci) in self.own() {
+            for (r, cc) in cells(ci) {
+                out.first[i] += entries.iter().skip(place(r, cc)).step_by(half).sum::<f64>();
                 for (j, cj) in self.own() {
-                    out.second[i + j * c] += trace_of(&a.n, &a.n, k, ci, cj);
+                    for (u, v) in cells(cj) {
+                        let (x, y) = (place(v, r), place(cc, u));
+                        out.second[i + j * c] += products[x.max(y) + x.min(y) * half];
+                    }
                 }
             }
         }

@@ -9,8 +9,10 @@ use super::blocks::{absorb, absorb_wide};
 use super::rest::Rest;
 
 /// Largest work (multiplications) and memory (numbers) that the exact traces may take.
-const MOST_WORK: f64 = 3e11;
+pub const MOST_WORK: f64 = 3e11;
 const MOST_NUMBERS: f64 = 3e8;
+/// Time of a multiplication here over that of one in a factorisation and its inverse.
+const SLOWER: f64 = 2.0;
 
 /// tr(S E_i) and tr(S E_i S E_j).
 ///
@@ -37,12 +39,12 @@ pub struct Part {
 }
 
 impl Traces {
-    /// None where the work would be out of proportion. Coefficients of wide factors are part of what REML integrates out:
+    /// None where the work would be more than `most` multiplications, or the memory out of proportion. Coefficients of wide factors are part of what REML integrates out:
     /// absorbed with Sigma_a without bound, N_aa = 0, they leave the traces given them.
-    pub fn new(m: &Moments, lambda: &[Vec<f64>], components: &[Component], reml: bool) -> Option<Self> {
+    pub fn new(m: &Moments, lambda: &[Vec<f64>], components: &[Component], reml: bool, most: f64) -> Option<Self> {
         if !m.wide.is_empty() && !reml {
             let alone = m.part(Share::Random);
-            return Traces::new(&alone, &lambda[..alone.factors.len()], components, false);
+            return Traces::new(&alone, &lambda[..alone.factors.len()], components, false, most);
         }
         let c = components.len();
         if c == 0 {
@@ -52,7 +54,7 @@ impl Traces {
         let lead = (0..m.factors.len()).rev().max_by_key(|&f| m.factors[f].levels)?;
         let (parts, row) = parts(m, lead);
         let (wide, unbounded) = (m.wide.len(), lead >= m.random());
-        if wide > 1 || (wide == 1 && !unbounded) || !in_proportion(m, lead, &parts, components) {
+        if wide > 1 || (wide == 1 && !unbounded) || !in_proportion(m, lead, &parts, components, most) {
             return None;
         }
         let factor = &m.factors[lead];
@@ -129,7 +131,7 @@ fn join(of: &mut [usize], i: usize, j: usize) {
     of[i.max(j)] = i.min(j);
 }
 
-fn in_proportion(m: &Moments, lead: usize, parts: &[Part], components: &[Component]) -> bool {
+fn in_proportion(m: &Moments, lead: usize, parts: &[Part], components: &[Component], most: f64) -> bool {
     let own = components.iter().filter(|c| c.factor == lead).count() as f64;
     let cube: f64 = parts.iter().map(|p| (p.size as f64).powi(3)).sum();
     let widest = parts.iter().map(|p| p.size as f64).fold(0.0, f64::max);
@@ -139,5 +141,6 @@ fn in_proportion(m: &Moments, lead: usize, parts: &[Part], components: &[Compone
         p.start.windows(2).zip(&mut degree).for_each(|(w, d)| *d += k * f64::from(w[1] - w[0]));
     }
     let scatter: f64 = degree.iter().map(|d| d * d * (2.0 + own) * m.factors[lead].cols as f64).sum();
-    cube * (3.0 + 2.0 * own) + 8.0 * scatter < MOST_WORK && widest * widest * (4.0 + own) < MOST_NUMBERS
+    let work = cube * (3.0 + 2.0 * own) + 8.0 * scatter;
+    SLOWER * work <= most && work < MOST_WORK && widest * widest * (4.0 + own) < MOST_NUMBERS
 }
