@@ -491,7 +491,7 @@ impl Model {
         Ok(out)
     }
 
-    /// The part of theta of `hessian` by central differences of the exact gradient (relative error about 1e-8).
+    /// The part of theta of `hessian` by central differences of the exact gradient (relative error about 1e-9).
     pub(crate) fn hessian_by_differences(
         &mut self,
         theta: &[f64],
@@ -503,7 +503,7 @@ impl Model {
         let mut h = vec![0.0; m * m];
         let mut t = theta.to_vec();
         for j in 0..m {
-            let step = 1e-4 * theta[j].abs().max(scale[j]);
+            let step = 2e-5 * theta[j].abs().max(scale[j]);
             t[j] = theta[j] + step;
             let up = self.gradient_at(&t, sigma, reml)?;
             t[j] = theta[j] - step;

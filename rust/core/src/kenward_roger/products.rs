@@ -144,8 +144,11 @@ impl Model {
         }
         let step = (COLUMNS / c).max(1);
         let starts: Vec<usize> = (0..p).step_by(step).collect();
-        let parts: Vec<ColumnsBend> =
-            starts.par_iter().map(|&a| self.columns_bend(lambda, &t, a, step.min(p - a))).collect();
+        let part = |&a: &usize| self.columns_bend(lambda, &t, a, step.min(p - a));
+        let parts: Vec<ColumnsBend> = match starts.len() {
+            1 => starts.iter().map(part).collect(),
+            _ => starts.par_iter().map(part).collect(),
+        };
         for part in &parts {
             out.fixed.iter_mut().zip(&part.first).for_each(|(o, v)| *o += v);
             out.shared.iter_mut().zip(&part.quadratic).for_each(|(o, v)| *o += 2.0 * v);

@@ -13,6 +13,11 @@ pub const MOST_WORK: f64 = 3e11;
 const MOST_NUMBERS: f64 = 3e8;
 /// Time of a multiplication here over that of one in a factorisation and its inverse.
 const SLOWER: f64 = 2.0;
+/// Work that is not worth a comparison: less than a millisecond.
+const LITTLE: f64 = 1e6;
+
+/// Levels up to which threads are not worth waking.
+const FEW: usize = 1000;
 
 /// tr(S E_i) and tr(S E_i S E_j).
 ///
@@ -39,7 +44,7 @@ pub struct Part {
 }
 
 impl Traces {
-    /// None where the work would be more than `most` multiplications, or the memory out of proportion. Coefficients of wide factors are part of what REML integrates out:
+    /// None where the work would be (much) more than `most` multiplications, or the memory out of proportion. Coefficients of wide factors are part of what REML integrates out:
     /// absorbed with Sigma_a without bound, N_aa = 0, they leave the traces given them.
     pub fn new(m: &Moments, lambda: &[Vec<f64>], components: &[Component], reml: bool, most: f64) -> Option<Self> {
         if !m.wide.is_empty() && !reml {
@@ -61,6 +66,9 @@ impl Traces {
         let k2 = factor.cols * factor.cols;
         let absorbed = match unbounded {
             true => factor.gram.iter().map(|&g| absorb_wide(g)).collect(),
+            false if factor.levels < FEW => {
+                factor.gram.chunks(k2).map(|g| absorb(g, &lambda[lead], factor.cols)).collect()
+            }
             false => factor.gram.par_chunks(k2).map(|g| absorb(g, &lambda[lead], factor.cols)).collect(),
         };
         let rest = Rest { m, lambda, components, lead, absorbed, row };
@@ -69,8 +77,11 @@ impl Traces {
             a.second.iter_mut().zip(&b.second).for_each(|(a, b)| *a += b);
             a
         };
-        let zero = || Traces { first: vec![0.0; c], second: vec![0.0; c * c] };
-        Some(add(rest.of_lead(), parts.par_iter().map(|p| rest.of_part(p)).reduce(zero, add)))
+        let others: Vec<Traces> = match parts.len() {
+            0 | 1 => parts.iter().map(|p| rest.of_part(p)).collect(),
+            _ => parts.par_iter().map(|p| rest.of_part(p)).collect(),
+        };
+        Some(others.into_iter().fold(rest.of_lead(), add))
     }
 }
 
@@ -142,5 +153,5 @@ fn in_proportion(m: &Moments, lead: usize, parts: &[Part], components: &[Compone
     }
     let scatter: f64 = degree.iter().map(|d| d * d * (2.0 + own) * m.factors[lead].cols as f64).sum();
     let work = cube * (3.0 + 2.0 * own) + 8.0 * scatter;
-    SLOWER * work <= most && work < MOST_WORK && widest * widest * (4.0 + own) < MOST_NUMBERS
+    (work < LITTLE || SLOWER * work <= most) && work < MOST_WORK && widest * widest * (4.0 + own) < MOST_NUMBERS
 }

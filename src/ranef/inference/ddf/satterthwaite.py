@@ -154,7 +154,7 @@ def phi(m: Fit) -> Array:
 def matched(v: Array, g: Array, spread: Array) -> Array:
     """2 v^2 / (g' A g) for several contrasts; g is (m, r)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * v**2 / np.einsum("ir,ij,jr->r", g, spread, g)
+        return 2 * v**2 / np.sum(g * (spread @ g), axis=0)
 
 
 @remembered
@@ -175,11 +175,11 @@ def ingredients(m: Fit) -> tuple[Array, Array]:
 
 def covariance(curved: Array) -> Array:
     """2 H^-1 on the directions in which the deviance curves upwards, in units that make H's diagonal 1."""
-    unit = np.sqrt(np.maximum(np.diag(curved), np.finfo(float).tiny))
-    unit = np.where(np.diag(curved) > 0, unit, 1.0)
-    values, vectors = np.linalg.eigh(curved / np.outer(unit, unit))
+    diagonal = curved.diagonal()
+    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))[:, None]
+    values, vectors = np.linalg.eigh(curved / unit / unit.T)
     up = values > FLAT
-    half = vectors[:, up] / np.sqrt(values[up]) / unit[:, None]
+    half = vectors[:, up] / np.sqrt(values[up]) / unit
     return 2 * half @ half.T
 
 
