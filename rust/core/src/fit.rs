@@ -147,17 +147,48 @@ impl Model {
     /// Fit by maximum likelihood or REML, from `theta` or from moments.
     pub fn fit(&mut self, reml: bool, theta: Option<&[f64]>, options: &Options) -> Result<Report, CoreError> {
         self.degrees(reml)?;
-        let first = match theta {
-            Some(t) => self.lambda_from_theta(t)?,
-            None => self.m().free_wide(start::start(self.m())),
-        };
         // A search that fails leaves the factor somewhere else.
         (self.state, self.left) = (None, None);
-        let optimum = optimise::minimise(&mut self.lmm, reml, &first, options)?;
+        let optimum = match theta {
+            Some(t) => {
+                let first = self.lambda_from_theta(t)?;
+                optimise::minimise(&mut self.lmm, reml, &first, options)?
+            }
+            None => self.search(reml, options)?,
+        };
         let report = self.report(reml, &optimum);
         let sigma = report.sigma;
         self.state = Some(State { lambda: optimum.lambda, solution: optimum.solution, sigma });
         Ok(report)
+    }
+
+    /// The optimum from moments. What the criterion does not depend on is zero, in the user's columns.
+    fn search(&mut self, reml: bool, options: &Options) -> Result<Optimum, CoreError> {
+        let mut first = self.m().free_wide(start::start(self.m()));
+        let flat = self.lmm.flat(reml)?;
+        for &(f, a) in &flat {
+            let k = self.m().factors[f].cols;
+            (0..k).for_each(|b| (first[f][a + b * k], first[f][b + a * k]) = (0.0, 0.0));
+        }
+        let mut optimum = optimise::minimise_again(&mut self.lmm, reml, &first, options)?;
+        let mut moved = false;
+        for &(f, a) in &flat {
+            let factor = &self.lmm.moments.factors[f];
+            let k = factor.cols;
+            for s in factor.slots.iter().filter(|s| s.carrier.is_some_and(|c| s.offset + c == a)) {
+                // A carrier bears the shifts of the others: the user's column is zero where these are taken off.
+                for b in 0..k {
+                    let others = (0..s.cols).filter(|&r| s.offset + r != a);
+                    let v: f64 = others.map(|r| s.shift[r] * optimum.lambda[f][s.offset + r + b * k]).sum();
+                    optimum.lambda[f][a + b * k] = v;
+                    moved |= v != 0.0;
+                }
+            }
+        }
+        if moved {
+            optimum.solution = self.lmm.solve(&optimum.lambda, reml)?;
+        }
+        Ok(optimum)
     }
 
     fn report(&self, reml: bool, o: &Optimum) -> Report {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::cholesky::{Numeric, SelectedInverse, Source, Symbolic};
 use crate::dense::{self, Precision};
 use crate::design::{Moments, Part};
-use crate::CoreError;
+use crate::{optimise, CoreError};
 
 /// A free entry of Sigma*: rows and columns of one factor, `row >= col`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -333,6 +333,37 @@ impl Lmm {
         parts
     }
 
+    /// Columns of random terms (factor, column) in the span of the fixed effects: REML does not depend on their variance.
+    pub(crate) fn flat(&mut self, reml: bool) -> Result<Vec<(usize, usize)>, CoreError> {
+        let (m, rank) = (&self.moments, self.moments.rank());
+        let possible = |levels: usize| reml && levels <= rank;
+        let mut out = vec![];
+        if !m.factors[..m.random()].iter().any(|f| possible(f.levels)) {
+            return Ok(out);
+        }
+        // Where neither the effects nor the noise is so large that rounding could tell a difference.
+        let s = self.solve(&optimise::of_size(&self.moments, 1.0), reml)?;
+        let h = self.back(&s, true).1;
+        let (m, sym, p) = (&self.moments, &self.symbolic, self.moments.p());
+        let inverse = self.selected_inverse();
+        for (f, factor) in m.factors[..m.random()].iter().enumerate().filter(|(_, f)| possible(f.levels)) {
+            let k = factor.cols;
+            for a in 0..k {
+                let mut most = 0.0f64;
+                for l in 0..factor.levels {
+                    let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                    let row = &h[(at + a) * p..(at + a + 1) * p];
+                    // 1 - A^-1 over (u, beta): what the data say of the effect beyond the coefficients.
+                    most = most.max(1.0 - inverse.diag[f][l * k * k + a * (k + 1)] - dot(row, row));
+                }
+                if most < FLAT {
+                    out.push((f, a));
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// N of every factor for the unprofiled deviance at residual variance `scale`.
     pub fn unprofiled(&self, s: &Solution, reml: bool, scale: f64) -> Result<Vec<Vec<f64>>, CoreError> {
         let n = self.gradient_matrices(s, reml, scale, Precision::Double).n;
@@ -619,6 +650,8 @@ impl Lmm {
     }
 }
 
+/// What the data say of an effect, as a share of certainty, that is rounding.
+const FLAT: f64 = 1e-10;
 /// Up to so many random coefficients the information of several factors is formed exactly.
 const DENSE: usize = 128;
 /// Levels times probes that an estimated information needs.

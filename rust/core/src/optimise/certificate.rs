@@ -12,6 +12,8 @@ use crate::linear::{Component, Slope};
 
 /// Deviance that a multiplier may be short of semidefinite by.
 const NEGLIGIBLE: f64 = 1e-10;
+/// Rounding error of a multiplier, per level.
+const ROUNDING: f64 = 1e-14;
 /// A curvature (relative to the average information) below this must be tried out.
 const CURVED: f64 = 1e-3;
 
@@ -80,7 +82,10 @@ pub fn at_floor(
                 .collect();
             let slack = |at: usize| {
                 let own = components.iter().position(|c| c.factor == f && c.row == at && c.col == at);
-                own.map_or(0.0, |i| (2.0 * NEGLIGIBLE * slope.expected.sigma[i * (components.len() + 1)].abs()).sqrt())
+                let worth = own.map_or(0.0, |i| {
+                    (2.0 * NEGLIGIBLE * slope.expected.sigma[i * (components.len() + 1)].abs()).sqrt()
+                });
+                worth + ROUNDING * (10 + factor.levels) as f64
             };
             if slot.structure == Structure::Diagonal {
                 null.iter().for_each(|&a| held[f][a] = slope.n[f][a * (factor.cols + 1)] >= -slack(a));

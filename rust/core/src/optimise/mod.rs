@@ -7,11 +7,14 @@
 //! it by itself: on the variance scale a boundary saddle has a slope. Where the search ends, first and second order
 //! conditions are examined apart from the search (`certificate`); what fails them is left along the direction found.
 
+mod again;
 mod certificate;
 mod model;
 mod scale;
 mod search;
 
+pub use again::minimise_again;
+pub(crate) use again::of_size;
 pub(crate) use certificate::at_floor;
 pub(crate) use model::{apply, free_curvature, hessian, turning, Model};
 pub(crate) use scale::{clip_all, slot_block, FLOOR, PLAIN};
@@ -27,13 +30,15 @@ pub struct Options {
     /// Stop when the predicted change of the deviance is below this.
     pub tolerance: f64,
     pub max_evaluations: usize,
+    /// A deviance to be beaten: a search that promises no such end is given up.
+    pub beat: f64,
     /// Ends the search early when asked to.
     pub stop: Stop,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { tolerance: 1e-9, max_evaluations: 200, stop: Stop::default() }
+        Options { tolerance: 1e-9, max_evaluations: 200, beat: f64::INFINITY, stop: Stop::default() }
     }
 }
 

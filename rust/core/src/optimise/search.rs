@@ -17,6 +17,8 @@ const ENOUGH: f64 = 0.05;
 /// single precision cannot be trusted with.
 const ROUGH: f64 = 1e-3;
 const FINE: f64 = 1e-8;
+/// How many times what a step promises all further ones together may gain.
+const HOPE: f64 = 10.0;
 /// A point left by the certificate more often than this is not a place to search on from.
 const ESCAPES: usize = 10;
 
@@ -117,6 +119,10 @@ impl<'a> Search<'a> {
                 self.last = 0.0;
                 (precision, slope, fixed) = self.look()?;
                 continue;
+            }
+            if self.solution.criterion - HOPE * promised > self.options.beat {
+                self.outcome = Some(Outcome::Stalled);
+                return Ok(());
             }
             if promised < self.options.tolerance {
                 return self.conclude(&slope, &fixed);

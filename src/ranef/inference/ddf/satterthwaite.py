@@ -153,7 +153,7 @@ def phi(m: Fit) -> Array:
 
 def matched(v: Array, g: Array, spread: Array) -> Array:
     """2 v^2 / (g' A g) for several contrasts; g is (m, r)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return 2 * v**2 / np.sum(g * (spread @ g), axis=0)
 
 
@@ -176,6 +176,8 @@ def ingredients(m: Fit) -> tuple[Array, Array]:
 def covariance(curved: Array) -> Array:
     """2 H^-1 on the directions in which the deviance curves upwards, in units that make H's diagonal 1."""
     diagonal = curved.diagonal()
+    if not np.isfinite(curved).all():  # responses of 1e150
+        return np.full_like(curved, np.nan)
     unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))[:, None]
     values, vectors = np.linalg.eigh(curved / unit / unit.T)
     up = values > FLAT
