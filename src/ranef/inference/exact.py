@@ -319,7 +319,7 @@ def lowered(own: Array, shared: Array) -> Array:
     in all but p of their rows: the others are eigenvalues as they are.
     """
     if len(own) <= FEW:
-        return np.linalg.eigvalsh(np.diag(own) - shared @ shared.T)
+        return np.asarray(np.linalg.eigvalsh(np.diag(own) - shared @ shared.T), dtype=np.float64)
     order = np.argsort(own)
     starts = np.flatnonzero(np.r_[True, np.diff(own[order]) > SAME * own.max(initial=0.0)])
     kept, rows, values = [], [], []

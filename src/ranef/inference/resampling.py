@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef import _core
+from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
 from ranef.inference.dummies import dummies_of
 from ranef.model import design_of, layout_of
-from ranef.predict.rows import fitted_design, law, predictors
 
 if TYPE_CHECKING:
     from ranef.model import Fit
 
 Draw = Callable[[np.random.Generator], Array]
+DISPERSION = "dispersion"
 HCCME = ("hc2", "hc3")
 AUXILIARY = ("rademacher", "mammen")
 
@@ -142,7 +143,7 @@ def drawable(m: Fit, what: str) -> Fit:
 
 def fixed_part(m: Fit, design: Design) -> Array:
     """X beta + offset."""
-    beta = np.ascontiguousarray(m.estimate.beta)
+    beta = np.ascontiguousarray(m.estimate.beta[m.layout.components[0].at])
     return np.asarray(_core.linear_predictor(sources(design.fixed), beta, [], [], design.offset, design.n))
 
 
@@ -221,10 +222,19 @@ def additive(m: Fit, kind: str) -> Additive:
             f"{what}: the residuals' variance has random effects of its own ({', '.join(noisy)}); use 'parametric'"
         )
     design = design_of(m, "bootstrap")
-    rows = fitted_design(m, "bootstrap")
-    eta = predictors(m, rows, [False] * len(rows.terms))
-    spread = np.sqrt(law(m).variance(eta, rows.data))
-    return Additive(design, eta[:, 0].copy(), spread, random_part(design, m.estimate.modes))
+    return Additive(design, fixed_part(m, design), _spread(m, design), random_part(design, m.estimate.modes))
+
+
+def _spread(m: Fit, design: Design) -> Array:
+    """Return the standard deviations of the residuals of a gaussian model without random effects in its dispersion."""
+    family = m.distribution
+    part = next((c for c in m.layout.components if c.name == DISPERSION), None)
+    if m.task.linear or part is None:
+        return np.full(design.n, m.sigma) * noise_scale(design)
+    own = next(c for c in absorbed(design).others if c.name == DISPERSION)
+    beta = np.ascontiguousarray(m.estimate.beta[part.at])
+    eta = _core.linear_predictor(sources(own.fixed), beta, [], [], own.offset, design.n)
+    return np.asarray(family.link_of(DISPERSION).inverse(np.asarray(eta)), dtype=np.float64)
 
 
 def residual(m: Fit) -> Draw:
