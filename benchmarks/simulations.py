@@ -1,8 +1,9 @@
 """Type-I error of tests and coverage of intervals by simulation: `python simulations.py [--designs oneway,crossed]`.
 
 Responses are drawn with numpy, not by the package that is tested. A replicate has a seed of its own (design and
-number), and its verdicts are one line of `out/simulations/DESIGN.jsonl`: a run that was cut off goes on where it ended,
-and `--replicates` may be raised later. `--write` puts the tables into `docs/simulations.md`, between their markers.
+number), and its verdicts are a line of `out/simulations/DESIGN.jsonl` for each part of the methods (`--parts`): a run
+that was cut off goes on where it ended, and `--replicates` may be raised later. `--write` puts the tables into
+`docs/simulations.md`, between their markers.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ Array = np.ndarray
 HERE = Path(__file__).parent
 OUT = Path(os.environ.get("BENCH_DATA", HERE / "out")) / "simulations"
 PAGE = HERE.parent / "docs" / "simulations.md"
-DRAWS = 199  # of a bootstrap: (DRAWS + 1) * 5 % is whole, so that its p-values are exact
+DRAWS = 199  # of a bootstrap or permutation test: (DRAWS + 1) * 5 % is whole, so that its p-values are exact
 EXACT_DRAWS = 999
 LEVEL, ALPHA = 0.95, 0.05 + 1e-12
 DDF = ["inf", "residual", "inner-outer", "between-within", "satterthwaite", "kenward-roger"]
+ROBUST = ["CR0", "CR1", "CR2", "CR3"]
 TITLES = {
     "inf": "Wald z", "residual": "Wald t, residual df", "inner-outer": "Wald F, inner-outer df",
     "between-within": "Wald F, between-within df", "satterthwaite": "F, Satterthwaite",
@@ -42,10 +44,13 @@ TITLES = {
     "naive": "restricted likelihood ratio, chi-square(1)", "mixture": "restricted likelihood ratio, 0.5 : 0.5 mixture",
     "naive_ml": "likelihood ratio (ML), chi-square(1)", "mixture_ml": "likelihood ratio (ML), 0.5 : 0.5 mixture",
     "exact_rlrt": "exact restricted likelihood ratio", "exact_lrt": "exact likelihood ratio (ML)",
-    "pb": "likelihood ratio (ML), parametric bootstrap",
+    "pb": "likelihood ratio (ML), parametric bootstrap", "permutation": "permutation test",
     "wald inf": "Wald z", "wald satterthwaite": "t, Satterthwaite", "wald kenward-roger": "t, Kenward-Roger",
-    "wald": "Wald, log scale", "profile": "profile (ML)", "percentile": "bootstrap percentile",
-    "basic": "bootstrap basic",
+    **{kind: f"cluster-robust, {kind}" for kind in ROBUST},
+    "wald": "Wald, log scale", "profile": "profile (ML)",
+    **{kind: f"parametric bootstrap, {kind}" for kind in ("percentile", "basic", "normal")},
+    "bca": "parametric bootstrap, BCa",
+    **{f"by {kind}": f"{kind} bootstrap, percentile" for kind in ("residual", "wild", "cases")},
 }  # fmt: skip
 
 
@@ -70,6 +75,8 @@ class Design:
         Label of a parameter -> its value. The first is a fixed effect.
     options : dict
         Arguments of `rf.fit`.
+    cluster : tuple of str
+        Of robust covariances, where the outermost grouping factor does not hold all groups.
     profiles : bool
         Whether intervals are profiled.
     """
@@ -82,6 +89,7 @@ class Design:
     term: str
     truth: dict[str, float] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    cluster: tuple[str, ...] = ()
     profiles: bool = True
 
     @property
@@ -171,7 +179,7 @@ def crossed() -> Design:
 
     truth = {"a1": 0.0, "sd((Intercept) | i)": 0.7}
     large, small = "y ~ a + (1 | s) + (1 | i)", "y ~ 1 + (1 | s) + (1 | i)"
-    return Design("crossed", large, small, frame, draw, "a", truth)
+    return Design("crossed", large, small, frame, draw, "a", truth, cluster=("s", "i"))
 
 
 def variance() -> Design:
@@ -226,22 +234,20 @@ DESIGNS = {make.__name__: make for make in (oneway, slopes, splitplot, crossed, 
 # ---- one replicate ---------------------------------------------------------------------------------------------------
 
 
-def verdicts(design: Design, replicate: int, bootstrap: bool) -> dict[str, Any]:
-    """Return p-values, intervals, what failed and what was warned of."""
-    record: dict[str, Any] = {"replicate": replicate, "p": {}, "interval": {}, "failed": [], "boundary": False}
+def verdicts(design: Design, replicate: int, part: str) -> dict[str, Any]:
+    """Return p-values, intervals, what failed and what was warned of, by the methods of a part."""
+    record: dict[str, Any] = {"replicate": replicate, "part": part, "p": {}, "interval": {}, "failed": []}
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         y = design.response(replicate)
         fits = {name: m.refit(y) for name, m in design.fits.items()}
         record["failed"] = [name for name, m in fits.items() if not m.converged]
         record["boundary"] = bool(fits.get("reml", fits["large"]).boundary)
-        jobs = fixed_tests(design, fits) if design.term else variance_tests(design, fits, replicate)
-        jobs = [*jobs, *(bootstrap_test(fits, replicate) if bootstrap else [])]
-        for name, job in jobs:
+        tests, intervals = PARTS[part]
+        for name, job in tests(design, fits, replicate):
             keep(record, "p", name, job)
-        if design.truth:
-            for name, job in intervals(design, fits, replicate, bootstrap):
-                keep(record, "interval", name, job)
+        for name, job in intervals(design, fits, replicate) if design.truth else []:
+            keep(record, "interval", name, job)
     record["warned"] = dict(Counter(kind_of(w) for w in said))
     return record
 
@@ -262,17 +268,28 @@ def kind_of(warning: warnings.WarningMessage) -> str:
     return f"{warning.category.__name__}: {re.sub(r'-?[0-9][0-9.e+-]*', '#', str(warning.message))[:90]}"
 
 
-def fixed_tests(design: Design, fits: dict[str, rf.Fit]) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Yield F tests by every method of degrees of freedom, and the likelihood-ratio test."""
-    m = fits.get("reml", fits["large"])
+Jobs = Iterator[tuple[str, Callable[[], Any]]]
+
+
+def plain_tests(design: Design, fits: dict[str, rf.Fit], seed: int) -> Jobs:
+    """Yield the tests that refit nothing, or a few models."""
+    return fixed_tests(design, fits) if design.term else variance_tests(design, fits, seed)
+
+
+def fixed_tests(design: Design, fits: dict[str, rf.Fit]) -> Jobs:
+    """Yield F tests by every method of degrees of freedom and robust covariance, and the likelihood-ratio test."""
+    m, cluster = fits.get("reml", fits["large"]), list(design.cluster) or None
     for ddf in DDF:
         yield ddf, lambda ddf=ddf: of_term(rf.anova(m, ddf=ddf), design.term)
+    for kind in ROBUST:
+        yield kind, lambda kind=kind: of_term(rf.anova(m, vcov=kind, cluster=cluster), design.term)
     yield "lrt", lambda: float(columns(rf.anova(fits["small"], fits["large"]))["p_value"][1])
 
 
-def of_term(table: pl.DataFrame, term: str) -> float:
-    """P-value of a term."""
-    return float(table["p_value"][list(table["term"]).index(term)])
+def of_term(table: pl.DataFrame, term: str) -> float | None:
+    """P-value of a term, None for NaN."""
+    found = float(table["p_value"][list(table["term"]).index(term)])
+    return None if np.isnan(found) else found
 
 
 def columns(table: Any) -> pl.DataFrame:
@@ -280,7 +297,7 @@ def columns(table: Any) -> pl.DataFrame:
     return table.to_frame()
 
 
-def variance_tests(design: Design, fits: dict[str, rf.Fit], seed: int) -> Iterator[tuple[str, Callable[[], float]]]:
+def variance_tests(design: Design, fits: dict[str, rf.Fit], seed: int) -> Jobs:
     """Yield tests that the variance is 0."""
     data = design.data(seed)  # the exact tests fit models of their own to the data
     restricted = columns(rf.anova(fits["small_reml"], fits["reml"]))
@@ -293,26 +310,62 @@ def variance_tests(design: Design, fits: dict[str, rf.Fit], seed: int) -> Iterat
     yield "exact_lrt", lambda: rf.exact_lrt(rf.fit(design.formula, data, method="ml"), n=EXACT_DRAWS, seed=seed).p_value
 
 
-def bootstrap_test(fits: dict[str, rf.Fit], seed: int) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Yield the bootstrap of the likelihood ratio."""
-    yield "pb", lambda: rf.pb_test(fits["large"], fits["small"], n=DRAWS, seed=seed).p_value
+def drawn_tests(design: Design, fits: dict[str, rf.Fit], seed: int) -> Jobs:
+    """Yield the bootstrap of the likelihood ratio and the permutation test."""
+    m = fits.get("reml", fits["large"])
+    yield "pb", lambda: rf.pb_test(fits["large"], fits["small"], n=DRAWS, seed=seed, threads=1).p_value
+    yield "permutation", lambda: rf.permutation_test(m, design.term or "g", n=DRAWS, seed=seed).p_value
 
 
-def intervals(
-    design: Design, fits: dict[str, rf.Fit], seed: int, bootstrap: bool
-) -> Iterator[tuple[str, Callable[[], list[Any]]]]:
+def plain_intervals(design: Design, fits: dict[str, rf.Fit], _seed: int) -> Jobs:
     """Yield intervals of all parameters looked at; [[low, high], …], [None, None] where there is none."""
-    m, labels = fits.get("reml", fits["large"]), list(design.truth)
+    m, labels, cluster = fits.get("reml", fits["large"]), list(design.truth), list(design.cluster) or None
     for ddf in ("inf", "satterthwaite", "kenward-roger"):
         yield f"wald {ddf}", lambda ddf=ddf: of_fixed(m.tidy(conf_int=True, ddf=ddf), labels[0])
+    for kind in ROBUST:
+        yield kind, lambda kind=kind: of_fixed(m.tidy(conf_int=True, vcov=kind, cluster=cluster), labels[0])
     if labels[1:]:
         yield "wald", lambda: [[None, None], *ends(rf.confint(m, which=labels[1:]))]
     if design.profiles:
         yield "profile", lambda: ends(rf.confint(fits["large"], which=labels, method="profile"))
-    if bootstrap:
-        draws = cache(lambda: rf.bootstrap(m, n=DRAWS, seed=seed, threads=1))
-        for kind in ("percentile", "basic"):
-            yield kind, lambda kind=kind: ends(draws().confint(LEVEL, kind), [draws().names.index(x) for x in labels])
+
+
+def drawn_intervals(design: Design, fits: dict[str, rf.Fit], seed: int) -> Jobs:
+    """Yield intervals by bootstraps that draw responses."""
+    m, labels = fits.get("reml", fits["large"]), list(design.truth)
+    draws = cache(lambda kind: rf.bootstrap(m, n=DRAWS, kind=kind, seed=seed, threads=1))
+
+    def of(kind: str, method: str) -> list[Any]:
+        return ends(draws(kind).confint(LEVEL, method), [draws(kind).names.index(x) for x in labels])
+
+    for method in ("percentile", "basic", "normal", "bca"):
+        yield method, lambda method=method: of("parametric", method)
+    for kind in ("residual", "wild"):
+        yield f"by {kind}", lambda kind=kind: of(kind, "percentile")
+
+
+def cases_intervals(design: Design, fits: dict[str, rf.Fit], seed: int) -> Jobs:
+    """Yield intervals by the bootstrap that draws groups."""
+    m, labels = fits.get("reml", fits["large"]), list(design.truth)
+
+    def found() -> list[Any]:
+        draws = rf.bootstrap(m, n=DRAWS, kind="cases", seed=seed, threads=1)
+        return ends(draws.confint(LEVEL), [draws.names.index(x) for x in labels])
+
+    yield "by cases", found
+
+
+def nothing(_design: Design, _fits: dict[str, rf.Fit], _seed: int) -> Jobs:
+    """Yield no tests."""
+    return iter(())
+
+
+PARTS = {
+    "plain": (plain_tests, plain_intervals),
+    "drawn": (drawn_tests, drawn_intervals),
+    "cases": (nothing, cases_intervals),
+}
+SAID = {"plain": "without draws", "drawn": "with draws of responses", "cases": "with draws of groups"}
 
 
 def of_fixed(table: pl.DataFrame, term: str) -> list[Any]:
@@ -329,8 +382,8 @@ def ends(table: pl.DataFrame, at: list[int] | None = None) -> list[Any]:
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
-def records(name: str) -> list[dict[str, Any]]:
-    """Return what was done, by number of the replicate; a line that was cut off is not counted."""
+def lines(name: str) -> dict[tuple[int, str], dict[str, Any]]:
+    """Return what was done, by number of the replicate and part; a line that was cut off is not counted."""
     path = OUT / f"{name}.jsonl"
     found = {}
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -338,26 +391,41 @@ def records(name: str) -> list[dict[str, Any]]:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        found[record["replicate"]] = record
-    return [found[i] for i in sorted(found)]
+        found[record["replicate"], record["part"]] = record
+    return found
 
 
-def run(design: Design, replicates: int, bootstraps: int) -> None:
-    """Do the replicates that are missing, with bootstraps in the first of them."""
-    done = {r["replicate"]: r for r in records(design.name)}
-    missing = [i for i in range(replicates) if i not in done or (i < bootstraps and not done[i]["bootstrap"])]
+def records(name: str, replicates: int) -> list[dict[str, Any]]:
+    """Return the parts of each replicate as one."""
+    joined: dict[int, dict[str, Any]] = {}
+    for (i, part), record in sorted(lines(name).items()):
+        if i >= replicates:
+            continue
+        new = {"p": {}, "interval": {}, "failed": set(), "boundary": False, "warned": {}, "seconds": {}}
+        into = joined.setdefault(i, new)
+        for key in ("p", "interval", "warned"):
+            into[key] |= record[key]
+        into["failed"] |= set(record["failed"])
+        into["boundary"] |= record["boundary"]
+        into["seconds"][part] = record["seconds"]
+    return list(joined.values())
+
+
+def run(design: Design, replicates: int, part: str) -> None:
+    """Do the replicates that are missing."""
+    done = lines(design.name)
+    missing = [i for i in range(replicates) if (i, part) not in done]
     OUT.mkdir(parents=True, exist_ok=True)
     start, path = time.perf_counter(), OUT / f"{design.name}.jsonl"
     cut_off = path.exists() and not path.read_text().endswith("\n")
     with path.open("a") as file:
         file.write("\n" * cut_off)
         for i in missing:
-            before = time.perf_counter()
-            record = verdicts(design, i, i < bootstraps)
-            record |= {"bootstrap": i < bootstraps, "seconds": round(time.perf_counter() - before, 4)}
+            before = time.process_time()
+            record = verdicts(design, i, part) | {"seconds": round(time.process_time() - before, 4)}
             file.write(json.dumps(record) + "\n")
             file.flush()
-    print(f"{design.name}: {len(missing)} replicates in {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{design.name}, {part}: {len(missing)} replicates in {time.perf_counter() - start:.0f} s", flush=True)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -375,6 +443,8 @@ def test_rows(found: list[dict[str, Any]]) -> list[str]:
     rows = ["| test at 5 % | rejected, % | s.e. | replicates |", "|---|---:|---:|---:|"]
     for name in methods(found, "p"):
         p = np.array([r["p"][name] for r in found if r["p"].get(name) is not None])
+        if not len(p):
+            continue
         rows.append(f"| {TITLES[name]} | {share(p <= ALPHA)} | {len(p):,} |")
     return [*rows, "", *beside_bootstrap(found)]
 
@@ -382,6 +452,7 @@ def test_rows(found: list[dict[str, Any]]) -> list[str]:
 def beside_bootstrap(found: list[dict[str, Any]]) -> list[str]:
     """Say what other tests do in the few replicates that have a bootstrap: that is what it is to be compared with."""
     few = [r["p"] for r in found if r["p"].get("pb") is not None]
+    few = few if len(few) < len(found) else []
     known = [name for name in ("kenward-roger", "lrt", "exact_rlrt", "exact_lrt") if few and name in few[0]]
     said = [f"{TITLES[name]} {100 * np.mean([p[name] <= ALPHA for p in few]):.1f} %" for name in known]
     return [f"In the {len(few)} replicates with a bootstrap: {', '.join(said)}."] if said else []
@@ -422,10 +493,13 @@ def share(hits: Array) -> str:
 def counts(found: list[dict[str, Any]]) -> str:
     """Say how many fits failed, lay on the boundary or warned."""
     failed, boundary = sum(bool(r["failed"]) for r in found), sum(r["boundary"] for r in found)
-    seconds = sum(r["seconds"] for r in found)
+    spent = Counter[str]()
+    for r in found:
+        spent.update(r["seconds"])
+    took = ", ".join(f"{SAID[part]} {spent[part]:.0f}" for part in PARTS if spent[part])
     return (
         f"{len(found):,} replicates, {failed} with a fit or method that failed, {boundary:,} with an estimate on the "
-        f"boundary; {seconds:.0f} s."
+        f"boundary. Processor seconds: {took}."
     )
 
 
@@ -451,13 +525,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--designs", default=",".join(DESIGNS))
     options.add_argument("--replicates", type=int, default=2000)
-    options.add_argument("--bootstraps", type=int, default=200, help=f"replicates with bootstraps of {DRAWS} draws")
+    options.add_argument("--parts", default=",".join(PARTS), help=f"of the methods; those with draws have {DRAWS}")
     options.add_argument("--write", action="store_true", help="put the tables into docs/simulations.md")
     asked = options.parse_args()
     for name in asked.designs.split(","):
         design = DESIGNS[name]()
-        run(design, asked.replicates, asked.bootstraps)
-        found = records(name)
+        for part in asked.parts.split(","):
+            run(design, asked.replicates, part)
+        found = records(name, asked.replicates)
         text = tables(design, found)
         print(f"\n{text}\n\nwarnings and failures, replicates:\n{warned(found)}\n", flush=True)
         if asked.write:

@@ -112,9 +112,51 @@ def test_wild_signs_keep_products_of_residuals(sleep):
     np.testing.assert_allclose([w.mean(), w.var(), (w**3).mean()], [0, 1, 1], atol=0.03)
 
 
+def repeated(groups: int = 15, k: int = 4) -> pd.DataFrame:
+    """Groups on k days, with effects of days that correlate and residuals that grow."""
+    rng = np.random.default_rng(4)
+    shared = 0.7 ** np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+    b = rng.multivariate_normal(np.zeros(k), shared, size=groups).repeat(3, axis=0).reshape(groups, 3, k)
+    day, g = np.tile(np.arange(k), 3 * groups), np.repeat(np.arange(groups), 3 * k)
+    y = b.ravel() + 0.5 * np.exp(0.2 * day) * rng.normal(size=len(day))
+    return pd.DataFrame({"y": y, "x": day - 1.5, "day": [f"d{t}" for t in day], "g": g.astype(str)})
+
+
+@pytest.mark.parametrize("kind", ["residual", "wild"])
+def test_a_structure_of_one_column_is_a_plain_term(kind):
+    # One model by two engines: the same draws, estimates equal to the searches' accuracy.
+    plain = rf.fit("y ~ x + (1 | g)", repeated(), method="ml")
+    structured = rf.fit("y ~ x + homdiag(1 | g)", repeated(), method="ml")
+    a, b = (rf.bootstrap(m, n=5, kind=kind, seed=1, threads=1) for m in (plain, structured))
+    names = ["(Intercept)", "x", "sigma"]
+    wanted = [[m.names.index(name) for name in names] for m in (a, b)]
+    np.testing.assert_allclose(b.values[:, wanted[1]], a.values[:, wanted[0]], rtol=2e-4, atol=2e-5)
+
+
+def test_residual_draws_have_the_covariance_of_the_structure():
+    m = rf.fit("y ~ x + ar1(0 + day | g)", repeated(60), dispersion="~ x", method="ml")
+    draw, parts = resampling.residual(m), resampling.additive(m, "residual")
+    rng = np.random.default_rng(1)
+    left = np.array([draw(rng) - parts.mean for _ in range(300)]).reshape(-1, 3, 4)
+    # Rows of one level at two visits share its effects and nothing else: 18,000 levels, standard errors below 0.02.
+    found = np.einsum("gi,gj->ij", left[:, 0], left[:, 1]) / len(left)
+    np.testing.assert_allclose(found, m.estimate.covariances[0], atol=0.06)
+    spread = parts.spread.reshape(-1, 4)[0]
+    np.testing.assert_allclose(left[:, 0].var(axis=0), np.diag(m.estimate.covariances[0]) + spread**2, rtol=0.06)
+
+
+def test_residuals_of_what_cannot_change_places():
+    few = rf.fit("y ~ x + ar1(0 + day | g)", repeated(4), method="ml")
+    with pytest.raises(NotAvailableError, match="more levels"):
+        rf.bootstrap(few, n=2, kind="residual")
+    noisy = rf.fit("y ~ x + (1 | g)", repeated(), dispersion="~ (1 | g)")
+    with pytest.raises(NotAvailableError, match="random effects of its own"):
+        rf.bootstrap(noisy, n=2, kind="wild")
+
+
 def test_wild_needs_independent_groups():
     m = rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
-    with pytest.raises(NotAvailableError, match="crossed"):
+    with pytest.raises(NotAvailableError, match="'plate' is crossed with 'sample'"):
         rf.bootstrap(m, n=2, kind="wild")
 
 
@@ -347,9 +389,20 @@ def test_notes_on_draws():
     assert codes(rf.bootstrap(survey, n=2, seed=1)) == ["survey"]
 
 
-@pytest.mark.parametrize("family", ["sratio", "acat"])
-def test_ordered_categories_in_the_cores_threads_are_as_one_by_one(family, monkeypatch):
-    m = rf.fit("rating ~ temp + (1 | judge)", rf.datasets.load("wine"), family=family)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"family": "sratio"},
+        {"family": "acat"},
+        {"family": "cumulative"},
+        {"family": "cumulative", "threshold": "equidistant"},
+        {"family": "cumulative", "nominal": "~ contact"},
+        {"family": "cumulative", "scale": "~ contact"},
+    ],
+    ids=lambda a: "-".join(a.values()),
+)
+def test_ordered_categories_in_the_cores_threads_are_as_one_by_one(arguments, monkeypatch):
+    m = rf.fit("rating ~ temp + (1 | judge)", rf.datasets.load("wine"), **arguments)
     together = rf.bootstrap(m, n=10, seed=1)
     monkeypatch.setattr("ranef.inference.bootstrap.Work._together", lambda _: False)
     np.testing.assert_allclose(together.values, rf.bootstrap(m, n=10, seed=1).values, rtol=1e-9)

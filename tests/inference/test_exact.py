@@ -8,6 +8,7 @@ import pytest
 import ranef as rf
 from engines import zoo
 from ranef.errors import DataError, NotAvailableError, OptionError
+from ranef.inference import exact_draws
 from ranef.inference.exact import lowered, spectrum
 from ranef.inference.exact_draws import LAW, plain_draws, restricted_draws, rule
 from ranef.inference.pb_test import drawn_ratios
@@ -121,6 +122,22 @@ def test_same_seed_same_draws():
     once, again, other = (restricted_draws(mu, 60, 500, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
+
+
+def test_draws_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.MonkeyPatch):
+    mu = np.geomspace(9.0, 4.0, 17)
+    once = restricted_draws(mu, 60, 20_000, np.random.default_rng(1))
+    monkeypatch.setattr(exact_draws, "AT_ONCE", 2 * 4096)
+    np.testing.assert_array_equal(restricted_draws(mu, 60, 20_000, np.random.default_rng(1)), once)
+
+
+def test_long_draws_show_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(exact_draws, "AT_ONCE", 4096)
+    monkeypatch.setattr("ranef.inference.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("ranef.inference.progress.PAUSE", 0.0)
+    m = rf.fit("y ~ x + (1 | g)", zoo.data())
+    rf.exact_rlrt(m, n=10_000, seed=1, progress=True)
+    assert "draws of the null distribution: 4096 of 10000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -39,7 +39,8 @@ def test_intervals_of_a_structure_beside_a_residual_stay_in_the_range(ar1):
     assert all(np.isfinite(found[name]).all() for name in ("(Intercept)", "x", "sd(g)", "cor(g)"))
     assert found["sigma"][0] == 0
     assert 0 < found["sigma"][1] < 1.5
-    assert found["dispersion.(Intercept)"][0] == -np.inf
+    assert "dispersion.(Intercept)" not in found  # which is log(sigma)
+    assert ends(ar1, "dispersion.(Intercept)")[0]["dispersion.(Intercept)"][0] == -np.inf
     assert -1 <= found["cor(g)"][0] < found["cor(g)"][1] <= 1
     assert not p.failed
     assert not any("failed" in text for text in p.messages)
@@ -52,6 +53,20 @@ def test_an_end_is_where_a_constrained_fit_has_the_deviance_of_the_level(ar1):
         for end in pair:
             rise = ar1.update(fixed={name: end}).criterion - ar1.criterion
             assert rise == pytest.approx(cut, abs=2e-3)  # 1e-5 in zeta, and the optima's own 1e-6
+
+
+@pytest.mark.parametrize("name", ["x", "sd(g)", "sigma"])
+def test_slopes_of_walked_curves_are_those_of_the_deviance(ar1, name):
+    curve = rf.profile(ar1, name, points=3)[name]
+    raw = curve.raw  # the coefficient, or the logarithm of a standard deviation
+    for i in (2, len(raw) - 2):
+        h = 1e-4 * (raw[-1] - raw[0])
+        held = [raw[i] + s * h if name == "x" else np.exp(raw[i] + s * h) for s in (-1, 1)]
+        low, high = (ar1.update(fixed={name: float(v)}).criterion for v in held)
+        # A difference quotient of optima that are exact to 1e-7 or so.
+        assert curve.slope[i] == pytest.approx((high - low) / (2 * h) / (2 * curve.zeta[i]), rel=5e-3)
+    middle = int(np.flatnonzero(curve.zeta == 0)[0])
+    assert curve.slope[middle] > 0
 
 
 @pytest.mark.parametrize("structure", ["homcs", "ou", "exp"])
@@ -131,3 +146,41 @@ def test_toeplitz_correlations_have_errors_and_replicates(structure):
     assert np.isfinite(b.values).all()
     found = np.asarray(b.estimate)[len(m.estimate.beta) :][: len(lags)]
     np.testing.assert_allclose(found[lags], np.asarray(table["estimate"])[lags], rtol=1e-12)  # the same formula
+
+
+def deviance(parameters, y, x, lags):
+    """-2 log-likelihood of groups of three with one standard deviation and autocorrelations, as it is written."""
+    beta, sd, rho = parameters[:2], np.exp(parameters[2]), np.r_[1.0, parameters[3:]]
+    values, vectors = np.linalg.eigh(sd**2 * rho[lags])
+    if values[0] <= 0:
+        return 1e10
+    left = (y - beta[0] - beta[1] * x).reshape(-1, 3) @ vectors
+    return float((left**2 / values).sum() + len(left) * (np.log(values).sum() + 3 * np.log(2 * np.pi)))
+
+
+def test_correlations_at_later_lags_are_profiled():
+    from scipy.optimize import minimize
+
+    data = series(30, 3)
+    m = rf.fit("y ~ x + homtoep(0 + ft | g)", data, dispersion=0, method="ml")
+    label = next(name for name in rf.profile(m, "random", points=2).names if "lag2" in name)
+    curve = rf.profile(m, label, points=3)[label]
+    assert curve.ends == ("reached", "reached")
+    lags, cut = np.abs(np.subtract.outer(np.arange(3), np.arange(3))), 1.959963984540054
+    start = [*m.estimate.beta[:2], np.log(0.9), 0.3]
+    for end, sign in zip(curve.interval(0.95), (-1, 1), strict=True):
+        held = minimize(lambda p, v=end: deviance([*p, v], data["y"], data["x"], lags), start, method="Nelder-Mead",
+                        options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 5000})  # fmt: skip
+        # Nelder and Mead stop 1e-9 above the optimum.
+        assert sign * np.sqrt(held.fun - m.criterion) == pytest.approx(sign * cut, abs=1e-4)
+
+
+def test_dispersions_on_their_own_scale():
+    m = rf.fit("count ~ mined + (1 | site)", rf.datasets.load("Salamanders"), family="nbinom2")
+    name = "dispersion.(Intercept)"
+    link, natural = (rf.profile(m, name, scale=scale, points=3)[name] for scale in ("sd", "natural"))
+    np.testing.assert_allclose(natural.interval(0.95), np.exp(link.interval(0.95)), rtol=1e-9)
+    assert natural.estimate == pytest.approx(m.sigma)
+    np.testing.assert_allclose(natural.along[name], natural.value, rtol=1e-8)
+    with pytest.raises(rf.errors.OptionError, match="one number under a link"):
+        rf.profile(m, "minedno", scale="natural")

@@ -9,6 +9,7 @@ pub mod design;
 pub mod family;
 pub mod fit;
 pub mod frame;
+pub mod gauss;
 pub mod glmm;
 pub mod jet;
 pub mod kenward_roger;

@@ -524,7 +524,12 @@ impl Glmm {
     }
 
     /// Fit the columns of `y` (n x m) in parallel: a record, with its "vcov" if asked, or why it failed, for each.
-    #[pyo3(signature = (y, theta=None, quadrature=1, options=None, method="ml", covariance=true))]
+    ///
+    /// Components `coded` have blocks coded by the categories of the response; `beta` has a row of start values for
+    /// each response.
+    #[pyo3(signature = (
+        y, theta=None, quadrature=1, options=None, method="ml", covariance=true, coded=vec![], beta=vec![]
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn refit<'py>(
         &self,
@@ -535,6 +540,8 @@ impl Glmm {
         options: Option<&Bound<'py, PyDict>>,
         method: &str,
         covariance: bool,
+        coded: Vec<usize>,
+        beta: Vec<Vec<f64>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let opts = self::options(options)?;
         let method = method_of(method, quadrature)?;
@@ -546,9 +553,13 @@ impl Glmm {
         }
         let columns: Vec<Vec<f64>> = view.columns().into_iter().map(|c| c.to_vec()).collect();
         let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
+        if coded.iter().any(|&k| k >= rows.components.len()) {
+            return Err(PyValueError::new_err("coded components that the model does not have"));
+        }
+        let own = glmm::OwnRows { coded: &coded, beta: &beta };
         let (family, start) = (&self.core.engine.family, Start { theta, ..Start::default() });
         let fits = search(py, &self.pool, &opts.stop, true, || {
-            Ok(glmm::Glmm::refit(&rows, family, &refs, &start, method, &opts, covariance))
+            Ok(glmm::Glmm::refit(&rows, family, &refs, &start, own, method, &opts, covariance))
         })?;
         let out = PyList::empty(py);
         for f in fits {

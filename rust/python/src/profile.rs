@@ -46,6 +46,7 @@ pub fn hold(asked: &Asked, first: usize, size: usize) -> PyResult<Hold> {
     match (kind.as_str(), a.len(), b.len()) {
         ("coordinate", 1, 0) | ("row", 1, 0) => Ok(Hold::Coordinate(a[0])),
         ("row", _, 0) => Ok(Hold::Row(a)),
+        ("lag", 2.., 0) => Ok(Hold::Lag(a)),
         ("pair", i, j) if i < j => Ok(Hold::Pair(a, b)),
         _ => Err(PyValueError::new_err(format!("profile: cannot hold a '{kind}'"))),
     }

@@ -5,6 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ranef_core::design::{self, NewTerm};
 use ranef_core::frame;
+use ranef_core::gauss;
 use ranef_core::suprema::{self, Law};
 
 use crate::columns::{block_views, blocks, CodeArray};
@@ -118,8 +119,10 @@ fn linear_predictor<'py>(
 }
 
 /// n draws of a likelihood ratio that tests one variance against 0; see `ranef_core::suprema`.
+///
+/// `before` draws of the same seed, a multiple of 4,096, are left out.
 #[pyfunction]
-#[pyo3(signature = (mu, df, rest, xi, counts, power, effects, n, seed))]
+#[pyo3(signature = (mu, df, rest, xi, counts, power, effects, n, seed, before=0))]
 fn variance_ratios<'py>(
     py: Python<'py>,
     mu: Vec<f64>,
@@ -131,15 +134,29 @@ fn variance_ratios<'py>(
     effects: f64,
     n: usize,
     seed: u64,
+    before: usize,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     if mu.len() != df.len() || xi.len() != counts.len() {
         return Err(PyValueError::new_err("eigenvalues and their degrees of freedom have different lengths"));
     }
     let law = Law { mu, df, rest, xi, counts, power, effects };
-    Ok(py.detach(|| suprema::draws(&law, n, seed)).into_pyarray(py))
+    Ok(py.detach(|| suprema::draws(&law, n, seed, before / suprema::BLOCK)).into_pyarray(py))
+}
+
+/// Nodes and weights of sums over decreasing numbers; see `ranef_core::gauss::rule`.
+#[pyfunction]
+#[pyo3(signature = (mu, error))]
+fn gauss_rule<'py>(
+    py: Python<'py>,
+    mu: PyReadonlyArray1<'py, f64>,
+    error: f64,
+) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+    let (nodes, weights) = gauss::rule(floats(&mu)?, error);
+    Ok((nodes.into_pyarray(py), weights.into_pyarray(py)))
 }
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(gauss_rule, m)?)?;
     m.add_function(wrap_pyfunction!(variance_ratios, m)?)?;
     m.add_function(wrap_pyfunction!(any_not_finite, m)?)?;
     m.add_function(wrap_pyfunction!(is_constant, m)?)?;

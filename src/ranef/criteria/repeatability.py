@@ -23,7 +23,8 @@ from ranef.engines.estimate import Array, Result
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.families import Data
 from ranef.inference.noted import Note, NotedTable
-from ranef.inference.pb_test import estimates
+from ranef.inference.pb_test import PART, estimates
+from ranef.inference.progress import Progress
 from ranef.inference.resampling import drawable, generator_of
 from ranef.model import check_fit
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
@@ -43,6 +44,7 @@ def repeatability(
     kind: str = "adjusted",
     method: str = "auto",
     conf_level: float = 0.95,
+    progress: bool | None = None,
 ) -> NotedTable:
     """Return the repeatability of each grouping factor.
 
@@ -59,6 +61,8 @@ def repeatability(
     method : str
         For the residual variance of other than gaussian models, see `ranef.criteria.variances`.
     conf_level : float
+    progress : bool, optional
+        Show how far refits of more than a second have come; default: where stderr is a terminal.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def repeatability(
     notes: list[Note] = []
     if n_boot:
         rng, number = generator_of(seed, "repeatability")
-        draws, failed = bootstrap(m, n_boot, rng, kind, method)
+        draws, failed = bootstrap(m, n_boot, rng, kind, method, progress)
         tail = (1 - conf_level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         columns |= {"std_error": draws.std(axis=0, ddof=1), "conf_low": low, "conf_high": high}
@@ -136,7 +140,7 @@ def on_response(m: Fit, v: Variances, group: str) -> float:
     return between / total if total > 0 else 0.0
 
 
-def bootstrap(m: Fit, n: int, seed: Any, kind: str, method: str) -> tuple[Array, int]:
+def bootstrap(m: Fit, n: int, seed: Any, kind: str, method: str, progress: bool | None = None) -> tuple[Array, int]:
     """Return the figures of refits to drawn responses, (used, rows), and how many failed.
 
     Raises
@@ -145,7 +149,11 @@ def bootstrap(m: Fit, n: int, seed: Any, kind: str, method: str) -> tuple[Array,
         If more than a tenth failed.
     """
     m = drawable(m, "repeatability(n_boot=)")
-    found = estimates(m, m.simulate(n, seed=seed))
+    rng, found = np.random.default_rng(seed), list[Result | str]()
+    with Progress("repeatability", n, progress) as shown:
+        for first in range(0, n, PART):
+            found += estimates(m, m.simulate(min(PART, n - first), seed=rng))
+            shown.advance(min(PART, n - first))
     good = [x for x in found if not isinstance(x, str)]
     if len(good) < (1 - TOO_MANY) * n:
         why = next(x for x in found if isinstance(x, str))

@@ -409,10 +409,12 @@ def many(design: Design, responses: Array, task: Task, covariance: bool = True) 
 
     Without `covariance` the estimates have none, which saves a Hessian each.
 
+    The rows of a cumulative model have the thresholds around their categories as columns: the core codes them anew.
+
     Raises
     ------
     NotAvailableError
-        For families whose columns depend on the response, and for weights of a survey.
+        For ordinal models without known categories, and for weights of a survey.
     """
     if not together(design, task):
         what = "sampling_weights=" if design.sampling else f"family={task.family.name!r}"
@@ -420,34 +422,47 @@ def many(design: Design, responses: Array, task: Task, covariance: bool = True) 
     design = absorbed(design)
     check(replace(design, y=None))
     check_method(design, task)
-    core = _first_core(design, responses, task)
+    out: list[Result | str] = [_lost(y, design, task) for y in responses.T]
+    good = [j for j, why in enumerate(out) if not why]
+    responses = np.asfortranarray(responses[:, good])
+    core = _first_core(design, responses, task) if good else ""
     if isinstance(core, str):
-        return [core] * responses.shape[1]
+        return [why or core for why in out]
     start, control = task.control.start, task.control
     found = core.refit(
-        np.asfortranarray(responses),
+        responses,
         None if start is None else list(start),
         task.quadrature,
         control.options,
         task.method,
         covariance,
+        **_own_rows(design, responses, task),
     )
-    return [record if isinstance(record, str) else _bare(record, core, design, task) for record in found]
+    for j, record in zip(good, found, strict=True):
+        out[j] = record if isinstance(record, str) else _bare(record, core, design, task)
+    return out
+
+
+def _lost(y: Array, design: Design, task: Task) -> str:
+    """Return why an ordinal response has no finite thresholds; "" if it has."""
+    if not task.family.entry.ordinal or len(np.unique(y)) == len(design.categories):
+        return ""
+    return "a category without rows, whose thresholds have no finite estimate"
+
+
+def _own_rows(design: Design, responses: Array, task: Task) -> dict[str, Any]:
+    """Return the components that categories code, and where the search for each response starts."""
+    if not task.family.entry.ordinal:
+        return {}
+    starts = [threshold_start(replace(design, y=np.ascontiguousarray(y)), task.family).tolist() for y in responses.T]
+    first = len(named(design, task.family))
+    coded = [first, first + 1] if task.family.entry.name == "cumulative" else []
+    return {"coded": coded, "beta": starts}
 
 
 def together(design: Design, task: Task) -> bool:
-    """Whether many responses have one model: columns that do not depend on the response, and starts of the core's own.
-
-    The rows of a cumulative model have the thresholds around their categories as columns.
-    """
-    family = task.family
-    plain = not family.entry.ordinal or (
-        family.entry.name != "cumulative"
-        and family.threshold == "flexible"
-        and len(design.categories) > 0  # a model without a response knows none
-        and not nominal_names(design)
-    )
-    return plain and not design.sampling
+    """Whether many responses have one model; an ordinal one without a response knows no categories."""
+    return (not task.family.entry.ordinal or len(design.categories) > 0) and not design.sampling
 
 
 def _bare(record: Any, core: Any, design: Design, task: Task) -> LaplaceEstimate:

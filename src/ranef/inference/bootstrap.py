@@ -14,7 +14,7 @@ import numpy as np
 
 from ranef.engines import laplace, linear
 from ranef.engines.estimate import Array
-from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
+from ranef.errors import DataError, OptionError, RanefError
 from ranef.frame.checks import check_response
 from ranef.frame.design import Design
 from ranef.inference import resampling
@@ -249,7 +249,8 @@ def bootstrap(
     kind : "parametric" | "residual" | "cases" | "wild"
         Responses drawn from the model; rescaled modes and residuals drawn with replacement (Carpenter, Goldstein &
         Rasbash 2003); groups of rows drawn with replacement (van der Leeden, Meijer & Busing 2008); residuals of each
-        group times a random sign (Modugno & Giannerini 2015). "residual" and "wild" are for linear models.
+        group times a random sign (Modugno & Giannerini 2015). "residual" and "wild" are for gaussian models with the
+        identity link, covariance structures and a dispersion formula included.
     seed : int, optional
         Same seed, same replicates, whatever the number of threads.
     threads : int, optional
@@ -286,11 +287,6 @@ def bootstrap(
     """
     check_fit(m, "bootstrap")
     _check_options(n, kind, re, max_failures)
-    if kind in ("residual", "wild") and not m.task.linear:
-        raise NotAvailableError(
-            f"bootstrap: kind={kind!r} needs residuals that can be exchanged, which a {m.family} model with this "
-            f"dispersion does not have; use 'parametric' or 'cases'"
-        )
     m = m if kind == "cases" else resampling.drawable(m, "bootstrap")
     number, threads = resampling.seed_of(seed, "bootstrap"), resampling.threads_of(threads, "bootstrap")
     if statistic is not None and not callable(statistic):

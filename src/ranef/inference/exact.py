@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LARGEST = 4_000  # random effects: the eigenvalues of a dense matrix of this size take a minute
 SAME = 1e-13  # relative difference of diagonal entries that rounding alone makes
+FEW = 40  # random effects whose matrix is decomposed as it is
 NONE = 1e-9  # eigenvalues below this share of the largest are 0
 
 
@@ -97,6 +98,7 @@ def exact_rlrt(
     seed: Any = None,
     *,
     term: str | None = None,
+    progress: bool | None = None,
 ) -> ExactTest:
     """Test that a variance is 0 by the exact restricted likelihood ratio.
 
@@ -114,6 +116,8 @@ def exact_rlrt(
     term : str, optional
         The tested term, as the formula prints it, "(1 | g)", or its grouping factor where that has one term; the three
         models are then made from `m`.
+    progress : bool, optional
+        Show how far draws of more than a second have come; default: where stderr is a terminal.
 
     Returns
     -------
@@ -148,13 +152,13 @@ def exact_rlrt(
     _check(m, "exact_rlrt")
     m = m if m.method == "reml" else m.update(method="reml")
     if mA is None or m0 is None:
-        return _restricted(m, _null(m) - m.criterion, True, n, seed)
+        return _restricted(m, _null(m) - m.criterion, True, n, seed, progress)
     full, null = _reml(mA), _reml(m0)
     check_same_data([m, full, null], "exact_rlrt")
     if not (same_columns(m, full) and same_columns(full, null)):
         raise DataError("exact_rlrt: the models differ in their fixed effects; restricted likelihoods need the same")
     _check_three(m, full, null)
-    return _restricted(m, null.criterion - full.criterion, full is m, n, seed)
+    return _restricted(m, null.criterion - full.criterion, full is m, n, seed, progress)
 
 
 def _check_three(m: Fit, full: Fit, null: Fit) -> None:
@@ -180,14 +184,16 @@ def _terms(m: Fit) -> str:
     return " + ".join(map(str, m.formula.bars)) or "none"
 
 
-def _restricted(m: Fit, difference: float, exact: bool, n: int, seed: Any) -> ExactTest:
+def _restricted(m: Fit, difference: float, exact: bool, n: int, seed: Any, progress: bool | None) -> ExactTest:
     rng, number = generator_of(seed, "exact_rlrt")
     mu, _, rank = spectrum(m)
-    draws = restricted_draws(mu, m.nobs - rank, _count(n), rng)
+    draws = restricted_draws(mu, m.nobs - rank, _count(n), rng, progress)
     return replace(_test("RLRT", difference, draws, exact, m), seed=number)
 
 
-def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) -> ExactTest:
+def exact_lrt(
+    m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None, *, progress: bool | None = None
+) -> ExactTest:
     """Test that a variance, and some fixed effects with it, are 0 by the exact likelihood ratio.
 
     Parameters
@@ -200,6 +206,8 @@ def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) 
         Draws of the null distribution.
     seed : int or numpy Generator, optional
         Same seed, same draws.
+    progress : bool, optional
+        Show how far draws of more than a second have come; default: where stderr is a terminal.
 
     Returns
     -------
@@ -213,20 +221,20 @@ def exact_lrt(m: Fit, m0: Fit | None = None, n: int = 10_000, seed: Any = None) 
     _check(m, "exact_lrt")
     m = by_ml(m)
     if m0 is None:
-        return _plain(m, _null(m), 0, n, seed)
+        return _plain(m, _null(m), 0, n, seed, progress)
     null = by_ml(m0)
     check_same_data([m, null], "exact_lrt")
     if null.layout.terms or not null.task.linear:
         raise NotAvailableError("exact_lrt: the null is a linear model without random effects; see exact_rlrt")
     if not within(design_of(m, "exact_lrt").fixed, design_of(null, "exact_lrt").fixed, None, m.nobs):
         raise DataError("exact_lrt: the fixed effects of the null are not among those of the model")
-    return _plain(m, null.criterion, m.estimate.rank - null.estimate.rank, n, seed)
+    return _plain(m, null.criterion, m.estimate.rank - null.estimate.rank, n, seed, progress)
 
 
-def _plain(m: Fit, null: float, left_out: int, n: int, seed: Any) -> ExactTest:
+def _plain(m: Fit, null: float, left_out: int, n: int, seed: Any, progress: bool | None) -> ExactTest:
     rng, number = generator_of(seed, "exact_lrt")
     mu, xi, rank = spectrum(m)
-    draws = plain_draws(mu, xi, m.nobs, rank, left_out, _count(n), rng)
+    draws = plain_draws(mu, xi, m.nobs, rank, left_out, _count(n), rng, progress)
     return replace(_test("LRT", null - m.criterion, draws, True, m), seed=number)
 
 
@@ -310,6 +318,8 @@ def lowered(own: Array, shared: Array) -> Array:
     Equal entries of `own`, as levels with equally many rows have, may be rotated among each other until `shared` is 0
     in all but p of their rows: the others are eigenvalues as they are.
     """
+    if len(own) <= FEW:
+        return np.asarray(np.linalg.eigvalsh(np.diag(own) - shared @ shared.T), dtype=np.float64)
     order = np.argsort(own)
     starts = np.flatnonzero(np.r_[True, np.diff(own[order]) > SAME * own.max(initial=0.0)])
     kept, rows, values = [], [], []

@@ -25,7 +25,7 @@ from ranef.inference.varcorr import Covariance, has_residual
 if TYPE_CHECKING:
     from ranef.model import Fit
 
-SCALES = ("sd", "variance", "log", "fisher")
+SCALES = ("sd", "variance", "log", "fisher", "natural")
 LEVEL = "a level of a fixed factor of many levels is profiled where it is named; its Wald interval is nearly that"
 
 
@@ -67,7 +67,7 @@ class Parameter:
         As in `tidy`.
     kind : "coefficient" | "sd" | "cor" | "other"
     hold : (str, positions, positions)
-        What the core holds: "beta" with the coefficient, or "coordinate", "row", "pair" of positions in theta.
+        What the core holds: "beta" with the coefficient, or "coordinate", "row", "pair", "lag" of positions in theta.
     low, high : float
         Bounds of the core's coordinate.
     transform : Transform
@@ -76,6 +76,8 @@ class Parameter:
         Why it has no profile; empty where it has.
     also : tuple of str
         Other spellings: "sd(Subject)".
+    natural : Transform
+        From a coefficient that is all of a component to that component's parameter: the inverse of its link.
     """
 
     label: str
@@ -90,6 +92,7 @@ class Parameter:
     transform: Transform = IDENTITY
     refused: str = ""
     also: tuple[str, ...] = ()
+    natural: Transform = IDENTITY
 
     def answers_to(self, name: str) -> bool:
         """Whether that is one of its names; spaces do not matter."""
@@ -122,13 +125,25 @@ def coefficients(m: Fit) -> list[Parameter]:
     labels, _ = names_of(m, "all")
     parts = [(c.name, name) for c in m.layout.components for name in c.names]
     gone, levels = np.isnan(m.estimate.beta), levels_of(m)
+    natural = _natural_scales(m)
     return [
         Parameter(
             label, "fixed", part, None, name, "coefficient", ("beta", (j,), ()),
             refused="the column was dropped as linearly dependent" if gone[j] else LEVEL if levels[j] else "",
+            natural=natural.get(part, IDENTITY),
         )
         for j, (label, (part, name)) in enumerate(zip(labels, parts, strict=True))
     ]  # fmt: skip
+
+
+def _natural_scales(m: Fit) -> dict[str, Transform]:
+    """Component that is one number, and no mean -> the map from its coefficient to that number."""
+    family, out = m.distribution, dict[str, Transform]()
+    for part in m.layout.components[1:]:
+        if part.names == ("(Intercept)",) and part.name in family.parameters[1:]:
+            link = family.link_of(part.name)
+            out[part.name] = Transform(link.inverse, link.forward, link.slope)
+    return out
 
 
 def covariances(m: Fit) -> list[Parameter]:
@@ -183,21 +198,21 @@ def _undefined(term: Covariance, i: int, j: int) -> str:
 
 
 def _structural(key: str, term: Covariance, p: Any, at: int) -> Parameter:
-    group, transform, refused = key.removeprefix(f"{term.component}:"), EXP, ""
+    group, transform, hold = key.removeprefix(f"{term.component}:"), EXP, ("coordinate", (at,), ())
     if p.name == "cor" and term.structure in ("cs", "homcs"):
         transform = compound(len(term.names))
     elif p.name == "cor":
         transform = RATIO
-        if p.of not in ("", "lag1"):
-            refused = "correlations of Toeplitz structures beyond lag 1 are functions of several parameters"
+        if p.of not in ("", "lag1"):  # a function of the coordinates of all lags up to its own
+            back = int(p.of.removeprefix("lag"))
+            hold = ("lag", tuple(range(at - back + 1, at + 1)), ())
     elif p.name == "loading":
         transform = IDENTITY  # entries of Lambda themselves, of either sign
     kind = p.name if p.name in ("sd", "cor") else "other"
     alone = sum(q.name == p.name for q in term.parameters) == 1
     label, *also = spelled(p.name, [p.of] if p.of else [], key, alone)
     return Parameter(
-        label, "ran_pars", term.component, group, p.label, kind, ("coordinate", (at,), ()), transform=transform,
-        refused=refused, also=tuple(also),
+        label, "ran_pars", term.component, group, p.label, kind, hold, transform=transform, also=tuple(also),
     )  # fmt: skip
 
 
@@ -230,6 +245,10 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
     what : str
         Who asks, for the message.
 
+    Notes
+    -----
+    All of them are without the dispersion's coefficient where that is the logarithm of sigma.
+
     Raises
     ------
     OptionError
@@ -239,7 +258,9 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
     if which is None:
         which = "all"
     if isinstance(which, str) and which in groups and not any(p.label == which for p in known):
-        return [p for p in known if p.effect in groups[which]]
+        # A residual standard deviation and the coefficient of the dispersion are one parameter: once is enough.
+        twice = {p.hold for p in known if p.group == "Residual" and not p.refused} if which == "all" else set()
+        return [p for p in known if p.effect in groups[which] and (p.group == "Residual" or p.hold not in twice)]
     if not isinstance(which, str) and not (isinstance(which, Sequence) and all(isinstance(w, str) for w in which)):
         raise ArgumentError(f"{what}: which={which!r} must be a name or a list of names")
     asked = [which] if isinstance(which, str) else list(which)

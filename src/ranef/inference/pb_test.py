@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.engines import laplace
 from ranef.engines.estimate import Array, Result
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.inference.chibar import tail
@@ -243,7 +244,8 @@ def criteria(m: Fit, responses: Array) -> list[float | str]:
 
 def estimates(m: Fit, responses: Array) -> list[Result | str]:
     """Return the estimate of the model for each column of responses, (n, m), or why there is none."""
-    shared = not m.distribution.entry.ordinal and m.call.sampling_weights is None
+    ordinal = m.distribution.entry.ordinal
+    shared = m.call.sampling_weights is None and (not ordinal or m.engine is laplace.ENGINE)
     many = m.engine.many
     found = many(design_of(m, "refits"), responses, m.task, False) if shared else [_one(m, y) for y in responses.T]
     return [f"not converged: {x.outcome}" if not isinstance(x, str) and x.outcome != "converged" else x for x in found]

@@ -24,6 +24,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,12 +117,12 @@ class Rearrangement:
     scheme: str
     units: Array | None = None
 
-    @property
+    @cached_property
     def rows(self) -> list[Array]:
         """Rows of each group."""
         return _groups(self.codes)
 
-    @property
+    @cached_property
     def places(self) -> list[list[Array]]:
         """What changes places inside each group: rows, or the rows of each unit."""
         if self.units is None:

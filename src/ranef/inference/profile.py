@@ -22,7 +22,7 @@ from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.dummies import written_out
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
-from ranef.inference.parameters import LEVEL, SCALES, Parameter, levels_of, parameters, select, table
+from ranef.inference.parameters import IDENTITY, LEVEL, SCALES, Parameter, levels_of, parameters, select, table
 from ranef.inference.profile_reduced import reduced_model
 from ranef.inference.profile_refits import curves_by_refits, runs_away
 from ranef.inference.progress import Progress
@@ -243,7 +243,9 @@ def scaled(parameter: Parameter, scale: str) -> Scaled:
     forward, inverse = parameter.transform.forward, parameter.transform.inverse
     if parameter.kind == "cor" and scale == "fisher":
         return Scaled(lambda v: _fisher(forward(v)), lambda v: inverse(np.tanh(v)))
-    if scale == "fisher":
+    if scale == "natural" and parameter.natural is not IDENTITY:
+        return Scaled(parameter.natural.forward, parameter.natural.inverse)
+    if scale in ("fisher", "natural"):
         return Scaled(forward, inverse)
     if parameter.kind != "sd" or scale == "sd":
         return Scaled(forward, inverse)
@@ -286,9 +288,10 @@ def profile(
         Labels ("sd(Days | Subject)") or terms as in `tidy` ("sd__Days"); default all parameters.
     level : float
         The curves reach the ends of intervals of this level; of several parameters, the joint regions of two.
-    scale : "sd" | "variance" | "log" | "fisher"
-        Of standard deviations: themselves, variances, or log standard deviations; "fisher": correlations on Fisher's z.
-        What has no such scale keeps its own (a dispersion is a coefficient, under its link).
+    scale : "sd" | "variance" | "log" | "fisher" | "natural"
+        Of standard deviations: themselves, variances, or log standard deviations; "fisher": correlations on Fisher's z;
+        "natural": a dispersion, zero inflation or shape that is one number as that number, not as the coefficient
+        under its link. What has no such scale keeps its own.
     points : int
         Points of each side of a curve, besides the ends of 90 %, 95 % and 99 % intervals, which are found exactly.
     progress : bool, optional
@@ -319,18 +322,25 @@ def profile(
     """
     check_fit(m, "profile")
     if scale not in SCALES:
-        raise OptionError(f"profile: scale={scale!r} is unknown; use 'sd', 'variance', 'log' or 'fisher'")
+        raise OptionError(f"profile: scale={scale!r} is unknown; use {', '.join(map(repr, SCALES))}")
     if not isinstance(points, (int, np.integer)) or points < 2:
         raise OptionError(f"profile: points={points!r} must be a whole number of at least 2")
     m, asked = with_levels(m, select(parameters(m), which, "profile"), which)
-    of = "cor" if scale == "fisher" else "sd"
-    if scale != "sd" and which is not None and all(p.kind != of for p in asked):
-        what = "correlations (Fisher's z)" if of == "cor" else "standard deviations"
+    if scale != "sd" and which is not None and not any(_has_scale(p, scale) for p in asked):
+        named = {"fisher": "correlations (Fisher's z)", "natural": "parameters that are one number under a link"}
+        what = named.get(scale, "standard deviations")
         raise OptionError(f"profile: scale={scale!r} is one of {what}, and {asked[0].label!r} is none")
     cut = float(quantile(level))
     reach = cut if len(asked) == 1 else math.sqrt(-2 * math.log(1 - level))
     exact = {float(quantile(one)) for one in (*LEVELS, level)}
     return traced(m, asked, targets(reach, exact, points), level, scale, progress)
+
+
+def _has_scale(p: Parameter, scale: str) -> bool:
+    """Whether values of the parameter differ on that scale from those on its own."""
+    if scale == "natural":
+        return p.natural is not IDENTITY
+    return p.kind == ("cor" if scale == "fisher" else "sd")
 
 
 def with_levels(m: Fit, asked: list[Parameter], which: Any) -> tuple[Fit, list[Parameter]]:
@@ -426,7 +436,7 @@ def tracer_of(m: Fit) -> Tracer:
     if reason := unprofiled(m):
         raise NotAvailableError(f"profile: {reason}")
     if runs_away(m):
-        return Tracer(lambda chosen, visits: curves_by_refits(m, chosen, visits), lambda: None, True)
+        return Tracer(lambda chosen, visits: _walked_or_followed(m, chosen, visits), lambda: None, True)
     core = _laplace(m)
     if m.task.wishes is not None:
         return core
@@ -438,9 +448,22 @@ def tracer_of(m: Fit) -> Tracer:
     return replace(core, curves=curves)
 
 
+def _walked_or_followed(m: Fit, chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
+    """Return curves by refits; those of what no fit can hold, a correlation at a later lag, by the core."""
+    lags = [p for p in chosen if p.hold[0] == "lag"]
+    if not lags:
+        return list(curves_by_refits(m, chosen, visits))
+    core = _laplace(m)
+    followed = dict(zip([p.label for p in lags], core.curves(lags, visits), strict=True))
+    core.close()
+    rest = [p for p in chosen if p.label not in followed]
+    walked = dict(zip([p.label for p in rest], curves_by_refits(m, rest, visits), strict=True))
+    return [{**walked, **followed}[p.label] for p in chosen]
+
+
 def _repaired(m: Fit, p: Parameter, record: Any, visits: list[tuple[float, bool]]) -> Any:
     """Return a curve, by refits where the core could not follow it."""
-    if not isinstance(record, str) and "failed" not in record["ends"]:
+    if p.hold[0] == "lag" or (not isinstance(record, str) and "failed" not in record["ends"]):
         return record
     (other,) = curves_by_refits(m, [p], visits)
     return record if "failed" in other["ends"] and not isinstance(record, str) else other
@@ -577,6 +600,8 @@ def _along(m: Fit, record: Mapping[str, Any], scale: str, tracer: Tracer) -> dic
 def _rescaled(p: Parameter, column: Array, scale: str) -> Array:
     if p.kind == "cor" and scale == "fisher":
         return _fisher(column)
-    if p.kind != "sd" or scale in ("sd", "fisher"):
+    if scale == "natural" and p.natural is not IDENTITY:
+        return np.asarray(p.natural.forward(column))
+    if p.kind != "sd" or scale in ("sd", "fisher", "natural"):
         return np.array(column)
     return column**2 if scale == "variance" else _log(column)

@@ -109,6 +109,9 @@ def _coordinate(p: Parameter, plan: Plan, core: Any, shifts: Mapping[int, int], 
     if kind == "beta":
         to = int(plan.columns.to[first[0]])
         return replace(p, hold=(kind, (to,), ())) if to >= 0 else replace(p, refused=_held(value))
+    if kind == "lag":
+        why = "correlations at later lags have no profile beside parameters held, tied or with priors"
+        return replace(p, refused=why)
     place = plan.names.get(p.label)
     assert place is not None
     if plan.structures[place.at] in EXPLICIT:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.errors import RanefError
+from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.named import names_of
 from ranef.inference.parameters import EXP, RATIO, SINE, Parameter, residual
 from ranef.model import design_of
@@ -103,7 +104,7 @@ def walked(m: Fit, parameter: Parameter, start: float, step: float, targets: Seq
     zeta = np.array([math.copysign(z, v - start) if v != start else 0.0 for v, (z, _) in points])
     keep = _rising(raw, zeta, start)
     raw, zeta, estimates = raw[keep], zeta[keep], [points[i][1][1] for i in keep]
-    slope = np.gradient(zeta, raw) if len(raw) > 2 else np.full(len(raw), _secant(raw, zeta))
+    slope = _slopes(walk, raw, zeta, estimates)
     return {
         "value": raw,
         "zeta": zeta,
@@ -116,6 +117,49 @@ def walked(m: Fit, parameter: Parameter, start: float, step: float, targets: Seq
         "lowest": walk.lowest,
         "evaluations": walk.fits,
     }
+
+
+def _slopes(walk: Walk, raw: Any, zeta: Any, estimates: Sequence[Any]) -> Any:
+    """Return d zeta / d raw at each point.
+
+    Along a curve the deviance changes as it does in the held parameter alone, the others being at their optimum: that
+    is the core's exact gradient, and d zeta = d deviance / (2 zeta). At the estimate, where that is 0 / 0, the slope is
+    that of the parabola through the estimate and the next point's value and slope. A point at a limit, where the core
+    cannot stand, has that of the parabola through its neighbours.
+    """
+    quotient = np.gradient(zeta, raw) if len(raw) > 2 else np.full(len(raw), _secant(raw, zeta))
+    own = walk.m
+    with LOCK:
+        try:
+            exact = np.array([_rise(own, walk.parameter, v, e) for v, e in zip(raw, estimates, strict=True)])
+        finally:
+            e = own.estimate
+            own.core.adopt(np.nan_to_num(e.beta).tolist(), list(e.theta), own.task.quadrature, "ml")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = exact / (2 * zeta)
+    at = int(np.flatnonzero(zeta == 0)[0])
+    beside = [2 * zeta[j] / (raw[j] - raw[at]) - slope[j] for j in (at - 1, at + 1) if 0 <= j < len(raw)]
+    good = [s for s in beside if math.isfinite(s) and s > 0]
+    slope[at] = sum(good) / len(good) if good else quotient[at]
+    return np.where(np.isfinite(slope) & (slope > 0), slope, quotient)
+
+
+def _rise(m: Fit, p: Parameter, raw: float, estimate: Any) -> float:
+    """Return d deviance / d raw at a constrained optimum; NaN where the core cannot stand there."""
+    beta, theta = np.nan_to_num(np.array(estimate.beta)), np.array(estimate.theta)
+    kind, first, _ = p.hold
+    try:
+        gradient = -2 * np.asarray(m.core.evaluate(beta.tolist(), theta.tolist())["gradient"])
+    except (ValueError, ArithmeticError):
+        return math.nan
+    if kind == "beta":
+        return float(gradient[first[0]])
+    inner = gradient[len(beta) :]
+    if kind == "coordinate":
+        return float(inner[first[0]])
+    if kind == "row" and raw > 0:
+        return float(inner[list(first)] @ theta[list(first)] / raw)
+    return math.nan
 
 
 def _secant(raw: Any, zeta: Any) -> float:

@@ -7,12 +7,13 @@ et al. 2011), so that replicates can be made in any order on any number of threa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef import _core
+from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 Draw = Callable[[np.random.Generator], Array]
+DISPERSION = "dispersion"
 HCCME = ("hc2", "hc3")
 AUXILIARY = ("rademacher", "mammen")
 
@@ -141,7 +143,7 @@ def drawable(m: Fit, what: str) -> Fit:
 
 def fixed_part(m: Fit, design: Design) -> Array:
     """X beta + offset."""
-    beta = np.ascontiguousarray(m.estimate.beta)
+    beta = np.ascontiguousarray(m.estimate.beta[m.layout.components[0].at])
     return np.asarray(_core.linear_predictor(sources(design.fixed), beta, [], [], design.offset, design.n))
 
 
@@ -177,25 +179,106 @@ def parametric(m: Fit, re: str) -> Draw:
     return draw
 
 
+@dataclass(frozen=True, eq=False)
+class Additive:
+    """A model whose response is its mean, random effects and independent residuals.
+
+    Attributes
+    ----------
+    design : Design
+    mean : (n,) array
+        X beta + offset.
+    spread : (n,) array
+        Standard deviations of the residuals.
+    effects : callable
+        Effects of all terms, (L, k) each, to Z b.
+    """
+
+    design: Design
+    mean: Array
+    spread: Array
+    effects: Callable[[Sequence[Array]], Array]
+
+
+def additive(m: Fit, kind: str) -> Additive:
+    """Return the parts of a gaussian model, with covariance structures and a dispersion formula too.
+
+    Raises
+    ------
+    NotAvailableError
+        If residuals are not all there is beside the mean and its random effects.
+    """
+    what = f"bootstrap: kind={kind!r}"
+    if not m.distribution.is_gaussian_identity or m.method == "pql":
+        raise NotAvailableError(
+            f"{what} needs residuals that can be exchanged, which a {m.family} model with the link "
+            f"{m.distribution.link!r} does not have; use 'parametric' or 'cases'"
+        )
+    if m.call.sampling_weights is not None:
+        raise NotAvailableError(f"{what}: rows of unequal sampling_weights= cannot be exchanged; use 'cases'")
+    noisy = [t.label for t in m.layout.terms if any(name != "mean" for name in t.components)]
+    if noisy:
+        raise NotAvailableError(
+            f"{what}: the residuals' variance has random effects of its own ({', '.join(noisy)}); use 'parametric'"
+        )
+    design = design_of(m, "bootstrap")
+    return Additive(design, fixed_part(m, design), _spread(m, design), random_part(design, m.estimate.modes))
+
+
+def _spread(m: Fit, design: Design) -> Array:
+    """Return the standard deviations of the residuals of a gaussian model without random effects in its dispersion."""
+    family = m.distribution
+    part = next((c for c in m.layout.components if c.name == DISPERSION), None)
+    if m.task.linear or part is None:
+        return np.full(design.n, m.sigma) * noise_scale(design)
+    own = next(c for c in absorbed(design).others if c.name == DISPERSION)
+    beta = np.ascontiguousarray(m.estimate.beta[part.at])
+    eta = _core.linear_predictor(sources(own.fixed), beta, [], [], own.offset, design.n)
+    return np.asarray(family.link_of(DISPERSION).inverse(np.asarray(eta)), dtype=np.float64)
+
+
 def residual(m: Fit) -> Draw:
     """Draw rows of conditional modes and residuals, rescaled to the estimated (co)variances, with replacement.
 
     Carpenter, Goldstein & Rasbash (2003): modes are shrunken, so they are centred and multiplied by A such that their
-    empirical covariance is the estimated one; residuals likewise.
+    empirical covariance is the estimated one, that of a structure where the term has one; residuals likewise, in units
+    of each row's standard deviation.
+
+    Raises
+    ------
+    NotAvailableError
+        If levels are related, or too few for the covariance of their effects.
     """
-    design = design_of(m, "bootstrap")
-    mean, spread, modes = fixed_part(m, design), noise_scale(design), m.estimate.modes
-    effects = random_part(design, modes)
-    left = (np.asarray(design.y) - mean - effects(modes)) / spread
+    parts = additive(m, "residual")
+    modes = m.estimate.modes
+    left = (np.asarray(parts.design.y) - parts.mean - parts.effects(modes)) / parts.spread
     left = left - left.mean()
-    left = left * (m.sigma / np.sqrt(np.mean(left**2)))
+    left = left / np.sqrt(max(float(np.mean(left**2)), np.finfo(float).tiny))
+    for term, u, cov in zip(parts.design.terms, modes, m.estimate.covariances, strict=True):
+        _check_exchangeable(term, u, cov)
     scaled = [rescaled(u, cov) for u, cov in zip(modes, m.estimate.covariances, strict=True)]
 
     def draw(rng: np.random.Generator) -> Array:
         b = [u[rng.integers(len(u), size=len(u))] for u in scaled]
-        return mean + effects(b) + left[rng.integers(design.n, size=design.n)] * spread
+        return parts.mean + parts.effects(b) + left[rng.integers(len(left), size=len(left))] * parts.spread
 
     return draw
+
+
+def _check_exchangeable(term: GroupTerm, modes: Array, cov: Array) -> None:
+    """Raise unless the modes of levels can change places and have as many dimensions as their covariance."""
+    if term.relation is not None:
+        raise NotAvailableError(
+            f"bootstrap: kind='residual' draws levels with replacement, but those of {term.label!r} are related; use "
+            f"'parametric'"
+        )
+    values = np.linalg.eigvalsh(cov)
+    rank = int((values > 1e-12 * max(values[-1], np.finfo(float).tiny)).sum())
+    if len(modes) <= rank:
+        raise NotAvailableError(
+            f"bootstrap: kind='residual' needs more levels of {term.label!r} than the rank of the covariance of their "
+            f"effects, {rank}; there are {len(modes)}. Use 'parametric'"
+        )
 
 
 def rescaled(modes: Array, cov: Array) -> Array:
@@ -228,19 +311,18 @@ def wild(m: Fit, hccme: str, auxiliary: str) -> Draw:
     if others:
         raise NotAvailableError(
             f"bootstrap: kind='wild' needs independent groups, but {', '.join(map(repr, others))} is crossed with "
-            f"{design.terms[0].label!r}; use 'parametric' or 'residual'"
+            f"{hierarchy(design)[0][0].label!r}; use 'parametric' or 'residual'"
         )
-    mean = fixed_part(m, design)
-    leverage = leverages(dummies_of(design))
-    v = (np.asarray(design.y) - mean) / (1 - leverage) ** (0.5 if hccme == "hc2" else 1.0)
+    parts = additive(m, "wild")
+    leverage = leverages(dummies_of(design), parts.spread)
+    v = (np.asarray(design.y) - parts.mean) / (1 - leverage) ** (0.5 if hccme == "hc2" else 1.0)
     groups = int(codes.max()) + 1
-    return lambda rng: mean + v * factors(rng, groups, auxiliary)[codes]
+    return lambda rng: parts.mean + v * factors(rng, groups, auxiliary)[codes]
 
 
-def leverages(design: Design) -> Array:
-    """Diagonal of X (X'WX)^-1 X'W."""
-    x = matrix(design.fixed, design.n)
-    x = x if design.weights is None else x * np.sqrt(design.weights)[:, None]
+def leverages(design: Design, spread: Array) -> Array:
+    """Diagonal of X (X'WX)^-1 X'W, W the inverse squares of the residuals' standard deviations."""
+    x = matrix(design.fixed, design.n) / spread[:, None]
     u, s, _ = np.linalg.svd(x, full_matrices=False)
     h = (u[:, s > 1e-10 * s[0]] ** 2).sum(axis=1) if len(s) else np.zeros(design.n)
     return np.minimum(h, 1 - 1e-8)

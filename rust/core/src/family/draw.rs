@@ -244,6 +244,8 @@ impl Normals {
 pub struct ChiSquare {
     d: f64,
     c: f64,
+    /// 3 d c^4 / 4.
+    squeeze: f64,
     /// 2 / df where df < 2.
     lift: f64,
 }
@@ -252,25 +254,52 @@ impl ChiSquare {
     pub fn new(df: f64) -> ChiSquare {
         let lift = if df > 0.0 && df < 2.0 { 2.0 / df } else { 0.0 };
         let d = if df > 0.0 { 0.5 * df + if df < 2.0 { 1.0 } else { 0.0 } - 1.0 / 3.0 } else { 0.0 };
-        ChiSquare { d, c: 1.0 / (9.0 * d).sqrt(), lift }
+        ChiSquare { d, c: 1.0 / (9.0 * d).sqrt(), squeeze: 1.0 / (108.0 * d), lift }
     }
 
     pub fn draw(&self, normals: &mut Normals) -> f64 {
+        let mut one = [0.0];
+        self.fill(normals, &mut one);
+        one[0]
+    }
+
+    /// As many draws as there is room for: nearly all are taken at the first attempt, which is made for all at once.
+    pub fn fill<const N: usize>(&self, normals: &mut Normals, out: &mut [f64; N]) {
         if self.d == 0.0 {
-            return 0.0;
+            *out = [0.0; N];
+            return;
         }
-        loop {
-            let x = normals.next();
-            let root = 1.0 + self.c * x;
-            if root > 0.0 {
-                let (u, v) = (normals.stream.uniform(), root * root * root);
-                let square = x * x;
-                // The squeeze spares nearly all logarithms.
-                if u < 1.0 - 0.0331 * square * square || u.ln() < 0.5 * square + self.d * (1.0 - v + v.ln()) {
-                    let value = 2.0 * self.d * v;
-                    return if self.lift > 0.0 { value * normals.stream.uniform().powf(self.lift) } else { value };
-                }
+        let (mut x, mut u, mut taken) = ([0.0; N], [0.0; N], [0.0; N]);
+        x.iter_mut().for_each(|x| *x = normals.next());
+        u.iter_mut().for_each(|u| *u = normals.stream.uniform());
+        for i in 0..N {
+            let root = self.c.mul_add(x[i], 1.0);
+            let square = x[i] * x[i];
+            out[i] = 2.0 * self.d * (root * root * root);
+            // With y = c x, log f = -3 d sum_(k >= 4) (-y)^k / k >= -3 d y^4 / 4 / min(1 + y, 1), and f >= 1 + log f: a
+            // squeeze that spares nearly all logarithms. A root that is not positive lies outside of it.
+            taken[i] = (1.0 - u[i]) * root.min(1.0) - self.squeeze * (square * square);
+        }
+        for i in 0..N {
+            if !(taken[i] > 0.0) {
+                out[i] = self.hard(x[i], u[i], normals);
             }
+        }
+        if self.lift > 0.0 {
+            out.iter_mut().for_each(|x| *x *= normals.stream.uniform().powf(self.lift));
+        }
+    }
+
+    /// What a first attempt outside of the squeeze comes to.
+    #[cold]
+    fn hard(&self, mut x: f64, mut u: f64, normals: &mut Normals) -> f64 {
+        loop {
+            let root = 1.0 + self.c * x;
+            let v = root * root * root;
+            if root > 0.0 && u.ln() < 0.5 * x * x + self.d * (1.0 - v + v.ln()) {
+                return 2.0 * self.d * v;
+            }
+            (x, u) = (normals.next(), normals.stream.uniform());
         }
     }
 }

@@ -24,7 +24,7 @@ mod trade;
 
 pub use fit::{Glmm, GlmmReport, Method, Start};
 pub(crate) use laplace::{Engine, INNER_TOLERANCE};
-pub use many::Refit;
+pub use many::{OwnRows, Refit};
 pub use penalty::{Item, Over, Target};
 pub use rows::{Component, Fixed, GlmmRows};
 pub use scores::Nodes;

@@ -5,11 +5,15 @@
 //!     sd_i     = |T_i|:             T_i = v w / |w|
 //!     cor_ij   = sin v:             T_i = |q| q,  T_j = t^2 (sin v a + cos v c),  a = q / |q|,
 //!                                   c the unit vector along w - (w'a) a
-//! Both are smooth at correlations of +-1 and where a standard deviation is 0 (there the deviance has a slope in the
+//! The autocorrelation r_k at lag k, with partial autocorrelations p_j = x_j / sqrt(1 + x_j^2), is
+//!     r_k = v / sqrt(1 + v^2):  p_k = (r_k - c) / e,   c and e of p_1 ... p_k-1 (Durbin & Levinson).
+//! The first two are smooth at correlations of +-1 and where a standard deviation is 0 (there the deviance has a slope in the
 //! standard deviation, so its square root is the coordinate: a correlation far from the estimate may be had for the price
 //! of a zero variance). The length of w is a coordinate without effect.
 
+use crate::jet::{Jet, Scalar};
 use crate::linear::dot;
+use crate::structure::autocorrelations;
 
 /// What is held; positions are those in x.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +28,8 @@ pub enum Hold {
     Row(Vec<usize>),
     /// The correlation of the first row with the second is sin v; the second is the longer one.
     Pair(Vec<usize>, Vec<usize>),
+    /// The autocorrelation at the last of these lags is v / sqrt(1 + v^2); the coordinates are those of lags 1, 2, ...
+    Lag(Vec<usize>),
 }
 
 impl Hold {
@@ -35,6 +41,11 @@ impl Hold {
             Hold::Coordinate(j) => x[*j],
             Hold::Contrast { a, .. } => a.iter().zip(x).map(|(a, x)| a * x).sum(),
             Hold::Row(r) => norm(&pick(r)).unwrap_or(0.0),
+            Hold::Lag(lags) => {
+                let partial: Vec<f64> = pick(lags).iter().map(|x| x / x.hypot(1.0)).collect();
+                let rho = autocorrelations(&partial)[lags.len()];
+                rho / (1.0 - rho * rho).sqrt()
+            }
             Hold::Pair(i, j) => {
                 let (a, b) = (pick(i), pick(j));
                 let sine: f64 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
@@ -60,6 +71,7 @@ impl Chart {
         let taken: Vec<usize> = match &hold {
             Hold::Outside => vec![],
             Hold::Coordinate(j) | Hold::Contrast { pivot: j, .. } => vec![*j],
+            Hold::Lag(lags) => vec![lags[lags.len() - 1]],
             Hold::Row(r) => r.clone(),
             Hold::Pair(i, j) => i.iter().chain(j).copied().collect(),
         };
@@ -79,6 +91,7 @@ impl Chart {
                 let others: f64 = a.iter().zip(&x).map(|(a, x)| a * x).sum();
                 x[*pivot] = (v - others) / a[*pivot];
             }
+            Hold::Lag(lags) => x[lags[lags.len() - 1]] = Last::new(v, lags, &x)?.x,
             Hold::Row(r) => {
                 let length = norm(rest)?;
                 r.iter().zip(rest).for_each(|(&j, w)| x[j] = v * w / length);
@@ -165,6 +178,13 @@ impl Chart {
                 along = g[*pivot] / a[*pivot];
                 g.iter_mut().zip(a).for_each(|(g, a)| *g -= a * along);
             }
+            Hold::Lag(lags) => {
+                let mut x = vec![0.0; self.size];
+                self.free.iter().zip(y).for_each(|(&j, y)| x[j] = *y);
+                let (last, own) = (Last::new(v, lags, &x)?, g[lags[lags.len() - 1]]);
+                along = own * last.along;
+                lags.iter().zip(&last.beside).for_each(|(&j, d)| g[j] += own * d);
+            }
             Hold::Row(r) => {
                 let length = norm(rest)?;
                 let own: Vec<f64> = r.iter().map(|&j| g[j]).collect();
@@ -189,6 +209,50 @@ impl Chart {
         let mut out: Vec<f64> = self.free.iter().map(|&j| g[j]).collect();
         out.extend(more);
         Some((out, along))
+    }
+}
+
+/// The coordinate of the last lag whose autocorrelation is held, with its derivatives.
+struct Last {
+    x: f64,
+    /// By the held value, and by the coordinates of the lags before.
+    along: f64,
+    beside: Vec<f64>,
+}
+
+impl Last {
+    /// None where no partial autocorrelation gives that value.
+    fn new(v: f64, lags: &[usize], x: &[f64]) -> Option<Self> {
+        type Dual = Jet<1, 1, 0>;
+        let before: Vec<f64> = lags[..lags.len() - 1].iter().map(|&j| x[j]).collect();
+        let partial = |x: f64| x / x.hypot(1.0);
+        // r_k is a straight line in p_k: its value at 0 and its rise to 1.
+        let line = |moving: Option<usize>| -> (Dual, Dual) {
+            let entry = |(j, &x): (usize, &f64)| match moving {
+                Some(i) if i == j => Dual::variable(partial(x), 0),
+                _ => Dual::constant(partial(x)),
+            };
+            let mut p: Vec<Dual> = before.iter().enumerate().map(entry).collect();
+            let mut at = |last: f64| {
+                p.truncate(before.len());
+                p.push(Dual::constant(last));
+                autocorrelations(&p)[p.len()]
+            };
+            let (c, end) = (at(0.0), at(1.0));
+            (c, end - c)
+        };
+        let (c, e) = line(None);
+        let p = (partial(v) - c.v) / e.v;
+        if !(p.abs() < 1.0) {
+            return None;
+        }
+        let slope = |x: f64| (1.0 + x * x).powf(-1.5); // of a partial correlation in its coordinate
+        let own = (1.0 - p * p).powf(-1.5) / e.v;
+        let beside = before.iter().enumerate().map(|(j, &x)| {
+            let (c, e) = line(Some(j));
+            -own * (c.g[0] + p * e.g[0]) * slope(x)
+        });
+        Some(Last { x: p / (1.0 - p * p).sqrt(), along: own * slope(v), beside: beside.collect() })
     }
 }
 
@@ -267,6 +331,8 @@ mod tests {
         check(Hold::Coordinate(2), 0.3);
         check(Hold::Contrast { pivot: 1, a: vec![0.5, 2.0, -1.0] }, 0.3);
         check(Hold::Row(vec![3, 4, 5]), 1.3);
+        check(Hold::Lag(vec![1, 4]), 0.3);
+        check(Hold::Lag(vec![2, 1, 5, 0]), 0.6);
         check(Hold::Pair(vec![0], vec![1, 3]), 0.4);
         check(Hold::Pair(vec![1, 3], vec![2, 4, 5]), -0.8);
     }
@@ -291,6 +357,19 @@ mod tests {
                 assert!((dot(&d, &d) - 1.0).abs() < 1e-14);
             }
         }
+    }
+
+    #[test]
+    fn autocorrelations_are_held() {
+        let lags = vec![2, 1, 5, 0];
+        let chart = Chart::new(Hold::Lag(lags.clone()), 7, &[false; 7]);
+        let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
+        let own = Hold::Lag(lags.clone()).value(&x0);
+        let x = chart.base(own, &chart.coordinates(&x0)).unwrap();
+        assert!(x.iter().zip(&x0).all(|(a, b)| (a - b).abs() < 1e-12));
+        let moved = chart.base(0.45, &chart.coordinates(&x0)).unwrap();
+        assert!((Hold::Lag(lags).value(&moved) - 0.45).abs() < 1e-12);
+        assert!(chart.base(-50.0, &chart.coordinates(&x0)).is_none(), "beyond what the other lags let be");
     }
 
     #[test]

@@ -406,7 +406,7 @@ fn partials<S: Scalar>(a: &[S]) -> Vec<S> {
 }
 
 /// Autocorrelations 0..m from partial autocorrelations (Durbin-Levinson; Barndorff-Nielsen & Schou 1973).
-pub(super) fn autocorrelations<S: Scalar>(partial: &[S]) -> Vec<S> {
+pub(crate) fn autocorrelations<S: Scalar>(partial: &[S]) -> Vec<S> {
     let mut rho = vec![S::constant(1.0)];
     let mut phi: Vec<S> = vec![];
     let mut left = S::constant(1.0);

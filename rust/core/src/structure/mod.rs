@@ -13,6 +13,7 @@ use crate::error::shape;
 use crate::jet::{Jet, Scalar};
 use crate::CoreError;
 
+pub(crate) use kinds::autocorrelations;
 pub use kinds::Kind;
 pub use limits::{Chart, Limit, Scale};
 
