@@ -663,7 +663,7 @@ def test_refusals_of_models(cbpp):
         rf.robust(fit("slope").slim())
     with pytest.raises(NotAvailableError, match="slim"):
         rf.estfun(fit("slope").slim())
-    with pytest.raises(NotAvailableError, match="linear models"):
+    with pytest.raises(NotAvailableError, match="not gaussian with the identity link"):
         rf.information(cbpp, "expected")
     with pytest.raises(OptionError, match="'expected'"):
         rf.information(cbpp, "expectd")
