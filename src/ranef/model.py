@@ -542,7 +542,7 @@ class Fit:
 
         return deviance(self)
 
-    def vcov(self, component: str = "mean", kind: str = "model", cluster: Any = None) -> Any:
+    def vcov(self, component: str = "mean", kind: str = "model", cluster: Any = None, full: bool = False) -> Any:
         """Covariance matrix of the fixed effects, named.
 
         Parameters
@@ -563,10 +563,17 @@ class Fit:
             the outermost grouping factor. Several names: multi-way clustering (Cameron, Gelbach & Miller 2011; CR0,
             CR1, CR1S), where each random effect is nested in one of them; in generalised models that are not nested in
             all, the scores are those of the linear model that approximates it, at the estimated theta.
+        full : bool
+            Of all parameters instead: coefficients of all components, standard deviations and correlations of random
+            effects ("sd(Days | Subject)", "cor((Intercept), Days | Subject)") or the parameters of their structures, a
+            residual standard deviation ("sigma"), by the delta method; for functions of them (a ratio of variances).
+            Coefficients of the mean are independent of the rest where the response is normal. NaN for what is held and
+            for singular covariances. Estimates of variances are skewed: for intervals of one parameter `rf.profile` is
+            better (Bolker's GLMM FAQ).
         """
         from ranef.inference.named import vcov
 
-        return vcov(self, component, kind, cluster)
+        return vcov(self, component, kind, cluster, full)
 
     def varcorr(self) -> VarCorr:
         """Return standard deviations, correlations and covariances of the random effects, by term, and sigma."""
