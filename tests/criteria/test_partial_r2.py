@@ -10,7 +10,7 @@ from scipy import stats
 import ranef as rf
 from engines import zoo
 from golden import reference
-from ranef.errors import NotAvailableError, RanefWarning
+from ranef.errors import NotAvailableError, OptionError, RanefWarning
 
 
 def test_beside_r2glmm():
@@ -56,6 +56,8 @@ def test_generalised_variance_of_dense_matrices():
     np.testing.assert_allclose(table["r2"], expected, rtol=1e-9)
     with pytest.raises(NotAvailableError, match="more than there are rows"):
         rf.partial_r2(rf.fit("y ~ x + (1 | g) + (1 | h)", data), method="sgv")
+    with pytest.raises(OptionError, match="leave one out"):
+        rf.partial_r2(m, method="sgv", ddf="satterthwaite")
     for other in (rf.fit("y ~ x", data), rf.fit("y ~ x + (1 | g)", data, dispersion="~ x")):
         with pytest.raises(NotAvailableError, match="linear mixed model"):
             rf.partial_r2(other, method="sgv")

@@ -25,7 +25,7 @@ from ranef.criteria.contributions import logdets
 from ranef.criteria.contributions import units as independent
 from ranef.criteria.variances import variances
 from ranef.engines.estimate import Array
-from ranef.errors import NotAvailableError
+from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import Block, matrix
 from ranef.inference.ddf import method_of
 from ranef.inference.ddf.method import units
@@ -72,6 +72,8 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     """
     check_fit(m, "partial_r2")
     m = written_out(m)
+    if ddf is not None and method != "auto":
+        raise OptionError(f"partial_r2: ddf={ddf!r} asks for F tests, method={method!r} for variances; leave one out")
     if ddf is not None:
         return _from_tests(m, ddf)
     if method == "sgv":
