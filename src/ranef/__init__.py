@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ranef.criteria.average import average
     from ranef.criteria.caic import caic
     from ranef.criteria.compare import compare
+    from ranef.criteria.heritability import heritability
     from ranef.criteria.icc import icc
     from ranef.criteria.partial_r2 import partial_r2
     from ranef.criteria.r2 import r2
@@ -67,6 +68,7 @@ LAZY = {
     "exact_lrt": "ranef.inference.exact",
     "exact_rlrt": "ranef.inference.exact",
     "fit_many": "ranef.inference.many",
+    "heritability": "ranef.criteria.heritability",
     "icc": "ranef.criteria.icc",
     "information": "ranef.inference.robust.fisher",
     "laplace_check": "ranef.diagnose.accuracy",
@@ -129,6 +131,7 @@ __all__ = [
     "families",
     "fit",
     "fit_many",
+    "heritability",
     "icc",
     "information",
     "laplace_check",

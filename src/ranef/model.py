@@ -542,7 +542,7 @@ class Fit:
 
         return deviance(self)
 
-    def vcov(self, component: str = "mean", kind: str = "model", cluster: Any = None) -> Any:
+    def vcov(self, component: str = "mean", kind: str = "model", cluster: Any = None, full: bool = False) -> Any:
         """Covariance matrix of the fixed effects, named.
 
         Parameters
@@ -554,17 +554,26 @@ class Fit:
             & Roger 1997; REML fits of linear models); or cluster-robust sandwiches, which hold where the model's V does
             not: CR0 plain (Liang & Zeger 1986), CR1 times m / (m - 1) for m clusters, CR1S Stata's factor, CR2
             unbiased under the model (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018), CR3 the jackknife. Those of
-            generalised models are of the scores of the marginal likelihood, which CR2 and CR3 adjust by the linear
-            model that approximates it at the optimum (CR2 is unbiased to first order; without random effects it is
-            clubSandwich's of a glm). `rf.robust` makes the tests.
+            generalised models are of the scores of the marginal likelihood, of which CR2 and CR3 adjust those of the
+            mean's coefficients, not those of theta or of other components, by the linear model that approximates it at
+            the optimum (CR2 is unbiased to first order; without random effects it is clubSandwich's of a glm).
+            `rf.robust` makes the tests.
         cluster : str, array, or list of str, optional
             Column, grouping factor or values of which rows belong together, in which random effects are nested; default
             the outermost grouping factor. Several names: multi-way clustering (Cameron, Gelbach & Miller 2011; CR0,
-            CR1, CR1S of linear models), where each random effect is nested in one of them.
+            CR1, CR1S), where each random effect is nested in one of them; in generalised models that are not nested in
+            all, the scores are those of the linear model that approximates it, at the estimated theta.
+        full : bool
+            Of all parameters instead: coefficients of all components, standard deviations and correlations of random
+            effects ("sd(Days | Subject)", "cor((Intercept), Days | Subject)") or the parameters of their structures, a
+            residual standard deviation ("sigma"), by the delta method; for functions of them (a ratio of variances).
+            Coefficients of the mean are independent of the rest where the response is normal. NaN for what is held and
+            for singular covariances. Estimates of variances are skewed: for intervals of one parameter `rf.profile` is
+            better (Bolker's GLMM FAQ).
         """
         from ranef.inference.named import vcov
 
-        return vcov(self, component, kind, cluster)
+        return vcov(self, component, kind, cluster, full)
 
     def varcorr(self) -> VarCorr:
         """Return standard deviations, correlations and covariances of the random effects, by term, and sigma."""

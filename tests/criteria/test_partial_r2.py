@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 import ranef as rf
 from engines import zoo
 from golden import reference
-from ranef.errors import NotAvailableError, RanefWarning
+from ranef.errors import NotAvailableError, OptionError, RanefWarning
 
 
 def test_beside_r2glmm():
@@ -28,6 +29,38 @@ def test_the_faq_of_orthodont():
     """r2glmm prints .410 for the model, .261, .021 and .002 for age, Sex and their interaction."""
     m = rf.fit("distance ~ age * Sex + (1 | Subject)", rf.datasets.load("Orthodont"))
     np.testing.assert_allclose(sorted(rf.partial_r2(m)["r2"], reverse=True), [0.410, 0.261, 0.021, 0.002], atol=6e-4)
+
+
+def test_generalised_variance_beside_r2glmm():
+    raw = {r["Effect"]: r["Rsq"] for r in reference.load("post_exam_r2").raw["r2glmm_sgv"]}
+    m = rf.fit("normexam ~ standLRT + sex + schgend + (standLRT | school)", rf.datasets.load("Exam"))
+    table = rf.partial_r2(m, method="sgv")
+    ours = dict(zip(table["term"], table["r2"], strict=True))
+    for name, value in raw.items():
+        assert ours["model" if name == "Model" else name] == pytest.approx(value, rel=1e-5)  # R's optimum, as above
+    dental = rf.fit("distance ~ age * Sex + (1 | Subject)", rf.datasets.load("Orthodont"))
+    assert rf.partial_r2(dental, method="sgv")["r2"][0] == pytest.approx(0.559, abs=5e-4)
+
+
+def test_generalised_variance_of_dense_matrices():
+    data = zoo.data()
+    m = rf.fit("y ~ x + (x | g)", data, precision_weights="w", method="ml")
+    table, blocks = rf.partial_r2(m, method="sgv"), []
+    for _, rows in data.groupby("g"):
+        z = np.column_stack([np.ones(len(rows)), rows["x"]])
+        v = z @ m.varcorr()["g"].cov @ z.T + np.diag(m.sigma**2 / rows["w"])
+        blocks.append(np.linalg.det(v) ** (1 / len(rows)))
+    k = 60 / len(blocks)
+    w = m.estimate.beta[1] ** 2 * np.sum((data["x"] - data["x"].mean()) ** 2) / stats.gmean(blocks)
+    expected = w / (w + 60 - k * (k + 1) / 2 - (k - 1))
+    np.testing.assert_allclose(table["r2"], expected, rtol=1e-9)
+    with pytest.raises(NotAvailableError, match="more than there are rows"):
+        rf.partial_r2(rf.fit("y ~ x + (1 | g) + (1 | h)", data), method="sgv")
+    with pytest.raises(OptionError, match="leave one out"):
+        rf.partial_r2(m, method="sgv", ddf="satterthwaite")
+    for other in (rf.fit("y ~ x", data), rf.fit("y ~ x + (1 | g)", data, dispersion="~ x")):
+        with pytest.raises(NotAvailableError, match="linear mixed model"):
+            rf.partial_r2(other, method="sgv")
 
 
 def test_uncorrelated_terms_share_the_model():

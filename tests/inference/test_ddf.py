@@ -207,3 +207,25 @@ def test_missing_rows_weights_offsets_and_polars():
     for ddf in METHODS:
         assert isinstance(quietly(m, ddf), pl.DataFrame)
     assert quietly(m, "residual")["df"][0] == 57
+
+
+@pytest.mark.parametrize(
+    ("formula", "noted"),
+    [
+        ("period + (1 | herd)", []),  # compared within herds
+        ("1 + (1 | herd)", []),
+        ("period + treated + (1 | herd)", ["treated"]),
+        ("period + x + (x || herd)", ["x"]),
+        ("period + x * treated + (x | herd)", ["x", "treated", "x:treated"]),
+        ("x + period:treated + (1 | herd)", []),
+        ("treated + (1 | many)", []),
+    ],
+)
+def test_z_tests_that_rest_on_few_groups_are_noted(formula, noted):
+    data = rf.datasets.load("cbpp")
+    herd = data["herd"].astype(int)
+    rng = np.random.default_rng(1)
+    data = data.assign(treated=herd % 2, x=rng.normal(size=56), many=np.arange(56) // 2)
+    m = rf.fit(f"cbind(incidence, size - incidence) ~ {formula}", data, family="binomial")
+    found = [n.evidence["terms"] for n in m.messages if n.code == "few_groups"]
+    assert found == ([noted] if noted else [])

@@ -461,6 +461,95 @@ def test_several_components():
     np.testing.assert_allclose(np.sqrt(np.diag(found)), errors)
 
 
+# ---- several ways of clustering of generalised models ----------------------------------------------------------------
+
+
+def weeks():
+    """Counts of sites in weeks, sites within regions; some rows missing."""
+    rng = np.random.default_rng(11)
+    site, week = np.repeat(np.arange(12), 9), np.tile(np.arange(9), 12)
+    x, e = rng.normal(size=108), rng.uniform(0.5, 2, size=108)
+    y = rng.poisson(e * np.exp(0.5 + 0.3 * x + 0.5 * rng.normal(size=12)[site] + 0.3 * rng.normal(size=9)[week]))
+    x[[5, 50]] = np.nan
+    own = {"region": site // 2, "half": week % 3, "third": week // 3}
+    return pd.DataFrame({"y": y, "x": x, "e": np.log(e), "site": site, "week": week, **own})
+
+
+def signed(halves, codes, kind, n, rank):
+    """The sum over two ways less their meet, of functions from codes to rows of M s_i."""
+    total = 0.0
+    for sign, by in ((1, codes[0]), (1, codes[1]), (-1, codes[0] * 100 + codes[1])):
+        half, count = halves(by), len(np.unique(by))
+        scale = {"CR1": count / (count - 1), "CR1S": count * (n - 1) / ((count - 1) * (n - rank))}.get(kind, 1.0)
+        total = total + sign * scale * half.T @ half
+    return total
+
+
+def codes_of(m, *names):
+    return [np.asarray(m.data[name])[m.design.rows] for name in names]
+
+
+@pytest.mark.parametrize("kind", ["CR0", "CR1", "CR1S"])
+def test_two_ways_of_a_generalised_linear_model(kind):
+    m = rf.fit("y ~ x + offset(e)", weeks(), family="poisson")
+    rows = matrix(m.design.fixed, m.nobs) * (m.design.y - m.fitted())[:, None]
+    expected = signed(lambda by: pd.DataFrame(rows).groupby(by).sum().to_numpy() @ np.asarray(m.vcov()),
+                      codes_of(m, "site", "week"), kind, m.nobs, 2)  # fmt: skip
+    np.testing.assert_allclose(m.vcov(kind=kind, cluster=["site", "week"]), expected, rtol=1e-7)
+    assert np.isinf(rf.robust(m, kind, ["site", "week"])["df"]).all()
+
+
+def test_two_ways_that_random_effects_are_nested_in_have_exact_scores():
+    data = weeks().assign(side=lambda d: d["site"] % 4)
+    m = rf.fit("y ~ x + offset(e) + (1 | site)", data, family="nbinom2")
+    bread = np.linalg.inv(rf.information(m))
+    expected = signed(lambda by: rf.estfun(m, by).iloc[:, 1:].to_numpy() @ bread,
+                      codes_of(m, "region", "side"), "CR1", m.nobs, 3)  # fmt: skip
+    with pytest.warns(rf.RanefWarning, match="eigenvalues were set to 0"):  # six regions and four sides
+        found = m.vcov("all", kind="CR1", cluster=["region", "side"])
+    values, vectors = np.linalg.eigh(expected[:3, :3])
+    np.testing.assert_allclose(found, (vectors * np.maximum(values, 0)) @ vectors.T, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(m.vcov(kind="CR1", cluster=["site", "site"]), m.vcov(kind="CR1"), rtol=1e-9)
+
+
+@pytest.mark.parametrize("formula", ["(1 | site) + (1 | week)", "(x | site)"])
+def test_two_ways_that_random_effects_cross_as_dense_matrices_say(formula):
+    m = rf.fit(f"y ~ x + offset(e) + {formula}", weeks(), family="poisson")
+    mu = m.fitted()
+    x = matrix(m.design.fixed, m.nobs) * mu[:, None]
+    v = np.diag(mu)
+    for term, sigma in zip(m.design.terms, m.estimate.covariances, strict=True):
+        z = matrix(term.blocks, m.nobs) * mu[:, None]
+        v += (z @ sigma @ z.T) * np.equal.outer(term.codes, term.codes)
+    e = mu * (np.log(mu) - m.design.offset) - x @ m.estimate.beta + m.design.y - mu
+    solved = np.linalg.solve(v, x)
+    rows = solved * e[:, None] @ np.linalg.inv(x.T @ solved)
+    expected = signed(lambda by: pd.DataFrame(rows).groupby(by).sum().to_numpy(),
+                      codes_of(m, "site", "week"), "CR1", m.nobs, 2)  # fmt: skip
+    found = m.vcov(kind="CR1", cluster=["site", "week"])
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-12)
+    table = rf.robust(m, "CR1", ["site", "week"])
+    np.testing.assert_allclose(table["std_error"], np.sqrt(np.diag(found)))
+
+
+def test_two_ways_without_a_working_model_are_refused():
+    m = rf.fit("y ~ x + (1 | site) + (1 | week)", weeks(), family="poisson", zero_inflation="~ 1")
+    with pytest.raises(NotAvailableError, match=r"'site' reach across clusters.*extra zeros.*each way"):
+        m.vcov(kind="CR1", cluster=["site", "week"])
+    nested = m.update(". ~ . - (1 | week)")
+    assert np.isfinite(np.diag(nested.vcov("all", kind="CR1", cluster=["site", "region"]))).all()
+    without = nested.update(zero_inflation=None)
+    with pytest.raises(NotAvailableError, match="several ways"):
+        without.vcov(kind="CR2", cluster=["site", "region"])
+
+
+def test_two_ways_of_few_generalised_clusters_are_made_a_covariance():
+    m = rf.fit("y ~ x + offset(e)", weeks(), family="poisson")
+    with pytest.warns(rf.RanefWarning, match="eigenvalues were set to 0"):
+        found = m.vcov(kind="CR0", cluster=["half", "third"])
+    assert np.linalg.eigvalsh(found)[0] > -1e-15
+
+
 # ---- scores and information ------------------------------------------------------------------------------------------
 
 
@@ -574,7 +663,7 @@ def test_refusals_of_models(cbpp):
         rf.robust(fit("slope").slim())
     with pytest.raises(NotAvailableError, match="slim"):
         rf.estfun(fit("slope").slim())
-    with pytest.raises(NotAvailableError, match="linear models"):
+    with pytest.raises(NotAvailableError, match="not gaussian with the identity link"):
         rf.information(cbpp, "expected")
     with pytest.raises(OptionError, match="'expected'"):
         rf.information(cbpp, "expectd")

@@ -19,6 +19,8 @@ import ranef as rf
 from many_levels import TIGHT, islands, people
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame import blocks
+from ranef.inference import whole_factor
+from ranef.inference.ddf.satterthwaite import ingredients
 from ranef.inference.dummies import written_out
 
 FORMULA = "y ~ firm + year + x + g + (1 | worker)"
@@ -250,6 +252,49 @@ def test_terms_beside_very_many_levels(large: tuple[rf.Fit, rf.Fit], ddf: str) -
             assert found["dendf"][0] == known["dendf"][0]
     found, known = (rf.drop1(m, test="F", ddf=ddf) for m in (b, a))
     np.testing.assert_allclose(found["statistic"], known["statistic"], rtol=1e-6)
+
+
+WHOLE = ["between", "last, slopes", "weights, offset", "all levels", "two", "a column that depends on it"]
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_factors_have_the_degrees_of_their_generalised_variance(
+    monkeypatch: pytest.MonkeyPatch, name: str, method: str
+) -> None:
+    formula, arguments = MODELS[name]
+    a, b = two(monkeypatch, formula, people(n=400, firms=12), method=method, **arguments)
+    by_type, drops = [rf.anova(b, type=kind).set_index("term") for kind in (2, 3)], rf.drop1(b, test="F")
+    monkeypatch.setattr(whole_factor, "MANY", 8)
+    for kind, by_rows in zip((2, 3), by_type, strict=True):
+        found = rf.anova(b, type=kind).set_index("term")
+        same(found[["sumsq", "numdf", "statistic"]], by_rows[["sumsq", "numdf", "statistic"]])
+        same(found.drop(["firm", "worker"], errors="ignore"), by_rows.drop(["firm", "worker"], errors="ignore"))
+        # Fai and Cornelius' mean over single combinations is less, by how much these differ: that of the overall mean,
+        # which is among those of all levels, rests on the workers.
+        ratio = found["dendf"]["firm"] / by_rows["dendf"]["firm"]
+        assert 1 - 1e-9 < ratio < (2.2 if name == "all levels" else 1.02)
+    same(rf.drop1(b, test="F")["statistic"], drops["statistic"])
+    if name != "a column that depends on it":  # there rows are looked at, and the other fit has lost a level
+        at = [j for j, n in enumerate(a.layout.fixed) if n.startswith("firm")]
+        slopes, spread = ingredients(a)
+        inverse = np.linalg.inv(np.asarray(a.vcov())[np.ix_(at, at)])
+        d = np.array([np.sum(inverse * s[np.ix_(at, at)]) for s in slopes]) / len(at)
+        assert found["dendf"]["firm"] == pytest.approx(2 / (d @ spread @ d), rel=1e-6)
+
+
+def test_whole_factors_by_rules_and_by_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, b = two(monkeypatch, FORMULA, people())
+    ways = [{"ddf": "residual"}, {"ddf": "between-within"}, {"ddf": "kenward-roger"}, {"vcov": "CR1"}]
+    known = [rf.anova(b, **way) for way in ways]
+    alone = rf.fit("y ~ firm + x", people())
+    plain = rf.anova(alone)
+    first = rf.anova(b, type=1)
+    monkeypatch.setattr(whole_factor, "MANY", 8)
+    for way, expected in zip(ways, known, strict=True):
+        same(rf.anova(b, **way), expected)
+    same(rf.anova(alone), plain)
+    same(rf.anova(b, type=1), first)  # before others: their rows
 
 
 def test_sequential_tests_before_very_many_levels(monkeypatch: pytest.MonkeyPatch) -> None:

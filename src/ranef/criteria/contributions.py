@@ -88,10 +88,10 @@ def _linear(m: Fit, unit: Integers) -> Array:
     rest = np.asarray(design.y) - linear_predictor(m, rows, on)
     per_row = np.log(2 * np.pi * m.sigma**2 / w) + w * fixed * rest / m.sigma**2
     out = np.asarray(-0.5 * np.bincount(unit, per_row, count), dtype=np.float64)
-    return np.asarray(out - 0.5 * _logdets(m, design, unit, count)) if design.terms else out
+    return np.asarray(out - 0.5 * logdets(m, design, unit, count)) if design.terms else out
 
 
-def _logdets(m: Fit, design: Design, unit: Integers, count: int) -> Array:
+def logdets(m: Fit, design: Design, unit: Integers, count: int) -> Array:
     """log|I + Lambda' Z'WZ Lambda| of each unit."""
     factors = m.estimate.factors if isinstance(m.estimate, Estimate) else ()
     if one_grouping(design.terms):

@@ -5,6 +5,11 @@ S^-1, the variance that only it explains is w = b_k' (S^kk)^-1 b_k, and R2 = w /
 random effects and residuals of Nakagawa & Schielzeth (Jaeger, Edwards, Das & Sen 2017). For all terms together it is
 the marginal R2.
 
+With the standardised generalised variance of the independent clusters, log sgv = mean log|V_i| / n_i (SenGupta 1987),
+in the place of V it is W / (W + nu), W = (n - 1) w / sgv, the proportion of the generalised variance explained;
+nu = n - k (k + 1) / 2 - (k - 1) counts the entries of an unstructured covariance of k rows, the average size of a
+cluster (Jaeger, Edwards, Das & Sen 2017, as their r2glmm has it).
+
 With denominator degrees of freedom nu of a joint Wald test of the term's coefficients, F, it is R2 = (q / nu) F /
 (1 + (q / nu) F) (Edwards, Muller, Wolfinger, Qaqish & Schabenberger 2008).
 """
@@ -16,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.criteria.contributions import logdets
+from ranef.criteria.contributions import units as independent
 from ranef.criteria.variances import variances
 from ranef.engines.estimate import Array
-from ranef.errors import NotAvailableError
+from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import Block, matrix
 from ranef.inference.ddf import method_of
 from ranef.inference.ddf.method import units
@@ -44,7 +51,8 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     m : Fit
         With its rows.
     method : str
-        For the residual variance of other than gaussian models, see `ranef.criteria.variances`.
+        For the residual variance of other than gaussian models, see `ranef.criteria.variances`; or "sgv", the share of
+        the standardised generalised variance (linear models).
     ddf : str, optional
         "kenward-roger", "satterthwaite" …: the R2 of Edwards et al. (2008) from F tests with these denominator degrees
         of freedom, in place of that from variances.
@@ -64,10 +72,15 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     """
     check_fit(m, "partial_r2")
     m = written_out(m)
+    if ddf is not None and method != "auto":
+        raise OptionError(f"partial_r2: ddf={ddf!r} asks for F tests, method={method!r} for variances; leave one out")
     if ddf is not None:
         return _from_tests(m, ddf)
-    v = variances(m, method)
-    rest = v.random + v.residual
+    if method == "sgv":
+        rest, whole = _generalised(m), None
+    else:
+        v = variances(m, method)
+        rest, whole = v.random + v.residual, v.fixed
     beta = np.nan_to_num(m.estimate.beta[m.layout.components[0].at])
     spread = column_covariance(m)
     varying = np.diag(spread) > 0
@@ -77,13 +90,39 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     beta, spread = beta[at], spread[np.ix_(at, at)]
     terms = [(label, [i for i, j in enumerate(at) if j in columns]) for label, columns in columns_of_terms(m)]
     terms = [(label, held) for label, held in terms if held]
-    own = [explained(beta, spread, held) for _, held in terms]
+    every, own = explained(beta, spread, range(len(at))), [explained(beta, spread, held) for _, held in terms]
+    whole = every[0] if whole is None else whole
     columns = {
         "term": ["model", *(label for label, _ in terms)],
-        "df": np.array([explained(beta, spread, range(len(at)))[1], *(df for _, df in own)]),
-        "r2": np.array([v.fixed / (v.fixed + rest), *(w / (w + rest) if df else np.nan for w, df in own)]),
+        "df": np.array([every[1], *(df for _, df in own)]),
+        "r2": np.array([whole / (whole + rest), *(w / (w + rest) if df else np.nan for w, df in own)]),
     }
     return NotedTable("Semi-partial R2 of fixed terms", columns, (), m.layout.kind)
+
+
+def _generalised(m: Fit) -> float:
+    """Return nu sgv / (n - 1): what stands for the unexplained variance.
+
+    Raises
+    ------
+    NotAvailableError
+        If the model is no linear one with random effects, or clusters are so large that nu is not positive.
+    """
+    design = design_of(m, "partial_r2")
+    if not m.task.linear or not design.terms:
+        raise NotAvailableError("partial_r2: method='sgv' is about the covariance matrix of a linear mixed model")
+    unit = independent([m])
+    sizes = np.bincount(unit)
+    logs = logdets(m, design, unit, len(sizes)) + sizes * 2 * np.log(m.sigma)
+    logs -= 0.0 if design.weights is None else np.bincount(unit, np.log(design.weights))
+    k = float(sizes.mean())
+    nu = m.nobs - k * (k + 1) / 2 - (k - 1)
+    if nu <= 0:
+        raise NotAvailableError(
+            f"partial_r2: method='sgv' counts the entries of an unstructured covariance of {k:.0f} rows, the average "
+            f"of {len(sizes)} independent clusters, which is more than there are rows: leave method= out"
+        )
+    return nu * float(np.exp(np.mean(logs / sizes))) / (m.nobs - 1)
 
 
 def explained(beta: Array, spread: Array, held: Sequence[int]) -> tuple[float, int]:

@@ -131,7 +131,12 @@ def mean_of(m: Fit, values: Any) -> float:
 def _part(m: Fit, rows: Rows, t: int, key: str) -> Part:
     info = m.layout.terms[t]
     average = mean_of(m, prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n))
-    return Part(key, info.label, average, len(info.levels) >= rows.n and not m.task.linear)
+    return Part(key, info.label, average, is_by_row(m, t))
+
+
+def is_by_row(m: Fit, t: int) -> bool:
+    """Whether a term is a random effect for every row, which is overdispersion."""
+    return len(m.layout.terms[t].levels) >= m.nobs and not m.task.linear
 
 
 # ---- the residual variance -------------------------------------------------------------------------------------------
@@ -141,19 +146,51 @@ def residual_variance(m: Fit, rows: Rows, fixed: Array, method: str) -> tuple[st
     """Return the method used and the variance of the response on the scale of the link."""
     if method not in METHODS:
         raise OptionError(f"method={method!r} is unknown; {nearest(method, METHODS)}")
-    family = m.distribution
-    if family.is_gaussian_identity:
+    if m.distribution.is_gaussian_identity:
         eta = predictors(m, rows, [False] * len(rows.terms))
         return "gaussian", mean_of(m, law(m).variance(eta, rows.data))
-    used = _default(m) if method == "auto" else method
+    used = _used(m, method)
     if used == "theoretical":
         return used, _latent(m)
-    if used in ("lognormal", "trigamma") and m.link != "log":
-        raise OptionError(f"method={used!r} is for log links; this is {m.link}: use 'delta'")
-    if family.entry.ordinal:
-        raise OptionError(f"method={used!r} has no meaning for ordered categories: use 'theoretical'")
     mu, variance = typical(m, rows, fixed)
     return used, APPROXIMATIONS[used](m, mu, variance)
+
+
+def residual_by_row(m: Fit, rows: Rows, method: str) -> Array:
+    """Return the variance of the response on the scale of the link at each of some rows, (n,).
+
+    Of other than gaussian models at the mean of the row's responses over the random effects, as `typical` has it.
+    """
+    eta = predictors(m, rows, [False] * len(rows.terms))
+    if method not in METHODS:
+        raise OptionError(f"method={method!r} is unknown; {nearest(method, METHODS)}")
+    if m.distribution.is_gaussian_identity:
+        return np.asarray(law(m).variance(eta, rows.data), dtype=np.float64)
+    used = _used(m, method)
+    if used == "theoretical":
+        return np.full(rows.n, _latent(m))
+    if m.link == "log":
+        for t in terms_of(m, 0):
+            eta[:, 0] += prior_variance(rows.terms[t], m.estimate.covariances[t], rows.n) / 2
+    mu, variance = answers_of(m, eta)
+    return np.array([APPROXIMATIONS[used](m, float(a), float(b)) for a, b in zip(mu, variance, strict=True)])
+
+
+def _used(m: Fit, method: str) -> str:
+    """Return the method used of another than a gaussian model."""
+    used = _default(m) if method == "auto" else method
+    if used in ("lognormal", "trigamma") and m.link != "log":
+        raise OptionError(f"method={used!r} is for log links; this is {m.link}: use 'delta'")
+    if used != "theoretical" and m.distribution.entry.ordinal:
+        raise OptionError(f"method={used!r} has no meaning for ordered categories: use 'theoretical'")
+    return used
+
+
+def answers_of(m: Fit, eta: Array) -> tuple[Array, Array]:
+    """Return means and variances of responses with these predictors, of one trial each."""
+    trials = None if design_of(m, "variances").trials is None else np.ones(len(eta))
+    data, answers, eta = Data(np.zeros(len(eta)), trials), law(m), np.asfortranarray(eta)
+    return np.asarray(answers.mean(eta, data)), np.asarray(answers.variance(eta, data))
 
 
 def _default(m: Fit) -> str:
@@ -186,10 +223,8 @@ def typical(m: Fit, rows: Rows, fixed: Array) -> tuple[float, float]:
     eta = predictors(m, rows, [False] * len(rows.terms))
     row = np.average(eta, axis=0, weights=counts_of(m), keepdims=True)
     row[0, 0] = center
-    data = Data(np.zeros(1), None if rows.trials is None else np.ones(1))
-    answers = law(m)
-    row = np.asfortranarray(row)
-    return float(answers.mean(row, data)[0]), float(answers.variance(row, data)[0])
+    mu, variance = answers_of(m, row)
+    return float(mu[0]), float(variance[0])
 
 
 def _lognormal(m: Fit, mu: float, variance: float) -> float:  # noqa: ARG001

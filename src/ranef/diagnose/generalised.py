@@ -16,6 +16,7 @@ from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
 from ranef.frame import checks
 from ranef.frame.design import matrix
+from ranef.inference.ddf.strata import resting_on
 from ranef.inference.terms import is_linear_model
 
 if TYPE_CHECKING:
@@ -285,17 +286,19 @@ def _poorly_normal(m: Fit) -> tuple[str, dict[str, float]] | None:
 
 
 def few_groups(m: Fit) -> Iterator[Message]:
-    """P52: normal tests of coefficients whose standard errors rest on few groups."""
-    if is_linear_model(m) or m.method == "pql":
+    """P52: normal tests of coefficients that few groups tell about: between groups, or random between them."""
+    if is_linear_model(m) or m.method == "pql" or m.design is None:
         return
-    counts = {t.label: len(t.levels) for t in m.layout.terms if t.component == "mean"}
-    label = min(counts, key=lambda name: counts[name], default="")
-    if label and counts[label] < FEW_GROUPS:
+    found = resting_on(m, FEW_GROUPS)
+    if found:
+        group = found[0][1]
+        names = [term.label for term, g in found if g is group]
         text = (
-            f"p-values are those of z tests, which are too small with {counts[label]} groups ({label}): prefer "
-            f"rf.pb_test, or profile and bootstrap intervals"
+            f"{', '.join(names)}: p-values are those of z tests, which are too small where {len(group.levels)} "
+            f"groups ({group.label}) are all that tells about a coefficient: prefer rf.pb_test, or profile and "
+            f"bootstrap intervals"
         )
-        yield Message("few_groups", text, {"group": label, "levels": counts[label]})
+        yield Message("few_groups", text, {"group": group.label, "levels": len(group.levels), "terms": names})
 
 
 CHECKS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +17,7 @@ from ranef.inference.terms import is_linear_model
 from ranef.inference.testing import wald_method
 from ranef.inference.varcorr import has_residual
 from ranef.inference.wald import f_p_value
-from ranef.inference.whole_factor import left_out
+from ranef.inference.whole_factor import is_whole, left_out
 from ranef.model import Fit, check_fit
 
 MODELS = "ranef.inference.likelihood_tests"
@@ -56,8 +57,9 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
         Of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models only: the
         unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`, `dendf`,
         `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too few for a
-        joint test `p_value` is NaN. The row of a fixed factor of more than 7,000 levels has residual degrees of freedom
-        where Satterthwaite's were asked for, and is NaN, with a warning, for Kenward and Roger's and robust tests.
+        joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Satterthwaite's
+        degrees of freedom of the generalised variance of its coefficients, which is nearly Fai and Cornelius' mean; of
+        more than 7,000 its row is NaN, with a warning, for Kenward and Roger's and robust tests.
 
     Raises
     ------
@@ -102,7 +104,7 @@ def anova_of_one(
             f"anova of one model takes type, ddf, component, vcov and cluster, not {', '.join(map(repr, unknown))}"
         )
     kind, method = read_type(type), wald_method(m, ddf, vcov, cluster)
-    found = hypotheses(m, kind, component)
+    found = hypotheses(m, kind, component, partial(is_whole, m, method))
     return to_frame(_columns(m, found, [_test(m, method, h) for h in found], method), m.layout.kind)
 
 

@@ -9,13 +9,17 @@ has the standard error sqrt(g' A g), g = df/dpsi. Rows l_i of a term's relative 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
-from ranef.inference.ddf.satterthwaite import LOCK, covariance
-from ranef.inference.parameters import is_toeplitz, toeplitz_correlations
+from ranef.inference.ddf import default_method
+from ranef.inference.ddf.satterthwaite import LOCK, covariance, reason_against
+from ranef.inference.dummies import written_out
+from ranef.inference.parameters import Parameter as Named
+from ranef.inference.parameters import is_toeplitz, parameters, toeplitz_correlations
 from ranef.inference.varcorr import Covariance, Parameter, has_residual
 
 if TYPE_CHECKING:
@@ -41,6 +45,58 @@ def std_errors(m: Fit) -> Array:
         found[[i for i, key in enumerate(row_keys(m)) if key in m.estimate.held_spread]] = np.nan
     # The dispersion is a coefficient there: its error is in the table of coefficients, on the scale of its link.
     return np.append(found[:-1], [np.nan] * has_residual(m.varcorr()))
+
+
+def full_covariance(m: Fit) -> tuple[tuple[str, ...], Array]:
+    """Return names and joint covariance of coefficients, standard deviations, correlations and structures' parameters.
+
+    The names are those of profiles and intervals. Coefficients have the covariance of `Fit.vcov`. In models with a
+    normal response the coefficients of the mean are independent of all others, as in the expected information
+    (McCulloch & Searle 2001, section 6.11); in others the observed information of all decides. A residual standard
+    deviation takes the place of the coefficient that is its logarithm. NaN where there is no standard error.
+    """
+    m = written_out(m)
+    known, e = parameters(m), m.estimate
+    p, inner = len(e.beta), jacobian(m)
+    if isinstance(e, Estimate):
+        base = _independent(np.asarray(e.vcov), parameter_covariance(m))
+        slopes = _independent(np.eye(p), inner)
+    else:
+        assert isinstance(e, LaplaceEstimate)
+        base, own = np.array(e.joint()), np.asarray(default_method(m).vcov(m))
+        if not reason_against(m):
+            mean = slice(0, len(m.layout.fixed))
+            base[mean] = base[:, mean] = 0.0
+            base[mean, mean] = own[mean, mean]
+        slopes = _independent(np.eye(p), inner[:-1, :-1])
+        held = [i for i, key in enumerate(row_keys(m)) if key in (e.held_spread or ())]
+        slopes[[p + i for i in held]] = np.nan
+        slopes, known = _with_sigma(m, slopes, known)
+    free = np.isfinite(np.diag(base))
+    lost = ~np.isfinite(slopes).all(axis=1) | (slopes[:, ~free] != 0).any(axis=1)
+    moved = np.nan_to_num(slopes)
+    out = moved @ np.where(np.outer(free, free), base, 0.0) @ moved.T
+    out[lost] = out[:, lost] = np.nan
+    return tuple(q.label for q in known), (out + out.T) / 2
+
+
+def _independent(a: Array, b: Array) -> Array:
+    """Return two matrices as diagonal blocks of one."""
+    out = np.zeros((len(a) + len(b), a.shape[1] + b.shape[1]))
+    out[: len(a), : a.shape[1]], out[len(a) :, a.shape[1] :] = a, b
+    return out
+
+
+def _with_sigma(m: Fit, slopes: Array, known: Sequence[Named]) -> tuple[Array, Sequence[Named]]:
+    """Return slopes and parameters with the residual standard deviation, the last, in the place of its logarithm."""
+    if not has_residual(m.varcorr()):
+        return slopes, known
+    last = known[-1]
+    if last.refused:  # its coefficients stand for it
+        return slopes, known[:-1]
+    at = last.hold[1][0]
+    rest = [i for i in range(len(slopes)) if i != at]
+    return np.vstack([slopes[rest], m.sigma * slopes[at]]), [*(known[i] for i in rest), last]
 
 
 def row_keys(m: Fit) -> list[tuple[int, str, int | None]]:

@@ -31,7 +31,7 @@ from ranef.inference.submodels import (
 from ranef.inference.terms import FixedTerm, fixed_terms
 from ranef.inference.testing import wald_method
 from ranef.inference.wald import f_p_value
-from ranef.inference.whole_factor import left_out
+from ranef.inference.whole_factor import is_whole, left_out
 from ranef.model import check_fit
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _wald(m: Fit, terms: Sequence[Term], way: Method, component: str) -> NotedTa
 
 def _of_term(m: Fit, way: Method, component: str, term: FixedTerm) -> Joint:
     partial = partial_of(m)
-    if partial is not None and not partial.fits and partial.levels[term.columns.start]:
+    if is_whole(m, way, term):
         return left_out(m, way, term, unit_rows(m, slice(term.columns.start, term.columns.start + 1)))
     lost = partial is not None and partial.fits and m.estimate.dropped
     rows = rows_alone(written_out(m) if lost else m, component, term)

@@ -12,7 +12,7 @@ X is `full @ coding`. As no row of it is needed but its row space and R of its Q
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -74,8 +74,12 @@ def read_type(kind: object) -> int:
     return found
 
 
-def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
+def hypotheses(
+    m: Fit, kind: int, component: str, is_whole: Callable[[FixedTerm], bool] = lambda _: False
+) -> list[Hypothesis]:
     """Return the hypotheses of all terms but the intercept; a term without estimated columns has no rows.
+
+    Terms of which `is_whole` is true have no matrix of rows where they are tested beside all others.
 
     The rows of types I and II are scaled to a unit diagonal and those of type III orthonormal over the cells: Fai and
     Cornelius' degrees of freedom depend on that (a little), F does not. With one term all types are type I, as in
@@ -87,11 +91,17 @@ def hypotheses(m: Fit, kind: int, component: str) -> list[Hypothesis]:
         return []
     if partial_of(m) is not None and _mixes(m, terms):
         return hypotheses(written_out(m), kind, component)
+    found: list[Array | None] = [None] * len(tested)
+    behind = [() if kind == 3 else tuple(_behind(m, terms, t, kind == 2)) for t in tested]
+    rest = [i for i, (t, last) in enumerate(zip(tested, behind, strict=True)) if last or not is_whole(t)]
+    some = [tested[i] for i in rest]
     if kind == 3 and (len(tested) > 1 or _is_bound(m)):
-        found, behind = _marginal(m, component, terms, tested), [()] * len(tested)
+        rows = _marginal(m, component, terms, some)
     else:
         behind = [tuple(_behind(m, terms, t, kind == 2)) for t in tested]
-        found = _sequential(m, component, terms, tested, behind, kind == 2)
+        rows = _sequential(m, component, terms, some, [behind[i] for i in rest], kind == 2)
+    for i, own in zip(rest, rows, strict=True):
+        found[i] = own
     about = [_about(m, t) for t in tested]
     return [
         Hypothesis(t.label, rows, own, t, last) for t, rows, own, last in zip(tested, found, about, behind, strict=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import OptionError, UnknownColumnError, nearest
+from ranef.errors import NotAvailableError, OptionError, UnknownColumnError, nearest
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -125,10 +125,31 @@ def names_of(m: Fit, component: str) -> tuple[tuple[str, ...], slice]:
     return tuple(names), slice(None)
 
 
-def vcov(m: Fit, component: str, kind: str, cluster: Any = None) -> Any:
-    """Covariance matrix of the coefficients of a component."""
+def vcov(m: Fit, component: str, kind: str, cluster: Any = None, full: bool = False) -> Any:
+    """Covariance matrix of the coefficients of a component, or `full`, of all parameters.
+
+    Raises
+    ------
+    OptionError, NotAvailableError
+    """
+    if full:
+        _check_full(component, kind, cluster)
+        from ranef.inference.deltas import full_covariance
+
+        return named_matrix(*full_covariance(m), m.layout.kind)
     names, at = names_of(m, component)
     return named_matrix(names, _vcov(m, kind, cluster)[at, at], m.layout.kind)
+
+
+def _check_full(component: str, kind: str, cluster: Any) -> None:
+    """Refuse what does not go with all parameters."""
+    if component not in ("mean", "all"):
+        raise OptionError(f"vcov: full=True is of all parameters; leave component={component!r} out")
+    if str(kind).lower() != "model" or cluster is not None:
+        raise NotAvailableError(
+            f"vcov: kind={kind!r} is a covariance of coefficients; full=True, which adds variance parameters, is that "
+            f"of the model, kind='model' without cluster="
+        )
 
 
 def _vcov(m: Fit, kind: str, cluster: Any) -> Array:

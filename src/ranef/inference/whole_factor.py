@@ -5,30 +5,60 @@ loses without it:
 
     q F sigma^2 = r(model without the factor) - r(model),      r = min (y - X beta)' V*^-1 (y - X beta),
 
-two evaluations of penalised residual sums of squares. Satterthwaite's degrees of freedom of that many combinations
-would take a solve each; residual ones stand in for them, as for the levels in tables.
+two evaluations of penalised residual sums of squares. Satterthwaite's degrees of freedom of so many combinations L, one
+by one, would take a solve each. Their generalised variance g = |L Phi L'|^(1/q) is known as a whole: with X_0 the other
+columns, log |L Phi L'| = log |X_0'V^-1X_0| - log |X'V^-1X| + a constant (Harville 1997, theorem 13.3.8), so that
+
+    df = 2 / (d'A d),      d = d log g / d (theta, sigma),
+
+A their asymptotic covariance: Satterthwaite's formula for one variance, v = g. Fai and Cornelius' mean over single
+combinations comes to the same where all have the same; where they differ it is less, little where they are many.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef import _core
 from ranef.engines.estimate import Estimate
-from ranef.engines.linear import make_core
+from ranef.engines.linear import cells, make_core, sources, term_sources
 from ranef.errors import RanefWarning
-from ranef.frame.design import Array
-from ranef.inference.ddf.method import Joint, Method, model_vcov
+from ranef.frame.design import Array, matrix
+from ranef.inference.crossproducts import against
+from ranef.inference.ddf.method import Joint, Method, model_vcov, partial_of
+from ranef.inference.ddf.satterthwaite import LOCK, ingredients
 from ranef.model import design_of
 
 if TYPE_CHECKING:
+    from ranef.frame import Design
     from ranef.inference.terms import FixedTerm
     from ranef.model import Fit
 
 UNKNOWN = Joint(float("nan"), 0, float("nan"), float("nan"))
+#: Levels from which on a whole factor is tested without a matrix of its coefficients, where that can be.
+MANY = 500
+
+
+def by_comparison(method: Method) -> bool:
+    """Whether a method tests a whole factor by comparing two models, without the covariance of its coefficients."""
+    return method.name != "kenward-roger" and not method.errors
+
+
+def is_whole(m: Fit, method: Method, term: FixedTerm) -> bool:
+    """Whether a term is a fixed factor of too many levels to look at each, or of more than are needed.
+
+    Beside columns that depend on its levels, which were dropped, types of hypotheses differ in what is its own.
+    """
+    partial = partial_of(m)
+    if partial is None or not partial.levels[term.columns.start]:
+        return False
+    many = term.columns.stop - term.columns.start > MANY and not np.isin(m.estimate.dropped, partial.columns).any()
+    return not partial.fits or (many and by_comparison(method))
 
 
 def left_out(m: Fit, method: Method, term: FixedTerm, about: Array, behind: tuple[FixedTerm, ...] = ()) -> Joint:
@@ -47,7 +77,7 @@ def left_out(m: Fit, method: Method, term: FixedTerm, about: Array, behind: tupl
         Terms that it is not adjusted for (type I).
     """
     count = term.columns.stop - term.columns.start
-    if behind or method.name == "kenward-roger" or method.errors:
+    if behind or not by_comparison(method):
         what = f"before {', '.join(t.label for t in behind)} (type 1)" if behind else method.errors or method.title
         warnings.warn(
             f"{term.label}: a test of {count:,} coefficients, {what}, takes matrices of their order: write the factor "
@@ -56,13 +86,51 @@ def left_out(m: Fit, method: Method, term: FixedTerm, about: Array, behind: tupl
             stacklevel=6,
         )
         return UNKNOWN
-    assert isinstance(m.estimate, Estimate)
-    design = design_of(m, "anova")
+    e, design = m.estimate, design_of(m, "anova")
+    assert isinstance(e, Estimate)
     rest = replace(design, fixed=(*design.fixed[: term.blocks.start], *design.fixed[term.blocks.stop :]))
     core = make_core(rest, threads=m.task.control.threads)
-    lost = core.evaluate(np.array(m.theta), m.estimate.reml)["pwrss"] - m.estimate.pwrss
-    q = m.estimate.rank - core.rank
-    f = float(lost / (q * m.sigma**2)) if q else float("nan")
-    by_rule = method.vcov is model_vcov
-    df = float(method.rows(m, about).min()) if by_rule else float(m.nobs - m.estimate.rank)
+    found = core.fit(e.reml, np.array(m.theta), {"max_evaluations": 1})
+    q = e.rank - core.rank
+    f = float((found["pwrss"] - e.pwrss) / (q * m.sigma**2)) if q else float("nan")
+    if method.vcov is model_vcov:  # a rule that counts
+        df = float(method.rows(m, about).min())
+    elif not design.terms or not q:
+        df = float(m.nobs - e.rank)
+    else:
+        df = _matched(m, rest, core, found, q)
     return Joint(f, q, df, f)
+
+
+def _matched(m: Fit, rest: Design, core: Any, found: Any, q: int) -> float:
+    """Degrees of freedom of the generalised variance of what the factor adds to the other columns."""
+    e, design = m.estimate, design_of(m, "anova")
+    assert isinstance(e, Estimate)
+    with LOCK:
+        whole = _slope(design, m.core, e, (e.beta, e.modes), e.pwrss)
+    less = _slope(rest, core, e, (np.asarray(found["beta"]), found["b"]), found["pwrss"])
+    d = np.append((less - whole) / q, 2 / m.sigma)
+    return float(2 / (d @ ingredients(m)[1] @ d))
+
+
+def _slope(design: Design, core: Any, e: Estimate, at: tuple[Array, Sequence[Array]], pwrss: float) -> Array:
+    """Return d log |X'V*^-1X| / d theta of a core at some coefficients and modes, which it is left at.
+
+    The restricted deviance less that of the likelihood is log |X'V*^-1X| - r log sigma^2 with sigma profiled out, and
+    d pwrss = -w'dV* w with the rows w = V*^-1 (y - X beta) = W (y - X beta - Z b).
+    """
+    theta = np.array(e.theta)
+    apart = [np.asarray(core.evaluate(theta, reml)["gradient"]) for reml in (not e.reml, e.reml)]
+    change = (apart[0] - apart[1]) * (-1 if e.reml else 1)
+    beta, modes = np.ascontiguousarray(np.nan_to_num(at[0])), [np.ascontiguousarray(b) for b in at[1]]
+    eta = _core.linear_predictor(
+        sources(design.fixed), beta, term_sources(design.terms), modes, design.offset, design.n
+    )  # fmt: skip
+    white = (np.asarray(design.y) - np.asarray(eta)) * (1.0 if design.weights is None else design.weights)
+    slopes = []
+    for term, factor in zip(design.terms, e.factors, strict=True):
+        g = against(term, matrix(term.blocks, design.n), white[:, None])[..., 0]
+        turned = g @ factor
+        # dSigma* / dLambda_ij = E_ij Lambda' + Lambda E_ji
+        slopes += [-2 * float(g[:, i] @ turned[:, j]) for i, j in cells(len(term.names), term.structure)]
+    return np.asarray(change + core.rank * np.array(slopes) / pwrss)

@@ -87,10 +87,10 @@ def constant_within(group: GroupTerm, x: Array) -> bool:
 
 
 def _stratum(blocks: list[Block], groups: list[GroupTerm]) -> int:
-    return next((i for i, g in enumerate(groups) if all(_is_constant(b, g) for b in blocks)), len(groups))
+    return next((i for i, g in enumerate(groups) if all(is_constant(b, g) for b in blocks)), len(groups))
 
 
-def _is_constant(block: Block, group: GroupTerm) -> bool:
+def is_constant(block: Block, group: GroupTerm) -> bool:
     """Whether every column of a block is constant within the groups."""
     if block.codes is None or block.contrast is None:
         return block.x is None or constant_within(group, np.asarray(block.x))
@@ -100,6 +100,31 @@ def _is_constant(block: Block, group: GroupTerm) -> bool:
         return False
     x = 1.0 if block.x is None else np.asarray(block.x)
     return all(constant_within(group, column[block.codes] * x) for column in block.contrast.T)
+
+
+def resting_on(m: Fit, fewest: int) -> list[tuple[FixedTerm, GroupTerm]]:
+    """Return the terms of the mean, but the intercept, that fewer than so many groups tell about, with the fewest.
+
+    Such a term does not vary within the groups, or its coefficient is random between them, or it is the product of such
+    terms, an interaction across levels. Groupings may be crossed.
+    """
+    design = design_of(m, "numbers of groups")
+    groups = [t for t in design.terms if t.component == 0 and 1 < len(t.levels) < fewest]
+    if not groups or m.distribution.entry.nominal:
+        return []
+    terms, few = fixed_terms(m, "mean"), sorted(groups, key=lambda g: len(g.levels))
+    known = {g.label: _known_by(m, terms, g) for g in few}
+    found = ((t, next((g for g in few if t.key in known[g.label]), None)) for t in terms if t.factors)
+    return [(term, group) for term, group in found if group is not None]
+
+
+def _known_by(m: Fit, terms: tuple[FixedTerm, ...], group: GroupTerm) -> set[frozenset[str]]:
+    """Return the keys of the terms that groups tell about."""
+    blocks = design_of(m, "numbers of groups").fixed
+    constant = {t.key for t in terms if all(is_constant(b, group) for b in t.pick(blocks))} | {frozenset[str]()}
+    bars = (plan.bar for plan in m.spec.bars if plan.component == 0 and plan.bar.label == group.label)
+    random = {term.key for bar in bars for term in bar.terms}
+    return constant | {slope | other for slope in random for other in constant}
 
 
 def by_term(m: Fit, found: Strata, df: list[float], hypotheses: Array) -> Array:

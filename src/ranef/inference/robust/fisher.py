@@ -1,7 +1,8 @@
 """`information(m)`: Fisher information of all parameters, coefficients and (co)variances together.
 
 Where S is the information of the variances gamma with the coefficients profiled out and C = X'V^-1 dV V^-1 e, that of
-both is [[X'V^-1X, C], [C', S + C'MC]]; the expected C is 0 (McCulloch & Searle 2001, section 6.11).
+both is [[X'V^-1X, C], [C', S + C'MC]]; the expected C is 0 (McCulloch & Searle 2001, section 6.11). After REML S is
+that of the restricted likelihood. Models of the Laplace engine have the inverse of their joint covariance.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines.estimate import Array, Estimate
+from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
 from ranef.engines.linear import cells
 from ranef.errors import NotAvailableError, OptionError, nearest
 from ranef.inference import information as fisher
 from ranef.inference.crossproducts import cross, one_grouping, sizes
+from ranef.inference.ddf import gaussian as gaussians
 from ranef.inference.ddf.directions import RESIDUAL as RESIDUALS
 from ranef.inference.ddf.directions import Direction, of_covariance
 from ranef.inference.ddf.forms import in_entries, of_linear
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 KINDS = ("observed", "expected")
+TOO_MANY = "information: the expected one is out of reach for crossed factors of so many levels: use kind='observed'"
 
 
 def information(m: Fit, kind: str = "observed") -> Any:
@@ -41,15 +44,17 @@ def information(m: Fit, kind: str = "observed") -> Any:
     m : Fit
         A fitted model, not slim.
     kind : "observed" | "expected"
-        Minus the second derivatives of the log-likelihood at the estimate, or their expectation (linear models).
+        Minus the second derivatives of the log-likelihood at the estimate, or their expectation (models with a normal
+        response, whatever the covariance structures).
 
     Returns
     -------
     named matrix
         A data frame where pandas came in. Linear models: coefficients, variances and covariances of the random effects
         ("var(Days | Subject)", "cov((Intercept), Days | Subject)"), residual variance ("sigma2"); after REML the
-        block of the variances is that of the restricted likelihood. Others: coefficients and entries of theta
-        ("theta1", …). Coefficients dropped are left out.
+        block of the variances is that of the restricted likelihood. Others, gaussian models with covariance structures
+        too: coefficients of all components and entries of theta ("theta1", …, in the order of `m.theta`; unconstrained
+        parameters of structures). Coefficients dropped are left out.
 
     Raises
     ------
@@ -57,8 +62,8 @@ def information(m: Fit, kind: str = "observed") -> Any:
         If there is no such kind.
     NotAvailableError
         If the fit is slim, a covariance is singular (observed: on the boundary the likelihood has no quadratic top),
-        a generalised model's expected information is asked for, or the expected one needs crossed factors of too many
-        levels.
+        estimates are penalised, held or tied, the expected information of a model whose response is not normal is asked
+        for, or the expected one needs crossed factors of too many levels.
 
     Examples
     --------
@@ -81,18 +86,37 @@ def information(m: Fit, kind: str = "observed") -> Any:
 
 
 def _generalised(m: Fit, kind: str) -> Array:
-    if kind == "expected":
-        raise NotAvailableError("information: the expected one is known for linear models; use kind='observed'")
-    check_likelihood(m, "information")
+    check_likelihood(m, "information", restricted=True)
     if m.design is not None and m.design.sampling is not None:
         raise NotAvailableError("information: a survey's pseudo-likelihood has none; m.vcov() is its sandwich")
-    with LOCK:
-        joint = np.asarray(m.core.vcov())
     here = np.append(kept(m), np.ones(len(m.theta), dtype=bool))
-    joint = joint[np.ix_(here, here)]
+    if kind == "expected":
+        return _expected_of_laplace(m)[np.ix_(here, here)]
+    assert isinstance(m.estimate, LaplaceEstimate)
+    joint = np.asarray(m.estimate.joint())[np.ix_(here, here)]
     if not np.isfinite(joint).all():
         raise NotAvailableError("information: some parameters are on a boundary, where there is no quadratic top")
     return np.linalg.inv(joint)
+
+
+def _expected_of_laplace(m: Fit) -> Array:
+    """Return the information of all coefficients and theta of a normal response, from the forms of its V."""
+    if reason := gaussians.objection(m):
+        raise NotAvailableError(f"information: the expected one is not known: {reason}; use kind='observed'")
+    found = gaussians.gaussian(m)
+    p, at = len(m.estimate.beta), found.derivatives.at
+    mean = np.flatnonzero(kept(m)[: len(m.layout.fixed)])
+    out = np.zeros((p + len(m.theta), p + len(m.theta)))
+    out[np.ix_(mean, mean)] = np.linalg.inv(found.space.phi[np.ix_(mean, mean)])
+    out[np.ix_(at, at)] = found.forms.expected / 2
+    if not found.forms.exact:
+        raise NotAvailableError(TOO_MANY)
+    if len(mean) + len(at) < kept(m).sum() + len(m.theta):
+        raise NotAvailableError(
+            "information: there is next to no residual variance, and what is known of it is lost to rounding: hold it, "
+            "dispersion=0"
+        )
+    return out
 
 
 def _linear(m: Fit, kind: str) -> Array:
@@ -181,9 +205,7 @@ def _restricted(m: Fit) -> Array:
     with LOCK:
         found = of_linear(m)
     if not found.exact:
-        raise NotAvailableError(
-            "information: the expected one is out of reach for crossed factors of so many levels: use kind='observed'"
-        )
+        raise NotAvailableError(TOO_MANY)
     covariances = m.estimate.covariances
     parts = [
         of_covariance(t, cov, term.structure)[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Array
+from ranef.engines.laplace import absorbed, make_core
 from ranef.errors import NotAvailableError
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.robust.adjustments import Adjusted, Adjustment
@@ -14,6 +15,7 @@ from ranef.inference.robust.blocks import blocks_of
 from ranef.inference.robust.clusters import Clusters
 from ranef.inference.robust.linearised import Linearised, unlinearised
 from ranef.inference.robust.working import by_cluster
+from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -29,6 +31,7 @@ def check_generalised(m: Fit, kind: str, reason: str) -> None:
     NotAvailableError
     """
     check_likelihood(m, f"kind={kind!r}")
+    check_split(m, f"kind={kind!r}")
     why = unlinearised(m) if kind in ADJUSTED else ""
     if why:
         raise NotAvailableError(
@@ -37,20 +40,15 @@ def check_generalised(m: Fit, kind: str, reason: str) -> None:
         )
 
 
-def check_likelihood(m: Fit, what: str) -> None:
-    """Refuse estimates that are no maximum of a likelihood which is a product over groups.
+def check_likelihood(m: Fit, what: str, restricted: bool = False) -> None:
+    """Refuse estimates that are no maximum of a likelihood; `restricted`: one with coefficients integrated out is one.
 
     Raises
     ------
     NotAvailableError
     """
     wishes = m.task.wishes
-    if (term := next((t for t in m.layout.terms if t.structure == "rr"), None)) is not None:
-        raise NotAvailableError(
-            f"{what}: scores by cluster do not go with terms of reduced rank, rr(… | {term.label}); write us(…) or "
-            f"diag(…), or use rf.bootstrap"
-        )
-    if m.method != "ml" or m.task.quadrature == 0:
+    if m.method not in (("ml", "reml") if restricted else ("ml",)) or m.task.quadrature == 0:
         raise NotAvailableError(
             f"{what}: the estimates do not maximise a likelihood: fit with method='ml', quadrature=1"
         )
@@ -62,12 +60,35 @@ def check_likelihood(m: Fit, what: str) -> None:
         raise NotAvailableError(f"{what}: parameters are held or tied; fit without fixed= or equal=")
 
 
+def check_split(m: Fit, what: str) -> None:
+    """Refuse likelihoods that the core does not take apart by clusters.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if (term := next((t for t in m.layout.terms if t.structure == "rr"), None)) is not None:
+        raise NotAvailableError(
+            f"{what}: scores by cluster do not go with terms of reduced rank, rr(… | {term.label}); write us(…) or "
+            f"diag(…), or use rf.bootstrap"
+        )
+
+
 def marginal_scores(m: Fit, by: Clusters) -> tuple[Array, Array]:
     """Return the inverse Hessian of (beta, theta) and the scores of the clusters, (count, p + m)."""
     with LOCK:
         bread = np.asarray(m.core.vcov())
-        scores = np.asarray(m.core.scores(np.ascontiguousarray(by.codes, dtype=np.uint32), by.count))
-    return bread, scores
+    return bread, likelihood_scores(m, by)
+
+
+def likelihood_scores(m: Fit, by: Clusters) -> Array:
+    """Return the scores of the clusters in (beta, theta), (count, p + m); after REML those of the log-likelihood."""
+    core = m.core
+    if m.method != "ml":
+        core = make_core(absorbed(design_of(m, "estfun")), m.task)
+        core.adopt(np.nan_to_num(m.estimate.beta).tolist(), m.theta.tolist(), m.task.quadrature, "ml")
+    with LOCK:
+        return np.asarray(core.scores(np.ascontiguousarray(by.codes, dtype=np.uint32), by.count))
 
 
 def adjusted_scores(found: Linearised, by: Clusters, scores: Array, adjustment: Adjustment) -> tuple[Array, Adjusted]:

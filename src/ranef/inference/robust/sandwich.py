@@ -7,13 +7,19 @@ the exact scores of the marginal log-likelihood, of which CR2 and CR3 adjust tho
 working linear model at the optimum (`linearised`): s_i + X_i'V_i^-1 (A_i - I) e_i. With the gaussian distribution and
 the identity link that model is the model itself and A_i that of a linear mixed model; without random effects and with
 the canonical link the sandwich is clubSandwich's of a generalised linear model. Where E(e_i e_j') is that of the
-linearised model, the sum of the adjusted s_i s_i' has the expectation M^-1: CR2 is unbiased to first order.
+linearised model, the sum of the adjusted s_i s_i' has the expectation M^-1: CR2 is unbiased to first order. The scores
+of theta and of other components are not adjusted, so what the estimation of theta adds to the variance of the mean's
+coefficients is that of CR0.
+
+Several ways of clustering add up with signs (Cameron, Gelbach & Miller 2011). Where random effects reach from one
+cluster into another the scores are (V^-1 X)_i'e_i, whose residuals e_i stay on their side of V^-1; of generalised
+models those of the working linear model at the estimated theta, M its (X'V^-1X)^-1.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +29,12 @@ from numpy.typing import NDArray
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, nearest
 from ranef.inference.ddf.method import kept
+from ranef.inference.resampling import is_nested
 from ranef.inference.robust.adjustments import ADJUSTMENTS, Adjusted, degrees, factor, hotelling
 from ranef.inference.robust.blocks import blocks
 from ranef.inference.robust.clusters import Clusters, check_nested, clusters_of, intersections
 from ranef.inference.robust.generalised import ADJUSTED, adjusted_scores, check_generalised, marginal_scores
-from ranef.inference.robust.linearised import linearised
+from ranef.inference.robust.linearised import linearised, unlinearised
 from ranef.inference.robust.working import Working, by_cluster, objection, working
 from ranef.model import design_of
 
@@ -92,65 +99,121 @@ def sandwich(m: Fit, kind: Any, cluster: Any = None) -> Sandwich:
         raise NotAvailableError(f"kind={name!r}: the model has no fixed effects")
     ways = clusters_of(m, design, cluster)
     by, *more = ways
-    if more:
-        _check_ways(name, reason)
+    if more and name not in TWO_WAY:
+        raise _one_way(name)
     check_nested(design, ways, f"kind={name!r}")
     if more:
-        return Sandwich(name, _expanded(m, _several(m, name, ways)), ways, None, working(m))
+        return _of_scores(m, name, ways) if reason else _of_working(m, name, ways)
     if reason:
         return _marginal(m, name, by)
     w = working(m)
     adjusted = ADJUSTMENTS[name](w, by, blocks(m, w, by))
     half = adjusted.scores @ w.bread
     scale = factor(name, by.count, m.nobs, int(w.here.sum()))
-    return Sandwich(name, _expanded(m, scale * half.T @ half), ways, adjusted, w)
+    return Sandwich(name, _expanded(scale * half.T @ half, w.here), ways, adjusted, w)
 
 
-def _check_ways(name: str, reason: str) -> None:
-    """Refuse several ways of clustering where there is no theory of them."""
-    if reason:
-        raise NotAvailableError(f"kind={name!r}: several ways of clustering need a gaussian model, but {reason}")
-    if name not in TWO_WAY:
-        raise NotAvailableError(
-            f"kind={name!r}: with several ways of clustering there are {', '.join(TWO_WAY)} (Cameron, Gelbach & Miller "
-            f"2011). The adjustment of {name} is defined by what E(sum of s_i s_i') is for independent clusters; a "
-            f"difference of such sums has none, and no degrees of freedom: give one cluster=, or kind='CR1'"
-        )
+def _one_way(name: str) -> NotAvailableError:
+    """Return the refusal of several ways of clustering where there is no theory of them."""
+    return NotAvailableError(
+        f"kind={name!r}: with several ways of clustering there are {', '.join(TWO_WAY)} (Cameron, Gelbach & Miller "
+        f"2011). The adjustment of {name} is defined by what E(sum of s_i s_i') is for independent clusters; a "
+        f"difference of such sums has none, and no degrees of freedom: give one cluster=, or kind='CR1'"
+    )
 
 
-def _expanded(m: Fit, a: Array) -> Array:
+def _expanded(a: Array, here: NDArray[np.bool_]) -> Array:
     """Put NaN at the coefficients that it is not about."""
-    here = working(m).here
     out = np.full((len(here), len(here)), np.nan)
     out[np.ix_(here, here)] = a
     return out
 
 
-def _several(m: Fit, name: str, ways: Sequence[Clusters]) -> Array:
-    """Add the ways and take off what was counted twice (Cameron, Gelbach & Miller 2011).
+# ---- several ways of clustering --------------------------------------------------------------------------------------
 
-    Residuals stay on their side of V^-1, s_i = (V^-1 X)_i' e_i: V may reach from one cluster into another.
+
+def _of_working(m: Fit, name: str, ways: Sequence[Clusters]) -> Sandwich:
+    w = working(m)
+    total = added(_by_rows(w), ways, lambda count: factor(name, count, m.nobs, int(w.here.sum())))
+    return Sandwich(name, _expanded(_repaired(total, name, ways), w.here), tuple(ways), None, w)
+
+
+def _of_scores(m: Fit, name: str, ways: Sequence[Clusters]) -> Sandwich:
+    """Add exact scores of (beta, theta) where all clusterings are into independent ones, else linearised ones of rows.
+
+    Raises
+    ------
+    NotAvailableError
+        If there is no working linear model where one is needed.
+    """
+    terms, p = design_of(m, "robust covariance").terms, len(m.estimate.beta)
+    crossed = next((t for t in terms if not all(is_nested(np.asarray(t.codes), w.codes) for w in ways)), None)
+
+    def scale(count: int) -> float:
+        return factor(name, count, m.nobs, m.estimate.rank)
+
+    if crossed is None:
+        bread = marginal_scores(m, ways[0])[0]
+        here = np.isfinite(np.diag(bread))
+        inner = bread[np.ix_(here, here)]
+        total = added(lambda by: marginal_scores(m, by)[1][:, here] @ inner, ways, scale)
+        mean = here[:p]
+        total = total[: mean.sum(), : mean.sum()]
+    elif why := unlinearised(m):
+        raise NotAvailableError(
+            f"kind={name!r}: random effects of {crossed.label!r} reach across clusters, whose scores are then those of "
+            f"a working linear model of the rows, but {why}: give cluster= such that every level lies in one cluster "
+            f"of each way"
+        )
+    else:
+        w = linearised(m).working
+        mean, total = w.here, added(_by_rows(w), ways, scale)
+    return Sandwich(name, _expanded(_repaired(total, name, ways), mean), tuple(ways), None, None)
+
+
+def _by_rows(w: Working) -> Callable[[Clusters], Array]:
+    """Return M s_i of clusters with s_i = (V^-1 X)_i'e_i: residuals stay on their side of V^-1."""
+    rows = w.solved * w.residual[:, None] @ w.bread
+    return lambda by: by_cluster(rows, by.codes, by.count)
+
+
+def added(halves: Callable[[Clusters], Array], ways: Sequence[Clusters], scale: Callable[[int], float]) -> Array:
+    """Add the sandwiches of the ways and take off what was counted twice (Cameron, Gelbach & Miller 2011).
+
+    Parameters
+    ----------
+    halves : function from clusters to their (m, c) M s_i
+    ways : sequence of Clusters
+    scale : function from a number of clusters to the factor of the kind
+    """
+    total: Any = 0.0
+    for sign, by in intersections(ways):
+        half = halves(by)
+        total = total + sign * scale(by.count) * half.T @ half
+    return np.asarray(total)
+
+
+def _repaired(total: Array, name: str, ways: Sequence[Clusters]) -> Array:
+    """Return a sum over clusterings as a covariance matrix.
 
     Warns
     -----
     RanefWarning
-        If the sum is no covariance matrix; its negative eigenvalues are then set to 0, as the article does.
+        If the sum is none; its negative eigenvalues are then set to 0, as the article does.
     """
-    w = working(m)
-    rows, total = w.solved * w.residual[:, None] @ w.bread, np.zeros_like(w.bread)
-    for sign, way in intersections(ways):
-        half = by_cluster(rows, way.codes, way.count)
-        total += sign * factor(name, way.count, m.nobs, int(w.here.sum())) * half.T @ half
     values, vectors = np.linalg.eigh(total)
-    if values[0] < NEGATIVE * values[-1]:
-        warnings.warn(
-            f"kind={name!r}: with {' and '.join(c.name for c in ways)} the sum over clusterings is no covariance "
-            f"matrix (few clusters); its negative eigenvalues were set to 0",
-            RanefWarning,
-            stacklevel=5,
-        )
-        total = (vectors * np.maximum(values, 0)) @ vectors.T
-    return total
+    if values[0] >= NEGATIVE * values[-1]:
+        return total
+    warnings.warn(
+        f"kind={name!r}: with {' and '.join(c.name for c in ways)} the sum over clusterings is no covariance "
+        f"matrix (few clusters); its negative eigenvalues were set to 0",
+        RanefWarning,
+        stacklevel=6,
+    )
+    return np.asarray((vectors * np.maximum(values, 0)) @ vectors.T)
+
+
+# ---- models without a covariance matrix of the responses -------------------------------------------------------------
 
 
 def _marginal(m: Fit, name: str, by: Clusters) -> Sandwich:
@@ -170,7 +233,7 @@ def _marginal(m: Fit, name: str, by: Clusters) -> Sandwich:
 
 def model_based(m: Fit) -> Array:
     """Return what the covariance would be if the working model held, (p, p)."""
-    return m.estimate.vcov if objection(m) else _expanded(m, working(m).bread)
+    return m.estimate.vcov if objection(m) else _expanded(working(m).bread, working(m).here)
 
 
 def contrast_df(m: Fit, found: Sandwich, rows: Array) -> Array:

@@ -15,7 +15,7 @@ from ranef.inference.dummies import written_out
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of
 from ranef.inference.robust.clusters import Clusters, check_nested, clusters_of
-from ranef.inference.robust.generalised import check_likelihood, marginal_scores
+from ranef.inference.robust.generalised import check_likelihood, check_split, likelihood_scores
 from ranef.inference.robust.moments import RESIDUAL, entries, levels_times, precision
 from ranef.inference.robust.working import by_cluster, working
 from ranef.model import check_fit, design_of
@@ -42,20 +42,23 @@ def estfun(m: Fit, cluster: Any = None) -> Any:
         Of the kind of the data: `cluster`, then a column a parameter. Linear models: coefficients, variances and
         covariances of the random effects ("var(Days | Subject)", "cov((Intercept), Days | Subject)"; NaN for a term
         whose covariance is singular) and the residual variance ("sigma2"), of the log-likelihood, also after REML: the
-        restricted one is no sum over clusters. Others: coefficients and entries of theta ("theta1", …, in the order of
-        `m.theta`) of the marginal log-likelihood. Coefficients dropped are left out.
+        restricted one is no sum over clusters. Others, gaussian models with covariance structures too: coefficients and
+        entries of theta ("theta1", …, in the order of `m.theta`) of the marginal log-likelihood, also after REML.
+        Coefficients dropped are left out.
 
     Raises
     ------
     NotAvailableError
-        If random effects are not nested in the clusters, the fit is slim or does not maximise a likelihood.
+        If random effects are not nested in the clusters or of reduced rank, the fit is slim or does not maximise a
+        likelihood.
     UnknownColumnError, DataError, OptionError, ArgumentError
         If the clusters make no sense.
 
     Notes
     -----
     With t = Z'V^-1 e of a level: d log L / d Sigma_ij = 1/2 tr[E_ij (t t' - Z'V^-1 Z)], summed over the levels of the
-    cluster (McCulloch & Searle 2001, section 6.11). Columns sum to 0 after maximum likelihood.
+    cluster (McCulloch & Searle 2001, section 6.11). Columns sum to 0 after maximum likelihood; after REML those of the
+    mean's coefficients do in gaussian models.
 
     Examples
     --------
@@ -76,9 +79,10 @@ def estfun(m: Fit, cluster: Any = None) -> Any:
         names = [*coefficients, *(e.label for e in entries(m)), RESIDUAL]
         values = linear_scores(m, design, by)
     else:
-        check_likelihood(m, "estfun")
+        check_likelihood(m, "estfun", restricted=True)
+        check_split(m, "estfun")
         names = [*coefficients, *(f"theta{j + 1}" for j in range(len(m.theta)))]
-        values = marginal_scores(m, by)[1][:, np.append(kept(m), np.ones(len(m.theta), dtype=bool))]
+        values = likelihood_scores(m, by)[:, np.append(kept(m), np.ones(len(m.theta), dtype=bool))]
     return to_frame({"cluster": list(by.labels), **dict(zip(names, values.T.copy(), strict=True))}, m.layout.kind)
 
 

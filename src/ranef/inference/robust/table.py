@@ -40,9 +40,17 @@ def robust(m: Fit, kind: str | None = None, cluster: Any = None, conf_level: flo
         coefficients dropped. Of models with several components, `component` comes first; gaussian models with a
         dispersion formula have the coefficients of the mean only. Degrees of freedom are
         Satterthwaite's with the model's covariance as working model (Pustejovsky & Tipton 2018), by CR2 and CR3 of
-        generalised models with that of the linear model that approximates it; for several ways of clustering the
-        smallest number of clusters less one (Cameron & Miller 2015). By the other kinds of generalised models, and
-        for coefficients outside the mean, they are infinite.
+        generalised models with that of the linear model that approximates it; for several ways of clustering of
+        gaussian models the smallest number of clusters less one (Cameron & Miller 2015). By the other kinds of
+        generalised models, and for coefficients outside the mean, they are infinite: tests are normal.
+
+    Notes
+    -----
+    The scores of a generalised model are those of its marginal likelihood in (beta, theta) together. CR2 and CR3 take
+    the place of the part X_j'g_j of the mean's coefficients by X_j'V_j^-1 A_j e_j of the working linear model at the
+    optimum, A_j as in a linear model. What the scores have beside that, the slope of Laplace's determinant, and the
+    scores of theta and of other components are those of CR0: a bias of order 1 / clusters in how they vary is left,
+    which reaches the mean's coefficients by the information that they share. CR1 scales all of them.
 
     Raises
     ------
