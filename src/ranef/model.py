@@ -25,6 +25,7 @@ from ranef.errors import (
 )
 from ranef.formula import Formula
 from ranef.frame import Design, GroupTerm, Spec
+from ranef.frame.table import collected
 
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
@@ -301,6 +302,7 @@ def fit_call(call: Call, data: Any) -> Fit:
     """Fit what `call` asks for."""
     if call.formula.lhs is None:
         raise FormulaError("the formula has no response: write 'y ~ …'", call.formula.text or str(call.formula), 0)
+    data = collected(data)
     spec, design = build_call(call, data)
     task = call.task(design)
     core, estimate = engine_of(task).estimate(design, task)
@@ -574,6 +576,8 @@ class Fit:
 
     def ranef(self, std_error: bool = False, covariance: bool = False) -> dict[str, Any]:
         """Conditional modes of the random effects: one frame per grouping factor, one row per level.
+
+        Labels are in the column `level`; the modes of a variable of that name are in `level_`.
 
         Parameters
         ----------

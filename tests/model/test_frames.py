@@ -105,3 +105,43 @@ def test_augment_new_data():
     assert table["fitted"].iloc[1] == table["population"].iloc[1]
     np.testing.assert_allclose(table["residual"], new["Reaction"].to_numpy() - table["fitted"])
     assert "residual" not in m.augment(new.drop(columns="Reaction"))
+
+
+def test_a_lazy_frame_is_collected_once():
+    def counted(frame):
+        calls.append(1)
+        return frame
+
+    calls = []
+    lazy = pl.from_pandas(source()).lazy().map_batches(counted)
+    m = rf.fit(FORMULA, lazy)
+    table = m.augment()
+    assert isinstance(table, pl.DataFrame)
+    assert table.height == 180
+    np.testing.assert_array_equal(m.update(method="ml").fitted().shape, 180)
+    assert len(calls) == 1
+    new = pl.from_pandas(source()).head(3).lazy()
+    np.testing.assert_array_equal(m.predict(new, interval="prediction")["estimate"].to_numpy(), m.fitted()[:3])
+    np.testing.assert_array_equal(m.predict(new.drop("Subject"), re="none"), m.predict(re="none")[:3])
+    np.testing.assert_array_equal(m.augment(new)["fitted"].to_numpy(), m.fitted()[:3])
+
+
+def test_predictions_stand_beside_their_rows():
+    data = source().set_axis([f"row{i}" for i in range(180)])
+    holes = data.assign(Days=data["Days"].astype(float).mask(np.arange(180) == 4))
+    m = rf.fit(FORMULA, holes)
+    inside, new = m.predict(interval="confidence"), m.predict(data.iloc[[7, 4]], std_error=True)
+    assert list(inside.index) == [f"row{i}" for i in range(180) if i != 4]
+    assert list(new.index) == ["row7", "row4"]
+    assert data.join(inside)["estimate"].isna().sum() == 1
+    assert m.predict(data.iloc[[7, 7]], interval="confidence").index.tolist() == ["row7", "row7"]
+
+
+def test_names_of_columns_that_the_model_does_not_use_may_repeat():
+    data = source().assign(other=1.0)
+    data = pd.concat([data, data[["other"]]], axis=1)
+    m = rf.fit(FORMULA, data)
+    assert list(m.augment().columns[-6:]) == ["other", "other", "fitted", "std_error", "population", "residual"]
+    np.testing.assert_array_equal(m.predict(data[:5]), m.fitted()[:5])
+    with pytest.raises(rf.errors.DataError, match="rename"):
+        rf.plot.trajectories(m)

@@ -222,7 +222,7 @@ class _Walk:
         return isinstance(value, Categories) or (isinstance(value, Column) and value.codes is not None)
 
     def equal(self, left: Value, right: Value) -> Array:
-        """`factor == label`, or numbers."""
+        """`factor == label`, or numbers; a number is the label that R writes for it, as in R's `f == 1`."""
         if self.is_text(right) and not self.is_text(left):
             left, right = right, left
         if not self.is_text(left):
@@ -231,7 +231,10 @@ class _Walk:
             return self.number(left) == self.number(right)
         if self.is_text(right):
             raise self.fail("two factors cannot be compared; use interaction(a, b)")
-        hit = np.array([label == right or level_name(label) == right for label in left.levels] + [False], bool)
+        if not isinstance(right, (str, bool, int, float, np.bool_, np.number)):
+            raise self.fail("a factor is compared with a label: f == 'a'")
+        names = (right, level_name(right))
+        hit = np.array([label == right or level_name(label) in names for label in left.levels] + [False], bool)
         return hit[left.codes]
 
     def number(self, value: Value) -> Any:

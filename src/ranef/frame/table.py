@@ -109,6 +109,33 @@ def read_table(data: Any) -> Table:
     return _other_table(data)
 
 
+def collected(data: Any) -> Any:
+    """Return the rows of a lazy frame, asked for once, as the eager frame of its kind; other data as they are."""
+    if isinstance(data, Mapping) or hasattr(data, "iloc") or hasattr(data, "to_pylist"):
+        return data
+    import narwhals as nw
+
+    frame = nw.from_native(data, pass_through=True)
+    return frame.collect().to_native() if isinstance(frame, nw.LazyFrame) else data
+
+
+def narwhals_frame(data: Any) -> Any:
+    """Return data other than a dict as narwhals' eager frame.
+
+    Raises
+    ------
+    DataError
+        If two columns have one name.
+    """
+    import narwhals.stable.v2 as nw
+    from narwhals.exceptions import DuplicateError
+
+    try:
+        return nw.from_native(collected(data), eager_only=True)
+    except DuplicateError as error:
+        raise DataError(f"columns of the data have one name, rename them: {error}") from None
+
+
 def _pandas_table(data: Any) -> Table:
     names = _pandas_names(data.columns)
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import narwhals.stable.v2 as nw
 import numpy as np
 
 from ranef.call import NOMINAL, build_call, make_call
 from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownParameterError
 from ranef.formula import INTERCEPT, Formula, Term, parse
 from ranef.formula.terms import retext
+from ranef.frame.table import narwhals_frame
 from ranef.inference.comparable import rows_of
 from ranef.inference.noted import Note
 from ranef.model import Fit, fit
@@ -196,7 +196,7 @@ def taken(data: Any, rows: Any) -> Any:
     """Return some rows of a frame or of a dict of columns."""
     if isinstance(data, Mapping):
         return {name: _cut(value, rows) for name, value in data.items()}
-    frame = nw.from_native(data, eager_only=True)
+    frame = narwhals_frame(data)
     return frame[np.asarray(rows).tolist()].to_native()
 
 
