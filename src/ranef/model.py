@@ -228,7 +228,8 @@ def fit(
     trials : str or array, optional
         Denominator of a binomial proportion.
     contrasts : dict, optional
-        Column -> "treatment" | "sum" | "helmert" | "poly" | matrix.
+        Column -> "treatment" | "sum" | "helmert" | "poly" | matrix of a row for every level, in their order (a pandas
+        frame: by the labels of its index).
     missing : "drop" | "raise"
         What to do with rows that miss a value in any variable used.
     control : dict or Control, optional

@@ -106,20 +106,24 @@ def test_weights():
     np.testing.assert_array_equal(design.weights, w)
     _, design = build("y ~ x", DATA, weights="k")
     assert design.weights.dtype == np.float64
-    with pytest.raises(DataError, match=r"weights 'weights' must be positive; not so in row 3 "):
+    with pytest.raises(DataError, match=r"precision_weights must be positive; not so in row 3 "):
         build("y ~ x", DATA, weights=[1.0] * 3 + [0.0] + [1.0] * 56)
+    with pytest.raises(DataError, match="precision_weights 'neg' must be positive"):
+        build("y ~ x", {**DATA, "neg": -w}, weights="neg")
+    with pytest.raises(DataError, match="frequency_weights must be positive"):
+        build("y ~ x", DATA, frequencies=-w)
     with pytest.raises(DataError, match=r"not so in rows 0, 1, 2, 3, 4, … \(60 in all\)"):
         build("y ~ x", DATA, weights=-w)
     with pytest.raises(DataError, match="infinite in row 0"):
         build("y ~ x", DATA, weights=[np.inf] + [1.0] * 59)
-    with pytest.raises(DataError, match="weights has 3 values; the data have 60 rows"):
+    with pytest.raises(DataError, match="precision_weights has 3 values; the data have 60 rows"):
         build("y ~ x", DATA, weights=[1.0, 2.0, 3.0])
     with pytest.raises(DataError, match="'f' does not hold numbers"):
         build("y ~ x", DATA, weights="f")
     with pytest.raises(ArgumentError, match="name of a column or an array of 60"):
         build("y ~ x", DATA, weights=3)
     _, design = build("y ~ x", DATA, weights=[np.nan] + [1.0] * 59)
-    assert design.dropped == {"weights": 1}
+    assert design.dropped == {"precision_weights": 1}
     for given in (pd.Series(w, index=range(100, 160)), w.tolist(), w.astype("f4")):
         np.testing.assert_allclose(build("y ~ x", DATA, weights=given)[1].weights, w, rtol=1e-6)
 

@@ -98,6 +98,17 @@ def test_pitfalls(formula, change, code, says):
     assert pd.Series([found[code]]).str.contains(says).all()
 
 
+@pytest.mark.parametrize(
+    ("fixed", "group"), [("factor(h)", "h"), ("x * factor(h)", "h"), ("few * k", "few:k"), ("few:k", "few")]
+)
+def test_levels_that_the_fixed_effects_tell_apart(fixed, group):
+    data = grouped().assign(few=lambda d: d["g"].str[-1], k=lambda d: d["h"] % 2 == 0)
+    m = rf.fit(f"y ~ {fixed} + (1 | {group})", data, method="ml")
+    assert "tell the levels of" in {n.code: n.text for n in m.messages}["fixed_and_grouping"]
+    others = rf.fit(f"y ~ x + factor(h):x + (1 | {group}) + (1 | g)", data, method="ml")
+    assert "fixed_and_grouping" not in codes(others)
+
+
 def test_labels_that_start_anew():
     rng = np.random.default_rng(2)
     school, klass, rows = [], [], []

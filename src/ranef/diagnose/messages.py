@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.formula import INTERCEPT
+from ranef.frame import matrix
 from ranef.inference.named import names_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FEW_LEVELS = 5
 MOST_NAMES = 20
+MOST_WORK = 100_000_000  # operations that a note may cost
+ROUNDING = 1e-9  # what least squares leave of a vector that lies in the columns' span
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +203,37 @@ def _measured(levels: Any) -> bool:
 
 
 def fixed_and_grouping(m: Fit) -> Iterator[Message]:
-    """P71: a factor that is a fixed effect and has its own random intercept."""
+    """P71: a grouping factor whose levels the fixed effects tell apart, and its own random intercept."""
     fixed = {t.factors[0].bare for t in m.formula.fixed if t.degree == 1}
     design = m.design
-    for bar in m.formula.bars:
-        if bar.label in fixed and INTERCEPT in bar.terms and design and _is_factor(bar.label, design.fixed, m):
-            text = f"{bar.label!r} appears fixed and as grouping: the variance of its intercept is not identifiable"
-            yield Message("fixed_and_grouping", text, {"group": bar.label})
+    grouped = {bar.label for bar in m.formula.bars if INTERCEPT in bar.terms}
+    if design is None:
+        return
+    for term in design.terms:
+        label = term.label
+        if label not in grouped or term.structure not in ("us", "diag"):
+            continue
+        if label in fixed and _is_factor(label, design.fixed, m):
+            why = f"{label!r} appears fixed and as grouping"
+        elif _told_apart(term, design.fixed, design.n):
+            why = f"the fixed effects tell the levels of {label!r} apart"
+        else:
+            continue
+        grouped.remove(label)
+        text = f"{why}: the variance of its intercept is not identifiable"
+        yield Message("fixed_and_grouping", text, {"group": label})
+
+
+def _told_apart(term: GroupTerm, fixed: tuple[Block, ...], n: int) -> bool:
+    """Whether effects of the levels are sums of fixed columns: random ones are, with certainty, if all are."""
+    p = sum(len(b.names) for b in fixed)
+    if len(term.levels) > p or n * p * p > MOST_WORK:
+        return False
+    x = matrix(fixed, n)
+    x = x / np.maximum(np.linalg.norm(x, axis=0), np.finfo(float).tiny)
+    effects = np.random.default_rng(0).standard_normal(len(term.levels))[term.codes]
+    left = effects - x @ np.linalg.lstsq(x, effects)[0]
+    return bool(np.linalg.norm(left) < ROUNDING * np.linalg.norm(effects))
 
 
 def _is_factor(label: str, blocks: tuple[Block, ...], m: Fit) -> bool:
