@@ -166,3 +166,25 @@ def test_every_error_is_typed_twice():
     for error, builtin in ((DataError, ValueError), (OptionError, ValueError), (ArgumentError, TypeError)):
         assert issubclass(error, RanefError)
         assert issubclass(error, builtin)
+
+
+def test_numbers_written_as_text_are_told():
+    written = [f"{v:.3f}" for v in DATA["x"]]
+    for labels, why in (
+        (written, "they are numbers written as text: convert the column"),
+        ([".", *written[1:]], r"written as text because of '\.'"),
+        ([v.replace(".", ",") for v in written], "decimal commas"),
+    ):
+        data = {**DATA, "t": labels}
+        for formula in ("t ~ x", "y ~ log(t)", "y ~ offset(t)"):
+            with pytest.raises(DataError, match=why):
+                build(formula, data)
+    with pytest.raises(DataError, match=r"^response 'f' holds categories \('hi', 'lo', 'mid'\), not numbers$"):
+        build("f ~ x", DATA)
+
+
+def test_an_error_names_few_of_many_columns():
+    data = {**DATA, "t": [f"{v:.3f}" for v in DATA["x"]]}
+    with pytest.raises(DataError) as caught:
+        check("y ~ 1 + (t | g)", data)
+    assert len(str(caught.value)) < 200

@@ -15,6 +15,7 @@ import numpy as np
 
 from ranef.formula import INTERCEPT
 from ranef.frame import matrix
+from ranef.frame.table import is_number, shorten
 from ranef.inference.named import names_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 FEW_LEVELS = 5
+FEW_NUMBERS = 10  # fewer numbers with a point may be codes such as versions
 MOST_NAMES = 20
 MOST_WORK = 100_000_000  # operations that a note may cost
 ROUNDING = 1e-9  # what least squares leave of a vector that lies in the columns' span
@@ -202,6 +204,22 @@ def _measured(levels: Any) -> bool:
     return bool(values.dtype.kind == "f" and (values != np.floor(values)).any())
 
 
+def text_numbers(m: Fit) -> Iterator[Message]:
+    """Return that measurements written as text are taken as a factor."""
+    for label, state in m.spec.factors.items():
+        text = [v for v in state.levels if isinstance(v, str)]
+        numbers = [v for v in text if is_number(v)]
+        if (
+            len(text) >= FEW_NUMBERS
+            and len(numbers) >= 0.9 * len(text)
+            and sum("." in v for v in numbers) > len(text) / 2
+        ):
+            others = [v for v in text if not is_number(v)]
+            but = f", and {shorten(others, 3)}" if others else ""
+            text = f"{label!r} is text that holds numbers{but}: it is taken as a factor of {len(text)} levels"
+            yield Message("text_numbers", text, {"column": label, "levels": len(state.levels)})
+
+
 def fixed_and_grouping(m: Fit) -> Iterator[Message]:
     """P71: a grouping factor whose levels the fixed effects tell apart, and its own random intercept."""
     fixed = {t.factors[0].bare for t in m.formula.fixed if t.degree == 1}
@@ -268,6 +286,7 @@ CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     reused_labels,
     cell_confounded,
     numeric_group,
+    text_numbers,
     fixed_and_grouping,
     two_intercepts,
     lone_double_bar,

@@ -19,7 +19,7 @@ from ranef.formula.functions import CODINGS, CONSTANTS
 from ranef.frame.coding import Coding, level_name, read_coding
 from ranef.frame.design import Array, Levels
 from ranef.frame.levels import number_order
-from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column
+from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column, written_numbers
 from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, State
 
 
@@ -244,7 +244,8 @@ class _Walk:
                 return np.full(len(value.codes), np.nan)
             if value.x is None:
                 what = "a date or time" if value.time else "a factor"
-                raise self.fail(f"column {value.name!r} is {what}, not numbers")
+                hint = written_numbers(value.levels or ())
+                raise self.fail(f"column {value.name!r} is {what}, not numbers{hint and '; '}{hint}")
             x = np.asarray(value.x, np.float64)
             return np.where(value.missing, np.nan, x) if value.x.dtype.kind == "b" and value.missing is not None else x
         if isinstance(value, Matrix) and len(value.columns) == 1:
