@@ -145,3 +145,32 @@ def test_names_of_columns_that_the_model_does_not_use_may_repeat():
     np.testing.assert_array_equal(m.predict(data[:5]), m.fitted()[:5])
     with pytest.raises(rf.errors.DataError, match="rename"):
         rf.plot.trajectories(m)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda d: d.copy(), lambda d: {k: d[k].to_numpy() for k in d}], ids=["pandas", "dict"]
+)
+def test_a_fit_does_not_change_with_the_frame_it_was_made_from(make):
+    data = make(source())
+    m = rf.fit(FORMULA, data)
+    before = m.fitted(), m.update(method="ml").criterion, np.asarray(rf.drop1(m)["aic"])
+    data["Days"] = np.asarray(data["Days"]) ** 2
+    data["Reaction"] = np.zeros(180)
+    if isinstance(data, pd.DataFrame):
+        data.loc[:, "Subject"] = "none"
+    np.testing.assert_array_equal(m.predict(m.data), before[0])
+    np.testing.assert_array_equal(np.asarray(m.augment()["residual"]), m.residuals())
+    assert m.update(method="ml").criterion == before[1]
+    np.testing.assert_array_equal(np.asarray(rf.drop1(m)["aic"]), before[2])
+
+
+@pytest.mark.skipif(pd.__version__ < "3", reason="frames of pandas share their memory before version 3")
+def test_writing_into_a_frame_does_not_reach_the_fit():
+    data = source()
+    m = rf.fit(FORMULA, data)
+    fitted = m.fitted()
+    data.loc[0, "Days"] = 1e6
+    data.iloc[1, 0] = 1e6
+    np.testing.assert_array_equal(m.fitted(), fitted)
+    np.testing.assert_array_equal(m.predict(m.data), fitted)
+    assert m.residuals()[1] == m.augment()["residual"].iloc[1]

@@ -120,6 +120,16 @@ def collected(data: Any) -> Any:
     return frame.collect().to_native() if isinstance(frame, nw.LazyFrame) else data
 
 
+def kept(data: Any) -> Any:
+    """Return what a fit keeps of data: columns that the caller puts, or rows that pandas writes, do not reach it.
+
+    Nothing is copied: pandas (from version 3 on) copies when either frame is written to. Arrays of a dict are shared.
+    """
+    if hasattr(data, "iloc"):
+        return data.copy(deep=False)
+    return dict(data) if isinstance(data, Mapping) else data
+
+
 def narwhals_frame(data: Any) -> Any:
     """Return data other than a dict as narwhals' eager frame.
 

@@ -18,6 +18,7 @@ from ranef.frame.checks import check_response
 from ranef.frame.table import narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
+from ranef.inference.submodels import used_contrasts
 from ranef.model import Digest, Layout, design_of, fit, layout_of
 
 if TYPE_CHECKING:
@@ -86,8 +87,12 @@ def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any])
         raise NotAvailableError(
             "update: this fit has no data (it is slim, or was refitted to a response that is no column); give data="
         )
-    changed = m.formula if formula is None else m.formula.update(formula)
-    return fit(changed, m.data if data is None else data, **{**m.call.arguments, **arguments})
+    given = m.call.arguments
+    changed = m.formula
+    if formula is not None:  # what belongs to terms that may be gone: contrasts of their factors, start values
+        changed = m.formula.update(formula)
+        given |= {"contrasts": used_contrasts(m, changed), "control": replace(m.call.control, start=None)}
+    return fit(changed, m.data if data is None else data, **{**given, **arguments})
 
 
 def slim(m: Fit) -> Fit:

@@ -29,7 +29,8 @@ def augment(m: Fit, newdata: Any = None) -> Any:
     if m.distribution.entry.nominal and newdata is not None:
         raise NotAvailableError("augment: a multinomial model has a column for every category; use predict(newdata)")
     if newdata is None and m.data is None:
-        raise NotAvailableError("augment: a slim fit keeps no data; give newdata=")
+        why = "a slim fit keeps no data" if m.design is None else "the response of this refit is no column of the data"
+        raise NotAvailableError(f"augment: {why}; give newdata=")
     newdata = None if newdata is None else collected(newdata)
     columns = _fitted_columns(m) if newdata is None else _new_columns(m, newdata)
     rows = m.design.rows if newdata is None and m.design is not None else None
