@@ -7,6 +7,7 @@ typed them: nothing but column names and the listed transforms is ever evaluated
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import os
@@ -259,6 +260,10 @@ def _beside(data: Any, found: Any) -> Any:
 
     frame = nw.from_native(data, eager_only=True)
     columns = {"estimate": found} if isinstance(found, np.ndarray) else _columns(found)
+    if taken := [name for name in columns if name in frame.columns]:
+        warnings.warn(
+            f"columns of the data are replaced by predictions: {', '.join(taken)}", RanefWarning, stacklevel=2
+        )
     new = [nw.new_series(name, values, backend=frame.implementation) for name, values in columns.items()]
     return frame.with_columns(*new).to_native()
 
@@ -336,23 +341,43 @@ def read_table(path: str) -> Any:
 def _read_text(raw: bytes, path: str) -> Any:
     import pandas as pd
 
-    compression: Any = "gzip" if raw[:2] == b"\x1f\x8b" else None
-    suffix = Path(path.removesuffix(".gz")).suffix.lower()
-    separator = SEPARATORS.get(suffix) or _separator(raw, compression)
     try:
-        return pd.read_csv(
-            io.BytesIO(raw), sep=separator, na_values=MISSING, keep_default_na=False, compression=compression
+        raw = _utf8(raw)
+        separator = SEPARATORS.get(Path(path.removesuffix(".gz")).suffix.lower()) or _separator(raw)
+        table = pd.read_csv(
+            io.BytesIO(raw),
+            sep=separator,
+            decimal=_decimal(raw, separator),
+            skipinitialspace=True,
+            na_values=MISSING,
+            keep_default_na=False,
         )
     except (ValueError, OSError, EOFError, zlib.error) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path} cannot be read as a table: {error}") from None
+        hint = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise DataError(f"{path} cannot be read as a table: {error}{hint}") from None
+    return table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 
 
-def _separator(raw: bytes, compression: str | None) -> str:
+def _utf8(raw: bytes) -> bytes:
+    """Return the bytes of a text without compression, and as UTF-8 where it says that it is UTF-16."""
+    if raw[:2] == b"\x1f\x8b":
+        raw = gzip.decompress(raw)
+    return raw.decode("utf-16").encode() if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else raw
+
+
+def _separator(raw: bytes) -> str:
     """Comma, unless the first line holds more semicolons or tabs."""
-    if compression:
-        return ","
     head = raw[:65536].split(b"\n", 1)[0]
     return max(",;\t", key=lambda sign: head.count(sign.encode()))
+
+
+def _decimal(raw: bytes, separator: str) -> str:
+    """Point, or the comma of spreadsheets that separate by semicolons: where cells are numbers with a comma only."""
+    cells = re.split(rb"[;\r\n]", raw[:65536].replace(b'"', b"")) if separator == ";" else []
+    signs = {
+        sign for cell in cells for sign in (b",", b".") if re.fullmatch(rb"\s*[+-]?\d*%b\d+\s*" % re.escape(sign), cell)
+    }
+    return "," if signs == {b","} else "."
 
 
 def _read_parquet(path: str) -> Any:
@@ -442,7 +467,9 @@ def _fit_options(commands: Any) -> None:
     p.add_argument("--zero-inflation", metavar="FORMULA", help='of the probability of extra zeros: "~ 1"')
     p.add_argument("--trials", metavar="COL", help="denominator of a binomial proportion")
     p.add_argument("--quadrature", type=int, default=1, help="nodes; 1 (default) is Laplace's approximation")
-    p.add_argument("--method", choices=("reml", "ml", "map", "pql"), help="criterion (default for gaussian: reml)")
+    p.add_argument(
+        "--method", type=str.lower, choices=("reml", "ml", "map", "pql"), help="criterion (default for gaussian: reml)"
+    )
     p.add_argument(
         "--fixed", metavar="NAME=VALUE", action="append", default=[],
         help="hold a parameter at a value: 'sd(site)=1'; may be repeated",

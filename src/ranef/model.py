@@ -25,6 +25,7 @@ from ranef.errors import (
 )
 from ranef.formula import Formula
 from ranef.frame import Design, GroupTerm, Spec
+from ranef.frame.table import collected, kept
 
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
@@ -179,7 +180,8 @@ def fit(
     formula : str or Formula
         As in lme4: `"reaction ~ days + (days | subject)"`.
     data : data frame or dict of arrays
-        pandas, polars, pyarrow or anything narwhals reads. Tables that the fit returns are of the same kind.
+        pandas, polars, pyarrow or anything narwhals reads. Tables that the fit returns are of the same kind. Arrays are
+        not copied: do not write into those of a dict while a fit is in use (frames may change, the fit does not).
         The response is a column or an expression; for binomial families also a truth value, a factor of two levels
         (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor. `cens(y, status)` is a
         censored response: status "none", "left" (it lies below y), "right" (above; so does a truth value) or "interval"
@@ -227,7 +229,8 @@ def fit(
     trials : str or array, optional
         Denominator of a binomial proportion.
     contrasts : dict, optional
-        Column -> "treatment" | "sum" | "helmert" | "poly" | matrix.
+        Column -> "treatment" | "sum" | "helmert" | "poly" | matrix of a row for every level, in their order (a pandas
+        frame: by the labels of its index).
     missing : "drop" | "raise"
         What to do with rows that miss a value in any variable used.
     control : dict or Control, optional
@@ -301,10 +304,11 @@ def fit_call(call: Call, data: Any) -> Fit:
     """Fit what `call` asks for."""
     if call.formula.lhs is None:
         raise FormulaError("the formula has no response: write 'y ~ …'", call.formula.text or str(call.formula), 0)
+    data = collected(data)
     spec, design = build_call(call, data)
     task = call.task(design)
     core, estimate = engine_of(task).estimate(design, task)
-    return _finished(Fit(call, spec, layout_of(design, task), task, estimate, core, design, data))
+    return _finished(Fit(call, spec, layout_of(design, task), task, estimate, core, design, kept(data)))
 
 
 def check_fit(m: Any, what: str) -> None:
@@ -583,6 +587,8 @@ class Fit:
 
     def ranef(self, std_error: bool = False, covariance: bool = False) -> dict[str, Any]:
         """Conditional modes of the random effects: one frame per grouping factor, one row per level.
+
+        Labels are in the column `level`; the modes of a variable of that name are in `level_`.
 
         Parameters
         ----------

@@ -1,5 +1,6 @@
 """The command line, through `main` and once through a real process."""
 
+import gzip
 import io
 import json
 import pickle
@@ -100,6 +101,45 @@ def test_other_formats(ending, tmp_path, capsys):
     assert "1743.628" in capsys.readouterr().out
 
 
+def commas(text):
+    return text.replace(",", ";").replace(".", ",")
+
+
+def blanks(text):
+    return text.replace(",", " , ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: commas(text).encode(),
+        lambda text: blanks(text).encode(),
+        lambda text: text.replace(",", "\t").encode("utf-16"),
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: gzip.compress(text.replace(",", ";").encode()),
+    ],
+    ids=["decimal commas", "blanks", "utf-16", "byte order mark", "carriage returns", "compressed semicolons"],
+)
+def test_text_as_spreadsheets_write_it(change, tmp_path, capsys):
+    path = tmp_path / "d.csv"
+    path.write_bytes(change(rf.datasets.sleepstudy().to_csv(index=False)))
+    assert main(["fit", str(path), FORMULA, "--method", "REML"]) == 0
+    assert "1743.628" in capsys.readouterr().out
+
+
+def test_a_comma_is_decimal_only_where_no_number_has_a_point(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("a;b;c\n1,5;2;x,1\n-3,25;4;y,2\n")
+    table = cli.read_table(str(path))
+    assert table["a"].tolist() == [1.5, -3.25]
+    assert table["c"].tolist() == ["x,1", "y,2"]
+    path.write_text("a;b\n1.5;2,5\n")
+    assert cli.read_table(str(path))["a"].tolist() == [1.5]
+    path.write_text('a,b\n"1,5",2\n')
+    assert cli.read_table(str(path))["a"].tolist() == ["1,5"]
+
+
 def test_standard_input(monkeypatch, capsys, csv):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(csv).read_bytes())))
     assert main(["fit", "-", FORMULA]) == 0
@@ -165,7 +205,8 @@ def test_wrong_input_is_one_clear_error(words, code, message, csv, capsys, monke
         (None, "No such file"),
         (b"", "cannot be read as a table"),
         (b"\x1f\x8bnot gzip", "cannot be read as a table"),
-        (b"\xff\xfe\x00\x80", "cannot be read as a table"),
+        (b"\xff\xfe\x00\xd8\x00", "cannot be read as a table"),
+        ("Réaction".encode("latin1"), "save it as UTF-8"),
         (b'a,b\n1,2,3,4\n1\n"', "cannot be read as a table"),
         (b"Reaction,Days,Subject\n", "ranef: error"),
         (b"Reaction,Days,Subject\n1,2,a\n", "ranef: error"),
@@ -249,6 +290,15 @@ def test_new_levels(model, tmp_path, capsys):
     assert table["estimate"].iloc[0] == pytest.approx(251.405, abs=1e-3)
     drawn = [predicted(capsys, [model, str(path), "--new-levels", "sample", "--seed", "1"]) for _ in range(2)]
     assert drawn[0].equals(drawn[1])
+
+
+def test_columns_that_predictions_replace_are_told(model, tmp_path, capsys):
+    path = tmp_path / "new.csv"
+    path.write_text("Days,Subject,estimate\n3,308,77\n")
+    assert main(["predict", model, str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Days,Subject,estimate\n3,308,312.66")
+    assert "replaced by predictions: estimate" in err
 
 
 def test_population_needs_no_groups(model, tmp_path, capsys):

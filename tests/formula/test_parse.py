@@ -288,6 +288,8 @@ def test_dot_is_left_to_the_frame():
         ("y ~ 1st", 4, "digit"),
         ("y ~ I(x)(z)", 4, "function"),
         ("y ~ I(x +)", 9, "complete"),
+        ("y ~ 1/x", 4, "reciprocal"),
+        ("y ~ z + (1/x | g)", 9, "reciprocal"),
         ("y ~ log()x", 9, "operator"),
         ("y ~ offset()", 11, "missing"),
         ("y ~ offset(a, b)", 4, "one expression"),

@@ -106,20 +106,24 @@ def test_weights():
     np.testing.assert_array_equal(design.weights, w)
     _, design = build("y ~ x", DATA, weights="k")
     assert design.weights.dtype == np.float64
-    with pytest.raises(DataError, match=r"weights 'weights' must be positive; not so in row 3 "):
+    with pytest.raises(DataError, match=r"precision_weights must be positive; not so in row 3 "):
         build("y ~ x", DATA, weights=[1.0] * 3 + [0.0] + [1.0] * 56)
+    with pytest.raises(DataError, match="precision_weights 'neg' must be positive"):
+        build("y ~ x", {**DATA, "neg": -w}, weights="neg")
+    with pytest.raises(DataError, match="frequency_weights must be positive"):
+        build("y ~ x", DATA, frequencies=-w)
     with pytest.raises(DataError, match=r"not so in rows 0, 1, 2, 3, 4, … \(60 in all\)"):
         build("y ~ x", DATA, weights=-w)
     with pytest.raises(DataError, match="infinite in row 0"):
         build("y ~ x", DATA, weights=[np.inf] + [1.0] * 59)
-    with pytest.raises(DataError, match="weights has 3 values; the data have 60 rows"):
+    with pytest.raises(DataError, match="precision_weights has 3 values; the data have 60 rows"):
         build("y ~ x", DATA, weights=[1.0, 2.0, 3.0])
     with pytest.raises(DataError, match="'f' does not hold numbers"):
         build("y ~ x", DATA, weights="f")
     with pytest.raises(ArgumentError, match="name of a column or an array of 60"):
         build("y ~ x", DATA, weights=3)
     _, design = build("y ~ x", DATA, weights=[np.nan] + [1.0] * 59)
-    assert design.dropped == {"weights": 1}
+    assert design.dropped == {"precision_weights": 1}
     for given in (pd.Series(w, index=range(100, 160)), w.tolist(), w.astype("f4")):
         np.testing.assert_allclose(build("y ~ x", DATA, weights=given)[1].weights, w, rtol=1e-6)
 
@@ -162,3 +166,25 @@ def test_every_error_is_typed_twice():
     for error, builtin in ((DataError, ValueError), (OptionError, ValueError), (ArgumentError, TypeError)):
         assert issubclass(error, RanefError)
         assert issubclass(error, builtin)
+
+
+def test_numbers_written_as_text_are_told():
+    written = [f"{v:.3f}" for v in DATA["x"]]
+    for labels, why in (
+        (written, "they are numbers written as text: convert the column"),
+        ([".", *written[1:]], r"written as text because of '\.'"),
+        ([v.replace(".", ",") for v in written], "decimal commas"),
+    ):
+        data = {**DATA, "t": labels}
+        for formula in ("t ~ x", "y ~ log(t)", "y ~ offset(t)"):
+            with pytest.raises(DataError, match=why):
+                build(formula, data)
+    with pytest.raises(DataError, match=r"^response 'f' holds categories \('hi', 'lo', 'mid'\), not numbers$"):
+        build("f ~ x", DATA)
+
+
+def test_an_error_names_few_of_many_columns():
+    data = {**DATA, "t": [f"{v:.3f}" for v in DATA["x"]]}
+    with pytest.raises(DataError) as caught:
+        check("y ~ 1 + (t | g)", data)
+    assert len(str(caught.value)) < 200

@@ -143,6 +143,19 @@ def test_a_matrix_of_contrasts():
     assert names("y ~ c", contrasts={"c": [1, 0, -1]}) == ["(Intercept)", "c1"]
 
 
+def test_a_matrix_with_labels_is_matched_by_them():
+    levels = list(build("y ~ c", DATA)[0].factors["c"].levels)
+    table = np.array([[1.0, 0], [0, 1], [-1, -1]])
+    labelled = pd.DataFrame(table, index=levels)
+    expected = X("y ~ c", contrasts={"c": table})
+    np.testing.assert_array_equal(X("y ~ c", contrasts={"c": labelled.iloc[[2, 0, 1]]}), expected)
+    more = pd.concat([labelled, pd.DataFrame([[5.0, 5.0]], index=["unused"])]).iloc[::-1]
+    np.testing.assert_array_equal(X("y ~ c", contrasts={"c": more}), expected)
+    np.testing.assert_array_equal(X("y ~ c", contrasts={"c": pd.DataFrame(table)}), expected)
+    with pytest.raises(DataError, match="no row for level"):
+        X("y ~ c", contrasts={"c": labelled.set_axis(["a", "b", "?"])})
+
+
 def test_contrasts_inside_the_formula():
     assert names("y ~ C(c, sum)") == ["(Intercept)", "C(c, sum)1", "C(c, sum)2"]
     assert names("y ~ C(c, contr.helmert)") == ["(Intercept)", "C(c, contr.helmert)1", "C(c, contr.helmert)2"]

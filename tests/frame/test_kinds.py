@@ -13,6 +13,7 @@ import pytest
 from frame.frames import KINDS, assert_same, columns, dense, frame
 from ranef.errors import DataError, UnknownColumnError
 from ranef.frame import build, matrix
+from ranef.frame.table import read_table
 
 FORMULA = "y ~ x*f + k + b + poly(z, 2) + x:h + offset(pos) + (x | g) + (1 | f:i) + (0 + h || i)"
 
@@ -273,3 +274,27 @@ def test_rare_column_types():
 def test_columns_that_cannot_be_read(bad):
     with pytest.raises(DataError, match="'v'"):
         build("y ~ v", {"y": [1.0, 2.0, 4.0], "v": bad})
+
+
+def test_moments_have_the_same_labels_in_every_kind_of_frame():
+    text = ["2020-01-03T00:00:00", "2020-01-04T12:30:00", None, "2020-01-04T12:30:00.250000"]
+    when = [None if t is None else dt.datetime.fromisoformat(t) for t in text]
+    kinds = [
+        pd.DataFrame({"t": when}),
+        pd.DataFrame({"t": pd.Series(when, dtype="timestamp[us][pyarrow]")}),
+        pl.DataFrame({"t": when}),
+        pa.table({"t": when}),
+        {"t": when},
+    ]
+    for data in kinds:
+        found = read_table(data).column("t")
+        assert list(found.levels) == ["2020-01-03", "2020-01-04 12:30:00", "2020-01-04 12:30:00.25"]
+        assert found.codes.tolist() == [0, 1, -1, 2]
+    zoned = pd.DataFrame({"t": pd.Series(when).dt.tz_localize("UTC")})
+    for data in (zoned, pa.table({"t": pa.array(when, pa.timestamp("us", "UTC"))})):
+        assert read_table(data).column("t").levels[0] == "2020-01-03 00:00:00+00:00"
+    for make in (pd.DataFrame, pl.DataFrame, pa.table, dict):
+        found = read_table(make({"t": [dt.timedelta(hours=3), dt.timedelta(2), None]})).column("t")
+        assert list(found.levels) == ["2 days, 0:00:00", "3:00:00"]
+    _, fitted = build("y ~ 1 + (1 | t)", pd.DataFrame({"t": when, "y": [1.0, 2, 3, 4]}))
+    assert fitted.dropped == {"t": 1}

@@ -256,6 +256,7 @@ def test_infinite_results_are_errors():
         ("I(f + 1)", "factor"),
         ("I(f > 'a')", "== and !="),
         ("I(x == 'a')", "numbers are compared with text"),
+        ("I(f == x)", "compared with a label"),
         ("I(x & z)", "truth value"),
         ("poly(x, 60)", "distinct values"),
         ("poly(x, 101)", "between 1 and 100"),
@@ -318,3 +319,11 @@ def test_state_is_taken_from_all_rows_of_the_column_as_in_r():
     data = {**DATA, "w": [None] * 10 + [1.0] * 39 + [2.0]}
     made = column("scale(x) + w", data)[:, 0]
     np.testing.assert_allclose(made, ((x - x.mean()) / x.std(ddof=1))[10:], rtol=1e-12)
+
+
+def test_labels_that_are_numbers_are_compared_as_numbers():
+    text = {**DATA, "t": [str(v) for v in DATA["k"]]}
+    whole = np.array(DATA["k"])
+    np.testing.assert_array_equal(column("as.numeric(I(t == 2))", text)[:, 0], whole == 2)
+    np.testing.assert_array_equal(column("as.numeric(I(t %in% c(1, 2)))", text)[:, 0], whole <= 2)
+    np.testing.assert_array_equal(column("as.numeric(I(factor(k) != 2.0))")[:, 0], whole != 2)

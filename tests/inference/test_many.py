@@ -117,3 +117,13 @@ def test_a_refit_to_a_response_that_is_no_column_keeps_no_data():
     again = m.refit(m.simulate(1, seed=1)[:, 0])
     with pytest.raises(NotAvailableError, match="no column"):
         again.update(method="ml")
+
+
+@pytest.mark.parametrize("bad", ["y", ["a", "b"], object()])
+def test_responses_that_are_no_numbers_are_told(bad):
+    data = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", data)
+    with pytest.raises(DataError, match="refit: y is an array of numbers"):
+        m.refit(bad)
+    with pytest.raises(DataError, match="fit_many"):
+        rf.fit_many("~ Days + (1 | Subject)", data, bad)

@@ -105,3 +105,72 @@ def test_augment_new_data():
     assert table["fitted"].iloc[1] == table["population"].iloc[1]
     np.testing.assert_allclose(table["residual"], new["Reaction"].to_numpy() - table["fitted"])
     assert "residual" not in m.augment(new.drop(columns="Reaction"))
+
+
+def test_a_lazy_frame_is_collected_once():
+    def counted(frame):
+        calls.append(1)
+        return frame
+
+    calls = []
+    lazy = pl.from_pandas(source()).lazy().map_batches(counted)
+    m = rf.fit(FORMULA, lazy)
+    table = m.augment()
+    assert isinstance(table, pl.DataFrame)
+    assert table.height == 180
+    np.testing.assert_array_equal(m.update(method="ml").fitted().shape, 180)
+    assert len(calls) == 1
+    new = pl.from_pandas(source()).head(3).lazy()
+    np.testing.assert_array_equal(m.predict(new, interval="prediction")["estimate"].to_numpy(), m.fitted()[:3])
+    np.testing.assert_array_equal(m.predict(new.drop("Subject"), re="none"), m.predict(re="none")[:3])
+    np.testing.assert_array_equal(m.augment(new)["fitted"].to_numpy(), m.fitted()[:3])
+
+
+def test_predictions_stand_beside_their_rows():
+    data = source().set_axis([f"row{i}" for i in range(180)])
+    holes = data.assign(Days=data["Days"].astype(float).mask(np.arange(180) == 4))
+    m = rf.fit(FORMULA, holes)
+    inside, new = m.predict(interval="confidence"), m.predict(data.iloc[[7, 4]], std_error=True)
+    assert list(inside.index) == [f"row{i}" for i in range(180) if i != 4]
+    assert list(new.index) == ["row7", "row4"]
+    assert data.join(inside)["estimate"].isna().sum() == 1
+    assert m.predict(data.iloc[[7, 7]], interval="confidence").index.tolist() == ["row7", "row7"]
+
+
+def test_names_of_columns_that_the_model_does_not_use_may_repeat():
+    data = source().assign(other=1.0)
+    data = pd.concat([data, data[["other"]]], axis=1)
+    m = rf.fit(FORMULA, data)
+    assert list(m.augment().columns[-6:]) == ["other", "other", "fitted", "std_error", "population", "residual"]
+    np.testing.assert_array_equal(m.predict(data[:5]), m.fitted()[:5])
+    with pytest.raises(rf.errors.DataError, match="rename"):
+        rf.plot.trajectories(m)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda d: d.copy(), lambda d: {k: d[k].to_numpy() for k in d}], ids=["pandas", "dict"]
+)
+def test_a_fit_does_not_change_with_the_frame_it_was_made_from(make):
+    data = make(source())
+    m = rf.fit(FORMULA, data)
+    before = m.fitted(), m.update(method="ml").criterion, np.asarray(rf.drop1(m)["aic"])
+    data["Days"] = np.asarray(data["Days"]) ** 2
+    data["Reaction"] = np.zeros(180)
+    if isinstance(data, pd.DataFrame):
+        data.loc[:, "Subject"] = "none"
+    np.testing.assert_array_equal(m.predict(m.data), before[0])
+    np.testing.assert_array_equal(np.asarray(m.augment()["residual"]), m.residuals())
+    assert m.update(method="ml").criterion == before[1]
+    np.testing.assert_array_equal(np.asarray(rf.drop1(m)["aic"]), before[2])
+
+
+@pytest.mark.skipif(pd.__version__ < "3", reason="frames of pandas share their memory before version 3")
+def test_writing_into_a_frame_does_not_reach_the_fit():
+    data = source()
+    m = rf.fit(FORMULA, data)
+    fitted = m.fitted()
+    data.loc[0, "Days"] = 1e6
+    data.iloc[1, 0] = 1e6
+    np.testing.assert_array_equal(m.fitted(), fitted)
+    np.testing.assert_array_equal(m.predict(m.data), fitted)
+    assert m.residuals()[1] == m.augment()["residual"].iloc[1]

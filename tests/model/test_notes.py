@@ -86,6 +86,12 @@ def grouped(seed=1, n=240):
             "numeric_group",
             "'f' is numeric with 12 unique values",
         ),
+        (
+            "y ~ t + (1 | g)",
+            {"t": lambda d: (d["h"] / 4 + 0.1).map("{:.2f}".format).where(d["h"] > 0, "?").mask(d["h"] == 1, "9.5")},
+            "text_numbers",
+            "'t' is text that holds numbers, and '\\?': it is taken as a factor of 10 levels",
+        ),
         ("y ~ g + (1 | g)", {}, "fixed_and_grouping", "'g' appears fixed and as grouping"),
         ("y ~ x + (1 | g) + (x | g)", {}, "two_intercepts", "two random intercepts for 'g'"),
         ("y ~ x + (1 || g)", {}, "lone_double_bar", r"\(1 \|\| g\) equals \(1 \| g\)"),
@@ -96,6 +102,17 @@ def test_pitfalls(formula, change, code, says):
     found = {note.code: note.text for note in m.messages}
     assert code in found
     assert pd.Series([found[code]]).str.contains(says).all()
+
+
+@pytest.mark.parametrize(
+    ("fixed", "group"), [("factor(h)", "h"), ("x * factor(h)", "h"), ("few * k", "few:k"), ("few:k", "few")]
+)
+def test_levels_that_the_fixed_effects_tell_apart(fixed, group):
+    data = grouped().assign(few=lambda d: d["g"].str[-1], k=lambda d: d["h"] % 2 == 0)
+    m = rf.fit(f"y ~ {fixed} + (1 | {group})", data, method="ml")
+    assert "tell the levels of" in {n.code: n.text for n in m.messages}["fixed_and_grouping"]
+    others = rf.fit(f"y ~ x + factor(h):x + (1 | {group}) + (1 | g)", data, method="ml")
+    assert "fixed_and_grouping" not in codes(others)
 
 
 def test_labels_that_start_anew():

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import ranef as rf
-from ranef.errors import DataError, NotAvailableError
+from ranef.errors import DataError, NotAvailableError, UnknownColumnError
 
 FORMULA = "Reaction ~ poly(Days, 2) + (Days | Subject)"
 
@@ -146,6 +146,25 @@ def test_update_keeps_arguments():
     m = rf.fit("y ~ x + (1 | g)", data, precision_weights=np.linspace(1, 2, 400), method="ml", control={"threads": 1})
     assert m.update(". ~ .").criterion == pytest.approx(m.criterion, abs=1e-9)
     assert m.update(method="reml").call.control.threads == 1
+
+
+def test_update_forgets_what_belongs_to_terms_that_left():
+    data = many_rows(400)
+    data["f"] = np.where(np.asarray(data["x"]) > 0, "a", "b")
+    sums = {"f": "sum"}
+    m = rf.fit("y ~ x + f + (x | g)", data, contrasts=sums, control={"start": [1.0, 0.0, 1.0]})
+    assert m.update(". ~ . - f").criterion == rf.fit("y ~ x + (x | g)", data).criterion
+    assert m.update(". ~ . - (x | g) + (1 | g)").call.contrasts == sums
+    assert m.update(method="ml").call.control.start == (1.0, 0.0, 1.0)
+    with pytest.raises(UnknownColumnError, match="factor 'f'"):
+        m.update(". ~ . - f", contrasts=sums)
+
+
+def test_refits_without_a_column_say_so(m):
+    scaled = m.update("scale(.) ~ .")
+    again = scaled.refit(np.asarray(scaled.fitted()) + np.linspace(0, 1, scaled.nobs))
+    with pytest.raises(NotAvailableError, match="no column of the data"):
+        again.augment()
 
 
 def test_a_fit_owns_its_names():

@@ -134,8 +134,8 @@ def test_standard_errors_are_those_of_the_joint_covariance(fits):
 
 def test_standard_error_of_a_new_level_adds_its_variance(m, new):
     rows = new.iloc[[1]]
-    with_g = m.predict(rows, new_levels="population", std_error=True)["std_error"][0]
-    without = m.predict(rows, re=["h"], std_error=True)["std_error"][0]
+    with_g = m.predict(rows, new_levels="population", std_error=True)["std_error"].iloc[0]
+    without = m.predict(rows, re=["h"], std_error=True)["std_error"].iloc[0]
     z = np.array([1.0, -1.0])
     assert with_g**2 == pytest.approx(without**2 + z @ m.varcorr()["g"].cov @ z)
 

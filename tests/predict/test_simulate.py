@@ -72,3 +72,10 @@ def test_simulated_responses_refit():
 def test_refuses(m, arguments, says):
     with pytest.raises(OptionError, match=says):
         m.simulate(**arguments)
+
+
+@pytest.mark.parametrize("seed", ["a", -1, 1.5])
+def test_seeds_are_whole_numbers_or_generators(seed):
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+    with pytest.raises(rf.errors.OptionError, match="simulate: seed="):
+        m.simulate(seed=seed)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.formula import INTERCEPT
+from ranef.frame import matrix
+from ranef.frame.table import is_number, shorten
 from ranef.inference.named import names_of
 
 if TYPE_CHECKING:
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 FEW_LEVELS = 5
+FEW_NUMBERS = 10  # fewer numbers with a point may be codes such as versions
 MOST_NAMES = 20
+MOST_WORK = 100_000_000  # operations that a note may cost
+ROUNDING = 1e-9  # what least squares leave of a vector that lies in the columns' span
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +204,54 @@ def _measured(levels: Any) -> bool:
     return bool(values.dtype.kind == "f" and (values != np.floor(values)).any())
 
 
+def text_numbers(m: Fit) -> Iterator[Message]:
+    """Return that measurements written as text are taken as a factor."""
+    for label, state in m.spec.factors.items():
+        text = [v for v in state.levels if isinstance(v, str)]
+        numbers = [v for v in text if is_number(v)]
+        if (
+            len(text) >= FEW_NUMBERS
+            and len(numbers) >= 0.9 * len(text)
+            and sum("." in v for v in numbers) > len(text) / 2
+        ):
+            others = [v for v in text if not is_number(v)]
+            but = f", and {shorten(others, 3)}" if others else ""
+            text = f"{label!r} is text that holds numbers{but}: it is taken as a factor of {len(text)} levels"
+            yield Message("text_numbers", text, {"column": label, "levels": len(state.levels)})
+
+
 def fixed_and_grouping(m: Fit) -> Iterator[Message]:
-    """P71: a factor that is a fixed effect and has its own random intercept."""
+    """P71: a grouping factor whose levels the fixed effects tell apart, and its own random intercept."""
     fixed = {t.factors[0].bare for t in m.formula.fixed if t.degree == 1}
     design = m.design
-    for bar in m.formula.bars:
-        if bar.label in fixed and INTERCEPT in bar.terms and design and _is_factor(bar.label, design.fixed, m):
-            text = f"{bar.label!r} appears fixed and as grouping: the variance of its intercept is not identifiable"
-            yield Message("fixed_and_grouping", text, {"group": bar.label})
+    grouped = {bar.label for bar in m.formula.bars if INTERCEPT in bar.terms}
+    if design is None:
+        return
+    for term in design.terms:
+        label = term.label
+        if label not in grouped or term.structure not in ("us", "diag"):
+            continue
+        if label in fixed and _is_factor(label, design.fixed, m):
+            why = f"{label!r} appears fixed and as grouping"
+        elif _told_apart(term, design.fixed, design.n):
+            why = f"the fixed effects tell the levels of {label!r} apart"
+        else:
+            continue
+        grouped.remove(label)
+        text = f"{why}: the variance of its intercept is not identifiable"
+        yield Message("fixed_and_grouping", text, {"group": label})
+
+
+def _told_apart(term: GroupTerm, fixed: tuple[Block, ...], n: int) -> bool:
+    """Whether effects of the levels are sums of fixed columns: random ones are, with certainty, if all are."""
+    p = sum(len(b.names) for b in fixed)
+    if len(term.levels) > p or n * p * p > MOST_WORK:
+        return False
+    x = matrix(fixed, n)
+    x = x / np.maximum(np.linalg.norm(x, axis=0), np.finfo(float).tiny)
+    effects = np.random.default_rng(0).standard_normal(len(term.levels))[term.codes]
+    left = effects - x @ np.linalg.lstsq(x, effects)[0]
+    return bool(np.linalg.norm(left) < ROUNDING * np.linalg.norm(effects))
 
 
 def _is_factor(label: str, blocks: tuple[Block, ...], m: Fit) -> bool:
@@ -241,6 +286,7 @@ CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     reused_labels,
     cell_confounded,
     numeric_group,
+    text_numbers,
     fixed_and_grouping,
     two_intercepts,
     lone_double_bar,

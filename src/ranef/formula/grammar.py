@@ -153,6 +153,8 @@ def _rewrite(marks: list[Token], context: _Context) -> list[Token]:
             )
         if token.kind is Kind.VALUE:
             out.extend(_number(token, out, context))
+            if i + 1 < len(marks) and _is(marks[i + 1], "/") and not _is(marks[i - 1], "^", "**"):
+                raise context.fail("`/` nests terms; a reciprocal is arithmetic, which goes inside I(...)", position)
         elif token.kind is Kind.NAME:
             out.append(_name(token, context))
         elif token.kind is Kind.PYTHON:

@@ -13,7 +13,7 @@ from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionErro
 from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted, widened
-from ranef.frame.coding import Coding, full_codings, read_coding
+from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling
 from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
 from ranef.frame.joint import by_name, joined
@@ -70,7 +70,8 @@ def build(
         A column or an array. Precision weights are positive. Offsets add to those of the formula.
     contrasts : dict, optional
         Factor -> ``"treatment" | "sum" | "helmert" | "poly" | "SAS"`` (also ``"contr.sum"`` …), ``("treatment", base
-        level)``, or a matrix with a row for every level. Default: treatment; polynomial for ordered factors.
+        level)``, or a matrix with a row for every level (in their order; a pandas one by its labels). Default:
+        treatment; polynomial for ordered factors.
     missing : "drop" or "raise"
         One mask over response, terms, groups, weights and offset.
     env : dict, optional
@@ -180,8 +181,11 @@ def _named(value: Any) -> str | None:
     return value if isinstance(value, str) else None if value is None else ""
 
 
+ARGUMENTS = {"weights": "precision_weights", "frequencies": "frequency_weights"}  # what `fit` calls them
+
+
 def _sides(table: Table, **given: Any) -> dict[str, Column | None]:
-    return {what: side_column(what, value, table) for what, value in given.items()}
+    return {what: side_column(ARGUMENTS.get(what, what), value, table) for what, value in given.items()}
 
 
 def _chances(randomised: Mapping[str, Any] | None, table: Table) -> tuple[str, dict[str, Any]]:
@@ -290,7 +294,8 @@ class _Frame:
                 raise DataError(
                     f"contrasts are given for {key!r}, which is numeric; write factor({key}) in the formula"
                 )
-            self.given.update({f.label: read_coding(value, str(key)) for f in categorical})
+            for f in categorical:
+                self.given[f.label] = read_coding(by_levels(value, self.level_use(f.label)[1], str(key)), str(key))
 
     def is_factor(self, label: str) -> bool:
         value = self.values[label]
@@ -443,7 +448,7 @@ class _Frame:
             table.kind,
             trials=self.sizes(sides["trials"]) if found is None else found.trials,
             categories=() if found is None else found.categories,
-            frequencies=self.weights(sides["frequencies"]),
+            frequencies=self.weights(sides["frequencies"], "frequencies"),
             censor=None if found is None else found.censor,
             upper=None if found is None else found.upper,
             randomised=self.randomised(sides),
@@ -476,13 +481,15 @@ class _Frame:
         rows = values.pop("row", None)
         return Sampling(rows, {name: value for name, value in values.items() if value is not None}, scaling)
 
-    def weights(self, column: Column | None) -> Array | None:
+    def weights(self, column: Column | None, what: str = "weights") -> Array | None:
         if column is None or column.x is None:
             return None
         bad = ~(column.x > 0) if column.missing is None else ~((column.x > 0) | column.missing)
         if bad.any():
+            given = ARGUMENTS.get(what, what)
+            named = "" if column.name == given else f" {column.name!r}"
             raise DataError(
-                f"weights {column.name!r} must be positive; not so in {rows_of(bad)}. Leave such rows out of the data"
+                f"{given}{named} must be positive; not so in {rows_of(bad)}. Leave such rows out of the data"
             )
         return np.ascontiguousarray(self.keep(column.x), np.float64)
 

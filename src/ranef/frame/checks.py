@@ -57,18 +57,21 @@ def check_coefficients(design: Design, term: GroupTerm) -> None:
         message = f"grouping {term.label!r} has {levels} levels for {design.n} observations{_after(design)}"
         raise DataError(f"{message}: its variance cannot be told from the residual one")
     if levels * k >= design.n:
-        message = (
-            f"term ({' + '.join(term.names)} | {term.label}): {levels * k} random coefficients, {design.n} observations"
-        )
+        message = f"term ({_shown(term)} | {term.label}): {levels * k} random coefficients, {design.n} observations"
         raise DataError(f"{message}{_after(design)}; drop columns from the term")
+
+
+def _shown(term: GroupTerm) -> str:
+    return " + ".join(term.names[:3]) + (" + …" if len(term.names) > 3 else "")
 
 
 def check_covariances(design: Design, term: GroupTerm) -> None:
     """Refuse an unstructured covariance of more parameters than there are observations."""
     k = len(term.names)
     if term.structure == "us" and k * (k + 1) // 2 > design.n:
-        shown = " + ".join(term.names[:3]) + (" + …" if k > 3 else "")
-        message = f"term ({shown} | {term.label}): {k * (k + 1) // 2} covariance parameters, {design.n} observations"
+        message = (
+            f"term ({_shown(term)} | {term.label}): {k * (k + 1) // 2} covariance parameters, {design.n} observations"
+        )
         raise DataError(f"{message}{_after(design)}; write || or drop columns from the term")
 
 

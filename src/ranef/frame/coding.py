@@ -129,6 +129,26 @@ def read_coding(value: Any, name: str) -> Coding:
     return matrix
 
 
+def by_levels(value: Any, levels: Sequence[Any], name: str) -> Any:
+    """Return a pandas matrix of contrasts with its rows in the order of the levels that label them; others as given.
+
+    Raises
+    ------
+    DataError
+        If a level has no row. Rows of levels that do not occur are left out.
+    """
+    if not hasattr(value, "iloc") or type(value.index).__name__ == "RangeIndex":
+        return value
+    rows = {level_name(label): at for at, label in enumerate(value.index.tolist())}
+    lacking = [label for label in levels if level_name(label) not in rows]
+    if lacking:
+        raise DataError(
+            f"the contrast matrix of {name!r} has no row for level {lacking[0]!r}; its rows are labelled "
+            f"{value.index.tolist()[:8]!r}"
+        )
+    return value.iloc[[rows[level_name(label)] for label in levels]]
+
+
 def full_codings(terms: Sequence[Term], factors: set[str]) -> list[tuple[bool, ...]]:
     """For every factor of every term: True if coded by all its levels, False if by contrasts (or numeric).
 

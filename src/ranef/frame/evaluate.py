@@ -19,7 +19,7 @@ from ranef.formula.functions import CODINGS, CONSTANTS
 from ranef.frame.coding import Coding, level_name, read_coding
 from ranef.frame.design import Array, Levels
 from ranef.frame.levels import number_order
-from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column
+from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column, written_numbers
 from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, State
 
 
@@ -222,7 +222,7 @@ class _Walk:
         return isinstance(value, Categories) or (isinstance(value, Column) and value.codes is not None)
 
     def equal(self, left: Value, right: Value) -> Array:
-        """`factor == label`, or numbers."""
+        """`factor == label`, or numbers; a number is the label that R writes for it, as in R's `f == 1`."""
         if self.is_text(right) and not self.is_text(left):
             left, right = right, left
         if not self.is_text(left):
@@ -231,7 +231,10 @@ class _Walk:
             return self.number(left) == self.number(right)
         if self.is_text(right):
             raise self.fail("two factors cannot be compared; use interaction(a, b)")
-        hit = np.array([label == right or level_name(label) == right for label in left.levels] + [False], bool)
+        if not isinstance(right, (str, bool, int, float, np.bool_, np.number)):
+            raise self.fail("a factor is compared with a label: f == 'a'")
+        names = (right, level_name(right))
+        hit = np.array([label == right or level_name(label) in names for label in left.levels] + [False], bool)
         return hit[left.codes]
 
     def number(self, value: Value) -> Any:
@@ -241,7 +244,8 @@ class _Walk:
                 return np.full(len(value.codes), np.nan)
             if value.x is None:
                 what = "a date or time" if value.time else "a factor"
-                raise self.fail(f"column {value.name!r} is {what}, not numbers")
+                hint = written_numbers(value.levels or ())
+                raise self.fail(f"column {value.name!r} is {what}, not numbers{hint and '; '}{hint}")
             x = np.asarray(value.x, np.float64)
             return np.where(value.missing, np.nan, x) if value.x.dtype.kind == "b" and value.missing is not None else x
         if isinstance(value, Matrix) and len(value.columns) == 1:

@@ -7,6 +7,7 @@ goes through narwhals to pyarrow or numpy first. One `Column` type comes out wha
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,43 @@ def read_table(data: Any) -> Table:
     if isinstance(data, Mapping):
         return _dict_table(data)
     return _other_table(data)
+
+
+def collected(data: Any) -> Any:
+    """Return the rows of a lazy frame, asked for once, as the eager frame of its kind; other data as they are."""
+    if isinstance(data, Mapping) or hasattr(data, "iloc") or hasattr(data, "to_pylist"):
+        return data
+    import narwhals as nw
+
+    frame = nw.from_native(data, pass_through=True)
+    return frame.collect().to_native() if isinstance(frame, nw.LazyFrame) else data
+
+
+def kept(data: Any) -> Any:
+    """Return what a fit keeps of data: columns that the caller puts, or rows that pandas writes, do not reach it.
+
+    Nothing is copied: pandas (from version 3 on) copies when either frame is written to. Arrays of a dict are shared.
+    """
+    if hasattr(data, "iloc"):
+        return data.copy(deep=False)
+    return dict(data) if isinstance(data, Mapping) else data
+
+
+def narwhals_frame(data: Any) -> Any:
+    """Return data other than a dict as narwhals' eager frame.
+
+    Raises
+    ------
+    DataError
+        If two columns have one name.
+    """
+    import narwhals.stable.v2 as nw
+    from narwhals.exceptions import DuplicateError
+
+    try:
+        return nw.from_native(collected(data), eager_only=True)
+    except DuplicateError as error:
+        raise DataError(f"columns of the data have one name, rename them: {error}") from None
 
 
 def _pandas_table(data: Any) -> Table:
@@ -366,7 +404,7 @@ def arrow_column(name: str, chunked: Any) -> Column:
         return array_column(name, chunked.cast(pa.float64()).to_numpy(), missing)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
         return _sorted_text(_arrow_codes(name, chunked.cast(pa.large_string()).dictionary_encode()))
-    if pa.types.is_temporal(kind):
+    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
         return time_column(name, np.array(chunked.cast(pa.string()).to_pylist(), object), missing)
     if pa.types.is_null(kind):
         return array_column(name, np.full(len(chunked), np.nan))
@@ -415,7 +453,8 @@ def array_column(name: str, values: Array, missing: Array | None = None, truth: 
     if kind in "iuf":
         return _number_column(name, values, missing)
     if kind in "mM":
-        return time_column(name, np.array([str(v) for v in values], object), np.isnat(values))
+        text = values.astype("m8[us]").astype(object) if kind == "m" else values  # numpy's text counts microseconds
+        return time_column(name, np.array([str(v) for v in text], object), np.isnat(values))
     if kind == "U":
         return objects_column(name, values.astype(object))
     if kind == "O":
@@ -454,9 +493,24 @@ def factor_column(name: str, codes: Array, levels: Levels, ordered: bool) -> Col
 
 
 def time_column(name: str, text: Array, missing: Array | None) -> Column:
-    """Make a column of dates or times from their text."""
+    """Make a column of dates or times from their text; every kind of frame gets the same labels."""
     column = objects_column(name, np.asarray(text, object), missing)
-    return Column(name, codes=column.codes, levels=column.levels, missing=column.missing, time=True)
+    levels = None if column.levels is None else Levels.of([_moment(label) for label in column.levels])
+    return Column(name, codes=column.codes, levels=levels, missing=column.missing, time=True)
+
+
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d*?)0*)?([+-]\d\d:?\d\d|Z|)")
+
+
+def _moment(text: str) -> str:
+    """Return a date and time as "2020-01-31 12:30:00", the date alone at midnight without a zone; other text as is."""
+    match = MOMENT.fullmatch(text)
+    if match is None:
+        return text
+    day, clock, fraction, zone = match.groups()
+    if clock == "00:00:00" and not fraction and not zone:
+        return day
+    return f"{day} {clock}{f'.{fraction}' if fraction else ''}{zone.replace('Z', '+00:00')}"
 
 
 def objects_column(name: str, values: Array, missing: Array | None = None) -> Column:
@@ -512,6 +566,27 @@ def _text_column(name: str, values: Array, gone: Array) -> Column:
 def _plain(labels: Any) -> list[Any]:
     """Pandas' categories as str, int, float or bool."""
     return [v if isinstance(v, (str, int, float, bool)) else str(v) for v in labels.tolist()]
+
+
+def written_numbers(labels: Sequence[Any]) -> str:
+    """Say that labels are numbers written as text, and what kept them from being read as numbers; "" of others."""
+    text = [label for label in labels if isinstance(label, str)]
+    odd = [label for label in text if not is_number(label)]
+    if len(odd) > len(text) / 2 and all(is_number(label.replace(",", ".", 1)) for label in text):
+        return "they are numbers with decimal commas, written as text: convert the column"
+    if not text or len(odd) > len(text) / 2:
+        return ""
+    reason = f" because of {shorten(odd, 3)}" if odd else ""
+    return f"they are numbers written as text{reason}: convert the column"
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def as_factor(column: Column) -> Column:

@@ -12,7 +12,7 @@ from ranef.frame.blocks import Number
 from ranef.frame.coding import Coding
 from ranef.frame.design import Array
 from ranef.frame.evaluate import Categories
-from ranef.frame.table import Column, Table, any_column, as_factor, shorten, unknown_column
+from ranef.frame.table import Column, Table, any_column, as_factor, shorten, unknown_column, written_numbers
 from ranef.frame.transforms import Matrix
 
 
@@ -87,9 +87,9 @@ def _column_numbers(column: Column, label: str) -> Any:
     if column.codes is not None and not len(column.levels or ()):
         return np.full(len(column.codes), np.nan)
     what = "dates or times" if column.time else "text or categories"
-    raise DataError(
-        f"column {column.name!r} holds {what}; numbers are needed" + (f" for {label}" if label == "offset" else "")
-    )
+    needed = "numbers are needed" + (f" for {label}" if label == "offset" else "")
+    hint = written_numbers(column.levels or ())
+    raise DataError(f"column {column.name!r} holds {what}; {needed}{hint and '; '}{hint}")
 
 
 def response_of(value: Any, name: str, keep: Callable[[Array], Array]) -> Array:
@@ -99,7 +99,8 @@ def response_of(value: Any, name: str, keep: Callable[[Array], Array]) -> Array:
         truth = value.x is not None and value.x.dtype.kind == "b"
         if value.x is None:
             what = "dates or times" if value.time else f"categories ({shorten(value.levels or [], 4)})"
-            raise DataError(f"response {name!r} holds {what}, not numbers")
+            hint = written_numbers(value.levels or ())
+            raise DataError(f"response {name!r} holds {what}, not numbers{hint and '; '}{hint}")
         value = value.x
     if truth:
         raise DataError(f"response {name!r} holds truth values, not numbers; a gaussian model needs numbers")

@@ -15,8 +15,10 @@ from ranef.engines.estimate import Array
 from ranef.engines.parameters import spelled, unique
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
+from ranef.frame.table import narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
+from ranef.inference.submodels import used_contrasts
 from ranef.model import Digest, Layout, design_of, fit, layout_of
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def _with_response(m: Fit, design: Design) -> Any:
     if isinstance(m.data, Mapping):
         found = m.data.get(name)
         return None if found is None else {**m.data, name: _placed(np.asarray(found), at, design.y)}
-    frame = nw.from_native(m.data, eager_only=True)
+    frame = narwhals_frame(m.data)
     if name not in frame.columns or not frame[name].dtype.is_numeric():
         return None
     column = _placed(frame[name].to_numpy(), at, design.y)
@@ -66,7 +68,10 @@ def _placed(old: Array, at: Any, new: Any) -> Array:
 
 
 def _response(m: Fit, y: Any) -> Array:
-    values = np.ascontiguousarray(y, dtype=np.float64)
+    try:
+        values = np.ascontiguousarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"refit: y is an array of numbers, one a row, not {shorten([y], 1):.60}") from None
     if values.ndim != 1 or len(values) not in (m.layout.n, m.layout.n_input):
         raise DataError(f"refit: y has shape {values.shape}; the fit has {m.layout.n} rows used of {m.layout.n_input}")
     if m.design is not None and m.design.rows is not None and len(values) != m.layout.n:
@@ -82,8 +87,12 @@ def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any])
         raise NotAvailableError(
             "update: this fit has no data (it is slim, or was refitted to a response that is no column); give data="
         )
-    changed = m.formula if formula is None else m.formula.update(formula)
-    return fit(changed, m.data if data is None else data, **{**m.call.arguments, **arguments})
+    given = m.call.arguments
+    changed = m.formula
+    if formula is not None:  # what belongs to terms that may be gone: contrasts of their factors, start values
+        changed = m.formula.update(formula)
+        given |= {"contrasts": used_contrasts(m, changed), "control": replace(m.call.control, start=None)}
+    return fit(changed, m.data if data is None else data, **{**given, **arguments})
 
 
 def slim(m: Fit) -> Fit:
@@ -200,18 +209,26 @@ def one_sided(formula: Any, env: Any = None) -> Any:
 
 def columns_of(Y: Any, n: int) -> tuple[tuple[str, ...], Array]:
     """Names and (n, m) values of the responses."""
-    if isinstance(Y, Mapping):
-        names, values = tuple(map(str, Y)), np.column_stack([np.asarray(v, dtype=float) for v in Y.values()])
-    elif hasattr(Y, "columns") or hasattr(Y, "column_names"):
-        frame = nw.from_native(Y, eager_only=True)
-        names, values = tuple(map(str, frame.columns)), frame.to_numpy().astype(np.float64)
-    else:
-        values = np.asarray(Y, dtype=np.float64)
-        values = values[:, None] if values.ndim == 1 else values
-        names = tuple(f"y{j + 1}" for j in range(values.shape[-1]))
+    try:
+        names, values = _named_columns(Y)
+    except (TypeError, ValueError) as error:
+        raise (
+            error if isinstance(error, DataError) else DataError(f"fit_many: Y holds numbers only ({error})")
+        ) from None
     if values.ndim != 2 or len(values) != n:
         raise DataError(f"fit_many: Y has shape {values.shape}; the data have {n} rows, so Y must be ({n}, m)")
     return names, values
+
+
+def _named_columns(Y: Any) -> tuple[tuple[str, ...], Array]:
+    if isinstance(Y, Mapping):
+        return tuple(map(str, Y)), np.column_stack([np.asarray(v, dtype=float) for v in Y.values()])
+    if hasattr(Y, "columns") or hasattr(Y, "column_names"):
+        frame = narwhals_frame(Y)
+        return tuple(map(str, frame.columns)), frame.to_numpy().astype(np.float64)
+    values = np.asarray(Y, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    return tuple(f"y{j + 1}" for j in range(values.shape[-1] if values.ndim else 0)), values
 
 
 def unusable(names: Sequence[str], responses: Array) -> dict[str, str]:

@@ -29,7 +29,7 @@ def grouped(m: Fit) -> dict[str, list[int]]:
 
 
 def ranef(m: Fit, std_error: bool, covariance: bool) -> dict[str, Any]:
-    """One frame per grouping factor: `level`, the modes, and their uncertainty if asked for."""
+    """One frame per grouping factor: `level`, the modes (of a column "level": `level_`), and their uncertainty."""
     return {
         label: to_frame(_frame(m, terms, std_error, covariance), m.layout.kind) for label, terms in grouped(m).items()
     }
@@ -38,7 +38,7 @@ def ranef(m: Fit, std_error: bool, covariance: bool) -> dict[str, Any]:
 def _frame(m: Fit, terms: list[int], std_error: bool, covariance: bool) -> dict[str, Any]:
     names = unique([n for i in terms for n in m.layout.terms[i].names])
     modes = np.column_stack([m.estimate.modes[i] for i in terms])
-    out = {"level": labels(m, terms[0]), **dict(zip(names, modes.T.copy(), strict=True))}
+    out = {"level": labels(m, terms[0]), **_beside_level(dict(zip(names, modes.T.copy(), strict=True)))}
     if std_error or covariance:
         first = 0
         for i in terms:
@@ -73,4 +73,9 @@ def _coef_frame(m: Fit, terms: list[int]) -> dict[str, Any]:
     for i in terms:
         for name, mode in zip(m.layout.terms[i].names, m.estimate.modes[i].T, strict=True):
             out[name] = out.get(name, np.zeros(levels)) + mode
-    return {"level": labels(m, terms[0]), **out}
+    return {"level": labels(m, terms[0]), **_beside_level(out)}
+
+
+def _beside_level(columns: dict[str, Array]) -> dict[str, Array]:
+    """Return the columns; one named as that of the labels gets a trailing underscore."""
+    return {"level_" if name == "level" else name: values for name, values in columns.items()}

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import narwhals.stable.v2 as nw
 import numpy as np
 
 from ranef.call import NOMINAL, build_call, make_call
 from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownParameterError
 from ranef.formula import INTERCEPT, Formula, Term, parse
 from ranef.formula.terms import retext
+from ranef.frame.table import narwhals_frame
 from ranef.inference.comparable import rows_of
 from ranef.inference.noted import Note
 from ranef.model import Fit, fit
@@ -55,7 +55,7 @@ def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
     main = retext(formula) if component == "mean" else m.formula
     if not main.bars:
         arguments["quadrature"] = 1  # nothing of the mean is left to integrate over
-    arguments["contrasts"] = _used(m.call.contrasts, main)
+    arguments["contrasts"] = used_contrasts(m, main)
     if component == "mean":
         left = {bar.label for bar in m.formula.bars} - {bar.label for bar in main.bars}
         arguments |= {name: _without_keys(getattr(m.call, name), left) for name in ("cov", "precision")}
@@ -79,11 +79,13 @@ def _says_something(m: Fit, component: str, formula: Formula) -> bool:
     return constant or bool(formula.bars) or any(t.factors for t in formula.fixed)
 
 
-def _used(contrasts: Any, formula: Formula) -> Any:
-    """Return the contrasts of factors that are still in the model."""
-    if not isinstance(contrasts, Mapping):
+def used_contrasts(m: Fit, formula: Formula) -> Any:
+    """Return the contrasts of factors that are still in the model when the mean has another formula."""
+    contrasts = m.call.contrasts
+    if not isinstance(contrasts, Mapping) or formula.dot:
         return contrasts
-    known = {name for f in formula.factors for name in (f.label, f.bare, *f.names)}
+    formulas = [formula, *(part.formula for part in m.call.parts if part.formula is not None)]
+    known = {name for each in formulas for f in each.factors for name in (f.label, f.bare, *f.names)}
     return {name: value for name, value in contrasts.items() if name in known}
 
 
@@ -196,7 +198,7 @@ def taken(data: Any, rows: Any) -> Any:
     """Return some rows of a frame or of a dict of columns."""
     if isinstance(data, Mapping):
         return {name: _cut(value, rows) for name, value in data.items()}
-    frame = nw.from_native(data, eager_only=True)
+    frame = narwhals_frame(data)
     return frame[np.asarray(rows).tolist()].to_native()
 
 

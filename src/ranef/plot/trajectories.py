@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.errors import DataError, NotAvailableError, UnknownColumnError, nearest
+from ranef.frame.table import narwhals_frame
 from ranef.model import design_of
 from ranef.plot.style import BLUE, GREY, INK, ORANGE, axes, dress, legend, returned, short
 from ranef.plot.terms import find_term
@@ -116,7 +117,7 @@ def _finish(m: Fit, panels: list[Axes], name: str, group: str, n_levels: int, ow
 def _frame(m: Fit) -> Mapping[str, Any] | nw.DataFrame[Any]:
     if m.data is None:
         raise NotAvailableError("trajectories: a slim fit keeps no rows; use the fit before slim()")
-    return m.data if isinstance(m.data, Mapping) else nw.from_native(m.data, eager_only=True)
+    return m.data if isinstance(m.data, Mapping) else narwhals_frame(m.data)
 
 
 def _column(m: Fit, name: str) -> Any:

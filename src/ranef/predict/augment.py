@@ -9,6 +9,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
+from ranef.frame.table import collected, narwhals_frame, read_table
 from ranef.inference.frames import to_frame
 from ranef.predict.predict import Question, predict, target_of
 
@@ -28,7 +29,9 @@ def augment(m: Fit, newdata: Any = None) -> Any:
     if m.distribution.entry.nominal and newdata is not None:
         raise NotAvailableError("augment: a multinomial model has a column for every category; use predict(newdata)")
     if newdata is None and m.data is None:
-        raise NotAvailableError("augment: a slim fit keeps no data; give newdata=")
+        why = "a slim fit keeps no data" if m.design is None else "the response of this refit is no column of the data"
+        raise NotAvailableError(f"augment: {why}; give newdata=")
+    newdata = None if newdata is None else collected(newdata)
     columns = _fitted_columns(m) if newdata is None else _new_columns(m, newdata)
     rows = m.design.rows if newdata is None and m.design is not None else None
     return joined(m.data if newdata is None else newdata, rows, columns, m.layout.kind)
@@ -66,7 +69,7 @@ def _array(table: Any, name: str) -> Array:
 def response_of(m: Fit, newdata: Any) -> Array | None:
     """Return the response in new data, if its columns are there."""
     lhs = m.formula.lhs
-    names = newdata if isinstance(newdata, dict) else nw.from_native(newdata, eager_only=True).columns
+    names = read_table(newdata).names
     if lhs is None or not set(lhs.names) <= set(names):
         return None
     return m.spec.new(newdata, response=True, groups="none", parts=()).y
@@ -77,19 +80,14 @@ def joined(data: Any, rows: Any, columns: dict[str, Array], kind: str) -> Any:
     if isinstance(data, dict):
         picked = {k: np.asarray(v) if rows is None else np.asarray(v)[rows] for k, v in data.items()}
         return to_frame({**picked, **_renamed(columns, list(picked))}, kind)
-    frame = nw.from_native(data, eager_only=True)
+    if hasattr(data, "iloc"):  # by position: a pandas index may hold duplicates, and so may the names of the columns
+        picked = data if rows is None else data.iloc[rows]
+        return picked.assign(**_renamed(columns, list(map(str, picked.columns))))
+    frame = narwhals_frame(data)
     frame = frame if rows is None else frame[rows]
     new = _renamed(columns, frame.columns)
-    series = [nw.new_series(k, v, backend=frame.implementation) for k, v in new.items()]
-    return _with(frame, series)
+    return frame.with_columns(*(nw.new_series(k, v, backend=frame.implementation) for k, v in new.items())).to_native()
 
 
 def _renamed(columns: dict[str, Array], taken: list[str]) -> dict[str, Array]:
     return {f"{name}_" if name in taken else name: value for name, value in columns.items()}
-
-
-def _with(frame: Any, series: list[Any]) -> Any:
-    native = frame.to_native()
-    if not hasattr(native, "index"):
-        return frame.with_columns(*series).to_native()
-    return native.assign(**{s.name: s.to_numpy() for s in series})  # by position: a pandas index may hold duplicates

@@ -18,7 +18,7 @@ from ranef.families import Data, Link, link_of
 from ranef.families.distribution import MEANS
 from ranef.families.law import Nominal, Ordinal
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
-from ranef.frame.table import rows_of
+from ranef.frame.table import collected, narwhals_frame, rows_of
 from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
@@ -28,6 +28,7 @@ from ranef.predict.rows import (
     aligned,
     fitted_design,
     fitted_rows,
+    generator,
     law,
     linear_predictor,
     new_design,
@@ -91,9 +92,9 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
 
     Returns
     -------
-    (n,) array, or, with `interval` or `std_error`, a frame `estimate, std_error[, conf_low, conf_high]`. Categories
-    have a column each, with `std_error__<category>`, `conf_low__<category>` and `conf_high__<category>`. Rows of
-    `newdata` with missing values give NaN.
+    (n,) array, or, with `interval` or `std_error`, a frame `estimate, std_error[, conf_low, conf_high]` (a pandas frame
+    has the index of the rows). Categories have a column each, with `std_error__<category>`, `conf_low__<category>` and
+    `conf_high__<category>`. Rows of `newdata` with missing values give NaN.
 
     Raises
     ------
@@ -105,6 +106,7 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
         If a prediction interval is for new groups of a factor with fewer than 10 levels.
     """
     check(m, question, newdata)
+    newdata = None if newdata is None else collected(newdata)
     target = target_of(m, question)
     which = included(m, question.re)
     rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
@@ -115,12 +117,22 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     if m.distribution.entry.ordinal and rows.nominal.size:
         _tell_crossings(estimate, blank)
     if question.interval is None and not question.std_error:
-        return (
-            to_frame(columns_of(m, question, {"estimate": estimate}), m.layout.kind) if estimate.ndim > 1 else estimate
-        )
-    found = _with_errors(m, rows, which, question, target, estimate)
-    found = {name: blanked(values, blank) for name, values in found.items()}
-    return to_frame(columns_of(m, question, found), m.layout.kind)
+        if estimate.ndim == 1:
+            return estimate
+        found = {"estimate": estimate}
+    else:
+        found = _with_errors(m, rows, which, question, target, estimate)
+        found = {name: blanked(values, blank) for name, values in found.items()}
+    return to_frame(columns_of(m, question, found), m.layout.kind, _row_labels(m, newdata))
+
+
+def _row_labels(m: Fit, newdata: Any) -> Any:
+    """Return the index of a pandas frame's rows, so that the table can stand beside it; None of other kinds."""
+    data = m.data if newdata is None else newdata
+    if not hasattr(data, "iloc"):
+        return None
+    rows = m.design.rows if newdata is None and m.design is not None else None
+    return data.index if rows is None else data.index[rows]
 
 
 def _caution(m: Fit, rows: Rows, which: list[bool]) -> None:
@@ -363,7 +375,7 @@ def with_blank_groups(m: Fit, newdata: Any, which: list[bool]) -> Any:
     if isinstance(newdata, dict):
         n = max((np.size(v) for v in newdata.values()), default=0)
         return {**{name: np.full(n, None) for name in wanted}, **newdata}
-    frame = nw.from_native(newdata, eager_only=True)
+    frame = narwhals_frame(newdata)
     blank = [nw.lit(None, dtype=nw.String).alias(name) for name in wanted if name not in frame.columns]
     return frame.with_columns(*blank).to_native() if blank else newdata
 
@@ -395,7 +407,7 @@ def blanked(values: Array, blank: Any) -> Array:
 def sampled_effects(m: Fit, rows: Rows, which: list[bool], seed: int | None, component: int = 0) -> Array:
     """Z' b of levels that were not seen, with one b ~ N(0, Sigma) per new level and one per missing level."""
     owners = terms_of(m, component) if component < len(m.layout.components) else []
-    rng, out = np.random.default_rng(seed), np.zeros(rows.n)
+    rng, out = generator(seed, "predict"), np.zeros(rows.n)
     for t, unseen in rows.unseen.items():
         if which[t]:
             if t in rows.left:

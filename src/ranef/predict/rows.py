@@ -205,3 +205,18 @@ def scale_of(term: GroupTerm) -> Array | float:
         return 1.0
     codes = np.asarray(term.codes)
     return np.where(codes < 0, 1.0, term.relation.variances()[np.maximum(codes, 0)])
+
+
+def generator(seed: Any, what: str) -> np.random.Generator:
+    """Return what draws random numbers: a generator as given, or one from a seed.
+
+    Raises
+    ------
+    OptionError
+        If it is neither.
+    """
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        text = f"{what}: seed={seed!r} must be a whole number that is not negative, or a numpy Generator"
+        raise OptionError(text) from None

@@ -11,7 +11,7 @@ from ranef.engines.estimate import Array
 from ranef.engines.linear import term_sources
 from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import part_of
-from ranef.predict.rows import Rows, fitted_design, law, predictors, terms_of
+from ranef.predict.rows import Rows, fitted_design, generator, law, predictors, terms_of
 
 if TYPE_CHECKING:
     from ranef.frame.design import GroupTerm
@@ -41,7 +41,7 @@ def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
             f"simulate: quasi-likelihood has a dispersion (sigma = {m.sigma:.3g}) that no {m.family} distribution has; "
             f"fit by method='ml', or with a family that has a dispersion"
         )
-    rows, rng, answers = fitted_design(m, "simulate"), np.random.default_rng(seed), law(m)
+    rows, rng, answers = fitted_design(m, "simulate"), generator(seed, "simulate"), law(m)
     fixed = predictors(m, rows, [re == "conditional"] * len(rows.terms))
     out = np.empty((rows.n, n), order="F")
     for j in range(n):
