@@ -61,7 +61,7 @@ pub struct Engine {
     /// log|Q| of the prior precision, and the smallest pivot that is accepted: 0 and `SINGULAR` for independent levels.
     prior: f64,
     least: f64,
-    /// Z'D1 by factor at the mode of the last evaluation, where loadings need it.
+    /// Z'D1 by factor at the mode of the last evaluation.
     zg: Vec<Vec<f64>>,
     /// Quadrature nodes, if more than one or where levels have weights.
     pub quadrature: Option<Quadrature>,
@@ -76,8 +76,6 @@ pub struct Engine {
     pub residual: Option<(usize, f64)>,
     /// Squared Newton decrement at which the search for the mode ends.
     pub tolerance: f64,
-    /// The factor at hand is that of a point nearby, and only the gradient will be asked for.
-    pub nearby: bool,
     /// Newton steps and factorisations so far.
     pub inner: usize,
     pub evaluations: usize,
@@ -204,7 +202,6 @@ impl Engine {
             restricted: false,
             residual: None,
             tolerance: INNER_TOLERANCE,
-            nearby: false,
             inner: 0,
             evaluations: 0,
             stop: Stop::default(),
@@ -322,23 +319,50 @@ impl Engine {
         self.evaluations += 1;
         let (beta, u) = if self.latent.is_empty() {
             rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
-            let u = match self.nearby.then(|| self.chord(rows, lambda, u)).flatten() {
-                Some(u) => u,
-                None => self.mode(rows, lambda, u)?,
-            };
-            (beta.to_vec(), u)
+            (beta.to_vec(), self.mode(rows, lambda, u)?)
         } else {
             self.joint_mode(rows, lambda, beta, u)?
         };
+        self.value(rows, beta, lambda, shape, u, Want::Full)
+    }
+
+    /// Value at effects that are nearly the mode, and their squared distance from it in terms of its curvature; good for a
+    /// gradient, but for no curvature.
+    pub fn beside(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        lambda: &[Vec<f64>],
+        shape: &[f64],
+        u: &[f64],
+    ) -> Result<(Point, f64), CoreError> {
+        self.stop.check()?;
+        self.evaluations += 1;
+        rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
+        let at = self.value(rows, beta.to_vec(), lambda, shape, u.to_vec(), Want::Slope)?;
+        let mut left = self.project(lambda, &self.zg);
+        left.iter_mut().zip(self.precision(u)).for_each(|(g, u)| *g += u);
+        let gradient = left.clone();
+        self.solve(&mut left);
+        Ok((at, dot(&gradient, &left)))
+    }
+
+    /// The point at (beta, Lambda) and the mode u; `fixed` holds the predictors of beta.
+    fn value(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: Vec<f64>,
+        lambda: &[Vec<f64>],
+        shape: &[f64],
+        u: Vec<f64>,
+        want: Want,
+    ) -> Result<Point, CoreError> {
         let b = self.effects(lambda, &u);
-        let gradient_only = self.nearby && self.latent.is_empty();
-        let mut s = self.pass(rows, &b, if gradient_only { Want::Slope } else { Want::Full });
+        let mut s = self.pass(rows, &b, want);
         self.load(&mut s);
-        if self.has_loadings() {
-            self.zg = std::mem::take(&mut s.zg);
-        }
+        self.zg = std::mem::take(&mut s.zg);
         self.factorise(lambda)?;
-        if !gradient_only {
+        if want == Want::Full {
             self.load_fixed(&s.xx);
         }
         // Without the prior's part the mode would be a saddle; where even with it H loses rank, the approximated

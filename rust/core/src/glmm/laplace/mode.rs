@@ -6,39 +6,12 @@ use crate::CoreError;
 
 use super::super::loadings;
 use super::super::rows::{self, GlmmRows, Want};
-use super::{dot, positive, Engine, Point};
+use super::{dot, positive, Engine, Point, INNER_TOLERANCE};
 
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
-/// Squared decrement at which steps with the factor of a neighbouring point, each a hundred times closer or better,
-/// have reached the mode; and how many there are.
-const CHORD_TOLERANCE: f64 = 1e-13;
-const CHORD_STEPS: usize = 6;
 
 impl Engine {
-    /// The mode by steps with the factor of a point nearby; nothing if they do not close in on it.
-    pub(super) fn chord(&mut self, rows: &GlmmRows<'_>, lambda: &[Vec<f64>], u: &[f64]) -> Option<Vec<f64>> {
-        let (mut u, mut last) = (u.to_vec(), f64::INFINITY);
-        for _ in 0..CHORD_STEPS {
-            self.stop.check().ok()?;
-            let s = self.pass(rows, &self.effects(lambda, &u), Want::Gradient);
-            let mut step: Vec<f64> = self.project(lambda, &s.zg);
-            step.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
-            let gradient = step.clone();
-            self.solve(&mut step);
-            let decrement = dot(&gradient, &step);
-            if !(s.value.is_finite() && decrement < 0.01 * last) {
-                return None;
-            }
-            u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
-            if decrement < CHORD_TOLERANCE {
-                return Some(u);
-            }
-            last = decrement;
-        }
-        None
-    }
-
     /// Minimise h over u by Newton steps with step halving.
     pub(super) fn mode(&mut self, rows: &GlmmRows<'_>, lambda: &[Vec<f64>], u: &[f64]) -> Result<Vec<f64>, CoreError> {
         let mut u = u.to_vec();
@@ -57,6 +30,7 @@ impl Engine {
         if !h.is_finite() {
             return Err(CoreError::NotFinite("the density is zero or undefined at these parameters".into()));
         }
+        let mut last = f64::INFINITY;
         for _ in 0..MAX_INNER {
             self.stop.check()?;
             self.inner += 1;
@@ -75,10 +49,13 @@ impl Engine {
             if !decrement.is_finite() {
                 return Err(CoreError::NotFinite("the mode of the random effects cannot be found".into()));
             }
-            if decrement < self.tolerance {
+            // Rounding ends what is asked to be closer than double precision.
+            let nearest = decrement < INNER_TOLERANCE && !(decrement < 0.1 * last);
+            if decrement < self.tolerance || nearest {
                 u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
                 return Ok(u);
             }
+            last = decrement;
             let mut t = 1.0;
             loop {
                 let trial: Vec<f64> = u.iter().zip(&step).map(|(u, s)| u + t * s).collect();
@@ -182,6 +159,23 @@ impl Engine {
             }
         }
         Err(lost("was not reached"))
+    }
+
+    /// First-order change of the mode for changes of beta and Lambda, at the point whose factor is the current one, and its
+    /// squared size in terms of the mode's curvature.
+    pub fn mode_change(&self, at: &Point, dbeta: &[f64], dlambda: &[Vec<f64>]) -> (Vec<f64>, f64) {
+        let (m, p) = (self.moments(), self.plan.p());
+        // H du = -(dLambda'Z'D1 + Lambda'Z'D2 (X dbeta + Z dLambda u)).
+        let mut g = loadings::multiply(m, &self.effects(dlambda, &at.u));
+        for (g, factor) in g.iter_mut().zip(&m.factors) {
+            g.iter_mut().zip(factor.zx.chunks_exact(p + 1)).for_each(|(g, z)| *g += dot(&z[..p], dbeta));
+        }
+        let mut out = self.project(&at.lambda, &g);
+        out.iter_mut().zip(self.project(dlambda, &self.zg)).for_each(|(o, g)| *o = -(*o + g));
+        let right = out.clone();
+        self.solve(&mut out);
+        let size = dot(&right, &out);
+        (out, size)
     }
 
     /// First-order change of the mode for a change of beta, Sigma* = I + delta and Lambda (`dlambda`, of loadings; per
