@@ -36,7 +36,8 @@ impl Glmm {
         let (_, curve) = self.engine.working_solution(&at.lambda);
         let reach = self.reach();
         let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
-        let mut step: Vec<f64> = (0..p).map(|j| (STEP * error[j]).min(0.1 * reach[j])).collect();
+        let stride = self.stride(&curve);
+        let mut step: Vec<f64> = (0..p).map(|j| (stride * error[j]).min(0.1 * reach[j])).collect();
         // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
         // covariance they have at the limit.
         let e = &self.engine;
@@ -48,7 +49,7 @@ impl Glmm {
             (0..q).filter(|&j| if j < p { gone(j) } else { j >= first && shape[j - first] }).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
-        step.extend(theta.iter().zip(&scale).map(|(t, s)| STEP * t.abs().max(*s).min(1e6)));
+        step.extend(theta.iter().zip(&scale).map(|(t, s)| stride * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();
         let mut moves = vec![0.0; latent.len() * q];
@@ -89,6 +90,15 @@ impl Glmm {
             }
         }
         Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
+    }
+
+    /// Step of the differences, in standard errors of coefficients and in theta's own size: rounding errors of the rows'
+    /// information count where little of it is left beside the random effects, as without a residual variance.
+    fn stride(&self, curve: &[f64]) -> f64 {
+        let p = self.engine.plan.p();
+        let all = &self.engine.moments().xx;
+        let lost = (0..p).map(|j| 2.0 * all[j * (p + 2)] / curve[j * (p + 1)].max(1e-300)).fold(1.0, f64::max);
+        (f64::EPSILON * lost).cbrt().clamp(STEP, LONG_STEP)
     }
 
     /// Internal parameters (beta, theta) that are free, each with those tied to it.
@@ -345,8 +355,9 @@ type Difference = (usize, f64, Option<(Gradient, Gradient)>);
 const BENT: f64 = 1e-6;
 const RESIDUE: f64 = 1e-14;
 
-/// Step of the differences, in standard errors of coefficients and in theta's own size.
+/// The usual step of the differences, and the longest.
 const STEP: f64 = 3e-4;
+const LONG_STEP: f64 = 5e-3;
 /// Squared Newton decrement of modes where they are not predicted: their error is divided by the step.
 const NARROW: f64 = 1e-13;
 /// Rows times parameters that are not worth a thread.

@@ -542,7 +542,10 @@ pub fn minimise(
         let turned = padded(&turning(e.moments(), &components, &slope.n, &fixed), free, c);
         let mark = Mark::new(e, &point, &slope, &charts);
         if let Some(before) = last.take() {
-            secants.push(mark.secant(&before));
+            // Far from the optimum the curvature changes along a step by more than a secant says.
+            if close {
+                secants.push(mark.secant(&before));
+            }
             if secants.len() > MEMORY {
                 secants.remove(0);
             }
@@ -617,6 +620,9 @@ pub fn minimise(
                 let (delta, dlambda) = moved(e.moments(), &components, &d, &slope, &db[p..]);
                 let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
                 e.predict_mode(&point, &db, &delta, &dlambda)
+            } else if fresh {
+                let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
+                e.mode_under(&point, &db, &trial).unwrap_or_else(|| point.u.clone())
             } else {
                 point.u.clone()
             };

@@ -29,8 +29,7 @@ impl Engine {
             }
         }
         if let Some(q) = &self.quadrature {
-            if let Ok(parts) = self.parts(rows, q, at) {
-                let (beta, n) = self.quadrature_gradient(rows, at, &parts);
+            if let Ok((beta, n)) = self.quadrature_gradient(rows, q, at) {
                 return (self.in_directions(at, beta, n, &[]), inv);
             }
         }

@@ -63,6 +63,8 @@ pub struct Engine {
     least: f64,
     /// Z'D1 by factor at the mode of the last evaluation.
     zg: Vec<Vec<f64>>,
+    /// Sums by level at the quadrature nodes of the last evaluation, where they are kept.
+    at_nodes: Vec<rows::LevelSums>,
     /// Quadrature nodes, if more than one or where levels have weights.
     pub quadrature: Option<Quadrature>,
     /// Weights of the levels' log integrals by factor; empty where they count once.
@@ -196,6 +198,7 @@ impl Engine {
             fixed: vec![],
             d3: vec![],
             zg: vec![],
+            at_nodes: vec![],
             quadrature: None,
             level_weights: vec![],
             latent: vec![],
@@ -376,7 +379,7 @@ impl Engine {
         let (mut weights, mut groups_loglik) = (vec![], vec![]);
         if let Some(q) = &self.quadrature {
             let groups = self.groups(q, lambda, &u)?;
-            weights = self.node_weights(rows, q, &groups, lambda);
+            (weights, self.at_nodes) = self.node_weights(rows, q, &groups, lambda);
             groups_loglik = q.combine(&groups, &mut weights);
             deviance = -2.0 * groups_loglik.iter().sum::<f64>();
         }

@@ -161,6 +161,23 @@ impl Engine {
         Err(lost("was not reached"))
     }
 
+    /// The mode under another Lambda and beta where the log density of the rows is quadratic, as it is at a point whose
+    /// cross-products are the current ones; the factor is then that of the other Lambda.
+    pub fn mode_under(&mut self, at: &Point, dbeta: &[f64], lambda: &[Vec<f64>]) -> Option<Vec<f64>> {
+        let p = self.plan.p();
+        // H u = Lambda'(Z'D2Z b - Z'D1 - Z'D2X dbeta).
+        let mut g = loadings::multiply(self.moments(), &self.effects(&at.lambda, &at.u));
+        for ((g, zg), factor) in g.iter_mut().zip(&self.zg).zip(&self.moments().factors) {
+            for ((g, zg), zx) in g.iter_mut().zip(zg).zip(factor.zx.chunks_exact(p + 1)) {
+                *g -= zg + dot(&zx[..p], dbeta);
+            }
+        }
+        let mut out = self.project(lambda, &g);
+        self.factorise(lambda).ok()?;
+        self.solve(&mut out);
+        out.iter().all(|u| u.is_finite()).then_some(out)
+    }
+
     /// First-order change of the mode for changes of beta and Lambda, at the point whose factor is the current one, and its
     /// squared size in terms of the mode's curvature.
     pub fn mode_change(&self, at: &Point, dbeta: &[f64], dlambda: &[Vec<f64>]) -> (Vec<f64>, f64) {

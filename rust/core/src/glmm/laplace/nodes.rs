@@ -4,8 +4,14 @@ use crate::cholesky::SelectedInverse;
 use crate::CoreError;
 
 use super::super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
-use super::super::rows::{self, GlmmRows};
+use super::super::rows::{self, GlmmRows, LevelSums};
 use super::{Engine, Parts, Point};
+
+/// Numbers that are kept by node and level, whatever there are of rows.
+const KEPT: usize = 1_000_000;
+
+/// X't, Lambda v by factor, d / d M by factor and level.
+type Kept = (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>);
 
 impl Engine {
     /// Use `points` quadrature nodes a dimension; the grouping factors must be nested.
@@ -39,26 +45,35 @@ impl Engine {
         Groups::new(self.moments(), &q.chain, lambda, by_depth)
     }
 
-    /// Log weights of all nodes by depth and configuration, the rows' log density at depth 0.
+    /// Log weights of all nodes by depth and configuration, the rows' log density at depth 0. The sums by level that
+    /// the gradient needs are kept where they cost little.
     pub(super) fn node_weights(
         &self,
         rows: &GlmmRows<'_>,
         q: &Quadrature,
         groups: &Groups,
         lambda: &[Vec<f64>],
-    ) -> Vec<Vec<Vec<f64>>> {
+    ) -> (Vec<Vec<Vec<f64>>>, Vec<LevelSums>) {
         let mut out: Vec<Vec<Vec<f64>>> = vec![vec![]; q.chain.depth()];
+        let size = LevelSums::size(&self.plan).unwrap_or(usize::MAX).saturating_mul(q.rules[0].len());
+        let keep = size <= KEPT.max(4 * rows.n);
+        let mut kept = vec![];
         q.walk(groups, &mut |d, at, delta| {
             let mut log = q.prior(groups, d, at, &delta[d]);
             if d == 0 {
                 let b = q.effects(lambda, groups, delta);
                 let inner = q.chain.factor[0];
-                let value = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, None).0;
-                log.iter_mut().zip(&value).for_each(|(l, v)| *l -= v);
+                if keep {
+                    kept.push(rows::level_sums(&self.plan, &self.family, rows, &self.fixed, &b));
+                    log.iter_mut().zip(&kept[at].value).for_each(|(l, v)| *l -= v);
+                } else {
+                    let value = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, None).0;
+                    log.iter_mut().zip(&value).for_each(|(l, v)| *l -= v);
+                }
             }
             out[d].push(log);
         });
-        out
+        (out, kept)
     }
 
     /// Gradient of the quadrature sum, with the movement of modes and nodes (see the head of `quadrature`), in the pieces
@@ -79,20 +94,35 @@ impl Engine {
                 sums.rows(q, &groups, lambda, &zg, delta);
             }
         });
-        let c = groups.adjoint(chain, sums.moved, &q.path());
+        let c = groups.adjoint(chain, std::mem::take(&mut sums.moved), &q.path());
         let cov = self.covariance(lambda, &self.laid_out(q, &c));
         let s = rows::skewness_rows(&self.plan, self.moments(), rows, &cov, &self.d3);
         let bs = rows::random_adjoint(&self.plan, rows, &s);
         t.iter_mut().zip(&s).for_each(|(t, s)| *t += s);
-        let mut n = groups.curved(chain, &c);
+        let (moved, n) = self.level_parts(q, at, &groups, &sums, &c, &bs);
+        Ok(Parts { t, moved, n })
+    }
+
+    /// Lambda v and d / d M by level from E grad h and what moves with the nodes; `bs` = Z's.
+    fn level_parts(
+        &self,
+        q: &Quadrature,
+        at: &Point,
+        groups: &Groups,
+        sums: &Sums,
+        c: &Blocks,
+        bs: &[Vec<f64>],
+    ) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
+        let (chain, lambda) = (&q.chain, &at.lambda);
+        let mut n = groups.curved(chain, c);
         // v = H^-1 (slope + B's).
-        let mut total = self.project(lambda, &bs);
+        let mut total = self.project(lambda, bs);
         for (d, &f) in chain.factor.iter().enumerate() {
             self.add_levels(f, &sums.slope[d], &mut total);
         }
         let mut v = total.clone();
         self.solve(&mut v);
-        let bs = self.project(lambda, &bs);
+        let bs = self.project(lambda, bs);
         for (d, &f) in chain.factor.iter().enumerate() {
             let k = chain.cols[d];
             let part = |x: &[f64]| self.by_level(f, x);
@@ -111,7 +141,7 @@ impl Engine {
         }
         let mut by_factor = vec![vec![]; n.len()];
         n.into_iter().zip(&chain.factor).for_each(|(n, &f)| by_factor[f] = n);
-        Ok(Parts { t, moved: self.effects(lambda, &v), n: by_factor })
+        (self.effects(lambda, &v), by_factor)
     }
 
     /// Blocks along the chain in the layout of the selected inverse.
@@ -138,26 +168,55 @@ impl Engine {
         out
     }
 
+    /// d deviance / d beta and, by factor, d deviance = tr(N dSigma*) of the quadrature sum.
     pub(super) fn quadrature_gradient(
         &self,
         rows: &GlmmRows<'_>,
+        q: &Quadrature,
         at: &Point,
-        parts: &Parts,
-    ) -> (Vec<f64>, Vec<Vec<f64>>) {
+    ) -> Result<(Vec<f64>, Vec<Vec<f64>>), CoreError> {
         let p = self.plan.p();
-        let mut beta = rows::fixed_adjoint(&self.plan, rows, &parts.t, None);
-        for (factor, moved) in self.moments().factors.iter().zip(&parts.moved) {
+        let (mut beta, moved, by_level) = if self.at_nodes.is_empty() {
+            let parts = self.parts(rows, q, at)?;
+            (rows::fixed_adjoint(&self.plan, rows, &parts.t, None), parts.moved, parts.n)
+        } else {
+            self.kept_parts(rows, q, at)?
+        };
+        for (factor, moved) in self.moments().factors.iter().zip(&moved) {
             for (zx, v) in factor.zx.chunks_exact(p + 1).zip(moved) {
                 beta.iter_mut().zip(zx).for_each(|(o, z)| *o -= z * v);
             }
         }
         beta.iter_mut().for_each(|b| *b *= 2.0);
         let mut n = vec![];
-        for (lambda, by_level) in at.lambda.iter().zip(&parts.n) {
+        for (lambda, by_level) in at.lambda.iter().zip(&by_level) {
             let mut sum = vec![0.0; lambda.len()];
             by_level.chunks_exact(lambda.len()).for_each(|b| sum.iter_mut().zip(b).for_each(|(s, b)| *s += b));
             n.push(sum);
         }
-        (beta, n)
+        Ok((beta, n))
+    }
+
+    /// X't, Lambda v and d / d M by level from the sums that the last evaluation kept.
+    fn kept_parts(&self, rows: &GlmmRows<'_>, q: &Quadrature, at: &Point) -> Result<Kept, CoreError> {
+        let groups = self.groups(q, &at.lambda, &at.u)?;
+        let (p, k) = (self.plan.p(), q.chain.cols[0]);
+        let (mut beta, mut sums) = (vec![0.0; p], Sums::zero(&q.chain));
+        q.walk(&groups, &mut |d, c, delta| {
+            let (weight, kept) = (&at.weights[d][c], &self.at_nodes[c]);
+            sums.prior(q, &groups, d, weight, delta);
+            let weighted = |(g, w): (&[f64], &f64)| g.iter().map(|g| w * g).collect::<Vec<f64>>();
+            let zg: Vec<f64> = kept.zg.chunks_exact(k).zip(weight).flat_map(weighted).collect();
+            sums.rows(q, &groups, &at.lambda, &[zg], delta);
+            for (xg, w) in kept.xg.chunks_exact(p.max(1)).zip(weight) {
+                beta.iter_mut().zip(xg).for_each(|(b, g)| *b += w * g);
+            }
+        });
+        let c = groups.adjoint(&q.chain, std::mem::take(&mut sums.moved), &q.path());
+        let cov = self.covariance(&at.lambda, &self.laid_out(q, &c));
+        let s = rows::skewness(&self.plan, self.moments(), rows, &cov, &self.d3);
+        beta.iter_mut().zip(&s.x).for_each(|(b, s)| *b += s);
+        let (moved, n) = self.level_parts(q, at, &groups, &sums, &c, &s.z);
+        Ok((beta, moved, n))
     }
 }
