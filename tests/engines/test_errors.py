@@ -19,7 +19,9 @@ def data(seed=11, n=240, groups=24):
     size = rng.integers(1, 8, n).astype(float)
     p = 1 / (1 + np.exp(-eta))
     return {
-        "g": g.astype(str), "h": (np.arange(n) % 7).astype(str), "side": np.where(np.arange(n) % 2, "l", "r"), "room": (np.arange(n) % 11).astype(str), "x": x, "far": far, "size": size,
+        "g": g.astype(str), "h": (np.arange(n) % 7).astype(str),
+        "side": np.where(np.arange(n) % 2, "l", "r"), "room": (np.arange(n) % 11).astype(str),
+        "x": x, "far": far, "size": size,
         "half": np.char.add(g.astype(str), np.where(x > 0, "a", "b")),
         "count": rng.poisson(np.exp(eta)).astype(float),
         "over": rng.poisson(np.exp(eta) * rng.gamma(2.0, 0.5, size=n) * (rng.uniform(size=n) > 0.2)).astype(float),
