@@ -342,10 +342,16 @@ impl Glmm {
         let lambda = e.lifted(exact, shape)?;
         let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried(at, &lambda));
         let at = e.evaluate(rows, beta, &lambda, shape, &u)?;
+        Ok(self.slope_at(rows, exact, at))
+    }
+
+    /// Derivatives at a point whose factor is the current one, in theta of the exact Lambda, and u.
+    pub(super) fn slope_at(&mut self, rows: &GlmmRows<'_>, exact: &[Vec<f64>], at: Point) -> (Gradient, Vec<f64>) {
+        let e = &mut self.engine;
         let slope = e.gradient(rows, &at);
-        let sigma = e.sigma_gradient(&lambda, &slope.n);
+        let sigma = e.sigma_gradient(&at.lambda, &slope.n);
         let theta = e.model.internal_theta_gradient(exact, &sigma);
-        let shape = slope.free[..shape.len()].to_vec();
+        let shape = slope.free[..at.shape.len()].to_vec();
         let gradient = Gradient {
             beta: slope.beta,
             theta: theta.into_iter().chain(shape.iter().copied()).collect(),
@@ -353,7 +359,7 @@ impl Glmm {
             shape,
             mode: at.beta,
         };
-        Ok((gradient, at.u))
+        (gradient, at.u)
     }
 }
 

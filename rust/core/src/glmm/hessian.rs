@@ -8,7 +8,7 @@ use crate::optimise;
 use crate::CoreError;
 
 use super::fit::{Glmm, Gradient};
-use super::laplace::Point;
+use super::laplace::{Point, INNER_TOLERANCE};
 use super::patterns;
 use super::rows::GlmmRows;
 use super::search;
@@ -36,7 +36,8 @@ impl Glmm {
         let (_, curve) = self.engine.working_solution(&at.lambda);
         let reach = self.reach();
         let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
-        let mut step: Vec<f64> = (0..p).map(|j| (1e-3 * error[j]).min(0.1 * reach[j])).collect();
+        let stride = self.stride(&curve);
+        let mut step: Vec<f64> = (0..p).map(|j| (stride * error[j]).min(0.1 * reach[j])).collect();
         // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
         // covariance they have at the limit.
         let e = &self.engine;
@@ -48,17 +49,16 @@ impl Glmm {
             (0..q).filter(|&j| if j < p { gone(j) } else { j >= first && shape[j - first] }).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
-        step.extend(theta.iter().zip(&scale).map(|(t, s)| 1e-3 * t.abs().max(*s).min(1e6)));
+        step.extend(theta.iter().zip(&scale).map(|(t, s)| stride * t.abs().max(*s).min(1e6)));
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();
         let mut moves = vec![0.0; latent.len() * q];
         let free = self.free_parameters(q);
         let list: Vec<usize> =
             free.iter().flatten().copied().filter(|j| !latent.contains(j) && !lost.contains(j)).collect();
-        for (j, step, sides) in self.all_neighbours(rows, &at, &theta, &list, &step) {
+        for (j, step, sides) in self.differences(rows, &theta, &list, &step)? {
             let Some((up, down)) = sides else {
                 // The density ends right beside the optimum: there is no second derivative.
-                self.restore(rows)?;
                 return Ok(self.user_covariance(None, p, theta.len()));
             };
             for (i, (a, b)) in up.beta.iter().chain(&up.theta).zip(down.beta.iter().chain(&down.theta)).enumerate() {
@@ -68,7 +68,6 @@ impl Glmm {
                 moves[i + j * latent.len()] = (up.mode[l] - down.mode[l]) / (2.0 * step);
             }
         }
-        self.restore(rows)?;
         for j in 0..q {
             for i in 0..j {
                 let v = 0.5 * (h[i + j * q] + h[j + i * q]);
@@ -93,6 +92,15 @@ impl Glmm {
         Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
     }
 
+    /// Step of the differences, in standard errors of coefficients and in theta's own size: rounding errors of the rows'
+    /// information count where little of it is left beside the random effects, as without a residual variance.
+    fn stride(&self, curve: &[f64]) -> f64 {
+        let p = self.engine.plan.p();
+        let all = &self.engine.moments().xx;
+        let lost = (0..p).map(|j| 2.0 * all[j * (p + 2)] / curve[j * (p + 1)].max(1e-300)).fold(1.0, f64::max);
+        (f64::EPSILON * lost).cbrt().clamp(STEP, LONG_STEP)
+    }
+
     /// Internal parameters (beta, theta) that are free, each with those tied to it.
     fn free_parameters(&self, q: usize) -> Vec<Vec<usize>> {
         let m = patterns::length(&self.engine.patterns);
@@ -114,63 +122,124 @@ impl Glmm {
 
     /// Gradients on both sides of the optimum along the parameters of a list, with the steps taken. Passes over few rows
     /// run in one thread, so that copies of the model share the parameters; how many there are is the same for any
-    /// number of threads, and so is the result.
-    fn all_neighbours(
+    /// number of threads, and so is the result. The model stays where it is.
+    fn differences(
         &mut self,
         rows: &GlmmRows<'_>,
-        at: &Point,
         theta: &[f64],
         list: &[usize],
         step: &[f64],
-    ) -> Vec<(usize, f64, Option<(Gradient, Gradient)>)> {
-        let each = |model: &mut Glmm, list: &[usize]| -> Vec<_> {
-            list.iter()
-                .map(|&j| {
-                    let mut step = step[j];
-                    let sides = model.neighbours(rows, at, theta, j, &mut step);
-                    (j, step, sides)
-                })
-                .collect()
-        };
-        if rows.n > SHARED_ROWS || list.len() < 2 {
-            return each(self, list);
+    ) -> Result<Vec<Difference>, CoreError> {
+        if rows.n > SHARED_ROWS {
+            let at = self.at.clone();
+            let ways = self.ways(rows, theta, list, step);
+            let out = self.both_sides(rows, theta, &ways);
+            self.at = at;
+            self.restore(rows)?;
+            return Ok(out);
         }
-        let model = &*self;
-        list.par_chunks(list.len().div_ceil(COPIES)).flat_map_iter(|list| each(&mut model.clone(), list)).collect()
+        let mut model = self.clone();
+        let ways = model.ways(rows, theta, list, step);
+        if rows.n * ways.len() < FEW {
+            return Ok(model.both_sides(rows, theta, &ways));
+        }
+        let each = |ways: &[Way]| model.clone().both_sides(rows, theta, ways);
+        Ok(ways.par_chunks(ways.len().div_ceil(COPIES)).flat_map_iter(each).collect())
     }
 
-    /// Gradients on both sides of the optimum along parameter j; the step shrinks where the density ends.
-    fn neighbours(
-        &mut self,
-        rows: &GlmmRows<'_>,
-        at: &Point,
-        theta: &[f64],
-        j: usize,
-        step: &mut f64,
-    ) -> Option<(Gradient, Gradient)> {
+    /// The parameters of a list, their steps, and how the mode moves with them.
+    fn ways(&mut self, rows: &GlmmRows<'_>, theta: &[f64], list: &[usize], step: &[f64]) -> Vec<Way> {
+        let at = self.centre(rows, theta);
+        let change = |at: &Point, j: usize| {
+            let (p, e) = (at.beta.len(), &self.engine);
+            let (mut dbeta, mut dlambda) = (vec![0.0; p], at.lambda.iter().map(|l| vec![0.0; l.len()]).collect());
+            if j < p {
+                dbeta[j] = step[j];
+            } else {
+                dlambda = self.lambda_change(theta, j - p, step[j])?;
+            }
+            Some(e.mode_change(at, &dbeta, &dlambda))
+        };
+        list.iter().map(|&j| Way { j, step: step[j], mode: at.as_ref().and_then(|at| change(at, j)) }).collect()
+    }
+
+    /// Stand at the Lambda that theta gives, which may be turned against that of the optimum; none where it is singular or
+    /// the mode is that of coefficients, too.
+    fn centre(&mut self, rows: &GlmmRows<'_>, theta: &[f64]) -> Option<Point> {
+        let at = self.at.clone().filter(|_| self.engine.latent.is_empty())?;
+        let (lambda, shape) = self.engine.internal_covariance(theta).ok()?;
+        if self.engine.lifted(&lambda, &shape).ok()? != lambda {
+            return None;
+        }
+        let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 * a.abs();
+        if lambda.iter().flatten().zip(at.lambda.iter().flatten()).all(near) {
+            return Some(at);
+        }
+        let u = self.engine.carried(&at, &lambda);
+        self.at = Some(self.engine.evaluate(rows, &at.beta, &lambda, &shape, &u).ok()?);
+        self.at.clone()
+    }
+
+    /// Half the difference of Lambda between both sides of the optimum along one parameter of theta.
+    fn lambda_change(&self, theta: &[f64], j: usize, step: f64) -> Option<Vec<Vec<f64>>> {
+        let side = |by: f64| {
+            let mut t = theta.to_vec();
+            t[j] += by;
+            self.engine.internal_covariance(&t).ok().map(|c| c.0)
+        };
+        let half = |(a, b): (Vec<f64>, Vec<f64>)| a.iter().zip(&b).map(|(a, b)| 0.5 * (a - b)).collect();
+        side(step).zip(side(-step)).map(|(up, down)| up.into_iter().zip(down).map(half).collect())
+    }
+
+    fn both_sides(&mut self, rows: &GlmmRows<'_>, theta: &[f64], ways: &[Way]) -> Vec<Difference> {
+        self.engine.tolerance = NARROW;
+        let out = ways.iter().map(|way| self.neighbours(rows, theta, way)).collect();
+        self.engine.tolerance = INNER_TOLERANCE;
+        out
+    }
+
+    /// Gradients on both sides of the optimum along one parameter; the step shrinks where the density ends.
+    fn neighbours(&mut self, rows: &GlmmRows<'_>, theta: &[f64], way: &Way) -> Difference {
+        let Some(at) = self.at.clone() else { return (way.j, way.step, None) };
         let p = at.beta.len();
-        for _ in 0..3 {
-            self.engine.nearby = true;
-            let mut side = |shift: f64| {
+        for by in [1.0, 0.1, 0.01] {
+            let mut side = |by: f64| {
                 let (mut b, mut t) = (at.beta.clone(), theta.to_vec());
-                if j < p {
-                    b[j] += shift;
+                if way.j < p {
+                    b[way.j] += by * way.step;
                 } else {
-                    t[j - p] += shift;
+                    t[way.j - p] += by * way.step;
                 }
                 let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
-                Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0)
+                let beside = way.mode.as_ref().and_then(|(mode, size)| {
+                    let u: Vec<f64> = at.u.iter().zip(mode).map(|(u, d)| u + by * d).collect();
+                    self.gradient_beside(rows, &b, (&lambda, &shape), &u, by * by * size)
+                });
+                beside.or_else(|| Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0))
             };
-            let sides = side(*step).zip(side(-*step));
-            self.engine.nearby = false;
-            if sides.is_some() {
-                return sides;
+            if let Some(sides) = side(by).zip(side(-by)) {
+                return (way.j, by * way.step, Some(sides));
             }
-            // The factor may be that of a point without one.
-            self.restore(rows).ok()?;
-            *step *= 0.1;
         }
-        None
+        (way.j, way.step, None)
+    }
+
+    /// Derivatives at (beta, Lambda) with the mode predicted to first order, which is all that a central difference needs;
+    /// none where Lambda is singular, the factorisation fails, or the mode, which moves by `size` (squared, in terms of its
+    /// curvature), is not where it is predicted.
+    fn gradient_beside(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        (lambda, shape): (&[Vec<f64>], &[f64]),
+        u: &[f64],
+        size: f64,
+    ) -> Option<Gradient> {
+        if self.engine.lifted(lambda, shape).ok()? != lambda {
+            return None;
+        }
+        let (at, left) = self.engine.beside(rows, beta, lambda, shape, u).ok()?;
+        (left < BENT * size + RESIDUE).then(|| self.slope_at(rows, lambda, at).0)
     }
 
     /// Covariance where some coefficients are latent: theirs given the rest is that of the joint mode, and they follow
@@ -271,6 +340,28 @@ fn spread(v: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
     out
 }
 
+/// A parameter, its step, and the change of the mode along it with its squared size, where that is known.
+struct Way {
+    j: usize,
+    step: f64,
+    mode: Option<(Vec<f64>, f64)>,
+}
+
+/// A parameter, the step taken, and the gradients on both sides.
+type Difference = (usize, f64, Option<(Gradient, Gradient)>);
+
+/// Squared distance of the mode from where it is predicted, as a share of the squared way to it: this is the error of the
+/// difference's derivative. And what rounding leaves.
+const BENT: f64 = 1e-6;
+const RESIDUE: f64 = 1e-14;
+
+/// The usual step of the differences, and the longest.
+const STEP: f64 = 3e-4;
+const LONG_STEP: f64 = 5e-3;
+/// Squared Newton decrement of modes where they are not predicted: their error is divided by the step.
+const NARROW: f64 = 1e-13;
+/// Rows times parameters that are not worth a thread.
+const FEW: usize = 4_096;
 /// Rows up to which copies of the model work side by side, and how many at most.
 const SHARED_ROWS: usize = 50_000;
 const COPIES: usize = 8;

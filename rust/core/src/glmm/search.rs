@@ -32,6 +32,8 @@ const USUAL: usize = 14;
 const KEPT: usize = 6;
 /// Longest step along a direction without an optimum, in Newton steps.
 const LONGEST: f64 = 8.0;
+/// Promised change of the deviance of steps that are too long for a secant.
+const LONG: f64 = 2.0;
 /// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
 const RECENT: usize = 2;
 
@@ -542,7 +544,10 @@ pub fn minimise(
         let turned = padded(&turning(e.moments(), &components, &slope.n, &fixed), free, c);
         let mark = Mark::new(e, &point, &slope, &charts);
         if let Some(before) = last.take() {
-            secants.push(mark.secant(&before));
+            // Along a long step the curvature changes by more than a secant says.
+            if close || pace.as_ref().is_some_and(|last| last.promised < LONG) {
+                secants.push(mark.secant(&before));
+            }
             if secants.len() > MEMORY {
                 secants.remove(0);
             }
@@ -617,6 +622,9 @@ pub fn minimise(
                 let (delta, dlambda) = moved(e.moments(), &components, &d, &slope, &db[p..]);
                 let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
                 e.predict_mode(&point, &db, &delta, &dlambda)
+            } else if fresh {
+                let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
+                e.mode_under(&point, &db, &trial).unwrap_or_else(|| point.u.clone())
             } else {
                 point.u.clone()
             };

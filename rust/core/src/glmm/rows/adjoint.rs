@@ -124,7 +124,8 @@ fn skewness_range(
     out: &mut Adjoint,
 ) {
     let skewed = Skewed::new(plan, m, rows, cov, d3);
-    let (mut panel, mut scratch, mut s) = (Panel::new(plan, 0), skewed.scratch(), vec![0.0; plan.k]);
+    let (mut panel, mut scratch, mut s) =
+        (Panel::of(PANEL.min(to - from), plan, 0), skewed.scratch(), vec![0.0; plan.k]);
     let mut start = from;
     while start < to {
         let n = PANEL.min(to - start);
@@ -261,8 +262,8 @@ pub fn skewness_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covari
     let skewed = Skewed::new(plan, m, rows, cov, d3);
     let mut out = vec![0.0; rows.n * k];
     out.par_chunks_mut(PANEL * k).enumerate().with_min_len(16).for_each(|(c, out)| {
-        let (mut panel, mut scratch) = (Panel::new(plan, 0), skewed.scratch());
         let (start, n) = (c * PANEL, out.len() / k);
+        let (mut panel, mut scratch) = (Panel::of(n, plan, 0), skewed.scratch());
         panel.fill_z(plan, rows, start, n);
         if cov.restricted.is_some() {
             panel.fill_x(plan, rows, start, n);
@@ -278,7 +279,7 @@ pub fn skewness_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covari
 pub fn random_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<Vec<f64>> {
     let k = plan.k;
     let mut out: Vec<Vec<f64>> = plan.z.iter().map(|f| vec![0.0; f.levels * f.columns.len()]).collect();
-    let mut panel = Panel::new(plan, 0);
+    let mut panel = Panel::of(PANEL.min(rows.n), plan, 0);
     for start in (0..rows.n).step_by(PANEL) {
         let n = PANEL.min(rows.n - start);
         panel.fill_z(plan, rows, start, n);
@@ -299,7 +300,7 @@ pub fn random_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<Vec<f6
 pub fn fixed_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64], clusters: Option<(&[u32], usize)>) -> Vec<f64> {
     let (k, p) = (plan.k, plan.p());
     let mut out = vec![0.0; p * clusters.map_or(1, |c| c.1)];
-    let mut panel = Panel::new(plan, 0);
+    let mut panel = Panel::of(PANEL.min(rows.n), plan, 0);
     let mut entries = vec![];
     for start in (0..rows.n).step_by(PANEL) {
         let n = PANEL.min(rows.n - start);

@@ -86,3 +86,90 @@ pub fn level_pass(
     }
     (value, zg)
 }
+
+/// Sums by level of the only grouping factor at one node: -log f, Z'D1 (levels x cols) and X'D1 (levels x p).
+#[derive(Clone, Debug)]
+pub struct LevelSums {
+    pub value: Vec<f64>,
+    pub zg: Vec<f64>,
+    pub xg: Vec<f64>,
+}
+
+impl LevelSums {
+    fn zero(plan: &Plan) -> Self {
+        let f = &plan.z[0];
+        let sized = |n: usize| vec![0.0; f.levels * n];
+        LevelSums { value: sized(1), zg: sized(f.columns.len()), xg: sized(plan.p()) }
+    }
+
+    /// Numbers of one, and whether rows are few beside the columns of all: then sums by row are cheaper.
+    pub fn size(plan: &Plan) -> Option<usize> {
+        let narrow = plan.p() <= NARROW && plan.x.iter().all(|x| x.sparse.is_empty());
+        let [f] = plan.z.as_slice() else { return None };
+        narrow.then_some(f.levels * (1 + f.columns.len() + plan.p()))
+    }
+}
+
+/// Most fixed columns whose sums by level cost less than another look at the density.
+const NARROW: usize = 12;
+
+/// `LevelSums` at the effects b of one grouping factor; fixed columns are dense.
+pub fn level_sums(plan: &Plan, family: &Family, rows: &GlmmRows<'_>, fixed: &[f64], b: &[Vec<f64>]) -> LevelSums {
+    let size = plan.z[0].levels * (1 + plan.z[0].columns.len() + plan.p());
+    let bounds = chunk_bounds(rows.n, size, family.grain());
+    let run = |w: &[usize]| {
+        let mut out = LevelSums::zero(plan);
+        level_range(plan, family, rows, fixed, b, (w[0], w[1]), &mut out);
+        out
+    };
+    if bounds.len() == 2 {
+        return run(&bounds);
+    }
+    let parts: Vec<LevelSums> = bounds.par_windows(2).map(run).collect();
+    let mut total = LevelSums::zero(plan);
+    for part in &parts {
+        let add = |a: &mut [f64], b: &[f64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        add(&mut total.value, &part.value);
+        add(&mut total.zg, &part.zg);
+        add(&mut total.xg, &part.xg);
+    }
+    total
+}
+
+fn level_range(
+    plan: &Plan,
+    family: &Family,
+    rows: &GlmmRows<'_>,
+    fixed: &[f64],
+    b: &[Vec<f64>],
+    (from, to): (usize, usize),
+    out: &mut LevelSums,
+) {
+    let (k, p, zf, stride) = (plan.k, plan.p(), &plan.z[0], family.stride(2));
+    let (cols, size) = (zf.columns.len(), family.panel().min(to - from));
+    let mut panel = Panel::of(size, plan, stride);
+    let mut start = from;
+    while start < to {
+        let n = size.min(to - start);
+        panel.fill_z(plan, rows, start, n);
+        panel.fill_x(plan, rows, start, n);
+        panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
+        add_random(plan, &mut panel, b, n);
+        family.evaluate(&rows.data, start, &panel.eta[..n * k], 2, &mut panel.out[..n * stride]);
+        for (r, row) in panel.out[..n * stride].chunks_exact(stride).enumerate() {
+            let w = rows.weights.map_or(-1.0, |w| -w[start + r]);
+            let l = panel.codes[0][r] as usize;
+            out.value[l] += w * row[0];
+            let zg = &mut out.zg[l * cols..(l + 1) * cols];
+            for ((o, col), z) in zg.iter_mut().zip(&zf.columns).zip(&panel.z[0][r * cols..(r + 1) * cols]) {
+                *o += w * row[1 + col.component] * z;
+            }
+            let xg = &mut out.xg[l * p..(l + 1) * p];
+            for (c, xp) in plan.x.iter().enumerate() {
+                let d = xp.dense.len();
+                xp.add(xg, w * row[1 + c], &panel.x[c][r * d..(r + 1) * d]);
+            }
+        }
+        start += n;
+    }
+}

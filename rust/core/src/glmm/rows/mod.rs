@@ -15,7 +15,7 @@ use crate::structure::Pattern;
 use crate::CoreError;
 
 pub use adjoint::{fixed_adjoint, random_adjoint, skewness, skewness_rows, Covariance, Restricted};
-pub use levels::level_pass;
+pub use levels::{level_pass, level_sums, LevelSums};
 pub use panel::{fixed_part, predictors};
 pub use pass::{pass, Sums, Want};
 pub use plan::Plan;

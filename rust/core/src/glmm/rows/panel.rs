@@ -24,10 +24,6 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    pub(super) fn new(plan: &Plan, stride: usize) -> Self {
-        Self::of(PANEL, plan, stride)
-    }
-
     /// A panel of `size` rows.
     pub(super) fn of(size: usize, plan: &Plan, stride: usize) -> Self {
         Panel {
@@ -123,9 +119,9 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
         rest = tail;
     }
     let run = |(first, out): (usize, &mut [f64])| {
-        let mut panel = Panel::new(plan, 0);
-        let mut entries = vec![];
         let n = out.len() / k;
+        let mut panel = Panel::of(PANEL.min(n), plan, 0);
+        let mut entries = vec![];
         for from in (0..n).step_by(PANEL) {
             let m = PANEL.min(n - from);
             panel.fill_x(plan, rows, first + from, m);
@@ -156,7 +152,7 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
 pub fn predictors(plan: &Plan, rows: &GlmmRows<'_>, fixed: &[f64], b: &[Vec<f64>]) -> Vec<f64> {
     let k = plan.k;
     let mut out = vec![0.0; rows.n * k];
-    let mut panel = Panel::new(plan, 0);
+    let mut panel = Panel::of(PANEL.min(rows.n), plan, 0);
     for start in (0..rows.n).step_by(PANEL) {
         let n = PANEL.min(rows.n - start);
         panel.fill_z(plan, rows, start, n);

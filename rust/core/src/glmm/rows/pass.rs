@@ -14,8 +14,6 @@ use crate::jet::pair as packed;
 pub enum Want {
     /// -log f only.
     Value,
-    /// Gradient in the random effects.
-    Gradient,
     /// Gradient and curvature in the random effects.
     Newton,
     /// The same with every row's curvature made positive.
@@ -38,7 +36,7 @@ impl Want {
     }
 
     fn curvature(self) -> bool {
-        !matches!(self, Want::Value | Want::Gradient)
+        self != Want::Value
     }
 }
 
@@ -56,14 +54,14 @@ pub struct Sums {
 impl Sums {
     fn zero(plan: &Plan, m: &Moments, want: Want) -> Self {
         let full = want.fixed();
-        let (newton, gradient) = (want.curvature(), want != Want::Value);
+        let newton = want.curvature();
         let p = if full { plan.p() } else { 0 };
         let sized = |on: bool, n: usize| vec![0.0; if on { n } else { 0 }];
         Sums {
             value: 0.0,
             xg: vec![0.0; p],
             xx: sized(want != Want::Slope, p * p),
-            zg: m.factors.iter().map(|f| sized(gradient, f.levels * f.cols)).collect(),
+            zg: m.factors.iter().map(|f| sized(newton, f.levels * f.cols)).collect(),
             gram: m.factors.iter().map(|f| sized(newton, f.levels * f.cols * f.cols)).collect(),
             pairs: m.pairs.iter().map(|p| sized(newton, p.value.len())).collect(),
             zx: m.factors.iter().map(|f| sized(full, f.levels * f.cols * (p + 1))).collect(),
@@ -149,7 +147,7 @@ fn pass_range(
         _ => 2,
     };
     let stride = family.stride(order);
-    let first_only = matches!(want, Want::Gradient | Want::Newton | Want::Convex) && plan.only_first();
+    let first_only = matches!(want, Want::Newton | Want::Convex) && plan.only_first();
     let size = family.panel().min(to - from);
     let mut panel = Panel::of(size, plan, stride);
     let k2 = k * (k + 1) / 2;
@@ -179,11 +177,7 @@ fn pass_range(
             if want == Want::Convex {
                 panel.out[..n * stride].chunks_exact_mut(stride).for_each(|row| convex(k, &mut row[1 + k..1 + k + k2]));
             }
-            if want.curvature() {
-                scatter_random(plan, m, &panel, stride, start, n, s);
-            } else {
-                scatter_gradient(plan, &panel, stride, n, s);
-            }
+            scatter_random(plan, m, &panel, stride, start, n, s);
         }
         if want.fixed() {
             panel.fill_x(plan, rows, start, n);
@@ -292,24 +286,6 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
                     let w = row[1 + k + packed(k, lead.columns[a].component, other.columns[b].component)];
                     block[a + b * kl] += w * za * zb;
                 }
-            }
-        }
-    }
-}
-
-fn scatter_gradient(plan: &Plan, panel: &Panel, stride: usize, n: usize, s: &mut Sums) {
-    for (f, zf) in plan.z.iter().enumerate() {
-        let cols = zf.columns.len();
-        for (r, row) in panel.out.chunks_exact(stride).take(n).enumerate() {
-            let l = panel.codes[f][r] as usize;
-            if zf.intercept {
-                s.zg[f][l] += row[1 + zf.columns[0].component];
-                continue;
-            }
-            let z = &panel.z[f][r * cols..(r + 1) * cols];
-            let zg = &mut s.zg[f][l * cols..(l + 1) * cols];
-            for (c, col) in zf.columns.iter().enumerate() {
-                zg[c] += row[1 + col.component] * z[c];
             }
         }
     }

@@ -1,0 +1,116 @@
+//! The curvature of the working linear model, which the search takes for that of the deviance.
+
+use crate::cholesky::SelectedInverse;
+use crate::dense;
+use crate::linear::Solution;
+
+use super::super::patterns;
+use super::super::trade;
+use super::{Engine, Gradient, Point, Slope};
+
+impl Engine {
+    pub(super) fn curvature(&mut self, at: &Point, gradient: Gradient, mut inv: SelectedInverse) -> Slope {
+        let related = !self.moments().couplings.is_empty();
+        if related {
+            inv.diag = self.whitened(&inv).into_owned();
+        }
+        let Gradient { beta, n, free: gradient, directions } = gradient;
+        let lmm = &self.model.lmm;
+        let (solution, curve) = self.working_solution(&at.lambda);
+        let trade = self.residual.map(|residual| {
+            let mut hu = at.u.clone();
+            self.solve(&mut hu);
+            let components = patterns::of_components(&lmm.moments, &lmm.components);
+            let all = if directions.is_empty() { &components } else { &directions };
+            trade::of(lmm, &inv, residual, beta[residual.0], (&at.u, &hu), &at.lambda, all)
+        });
+        let (mut q, cross, (mut info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
+            (vec![], vec![], (vec![], vec![]))
+        } else if directions.is_empty() {
+            let (q, cross) = lmm.quadratic(&solution, &at.u);
+            (q, cross, (lmm.information_of(inv), vec![]))
+        } else {
+            let (q, cross) = if patterns::any_loadings(&self.patterns) {
+                patterns::general_quadratic(lmm, &solution, (&at.u, &self.zg), &at.lambda, &directions)
+            } else {
+                patterns::quadratic(lmm, &solution, &at.u, &directions, &|v| self.precision(v))
+            };
+            (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
+        };
+        let mut observed: Vec<f64> =
+            (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
+        let (m, c) = (at.penalty.shape.len(), gradient.len());
+        for (t, &v) in at.penalty.shape_curvature.iter().enumerate() {
+            let to = t % m + (t / m) * c;
+            observed[to] += v;
+            q[to] += v.max(0.0);
+            info[to] += v.max(0.0);
+        }
+        let bend = patterns::bend(&lmm.moments, &self.patterns, &at.shape, &at.lambda, &n);
+        let free = at.shape.len();
+        bend.iter().enumerate().for_each(|(t, v)| observed[t % free + (t / free) * c] += v);
+        let cross = cross.iter().map(|v| 2.0 * v).collect();
+        let (average, expected, beta_curvature) = (q, info, curve);
+        Slope { beta, n, gradient, directions, beta_curvature, cross, average, expected, observed, trade }
+    }
+
+    /// f = L^-1 Lambda'Z'WX, the Cholesky factor of X'V^-1X, and twice that matrix.
+    pub fn working_solution(&self, lambda: &[Vec<f64>]) -> (Solution, Vec<f64>) {
+        let lmm = &self.model.lmm;
+        let p = self.plan.p();
+        let p1 = p + 1;
+        let mut f = lmm.right_hand_side(lambda);
+        lmm.numeric.forward(&lmm.symbolic, &mut f, p1);
+        let mut s = lmm.moments.xx.clone();
+        dense::syrk_rows(&mut s, p1, &f, p1, lmm.symbolic.size, -1.0);
+        let mut a = vec![0.0; p * p];
+        for j in 0..p {
+            for i in j..p {
+                a[i + j * p] = s[i + j * p1];
+                a[j + i * p] = s[i + j * p1];
+            }
+        }
+        // A penalty of deviances counts half.
+        a.iter_mut().zip(&self.penalty_curvature).for_each(|(a, v)| *a += 0.5 * v);
+        let a = positive(&a, p);
+        let mut lx = a.clone();
+        if dense::cholesky(&mut lx, p, p).is_err() {
+            lx = vec![0.0; p * p];
+            (0..p).for_each(|j| lx[j + j * p] = a[j + j * p].abs().sqrt().max(1e-8));
+        }
+        let curve = a.iter().map(|v| 2.0 * v).collect();
+        let solution = Solution {
+            criterion: 0.0,
+            logdet_z: lmm.numeric.logdet,
+            logdet_x: 0.0,
+            r2: 1.0,
+            beta: vec![0.0; p],
+            lx,
+            f,
+        };
+        (solution, curve)
+    }
+}
+
+/// The matrix itself if it is positive definite, else with its (scaled) eigenvalues made positive.
+pub fn positive(a: &[f64], p: usize) -> Vec<f64> {
+    let mut test = a.to_vec();
+    let top = (0..p).map(|j| a[j + j * p].abs()).fold(0.0, f64::max);
+    let scale: Vec<f64> = (0..p).map(|j| a[j + j * p].abs().max(1e-10 * top).max(1e-300).sqrt()).collect();
+    (0..p).for_each(|j| test[j + j * p] -= 1e-10 * scale[j] * scale[j]);
+    if dense::cholesky(&mut test, p, p).is_ok() {
+        return a.to_vec();
+    }
+    let scaled: Vec<f64> = (0..p * p).map(|t| a[t] / (scale[t % p] * scale[t / p])).collect();
+    let (w, v) = dense::eigen_symmetric(&scaled, p);
+    let mut out = vec![0.0; p * p];
+    for (t, w) in w.iter().enumerate() {
+        let w = w.abs().max(1e-4);
+        for j in 0..p {
+            for i in 0..p {
+                out[i + j * p] += w * v[i + t * p] * v[j + t * p] * scale[i] * scale[j];
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,67 @@
+//! Coefficients without random effects, roughly: where a search begins.
+
+use crate::dense;
+
+use super::super::rows::{self, GlmmRows, Want};
+use super::{dot, positive, Engine};
+
+/// Steps, and the longest change of a coefficient in one.
+const START_STEPS: usize = 12;
+const STRIDE: f64 = 2.0;
+
+impl Engine {
+    /// Fixed effects without random effects: damped Newton steps on -sum log f, roughly.
+    ///
+    /// Also the scores Z'D1 there (levels x cols by factor); the working model is left with the weights there.
+    pub fn start_beta(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let mut beta = beta.to_vec();
+        let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
+        let p = self.plan.p();
+        rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
+        let mut s = self.pass(rows, &b, Want::Joint);
+        for _ in 0..START_STEPS {
+            let mut h = positive(&s.xx, p);
+            let mut step: Vec<f64> = s.xg.iter().map(|g| -g).collect();
+            if dense::cholesky(&mut h, p, p).is_err() {
+                break;
+            }
+            dense::solve_left_l(&h, p, p, &mut step, 1, p);
+            dense::solve_left_lt(&h, p, p, &mut step, 1, p);
+            // Columns are scaled to unit spread: longer steps only run away on plateaus of mixtures.
+            let longest = step.iter().fold(0.0f64, |m, d| m.max(d.abs()));
+            if longest > STRIDE {
+                step.iter_mut().for_each(|d| *d *= STRIDE / longest);
+            }
+            let decrement = -dot(&step, &s.xg);
+            if !(decrement > 1e-3) || !s.value.is_finite() {
+                break;
+            }
+            let mut t = 1.0;
+            let mut moved = false;
+            while t > 1e-6 {
+                let trial: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b + t * s).collect();
+                rows::fixed_part(&self.plan, rows, &trial, &mut self.fixed);
+                let next = self.pass(rows, &b, Want::Joint);
+                if next.value < s.value - 1e-4 * t * decrement {
+                    (beta, s, moved) = (trial, next, true);
+                    break;
+                }
+                t *= 0.5;
+            }
+            if !moved {
+                break;
+            }
+        }
+        let zg = self.start_weights(rows, &beta);
+        (beta, zg)
+    }
+
+    /// Weighted cross-products without random effects: they give the units of the random effects.
+    pub fn start_weights(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) -> Vec<Vec<f64>> {
+        let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
+        rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
+        let mut s = self.pass(rows, &b, Want::Convex);
+        self.load(&mut s);
+        s.zg
+    }
+}
