@@ -1,4 +1,4 @@
-"""Tiny designs have several optima, and terms in the span of the fixed effects none: the fit finds the best, or says so."""
+"""Tiny designs have several optima; the criterion does not depend on terms in the span of the fixed effects."""
 
 from __future__ import annotations
 
