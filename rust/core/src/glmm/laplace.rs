@@ -26,7 +26,7 @@ use super::patterns::{self, Patterned};
 use super::penalty::{Item, Penalty};
 use super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
 use super::rows::{self, Covariance, GlmmRows, Plan, Restricted, Want};
-use super::trade::{self, Trade};
+use super::trade::{self, Integrated, Trade};
 use crate::optimise::{invert, mul, PLAIN};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
@@ -84,6 +84,8 @@ pub struct Engine {
     /// Newton steps and factorisations so far.
     pub inner: usize,
     pub evaluations: usize,
+    /// Whether a search has seen the likelihood rise for ever.
+    pub unbounded: bool,
     /// Looked at before every Newton step of the inner search.
     pub stop: Stop,
 }
@@ -210,6 +212,7 @@ impl Engine {
             nearby: false,
             inner: 0,
             evaluations: 0,
+            unbounded: false,
             stop: Stop::default(),
         })
     }
@@ -719,6 +722,29 @@ impl Engine {
         Ok((f, lx))
     }
 
+    /// E = H^-1 Lambda'Z'D2X L_X^-T (size x r) from what `joint_factor` gives.
+    fn integrated(&self, f: &[f64], lx: &[f64]) -> Vec<f64> {
+        let (r, lmm) = (self.latent.len(), self.lmm());
+        let mut e = f.to_vec();
+        dense::solve_left_l(lx, r, r, &mut e, lmm.symbolic.size, r);
+        lmm.numeric.backward(&lmm.symbolic, &mut e, r);
+        e
+    }
+
+    /// The same by factor, where a Gaussian residual asks for it.
+    fn integrated_by_factor(&self, lambda: &[Vec<f64>]) -> Option<Integrated> {
+        if !self.restricted || self.latent.is_empty() || self.residual.is_none() {
+            return None;
+        }
+        let (f, lx) = self.joint_factor(lambda).ok()?;
+        let (e, r, sym) = (self.integrated(&f, &lx), self.latent.len(), &self.lmm().symbolic);
+        let at = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        let one = |(f, x): (usize, &crate::design::Factor)| {
+            (0..x.levels).flat_map(|l| e[at(f, l) * r..(at(f, l) + x.cols) * r].to_vec()).collect()
+        };
+        Some(Integrated { r, by_factor: self.moments().factors.iter().enumerate().map(one).collect() })
+    }
+
     /// (J^-1 c) for the joint Hessian of (u, latent beta).
     fn joint_solve(&self, f: &[f64], lx: &[f64], cu: &mut [f64], cb: &mut [f64]) {
         let lmm = &self.model.lmm;
@@ -809,9 +835,7 @@ impl Engine {
         let mut cov = self.covariance(&at.lambda, inv);
         let mut traces = self.loading_traces(&at.lambda, inv);
         if self.restricted {
-            let mut e = f.clone();
-            dense::solve_left_l(&lx, r, r, &mut e, sym.size, r);
-            self.lmm().numeric.backward(sym, &mut e, r);
+            let e = self.integrated(&f, &lx);
             self.restricted_traces(&at.lambda, &lx, &e, &mut traces);
             let mut by_level = vec![];
             for (g, factor) in m.factors.iter().enumerate() {
@@ -1177,12 +1201,16 @@ impl Engine {
         let Gradient { beta, n, free: gradient, directions } = gradient;
         let lmm = &self.model.lmm;
         let (solution, curve) = self.working_solution(&at.lambda);
+        let fixed = self.integrated_by_factor(&at.lambda);
         let trade = self.residual.map(|residual| {
-            let mut hu = at.u.clone();
-            self.solve(&mut hu);
+            let (mut hu, mut none) = (at.u.clone(), vec![0.0; self.latent.len()]);
+            match self.joint_factor(&at.lambda).ok().filter(|_| fixed.is_some()) {
+                Some((f, lx)) => self.joint_solve(&f, &lx, &mut hu, &mut none),
+                None => self.solve(&mut hu),
+            }
             let components = patterns::of_components(&lmm.moments, &lmm.components);
             let all = if directions.is_empty() { &components } else { &directions };
-            trade::of(lmm, &inv, residual, beta[residual.0], (&at.u, &hu), &at.lambda, all)
+            trade::of(lmm, &inv, residual, beta[residual.0], (&at.u, &hu), &at.lambda, all, fixed.as_ref())
         });
         let (mut q, cross, (mut info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
             (vec![], vec![], (vec![], vec![]))
@@ -1197,6 +1225,10 @@ impl Engine {
             };
             (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
         };
+        if let Some(fixed) = fixed.filter(|_| !directions.is_empty()) {
+            let cols: Vec<usize> = self.moments().factors.iter().map(|f| f.cols).collect();
+            fixed.inform(&cols, &directions, &mut info);
+        }
         let mut observed: Vec<f64> =
             (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
         let (m, c) = (at.penalty.shape.len(), gradient.len());

@@ -42,6 +42,8 @@ pub enum Outcome {
     Converged,
     MaxEvaluations,
     Stalled,
+    /// The likelihood rises for ever towards a singular covariance.
+    Unbounded,
 }
 
 impl Outcome {
@@ -50,6 +52,7 @@ impl Outcome {
             Outcome::Converged => "converged",
             Outcome::MaxEvaluations => "max_evaluations",
             Outcome::Stalled => "stalled",
+            Outcome::Unbounded => "unbounded",
         }
     }
 }
