@@ -216,8 +216,8 @@ def fit(
     precision_weights : str or array, optional
         w: residual variance sigma^2 / w; gaussian only.
     frequency_weights : str or array, optional
-        A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`). `nobs`, and with it
-        BIC and AICc, stay those of the rows given, as glmmTMB's.
+        A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`); rows of weight 0 are
+        left out. `nobs`, and with it BIC and AICc, stay those of the rows given, as glmmTMB's.
     sampling_weights : str, array or dict, optional
         Inverse probabilities of selection in a survey: of the rows (given their group), or a dict such as
         `{"row": "w", "school": "w2", "scaling": "size"}` with those of grouping factors as well. The estimates maximise
@@ -353,6 +353,11 @@ def _convergence_text(m: Fit) -> str:
         )
     if (why := next((n.text for n in m.messages if n.code in ("edge_of_means", "unlogged_offset")), None)) is not None:
         return f"{c.outcome.value}: {why}"
+    if c.outcome.name == "unbounded":
+        return (
+            f"{c.outcome.value}, as the random effects can fit some groups exactly; take a structure of fewer "
+            f"parameters, or hold the residual variance"
+        )
     return (
         f"{c.outcome.value}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "

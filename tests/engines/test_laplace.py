@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
@@ -183,3 +184,25 @@ def test_searches_are_short_where_they_used_to_be_long():
     m = rf.fit("y ~ s + rr(0 + s | g, 3)", counts, family="poisson")
     assert m.converged
     assert m.certificate.evaluations <= 100  # 64 seen, 175 with a Hessian measured in every late iteration
+
+
+def test_rows_of_frequency_0_are_left_out():
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(12), 8)
+    d = pd.DataFrame({"g": g.astype(str), "x": rng.normal(size=96)})
+    d["y"] = rng.poisson(np.exp(0.3 * d.x + 0.5 * rng.normal(size=12)[g]))
+    d["w"] = np.where(g == 0, 0, rng.integers(0, 3, 96))
+    d.loc[5, "x"] = np.nan
+    m = rf.fit("y ~ x + (1 | g)", d, family="poisson", frequency_weights="w")
+    kept = rf.fit("y ~ x + (1 | g)", d[d.w > 0], family="poisson", frequency_weights="w")
+    assert m.loglik == pytest.approx(kept.loglik, abs=1e-12)
+    assert m.nobs == kept.nobs
+    assert len(m.layout.terms[0].levels) == 11
+    (note,) = (n for n in m.messages if n.code == "rows_dropped")
+    assert "missing values or weights of 0" in note.text
+    assert note.evidence["columns"] == {"x": 1, "w of 0": int((d.w == 0).sum())}
+    complete = d.dropna()
+    same = rf.fit("y ~ x + (1 | g)", complete, family="poisson", frequency_weights="w", missing="raise")
+    assert same.loglik == pytest.approx(m.loglik, abs=1e-12)
+    with pytest.raises(rf.RanefError, match="weights of 0"):
+        rf.fit("y ~ x + (1 | g)", d, family="poisson", frequency_weights=np.zeros(96))

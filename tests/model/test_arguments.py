@@ -42,7 +42,7 @@ def sleepstudy():
         ({"family": "lognormal", "dispersion": "~ 0"}, FormulaError, "nothing to estimate"),
         ({"dispersion": -1.0}, OptionError, "between 0 and inf"),
         ({"zero_inflation": "~ 1"}, OptionError, "no zeros"),
-        ({"frequency_weights": "Days"}, DataError, "must be positive"),
+        ({"frequency_weights": [-1.0] * 180}, DataError, "must be positive"),
         ({"sampling_weights": "Days"}, DataError, "must be positive"),
         ({"trials": "Days"}, OptionError, "trials"),
         ({"nu": 4}, ArgumentError, "nu"),

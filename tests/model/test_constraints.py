@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -320,3 +321,77 @@ def test_a_small_residual_held_is_told_however_it_is_held(data):
         m = rf.fit("y ~ x + (1 | g)", data, **given)
         assert "residual_held" in [n.code for n in m.messages]
     assert "residual_held" not in [n.code for n in rf.fit("y ~ x + (1 | g)", data, fixed={"sigma": 1}).messages]
+
+
+@pytest.mark.parametrize(
+    "formula", ["count ~ x + mat(numFactor(t) + 0 | h)", "count ~ x + mat(numFactor(t) + 0 | h, nu=1.5)"]
+)
+def test_a_matern_range_is_held(formula):
+    data = placed()
+    free = rf.fit(formula, data, family="poisson")
+    (name, value), *_ = [(n, v) for n, v in ranges(free).items() if n.startswith("range")]
+    held = rf.fit(formula, data, family="poisson", fixed={name: value})
+    assert held.loglik == pytest.approx(free.loglik, abs=1e-6)  # the optimum is flat to second order
+    assert held.npar == free.npar - 1
+    other = rf.fit(formula, data, family="poisson", fixed={name: 3 * value})
+    assert other.converged
+    assert other.loglik < free.loglik
+
+
+def test_a_matern_smoothness_is_held():
+    asked = rf.fit("count ~ x + mat(numFactor(t) + 0 | h)", placed(), family="poisson", fixed={"nu(h)": 1.5})
+    given = rf.fit("count ~ x + mat(numFactor(t) + 0 | h, nu=1.5)", placed(), family="poisson")
+    assert asked.loglik == pytest.approx(given.loglik, abs=1e-6)
+    assert asked.npar == given.npar
+
+
+def ranges(m: rf.Fit) -> dict[str, float]:
+    """Return the natural parameters of a fit's structures by name."""
+    return {f"{kind}(h)": value for _, kind, _, value in m.estimate.natural}
+
+
+def placed(groups: int = 30, times: int = 6) -> pd.DataFrame:
+    """Counts with effects that decay over time."""
+    rng = np.random.default_rng(3)
+    t = np.arange(float(times))
+    root = np.linalg.cholesky(np.exp(-np.abs(np.subtract.outer(t, t)) / 2))
+    eta = (rng.normal(size=(groups, times)) @ root.T).ravel()
+    x = rng.normal(size=groups * times)
+    return pd.DataFrame(
+        {
+            "count": rng.poisson(np.exp(0.5 + 0.3 * x + eta)),
+            "x": x,
+            "t": np.tile(t, groups),
+            "h": np.repeat(np.arange(groups), times).astype(str),
+        }
+    )
+
+
+def leveled(seed: int = 8) -> pd.DataFrame:
+    """Three levels within twenty groups, whose effects are one."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(20), 10), rng.normal(size=200)
+    eta = 0.4 + 0.5 * x + 0.6 * rng.normal(size=20)[g]
+    f = np.array(list("abc"))[rng.integers(0, 3, 200)]
+    y = eta + 0.7 * rng.normal(size=200)
+    return pd.DataFrame({"g": g.astype(str), "x": x, "f": f, "y": y, "n": rng.poisson(np.exp(eta))})
+
+
+def test_correlations_tied_at_1_are_a_boundary():
+    names = ("cor(fa, fb | g)", "cor(fa, fc | g)", "cor(fb, fc | g)")
+    m = rf.fit("y ~ x + (0 + f | g)", leveled(), equal=[names])
+    same = rf.fit("y ~ x + cs(0 + f | g)", leveled())
+    assert m.converged
+    assert [b.rank for b in m.boundary] == [1]
+    assert m.loglik == pytest.approx(same.loglik, abs=1e-5)  # one model; correlations end 1e-8 before 1
+
+
+@pytest.mark.parametrize("seed", [8, 10, 14])
+def test_a_held_correlation_at_the_edge_of_definiteness_leaves_the_errors_of_the_rest(seed):
+    m = rf.fit("n ~ x + (f | g)", leveled(seed), family="poisson", fixed={"cor((Intercept), fb | g)": 0.2})
+    assert m.converged
+    assert m.varcorr()["g"].corr[0, 1] == pytest.approx(0.2, abs=1e-8)
+    assert [b.rank for b in m.boundary] == [2]
+    free = rf.fit("n ~ x + (f | g)", leveled(seed), family="poisson")
+    ratio = np.sqrt(np.diag(m.vcov()) / np.diag(free.vcov()))
+    assert ((ratio > 0.8) & (ratio < 1.25)).all()  # errors of about the model without the hold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -246,9 +247,25 @@ def test_remedies_that_messages_name(data):
     with pytest.raises(OptionError, match=r"prior=\{'cov': rf.prior.wishart\(\)\}"):
         rf.fit("se(x, s) ~ 1 + (1 | g)", d, prior="blme")
     assert rf.fit("se(x, s) ~ 1 + (1 | g)", d, prior={"cov": p.wishart()}).converged
-    with pytest.raises(NotAvailableError, match=r"mat\(…, nu = 1.5\)"):
-        rf.fit("n ~ 1 + mat(0 + x + z | h)", d, family="poisson", fixed={"nu(h)": 1.5})
+    with pytest.raises(NotAvailableError, match=r"mat\(…, nu = 100\)"):
+        rf.fit("n ~ 1 + mat(0 + x + z | h)", d, family="poisson", fixed={"nu(h)": 100})
     with pytest.raises(NotAvailableError, match=r"not ar1\(… \| g\)"):
         rf.fit("n ~ 1 + ar1(0 + f | g)", d, family="poisson", method="pql")
     with pytest.raises(NotAvailableError, match="not that of family='nbinom2'"):
         rf.fit("n ~ 1 + (1 | g)", d, family="nbinom2", method="pql")
+
+
+@pytest.mark.parametrize("prior", [{"cor(g)": "lkj(2)"}, {"cor(g)": "lkj(2)", "sd(x | g)": "half_normal(0.5)"}])
+def test_a_prior_of_correlations_where_a_variance_is_zero(prior):
+    """The prior does not see the standard deviation, which may be zero: its correlation is then the prior's mode, 0."""
+    rng = np.random.default_rng(11)
+    g, x = np.repeat(np.arange(20), 10), rng.normal(size=200)
+    eta = 0.4 + 0.5 * x + 0.6 * rng.normal(size=20)[g]
+    d = pd.DataFrame({"g": g.astype(str), "x": x, "n": rng.poisson(np.exp(eta))})
+    m = rf.fit("n ~ x + (x | g)", d, family="poisson", prior=prior)
+    assert m.converged
+    assert m.certificate.evaluations < 30  # about 6
+    independent = rf.fit("n ~ x + (x || g)", d, family="poisson", prior={k: v for k, v in prior.items() if k[0] == "s"})
+    if m.varcorr()["g"].sd[1] == 0:
+        # The constant of the density of a correlation of 0: log of 3/4 for eta = 2.
+        assert m.loglik == pytest.approx(independent.loglik, abs=1e-4)

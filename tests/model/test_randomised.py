@@ -159,3 +159,14 @@ def test_designs_of_rows_that_make_no_sense(data):
     ):
         with pytest.raises(error, match=says):
             rf.fit("y ~ x", rows, family="binomial", randomised_response=design)
+
+
+@pytest.mark.parametrize("p1", [0.8, 0.2])
+def test_separation_behind_randomised_answers_is_named(p1):
+    """P(1) = c + d mu rises with mu or falls: what separates the answers separates mu, either way."""
+    rng = np.random.default_rng(2)
+    s = np.repeat([0.0, 1.0], 40)
+    data = pd.DataFrame({"y": s, "s": s, "x": rng.normal(size=80)})
+    with pytest.warns(rf.SeparationWarning, match="separated by s"):
+        m = rf.fit("y ~ s + x", data, family="binomial", randomised_response={"design": "warner", "p1": p1})
+    assert "separation" in {note.code for note in m.messages}

@@ -170,41 +170,49 @@ pub fn lgamma_jet(x: f64, order: usize) -> Univariate {
     [lgamma(x), p[0], p[1], p[2]]
 }
 
-/// ln K_nu(x) of the modified Bessel function of the second kind and its derivative in nu >= 0, for x > 0.
-pub fn ln_bessel_k(nu: f64, x: f64) -> (f64, f64) {
-    let [value, slope, _] = ln_bessel_k_jet(nu, x);
-    (value, slope)
+/// The modified Bessel function of the second kind, x > 0, nu >= 0.
+struct BesselK {
+    /// ln K_nu(x) with its first and second derivative in nu.
+    own: [f64; 3],
+    /// ln K_mu(x) with its first derivative in mu, at mu = nu - 1.
+    lower: [f64; 2],
 }
 
-/// The same with the second derivative in nu.
-///
 /// Trapezoidal rule on K_nu(x) = int_0^inf exp(-x cosh t) cosh(nu t) dt (DLMF 10.32.9), whose integrand is analytic in
 /// the strip |Im t| < pi / 2 and falls double-exponentially: the error falls exponentially in 1 / step (Trefethen &
-/// Weideman 2014).
-fn ln_bessel_k_jet(nu: f64, x: f64) -> [f64; 3] {
-    let nu = nu.abs();
+/// Weideman 2014). Orders nu and nu - 1 share its nodes.
+fn bessel_k(nu: f64, x: f64) -> BesselK {
     let scale = x.hypot(nu);
     let step = 0.18 / (1.0 + 0.1 * scale).sqrt();
     // The exponent -x cosh t + nu t, without the value that it has at its top.
     let top_at = (nu / x).asinh();
     let top = nu * top_at - scale;
-    let (mut sum, mut slope, mut bend) = (0.0, 0.0, 0.0);
+    let (mut sum, mut slope, mut bend, mut low, mut low_slope) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    // Order nu - 1 falls more slowly where nu < 1 / 2.
+    let slower = (1.0 - 2.0 * nu).max(0.0);
+    // exp(-2 nu t).
+    let (mut back, decay) = (1.0, (-2.0 * nu * step).exp());
     let mut k = 0usize;
     loop {
         let t = k as f64 * step;
-        let e = nu * t - x * t.cosh() - top;
-        if t > top_at && e < -45.0 {
+        let up = t.exp();
+        let down = 1.0 / up;
+        let e = nu * t - 0.5 * x * (up + down) - top;
+        if t > top_at && e + slower * t < -45.0 {
             break;
         }
-        let back = (-2.0 * nu * t).exp();
-        let w = e.exp() * if k == 0 { 0.5 } else { 1.0 };
-        sum += w * 0.5 * (1.0 + back);
-        slope += w * t * 0.5 * (1.0 - back);
-        bend += w * t * t * 0.5 * (1.0 + back);
+        let w = 0.5 * e.exp() * if k == 0 { 0.5 } else { 1.0 };
+        sum += w * (1.0 + back);
+        slope += w * t * (1.0 - back);
+        bend += w * t * t * (1.0 + back);
+        low += w * (down + back * up);
+        low_slope += w * t * (down - back * up);
+        back *= decay;
         k += 1;
     }
     let slope = slope / sum;
-    [(step * sum).ln() + top, slope, bend / sum - slope * slope]
+    let own = [(step * sum).ln() + top, slope, bend / sum - slope * slope];
+    BesselK { own, lower: [(step * low).ln() + top, low_slope / low] }
 }
 
 /// Matern's correlation 2^(1 - nu) / Gamma(nu) x^nu K_nu(x) with its first and second derivatives.
@@ -214,20 +222,18 @@ pub fn matern<S: Scalar>(x: S, nu: S) -> S {
         return if r == 0.0 { S::constant(1.0) } else { S::constant(f64::NAN) };
     }
     let constant = (1.0 - v) * std::f64::consts::LN_2 - lgamma(v);
-    let [ln_k, slope, bend] = ln_bessel_k_jet(v, r);
+    let BesselK { own: [ln_k, slope, bend], lower: [lower, lower_slope] } = bessel_k(v, r);
     let c = (constant + v * r.ln() + ln_k).exp();
     let mut f = [0.0; 10];
     f[0] = c;
     if S::ORDER > 0 {
         // (x^nu K_nu)' = -x^nu K_(nu - 1) (DLMF 10.29.4).
-        let (lower, lower_slope) = ln_bessel_k(v - 1.0, r);
         let gamma = polygammas(v);
         let own = r.ln() - std::f64::consts::LN_2 - gamma[0];
         f[1] = -(constant + v * r.ln() + lower).exp();
         f[2] = c * (own + slope);
-        // K_nu is even in nu.
         f[3] = c + (2.0 * v - 1.0) * f[1] / r;
-        f[4] = f[1] * (own + (v - 1.0).signum() * lower_slope);
+        f[4] = f[1] * (own + lower_slope);
         f[5] = c * ((own + slope).powi(2) - gamma[1] + bend);
     }
     x.compose2(nu, &f)
@@ -720,7 +726,17 @@ mod tests {
             (60.0, 0.01, 501.73972325004297),
             (60.0, 25.0, 29.705673182859627),
         ];
+        let ln_bessel_k = |nu: f64, x: f64| {
+            let [value, slope, _] = bessel_k(nu, x).own;
+            (value, slope)
+        };
         for (nu, x, value) in known {
+            // The order below shares the nodes; K_nu is even in nu.
+            let BesselK { lower, .. } = bessel_k(nu, x);
+            let [value_below, slope_below, _] = bessel_k((nu - 1.0).abs(), x).own;
+            assert!((lower[0] - value_below).abs() < 1e-12 * value_below.abs().max(1.0), "{nu} {x}: order below");
+            let slope_below = (nu - 1.0).signum() * slope_below;
+            assert!((lower[1] - slope_below).abs() < 1e-11 * slope_below.abs().max(1.0), "{nu} {x}: order below");
             assert!((ln_bessel_k(nu, x).0 - value).abs() < 1e-13 * value.abs().max(1.0), "{nu} {x}");
             let h = 1e-5;
             let numeric = (ln_bessel_k(nu + h, x).0 - ln_bessel_k(nu - h, x).0) / (2.0 * h);

@@ -201,6 +201,7 @@ fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     set_terms(&d, r.lambda, r.b)?;
     set_search(&d, r.outcome, r.evaluations, r.iterations, &r.gradient, (r.decrease, r.curvature))?;
     set_boundary(&d, r.boundary)?;
+    d.set_item("unbounded", r.unbounded)?;
     Ok(d)
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ranef.formula import INTERCEPT
 from ranef.frame import matrix
+from ranef.frame.design import why_dropped
 from ranef.frame.table import is_number, shorten
 from ranef.inference.named import names_of
 
@@ -71,12 +72,12 @@ def row_effect(m: Fit) -> bool:
 
 
 def rows_dropped(m: Fit) -> Iterator[Message]:
-    """Rows removed for missing values."""
+    """Rows removed for missing values, or as their frequency weight is 0."""
     gone = m.layout.n_input - m.layout.n
     if gone:
         columns = dict(m.layout.dropped)
         listed = ", ".join(f"{name}: {count}" for name, count in columns.items())
-        text = f"{gone} of {m.layout.n_input} rows dropped for missing values ({listed})"
+        text = f"{gone} of {m.layout.n_input} rows dropped for {why_dropped(columns)} ({listed})"
         yield Message("rows_dropped", text, {"rows": gone, "columns": columns})
 
 
@@ -103,6 +104,17 @@ def not_converged(m: Fit) -> Iterator[Message]:
     if not m.converged:
         c = m.certificate
         yield Message("not_converged", c.outcome.value, {"decrease": c.decrease, "curvature": c.curvature})
+
+
+def without_bound(m: Fit) -> Iterator[Message]:
+    """Return that the likelihood rises for ever elsewhere."""
+    if m.converged and getattr(m.estimate, "unbounded", False):
+        text = (
+            "the likelihood has no bound: it rises for ever towards a singular covariance that fits the rows of some "
+            "groups exactly, without a residual; reported is the best optimum found inside. Take a structure of fewer "
+            "parameters, or hold the residual"
+        )
+        yield Message("unbounded", text, {"loglik": m.loglik})
 
 
 def left_a_pole(m: Fit) -> Iterator[Message]:
@@ -281,6 +293,7 @@ CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     on_boundary,
     not_converged,
     left_a_pole,
+    without_bound,
     few_levels,
     constant_slope,
     reused_labels,

@@ -6,7 +6,8 @@ and <= 0 where y = 0; for counts above 0 the same with y = 1 in place of 0, and 
 probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0. A family that a user wrote
 says by its density which way each row's predictor would go; its columns are named only where the standard error says
 the same. For categories d makes no observed category less likely: a row for each comparison of it with another one.
-Coefficients that are held or have a prior stay where they are.
+Coefficients that are held or have a prior stay where they are. A randomised response of probability c + d mu rises with
+mu where d > 0 and falls where d < 0, so that the same directions separate it.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def _among_categories(m: Fit) -> tuple[str, ...]:
 def _components(m: Fit) -> Iterator[tuple[int, Array]]:
     """Yield the components that went far, with the signs of their rows."""
     design = m.design
-    if design is None or design.randomised is not None:
-        return  # answers of either kind come from everybody
+    if design is None:
+        return
     for component in range(len(m.layout.components)):
         if _can_be(m, component) and _went_far(m, component):
             yield component, _of_custom(m, component) if _is_own(m, component) else signs(m, component)
@@ -177,13 +178,20 @@ def signs(m: Fit, component: int = 0) -> Array:
     if name in ENDS:
         return ENDS[name](y)
     if m.distribution.entry.support not in COUNTED:
-        return np.where(y <= 0, -1.0, np.where(y >= 1, 1.0, 0.0))
+        found = np.where(y <= 0, -1.0, np.where(y >= 1, 1.0, 0.0))
+        return found if design.randomised is None else _behind(design.randomised[1], found)
     # What is likeliest as the mean goes to 0: no count, or of counts above 0 one; a hurdle's zeros tell nothing of it.
     least = 1.0 if m.distribution.truncated else 0.0
     found = np.where(y > least, 0.0, np.where(y < least, np.nan, -1.0))
     if design.censor is None:
         return found
     return np.where(design.censor == 0, found, np.where(design.censor == 2, 0.0, design.censor))
+
+
+def _behind(slope: Array, found: Array) -> Array:
+    """Return the signs behind randomised responses, of probability c + d mu: an answer rises with mu, or falls."""
+    turned = np.sign(slope) * found
+    return np.where(slope == 0, np.nan, turned)
 
 
 def _of_custom(m: Fit, component: int) -> Array:

@@ -110,7 +110,9 @@ def make_plan(design: Design, task: Task) -> Plan:
         p.at for g in tied for p in g if p.kind != COEFFICIENT
     }
     touched |= {p.at for _, places, _ in priors for p in places if p.kind != COEFFICIENT}
-    correlated = {p.at for p in [*(p for p, _ in held), *(p for g in tied for p in g)] if p.kind == "cor"}
+    # Correlations with the first column are parameters of the partial ones too, whose edges are ordinary places.
+    pairs = [p for p in [*(p for p, _ in held), *(p for g in tied for p in g)] if p.kind == "cor"]
+    correlated = {p.at for p in pairs if p.index is None or p.index >= len(design.terms[p.at].names)}
     structures = tuple(
         "correlated" if t in correlated and len(term.names) > 2 and term.structure == "us"
         else EXPLICIT.get(term.structure, term.structure) if t in touched

@@ -27,6 +27,7 @@ class Outcome(Enum):
     converged = "converged: the certificate holds"
     max_evaluations = "stopped at the allowed number of evaluations before the certificate held"
     stalled = "stopped because no step lowered the criterion, although the certificate does not hold"
+    unbounded = "stopped where the likelihood has no bound: it rises for ever towards a singular covariance"
 
 
 class Result(Protocol):
@@ -487,6 +488,8 @@ class LaplaceEstimate:
         Of a fit without rows.
     pole : float or None
         Log-likelihood at the pole of Laplace's approximation where a first search ended; None: there was none.
+    unbounded : bool
+        Whether the likelihood was seen to rise for ever, towards a singular covariance without a residual.
     """
 
     theta: Array
@@ -517,6 +520,7 @@ class LaplaceEstimate:
     held_spread: tuple[tuple[int, str, int | None], ...] = ()
     small_sample: SmallSample | None = None
     pole: float | None = None
+    unbounded: bool = False
 
     @property
     def tests(self) -> str:

@@ -563,6 +563,7 @@ def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = No
         inner=int(record["inner"]),
         natural=tuple(record["natural"]),
         optimizer=task.control.optimizer,
+        unbounded=bool(record.get("unbounded", False)),
         **of_search(record, core),
     )
 

@@ -14,7 +14,7 @@ from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted, widened
 from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
-from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling
+from ranef.frame.design import NO_WEIGHT, Array, Block, Component, Design, GroupTerm, Levels, Sampling, why_dropped
 from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
@@ -116,7 +116,8 @@ def build(
     frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
     drawn = _sides(table, **(sampling or {}))
     frame.design_name = design
-    frame.mask([column for column in (*sides.values(), *drawn.values()) if column is not None], missing)
+    given = [column for column in (*sides.values(), *drawn.values()) if column is not None]
+    frame.mask(given, missing, sides["frequencies"])
     frame.contrasts(contrasts or {})
     plans = frame.without_intercept(formula.fixed) if outcome.support == "ordinal" else frame.plans(formula.fixed)
     fixed, blocks = counted(widened(plans, frame.variables) if wide else plans, frame.variables)
@@ -251,8 +252,8 @@ class _Frame:
 
     # ------------------------------------------------------------ the mask
 
-    def mask(self, side: Sequence[Column], missing: str) -> None:
-        """Evaluate every factor, and find the rows where nothing is missing."""
+    def mask(self, side: Sequence[Column], missing: str, counts: Column | None = None) -> None:
+        """Evaluate every factor, and find the rows where nothing is missing; rows that stand for none go with them."""
         table = self.evaluator.table
         if table.n == 0:
             raise DataError("the data have no rows")
@@ -264,15 +265,19 @@ class _Frame:
                 if not isinstance(value, Column):
                     _collect_value(masks, factor.label, value)
         _collect(masks, side)
+        if masks and missing == "raise":
+            gone = np.logical_or.reduce(list(masks.values()))
+            counted = {name: int(mask.sum()) for name, mask in masks.items()}
+            raise DataError(f"missing values in {_dropped_text(counted)}; first in {rows_of(gone)}")
+        if counts is not None and counts.x is not None and (none := counts.x == 0).any():
+            masks[counts.name + NO_WEIGHT] = none
         if not masks:
             return
         gone = np.logical_or.reduce(list(masks.values()))
         self.dropped = {name: int(mask.sum()) for name, mask in masks.items()}
-        if missing == "raise":
-            raise DataError(f"missing values in {_dropped_text(self.dropped)}; first in {rows_of(gone)}")
         self.rows = np.flatnonzero(~gone)
         if not len(self.rows):
-            raise DataError(f"no row is left: every row has a missing value; missing in {_dropped_text(self.dropped)}")
+            raise DataError(f"no row is left: all have {why_dropped(self.dropped)}, {_dropped_text(self.dropped)}")
 
     def keep(self, x: Array) -> Array:
         return x if self.rows is None else x[self.rows]
@@ -485,6 +490,8 @@ class _Frame:
         if column is None or column.x is None:
             return None
         bad = ~(column.x > 0) if column.missing is None else ~((column.x > 0) | column.missing)
+        if column.name + NO_WEIGHT in self.dropped:
+            bad &= column.x != 0
         if bad.any():
             given = ARGUMENTS.get(what, what)
             named = "" if column.name == given else f" {column.name!r}"

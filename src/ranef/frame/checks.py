@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ranef.errors import DataError
-from ranef.frame.design import Array, Design, GroupTerm
+from ranef.frame.design import Array, Design, GroupTerm, why_dropped
 
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 
@@ -122,4 +122,6 @@ def _after(design: Design) -> str:
     if not design.dropped:
         return ""
     counts = ", ".join(f"{name!r}: {count}" for name, count in design.dropped.items())
-    return f" (after {design.n_dropped} of {design.n_input} rows were dropped for missing values; {counts})"
+    return (
+        f" (after {design.n_dropped} of {design.n_input} rows were dropped for {why_dropped(design.dropped)}; {counts})"
+    )

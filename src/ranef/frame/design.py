@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,18 @@ class Levels(Sequence[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Levels.of, (self.tolist(),)
+
+
+#: What is written behind a weight's name where rows go because it is 0.
+NO_WEIGHT = " of 0"
+
+
+def why_dropped(names: Iterable[str]) -> str:
+    """Return for what rows were left out: the columns in which something is missing, and weights of 0."""
+    given = list(names)
+    zero = sum(name.endswith(NO_WEIGHT) for name in given)
+    parts = ["missing values"] * (zero < len(given)) + ["weights of 0"] * (zero > 0)
+    return " or ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

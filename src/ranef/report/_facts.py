@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.families import ZERO
+from ranef.frame.design import why_dropped
 from ranef.inference.by_method import check_alone, tested_parameters
 from ranef.inference.confint import check_method
 from ranef.inference.ddf import Method
@@ -195,9 +196,16 @@ def _dispersion(m: Fit) -> list[Section]:
         return []
     family = m.distribution
     values = [float(family.link_of(c.name).inverse(m.estimate.beta[c.first])) for c in parts]
-    meaning = family.entry.dispersion
-    labels = [f"{_words(c.name)} ({meaning})" if c.name == "dispersion" and meaning else _words(c.name) for c in parts]
+    meanings = {p.name: p.meaning.partition(",")[0] for p in family.entry.parameters}
+    labels = [_with_meaning(_words(c.name), meanings.get(c.name, "")) for c in parts]
     return [Section("Parameters of the family", columns(["", "Estimate"], [labels, [general(v) for v in values]]))]
+
+
+def _with_meaning(word: str, meaning: str) -> str:
+    """Return a parameter's name with what it is in the family: "shape (degrees of freedom nu)"."""
+    if not meaning:
+        return word
+    return meaning if meaning.startswith(word) else f"{word} ({meaning})"
 
 
 def _data(m: Fit) -> str:
@@ -207,7 +215,7 @@ def _data(m: Fit) -> str:
     if not lost:
         return text
     where = ", ".join(f"{name} {n:,}" for name, n in layout.dropped.items() if n)
-    return f"{text}; {lost:,} dropped for missing values ({where})"
+    return f"{text}; {lost:,} dropped for {why_dropped(dict(layout.dropped))} ({where})"
 
 
 def _named(value: Any) -> str:

@@ -59,6 +59,8 @@ pub struct GlmmReport {
     pub decrease: f64,
     pub curvature: f64,
     pub boundary: Vec<Boundary>,
+    /// Whether the likelihood rises for ever somewhere: what is reported is an optimum all the same, if it converged.
+    pub unbounded: bool,
 }
 
 /// Log-likelihood, penalised log-likelihood and the gradient of the latter in (beta, theta).
@@ -163,9 +165,8 @@ impl Glmm {
         let each = |p: &patterns::Patterned| {
             let m = p.pattern.parameters();
             let theta = &shape[p.first..p.first + m];
-            let first = (0..m).flat_map(|j| p.pattern.derivative(theta, j)).collect();
-            let pairs = (0..m).flat_map(|i| (0..=i).map(move |j| (i, j)));
-            (p.term, first, pairs.flat_map(|(i, j)| p.pattern.second_derivative(theta, i, j)).collect())
+            let (first, second) = p.pattern.derivatives(theta, false);
+            (p.term, first.concat(), second.concat())
         };
         Ok(self.engine.patterns.iter().map(each).collect())
     }
@@ -178,7 +179,7 @@ impl Glmm {
         options: &Options,
     ) -> Result<GlmmReport, CoreError> {
         let e = &mut self.engine;
-        (e.inner, e.evaluations) = (0, 0);
+        (e.inner, e.evaluations, e.unbounded) = (0, 0, false);
         e.set_method(method)?;
         let beta = match &start.beta {
             Some(b) if b.len() == rows.p => e.plan.internal_beta(b),
@@ -252,6 +253,7 @@ impl Glmm {
             decrease: found.decrease,
             curvature: found.curvature,
             boundary: found.boundary.clone(),
+            unbounded: e.unbounded,
         }
     }
 

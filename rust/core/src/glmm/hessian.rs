@@ -45,7 +45,7 @@ impl Glmm {
         let first = q - shape.len();
         let none = search::Residual::of(e, rows).filter(|r| r.is_zero(&at.beta)).map(|r| r.at);
         let gone = |j: usize| error[j] > BOUNDLESS * reach[j] || none == Some(j);
-        let lost: Vec<usize> =
+        let mut lost: Vec<usize> =
             (0..q).filter(|&j| if j < p { gone(j) } else { j >= first && shape[j - first] }).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
@@ -57,6 +57,11 @@ impl Glmm {
         let list: Vec<usize> =
             free.iter().flatten().copied().filter(|j| !latent.contains(j) && !lost.contains(j)).collect();
         for (j, step, sides) in self.differences(rows, &theta, &list, &step)? {
+            if sides.is_none() && j >= p {
+                // The covariance ends there: it is one of its limits.
+                lost.push(j);
+                continue;
+            }
             let Some((up, down)) = sides else {
                 // The density ends right beside the optimum: there is no second derivative.
                 return Ok(self.user_covariance(None, p, theta.len()));

@@ -58,15 +58,11 @@ impl Task<'_, '_> {
             None => self.search(e, self.from)?,
         };
         let before = e.evaluations;
-        for c in self.starts.iter().skip(1) {
-            if found.outcome != Outcome::Converged || free.iter().any(|p| self.ended(e, p, &found)) {
-                found = self.again(e, c, found);
-            }
+        let looked = self.at_an_end(e, &free, &found);
+        if looked {
+            found = self.elsewhere(e, &free, found);
         }
         for p in &free {
-            if self.ended(e, p, &found) {
-                found = self.inside(e, p, &found).unwrap_or(found);
-            }
             for pattern in p.pattern.smaller() {
                 if e.priors.is_empty() && !given_up(&found) {
                     let trial = self.smaller(e, p, pattern, &found);
@@ -81,12 +77,39 @@ impl Task<'_, '_> {
                 found = self.better(e, found, trial)?;
             }
         }
+        if !looked {
+            found = self.from_inside(e, &free, found);
+        }
         found = self.without_residual(e, found);
         if e.evaluations > before {
             let at = &found.point;
             e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
         }
         Ok(found)
+    }
+
+    /// Whether a search ended where another optimum may be better.
+    fn at_an_end(&self, e: &Engine, free: &[Patterned], found: &Found) -> bool {
+        found.outcome != Outcome::Converged || free.iter().any(|p| self.ended(e, p, found))
+    }
+
+    /// The best of the other starts and of points inside, as long as what is found lies at an end.
+    fn elsewhere(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
+        for c in self.starts.iter().skip(1) {
+            if self.at_an_end(e, free, &found) {
+                found = self.again(e, c, found);
+            }
+        }
+        self.from_inside(e, free, found)
+    }
+
+    fn from_inside(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
+        for p in free {
+            if self.ended(e, p, &found) {
+                found = self.inside(e, p, &found).unwrap_or(found);
+            }
+        }
+        found
     }
 
     /// The same without the little that is left of a residual, where it is not missed.
@@ -105,10 +128,11 @@ impl Task<'_, '_> {
     /// The search from another start, given up where it cannot lead further; the usual one is seen to its end.
     fn again(&self, e: &mut Engine, at: &Candidate, found: Found) -> Found {
         let usual = at.shape == self.from.shape && at.beta == self.from.beta;
-        let target = Some(found.point.deviance - BETTER).filter(|_| !usual && !given_up(&found));
+        let all = usual || given_up(&found) || found.outcome == Outcome::Unbounded;
+        let target = Some(found.point.deviance - BETTER).filter(|_| !all);
         let from = First { beta: &at.beta, shape: &at.shape, target, ..*self.from };
         match self.search(e, &from) {
-            Ok(next) if next.point.deviance < found.point.deviance - BETTER => next,
+            Ok(next) if leads_further(&next, &found) => next,
             _ => found,
         }
     }
@@ -118,7 +142,8 @@ impl Task<'_, '_> {
         match trial.filter(|t| t.deviance < found.point.deviance - BETTER) {
             Some(t) => {
                 let next = self.search(e, &t.first(self.from.target))?;
-                Ok(if next.point.deviance < found.point.deviance { next } else { found })
+                let further = next.point.deviance < found.point.deviance && leads_further(&next, &found);
+                Ok(if further { next } else { found })
             }
             None => Ok(found),
         }
@@ -138,7 +163,7 @@ impl Task<'_, '_> {
         shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
         let target = Some(found.point.deviance - BETTER);
         let from = First { beta: &beta, lambda: &found.point.lambda, shape: &shape, target };
-        self.search(e, &from).ok().filter(|next| next.point.deviance < found.point.deviance - BETTER)
+        self.search(e, &from).ok().filter(|next| leads_further(next, found))
     }
 
     /// Coefficients, standard deviations and correlations of a term where a trial begins: those found inside; beside a
@@ -264,6 +289,15 @@ impl Start {
 /// Whether a search has ended before an optimum.
 fn given_up(found: &Found) -> bool {
     found.outcome == Outcome::MaxEvaluations
+}
+
+/// Whether another end is better: by the deviance, but an optimum before a likelihood without bound.
+fn leads_further(next: &Found, found: &Found) -> bool {
+    match (next.outcome, found.outcome) {
+        (Outcome::Unbounded, Outcome::Converged) => false,
+        (Outcome::Converged, Outcome::Unbounded) => true,
+        _ => next.point.deviance < found.point.deviance - BETTER,
+    }
 }
 
 /// Whether parameters of a term are held or tied.

@@ -278,8 +278,7 @@ pub fn directions(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[
         }
         let (k, ld) = (p.pattern.k, m.factors[p.factor].cols);
         let l: Vec<f64> = (0..k * k).map(|t| lambda[p.factor][p.offset + t % k + (p.offset + t / k) * ld]).collect();
-        for j in 0..p.pattern.parameters() {
-            let mut d = p.pattern.derivative(p.theta(shape), j);
+        for mut d in p.pattern.first_derivatives(p.theta(shape)) {
             dense::solve_left_l(&l, k, k, &mut d, k, k);
             dense::solve_right_lt(&l, k, k, &mut d, k, k);
             let mut s = vec![0.0; ld * ld];
@@ -344,11 +343,12 @@ pub fn bend(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[Vec<f6
         dense::solve_left_lt(&l, k, k, &mut pull, k, k);
         pull = transposed(&pull, k);
         dense::solve_left_lt(&l, k, k, &mut pull, k, k);
-        let first: Vec<Vec<f64>> = (0..theta.len()).map(|j| p.pattern.derivative(theta, j)).collect();
+        let (first, second) = p.pattern.derivatives(theta, true);
+        let mut second = second.iter();
         for j in 0..theta.len() {
             for i in 0..=j {
                 let v = if i >= d {
-                    dot(&pull, &p.pattern.second_derivative(theta, i, j))
+                    second.next().map_or(0.0, |s| dot(&pull, s))
                 } else {
                     let times = |t: usize| f64::from(u8::from(d == 1 || t % k == i) + u8::from(d == 1 || t / k == i));
                     (0..k * k).map(|t| times(t) * pull[t] * first[j][t]).sum()

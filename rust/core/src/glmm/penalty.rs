@@ -4,6 +4,7 @@
 //! makes it one of the value relative to the residual standard deviation (blme's common scale). No Jacobian is added: the
 //! mode is that of the density as the user stated it.
 
+use crate::dense;
 use crate::jet::{pair, Jet, Scalar};
 use crate::prior::{Of, Prior};
 use crate::CoreError;
@@ -144,8 +145,44 @@ impl Penalty {
         }
     }
 
+    /// A prior of correlations says nothing of standard deviations, which may be zero.
+    fn correlations(&mut self, item: &Item, theta: &[f64], p: &Patterned) -> Result<(), CoreError> {
+        let (k, d) = (p.pattern.k, p.pattern.deviations());
+        let mut unit = theta.to_vec();
+        unit[..d].fill(0.0);
+        let (value, slope) = item.prior.matrix(&p.pattern.sigma(&unit), k)?;
+        self.value -= 2.0 * value;
+        let (first, second) = p.pattern.derivatives(&unit, true);
+        // d log|R| = tr(R^-1 dR); the slope is (eta - 1) (R^-1 - I), and dR has no diagonal.
+        let weight = item.prior.parameters[0] - 1.0;
+        let inverse: Vec<f64> =
+            slope.iter().enumerate().map(|(t, v)| v + weight * f64::from(t % (k + 1) == 0)).collect();
+        let m = self.shape.len();
+        let mut second = second.iter();
+        for i in d..theta.len() {
+            self.shape[p.first + i] -= 2.0 * dot(&slope, &first[i]);
+            let mut half = vec![0.0; k * k];
+            dense::gemm(&mut half, k, &inverse, k, &first[i], k, k, k, k, 1.0);
+            for j in d..=i {
+                // tr((eta - 1) R^-1 R_i R^-1 R_j), R^-1 being `inverse` / (eta - 1).
+                let mut other = vec![0.0; k * k];
+                dense::gemm_nt(&mut other, k, &first[j], k, &inverse, k, k, k, k, 1.0);
+                let trace = if weight == 0.0 { 0.0 } else { dot(&half, &other) / weight };
+                let v = -2.0 * (second.next().map_or(0.0, |s| dot(&slope, s)) - trace);
+                self.shape_curvature[p.first + i + (p.first + j) * m] += v;
+                if i != j {
+                    self.shape_curvature[p.first + j + (p.first + i) * m] += v;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn matrix(&mut self, item: &Item, beta: &[f64], shape: &[f64], p: &Patterned) -> Result<(), CoreError> {
         let theta = &shape[p.first..p.first + p.pattern.parameters()];
+        if item.prior.of == Of::Correlation && p.pattern.deviations() > 0 {
+            return self.correlations(item, theta, p);
+        }
         let log = match item.over {
             Over::Constant(s) => s,
             Over::Coefficient(j) => beta[j],

@@ -421,6 +421,11 @@ const STEPS: usize = 8;
 /// Most of the way that may then be left.
 const LEFT: f64 = 0.3;
 
+/// How many such steps.
+const PATIENT: usize = 24;
+/// Rows times random effects up to which steps cost next to nothing.
+const CHEAP: usize = 100_000;
+
 /// Deviance of one observation by which a model is of another kind.
 const FAR: f64 = 10.0;
 
@@ -430,6 +435,8 @@ struct Goal {
     most: f64,
     left: f64,
     steps: usize,
+    /// Whether the first steps may be slow: they are cheap, and the model is exact.
+    patient: bool,
 }
 
 impl Goal {
@@ -437,13 +444,18 @@ impl Goal {
     fn is_lost(&mut self, deviance: f64, reach: f64) -> bool {
         let left = deviance - self.target;
         self.steps += 1;
-        if left > self.most || left > 0.0 && (left > reach || (self.steps % STEPS == 0 && left > LEFT * self.left)) {
+        if left > self.most || left > 0.0 && (left > reach || self.is_slow(left)) {
             return true;
         }
         if self.steps % STEPS == 0 {
             self.left = left.max(0.0);
         }
         false
+    }
+
+    fn is_slow(&self, left: f64) -> bool {
+        let free = if self.patient { PATIENT } else { 0 };
+        self.steps > free && self.steps % STEPS == 0 && left > LEFT * self.left
     }
 }
 
@@ -524,8 +536,11 @@ pub fn minimise(
     // Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
     let mut tail = false;
     let mut curvature: Option<Measured> = None;
-    let mut goal =
-        from.target.map(|target| Goal { target, most: FAR * rows.n as f64, left: point.deviance - target, steps: 0 });
+    let begin = |target: f64| (FAR * rows.n as f64, point.deviance - target, exact && rows.n * point.u.len() <= CHEAP);
+    let mut goal = from.target.map(|target| {
+        let (most, left, patient) = begin(target);
+        Goal { target, most, left, steps: 0, patient }
+    });
     let mut idle = 0;
     let (slope, held) = loop {
         let slope = bent(e.slope(rows, &point), &charts, &point.shape);
@@ -690,6 +705,9 @@ pub fn minimise(
         }
     };
     let slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
+    if outcome == Outcome::Stalled && residual.as_ref().is_some_and(|r| r.falls(&point, &slope)) {
+        outcome = Outcome::Unbounded;
+    }
     finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
 }
 
@@ -733,7 +751,7 @@ fn within(
 pub struct Residual {
     pub at: usize,
     unit: f64,
-    /// Standard deviations below this are none.
+    /// Standard deviations below this, or about it, are none.
     floor: f64,
     /// And below this so little that the slope vanishes before the optimum is certain.
     little: f64,
@@ -775,7 +793,7 @@ impl Residual {
     }
 
     pub fn is_zero(&self, beta: &[f64]) -> bool {
-        beta[self.at] <= self.floor + 1e-9
+        beta[self.at] <= self.floor + 2f64.ln() / self.unit
     }
 
     /// Take it away.
@@ -791,6 +809,11 @@ impl Residual {
     /// likelihood has no bound.
     fn rests(&self, point: &Point, slope: &Slope) -> bool {
         self.is_zero(&point.beta) && (0.0..FALLING).contains(&slope.beta[self.at])
+    }
+
+    /// Whether nothing is left, and less would still be better.
+    fn falls(&self, point: &Point, slope: &Slope) -> bool {
+        self.is_zero(&point.beta) && slope.beta[self.at] >= FALLING
     }
 }
 
@@ -1050,7 +1073,7 @@ fn at_limits(
         return Ok((None, vec![]));
     }
     match e.evaluate(rows, &point.beta, &exact, &shape, &point.u) {
-        Ok(there) if there.deviance < point.deviance - ABRUPT => Err(Outcome::Stalled),
+        Ok(there) if there.deviance < point.deviance - ABRUPT => Err(Outcome::Unbounded),
         Ok(there) if there.deviance <= point.deviance + WORSE => Ok((Some(there), boundary)),
         _ => Ok((None, vec![])),
     }
@@ -1115,6 +1138,7 @@ fn finish(
         }
         None => point,
     };
+    e.unbounded |= outcome == Outcome::Unbounded;
     Ok(Found {
         shape_gradient: e.constraint.reduced(&slope.gradient[..point.shape.len()]),
         point,

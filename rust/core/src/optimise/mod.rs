@@ -47,6 +47,8 @@ pub enum Outcome {
     Converged,
     MaxEvaluations,
     Stalled,
+    /// The likelihood rises for ever towards a singular covariance.
+    Unbounded,
 }
 
 impl Outcome {
@@ -55,6 +57,7 @@ impl Outcome {
             Outcome::Converged => "converged",
             Outcome::MaxEvaluations => "max_evaluations",
             Outcome::Stalled => "stalled",
+            Outcome::Unbounded => "unbounded",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The table of structures: names, parameters, Sigma and what is reported.
 
+use crate::dense;
 use crate::error::shape;
 use crate::jet::Scalar;
 use crate::special;
@@ -185,9 +186,13 @@ impl Kind {
             Kind::Correlated => from_pairs(rest, k),
             _ => vec![],
         };
-        let mut out = Vec::with_capacity(k * k);
+        let mut out: Vec<S> = Vec::with_capacity(k * k);
         for j in 0..k {
             for i in 0..k {
+                if i < j {
+                    out.push(out[j + i * k]);
+                    continue;
+                }
                 let scale = match sd.len() {
                     0 => one,
                     1 => sd[0].square(),
@@ -296,6 +301,11 @@ impl Kind {
             Kind::Unstructured | Kind::Correlated => inside(-1.0).map(|r| (r / EDGE).clamp(-1.0, 1.0).asin()),
             Kind::Ar1 | Kind::HeterogeneousAr1 => plain(),
             Kind::Toeplitz | Kind::HomogeneousToeplitz => plain(),
+            Kind::Matern if j == d => (value > 0.0).then(|| value.ln().clamp(-LONG, LONG)),
+            Kind::Matern => {
+                let (low, high) = SMOOTHNESS;
+                (value >= low.exp() && value <= high.exp()).then(|| value.ln())
+            }
             _ => None,
         }
     }
@@ -306,10 +316,18 @@ fn pairs(k: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..k).flat_map(move |j| (j + 1..k).map(move |i| (i, j)))
 }
 
-/// How many directions of an "unstructured" covariance have no variance: partial correlations at +-1.
+/// Share of a correlation matrix's variance that is none.
+const SINGULAR: f64 = 1e-6;
+
+/// How many directions of an "unstructured" covariance have no variance: partial correlations at +-1, or where the
+/// correlations themselves are parameters the matrix on its edge.
 pub(super) fn lost(p: &Pattern, theta: &[f64]) -> usize {
     match p.kind {
         Kind::Unstructured => theta[p.k..].iter().filter(|a| a.sin().abs() > 1.0 - 1e-6).count().min(p.k - 1),
+        Kind::Correlated => {
+            let (w, _) = dense::eigen_symmetric(&from_pairs(&theta[p.k..], p.k), p.k);
+            w.iter().filter(|w| **w < SINGULAR).count().min(p.k - 1)
+        }
         _ => 0,
     }
 }

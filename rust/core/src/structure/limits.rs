@@ -288,7 +288,7 @@ impl Pattern {
         out
     }
 
-    /// Structures inside this one.
+    /// Structures inside this one, or at its end (the Gaussian correlation is that of a Matern one of no end of smoothness).
     pub fn smaller(&self) -> Vec<Pattern> {
         let kinds: &[Kind] = match self.kind {
             Kind::Diagonal => &[Kind::HomogeneousDiagonal],
@@ -296,7 +296,7 @@ impl Pattern {
             Kind::HeterogeneousAr1 => &[Kind::Ar1],
             Kind::Toeplitz => &[Kind::HomogeneousToeplitz, Kind::CompoundSymmetry, Kind::HeterogeneousAr1],
             Kind::HomogeneousToeplitz => &[Kind::HomogeneousCompoundSymmetry, Kind::Ar1],
-            Kind::Matern if self.nu.is_none() => &[Kind::Exponential],
+            Kind::Matern if self.nu.is_none() => &[Kind::Exponential, Kind::Gaussian],
             _ => &[],
         };
         let count = if self.k > 1 { kinds.len() } else { 0 };
@@ -318,6 +318,11 @@ impl Pattern {
                 let edge = edge_of_partial();
                 let partial = |l: usize| Scale::Partial.parameter((r / (1.0 + l as f64 * r)).clamp(-1.0, 1.0));
                 out.extend((0..self.k - 1).map(|l| partial(l).clamp(-edge, edge)));
+            }
+            // exp(-d^2 / r^2) is the limit for range r / (2 sqrt(nu)).
+            (Kind::Matern, Kind::Gaussian) => {
+                let most = super::kinds::SMOOTHNESS.1;
+                out.extend([rest[0] - 2f64.ln() - 0.5 * most, most]);
             }
             (Kind::Matern, _) => out.extend([rest[0], 0.5f64.ln()]),
             _ => out.extend(rest),
@@ -439,7 +444,13 @@ mod tests {
                 let mut theta = smaller.start(&[0.5, 1.0, 1.5, 2.0]);
                 *theta.last_mut().unwrap() += 0.4;
                 let (a, b) = (smaller.sigma(&theta), p.sigma(&p.embed(&smaller, &theta)));
-                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-12), "{name} {:?}", smaller.kind);
+                // The largest smoothness is 60, not infinite.
+                let error = if smaller.kind == Kind::Gaussian { 0.02 } else { 1e-12 };
+                assert!(
+                    a.iter().zip(&b).all(|(a, b)| (a - b).abs() < error * (1.0 + b.abs())),
+                    "{name} {:?}",
+                    smaller.kind
+                );
             }
         }
     }

@@ -19,6 +19,7 @@ pub use limits::{Chart, Limit, Scale};
 
 type Dual = Jet<1, 1, 0>;
 type Dual2 = Jet<2, 3, 0>;
+type Dual3 = Jet<3, 6, 0>;
 
 /// Share of the variance added to the diagonal of covariances that can be singular to rounding errors: far below
 /// anything that data can see, far above the errors of a Cholesky factor.
@@ -174,6 +175,32 @@ impl Pattern {
         self.kind.sigma(self, &at).iter().map(|d| d.h[usize::from(i != j)]).collect()
     }
 
+    /// d Sigma / d theta_j of every parameter.
+    pub fn first_derivatives(&self, theta: &[f64]) -> Vec<Vec<f64>> {
+        match self.kind {
+            Kind::Matern if self.k > 1 => self.derivatives(theta, true).0,
+            _ => (0..theta.len()).map(|j| self.derivative(theta, j)).collect(),
+        }
+    }
+
+    /// All first derivatives, and the second ones (i, j), j <= i, by rows; those of standard deviations apart, where
+    /// `rest`: of the other parameters only. A Matern correlation costs so much that it is taken once for all of them.
+    pub fn derivatives(&self, theta: &[f64], rest: bool) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
+        let from = if rest { self.deviations() } else { 0 };
+        let pairs = || (from..theta.len()).flat_map(move |i| (from..=i).map(move |j| (i, j)));
+        if self.kind != Kind::Matern || self.k == 1 {
+            let first = (0..theta.len()).map(|j| self.derivative(theta, j)).collect();
+            return (first, pairs().map(|(i, j)| self.second_derivative(theta, i, j)).collect());
+        }
+        let at: Vec<Dual3> = theta.iter().enumerate().map(|(i, &t)| Dual3::variable(t, i)).collect();
+        let jets = self.kind.sigma(self, &at);
+        let first = (0..theta.len()).map(|j| jets.iter().map(|s| s.g[j]).collect()).collect();
+        // (a, b) with a <= b, lexicographic.
+        let place = |a: usize, b: usize| a * 3 - a * (a + 1) / 2 + b;
+        let second = pairs().map(|(i, j)| jets.iter().map(|s| s.h[place(j, i)]).collect()).collect();
+        (first, second)
+    }
+
     /// Start: the given standard deviations of the columns, weak correlation.
     pub fn start(&self, sd: &[f64]) -> Vec<f64> {
         let mean = (sd.iter().map(|s| s.max(1e-300).ln()).sum::<f64>() / sd.len().max(1) as f64).exp();
@@ -287,6 +314,25 @@ mod tests {
                     let numeric = (up[e] - down[e]) / 2e-5;
                     assert!((numeric - exact[e]).abs() < 1e-7 * (1.0 + exact[e].abs()), "{:?} {i} {j}", p.kind);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn all_derivatives_are_those_of_each() {
+        for (p, theta) in zoo() {
+            for rest in [false, true] {
+                let (first, second) = p.derivatives(&theta, rest);
+                let from = if rest { p.deviations() } else { 0 };
+                let pairs = (from..theta.len()).flat_map(|i| (from..=i).map(move |j| (i, j)));
+                let close =
+                    |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12 * (1.0 + b.abs()));
+                assert!(first.iter().enumerate().all(|(j, d)| close(d, &p.derivative(&theta, j))), "{:?}", p.kind);
+                let mut second = second.iter();
+                for (i, j) in pairs {
+                    assert!(close(second.next().unwrap(), &p.second_derivative(&theta, i, j)), "{:?} {i} {j}", p.kind);
+                }
+                assert!(second.next().is_none());
             }
         }
     }

@@ -17,12 +17,16 @@ impl Engine {
         let Gradient { beta, n, free: gradient, directions } = gradient;
         let lmm = &self.model.lmm;
         let (solution, curve) = self.working_solution(&at.lambda);
+        let fixed = self.integrated_by_factor(&at.lambda);
         let trade = self.residual.map(|residual| {
-            let mut hu = at.u.clone();
-            self.solve(&mut hu);
+            let (mut hu, mut none) = (at.u.clone(), vec![0.0; self.latent.len()]);
+            match self.joint_factor(&at.lambda).ok().filter(|_| fixed.is_some()) {
+                Some((f, lx)) => self.joint_solve(&f, &lx, &mut hu, &mut none),
+                None => self.solve(&mut hu),
+            }
             let components = patterns::of_components(&lmm.moments, &lmm.components);
             let all = if directions.is_empty() { &components } else { &directions };
-            trade::of(lmm, &inv, residual, beta[residual.0], (&at.u, &hu), &at.lambda, all)
+            trade::of(lmm, &inv, residual, beta[residual.0], (&at.u, &hu), &at.lambda, all, fixed.as_ref())
         });
         let (mut q, cross, (mut info, bend)) = if directions.is_empty() && lmm.components.is_empty() {
             (vec![], vec![], (vec![], vec![]))
@@ -37,6 +41,10 @@ impl Engine {
             };
             (q, cross, patterns::information(lmm, &inv, &self.zg, &at.lambda, &directions))
         };
+        if let Some(fixed) = fixed.filter(|_| !directions.is_empty()) {
+            let cols: Vec<usize> = self.moments().factors.iter().map(|f| f.cols).collect();
+            fixed.inform(&cols, &directions, &mut info);
+        }
         let mut observed: Vec<f64> =
             (0..q.len()).map(|t| 2.0 * q[t] - info[t] + bend.get(t).copied().unwrap_or(0.0)).collect();
         let (m, c) = (at.penalty.shape.len(), gradient.len());

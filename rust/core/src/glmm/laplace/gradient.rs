@@ -135,9 +135,7 @@ impl Engine {
         let mut cov = self.covariance(&at.lambda, inv);
         let mut traces = self.loading_traces(&at.lambda, inv);
         if self.restricted {
-            let mut e = f.clone();
-            dense::solve_left_l(&lx, r, r, &mut e, sym.size, r);
-            self.lmm().numeric.backward(sym, &mut e, r);
+            let e = self.integrated(&f, &lx);
             self.restricted_traces(&at.lambda, &lx, &e, &mut traces);
             let mut by_level = vec![];
             for (g, factor) in m.factors.iter().enumerate() {

@@ -81,6 +81,8 @@ pub struct Engine {
     /// Newton steps and factorisations so far.
     pub inner: usize,
     pub evaluations: usize,
+    /// Whether a search has seen the likelihood rise for ever.
+    pub unbounded: bool,
     /// Looked at before every Newton step of the inner search.
     pub stop: Stop,
 }
@@ -207,6 +209,7 @@ impl Engine {
             tolerance: INNER_TOLERANCE,
             inner: 0,
             evaluations: 0,
+            unbounded: false,
             stop: Stop::default(),
         })
     }

@@ -6,6 +6,7 @@ use crate::CoreError;
 
 use super::super::loadings;
 use super::super::rows::{self, GlmmRows, Want};
+use super::super::trade::Integrated;
 use super::{dot, positive, Engine, Point, INNER_TOLERANCE};
 
 /// Newton steps for the mode before the search gives up at these parameters.
@@ -90,6 +91,29 @@ impl Engine {
         let mut lx = positive(&a, r);
         dense::cholesky(&mut lx, r, r)?;
         Ok((f, lx))
+    }
+
+    /// E = H^-1 Lambda'Z'D2X L_X^-T (size x r) from what `joint_factor` gives.
+    pub(super) fn integrated(&self, f: &[f64], lx: &[f64]) -> Vec<f64> {
+        let (r, lmm) = (self.latent.len(), self.lmm());
+        let mut e = f.to_vec();
+        dense::solve_left_l(lx, r, r, &mut e, lmm.symbolic.size, r);
+        lmm.numeric.backward(&lmm.symbolic, &mut e, r);
+        e
+    }
+
+    /// The same by factor, where a Gaussian residual asks for it.
+    pub(super) fn integrated_by_factor(&self, lambda: &[Vec<f64>]) -> Option<Integrated> {
+        if !self.restricted || self.latent.is_empty() || self.residual.is_none() {
+            return None;
+        }
+        let (f, lx) = self.joint_factor(lambda).ok()?;
+        let (e, r, sym) = (self.integrated(&f, &lx), self.latent.len(), &self.lmm().symbolic);
+        let at = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        let one = |(f, x): (usize, &crate::design::Factor)| {
+            (0..x.levels).flat_map(|l| e[at(f, l) * r..(at(f, l) + x.cols) * r].to_vec()).collect()
+        };
+        Some(Integrated { r, by_factor: self.moments().factors.iter().enumerate().map(one).collect() })
     }
 
     /// (J^-1 c) for the joint Hessian of (u, latent beta).
