@@ -455,7 +455,7 @@ def beside_bootstrap(found: list[dict[str, Any]]) -> list[str]:
     few = few if len(few) < len(found) else []
     known = [name for name in ("kenward-roger", "lrt", "exact_rlrt", "exact_lrt") if few and name in few[0]]
     said = [f"{TITLES[name]} {100 * np.mean([p[name] <= ALPHA for p in few]):.1f} %" for name in known]
-    return [f"In the {len(few)} replicates with a bootstrap: {', '.join(said)}."] if said else []
+    return [f"In the {len(few):,} replicates with a bootstrap: {', '.join(said)}."] if said else []
 
 
 def interval_rows(design: Design, found: list[dict[str, Any]], at: int) -> list[str]:
