@@ -30,10 +30,10 @@ const PATIENCE: usize = 8;
 const USUAL: usize = 14;
 /// Iterations that a measured Hessian is kept for.
 const KEPT: usize = 6;
-/// Longest step along a direction without an optimum, in Newton steps.
-const LONGEST: f64 = 8.0;
 /// Promised change of the deviance of steps that are too long for a secant.
 const LONG: f64 = 2.0;
+/// Longest step along a direction without an optimum, in Newton steps.
+const LONGEST: f64 = 8.0;
 /// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
 const RECENT: usize = 2;
 
