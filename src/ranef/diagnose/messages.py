@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.formula import INTERCEPT
-from ranef.frame import matrix
+from ranef.frame import Indicators, matrix
 from ranef.frame.design import why_dropped
 from ranef.frame.table import is_number, shorten
 from ranef.inference.named import names_of
@@ -257,7 +257,7 @@ def fixed_and_grouping(m: Fit) -> Iterator[Message]:
 def _told_apart(term: GroupTerm, fixed: tuple[Block, ...], n: int) -> bool:
     """Whether effects of the levels are sums of fixed columns: random ones are, with certainty, if all are."""
     p = sum(len(b.names) for b in fixed)
-    if len(term.levels) > p or n * p * p > MOST_WORK:
+    if len(term.levels) > p or n * p * p > MOST_WORK or any(isinstance(b.contrast, Indicators) for b in fixed):
         return False
     x = matrix(fixed, n)
     x = x / np.maximum(np.linalg.norm(x, axis=0), np.finfo(float).tiny)
