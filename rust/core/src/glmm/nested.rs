@@ -78,7 +78,7 @@ impl Task<'_, '_> {
             }
         }
         if !looked {
-            found = self.from_inside(e, &free, found);
+            found = self.all_inside(e, &free, found);
         }
         found = self.without_residual(e, found);
         if e.evaluations > before {
@@ -100,10 +100,11 @@ impl Task<'_, '_> {
                 found = self.again(e, c, found);
             }
         }
-        self.from_inside(e, free, found)
+        self.all_inside(e, free, found)
     }
 
-    fn from_inside(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
+    /// The best of the points inside, term by term, where what is found lies at an end.
+    fn all_inside(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
         for p in free {
             if self.ended(e, p, &found) {
                 found = self.inside(e, p, &found).unwrap_or(found);
