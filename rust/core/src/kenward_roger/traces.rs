@@ -16,7 +16,7 @@ const SLOWER: f64 = 2.0;
 /// Work that is not worth a comparison: less than a millisecond.
 const LITTLE: f64 = 1e6;
 
-/// Levels up to which threads are not worth waking.
+/// Levels of the absorbed factor up to which threads are not worth waking.
 const FEW: usize = 1000;
 
 /// tr(S E_i) and tr(S E_i S E_j).
@@ -77,9 +77,9 @@ impl Traces {
             a.second.iter_mut().zip(&b.second).for_each(|(a, b)| *a += b);
             a
         };
-        let others: Vec<Traces> = match parts.len() {
-            0 | 1 => parts.iter().map(|p| rest.of_part(p)).collect(),
-            _ => parts.par_iter().map(|p| rest.of_part(p)).collect(),
+        let others: Vec<Traces> = match parts.len() < 2 || factor.levels < FEW {
+            true => parts.iter().map(|p| rest.of_part(p)).collect(),
+            false => parts.par_iter().map(|p| rest.of_part(p)).collect(),
         };
         Some(others.into_iter().fold(rest.of_lead(), add))
     }
