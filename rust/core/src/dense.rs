@@ -9,7 +9,7 @@ mod rows;
 mod solve;
 mod tiles;
 
-pub use eigen::{eigen_symmetric, lower_factor};
+pub use eigen::{eigen_symmetric, inverse_upwards, lower_factor};
 pub use factor::{cholesky, panel_factor, small_cholesky};
 pub use inverse::{inverse_from_cholesky, inverse_until, mirror, small_inverse, Precision, TILED_INVERSE};
 pub use packed::{

@@ -1,8 +1,11 @@
 //! Passes over columns that the frame and the predictions need.
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{
+    IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use ranef_core::dense;
 use ranef_core::design::{self, NewTerm};
 use ranef_core::frame;
 use ranef_core::gauss;
@@ -155,8 +158,24 @@ fn gauss_rule<'py>(
     Ok((nodes.into_pyarray(py), weights.into_pyarray(py)))
 }
 
+/// Inverse of a symmetric matrix on the directions in which it curves upwards.
+#[pyfunction]
+fn inverse_upwards<'py>(
+    py: Python<'py>,
+    matrix: PyReadonlyArray2<'py, f64>,
+    flat: f64,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let n = matrix.shape()[0];
+    if matrix.shape()[1] != n {
+        return Err(PyValueError::new_err("the matrix is not square"));
+    }
+    let h = matrix.as_slice().map_err(|_| PyValueError::new_err("the matrix is not contiguous"))?;
+    dense::inverse_upwards(h, n, flat).into_pyarray(py).reshape([n, n])
+}
+
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(gauss_rule, m)?)?;
+    m.add_function(wrap_pyfunction!(inverse_upwards, m)?)?;
     m.add_function(wrap_pyfunction!(variance_ratios, m)?)?;
     m.add_function(wrap_pyfunction!(any_not_finite, m)?)?;
     m.add_function(wrap_pyfunction!(is_constant, m)?)?;

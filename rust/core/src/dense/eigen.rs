@@ -63,6 +63,26 @@ fn rotate(a: &mut [f64], v: &mut [f64], n: usize, p: usize, q: usize) {
     }
 }
 
+/// H^-1 on the directions in which symmetric H (n x n) curves upwards, in units that make its diagonal 1; `flat` is the
+/// largest eigenvalue that counts as none. NaN throughout if H is not finite.
+pub fn inverse_upwards(h: &[f64], n: usize, flat: f64) -> Vec<f64> {
+    if h.iter().any(|v| !v.is_finite()) {
+        return vec![f64::NAN; n * n];
+    }
+    let unit: Vec<f64> = (0..n).map(|i| h[i * (n + 1)]).map(|d| if d > 0.0 { d.sqrt() } else { 1.0 }).collect();
+    let scaled: Vec<f64> = h.iter().enumerate().map(|(t, v)| v / unit[t % n] / unit[t / n]).collect();
+    let (values, vectors) = eigen_symmetric(&scaled, n);
+    let mut out = vec![0.0; n * n];
+    for (value, v) in values.iter().zip(vectors.chunks_exact(n.max(1))).filter(|(value, _)| **value > flat) {
+        for j in 0..n {
+            for i in 0..n {
+                out[i + j * n] += v[i] / unit[i] * (v[j] / unit[j]) / value;
+            }
+        }
+    }
+    out
+}
+
 /// Lower triangular R' with non-negative diagonal and R'R = M M', for M (k x k) column-major of any rank.
 pub fn lower_factor(m: &[f64], k: usize) -> Vec<f64> {
     // Givens rotations from the right annihilate the upper triangle of M: M Q = L, so M M' = L L'.

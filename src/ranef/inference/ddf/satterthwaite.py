@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ranef import _core
 from ranef.engines.estimate import Estimate, LaplaceEstimate, PartialCovariance, Result, SmallSample, frozen
 from ranef.engines.linear import cells
 from ranef.errors import NotAvailableError
@@ -175,14 +176,7 @@ def ingredients(m: Fit) -> tuple[Array, Array]:
 
 def covariance(curved: Array) -> Array:
     """2 H^-1 on the directions in which the deviance curves upwards, in units that make H's diagonal 1."""
-    diagonal = curved.diagonal()
-    if not np.isfinite(curved).all():  # responses of 1e150
-        return np.full_like(curved, np.nan)
-    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))[:, None]
-    values, vectors = np.linalg.eigh(curved / unit / unit.T)
-    up = values > FLAT
-    half = vectors[:, up] / np.sqrt(values[up]) / unit
-    return 2 * half @ half.T
+    return 2 * _core.inverse_upwards(np.ascontiguousarray(curved, np.float64), FLAT)
 
 
 # ---- several hypotheses ----------------------------------------------------------------------------------------------
