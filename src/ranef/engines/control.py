@@ -27,6 +27,8 @@ class Control:
         Evaluations of the criterion allowed; None: the optimiser's own default.
     start : tuple of float, optional
         Start values of `theta`, the entries of the factors Lambda: relative to sigma in linear models, else absolute.
+        Without them linear models of fewer than 20 rows for each entry, which may have several optima, are searched
+        from several sides, and the best end is kept.
     threads : int
         Threads of the core; 0: as many as the machine gives. The answer does not depend on it.
     """
