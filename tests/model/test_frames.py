@@ -164,7 +164,7 @@ def test_a_fit_does_not_change_with_the_frame_it_was_made_from(make):
     np.testing.assert_array_equal(np.asarray(rf.drop1(m)["aic"]), before[2])
 
 
-@pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="frames of pandas share their memory before version 3")
+@pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="older frames share their memory")
 def test_writing_into_a_frame_does_not_reach_the_fit():
     data = source()
     m = rf.fit(FORMULA, data)
