@@ -316,3 +316,12 @@ def test_columns_with_odd_names():
     assert names("total.fruits ~ `a b` + `in` + größe + log(`a b`)", data) == [
         "(Intercept)", "`a b`", "`in`v", "größe", "log(`a b`)",
     ]  # fmt: skip
+
+
+def test_columns_of_a_matrix_keep_their_names():
+    matrix = pd.DataFrame({"_up": [-1.0, 1.0, 0.0], "_last": [-1.0, -1.0, 2.0]}, index=["u", "v", "w"])
+    assert names("y ~ c", contrasts={"c": matrix}) == ["(Intercept)", "c_up", "c_last"]
+    assert names("y ~ c", contrasts={"c": matrix.to_numpy()}) == ["(Intercept)", "c1", "c2"]
+    matrix.columns = ["_up", "_up"]
+    with pytest.raises(ArgumentError, match="have one name"):
+        names("y ~ c", contrasts={"c": matrix})

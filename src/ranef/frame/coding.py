@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ from ranef.formula import INTERCEPT, Term
 from ranef.formula.functions import CODINGS
 from ranef.frame.design import Array
 
-Coding = str | tuple[str, Any] | Array  # "treatment", ("treatment", base level), or a matrix of L rows
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A user's contrasts: (L, m), with the endings of the columns' names."""
+
+    values: Array
+    names: tuple[str, ...]
+
+
+Coding = str | tuple[str, Any] | Matrix  # "treatment", ("treatment", base level), or a matrix of L rows
 
 
 def level_name(label: Any) -> str:
@@ -36,7 +46,7 @@ def contrast(coding: Coding, levels: Sequence[Any], name: str) -> tuple[Array, l
         raise DataError(
             f"factor {name!r} has {only} in the rows used; a contrast needs two: remove it from the formula"
         )
-    if isinstance(coding, np.ndarray):
+    if isinstance(coding, Matrix):
         return _user(coding, size, name)
     kind, base = (coding, None) if isinstance(coding, str) else coding
     if kind in ("treatment", "sas"):
@@ -88,13 +98,19 @@ def _numbers(count: int) -> list[str]:
 _MATRICES = {"sum": _sum, "helmert": _helmert, "poly": _poly}
 
 
-def _user(matrix: Array, size: int, name: str) -> tuple[Array, list[str]]:
-    if matrix.shape[0] != size:
-        message = (
-            f"the contrast matrix of {name!r} has {matrix.shape[0]} rows; the factor has {size} levels in the rows used"
-        )
+def _user(matrix: Matrix, size: int, name: str) -> tuple[Array, list[str]]:
+    rows = matrix.values.shape[0]
+    if rows != size:
+        message = f"the contrast matrix of {name!r} has {rows} rows; the factor has {size} levels in the rows used"
         raise DataError(message)
-    return np.ascontiguousarray(matrix, np.float64), _numbers(matrix.shape[1])
+    return matrix.values, list(matrix.names)
+
+
+def _column_names(value: Any, count: int) -> list[str]:
+    """Endings of the names of a matrix' columns: those of a frame where all are text, as R takes `colnames`."""
+    columns = list(getattr(value, "columns", ()))
+    texts = len(columns) == count and all(isinstance(c, str) for c in columns)
+    return columns if texts else _numbers(count)
 
 
 def read_coding(value: Any, name: str) -> Coding:
@@ -126,7 +142,10 @@ def read_coding(value: Any, name: str) -> Coding:
         raise ArgumentError(
             f"contrasts of {name!r} are a name, a (name, base level) pair or a matrix of finite numbers"
         )
-    return matrix
+    names = _column_names(value, matrix.shape[1])
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"two columns of the contrast matrix of {name!r} have one name: {names!r}")
+    return Matrix(np.ascontiguousarray(matrix), tuple(names))
 
 
 def by_levels(value: Any, levels: Sequence[Any], name: str) -> Any:
