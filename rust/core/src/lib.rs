@@ -24,6 +24,7 @@ pub mod suprema;
 
 mod combinations;
 mod error;
+mod levels;
 mod stop;
 pub use error::CoreError;
 pub use stop::Stop;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use crate::cholesky::{Numeric, SelectedInverse, Source, Symbolic};
 use crate::dense::{self, Precision};
 use crate::design::{Moments, Part};
+use crate::levels::{carried, paired, place, push_triangle, quadratic_forms, take_products};
 use crate::{optimise, CoreError};
 
 /// A free entry of Sigma*: rows and columns of one factor, `row >= col`.
@@ -27,6 +28,14 @@ pub struct Component {
     pub slot: usize,
     pub row: usize,
     pub col: usize,
+}
+
+impl Component {
+    /// Entries of E_i, the derivative of the factor's covariance.
+    pub fn cells(&self) -> impl Iterator<Item = (usize, usize)> {
+        let both = [(self.row, self.col), (self.col, self.row)];
+        both.into_iter().take(if self.row == self.col { 1 } else { 2 })
+    }
 }
 
 /// Everything at one Lambda that does not need the inverse.
@@ -288,7 +297,9 @@ impl Lmm {
             _ => self.numeric.selected_inverse(&self.symbolic, &self.moments, precision),
         };
         let (m, sym, p) = (&self.moments, &self.symbolic, self.moments.p());
-        let mut parts = Parts { trace: vec![], uu: vec![], n: vec![], u, h, inv };
+        let shrunk =
+            if m.factors.len() == 1 { triangles_of_shrinkage(&inv.diag[0], m.factors[0].cols) } else { vec![] };
+        let mut parts = Parts { trace: vec![], uu: vec![], n: vec![], u, h, inv, shrunk };
         for factor in &m.factors {
             let k = factor.cols;
             parts.trace.push(vec![0.0; k * k]);
@@ -393,7 +404,8 @@ impl Lmm {
             })
             .collect();
         let scale = nu / s.r2;
-        let q: Vec<f64> = self.quadratic(s, &parts.u).0.iter().map(|v| v * scale).collect();
+        let q = if parts.shrunk.is_empty() { self.quadratic(s, &parts.u).0 } else { self.quadratic_of_one(s, &parts) };
+        let q: Vec<f64> = q.iter().map(|v| v * scale).collect();
         let info = self.information(&parts, reml);
         let mixed: Vec<f64> = a.iter().map(|v| v * scale).collect();
         let second = q.iter().zip(&info).map(|(q, i)| 2.0 * q - i).collect();
@@ -453,9 +465,31 @@ impl Lmm {
         (q, cross)
     }
 
+    /// Q of `quadratic` for one grouping factor, level by level.
+    fn quadratic_of_one(&self, s: &Solution, parts: &Parts) -> Vec<f64> {
+        let (sym, k, p) = (&self.symbolic, self.moments.factors[0].cols, self.moments.p());
+        let half = place(k, 0);
+        let mut shrunk = Vec::with_capacity(parts.shrunk.len());
+        let mut squares = Vec::with_capacity(parts.shrunk.len());
+        for (pos, u) in parts.u.chunks_exact(k).enumerate() {
+            shrunk.extend_from_slice(&parts.shrunk[sym.level(pos) * half..][..half]);
+            push_triangle(&mut squares, k, |a, b| u[a] * u[b]);
+        }
+        let mut q = quadratic_forms(&self.components, &paired(&shrunk, &squares, k), k);
+        if p > 0 {
+            // The part of beta: w = L_X^-1 F_X' L^-1 v.
+            let mut f = s.f.clone();
+            self.numeric.backward(sym, &mut f, p + 1);
+            let mut w = carried(&self.components, &f, &parts.u, k, p + 1, p);
+            dense::solve_left_l(&s.lx, p, p, &mut w, self.components.len(), p);
+            take_products(&mut q, &w, p);
+        }
+        q
+    }
+
     /// The same for A over u only, from a selected inverse.
     pub(crate) fn information_of(&self, inv: SelectedInverse) -> Vec<f64> {
-        let parts = Parts { trace: vec![], uu: vec![], n: vec![], u: vec![], h: vec![], inv };
+        let parts = Parts { trace: vec![], uu: vec![], n: vec![], u: vec![], h: vec![], inv, shrunk: vec![] };
         self.information(&parts, false)
     }
 
@@ -477,8 +511,8 @@ impl Lmm {
         let mut info = vec![0.0; c * c];
         for (i, ci) in self.components.iter().enumerate() {
             for (j, cj) in self.components.iter().enumerate() {
-                for (a, cc) in symmetric_pairs(ci) {
-                    for (b, d) in symmetric_pairs(cj) {
+                for (a, cc) in ci.cells() {
+                    for (b, d) in cj.cells() {
                         info[i + j * c] += w[(a * k + cc) * k * k + b * k + d];
                     }
                 }
@@ -530,7 +564,7 @@ impl Lmm {
                 for (j, cj) in self.components.iter().enumerate() {
                     let mut sum = 0.0;
                     for &row in &rows[cj.factor] {
-                        for (s, t) in symmetric_pairs(cj) {
+                        for (s, t) in cj.cells() {
                             let (xs, xt) = (&x[(row + s) * m..(row + s + 1) * m], &x[(row + t) * m..(row + t + 1) * m]);
                             sum += dot(&xs[r..r + plan.probes], &xt[c0..c0 + plan.probes]);
                         }
@@ -592,15 +626,8 @@ impl Lmm {
         let (k, p) = (factor.cols, self.moments.p());
         let k2 = k * k;
         // Products of all pairs of entries of the lower triangle, summed over levels by one matrix product.
-        let half = k * (k + 1) / 2;
-        let place = |a: usize, b: usize| a.max(b) * (a.max(b) + 1) / 2 + a.min(b);
-        let mut blocks = Vec::with_capacity(factor.levels * half);
-        for z in parts.inv.diag[f].chunks_exact(k2) {
-            for a in 0..k {
-                blocks.extend((0..a).map(|b| -z[a + b * k]));
-                blocks.push(1.0 - z[a + a * k]);
-            }
-        }
+        let half = place(k, 0);
+        let blocks = triangles_of_shrinkage(&parts.inv.diag[f], k);
         let mut products = vec![0.0; half * half];
         dense::syrk_rows(&mut products, half, &blocks, half, factor.levels, 1.0);
         for a in 0..k {
@@ -695,11 +722,17 @@ struct Parts {
     u: Vec<f64>,
     h: Vec<f64>,
     inv: SelectedInverse,
+    /// Lower triangles of I - (A^-1)_ll, A over u, of the levels of the only factor; else empty.
+    shrunk: Vec<f64>,
 }
 
-fn symmetric_pairs(c: &Component) -> impl Iterator<Item = (usize, usize)> {
-    let both = [(c.row, c.col), (c.col, c.row)];
-    both.into_iter().take(if c.row == c.col { 1 } else { 2 })
+/// Lower triangles of I - Z of k x k blocks Z.
+fn triangles_of_shrinkage(blocks: &[f64], k: usize) -> Vec<f64> {
+    let mut out = Vec::with_capacity(blocks.len() / (k * k) * place(k, 0));
+    for z in blocks.chunks_exact(k * k) {
+        push_triangle(&mut out, k, |a, b| if a == b { 1.0 - z[a + a * k] } else { -z[a + b * k] });
+    }
+    out
 }
 
 /// tr(M E_i) for the symmetric matrix of the component's factor.

@@ -224,17 +224,13 @@ impl Kronecker {
     fn entry(&self, i: &Component, j: &Component) -> f64 {
         let (n, size) = (self.rows, self.rows * self.columns);
         let mut sum = 0.0;
-        for (r, r2) in both(i) {
-            for (s, s2) in both(j) {
+        for (r, r2) in i.cells() {
+            for (s, s2) in j.cells() {
                 sum += self.sum[(r + s * n) * size + r2 + s2 * n];
             }
         }
         sum
     }
-}
-
-fn both(c: &Component) -> impl Iterator<Item = (usize, usize)> {
-    [(c.row, c.col), (c.col, c.row)].into_iter().take(if c.row == c.col { 1 } else { 2 })
 }
 
 struct Sums<'a> {
@@ -350,13 +346,13 @@ impl<'a> Sums<'a> {
                 a[i + j * n] += own.entry(ci, cj);
             }
             for (j, kj) in carried.iter().enumerate() {
-                for (r, r2) in both(ci) {
+                for (r, r2) in ci.cells() {
                     for t in 0..d * d {
                         a[i + j * n] += kj[t] * fixed[(r + (t % d) * k) * k * d + r2 + (t / d) * k];
                     }
                 }
             }
-            for (r, r2) in both(ci) {
+            for (r, r2) in ci.cells() {
                 a[i + (n - 1) * n] += noise[r + r2 * k];
                 b[i] += seen[r + r2 * k];
                 a[n - 1 + i * n] += free[r + r2 * k];
@@ -368,7 +364,7 @@ impl<'a> Sums<'a> {
     fn carried(&self, c: &Component, directions: &[f64]) -> Vec<f64> {
         let (k, d) = (self.levels[c.factor].k, self.d);
         let mut out = vec![0.0; d * d];
-        for (r, s) in both(c) {
+        for (r, s) in c.cells() {
             for b in 0..d {
                 for a in 0..d {
                     out[a + b * d] += directions[r + a * k + (s + b * k) * k * d];

@@ -5,14 +5,15 @@ use crate::linear::dot;
 
 use super::products::add;
 
-/// Blocks of one level of the absorbed factor (k x k): N_aa, I - G H and H = Lambda (I + Lambda'G Lambda)^-1 Lambda'.
+/// Blocks of one level of the absorbed factor (k x k): N_aa, I - G H and H = Lambda (I + Lambda'G Lambda)^-1 Lambda'; the
+/// last two tie it to other factors and are empty where there are none.
 pub struct Absorbed {
     pub n: Vec<f64>,
     pub b: Vec<f64>,
     pub h: Vec<f64>,
 }
 
-pub fn absorb(g: &[f64], lambda: &[f64], k: usize) -> Absorbed {
+pub fn absorb(g: &[f64], lambda: &[f64], k: usize, linked: bool) -> Absorbed {
     if k == 1 {
         let l2 = lambda[0] * lambda[0];
         let d = 1.0 / (1.0 + g[0] * l2);
@@ -22,6 +23,9 @@ pub fn absorb(g: &[f64], lambda: &[f64], k: usize) -> Absorbed {
     let r = semidefinite_root(g, k);
     let lr = product(lambda, &r, k, true);
     let n = sandwich(&r, &inverse_plus(&product(&lr, &lr, k, true), k), k);
+    if !linked {
+        return Absorbed { n, b: vec![], h: vec![] };
+    }
     let gl = product(g, lambda, k, false);
     let h = sandwich(lambda, &inverse_plus(&product(lambda, &gl, k, true), k), k);
     let mut b = product(g, &h, k, false);
@@ -53,8 +57,15 @@ fn semidefinite_root(g: &[f64], k: usize) -> Vec<f64> {
 
 /// A B, or A'B, of k x k matrices.
 fn product(a: &[f64], b: &[f64], k: usize, transposed: bool) -> Vec<f64> {
-    let at = |i: usize, t: usize| if transposed { a[t + i * k] } else { a[i + t * k] };
-    (0..k * k).map(|e| (0..k).map(|t| at(e % k, t) * b[t + (e / k) * k]).sum()).collect()
+    let mut out = vec![0.0; k * k];
+    for (o, b) in out.chunks_exact_mut(k).zip(b.chunks_exact(k)) {
+        if transposed {
+            o.iter_mut().zip(a.chunks_exact(k)).for_each(|(o, a)| *o = dot(a, b));
+        } else {
+            b.iter().zip(a.chunks_exact(k)).for_each(|(&v, a)| add(o, a, v));
+        }
+    }
+    out
 }
 
 /// (I + A)^-1 for positive semidefinite A.
@@ -70,7 +81,11 @@ pub fn inverse_plus(a: &[f64], k: usize) -> Vec<f64> {
 /// A M A' for symmetric M.
 pub fn sandwich(a: &[f64], m: &[f64], k: usize) -> Vec<f64> {
     let am = product(a, m, k, false);
-    (0..k * k).map(|e| (0..k).map(|t| am[e % k + t * k] * a[e / k + t * k]).sum()).collect()
+    let mut out = vec![0.0; k * k];
+    for (am, a) in am.chunks_exact(k).zip(a.chunks_exact(k)) {
+        out.chunks_exact_mut(k).zip(a).for_each(|(o, &v)| add(o, am, v));
+    }
+    out
 }
 
 /// A B for A (k x k) and B (k x d).

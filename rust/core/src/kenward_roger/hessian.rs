@@ -28,7 +28,8 @@ impl Model {
         let traces = Traces::new(&self.lmm.moments, lambda, &self.lmm.components, reml, self.work_of_differences());
         let nu = self.lmm.nu(reml);
         let corner = 6.0 * s.r2 / sigma.powi(4) - 2.0 * nu / (sigma * sigma);
-        let own = self.in_entries(traces.as_ref(), &self.bends(lambda, s, reml && traces.is_some()), sigma);
+        let own =
+            self.in_entries(traces.as_ref(), &self.bends(lambda, s, traces.as_ref(), reml && traces.is_some()), sigma);
         let mut out = self.in_theta(theta, &own, corner)?;
         if traces.is_some() {
             self.rest(state);

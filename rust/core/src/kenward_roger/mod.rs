@@ -124,7 +124,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::design::{Block, Codes, Rows, Structure, Term};
+    use crate::design::{Block, Codes, Numeric, Rows, Structure, Term};
     use crate::optimise::Options;
 
     fn rows<'a>(y: &'a [f64], codes: &'a [i32], levels: usize) -> Rows<'a> {
@@ -190,5 +190,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What goes level by level where there is one factor is what solves with all of it give.
+    #[test]
+    fn one_factor_goes_level_by_level() {
+        let codes: Vec<i32> = (0..60).map(|i| (i * i + i / 7) % 9).collect();
+        let y: Vec<f64> = (0..60).map(|i| ((i * 7919) % 31) as f64 / 9.0).collect();
+        let x: Vec<f64> = (0..60).map(|i| ((i * 613) % 17) as f64 / 5.0 - 1.0).collect();
+        let one = Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None };
+        let slope = Block { x: Some(Numeric::F64(&x)), ..one };
+        let mut rows = rows(&y, &codes, 9);
+        rows.fixed.push(slope);
+        rows.terms[0].blocks.push(slope);
+        let mut model = Model::new(&rows).unwrap();
+        for theta in [[0.8, -0.3, 0.5], [0.7, 0.0, 0.0]] {
+            for reml in [true, false] {
+                let lambda = model.lambda_from_theta(&theta).unwrap();
+                let s = model.lmm.solve(&lambda, reml).unwrap();
+                let traces = Traces::new(&model.lmm.moments, &lambda, &model.lmm.components, reml, f64::INFINITY);
+                let quick = model.bends(&lambda, &s, traces.as_ref(), reml);
+                let slow = model.bends(&lambda, &s, None, reml);
+                close(&quick.first, &slow.first);
+                close(&quick.near, &slow.near);
+                close(&quick.fixed, &slow.fixed);
+                close(&quick.shared, &slow.shared);
+                let slope = model.lmm.slope(&s, reml, dense::Precision::Double);
+                let scale = model.lmm.nu(reml) / s.r2;
+                let q: Vec<f64> = model.lmm.quadratic(&s, &slope.u).0.iter().map(|v| v * scale).collect();
+                close(&slope.average.sigma, &q);
+            }
+        }
+    }
+
+    /// To rounding: both are sums of a few hundred terms.
+    fn close(a: &[f64], b: &[f64]) {
+        let size = b.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= 1e-11 * size, "{a} {b}"));
     }
 }

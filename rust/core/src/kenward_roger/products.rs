@@ -6,7 +6,10 @@ use rayon::prelude::*;
 use crate::dense;
 use crate::design::Moments;
 use crate::fit::Model;
+use crate::levels::{carried, linear_forms, paired, push_triangle, quadratic_forms, take_products};
 use crate::linear::{dot, Component, Solution};
+
+use super::traces::Traces;
 
 impl Model {
     /// Columns of Z'V*^-1[X R^-1, y - X beta] (size x (p + 1), row-major, elimination order), R'R = X'V*^-1X.
@@ -99,7 +102,7 @@ impl Model {
         let mut out = vec![0.0; t.len()];
         for pos in (0..sym.nodes).filter(|&q| sym.factor_at[q] as usize == i.factor) {
             let at = sym.offset[pos] as usize;
-            for (r, c) in cells(i) {
+            for (r, c) in i.cells() {
                 out[(at + r) * w..(at + r + 1) * w].copy_from_slice(&t[(at + c) * w..(at + c + 1) * w]);
             }
         }
@@ -129,12 +132,15 @@ impl Model {
 
 impl Model {
     /// What second derivatives of the deviance need beside the traces of S.
-    pub(super) fn bends(&self, lambda: &[Vec<f64>], s: &Solution, reml: bool) -> Bends {
+    pub(super) fn bends(&self, lambda: &[Vec<f64>], s: &Solution, traces: Option<&Traces>, reml: bool) -> Bends {
         let (c, p) = (self.lmm.components.len(), self.lmm.moments.p());
         if c == 0 {
             return Bends { first: vec![], near: vec![], fixed: vec![], shared: vec![] };
         }
         let t = self.weighted(lambda, s);
+        if let Some(blocks) = traces.and_then(|t| t.alone.as_deref()) {
+            return self.bends_of_one(&t, blocks, reml);
+        }
         let response = self.columns_bend(lambda, &t, p, 1);
         let mut out = Bends { first: response.first, near: response.quadratic, fixed: vec![0.0; c], shared: vec![] };
         out.shared.resize(c * c, 0.0);
@@ -159,6 +165,31 @@ impl Model {
         out
     }
 
+    /// `bends` of one grouping factor, level by level; `blocks` are the lower triangles of S's.
+    fn bends_of_one(&self, t: &[f64], blocks: &[f64], reml: bool) -> Bends {
+        let (sym, all, p) = (&self.lmm.symbolic, &self.lmm.components, self.lmm.moments.p());
+        let (k, w, half, c) = (self.lmm.moments.factors[0].cols, p + 1, blocks.len() / sym.nodes, all.len());
+        let (mut ordered, mut response, mut fixed) = (Vec::with_capacity(blocks.len()), vec![], vec![]);
+        for (pos, rows) in t.chunks_exact(k * w).enumerate() {
+            ordered.extend_from_slice(&blocks[sym.level(pos) * half..][..half]);
+            push_triangle(&mut response, k, |a, b| rows[a * w + p] * rows[b * w + p]);
+            if reml {
+                push_triangle(&mut fixed, k, |a, b| dot(&rows[a * w..][..p], &rows[b * w..][..p]));
+            }
+        }
+        let side = |a: usize| carried(all, t, &t.chunks_exact(w).map(|r| r[a]).collect::<Vec<f64>>(), k, w, p);
+        let mut near = quadratic_forms(all, &paired(&ordered, &response, k), k);
+        take_products(&mut near, &side(p), p);
+        let first = linear_forms(all.iter(), &response, k);
+        if !reml || p == 0 {
+            return Bends { first, near, fixed: vec![0.0; c], shared: vec![0.0; c * c] };
+        }
+        let mut shared = quadratic_forms(all, &paired(&ordered, &fixed, k), k);
+        shared.iter_mut().for_each(|v| *v *= 2.0);
+        (0..p).for_each(|a| take_products(&mut shared, &side(a), p));
+        Bends { first, near, fixed: linear_forms(all.iter(), &fixed, k), shared }
+    }
+
     /// Sums over columns t_a, a = first .. first + count: t_a'E_i t_a and t_a'E_i S E_j t_a; T E_i t_a apart.
     fn columns_bend(&self, lambda: &[Vec<f64>], t: &[f64], first: usize, count: usize) -> ColumnsBend {
         let sym = &self.lmm.symbolic;
@@ -169,7 +200,7 @@ impl Model {
             let at = sym.offset[pos] as usize;
             for (i, comp) in self.lmm.components.iter().enumerate() {
                 if comp.factor == sym.factor_at[pos] as usize {
-                    for (row, col) in cells(comp) {
+                    for (row, col) in comp.cells() {
                         (0..count).for_each(|a| v[(at + row) * m + a * c + i] = t[(at + col) * w + first + a]);
                     }
                 }
@@ -243,17 +274,11 @@ pub fn identity(m: &Moments) -> Vec<Vec<f64>> {
     m.factors.iter().map(|f| (0..f.cols * f.cols).map(|k| f64::from(k % f.cols == k / f.cols)).collect()).collect()
 }
 
-/// Entries of E_i.
-pub fn cells(c: &Component) -> impl Iterator<Item = (usize, usize)> {
-    let both = [(c.row, c.col), (c.col, c.row)];
-    both.into_iter().take(if c.row == c.col { 1 } else { 2 })
-}
-
 /// tr(A E_i B E_j) of k x k blocks.
 pub fn trace_of(a: &[f64], b: &[f64], k: usize, i: &Component, j: &Component) -> f64 {
     let mut sum = 0.0;
-    for (r, c) in cells(i) {
-        for (u, v) in cells(j) {
+    for (r, c) in i.cells() {
+        for (u, v) in j.cells() {
             sum += a[v + r * k] * b[c + u * k];
         }
     }

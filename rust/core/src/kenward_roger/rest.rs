@@ -2,10 +2,11 @@
 
 use crate::dense;
 use crate::design::{Factor, Moments};
+use crate::levels::{linear_forms, place, push_triangle};
 use crate::linear::{dot, Component};
 
 use super::blocks::{inverse_plus, scatter, times, trace_of_product, Absorbed};
-use super::products::{add, cells, trace_of};
+use super::products::{add, trace_of};
 use super::traces::{Part, Traces};
 
 pub struct Rest<'a> {
@@ -38,23 +39,27 @@ impl Rest<'_> {
         self.components.iter().enumerate().filter(|(_, c)| c.factor != self.lead)
     }
 
+    /// Lower triangles of N_aa, level by level.
+    pub fn triangles(&self) -> Vec<f64> {
+        let k = self.lead().cols;
+        let mut out = Vec::with_capacity(self.absorbed.len() * place(k, 0));
+        self.absorbed.iter().for_each(|a| push_triangle(&mut out, k, |r, c| a.n[r + c * k]));
+        out
+    }
+
     /// The part of N_aa, from the sums over levels of the products of any two of its entries.
-    pub fn of_lead(&self) -> Traces {
+    pub fn of_lead(&self, triangles: &[f64]) -> Traces {
         let (c, k) = (self.components.len(), self.lead().cols);
-        let place = |a: usize, b: usize| a.max(b) * (a.max(b) + 1) / 2 + a.min(b);
         let half = place(k, 0);
-        let mut entries = Vec::with_capacity(self.absorbed.len() * half);
-        for a in &self.absorbed {
-            (0..k).for_each(|r| entries.extend((0..=r).map(|c| a.n[r + c * k])));
-        }
         let mut products = vec![0.0; half * half];
-        dense::syrk_rows(&mut products, half, &entries, half, self.absorbed.len(), 1.0);
-        let mut out = Traces { first: vec![0.0; c], second: vec![0.0; c * c] };
-        for (i, ci) in self.own() {
-            for (r, cc) in cells(ci) {
-                out.first[i] += entries.iter().skip(place(r, cc)).step_by(half).sum::<f64>();
-                for (j, cj) in self.own() {
-                    for (u, v) in cells(cj) {
+        dense::syrk_rows(&mut products, half, triangles, half, self.absorbed.len(), 1.0);
+        let mut out = Traces { first: vec![0.0; c], second: vec![0.0; c * c], alone: None };
+        let first = linear_forms(self.own().map(|(_, c)| c), triangles, k);
+        for ((i, ci), first) in self.own().zip(first) {
+            out.first[i] = first;
+            for (j, cj) in self.own() {
+                for (r, cc) in ci.cells() {
+                    for (u, v) in cj.cells() {
                         let (x, y) = (place(v, r), place(cc, u));
                         out.second[i + j * c] += products[x.max(y) + x.min(y) * half];
                     }
@@ -81,7 +86,7 @@ impl Rest<'_> {
 
     pub fn of_part(&self, part: &Part) -> Traces {
         let (c, s) = (self.components.len(), part.size);
-        let mut out = Traces { first: vec![0.0; c], second: vec![0.0; c * c] };
+        let mut out = Traces { first: vec![0.0; c], second: vec![0.0; c * c], alone: None };
         let links: Vec<Link> = part.leads.iter().map(|&l| self.link(l)).collect();
         let n_bb = self.remainder(part, &links);
         let k = self.kernel(part, &n_bb);
@@ -191,7 +196,7 @@ impl Rest<'_> {
                 (0..k * k).for_each(|e| j[e] += nk[e % k] * link.n[x * k + e / k]);
             }
             for (i, ci) in self.own() {
-                out.first[i] -= cells(ci).map(|(r, c)| j[c + r * k]).sum::<f64>();
+                out.first[i] -= ci.cells().map(|(r, c)| j[c + r * k]).sum::<f64>();
                 for (t, ct) in self.own() {
                     out.second[i + t * c] -= 2.0 * trace_of(&self.absorbed[l].n, &j, k, ci, ct);
                 }
@@ -203,7 +208,7 @@ impl Rest<'_> {
     fn spread(&self, i: &Component, s: usize, links: &[Link]) -> Vec<f64> {
         let k = self.lead().cols;
         let mut e = vec![0.0; k * k];
-        cells(i).for_each(|(r, c)| e[r + c * k] = 1.0);
+        i.cells().for_each(|(r, c)| e[r + c * k] = 1.0);
         let mut out = vec![0.0; s * s];
         for link in links {
             scatter(&mut out, s, &link.rows, &times(&e, &link.n, k), &link.n, k, 1.0);
@@ -219,7 +224,7 @@ impl Rest<'_> {
         for &(g, l) in &part.nodes {
             let at = self.row[g][l];
             for (j, cj) in self.others().filter(|(_, cj)| cj.factor == g) {
-                let v: f64 = cells(cj).map(|(r, c)| dot(&f[(at + r) * s..][..s], &hf[(at + c) * s..][..s])).sum();
+                let v: f64 = cj.cells().map(|(r, c)| dot(&f[(at + r) * s..][..s], &hf[(at + c) * s..][..s])).sum();
                 out.second[i + j * c] += v;
                 out.second[j + i * c] += v;
             }
@@ -235,12 +240,12 @@ impl Rest<'_> {
         for &(f, l) in &part.nodes {
             let at = self.row[f][l];
             for (i, ci) in self.others().filter(|(_, ci)| ci.factor == f) {
-                out.first[i] += cells(ci).map(|(r, c)| s_bb[at + c + (at + r) * s]).sum::<f64>();
+                out.first[i] += ci.cells().map(|(r, c)| s_bb[at + c + (at + r) * s]).sum::<f64>();
                 for &(g, t) in &part.nodes {
                     let to = self.row[g][t];
                     for (j, cj) in self.others().filter(|(_, cj)| cj.factor == g) {
-                        for (r, cc) in cells(ci) {
-                            for (u, v) in cells(cj) {
+                        for (r, cc) in ci.cells() {
+                            for (u, v) in cj.cells() {
                                 out.second[i + j * c] += s_bb[to + v + (at + r) * s] * s_bb[to + u + (at + cc) * s];
                             }
                         }

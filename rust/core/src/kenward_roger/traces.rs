@@ -34,6 +34,8 @@ const FEW: usize = 1000;
 pub struct Traces {
     pub first: Vec<f64>,
     pub second: Vec<f64>,
+    /// Lower triangles of the blocks of S, level by level, where there is one factor only.
+    pub alone: Option<Vec<f64>>,
 }
 
 /// Levels of the other factors that hang together, and the levels of the absorbed factor that tie them.
@@ -53,7 +55,7 @@ impl Traces {
         }
         let c = components.len();
         if c == 0 {
-            return Some(Traces { first: vec![], second: vec![] });
+            return Some(Traces { first: vec![], second: vec![], alone: None });
         }
         // The first of the most levels leads every pair that it belongs to.
         let lead = (0..m.factors.len()).rev().max_by_key(|&f| m.factors[f].levels)?;
@@ -64,12 +66,11 @@ impl Traces {
         }
         let factor = &m.factors[lead];
         let k2 = factor.cols * factor.cols;
+        let one = |g: &[f64]| absorb(g, &lambda[lead], factor.cols, m.factors.len() > 1);
         let absorbed = match unbounded {
             true => factor.gram.iter().map(|&g| absorb_wide(g)).collect(),
-            false if factor.levels < FEW => {
-                factor.gram.chunks(k2).map(|g| absorb(g, &lambda[lead], factor.cols)).collect()
-            }
-            false => factor.gram.par_chunks(k2).map(|g| absorb(g, &lambda[lead], factor.cols)).collect(),
+            false if factor.levels < FEW => factor.gram.chunks(k2).map(one).collect(),
+            false => factor.gram.par_chunks(k2).map(one).collect(),
         };
         let rest = Rest { m, lambda, components, lead, absorbed, row };
         let add = |mut a: Traces, b: Traces| {
@@ -81,7 +82,10 @@ impl Traces {
             true => parts.iter().map(|p| rest.of_part(p)).collect(),
             false => parts.par_iter().map(|p| rest.of_part(p)).collect(),
         };
-        Some(others.into_iter().fold(rest.of_lead(), add))
+        let triangles = rest.triangles();
+        let mut out = others.into_iter().fold(rest.of_lead(&triangles), add);
+        out.alone = (m.factors.len() == 1 && !unbounded).then_some(triangles);
+        Some(out)
     }
 }
 
