@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -30,6 +31,7 @@ ARGUMENTS = (
     "randomised_response",
 )  # fmt: skip
 NOMINAL = "nominal"
+PLAIN = frozenset((str, int, float, bool, type(None)))
 MOST_PARAMETERS = 4
 WEIGHTS = (
     "weights= is ambiguous: say which kind you mean. "
@@ -316,6 +318,14 @@ def make_call(
         randomised_response=None if randomised_response is None else read_design(randomised_response),
     )
     return _checked(call, method)
+
+
+_remembered = lru_cache(maxsize=256, typed=True)(make_call)
+
+
+def asked(**given: Any) -> Call:
+    """Return `make_call(**given)`, remembered where every argument is a text, a number, a truth value or None."""
+    return (_remembered if PLAIN.issuperset(map(type, given.values())) else make_call)(**given)
 
 
 def _checked(call: Call, method: Any) -> Call:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef import families
-from ranef.call import Call, build_call, make_call
-from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of, predictors_of
+from ranef.call import Call, asked, build_call
+from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of
 from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
 from ranef.errors import (
@@ -112,10 +112,10 @@ class Layout:
 
 def layout_of(design: Design, task: Task) -> Layout:
     """Return the layout of a design."""
-    names = tuple(predictors_of(design, task))
     parts: list[ComponentInfo] = []
     for name, columns in coefficients_of(design, task):
         parts.append(ComponentInfo(name, columns, parts[-1].first + len(parts[-1].names) if parts else 0))
+    names = [part.name for part in parts]  # thresholds, which no term belongs to, come last
     return Layout(
         n=design.n,
         n_input=design.n_input,
@@ -297,7 +297,7 @@ def fit(
     variance of 0 or a correlation of +-1 is a valid estimate, reported as data in `Fit.boundary`.
     """
     given = {name: value for name, value in locals().items() if name not in ("data", "parameters")}
-    return fit_call(make_call(**given, **parameters), data)
+    return fit_call(asked(**given, **parameters), data)
 
 
 def fit_call(call: Call, data: Any) -> Fit:
@@ -487,7 +487,7 @@ class Fit:
     @property
     def converged(self) -> bool:
         """Whether the certificate holds."""
-        return self.certificate.holds
+        return self.estimate.outcome == "converged"
 
     @property
     def certificate(self) -> Certificate:

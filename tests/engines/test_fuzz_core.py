@@ -173,7 +173,7 @@ def test_damaged_files(fitted, data):
 def test_passes_over_columns(x, y, a, b, levels, other):
     attempt(_core.any_not_finite, x)
     attempt(_core.is_constant, x)
-    attempt(_core.code_range, a)
+    attempt(_core.code_use, a, levels)
     attempt(_core.level_counts, a, min(levels, 2**20))
     attempt(_core.factorize_int, y)
     attempt(_core.factorize_int, np.array([-(2**63), 2**63 - 1, 0]))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import ranef as rf
+from ranef.call import asked, make_call
 from ranef.errors import (
     ArgumentError,
     DataError,
@@ -132,3 +133,18 @@ def test_units_of_a_predictor_do_not_matter(sleepstudy, shift, scale):
     assert moved.loglik == pytest.approx(base.loglik - np.log(scale), abs=1e-6)  # REML's log|X'V^-1X| has units of x
     assert moved.params["Days"] == pytest.approx(base.params["Days"] / scale, rel=1e-6)
     np.testing.assert_allclose(moved.fitted(), base.fitted(), rtol=1e-6)
+
+
+def test_a_call_of_texts_and_numbers_is_read_once():
+    given = {"formula": "y ~ x + (1 | g)", "family": "gaussian", "method": "ml"}
+    assert asked(**given) is asked(**given)
+    assert asked(**given) == make_call(**given)
+    assert asked(**{**given, "method": "reml"}).method == "reml"
+    assert asked(**given, offset=[1.0]) is not asked(**given, offset=[1.0])
+
+
+def test_numbers_that_are_equal_but_of_another_type_are_other_arguments():
+    assert asked(formula="y ~ x + (1 | g)", quadrature=1).quadrature == 1
+    for other in (True, 1.0):
+        with pytest.raises(OptionError, match="number of nodes"):
+            asked(formula="y ~ x + (1 | g)", quadrature=other)

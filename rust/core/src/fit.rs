@@ -929,7 +929,7 @@ pub(crate) fn user_beta(m: &Moments, beta: &[f64]) -> Vec<f64> {
     out
 }
 
-fn user_vcov(m: &Moments, lx: &[f64], sigma: f64) -> Vec<f64> {
+pub(crate) fn user_vcov(m: &Moments, lx: &[f64], sigma: f64) -> Vec<f64> {
     let p = m.p();
     let mut v = dense::inverse_from_cholesky(lx, p, p);
     v.iter_mut().for_each(|v| *v *= sigma * sigma);

@@ -23,6 +23,34 @@ pub fn is_constant(x: &[f64]) -> bool {
     x.iter().all(|&v| v == x[0])
 }
 
+/// Whether a code is negative (a missing value), and whether every level 0..levels-1 occurs.
+pub fn code_use(codes: &Codes<'_>, levels: usize) -> (bool, bool) {
+    // Levels are ticked off only until all have been seen.
+    let mut left = if levels <= codes.len() { levels } else { 0 };
+    let mut seen = vec![false; left];
+    let mut negative = false;
+    macro_rules! go {
+        ($c:expr) => {{
+            let mut rest = $c.iter();
+            while left > 0 {
+                let Some(&v) = rest.next() else { break };
+                negative |= v < 0;
+                if let Some(s) = seen.get_mut(v as usize) {
+                    left -= usize::from(!*s);
+                    *s = true;
+                }
+            }
+            negative |= rest.as_slice().iter().fold(0, |low, &v| low.min(v)) < 0;
+        }};
+    }
+    match codes {
+        Codes::I8(c) => go!(c),
+        Codes::I16(c) => go!(c),
+        Codes::I32(c) => go!(c),
+    }
+    (negative, left == 0 && seen.len() == levels)
+}
+
 /// Rows of every level.
 pub fn level_counts(codes: &Codes<'_>, levels: usize) -> Vec<i64> {
     let mut counts = vec![0i64; levels];
@@ -104,6 +132,17 @@ mod tests {
         assert_eq!(uniques, vec![-3, 0, 5, 1 << 60]);
         assert_eq!(codes, vec![2, 0, 2, 3, 1]);
         assert_eq!(factorize_int(&[i64::MIN, i64::MAX]).0, vec![0, 1]);
+    }
+
+    #[test]
+    fn use_of_levels_is_told_whatever_the_order() {
+        assert_eq!(code_use(&Codes::I8(&[0, 1, 2, 0]), 3), (false, true));
+        assert_eq!(code_use(&Codes::I8(&[0, 1, 2, -1]), 3), (true, true));
+        assert_eq!(code_use(&Codes::I16(&[-1, 0, 0, 2]), 3), (true, false));
+        assert_eq!(code_use(&Codes::I32(&[0, 5]), 3), (false, false));
+        assert_eq!(code_use(&Codes::I32(&[0, 5, 1, 2]), 3), (false, true));
+        assert_eq!(code_use(&Codes::I8(&[]), 0), (false, true));
+        assert_eq!(code_use(&Codes::I8(&[]), 2), (false, false));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod linear;
 pub mod optimise;
 pub mod prior;
 pub mod profile;
+pub mod satterthwaite;
 pub mod special;
 pub mod start;
 pub mod structure;

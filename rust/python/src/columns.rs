@@ -1,6 +1,8 @@
 //! numpy arrays held for the length of a call, and the views of them that the core reads.
 
-use numpy::{PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{
+    PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
+};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use ranef_core::design::{Block, Codes, Numeric, Rows, Structure, Term};
@@ -31,16 +33,24 @@ fn describe(v: &Bound<'_, PyAny>) -> String {
     }
 }
 
+/// Kind and width of an array's entries: every attempt to read it as another type would make an exception.
+fn entries(v: &Bound<'_, PyAny>) -> (u8, usize) {
+    v.cast::<PyUntypedArray>().map_or((b'O', 0), |a| {
+        let dtype = a.dtype();
+        (dtype.kind(), dtype.itemsize())
+    })
+}
+
 impl<'py> CodeArray<'py> {
     pub fn new(v: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if let Ok(a) = v.extract() {
-            return Ok(CodeArray::I32(a));
-        }
-        if let Ok(a) = v.extract() {
-            return Ok(CodeArray::I16(a));
-        }
-        if let Ok(a) = v.extract() {
-            return Ok(CodeArray::I8(a));
+        let found = match entries(v) {
+            (b'i', 4) => v.extract().map(CodeArray::I32).ok(),
+            (b'i', 2) => v.extract().map(CodeArray::I16).ok(),
+            (b'i', 1) => v.extract().map(CodeArray::I8).ok(),
+            _ => None,
+        };
+        if let Some(array) = found {
+            return Ok(array);
         }
         Err(PyTypeError::new_err(format!("codes must be a vector of int8, int16 or int32, not {}", describe(v))))
     }
@@ -56,17 +66,15 @@ impl<'py> CodeArray<'py> {
 
 impl<'py> NumericArray<'py> {
     pub fn new(v: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if let Ok(a) = v.extract() {
-            return Ok(NumericArray::F64(a));
-        }
-        if let Ok(a) = v.extract() {
-            return Ok(NumericArray::I64(a));
-        }
-        if let Ok(a) = v.extract() {
-            return Ok(NumericArray::F32(a));
-        }
-        if let Ok(a) = v.extract() {
-            return Ok(NumericArray::I32(a));
+        let found = match entries(v) {
+            (b'f', 8) => v.extract().map(NumericArray::F64).ok(),
+            (b'f', 4) => v.extract().map(NumericArray::F32).ok(),
+            (b'i', 8) => v.extract().map(NumericArray::I64).ok(),
+            (b'i', 4) => v.extract().map(NumericArray::I32).ok(),
+            _ => None,
+        };
+        if let Some(array) = found {
+            return Ok(array);
         }
         Err(PyTypeError::new_err(format!(
             "a numeric column must be a vector of float64, float32, int64 or int32, not {}",

@@ -493,6 +493,23 @@ impl Lmm {
         j.into_pyarray(py).reshape([theta.len() + 1, p, p])
     }
 
+    /// d vcov / d (theta, sigma) (m, p, p), asymptotic covariance of (theta, sigma) (m, m), and Satterthwaite's degrees of
+    /// freedom of every column (p,).
+    fn satterthwaite<'py>(
+        &mut self,
+        py: Python<'py>,
+        theta: PyReadonlyArray1<'py, f64>,
+        sigma: f64,
+        reml: bool,
+        flat: f64,
+    ) -> PyResult<(Bound<'py, PyArray3<f64>>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>)> {
+        let theta = floats(&theta)?;
+        let (m, p) = (theta.len() + 1, self.p());
+        let found = self.watched(py, |model| model.satterthwaite(theta, sigma, reml, flat))?;
+        let slopes = found.slopes.into_pyarray(py).reshape([m, p, p])?;
+        Ok((slopes, matrix(py, found.spread, m)?, found.df.into_pyarray(py)))
+    }
+
     /// (term, row, column) of every entry of Sigma that `kenward_roger` differentiates by, in the core's own columns of
     /// the term: b_own = b + shift'b on the carrier.
     #[getter]

@@ -32,12 +32,12 @@ fn is_constant(py: Python<'_>, x: PyReadonlyArray1<'_, f64>) -> PyResult<bool> {
     Ok(py.detach(|| x.is_empty() || frame::is_constant(x)))
 }
 
-/// Smallest and largest code; (0, -1) for no rows.
+/// Whether a code is negative, and whether every level 0..levels-1 occurs.
 #[pyfunction]
-fn code_range(py: Python<'_>, codes: &Bound<'_, PyAny>) -> PyResult<(i32, i32)> {
+fn code_use(py: Python<'_>, codes: &Bound<'_, PyAny>, levels: usize) -> PyResult<(bool, bool)> {
     let array = CodeArray::new(codes)?;
     let codes = array.view()?;
-    Ok(py.detach(|| codes.range()))
+    Ok(py.detach(|| frame::code_use(&codes, levels)))
 }
 
 /// Rows of every level 0..levels-1; other codes are not counted.
@@ -179,7 +179,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(variance_ratios, m)?)?;
     m.add_function(wrap_pyfunction!(any_not_finite, m)?)?;
     m.add_function(wrap_pyfunction!(is_constant, m)?)?;
-    m.add_function(wrap_pyfunction!(code_range, m)?)?;
+    m.add_function(wrap_pyfunction!(code_use, m)?)?;
     m.add_function(wrap_pyfunction!(level_counts, m)?)?;
     m.add_function(wrap_pyfunction!(factorize_int, m)?)?;
     m.add_function(wrap_pyfunction!(combine_codes, m)?)?;

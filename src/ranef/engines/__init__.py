@@ -31,7 +31,6 @@ __all__ = [
     "is_linear",
     "layout_of",
     "make_control",
-    "predictors_of",
 ]
 
 
@@ -54,11 +53,6 @@ def engine_of(task: Task) -> Engine:
     if task.linear:
         return linear.ENGINE
     return laplace.ENGINE if task.wishes is None else constrained.ENGINE
-
-
-def predictors_of(design: Design, task: Task) -> list[str]:
-    """Return the names of the linear predictors that have formulas."""
-    return [c.name for c in laplace.named(design, task.family)]
 
 
 def layout_of(design: Design, task: Task) -> list[tuple[str, tuple[str, ...]]]:

@@ -65,7 +65,7 @@ def counted(plans: Sequence[TermPlan], variables: Variables) -> tuple[tuple[Term
     """Return the plans with their numbers of columns and blocks, and the blocks."""
     made = [_term_blocks(plan, variables) for plan in plans]
     sized = [
-        replace(plan, columns=sum(len(b.names) for b in blocks), blocks=len(blocks))
+        TermPlan(plan.factors, plan.full, sum(len(b.names) for b in blocks), len(blocks), plan.wide)
         for plan, blocks in zip(plans, made, strict=True)
     ]
     return tuple(sized), tuple(block for blocks in made for block in blocks)
@@ -73,6 +73,8 @@ def counted(plans: Sequence[TermPlan], variables: Variables) -> tuple[tuple[Term
 
 def widened(plans: Sequence[TermPlan], variables: Variables) -> tuple[TermPlan, ...]:
     """Mark the main effects of the largest factors, of more than `WIDE` levels, as wide."""
+    if not any(isinstance(v, Coded) and len(v.levels) > WIDE for v in variables.values()):
+        return tuple(plans)
     sizes = {at: len(v.levels) for at, plan in enumerate(plans) if (v := _plain_factor(plan, variables)) is not None}
     largest = {at for at, size in Counter(sizes).most_common(MOST_WIDE) if size > WIDE}
     return tuple(replace(plan, wide=at in largest) for at, plan in enumerate(plans))

@@ -261,6 +261,9 @@ class _Frame:
         for factor in self.all_factors:
             if factor.label not in self.values:
                 self.values[factor.label] = value = self.evaluator(factor)
+                if isinstance(value, Column) and value.name == factor.column:
+                    _collect(masks, (value,))
+                    continue
                 _collect(masks, self.evaluator.needs(factor))
                 if not isinstance(value, Column):
                     _collect_value(masks, factor.label, value)
@@ -311,8 +314,11 @@ class _Frame:
     def level_use(self, label: str) -> tuple[Array, Levels, tuple[Any, ...]]:
         """Codes on the rows used, the levels that occur there, and those that do not."""
         if label not in self.used:
-            value = categories_of(self.values[label], label)
-            self.used[label] = drop_unused(self.keep(value.codes), value.levels)
+            value = self.values[label]
+            complete = self.rows is None and getattr(value, "complete", False)
+            value = value if complete else categories_of(value, label)
+            unchanged = value.codes, value.levels, ()
+            self.used[label] = unchanged if complete else drop_unused(self.keep(value.codes), value.levels)
         return self.used[label]
 
     def variable(self, factor: Factor) -> None:
@@ -369,10 +375,22 @@ class _Frame:
         columns_of = list(levels_of.get(columns.terms[0].factors[0].label, ())) if columns.terms[0].factors else []
         points = open_points(columns, place, columns_of)
         plan = BarPlan(bar, names, plans, levels, parts, keys, component, points=points, nu=place.nu)
-        term = GroupTerm(bar.label, names, bar.structure, codes, levels, blocks, bar.args, component)
-        known = None if relation is None else relation[0]
-        place = {"points": place.points, "matrix": place.matrix, "rank": place.rank, "nu": place.nu}
-        return plan, replace(term, relation=known, **place)
+        term = GroupTerm(
+            bar.label,
+            names,
+            bar.structure,
+            codes,
+            levels,
+            blocks,
+            bar.args,
+            component,
+            place.points,
+            place.matrix,
+            place.rank,
+            place.nu,
+            relation=None if relation is None else relation[0],
+        )
+        return plan, term
 
     def bars(self, formula: Formula, parts: Sequence[Part]) -> tuple[tuple[BarPlan, GroupTerm], ...]:
         """Return the random-effects terms of all formulas; those with one label are one term."""

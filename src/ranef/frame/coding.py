@@ -175,6 +175,8 @@ def full_codings(terms: Sequence[Term], factors: set[str]) -> list[tuple[bool, .
     contrasts if the term without it is empty or contained in an earlier term. Without intercept, the first factor met
     is coded by all levels.
     """
+    if not factors:
+        return [(False,) * len(t.factors) for t in terms]
     shown = [t for t in terms if t.factors]
     full = [[_full(t, f.label, shown[:j], factors) for f in t.factors] for j, t in enumerate(shown)]
     if INTERCEPT not in terms:

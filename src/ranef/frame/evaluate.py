@@ -102,11 +102,12 @@ class Evaluator:
         ------
         UnknownColumnError, DataError, FormulaError
         """
-        if factor.column is not None:
-            if factor.column not in self.table.names and factor.column in self.env:
-                return _Walk(self, factor).finish(self.env[factor.column])
-            return self.column(factor.column)
-        return _Walk(self, factor).run()
+        name = factor.column
+        if name is None:
+            return _Walk(self, factor).run()
+        if name in self.env and name not in self.table.names:
+            return _Walk(self, factor).finish(self.env[name])
+        return self.column(name)
 
     def needs(self, factor: Factor) -> list[Column]:
         """Return the columns that a factor reads and needs in every row: not so the upper ends of intervals."""
@@ -120,8 +121,10 @@ class Evaluator:
 
 def _ends(factor: Factor) -> set[str]:
     """Return the columns that occur only as upper ends in `cens(y, status, upper)`."""
+    if "cens" not in factor.functions or len(factor.names) < 2:
+        return set()
     root = tree(factor.code)
-    if not isinstance(root, ast.Call) or "cens" not in factor.functions or len(factor.names) < 2:
+    if not isinstance(root, ast.Call):
         return set()
     ends = [*root.args[2:], *(k.value for k in root.keywords if k.arg == "upper")]
     others = [*root.args[:2], *(k.value for k in root.keywords if k.arg != "upper")]

@@ -44,13 +44,14 @@ def level_counts(codes: Array, levels: int) -> Array:
     return np.asarray(_level_counts_impl(codes, levels))
 
 
-def has_negative(codes: Array) -> bool:
-    """Whether a code is negative (a missing value)."""
-    return bool(codes.size) and _code_range_impl(codes)[0] < 0
+def code_use(codes: Array, levels: int) -> tuple[bool, bool]:
+    """Whether a code is negative (a missing value), and whether every level 0..levels-1 occurs."""
+    return _code_use_impl(codes, levels)
 
 
-def _code_range(codes: Array) -> tuple[int, int]:
-    return int(codes.min()), int(codes.max())
+def _code_use(codes: Array, levels: int) -> tuple[bool, bool]:
+    known = codes[(codes >= 0) & (codes < levels)]
+    return bool((codes < 0).any()), bool(np.bincount(known, minlength=levels).all())
 
 
 def _factorize_int(x: Array) -> tuple[Array, Array]:
@@ -87,7 +88,7 @@ def combine_codes(a: Array, levels_a: int, b: Array, levels_b: int) -> tuple[Arr
 
 
 _any_nonfinite_impl = _compiled("any_not_finite", _any_nonfinite)
-_code_range_impl = _compiled("code_range", _code_range)
+_code_use_impl = _compiled("code_use", _code_use)
 _level_counts_impl = _compiled("level_counts", _level_counts)
 _factorize_int_impl = _compiled("factorize_int", _factorize_int)
 _combine_codes_impl = _compiled("combine_codes", _combine_codes)

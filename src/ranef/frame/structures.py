@@ -23,6 +23,7 @@ from ranef.frame.table import read_table, shorten
 
 POSITIONED = ("ou", "exp", "gau", "mat")
 SERIAL = ("ar1", "hetar1", "toep", "homtoep")
+LAID_OUT = frozenset((*POSITIONED, *SERIAL))  # columns lie at times or places
 KNOWN = ("propto", "equalto")
 POINT = re.compile(r"^\((.*)\)$")
 EQUAL = 1e-8  # steps that differ by less than this share of the first are equal
@@ -49,12 +50,14 @@ def by_level(bar: Bar, is_number: Callable[[Factor], bool], is_shuffled: Callabl
     `ar1(t + 0 | g)` becomes `ar1(factor(t) + 0 | g)`, `exp(x + y + 0 | g)` becomes `exp(numFactor(x, y) + 0 | g)`.
     Text times in the order of the alphabet, t1, t10, t2, are put in that of their numbers, `ar1(byNumber(t) + 0 | g)`.
     """
+    if bar.structure not in LAID_OUT:
+        return bar
     if bar.structure in SERIAL and len(bar.terms) == 1 and bar.terms[0].degree == 1:
         only = bar.terms[0].factors[0]
         if is_shuffled(only):
             return _wrapped(bar, "byNumber", [only])
     factors = [term.factors[0] for term in bar.terms if term.degree == 1]
-    if bar.structure not in (*POSITIONED, *SERIAL) or not factors or not all(map(is_number, factors)):
+    if not factors or not all(map(is_number, factors)):
         return bar
     if len(factors) > 1 and bar.structure in SERIAL:
         return bar

@@ -18,9 +18,11 @@ import numpy as np
 
 from ranef.errors import DataError, UnknownColumnError
 from ranef.frame.design import Array, Levels
-from ranef.frame.kernels import any_nonfinite, factorize, has_negative, small_int
+from ranef.frame.kernels import any_nonfinite, code_use, factorize, small_int
 
 NUMERIC = {"f8": "f8", "f4": "f4", "i8": "i8", "i4": "i4", "i2": "i4", "i1": "i4", "u1": "i4", "u2": "i4", "u4": "i8"}
+FLOAT = np.dtype(np.float64)
+CODES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Column:
     `missing` marks missing rows (None: none); there `x` is NaN (False for bool) and `codes` -1. `time` columns are
     dates or times: usable as categories only, with their text as labels. `listed` categories (a polars Enum) have an
     order that somebody chose, and may be a response of ordered categories although they are coded as unordered ones.
+    `complete`: every level is known to occur.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Column:
     missing: Array | None = None
     time: bool = False
     listed: bool = False
+    complete: bool = False
 
     def __len__(self) -> int:
         values = self.codes if self.x is None else self.x
@@ -195,13 +199,15 @@ def _pandas_text(name: str, values: Any) -> Column:
 
 
 def _is_categorical(values: Any) -> bool:
-    return hasattr(values, "codes") and hasattr(values, "categories")
+    kind = type(values)  # to ask the class makes no arrays of codes
+    return hasattr(kind, "codes") and hasattr(kind, "categories")
 
 
 def _pandas_codes(name: str, values: Any) -> Column:
-    categories = values.categories
+    dtype = values.dtype
+    categories = dtype.categories
     levels = Levels(len(categories), lambda: _plain(categories))
-    return factor_column(name, values.codes, levels, bool(values.ordered))
+    return factor_column(name, values.codes, levels, bool(dtype.ordered))
 
 
 def _arrow_table(data: Any) -> Table:
@@ -446,6 +452,9 @@ def array_column(name: str, values: Array, missing: Array | None = None, truth: 
     """Read a column from a numpy array; `truth`: numbers that stand for truth values."""
     if values.ndim != 1:
         raise DataError(f"column {name!r} has {values.ndim} dimensions; a column has one")
+    usual = values.dtype is FLOAT and missing is None and not truth and values.flags.c_contiguous
+    if usual and not any_nonfinite(values):
+        return Column(name, values)
     kind = values.dtype.kind
     if kind == "b" or truth:
         x = np.ascontiguousarray(values == 1 if truth else values)
@@ -486,10 +495,11 @@ def check_infinite(name: str, x: Array) -> None:
 def factor_column(name: str, codes: Array, levels: Levels, ordered: bool) -> Column:
     """Make a column of categories; codes below 0 are missing."""
     codes = np.ascontiguousarray(codes)
-    if codes.dtype not in (np.int8, np.int16, np.int32):
+    if codes.dtype not in CODES:
         codes = codes.astype(np.int32)
-    missing = codes < 0 if has_negative(codes) else None
-    return Column(name, codes=codes, levels=levels, ordered=ordered, missing=missing)
+    negative, complete = code_use(codes, len(levels))
+    missing = codes < 0 if negative else None
+    return Column(name, codes=codes, levels=levels, ordered=ordered, missing=missing, complete=complete)
 
 
 def time_column(name: str, text: Array, missing: Array | None) -> Column:

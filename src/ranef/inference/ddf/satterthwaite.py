@@ -76,10 +76,7 @@ def coefficient_df(m: Fit) -> Array:
         return np.where(np.isnan(estimate.beta), np.nan, df)
     if not m.layout.terms:
         return np.where(np.isnan(estimate.beta), np.nan, float(m.df_residual))
-    slopes, spread_of_psi = ingredients(m)
-    partial = partial_of(m)
-    dense = estimate.vcov if partial is None else partial.dense
-    found = matched(dense.diagonal(), np.diagonal(slopes, axis1=1, axis2=2), spread_of_psi)
+    found, partial = of_core(m)[2], partial_of(m)
     if partial is None:
         return found
     out = np.where(np.isnan(estimate.beta), np.nan, float(m.nobs - estimate.rank))
@@ -168,10 +165,16 @@ def ingredients(m: Fit) -> tuple[Array, Array]:
         found = gaussian(m)
         known = m.task.wishes is None and found.forms.exact
         return padded(m, found.forms.slopes), covariance(hessian(found)) if known else engines_covariance(m)
-    at = (np.ascontiguousarray(estimate.theta), estimate.sigma, estimate.reml)
+    return of_core(m)[:2]
+
+
+@remembered
+def of_core(m: Fit) -> tuple[Array, Array, Array]:
+    """`ingredients` of a fit of the linear engine, and the degrees of freedom of its coefficients (dense columns)."""
+    e = m.estimate
+    assert isinstance(e, Estimate)
     with LOCK:
-        slopes, curved = m.core.vcov_jacobian(*at), m.core.hessian(*at)
-    return np.asarray(slopes), covariance(np.asarray(curved))
+        return m.core.satterthwaite(e.theta, e.sigma, e.reml, FLAT)
 
 
 def covariance(curved: Array) -> Array:
