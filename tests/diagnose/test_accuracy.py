@@ -208,3 +208,20 @@ def test_the_shape_of_a_pareto_tail():
     k, scale = pareto(x)
     assert k == pytest.approx(0.5, abs=0.06)  # a standard error of 0.024
     assert scale == pytest.approx(0.5, abs=0.05)
+
+
+def test_nodes_are_added_until_the_integral_settles():
+    rng = np.random.default_rng(8)
+    g = np.repeat(np.arange(80), 5)
+    x = rng.normal(size=len(g))
+    y = (rng.logistic(size=len(g)) < x - 2 + 4 * rng.normal(size=80)[g]).astype(float)
+    m = rf.fit("y ~ x + (1 | g)", {"y": y, "x": x, "g": g}, family="binomial")
+    check = rf.laplace_check(m)
+    many = rf.laplace_check(m, nodes=101).integral_loglik
+    assert check.settled
+    assert check.matters
+    # Steps of less than 0.05 shrink by about a half each.
+    assert abs(check.integral_loglik - many) < 0.1
+    assert abs(rf.laplace_check(m, nodes=3).integral_loglik - many) > 1
+    note = next(n for n in m.messages if n.code == "small_clusters")
+    assert f"use quadrature={check.nodes}" in note.text

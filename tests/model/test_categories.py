@@ -35,6 +35,19 @@ def data():
 # ---- ordered ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("family", ORDINAL)
+def test_columns_that_depend_on_others_and_a_constant_are_dropped(data, family):
+    twice = data.assign(twice=2 * data["x"] - 1, one=1.0)
+    m = rf.fit("grade ~ x + twice + (1 | g)", twice, family=family, scale="~ z + one")
+    plain = rf.fit("grade ~ x + (1 | g)", twice, family=family, scale="~ z")
+    assert (m.npar, m.loglik) == (plain.npar, pytest.approx(plain.loglik, abs=1e-9))
+    table = m.tidy().set_index("term")
+    assert table["estimate"][["twice", "one"]].isna().all()
+    assert_allclose(table["std_error"].drop(["twice", "one"]), plain.tidy()["std_error"], rtol=1e-6)
+    assert_allclose(m.predict(twice, type="probs"), plain.predict(twice, type="probs"), atol=1e-9)
+    assert "twice, scale.one" in next(n.text for n in m.messages if n.code == "columns_dropped")
+
+
 @pytest.mark.parametrize("link", ["logit", "cloglog"])
 def test_stopping_ratios_are_binary_models_of_every_step(data, link):
     m = rf.fit("grade ~ x + (1 | g)", data, family="sratio", link=link)

@@ -187,6 +187,26 @@ def test_errors_of_the_density_surface(data, density, error, says):
         rf.fit("counts ~ x + (1 | g)", data, family=rf.custom_family(density, ["mu"], ["log"], support="count"))
 
 
+def in_place(y, mu):
+    y -= 1
+    return poisson(y + 1, mu)
+
+
+@pytest.mark.parametrize(
+    ("density", "says"),
+    [
+        (in_place, "may not write into its arguments"),
+        (lambda y, mu: poisson(y, mu) if y > 0 else -mu, "np.where for cases"),
+    ],
+)
+def test_errors_of_the_density_come_with_a_hint(data, density, says):
+    before = data["counts"].copy()
+    with pytest.raises(ValueError) as caught:
+        rf.fit("counts ~ x + (1 | g)", data, family=rf.custom_family(density, ["mu"], ["log"], support="count"))
+    assert says in caught.value.__notes__[0]
+    assert (data["counts"] == before).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [

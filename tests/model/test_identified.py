@@ -75,3 +75,18 @@ def test_standard_errors_do_not_depend_on_where_x_is_zero(data):
     slope = [np.sqrt(np.diag(m.vcov()))[1] for m in (here, there)]
     assert there.loglik == pytest.approx(here.loglik, abs=1e-7)
     assert slope[1] == pytest.approx(slope[0], rel=1e-4)  # differences of the gradient at another rounding
+
+
+def test_infinite_coefficients_of_other_components_are_named():
+    rng = np.random.default_rng(3)
+    n, f = 400, np.tile(["a", "b"], 200)
+    mu = np.exp(1.5 + 0.4 * rng.normal(size=20))[np.arange(n) % 20]
+    # Zeros are added where f is b; where it is a, they are fewer than the counts have of themselves.
+    y, some = rng.poisson(mu), rng.random(n) < 0.6
+    y = np.where(f == "b", np.where(some, y, 0), np.where(some, np.maximum(y, 1), y))
+    data = pd.DataFrame({"y": y, "f": f, "g": np.arange(n) % 20})
+    m = rf.fit("y ~ f + (1 | g)", data, family="poisson", zero_inflation="~ f")
+    text = note(m, "at_a_limit")
+    assert "zero_inflation ((Intercept)" in text
+    assert "zero_inflation (fb" in text
+    assert not note(rf.fit("y ~ f + (1 | g)", data, family="poisson", zero_inflation="~ 1"), "at_a_limit")

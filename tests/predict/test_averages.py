@@ -187,3 +187,14 @@ def test_what_has_none():
     structured = rf.fit("count ~ x + ar1(0 + t | g)", DATA, family="poisson")
     with pytest.raises(NotAvailableError, match="slim"):
         structured.slim().predict(DATA[:2], re="integrate", std_error=True)
+
+
+@pytest.mark.parametrize("name", ["binomial", "extra zeros"])
+def test_rows_that_miss_a_value_are_left_blank(name):
+    formula, how, kind = CASES[name]
+    m = rf.fit(formula, DATA, **how)
+    new = DATA[:4].assign(x=[np.nan, *DATA["x"][1:4]])
+    found = m.predict(new, re="integrate", type=kind, std_error=True)
+    whole = m.predict(DATA[1:4], re="integrate", type=kind, std_error=True)
+    assert np.isnan(found.iloc[0]).all()
+    assert_allclose(found.iloc[1:], whole, rtol=1e-12)

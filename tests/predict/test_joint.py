@@ -22,7 +22,10 @@ CASES = {
     "truncated": {"family": "truncated_poisson"},
     "hurdle with dispersion": {"family": "truncated_nbinom2", "zero_inflation": "~ 1", "dispersion": "~ x"},
     "random zeros": {"family": "poisson", "zero_inflation": "~ x + (1 | g)"},
+    "ordered beta": {"family": "ordered_beta", "lower": "~ x"},
+    "lumps at both ends": {"family": "zero_one_inflated_beta", "zoi": "~ x + (1 | g)"},
 }
+RESPONSES = {"truncated": "positive", "ordered beta": "share", "lumps at both ends": "share"}
 
 
 def data(n=240):
@@ -30,15 +33,15 @@ def data(n=240):
     g, x = np.arange(n) % 12, rng.normal(size=n)
     mu = np.exp(1.0 + 0.4 * x + 0.5 * rng.normal(size=12)[g])
     y = rng.poisson(mu * rng.gamma(3.0, 1 / 3.0, size=n)) * (rng.uniform(size=n) > 0.25)
-    return {"y": y.astype(float), "positive": np.maximum(y, 1).astype(float), "x": x, "g": g}
+    share = np.clip(rng.beta(mu, 3.0) * 1.2 - 0.1, 0, 1)
+    return {"y": y.astype(float), "positive": np.maximum(y, 1).astype(float), "share": share, "x": x, "g": g}
 
 
 DATA = data()
 
 
 def fitted(name):
-    y = "positive" if name == "truncated" else "y"
-    return rf.fit(f"{y} ~ x + (1 | g)", DATA, **CASES[name])
+    return rf.fit(f"{RESPONSES.get(name, 'y')} ~ x + (1 | g)", DATA, **CASES[name])
 
 
 @pytest.fixture(scope="module")

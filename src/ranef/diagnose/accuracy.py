@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 NODES = (7, 5, 3)
+LADDER = (3, 5, 7, 11, 15, 25, 35, 51)  # numbers of nodes that are tried until the log-likelihood settles
+SETTLED = 0.05  # of the log-likelihood, which more nodes change by less
 EVALUATIONS = 20_000_000  # of the density: about a second
 DRAWS, FEWEST = 2_000, 100  # of all random effects
 DENSITIES, MOST_DENSITIES = 50_000_000, 1_000_000_000  # evaluated while sampling: seconds, half a minute
@@ -58,6 +60,9 @@ class LaplaceCheck:
         the outermost factor where the two differ most; empty for crossed factors, where levels do not contribute apart.
     kind : str
         Kind of data frame that came in.
+    settled : bool
+        Whether more nodes change the log-likelihood by less than 0.05; not looked at where `nodes` were asked for or
+        the approximation is good enough.
     """
 
     how: str
@@ -73,6 +78,7 @@ class LaplaceCheck:
     pareto_k: float
     worst: tuple[tuple[str, Any, float], ...]
     kind: str
+    settled: bool = True
 
     @property
     def gap(self) -> float:
@@ -98,7 +104,8 @@ class LaplaceCheck:
         at = f"{self.names[j]} by {self.shift[j]:.2g} ({abs(self.relative[j]):.2g} standard errors)"
         if self.how == "quadrature":
             found = f"{self.nodes} quadrature nodes change the log-likelihood by {self.gap:.2g} and would move {at}"
-            cure = f"use quadrature={self.nodes}"
+            more = "" if self.settled else " or more: so many do not settle the log-likelihood yet"
+            cure = f"use quadrature={self.nodes}{more}"
         else:
             found = (
                 f"{self.how} with {self.draws} draws changes the log-likelihood by {self.gap:.2g} (standard error "
@@ -137,7 +144,8 @@ def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, se
         By Laplace's approximation (quadrature=1, method="ml"), with its rows.
     nodes : int, optional
         Nodes a dimension of adaptive quadrature, for one grouping factor or nested ones; default 7, or 5 or 3 where 7
-        would take longer than about a second.
+        would take longer than about a second, and, where that shows that Laplace's approximation is not good enough, as
+        many as it takes until more of them hardly change the log-likelihood.
     draws : int, optional
         Draws of all random effects, for importance sampling: the default (2,000, fewer where that would take longer
         than a few seconds) where factors are crossed or levels related; asked for, it replaces quadrature anywhere.
@@ -187,8 +195,26 @@ def _by_quadrature(m: Fit, nodes: int | None) -> LaplaceCheck:
             "laplace_check: even 3 nodes a dimension are too many for these random effects; give draws= for importance "
             "sampling"
         )
+    found = _compared(m, chosen)
+    return _climbed(m, found) if nodes is None and found.matters else found
+
+
+def _climbed(m: Fit, found: LaplaceCheck) -> LaplaceCheck:
+    """Return the check by as many nodes as it takes to settle the log-likelihood."""
+    for nodes in LADDER:
+        if found.nodes is not None and nodes > found.nodes:
+            if not _quick(m, nodes):
+                break
+            finer = _compared(m, nodes)
+            if abs(finer.integral_loglik - found.integral_loglik) < SETTLED:
+                return found
+            found = finer
+    return replace(found, settled=False)
+
+
+def _compared(m: Fit, nodes: int) -> LaplaceCheck:
     try:
-        plain, fine = m.core.with_nodes(1), m.core.with_nodes(chosen)
+        plain, fine = m.core.with_nodes(1), m.core.with_nodes(nodes)
     except ValueError as error:
         raise NotAvailableError(f"laplace_check: there is no integral at this estimate: {error}") from error
     gaps = np.asarray(fine["groups"]) - np.asarray(plain["groups"])
@@ -198,7 +224,7 @@ def _by_quadrature(m: Fit, nodes: int | None) -> LaplaceCheck:
     shift = v @ (np.asarray(fine["gradient"]) - np.asarray(plain["gradient"]))
     return LaplaceCheck(
         how="quadrature",
-        nodes=chosen,
+        nodes=nodes,
         draws=None,
         loglik=m.loglik,
         integral_loglik=float(fine["loglik"]),
@@ -282,9 +308,13 @@ def not_nested(m: Fit) -> str | None:
 
 def _nodes(m: Fit) -> int | None:
     """Return how many nodes a dimension take about a second at most."""
+    return next((k for k in NODES if _quick(m, k)), None)
+
+
+def _quick(m: Fit, nodes: int) -> bool:
     found = groupings(m.design.terms) if m.design else []
     dims = sum(g.columns for g in found)
-    return next((k for k in NODES if k**dims * m.nobs <= EVALUATIONS and affordable(k, found, m.nobs)), None)
+    return nodes**dims * m.nobs <= EVALUATIONS and affordable(nodes, found, m.nobs)
 
 
 def theta_names(m: Fit) -> tuple[str, ...]:

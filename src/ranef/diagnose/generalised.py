@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
-SMALL_CLUSTER = 4
+SMALL_CLUSTER = 10
 SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
 CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
@@ -150,8 +150,8 @@ def small_clusters(m: Fit) -> Iterator[Message]:
     found = f"{term.label!r} has {size:g} binary rows a level (median)"
     if unavailable(m) is None and not_nested(m) is None and m.nobs <= FEW_ROWS:
         with suppress(NotAvailableError):
-            check = laplace_check(m, CHECK_NODES)
-            if check.matters:
+            # A few nodes tell whether to look closer, but not how many are enough.
+            if laplace_check(m, CHECK_NODES).matters and (check := laplace_check(m)).matters:
                 shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
                 yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
             return

@@ -10,7 +10,9 @@ import numpy as np
 from ranef.diagnose.messages import Message, row_effect
 from ranef.families import legal_link
 from ranef.frame.checks import absorbed_residual
+from ranef.frame.design import matrix
 from ranef.frame.table import shorten
+from ranef.predict.predict import fixed_variance
 from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
+NO_IDEA = 10.0  # a standard error of a log or logit above this says that the parameter may as well be infinite
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
@@ -146,12 +149,14 @@ def without_information(m: Fit) -> Iterator[Message]:
         for j, name in enumerate(part.names, part.first)
         if np.isnan(variance[j]) and not np.isnan(beta[j])
     ]
+    lost += [one for one in _runaways(m) if one not in lost]
     limits = [one for one in lost if one[0] != "mean" and abs(one[2]) > LIMIT]
     if lost and len(limits) == len(lost):
         listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
+        ends = "the limit of its range" if len(lost) == 1 else "the limits of their ranges"
         text = (
-            f"{listed} went to the limit of its range: a simpler family or component fits as well, and the other "
-            f"standard errors are those at the limit"
+            f"{listed} went to {ends}: a simpler family or component fits as well, and the other standard errors are "
+            f"those at the limit"
         )
         yield Message("at_a_limit", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
     elif lost:
@@ -161,6 +166,26 @@ def without_information(m: Fit) -> Iterator[Message]:
             f"errors are not given; simplify the model, or hold some at a value"
         )
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+
+
+def _runaways(m: Fit) -> Iterator[tuple[str, str, float]]:
+    """Coefficients beside the mean's that put rows at the end of a parameter's range, where the likelihood is flat."""
+    if m.design is None or m.method == "pql":
+        return
+    rows = fitted_design(m, "runaways")
+    for k, part in enumerate(m.layout.components[1 : len(rows.components)], 1):
+        if part.name not in m.distribution.parameters or m.distribution.link_of(part.name).name == "identity":
+            continue
+        eta = linear_predictor(m, rows, [False] * len(rows.terms), k)
+        spread = np.sqrt(np.maximum(fixed_variance(m, rows.components[k].fixed, rows.n, k), 0.0))
+        far = (np.abs(eta) > LIMIT) & (spread > NO_IDEA)
+        if not far.any():
+            continue
+        x = np.abs(matrix(rows.components[k].fixed, rows.n)).max(axis=0)
+        error = np.sqrt(np.diag(m.estimate.vcov)[part.at])
+        for j, name in enumerate(part.names):
+            if x[j] * error[j] > NO_IDEA:
+                yield part.name, name, float(m.estimate.beta[part.first + j])
 
 
 def residual_absorbed(m: Fit) -> Iterator[Message]:

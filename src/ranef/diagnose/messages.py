@@ -88,6 +88,7 @@ def columns_dropped(m: Fit) -> Iterator[Message]:
     if names:
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         others = "others" if any(plan.wide for plan in m.spec.fixed) else "earlier ones"
+        others += " or on the thresholds, which are constants" if m.distribution.entry.ordinal else ""
         listed = ", ".join(names[:MOST_NAMES])
         text = f"fixed effects dropped because they depend linearly on {others}: {listed}{more}"
         yield Message("columns_dropped", text, {"columns": names})

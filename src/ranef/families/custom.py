@@ -23,6 +23,10 @@ DISCRETE = ("count", "binomial")
 INFLATABLE = ("positive", "unit", *DISCRETE)
 MOST = 4  # parameters, zero inflation counted
 TAKEN = ("data", "formula", "family", "link", "method", "trials", "offset", "mean", ZERO)  # mean other things in fit()
+HINTS = {  # part of an exception -> what to do
+    "truth value of": "is given arrays, one value a row: write np.where for cases",
+    "read-only": "may not write into its arguments: write y = y - 1 for y -= 1",
+}
 TYPICAL = {"any": 0.0, "positive": 1.0, "unit": 0.5}  # where parameters begin
 
 
@@ -205,7 +209,7 @@ class Evaluator:
 
 
 def _columns(eta: Array, order: int) -> list[Any]:
-    return list(eta.T) if order < 2 else list(variables(eta, order))
+    return list(_untouchable(eta).T) if order < 2 else list(variables(eta, order))
 
 
 def _table(value: Any) -> Array:
@@ -280,7 +284,12 @@ def called(family: Distribution, what: str, before: Sequence[Any], columns: Sequ
     if function is None:
         raise NotAvailableError(f"family {family.name!r} was made without {what}=: custom_family(..., {what}=…)")
     named = {"trials": trials} if family.entry.support == "binomial" else {}
-    return function(*before, *parameters_of(family, columns), **named)
+    try:
+        return function(*before, *parameters_of(family, columns), **named)
+    except ValueError as error:
+        for hint in (text for part, text in HINTS.items() if part in str(error)):
+            error.add_note(f"{what} of family {family.name!r} {hint}")
+        raise
 
 
 def _trials(family: Distribution, seen: Seen) -> Array:
@@ -293,7 +302,7 @@ def _given(family: Distribution, what: str, seen: Seen, columns: Sequence[Any]) 
     """Return what a function of the response says, its shape checked."""
     trials = _trials(family, seen)
     y = np.rint(seen.y * trials) if family.entry.support == "binomial" else seen.y
-    found = called(family, what, (y,), columns, trials)
+    found = called(family, what, (_untouchable(y),), columns, _untouchable(trials))
     if isinstance(columns[0], Taylor) and not isinstance(found, Taylor):
         raise DataError(f"{what} of family {family.name!r} does not depend on its parameters")
     shape = np.shape(found.v if isinstance(found, Taylor) else found)
@@ -302,6 +311,13 @@ def _given(family: Distribution, what: str, seen: Seen, columns: Sequence[Any]) 
             f"{what} of family {family.name!r} returned an array of shape {shape}; it needs one number a row, {y.shape}"
         )
     return found
+
+
+def _untouchable(values: Array) -> Array:
+    """Return a view that cannot be written to: the density is asked again and again, and the data are the user's."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def begin_of(family: Distribution, y: Array) -> list[float]:

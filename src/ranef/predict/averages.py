@@ -100,7 +100,7 @@ def _joint(m: Fit, rows: Rows) -> Array:
 def _normal(m: Fit, rows: Rows) -> tuple[Array, list[int], tuple[Array, Array], Array]:
     """Return means of the predictors, which of them vary, eigenvalues and -vectors of their covariance, its root."""
     eta = predictors(m, rows, [False] * len(m.layout.terms))
-    spread = joint_variance(m, rows)
+    spread = np.nan_to_num(joint_variance(m, rows))  # of rows that miss a value, which are left blank
     varying = [k for k in range(spread.shape[1]) if spread[:, k, k].any()]
     if len(varying) > MOST_VARYING:
         raise NotAvailableError(

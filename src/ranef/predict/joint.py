@@ -61,7 +61,8 @@ def _cuts(m: Fit, rows: Rows) -> list[Predictor]:
 
 def has_slopes(family: Distribution) -> bool:
     """Tell whether the expected response has exact derivatives here."""
-    return family.entry.ordinal or untouched(family).plain_mean
+    ends = family.custom is None and family.entry.support == "closed_unit"
+    return family.entry.ordinal or ends or untouched(family).plain_mean
 
 
 def untouched(family: Distribution) -> Distribution:
@@ -74,6 +75,8 @@ def mean_slopes(family: Distribution, eta: Array, data: Data) -> Array:
     if family.entry.ordinal:
         slopes = probability_slopes(family, eta)
         return np.arange(float(slopes.shape[1])) @ slopes
+    if family.entry.support == "closed_unit" and family.custom is None:
+        return _closed_slopes(family, eta, data)
     base, link = untouched(family), link_of(family.link)
     own = eta[:, : len(base.parameters)]
     mu, out = np.asarray(link.inverse(eta[:, 0]), dtype=float), np.zeros_like(eta)
@@ -88,6 +91,19 @@ def mean_slopes(family: Distribution, eta: Array, data: Data) -> Array:
         extra = np.asarray(link_of("logit").inverse(eta[:, -1]), dtype=float)
         out *= (1 - extra)[:, None]
         out[:, -1] = -extra * (1 - extra) * mu
+    return out
+
+
+def _closed_slopes(family: Distribution, eta: Array, data: Data) -> Array:
+    """Return the slopes of P(1) + (1 - P(0) - P(1)) mu, where numbers from 0 to 1 have lumps at both ends."""
+    link, own = link_of(family.link), np.ascontiguousarray(eta)
+    at_end = [replace(data, y=np.full(len(eta), end)).arguments for end in (0.0, 1.0)]
+    log_zero, log_one = (np.asarray(_core.family_eval(family.spec, rows, own, 2)) for rows in at_end)
+    zero, one = np.exp(log_zero[:, 0]), np.exp(log_one[:, 0])
+    k, mu = eta.shape[1], np.asarray(link.inverse(eta[:, 0]), dtype=float)
+    d_zero, d_one = zero[:, None] * log_zero[:, 1 : 1 + k], one[:, None] * log_one[:, 1 : 1 + k]
+    out = d_one - (d_zero + d_one) * mu[:, None]
+    out[:, 0] += (1 - zero - one) * link.slope(eta[:, 0])
     return out
 
 

@@ -309,6 +309,19 @@ impl Family {
         self.free
     }
 
+    /// How many of the first predictors have no constant of their own: an ordinal family's thresholds are the constant of
+    /// the location, and the unit of the scale.
+    pub fn without_constant(&self) -> usize {
+        let is_cut = |name: &&str| ["threshold", "upper", "lower"].contains(name);
+        match self.entry.kind {
+            Kind::Cumulative => self.names.iter().take_while(|name| !is_cut(name)).count(),
+            Kind::Wide(shape) if shape != wide::Shape::Nominal => {
+                self.names.iter().take_while(|name| !is_cut(name)).count()
+            }
+            _ => 0,
+        }
+    }
+
     /// Names of the predictors.
     pub fn names(&self) -> &[&'static str] {
         &self.names

@@ -161,7 +161,7 @@ pub struct Slope {
 
 impl Engine {
     pub fn new(rows: &GlmmRows<'_>, family: Family) -> Result<Self, CoreError> {
-        let (plan, mut moments) = Plan::new(rows, family.parameters())?;
+        let (plan, mut moments) = Plan::new(rows, &family)?;
         let p = plan.p();
         // The working model's fixed effects are ours; its cross-products are overwritten by every pass.
         moments.kept = (0..p).collect();

@@ -2,6 +2,7 @@
 
 use super::{Component, Fixed, GlmmRows};
 use crate::design::{Block, Codes, Moments, Rows};
+use crate::family::Family;
 use crate::CoreError;
 
 /// A coded fixed block with more columns than this enters row by row, by its non-zero contrasts only.
@@ -105,12 +106,13 @@ pub(super) fn provisional(n: usize, value: impl Fn(usize) -> f64) -> (f64, f64) 
 
 impl Plan {
     /// Plan of the passes, and the pattern of the random effects' cross-products.
-    pub fn new(rows: &GlmmRows<'_>, k: usize) -> Result<(Self, Moments), CoreError> {
+    pub fn new(rows: &GlmmRows<'_>, family: &Family) -> Result<(Self, Moments), CoreError> {
+        let k = family.parameters();
         rows.check(k)?;
         let moments = Moments::build(&rows.pattern_rows())?;
         let (shared, mut drop) = (shared_coefficients(rows), vec![false; rows.p]);
-        for c in &rows.components {
-            for j in dependent(rows, c)? {
+        for (i, c) in rows.components.iter().enumerate() {
+            for j in dependent(rows, c, i < family.without_constant())? {
                 drop[j] = !shared[j];
             }
         }
@@ -266,15 +268,22 @@ pub(super) fn shared_coefficients(rows: &GlmmRows<'_>) -> Vec<bool> {
     count.iter().map(|&c| c > 1).collect()
 }
 
-/// Coefficients of one component whose columns are linear combinations of those before them.
-pub(super) fn dependent(rows: &GlmmRows<'_>, c: &Component<'_>) -> Result<Vec<usize>, CoreError> {
-    if c.fixed.is_empty() || (c.fixed.len() == 1 && c.fixed[0].block.is_intercept()) {
+/// Coefficients of one component whose columns are linear combinations of those before them, and of a constant that
+/// other components have (`beside_constant`).
+pub(super) fn dependent(
+    rows: &GlmmRows<'_>,
+    c: &Component<'_>,
+    beside_constant: bool,
+) -> Result<Vec<usize>, CoreError> {
+    if c.fixed.is_empty() || (!beside_constant && c.fixed.len() == 1 && c.fixed[0].block.is_intercept()) {
         return Ok(vec![]);
     }
-    let fixed: Vec<Block<'_>> = c.fixed.iter().map(|f| f.block).collect();
+    let constant = beside_constant.then_some(Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None });
+    let fixed: Vec<Block<'_>> = constant.into_iter().chain(c.fixed.iter().map(|f| f.block)).collect();
     let coef: Vec<usize> = c.fixed.iter().flat_map(|f| f.first..f.first + f.block.cols).collect();
     let only = Rows { n: rows.n, fixed, terms: vec![], y: rows.data.y, weights: None, offset: None };
-    Ok(Moments::build(&only)?.dropped.iter().map(|&j| coef[j]).collect())
+    let own = usize::from(beside_constant);
+    Ok(Moments::build(&only)?.dropped.iter().map(|&j| coef[j - own]).collect())
 }
 
 pub(super) fn sparse_block(b: usize, f: &Fixed<'_>, internal: &[usize]) -> XSparse {
