@@ -163,3 +163,32 @@ def test_correlations_on_fishers_z(sleep):
     name = "cor((Intercept), Days | Subject)"
     plain, z = (rf.profile(m, name, scale=scale)[name].interval(0.95) for scale in ("sd", "fisher"))
     np.testing.assert_allclose(np.tanh(z), plain, rtol=1e-8)
+
+
+def test_other_arguments_of_the_wrong_kind(m, sleep):
+    for compare in (rf.compare, rf.average, rf.pb_test, rf.vuong):
+        with pytest.raises(ArgumentError, match="compares fits"):
+            compare(m, None)
+    with pytest.raises(ArgumentError, match="compares fits"):
+        rf.exact_lrt(m, 3)
+    with pytest.raises(OptionError, match="term=3"):
+        rf.exact_rlrt(m, term=3)
+    for effects in (3, [], None):
+        with pytest.raises(OptionError, match="effects="):
+            m.tidy(effects)
+    with pytest.raises(OptionError, match="max_failures="):
+        rf.bootstrap(m, n=2, max_failures="few")
+    with pytest.raises(OptionError, match="level 'x'"):
+        rf.repeatability(m, conf_level="x")
+    with pytest.raises(OptionError, match="optimizers=3"):
+        rf.all_fit(m, 3)
+    with pytest.raises(OptionError, match="re=3"):
+        m.predict(re=3)
+    with pytest.raises(DataError):
+        rf.icc(m, at=3)
+
+
+def test_options_of_another_test_are_no_part_of_likelihood_ratios(m):
+    for options in ({"ddf": "kenward-roger"}, {"vcov": "CR2"}, {"cluster": "Subject"}):
+        with pytest.raises(ArgumentError, match="test='F'"):
+            rf.drop1(m, **options)

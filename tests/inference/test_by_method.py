@@ -147,3 +147,17 @@ def test_refusals(m, sleep):
     both = rf.fit("Reaction ~ Days + (1 | Subject)", sleep, dispersion="~ Days")
     with pytest.raises(NotAvailableError, match="one component"):
         rf.contrast(both, {"Days": 1, "dispersion.Days": 1}, component="all", method="profile")
+
+
+def test_combinations_of_models_whose_curves_are_walked():
+    # An autoregression beside a residual: profiles go by fits with the value held, there and here.
+    data = rf.datasets.load("Orthodont")
+    data = data.assign(at=data["age"].astype(int).astype(str).astype("category"))
+    m = rf.fit("distance ~ age + Sex + ar1(0 + at | Subject)", data)
+    found = rf.contrast(m, "age", method="profile")
+    curve = rf.confint(m, method="profile", which="age")
+    # The walk ends within 1e-5 in zeta, which is a relative 1e-5 of the half width.
+    for column in ("conf_low", "conf_high"):
+        assert found[column][0] == pytest.approx(curve[column][0], rel=1e-4)
+    joint = rf.contrast(m, "age + SexFemale", method="profile")
+    assert joint["conf_low"][0] < joint["estimate"][0] < joint["conf_high"][0]

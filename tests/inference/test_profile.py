@@ -108,6 +108,34 @@ def test_zero_inflated_negative_binomial_beside_glmmtmb(salamanders):
 # ---- closed forms ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("groups", [2, 3])
+def test_few_groups_have_a_finite_upper_end(groups):
+    # Balanced one-way: -2 loglik = g (k - 1) log s + g log t + within / s + between / t, t = s + k v; mu is the mean.
+    size = 8
+    noise = np.random.default_rng(0)
+    at = np.repeat(np.arange(groups), size)
+    y = noise.normal(size=groups)[at] + noise.normal(size=groups * size)
+    means = np.bincount(at, y) / size
+    within, between = ((y - means[at]) ** 2).sum(), size * ((means - means.mean()) ** 2).sum()
+
+    def deviance(v, log_s):
+        s = np.exp(log_s)
+        t = s + size * v
+        return groups * (size - 1) * log_s + groups * np.log(t) + within / s + between / t
+
+    def profiled(sd):
+        return optimize.minimize_scalar(lambda a: deviance(sd**2, a), bracket=(-2, 0, 2), tol=1e-12).fun
+
+    sd = optimize.minimize_scalar(lambda u: profiled(np.exp(u)), bounds=(-5, 3), method="bounded").x
+    cut = stats.chi2.ppf(0.99, 1)
+    lowest = min(profiled(np.exp(sd)), profiled(0.0))
+    expected = optimize.brentq(lambda u: profiled(np.exp(u)) - lowest - cut, sd, 10)
+    curve = rf.profile(rf.fit("y ~ 1 + (1 | g)", pd.DataFrame({"g": at.astype(str), "y": y})), "random").curves[0]
+    assert curve.ends[1] == "reached"
+    # The deviance rises as a logarithm of the SD; errors of its two minima, 1e-7, move the root by about as much.
+    assert curve.interval(0.99)[1] == pytest.approx(np.exp(expected), rel=1e-6)
+
+
 def test_a_model_without_random_effects_has_a_closed_form():
     data = rf.datasets.load("sleepstudy")
     m = rf.fit("Reaction ~ Days", data, method="ml")

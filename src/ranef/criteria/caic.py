@@ -27,6 +27,7 @@ from ranef.engines.task import Point
 from ranef.errors import NotAvailableError
 from ranef.inference.comparable import check_likelihoods
 from ranef.inference.noted import Note
+from ranef.inference.resampling import drawable
 from ranef.model import check_fit, design_of
 from ranef.predict.rows import fitted_design, fitted_predictors, law, linear_predictor
 
@@ -69,6 +70,8 @@ class ConditionalAIC:
 def caic(m: Fit) -> ConditionalAIC:
     """Return the conditional Akaike criterion of a fit: which random effects help to predict the groups at hand.
 
+    A row of frequency w counts as w rows.
+
     Parameters
     ----------
     m : Fit
@@ -100,11 +103,11 @@ def caic(m: Fit) -> ConditionalAIC:
     if m.distribution.zero_inflation or m.distribution.truncated:
         raise NotAvailableError("caic: zero inflation and truncation are not covered; use rf.compare")
     if m.family == "poisson" and m.link == "log":
-        return _by_refits(m, _poisson_df)
+        return _by_refits(drawable(m, "caic"), _poisson_df)
     design = design_of(m, "caic")
     single = design.trials is None or bool((np.asarray(design.trials) == 1).all())
     if m.family == "binomial" and m.link == "logit" and single:
-        return _by_refits(m, _binary_df)
+        return _by_refits(drawable(m, "caic"), _binary_df)
     raise NotAvailableError(
         f"caic: family={m.family!r}, link={m.link!r}: an unbiased correction is known for linear mixed models (without "
         f"patterned covariance structures), Poisson models with a log link and binary ones with a logit link"

@@ -9,7 +9,7 @@ import numpy as np
 from ranef.criteria.variances import Variances, is_by_row, residual_by_row, variances
 from ranef.engines.estimate import Array
 from ranef.errors import DataError, NotAvailableError, OptionError, nearest
-from ranef.frame.table import read_table, rows_of
+from ranef.frame.table import collected, read_table, rows_of
 from ranef.inference.noted import NotedTable
 from ranef.model import check_fit, design_of
 from ranef.predict.predict import with_blank_groups
@@ -91,6 +91,8 @@ def denominator(v: Variances, kind: str) -> float:
 
 def _partition(m: Fit, at: Any, kind: str, by_group: bool, method: str) -> NotedTable:
     """Return the variance partition coefficients of some rows."""
+    at = collected(at)
+    columns = _columns_of(at)
     if kind != "adjusted":
         raise OptionError(f"icc: at given values the fixed effects do not vary; leave kind={kind!r} out")
     terms = terms_of(m, 0)
@@ -109,7 +111,6 @@ def _partition(m: Fit, at: Any, kind: str, by_group: bool, method: str) -> Noted
         else:
             own[label] = own.get(label, 0.0) + value
     total = residual + sum(own.values())
-    columns = _columns_of(at)
     parts = own if by_group else {"": np.asarray(sum(own.values()) + np.zeros(rows.n))}
     groups = [name for name in parts for _ in range(rows.n)]
     table: dict[str, Any] = {name: np.tile(values, len(parts)) for name, values in columns.items()}

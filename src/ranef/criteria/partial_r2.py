@@ -23,7 +23,7 @@ import numpy as np
 
 from ranef.criteria.contributions import logdets
 from ranef.criteria.contributions import units as independent
-from ranef.criteria.variances import variances
+from ranef.criteria.variances import counts_of, variances
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import Block, matrix
@@ -144,18 +144,23 @@ def explained(beta: Array, spread: Array, held: Sequence[int]) -> tuple[float, i
 
 
 def column_covariance(m: Fit) -> Array:
-    """Return the covariance matrix of the columns of X over the rows, from cross-products; 0 for constant ones."""
+    """Return the covariance matrix of the columns of X over the rows, from cross-products; 0 for constant ones.
+
+    A row of frequency w counts w times.
+    """
     blocks, n = design_of(m, "partial_r2").fixed, m.nobs
+    counts = counts_of(m)
     p = sum(len(b.names) for b in blocks)
     first = matrix([_rows(b, slice(0, 1)) for b in blocks], 1)[0] if n else np.zeros(p)
     total, gram = np.zeros(p), np.zeros((p, p))
     for start in range(0, n, CHUNK):
         rows = slice(start, min(start + CHUNK, n))
         x = matrix([_rows(b, rows) for b in blocks], rows.stop - rows.start) - first  # a shift against cancellation
-        total += x.sum(axis=0)
-        gram += x.T @ x
-    out = (gram - np.outer(total, total) / n) / max(n - 1, 1)
-    scale = np.diag(gram) / n + first**2
+        total += counts[rows] @ x
+        gram += x.T @ (x * counts[rows, None])
+    size = float(counts.sum())
+    out = (gram - np.outer(total, total) / size) / max(size - 1, 1)
+    scale = np.diag(gram) / size + first**2
     constant = np.diag(out) <= CONSTANT * np.maximum(scale, np.finfo(float).tiny)
     out[constant] = out[:, constant] = 0.0
     return out

@@ -26,6 +26,7 @@ from ranef.inference.noted import Note, NotedTable
 from ranef.inference.pb_test import PART, estimates
 from ranef.inference.progress import Progress
 from ranef.inference.resampling import drawable, generator_of
+from ranef.inference.wald import quantile
 from ranef.model import check_fit
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
 
@@ -100,8 +101,7 @@ def repeatability(
 def _check(n_boot: Any, conf_level: float) -> None:
     if not isinstance(n_boot, (int, np.integer)) or n_boot < 0 or n_boot == 1:
         raise OptionError(f"repeatability: n_boot={n_boot!r}: give 0, or at least 2 refits")
-    if not 0 < conf_level < 1:
-        raise OptionError(f"confidence level {conf_level!r} must lie between 0 and 1, for example 0.95")
+    quantile(conf_level)  # says what is wrong with the level
 
 
 def figures(m: Fit, kind: str, method: str) -> list[tuple[str, str, float]]:

@@ -316,7 +316,7 @@ def _check_options(n: int, kind: str, re: str, max_failures: float) -> None:
         raise OptionError(f"bootstrap: n={n!r} must be a positive whole number")
     if re not in ("new", "conditional"):
         raise OptionError(f"bootstrap: re={re!r} is unknown; use 'new' or 'conditional'")
-    if not 0 <= max_failures <= 1:
+    if not isinstance(max_failures, (int, float)) or not 0 <= max_failures <= 1:
         raise OptionError(f"bootstrap: max_failures={max_failures!r} must lie between 0 and 1")
 
 

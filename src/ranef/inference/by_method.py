@@ -28,6 +28,7 @@ from ranef.inference.confint import POINTS, check_method, intervals, refuse_mode
 from ranef.inference.memory import remembered
 from ranef.inference.parameters import Parameter, parameters
 from ranef.inference.profile import Curve, targets, tracer_of, unprofiled
+from ranef.inference.profile_refits import runs_away
 from ranef.inference.wald import p_value, quantile
 from ranef.model import ComponentInfo, design_of
 
@@ -39,6 +40,7 @@ RATIO = "likelihood ratio (ML)"
 BOUNDARY = "none: 0 is the end of the range, see rf.ranova"
 POSITIVE = "none: 0 is the end of the range"
 FAR = 1e6  # a root that no likelihood reaches: the curve goes on to the value held
+DOUBLINGS = 10  # of a distance from the estimate, before a likelihood ratio is taken never to reach its quantile
 BELOW = 1e-3  # a constrained fit better than the free one by more than this missed an optimum
 
 
@@ -295,6 +297,8 @@ def _combination_interval(m: Fit, row: Array, level: float, points: int) -> tupl
     """Return the ends of the profile interval of a combination: the curve of a column of its own."""
     design, at = rewritten(m, row[None, :], "method='profile'")
     own = estimated(m, placed(design, at, None))
+    if runs_away(own):
+        return _searched_interval(m, row, level)
     names = [c.names for c in own.design.components if c.name == at.component] if own.design else []
     before = next(c.first for c in _firsts(own) if c.name == at.component)
     position = before + len(names[0]) - 1
@@ -312,6 +316,41 @@ def _combination_interval(m: Fit, row: Array, level: float, points: int) -> tupl
         "sd", value,
     )  # fmt: skip
     return curve.interval(level)
+
+
+def _searched_interval(m: Fit, row: Array, level: float) -> tuple[float, float]:
+    """Return the ends of the profile interval of a combination by fits with it held: the roots of the likelihood ratio.
+
+    For models with parts that run away to a limit, whose curves the core does not follow. An end is infinite where the
+    ratio stays below its quantile, NaN where a fit failed before.
+    """
+    from scipy.optimize import brentq
+
+    own = m if m.method == "ml" else estimated(m, design_of(m, "likelihood ratio"))
+    centre = float(_combined(row[None, :], own.estimate.beta)[0])
+    here = row != 0
+    error = math.sqrt(float(row[here] @ np.asarray(own.estimate.vcov)[np.ix_(here, here)] @ row[here]))
+    cut, step = float(quantile(level)), error if math.isfinite(error) and error > 0 else max(abs(centre), 1.0)
+
+    def above(v: float) -> float:
+        ratio, _ = likelihood_ratio(m, row[None, :], np.array([v]), "method='profile'")
+        return math.sqrt(ratio) - cut if math.isfinite(ratio) else math.nan
+
+    def end(sign: float) -> float:
+        near, far = centre, centre + sign * cut * step
+        for _ in range(DOUBLINGS):
+            found = above(far)
+            if math.isnan(found):
+                return math.nan
+            if found >= 0:
+                try:
+                    return float(brentq(lambda v: -cut if v == centre else above(v), near, far, xtol=1e-6 * step))
+                except (RuntimeError, ValueError):  # a fit on the way failed
+                    return math.nan
+            near, far = far, centre + 2 * (far - centre)
+        return sign * math.inf
+
+    return end(-1.0), end(1.0)
 
 
 def _firsts(m: Fit) -> list[ComponentInfo]:

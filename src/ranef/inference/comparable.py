@@ -105,6 +105,18 @@ def check_no_priors(fits: Sequence[Fit], what: str) -> None:
 # ---- the data --------------------------------------------------------------------------------------------------------
 
 
+def check_fits(fits: Sequence[object], what: str) -> None:
+    """Raise unless all are fits.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    for m in fits:
+        if not isinstance(m, Fit):
+            raise ArgumentError(f"{what}: it compares fits, what rf.fit(...) returns, and one is a {type(m).__name__}")
+
+
 def check_same_data(fits: Sequence[Fit], what: str) -> None:
     """Raise unless every fit models the same values of the same response.
 
@@ -115,6 +127,7 @@ def check_same_data(fits: Sequence[Fit], what: str) -> None:
     NotAvailableError
         A fit is slim: it keeps no rows to compare.
     """
+    check_fits(fits, what)
     designs = [design_of(m, what) for m in fits]
     for m, design in zip(fits[1:], designs[1:], strict=True):
         _check_rows(fits[0], m, what)

@@ -94,12 +94,13 @@ def drop1(
     terms = droppable(formula) if scope is None else terms_named(formula, scope, "drop1")
     if test in ("F", "f"):
         return _wald(m, terms, wald_method(m, ddf, vcov, cluster), component)
-    if vcov is not None or cluster is not None:
-        raise ArgumentError("drop1: vcov= and cluster= are about Wald tests, test='F'")
+    if vcov is not None or cluster is not None or ddf is not None:
+        raise ArgumentError("drop1: ddf=, vcov= and cluster= are about Wald tests: give test='F' with them")
     base, notes = _base(m, test, "drop1")
     found, held = fitted_without(
         terms, lambda t: with_formula(base, component, without(formula_of(base, component), t))
     )
+    notes += [] if terms else [Note("nothing", "the model has no term that could be left out")]
     terms, smaller, notes = [t for t, _ in found], [x for _, x in found], [*notes, *held]
     ratios = [ratio(s, base) for s in smaller] if test == "lrt" else [None] * len(smaller)
     return _table(_title("left out of", m, component), base, terms, smaller, ratios, notes)
@@ -215,5 +216,6 @@ def _table(
         "loglik": numbers(x.loglik for x in fits),
         **tests([None, *ratios]),
     }
-    remarks = distinct([*notes, *(n for r in ratios if r is not None for n in r.notes), Note("selection", SELECTION)])
+    selection = [Note("selection", SELECTION)] if others else []
+    remarks = distinct([*notes, *(n for r in ratios if r is not None for n in r.notes), *selection])
     return NotedTable(title, columns, remarks, base.layout.kind)

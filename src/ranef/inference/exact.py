@@ -23,7 +23,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import matrix
-from ranef.inference.comparable import by_ml, check_same_data, same_columns
+from ranef.inference.comparable import by_ml, check_fits, check_same_data, same_columns
 from ranef.inference.crossproducts import against, columns, sizes
 from ranef.inference.dummies import dummies_of
 from ranef.inference.exact_draws import plain_draws, restricted_draws
@@ -153,6 +153,7 @@ def exact_rlrt(
     m = m if m.method == "reml" else m.update(method="reml")
     if mA is None or m0 is None:
         return _restricted(m, _null(m) - m.criterion, True, n, seed, progress)
+    check_fits([mA, m0], "exact_rlrt")
     full, null = _reml(mA), _reml(m0)
     check_same_data([m, full, null], "exact_rlrt")
     if not (same_columns(m, full) and same_columns(full, null)):
@@ -222,6 +223,7 @@ def exact_lrt(
     m = by_ml(m)
     if m0 is None:
         return _plain(m, _null(m), 0, n, seed, progress)
+    check_fits([m0], "exact_lrt")
     null = by_ml(m0)
     check_same_data([m, null], "exact_lrt")
     if null.layout.terms or not null.task.linear:
@@ -287,7 +289,7 @@ def _three(m: Fit, term: str) -> tuple[Fit, Fit, Fit]:
 
 
 def _bar(m: Fit, term: str) -> Bar:
-    squeezed = term.replace(" ", "")
+    squeezed = str(term).replace(" ", "")
     bars = m.formula.bars
     found = [b for b in bars if str(b).replace(" ", "") in (squeezed, f"({squeezed})")]
     found = found or [b for b in bars if b.label == term]

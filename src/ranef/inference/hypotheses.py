@@ -250,9 +250,10 @@ def _positions(here: Array, terms: Iterable[FixedTerm]) -> list[int]:
 
 
 def _model_factor(m: Fit, component: str, terms: list[FixedTerm]) -> Array:
-    """R of X = QR."""
+    """R of X = QR, a row of frequency w standing for w rows."""
     sources = _sources(m, component, terms)
-    return _r(_triangle(m.nobs, sources) @ _coding(m, component, sources))
+    counts = design_of(m, "anova: the hypotheses of this type").frequencies
+    return _r(_triangle(m.nobs, sources, counts) @ _coding(m, component, sources))
 
 
 def _information_factor(m: Fit, here: Array) -> Array:
@@ -404,9 +405,12 @@ def _columns_of(sources: list[Source], labels: set[str]) -> Array:
     return np.concatenate(parts)
 
 
-def _triangle(n: int, sources: list[Source]) -> Array:
-    """R of the QR factorisation of the full matrix; equal rows are taken once, with the root of their number."""
-    sources, count = _distinct(n, sources)
+def _triangle(n: int, sources: list[Source], counts: Array | None = None) -> Array:
+    """R of the QR factorisation of the full matrix; equal rows are taken once, with the root of their number.
+
+    `counts` says how many rows each one stands for.
+    """
+    sources, count = _distinct(n, sources, counts)
     n = n if count is None else len(count)
     factor = np.zeros((0, _cells(sources)))
     for first in range(0, n, CHUNK):
@@ -422,16 +426,17 @@ def _r(a: Array) -> Array:
     return np.asarray(np.linalg.qr(a, mode="r"))
 
 
-def _distinct(n: int, sources: list[Source]) -> tuple[list[Source], Array | None]:
-    """Return the sources at the distinct rows and how often these occur, where no number takes part."""
+def _distinct(n: int, sources: list[Source], counts: Array | None) -> tuple[list[Source], Array | None]:
+    """Return the sources at the distinct rows and how often these occur; at all rows where a number takes part."""
     coded = [s for s in sources if s.codes is not None]
     size = reduce(lambda a, s: a * s.cells, coded, 1)
     if any(s.x is not None for s in sources) or size >= 2**62:
-        return sources, None
+        return sources, counts
     key = np.zeros(n, dtype=np.int64)
     for s in coded:
         key = key * s.cells + np.asarray(s.codes)
-    _, first, count = np.unique(key, return_index=True, return_counts=True)
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    count = np.bincount(inverse, counts)
     at = [s if s.codes is None else Source(s.term, s.codes[first], None, s.cells, s.parts) for s in sources]
     return at, count
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines import Result
-from ranef.errors import NotAvailableError
+from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.frames import to_frame
 from ranef.inference.many import _sd_names, _sds
 from ranef.inference.named import names_of
@@ -45,6 +45,8 @@ def all_fit(m: Fit, optimizers: Sequence[str] | None = None) -> Any:
         raise NotAvailableError("all_fit: penalised quasi-likelihood has no criterion that optimisers could share")
     if m.task.wishes is not None:
         raise NotAvailableError("all_fit: held, tied and penalised parameters have ranef's own optimiser only")
+    if isinstance(optimizers, str) or not isinstance(optimizers, Sequence | None):
+        raise OptionError(f"all_fit: optimizers={optimizers!r} takes a list of names, as in Control.optimizer")
     names = optimizers or (*OPTIMIZERS, *(NLOPT if find_spec("nlopt") else ()))
     timed = [_timed(m, name) for name in names]
     best = min(e.criterion for e, _ in timed)

@@ -46,7 +46,9 @@ def tidy(
     check_alone(method, "tidy", ddf=ddf, vcov=vcov, cluster=cluster)
     if options and method == "wald":
         raise ArgumentError(f"tidy has no argument {next(iter(options))!r} (but for method='profile' or 'boot')")
-    asked = [effects] if isinstance(effects, str) else list(effects)
+    asked = [effects] if isinstance(effects, str) else list(effects) if isinstance(effects, Sequence) else []
+    if not asked:
+        raise OptionError(f"tidy: effects={effects!r}: name one or several of {', '.join(map(repr, BUILDERS))}")
     for effect in asked:
         if effect not in BUILDERS:
             raise OptionError(f"tidy: effects={effect!r} is unknown; {nearest(effect, BUILDERS)}")

@@ -12,7 +12,7 @@ from ranef.families import link_of
 from ranef.frame.design import matrix
 from ranef.inference.dummies import written_out
 from ranef.inference.noted import Note, NotedTable
-from ranef.model import check_fit
+from ranef.model import check_fit, design_of
 from ranef.predict.rows import fitted_design
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def marginal_coefficients(m: Fit) -> NotedTable:
     kept = np.flatnonzero(~np.isnan(conditional))
     x = matrix(rows.fixed, rows.n)[:, kept]
     marginal = np.full(len(conditional), np.nan)
-    marginal[kept] = np.linalg.lstsq(x, eta, rcond=None)[0]
+    counts = design_of(m, "marginal_coefficients").frequencies
+    root = np.ones(rows.n) if counts is None else np.sqrt(np.asarray(counts, dtype=np.float64))
+    marginal[kept] = np.linalg.lstsq(x * root[:, None], eta * root, rcond=None)[0]
     columns = {"term": list(part.names), "conditional": conditional, "marginal": marginal}
     return NotedTable("Marginal coefficients", columns, _nearness(eta, x @ marginal[kept]), m.layout.kind)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -337,7 +337,7 @@ def included(m: Fit, re: Any) -> list[bool]:
         return [False] * len(labels)
     if isinstance(re, str) and re == "all":
         return [True] * len(labels)
-    asked = [re] if isinstance(re, str) else list(re)
+    asked = [re] if isinstance(re, str) else list(re) if isinstance(re, Iterable) else [re]
     for label in asked:
         if label not in labels:
             known = ["all", "none", "integrate", *labels]

@@ -350,7 +350,7 @@ impl<S: Surface> Tracer<'_, S> {
                 }
                 *(if gap > 0.0 { &mut low } else { &mut high }) = value;
             }
-            if (v - low) * side.sign <= 0.0 || round > 12 {
+            if (v - low) * side.sign <= 0.0 || (round > 12 && high.is_finite()) {
                 v = 0.5 * (low + high);
             }
             if (high - v) * side.sign <= 0.0 {
@@ -442,7 +442,9 @@ impl Side<'_> {
 
     /// How far from `at` |zeta| has changed by `gap`: a parabola through the last slopes.
     fn stride(&self, at: &CurvePoint, gap: f64) -> f64 {
-        let slope = at.slope.abs().max(0.2 * self.start.slope);
+        // Curves that rise as a logarithm are followed in steps that grow with the distance, parabolas in even ones.
+        let most = (4.0 / self.start.slope).max((at.value - self.start.value).abs());
+        let slope = at.slope.abs().max(0.8 / most);
         let plain = gap / slope;
         let before = if std::ptr::eq(at, self.last()) {
             self.points.iter().rev().nth(1).or(Some(self.start)).filter(|_| !self.points.is_empty())
@@ -452,7 +454,7 @@ impl Side<'_> {
         let bend = before.map_or(0.0, |p| (at.slope.abs() - p.slope.abs()) / (at.value - p.value).abs());
         let bent = gap / (slope + 0.5 * bend * plain);
         let stride = if bent.is_finite() && (0.5..=2.0).contains(&(bent / plain)) { bent } else { plain };
-        stride.clamp(-4.0 / self.start.slope, 4.0 / self.start.slope)
+        stride.clamp(-most, most)
     }
 
     /// Free coordinates at v from the points before: a parabola through the last three, a line, or the drift.

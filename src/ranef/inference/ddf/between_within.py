@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import Method, least, model_vcov
+from ranef.inference.ddf.method import Method, least, model_vcov, rows_counted
 from ranef.inference.ddf.residual import rank_of_mean
 from ranef.inference.ddf.strata import by_term, rank_of, strata
 
@@ -27,7 +27,7 @@ def check(m: Fit) -> None:
 def between_within(m: Fit, hypotheses: Array) -> Array:
     """Degrees of freedom by the rule; for a hypothesis about several terms the least."""
     found = strata(m)
-    total = float(m.nobs - rank_of_mean(m))
+    total = rows_counted(m) - rank_of_mean(m)
     if not found.labels:
         return by_term(m, found, [total] * len(found.terms), hypotheses)
     outer = [at == 0 for at in found.at]

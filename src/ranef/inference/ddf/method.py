@@ -116,6 +116,12 @@ def kept(m: Fit) -> Array:
     return ~np.isnan(m.estimate.beta)
 
 
+def rows_counted(m: Fit) -> float:
+    """Return how many rows the rows of a fit stand for: the sum of their frequency weights."""
+    found = None if m.design is None else m.design.frequencies
+    return float(m.nobs if found is None else np.sum(found))
+
+
 def partial_of(m: Fit) -> PartialCovariance | None:
     """Return the covariance of the coefficients where it is not a whole matrix: fixed factors of many levels."""
     found: object = m.estimate.vcov

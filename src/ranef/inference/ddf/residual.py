@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.frame.design import Array
-from ranef.inference.ddf.method import Method, anything, least, model_vcov
+from ranef.inference.ddf.method import Method, anything, least, model_vcov, rows_counted
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -26,7 +26,7 @@ def of_mean(m: Fit, hypotheses: Array) -> Array:
 
 def residual(m: Fit, hypotheses: Array) -> Array:
     """Return n - rank X for hypotheses about the mean."""
-    return np.where(of_mean(m, hypotheses), float(m.nobs - rank_of_mean(m)), np.inf)
+    return np.where(of_mean(m, hypotheses), rows_counted(m) - rank_of_mean(m), np.inf)
 
 
 METHOD = Method("residual", "residual degrees of freedom", anything, residual, least(residual), model_vcov)

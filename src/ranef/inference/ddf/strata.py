@@ -10,7 +10,7 @@ import numpy as np
 
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array, Indicators
-from ranef.inference.ddf.method import kept
+from ranef.inference.ddf.method import kept, rows_counted
 from ranef.inference.memory import remembered
 from ranef.inference.terms import FixedTerm, fixed_terms
 from ranef.model import design_of
@@ -30,8 +30,8 @@ class Strata:
     ----------
     labels : tuple of str
         Grouping factors; residual rows are the stratum after the last.
-    sizes : tuple of int
-        Numbers of groups, then of rows.
+    sizes : tuple of float
+        Numbers of groups, then of the rows that the rows stand for.
     terms : tuple of FixedTerm
     at : tuple of int
         For each term the first stratum within whose groups it does not vary: 0 for the coarsest grouping,
@@ -39,7 +39,7 @@ class Strata:
     """
 
     labels: tuple[str, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[float, ...]
     terms: tuple[FixedTerm, ...]
     at: tuple[int, ...]
 
@@ -57,7 +57,7 @@ def strata(m: Fit) -> Strata:
     groups = nested([t for t in design.terms if t.component == 0 and len(t.levels) > 1])
     terms = fixed_terms(m, "mean")
     at = tuple(_stratum(term.pick(design.fixed), groups) for term in terms)
-    sizes = (*(len(g.levels) for g in groups), m.nobs)
+    sizes = (*(float(len(g.levels)) for g in groups), rows_counted(m))
     return Strata(tuple(g.label for g in groups), sizes, terms, at)
 
 

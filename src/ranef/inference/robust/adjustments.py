@@ -164,7 +164,7 @@ ADJUSTMENTS: dict[str, Adjustment] = {
 }
 
 
-def factor(kind: str, clusters: int, rows: int, rank: int) -> float:
+def factor(kind: str, clusters: int, rows: float, rank: int) -> float:
     """Return what the sandwich of a kind is multiplied by."""
     if kind == "CR1":
         return clusters / (clusters - 1)

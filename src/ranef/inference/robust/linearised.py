@@ -11,6 +11,8 @@ are the scores of the clusters: those of a generalised linear model where there 
 those of the marginal log-likelihood but for the slope of Laplace's determinant (or what quadrature makes of it). The
 scale of the rows matters, for a root of V does: Pustejovsky's clubSandwich has this one.
 
+A row of frequency c is c equal rows: as one row it is their sum over sqrt(c), an orthogonal change of scale.
+
 w_i is the expected information t^2 / Var(y) in exponential families, else the observed -d^2 log f / d eta^2.
 """
 
@@ -88,6 +90,8 @@ def linearised(m: Fit) -> Linearised:
     slope, w = _slopes(m, design, eta)
     change = np.asarray(link_of(m.link).slope(eta[:, 0]), dtype=np.float64)
     change = np.where(np.abs(change) > LEAST, change, LEAST)
+    if design.frequencies is not None:
+        change = change * np.sqrt(np.asarray(design.frequencies, dtype=np.float64))
     noise = change**2 / w
     noise = np.maximum(noise, LIGHTEST * float(noise.max()))
     here = kept(m)

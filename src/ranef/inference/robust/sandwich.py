@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, nearest
-from ranef.inference.ddf.method import kept
+from ranef.inference.ddf.method import kept, rows_counted
 from ranef.inference.resampling import is_nested
 from ranef.inference.robust.adjustments import ADJUSTMENTS, Adjusted, degrees, factor, hotelling
 from ranef.inference.robust.blocks import blocks
@@ -150,7 +150,7 @@ def _of_scores(m: Fit, name: str, ways: Sequence[Clusters]) -> Sandwich:
     crossed = next((t for t in terms if not all(is_nested(np.asarray(t.codes), w.codes) for w in ways)), None)
 
     def scale(count: int) -> float:
-        return factor(name, count, m.nobs, m.estimate.rank)
+        return factor(name, count, rows_counted(m), m.estimate.rank)
 
     if crossed is None:
         bread = marginal_scores(m, ways[0])[0]
@@ -226,7 +226,7 @@ def _marginal(m: Fit, name: str, by: Clusters) -> Sandwich:
     known = np.isfinite(np.diag(bread))
     half = scores[:, known] @ bread[np.ix_(known, known)]
     out = np.full_like(bread, np.nan)
-    out[np.ix_(known, known)] = factor(name, by.count, m.nobs, m.estimate.rank) * half.T @ half
+    out[np.ix_(known, known)] = factor(name, by.count, rows_counted(m), m.estimate.rank) * half.T @ half
     p = len(m.estimate.beta)
     return Sandwich(name, out[:p, :p], (by,), adjusted, w)
 
