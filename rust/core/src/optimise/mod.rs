@@ -12,6 +12,7 @@ mod certificate;
 mod model;
 mod scale;
 mod search;
+mod valley;
 
 pub use again::minimise_again;
 pub(crate) use again::of_size;

@@ -3,7 +3,7 @@
 use super::certificate::{at_floor, examine};
 use super::model::{apply, step};
 use super::scale::{clip_all, mul, sigma_gradient, slot_block, units, FLOOR};
-use super::{Boundary, Optimum, Options, Outcome};
+use super::{valley, Boundary, Optimum, Options, Outcome};
 use crate::dense::{self, Precision};
 use crate::design::Moments;
 use crate::linear::{Component, Lmm, Slope, Solution};
@@ -19,6 +19,8 @@ const ROUGH: f64 = 1e-3;
 const FINE: f64 = 1e-8;
 /// How many times what a step promises all further ones together may gain.
 const HOPE: f64 = 10.0;
+/// Iterations after which steps in factors of the covariance are tried: nearly all searches have ended by then.
+const CREEPING: usize = 8;
 /// A point left by the certificate more often than this is not a place to search on from.
 const ESCAPES: usize = 10;
 
@@ -131,6 +133,9 @@ impl<'a> Search<'a> {
                 self.outcome = Some(Outcome::MaxEvaluations);
                 return Ok(());
             }
+            if self.iterations >= CREEPING && self.damping == 0.0 && self.along_a_valley(&slope, &fixed, promised) {
+                return Ok(());
+            }
             if self.attempt(&d, ENOUGH * promised - self.noise(), promised) {
                 return Ok(());
             }
@@ -165,6 +170,17 @@ impl<'a> Search<'a> {
             self.close = true;
         }
         step(m, &self.components, slope, true, self.damping, fixed)
+    }
+
+    /// Try Newton steps in factors of the covariance that promise more than a step in the covariance does.
+    fn along_a_valley(&mut self, slope: &Slope, fixed: &[bool], promised: f64) -> bool {
+        for (upper, share) in [(false, 1.0), (true, 1.0), (false, 0.3), (true, 0.3)] {
+            let (d, hope) = valley::step(&self.lmm.moments, &self.components, slope, fixed, upper, share);
+            if hope > promised && !self.exhausted() && self.attempt(&d, promised.max(ENOUGH * hope), hope) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Evaluate a step, and go there if the criterion falls by `least`.
