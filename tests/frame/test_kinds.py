@@ -298,3 +298,14 @@ def test_moments_have_the_same_labels_in_every_kind_of_frame():
         assert list(found.levels) == ["2 days, 0:00:00", "3:00:00"]
     _, fitted = build("y ~ 1 + (1 | t)", pd.DataFrame({"t": when, "y": [1.0, 2, 3, 4]}))
     assert fitted.dropped == {"t": 1}
+
+
+def test_one_index_may_name_columns_and_levels():
+    index = pd.Index([1, 2])
+    data = pd.DataFrame(np.arange(12.0).reshape(6, 2), columns=index)
+    data.columns = index
+    group = pd.Categorical.from_codes([0, 1, 0, 1, 0, 1], categories=index)
+    assert read_table(data).names == ("1", "2")
+    for _ in range(2):
+        column = read_table(pd.DataFrame({"g": group})).column("g")
+        assert column.levels.tolist() == [1, 2]

@@ -18,6 +18,11 @@ pub fn any_not_finite(x: &[f64]) -> bool {
     })
 }
 
+/// Whether all values are whole numbers of at least 0.
+pub fn is_count(x: &[f64]) -> bool {
+    x.iter().all(|&v| v >= 0.0 && v == v.floor())
+}
+
 /// Whether the column takes a single value.
 pub fn is_constant(x: &[f64]) -> bool {
     x.iter().all(|&v| v == x[0])

@@ -446,3 +446,35 @@ fn a_search_that_was_asked_to_stop_stops() {
     assert_eq!(stopped.err(), Some(ranef_core::CoreError::Interrupted));
     assert!(model.predictors(&rows).is_err());
 }
+
+/// Few rows are kept with the model, many are read anew by every pass: a design, and the same one many times over.
+#[test]
+fn equal_rows_count_as_weights_however_many() {
+    let (few, times) = (columns(600), 100);
+    let many = Columns {
+        n: few.n * times,
+        x: few.x.repeat(times),
+        g: few.g.repeat(times),
+        h: few.h.repeat(times),
+        time: few.time.repeat(times),
+        eye: few.eye.clone(),
+    };
+    let y = responses(few.n)[BINARY].clone();
+    let (all, weights) = (y.repeat(times), vec![times as f64; few.n]);
+    fn evaluation(c: &Columns, y: &[f64], weights: Option<&[f64]>) -> (f64, Vec<f64>) {
+        let terms = vec![
+            (c.term(&c.g, 12, Structure::Unstructured, vec![c.one(), c.slope()]), 0, None),
+            (c.term(&c.h, 5, Structure::Diagonal, vec![c.one()]), 0, None),
+        ];
+        let rows = GlmmRows { weights, ..c.rows(1, terms, y) };
+        let mut model = Glmm::new(&rows, family("binomial", false)).unwrap();
+        let found = model.evaluate(&rows, &[0.3, -0.2], &[0.3, 0.05, 0.2, 0.25]).unwrap();
+        (found.loglik, found.gradient)
+    }
+    let (a, b) = (evaluation(&few, &y, Some(&weights)), evaluation(&many, &all, None));
+    // Sums of 60,000 rows in another order.
+    assert!((a.0 - b.0).abs() < 1e-11 * a.0.abs(), "{} {}", a.0, b.0);
+    for (a, b) in a.1.iter().zip(&b.1) {
+        assert!((a - b).abs() < 1e-8 * (1.0 + a.abs()), "{a} {b}");
+    }
+}

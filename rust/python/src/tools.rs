@@ -25,6 +25,13 @@ fn any_not_finite(py: Python<'_>, x: PyReadonlyArray1<'_, f64>) -> PyResult<bool
     Ok(py.detach(|| frame::any_not_finite(x)))
 }
 
+/// Whether all values are whole numbers of at least 0.
+#[pyfunction]
+fn is_count(py: Python<'_>, x: PyReadonlyArray1<'_, f64>) -> PyResult<bool> {
+    let x = floats(&x)?;
+    Ok(py.detach(|| frame::is_count(x)))
+}
+
 /// Whether all values are equal (an empty column is constant).
 #[pyfunction]
 fn is_constant(py: Python<'_>, x: PyReadonlyArray1<'_, f64>) -> PyResult<bool> {
@@ -178,6 +185,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(inverse_upwards, m)?)?;
     m.add_function(wrap_pyfunction!(variance_ratios, m)?)?;
     m.add_function(wrap_pyfunction!(any_not_finite, m)?)?;
+    m.add_function(wrap_pyfunction!(is_count, m)?)?;
     m.add_function(wrap_pyfunction!(is_constant, m)?)?;
     m.add_function(wrap_pyfunction!(code_use, m)?)?;
     m.add_function(wrap_pyfunction!(level_counts, m)?)?;

@@ -124,7 +124,7 @@ def _went_far(m: Fit, component: int) -> bool:
     assert m.design is not None
     part = absorbed(m.design).components[component]
     beta = np.ascontiguousarray(m.estimate.beta[m.layout.components[component].at])
-    if np.nanmax(np.abs(beta), initial=0.0) > FAR:
+    if np.fmax.reduce(np.abs(beta), initial=0.0) > FAR:  # NaN where dropped
         return True
     eta = np.asarray(_core.linear_predictor(sources(part.fixed), beta, [], [], part.offset, m.layout.n))
     counts = m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None

@@ -303,7 +303,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
             record, pole = search_with(core, design, task), None
     except ValueError as error:
         raise explained(error, design, task) from error
-    return core, replace(from_core(record, core, design, task), pole=pole)
+    return core, from_core(record, core, design, task, pole=pole)
 
 
 def searched(core: Any, design: Design, task: Task) -> Any:
@@ -547,7 +547,9 @@ def _cuts_without_predictors(design: Design, family: Distribution) -> Array:
     return np.asarray(link_of(family.link).forward(shares))
 
 
-def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = None) -> LaplaceEstimate:
+def from_core(
+    record: Any, core: Any, design: Design, task: Task, vcov: Any = None, pole: float | None = None
+) -> LaplaceEstimate:
     """Turn the core's record of a fit into an estimate; `vcov` is that of (beta, theta), where it is known already."""
     beta = frozen(record["beta"])
     return LaplaceEstimate(
@@ -563,6 +565,7 @@ def from_core(record: Any, core: Any, design: Design, task: Task, vcov: Any = No
         inner=int(record["inner"]),
         natural=tuple(record["natural"]),
         optimizer=task.control.optimizer,
+        pole=pole,
         unbounded=bool(record.get("unbounded", False)),
         **of_search(record, core),
     )

@@ -69,7 +69,8 @@ def _treatment(levels: Sequence[Any], base: Any, name: str) -> tuple[Array, list
             )
         at = labels.index(base)
     keep = [i for i in range(len(levels)) if i != at]
-    return np.ascontiguousarray(np.eye(len(levels))[:, keep]), [level_name(levels[i]) for i in keep]
+    matrix = np.eye(len(levels), len(keep), -1) if at == 0 else np.ascontiguousarray(np.eye(len(levels))[:, keep])
+    return matrix, [level_name(levels[i]) for i in keep]
 
 
 def _sum(size: int) -> tuple[Array, list[str]]:

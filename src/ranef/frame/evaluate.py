@@ -359,9 +359,15 @@ def _list(_walk: _Walk, _at: int, *items: Value) -> Value:
     return list(items)
 
 
+def _on_rows(value: Any, n: int) -> Array:
+    """Return a column as it is, a single number for every row."""
+    x = np.asarray(value, np.float64)
+    return x if x.shape == (n,) else np.broadcast_to(x, (n,))
+
+
 def _cbind(walk: _Walk, _at: int, *items: Value) -> Value:
     n = walk.outer.table.n
-    columns = [np.broadcast_to(np.asarray(walk.number(item), np.float64), (n,)) for item in items]
+    columns = [_on_rows(walk.number(item), n) for item in items]
     return Matrix(tuple(np.ascontiguousarray(column) for column in columns))
 
 

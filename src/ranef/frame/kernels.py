@@ -35,6 +35,15 @@ def any_nonfinite(x: Array) -> bool:
     return bool(_any_nonfinite_impl(x) if x.dtype == np.float64 and x.flags.c_contiguous else _any_nonfinite(x))
 
 
+def _is_count(x: Array) -> bool:
+    return bool(((x >= 0) & (x == np.floor(x))).all())
+
+
+def is_count(x: Array) -> bool:
+    """Tell whether all of a float64 column are whole numbers of at least 0; NaN is none."""
+    return bool(_is_count_impl(x) if x.flags.c_contiguous else _is_count(x))
+
+
 def _level_counts(codes: Array, levels: int) -> Array:
     return np.bincount(codes, minlength=levels)
 
@@ -88,6 +97,7 @@ def combine_codes(a: Array, levels_a: int, b: Array, levels_b: int) -> tuple[Arr
 
 
 _any_nonfinite_impl = _compiled("any_not_finite", _any_nonfinite)
+_is_count_impl = _compiled("is_count", _is_count)
 _code_use_impl = _compiled("code_use", _code_use)
 _level_counts_impl = _compiled("level_counts", _level_counts)
 _factorize_int_impl = _compiled("factorize_int", _factorize_int)

@@ -14,6 +14,7 @@ import numpy as np
 from ranef.errors import DataError, OptionError
 from ranef.frame.design import Array
 from ranef.frame.evaluate import Categories, Censored, Measured
+from ranef.frame.kernels import is_count
 from ranef.frame.levels import drop_unused
 from ranef.frame.spec import Outcome
 from ranef.frame.table import Column, rows_of, shorten
@@ -132,8 +133,11 @@ def _refuse(given: Given, bad: Array, what: str, remedy: str) -> None:
 
 
 def _count(given: Given, y: Array) -> None:
-    _refuse(given, y < 0, "negative", "A count is a whole number, 0 or above")
-    _refuse(given, y > np.floor(y), "not whole", "For non-negative numbers that are no counts: 'gamma' or 'tweedie'")
+    if not is_count(y):
+        _refuse(given, y < 0, "negative", "A count is a whole number, 0 or above")
+        _refuse(
+            given, y > np.floor(y), "not whole", "For non-negative numbers that are no counts: 'gamma' or 'tweedie'"
+        )
     if given.outcome.zeros is False:
         _refuse(given, y == 0, "0", "For a hurdle model add zero_inflation='~ 1'")
 
@@ -198,11 +202,11 @@ def _pairs(given: Given) -> Response:
     if given.trials is not None:
         raise OptionError(f"response {given.name!r} already tells the trials: leave trials= out")
     success, failure = (np.asarray(given.keep(x), np.float64) for x in given.value.columns)
+    both = "In cbind(success, failure) both are counts"
     for name, x in (("success", success), ("failure", failure)):
-        _refuse(
-            given, x < 0, f"negative ({name})", "In cbind(success, failure) both are counts; failure = size - success"
-        )
-        _refuse(given, x > np.floor(x), f"not whole ({name})", "In cbind(success, failure) both are counts")
+        if not is_count(x):
+            _refuse(given, x < 0, f"negative ({name})", f"{both}; failure = size - success")
+            _refuse(given, x > np.floor(x), f"not whole ({name})", both)
     return _of_trials(success, success + failure)
 
 
@@ -237,6 +241,8 @@ def _two_levels(given: Given) -> Response:
 
 
 def _zero_one(given: Given, y: Array) -> Response:
+    if is_count(y) and y.max(initial=0.0) <= 1:
+        return Response(y)
     _refuse(given, y < 0, "negative", "A binomial response is 0 or 1")
     if (y > 1).any():
         _refuse(

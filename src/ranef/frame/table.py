@@ -21,7 +21,7 @@ from ranef.frame.design import Array, Levels
 from ranef.frame.kernels import any_nonfinite, code_use, factorize, small_int
 
 NUMERIC = {"f8": "f8", "f4": "f4", "i8": "i8", "i4": "i4", "i2": "i4", "i1": "i4", "u1": "i4", "u2": "i4", "u4": "i8"}
-FLOAT = np.dtype(np.float64)
+FLOAT, WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 CODES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 
 
@@ -162,16 +162,32 @@ def _pandas_table(data: Any) -> Table:
     return Table("pandas", len(data), names, read)
 
 
-_last: list[tuple[Any, tuple[str, ...]]] = [(None, ())]
-
-
 def _pandas_names(columns: Any) -> tuple[str, ...]:
-    """Column names as text; an Index never changes, and the last one's names are kept (reading them is slow)."""
-    of, names = _last[0]
-    if of is None or of() is not columns:
-        names = tuple(map(str, columns))
-        _last[0] = weakref.ref(columns), names
-    return names
+    """Column names as text."""
+    return _entries(columns, _texts)
+
+
+def _texts(index: Any) -> tuple[str, ...]:
+    return tuple(map(str, index))
+
+
+Read = Callable[[Any], Sequence[Any]]
+_LAST: dict[tuple[int, Read], tuple[Any, tuple[Any, ...]]] = {}
+MOST_KEPT, MOST_ENTRIES = 64, 10_000
+
+
+def _entries(index: Any, read: Read) -> tuple[Any, ...]:
+    """Return what is read of a pandas Index; it never changes, and the last ones' is kept (reading is slow)."""
+    key = id(index), read
+    of, found = _LAST.get(key, (None, ()))
+    if of is not None and of() is index:
+        return found
+    found = tuple(read(index))
+    if len(_LAST) >= MOST_KEPT:
+        _LAST.clear()
+    if len(found) <= MOST_ENTRIES:
+        _LAST[key] = weakref.ref(index), found
+    return found
 
 
 def _pandas_values(name: str, data: Any, at: int) -> Column:
@@ -206,7 +222,7 @@ def _is_categorical(values: Any) -> bool:
 def _pandas_codes(name: str, values: Any) -> Column:
     dtype = values.dtype
     categories = dtype.categories
-    levels = Levels(len(categories), lambda: _plain(categories))
+    levels = Levels(len(categories), lambda: list(_entries(categories, _plain)))
     return factor_column(name, values.codes, levels, bool(dtype.ordered))
 
 
@@ -452,8 +468,8 @@ def array_column(name: str, values: Array, missing: Array | None = None, truth: 
     """Read a column from a numpy array; `truth`: numbers that stand for truth values."""
     if values.ndim != 1:
         raise DataError(f"column {name!r} has {values.ndim} dimensions; a column has one")
-    usual = values.dtype is FLOAT and missing is None and not truth and values.flags.c_contiguous
-    if usual and not any_nonfinite(values):
+    usual = missing is None and not truth and values.flags.c_contiguous
+    if usual and (values.dtype is WHOLE or (values.dtype is FLOAT and not any_nonfinite(values))):
         return Column(name, values)
     kind = values.dtype.kind
     if kind == "b" or truth:

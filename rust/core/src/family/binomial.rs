@@ -92,7 +92,7 @@ impl Closed for BinomialLogit {
         let (p, q) = if x >= 0.0 { (big, e * big) } else { (e * big, big) };
         // The smaller of the two tails is exact: k x - n softplus(x) would cancel.
         let tail = if x >= 0.0 { (k - n) * x } else { k * x };
-        out[0] = tail - n * e.ln_1p() + choose;
+        out[0] = tail - n * special::ln_1p_unit(e) + choose;
         if order >= 2 {
             let d = n * p * q;
             out[1] = k * q - (n - k) * p;

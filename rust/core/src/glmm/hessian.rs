@@ -369,7 +369,7 @@ const NARROW: f64 = 1e-13;
 const FEW: usize = 4_096;
 /// Rows up to which copies of the model work side by side, and how many at most.
 const SHARED_ROWS: usize = 50_000;
-const COPIES: usize = 8;
+const COPIES: usize = 16;
 /// Share of a null direction that makes a parameter unidentified.
 const LOADING: f64 = 1e-4;
 /// Eigenvalue of the scaled Hessian below which its direction counts as flat.

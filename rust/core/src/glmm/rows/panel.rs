@@ -36,6 +36,10 @@ impl Panel {
     }
 
     pub(super) fn fill_x(&mut self, plan: &Plan, rows: &GlmmRows<'_>, from: usize, m: usize) {
+        if let Some((x, _)) = &plan.filled {
+            copy(&plan.x, |x| x.dense.len(), x, &mut self.x, from, m);
+            return;
+        }
         for (k, xp) in plan.x.iter().enumerate() {
             let d = xp.dense.len();
             for (c, col) in xp.dense.iter().enumerate() {
@@ -49,8 +53,13 @@ impl Panel {
     }
 
     pub(super) fn fill_z(&mut self, plan: &Plan, rows: &GlmmRows<'_>, from: usize, m: usize) {
+        if let Some((_, z)) = &plan.filled {
+            self.fill_codes(plan, rows, from, m);
+            copy(&plan.z, |f| if f.intercept { 0 } else { f.columns.len() }, z, &mut self.z, from, m);
+            return;
+        }
+        self.fill_codes(plan, rows, from, m);
         for (f, zf) in plan.z.iter().enumerate() {
-            rows.terms[zf.term].codes.fill(from, &mut self.codes[f][..m]);
             if zf.intercept {
                 continue;
             }
@@ -59,6 +68,20 @@ impl Panel {
                 rows.terms[col.term].blocks[col.block].fill(col.col, from, m, col.shift, &mut self.z[f][c..], k);
             }
         }
+    }
+
+    fn fill_codes(&mut self, plan: &Plan, rows: &GlmmRows<'_>, from: usize, m: usize) {
+        for (f, zf) in plan.z.iter().enumerate() {
+            rows.terms[zf.term].codes.fill(from, &mut self.codes[f][..m]);
+        }
+    }
+}
+
+/// Rows `from..from + m` of values that all rows have; `width` is how many a row has.
+fn copy<T>(parts: &[T], width: impl Fn(&T) -> usize, all: &[Vec<f64>], out: &mut [Vec<f64>], from: usize, m: usize) {
+    for ((part, all), out) in parts.iter().zip(all).zip(out) {
+        let d = width(part);
+        out[..m * d].copy_from_slice(&all[from * d..(from + m) * d]);
     }
 }
 

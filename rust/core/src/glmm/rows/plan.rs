@@ -1,5 +1,6 @@
 //! Where every column of the rows goes: dense and sparse fixed columns, random columns by factor.
 
+use super::panel::Panel;
 use super::{Component, Fixed, GlmmRows};
 use crate::design::{Block, Codes, Moments, Rows};
 use crate::family::Family;
@@ -93,7 +94,13 @@ pub struct Plan {
     /// For every pair of factors, the entry of each row.
     pub(super) entry: Vec<Vec<u32>>,
     pub pair_of: Vec<(usize, usize)>,
+    /// Values of the dense columns of all rows, by component, and of the random columns, by factor, where they are few:
+    /// the passes of a fit read them many times.
+    pub(super) filled: Option<(Vec<Vec<f64>>, Vec<Vec<f64>>)>,
 }
+
+/// Numbers up to which the values of all rows are kept: what a processor has at hand anyway.
+const FEW: usize = 1 << 17;
 
 /// Mean and root mean square deviation of at most 256 evenly spaced values.
 pub(super) fn provisional(n: usize, value: impl Fn(usize) -> f64) -> (f64, f64) {
@@ -130,6 +137,7 @@ impl Plan {
             z: vec![],
             entry: vec![],
             pair_of: moments.pairs.iter().map(|p| (p.lead, p.other)).collect(),
+            filled: None,
         };
         for c in &rows.components {
             out.add_component(rows, c, &shared);
@@ -139,6 +147,13 @@ impl Plan {
         }
         for p in &moments.pairs {
             out.entry.push(row_entries(rows, &moments, p));
+        }
+        let columns: usize = out.x.iter().map(|x| x.dense.len()).chain(out.z.iter().map(|f| f.columns.len())).sum();
+        if rows.n * columns <= FEW {
+            let mut panel = Panel::of(rows.n, &out, 0);
+            panel.fill_x(&out, rows, 0, rows.n);
+            panel.fill_z(&out, rows, 0, rows.n);
+            out.filled = Some((panel.x, panel.z));
         }
         Ok((out, moments))
     }
