@@ -15,8 +15,8 @@ linear model of the mean at the estimate, the roots of its V_i, and Satterthwait
 variance parameters held, which do not enter an estimating equation's sandwich (Liang & Zeger 1986). Kauermann & Carroll
 (2001) have the same to first order for quasi-likelihoods, Mancl & DeRouen (2001) what is CR3 here. The scores of
 theta, which only a likelihood has, have no bias-reduced version in any of them: they are those of CR0, and what the
-estimation of theta adds to the variance of the mean's coefficients is CR0's too. No package has another: clubSandwich
-stops at models without random effects.
+estimation of theta adds to the variance of the mean's coefficients is CR0's too. The generalised models of clubSandwich
+have no random effects.
 
 Several ways of clustering add up with signs (Cameron, Gelbach & Miller 2011). Where random effects reach from one
 cluster into another the scores are (V^-1 X)_i'e_i, whose residuals e_i stay on their side of V^-1; of generalised
