@@ -154,6 +154,69 @@ def test_residuals_of_what_cannot_change_places():
         rf.bootstrap(noisy, n=2, kind="wild")
 
 
+@pytest.fixture(scope="module")
+def kin():
+    """Forty families of six; the relationship falls with the distance of two families."""
+    rng = np.random.default_rng(4)
+    near = 0.8 ** np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+    g = np.repeat(np.arange(40), 6)
+    x = rng.normal(size=240)
+    y = 1 + 0.5 * x + (np.linalg.cholesky(near) @ rng.normal(size=40))[g] + 0.7 * rng.normal(size=240)
+    names = [f"f{i}" for i in range(40)]
+    data = pd.DataFrame({"y": y, "x": x, "g": np.array(names)[g]})
+    return rf.fit("y ~ x + (1 | g)", data, cov={"g": (near, names)}), near
+
+
+@pytest.mark.parametrize("kind", ["residual", "wild"])
+def test_drawn_effects_of_related_levels_are_related(kin, kind):
+    m, near = kin
+    draw = resampling.residual(m) if kind == "residual" else resampling.wild(m, "hc2", "mammen")
+    rng, mean = np.random.default_rng(1), resampling.additive(m, kind).mean
+    left = np.array([draw(rng) - mean for _ in range(800)]).reshape(800, 40, 6)
+    first, second = left[:, :, :3].mean(axis=2), left[:, :, 3:].mean(axis=2)
+    found = first.T @ second / 800
+    _, (effects,) = resampling.pools(m, resampling.additive(m, kind))
+    each = np.diag(effects[:, 0]) if kind == "wild" else np.sqrt(m.estimate.covariances[0][0, 0]) * np.eye(40)
+    root = m.design.terms[0].relation.correlate(each)  # of wild draws each level keeps the size of its own effect
+    root = root[m.design.terms[0].codes[::6]]  # levels are in their own order, rows in that of the families
+    # 800 products with variances of about 1 (wild: some larger): standard errors of .05, five of them.
+    np.testing.assert_allclose(found, root @ root.T, atol=0.25, rtol=0.15)
+    if kind == "residual":
+        np.testing.assert_allclose(root @ root.T, m.estimate.covariances[0][0, 0] * near, atol=1e-10)
+    assert np.mean((left - left.mean(axis=2, keepdims=True)) ** 2) * 6 / 5 == pytest.approx(m.sigma**2, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["residual", "wild"])
+def test_standard_errors_of_related_levels(kin, kind):
+    m, _ = kin
+    b = rf.bootstrap(m, n=250, kind=kind, seed=2)
+    # 250 replicates know standard errors to 1 / sqrt(500) = 4.5 %, three times that; wild ones rest on 40 sizes, too.
+    np.testing.assert_allclose(b.std_error[:2], m.tidy("fixed")["std_error"][:2], rtol=0.14)
+    assert b.values[:, 2].mean() == pytest.approx(m.varcorr()["g"].sd[0], rel=0.15)
+
+
+def test_wild_draws_need_rows_of_every_level(kin):
+    m, near = kin
+    names = [f"f{i}" for i in range(40)]
+    lost = m.data[m.data["g"] != "f3"]
+    part = rf.fit("y ~ x + (1 | g)", lost, precision={"g": (np.linalg.inv(near), names)})
+    with pytest.raises(NotAvailableError, match="1 levels of 'g' have no rows"):
+        rf.bootstrap(part, n=2, kind="wild")
+    assert len(rf.bootstrap(part, n=2, kind="residual", seed=1)) == 2
+
+
+def test_one_of_sigma_and_the_dispersion_is_reported():
+    m = rf.fit("y ~ x + ar1(0 + day | g)", repeated(), method="ml")
+    b = rf.bootstrap(m, n=6, seed=1)
+    assert "sigma" in b.names
+    assert "dispersion.(Intercept)" not in b.names
+    twin = b.all.names.index("dispersion.(Intercept)")
+    np.testing.assert_allclose(np.exp(b.all.values[:, twin]), b.values[:, b.names.index("sigma")])
+    table = rf.confint(m, method="boot", which=["dispersion.(Intercept)", "sigma"], n=40, seed=1)
+    np.testing.assert_allclose(np.exp(table["conf_low"][0]), table["conf_low"][1], rtol=0.02)  # one quantile of two
+    assert len(b.ends(0.9, "bca")[0]) == len(b.names)
+
+
 def test_wild_needs_independent_groups():
     m = rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
     with pytest.raises(NotAvailableError, match="'plate' is crossed with 'sample'"):

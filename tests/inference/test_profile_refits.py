@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import ranef as rf
 
@@ -158,18 +159,31 @@ def deviance(parameters, y, x, lags):
     return float((left**2 / values).sum() + len(left) * (np.log(values).sum() + 3 * np.log(2 * np.pi)))
 
 
-def test_correlations_at_later_lags_are_profiled():
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"fixed": {"cor(lag1 | g)": 0.5}}, {"fixed": {"sd(g)": 1.0}}, {"prior": {"sd(g)": "gamma(2.5, 0.1)"}}],
+    ids=["free", "lag 1 held", "sd held", "prior"],
+)  # fmt: skip
+def test_correlations_at_later_lags_are_profiled(options):
     from scipy.optimize import minimize
 
     data = series(30, 3)
-    m = rf.fit("y ~ x + homtoep(0 + ft | g)", data, dispersion=0, method="ml")
+    m = rf.fit("y ~ x + homtoep(0 + ft | g)", data, dispersion=0, method="ml", **options)
     label = next(name for name in rf.profile(m, "random", points=2).names if "lag2" in name)
     curve = rf.profile(m, label, points=3)[label]
     assert curve.ends == ("reached", "reached")
     lags, cut = np.abs(np.subtract.outer(np.arange(3), np.arange(3))), 1.959963984540054
     start = [*m.estimate.beta[:2], np.log(0.9), 0.3]
+
+    def penalised(p, end):
+        """The deviance with what is held put in its place, and the prior's -2 log density."""
+        sd = 0.0 if "sd(g)" in options.get("fixed", {}) else p[2]
+        first = 0.5 if "cor(lag1 | g)" in options.get("fixed", {}) else p[3]
+        density = -2 * stats.gamma.logpdf(np.exp(sd), 2.5, scale=10) if "prior" in options else 0.0
+        return deviance([*p[:2], sd, first, end], data["y"], data["x"], lags) + density
+
     for end, sign in zip(curve.interval(0.95), (-1, 1), strict=True):
-        held = minimize(lambda p, v=end: deviance([*p, v], data["y"], data["x"], lags), start, method="Nelder-Mead",
+        held = minimize(penalised, start, end, method="Nelder-Mead",
                         options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 5000})  # fmt: skip
         # Nelder and Mead stop 1e-9 above the optimum.
         assert sign * np.sqrt(held.fun - m.criterion) == pytest.approx(sign * cut, abs=1e-4)

@@ -141,7 +141,9 @@ def test_zero_variance(data, kin):
 
 def test_draws_have_the_covariance(data, kin):
     relation = rf.fit("y ~ x + (1 | g)", data, cov={"g": kin}).design.terms[0].relation
-    b = relation.correlate(np.random.default_rng(0).standard_normal((GROUPS, 50_000)))
+    z = np.random.default_rng(0).standard_normal((GROUPS, 50_000))
+    b = relation.correlate(z)
+    np.testing.assert_allclose(relation.whiten(b), z, atol=1e-10)  # rounding
     levels = sorted(set(data["g"]))
     k = kin.loc[levels, levels].to_numpy()
     # 50,000 draws: standard errors of sqrt((k_ii k_jj + k_ij^2) / 5e4), five of them.

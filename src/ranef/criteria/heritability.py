@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.criteria.shares import checked, uncertain
 from ranef.criteria.variances import LATENT, answers_of, counts_of
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, nearest
@@ -31,7 +32,16 @@ NODES = 41
 KINDS = ("adjusted", "conditional")
 
 
-def heritability(m: Fit, group: str | None = None, kind: str = "adjusted") -> NotedTable:
+def heritability(
+    m: Fit,
+    group: str | None = None,
+    kind: str = "adjusted",
+    *,
+    conf_int: str | bool | None = None,
+    conf_level: float = 0.95,
+    n: int = 1000,
+    seed: int | None = None,
+) -> NotedTable:
     """Return the heritability of a trait on the latent scale and on that of the response.
 
     Parameters
@@ -43,6 +53,12 @@ def heritability(m: Fit, group: str | None = None, kind: str = "adjusted") -> No
     kind : "adjusted" | "conditional"
         At the average of the fixed part; or over all rows, so that what fixed effects make of the response is part of
         the phenotypic variance, and the average slope that of the population at hand, as the article prefers.
+    conf_int : "wald" | "boot", optional
+        Add `std_error, conf_low, conf_high` of `h2`: by the delta method on the joint covariance of all parameters
+        with intervals on the logit scale (also True), or by the parametric bootstrap with percentile intervals.
+    conf_level : float
+    n, seed : int
+        Of the bootstrap: refits, and what draws them.
 
     Returns
     -------
@@ -72,7 +88,18 @@ def heritability(m: Fit, group: str | None = None, kind: str = "adjusted") -> No
         raise OptionError(f"heritability: kind={kind!r} is unknown; {nearest(kind, KINDS)}")
     if m.distribution.categorical:
         raise NotAvailableError("heritability: responses that are categories have no mean; rf.icc has their latent one")
+    how = checked(conf_int, "heritability")
     at = _additive(m, group)
+    columns, notes = _columns(m, at, kind), ()
+    if how is not None:
+        more = uncertain(m, lambda fit: _columns(fit, at, kind)["h2"], how, conf_level, n, seed)
+        columns, notes = columns | more.columns(), more.notes
+    title = f"Heritability ({kind}), additive effects of {m.layout.terms[at].label}"
+    return NotedTable(title, columns, notes, m.layout.kind)
+
+
+def _columns(m: Fit, at: int, kind: str) -> dict[str, Any]:
+    """Return `scale, mean, additive, phenotypic, h2` of the additive effects of a term."""
     additive = float(m.estimate.covariances[at][0, 0])
     rows = fitted_design(m, "heritability")
     eta, spread, counts = _latent(m, rows, kind)
@@ -90,8 +117,7 @@ def heritability(m: Fit, group: str | None = None, kind: str = "adjusted") -> No
     columns: dict[str, Any] = {"scale": [row[0] for row in scales]}
     columns |= dict(zip(("mean", "additive", "phenotypic"), values.T, strict=True))
     columns["h2"] = np.divide(values[:, 1], values[:, 2], out=np.zeros(len(values)), where=values[:, 2] > 0)
-    title = f"Heritability ({kind}), additive effects of {m.layout.terms[at].label}"
-    return NotedTable(title, columns, (), m.layout.kind)
+    return columns
 
 
 def _additive(m: Fit, group: str | None) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.criteria.shares import checked, uncertain
 from ranef.criteria.variances import Variances, is_by_row, residual_by_row, variances
 from ranef.engines.estimate import Array
 from ranef.errors import DataError, NotAvailableError, OptionError, nearest
@@ -21,7 +23,18 @@ if TYPE_CHECKING:
 KINDS = ("adjusted", "conditional")
 
 
-def icc(m: Fit, kind: str = "adjusted", by_group: bool = False, method: str = "auto", at: Any = None) -> Any:
+def icc(
+    m: Fit,
+    kind: str = "adjusted",
+    by_group: bool = False,
+    method: str = "auto",
+    at: Any = None,
+    *,
+    conf_int: str | bool | None = None,
+    conf_level: float = 0.95,
+    n: int = 1000,
+    seed: int | None = None,
+) -> Any:
     """Return the intraclass correlation of a fit, or of each of its grouping factors.
 
     Parameters
@@ -40,6 +53,13 @@ def icc(m: Fit, kind: str = "adjusted", by_group: bool = False, method: str = "a
     at : data frame or dict of arrays, optional
         Values of the covariates, as new data of `predict` (no grouping factors are needed): the variance partition
         coefficient at each of these rows, z' Sigma z / (z' Sigma z + e) with the residual variance e there.
+    conf_int : "wald" | "boot", optional
+        Add `std_error, conf_low, conf_high` to the table (without `by_group` or `at` one of a row): by the delta method
+        on the joint covariance of all parameters with intervals on the logit scale (also True), or by the parametric
+        bootstrap with percentile intervals.
+    conf_level : float
+    n, seed : int
+        Of the bootstrap: refits, and what draws them.
 
     Returns
     -------
@@ -65,6 +85,25 @@ def icc(m: Fit, kind: str = "adjusted", by_group: bool = False, method: str = "a
     array([0.483, 0.62 , 0.825])
     """
     check_fit(m, "icc")
+    if (how := checked(conf_int, "icc")) is None:
+        return _found(m, kind, by_group, method, at)
+    whole = at is None and not by_group
+    found = _found(m, kind, by_group or whole, method, at)
+    if whole:
+        columns = {"variance": [variances(m, method).random], "icc": [_found(m, kind, False, method)]}
+        found = replace(found, columns={name: np.array(value) for name, value in columns.items()})
+
+    def values(fit: Fit) -> Array:
+        if whole:
+            return np.array([_found(fit, kind, False, method)])
+        return np.asarray(_found(fit, kind, by_group, method, at).columns["icc"])
+
+    more = uncertain(m, values, how, conf_level, n, seed)
+    return replace(found, columns={**found.columns, **more.columns()}, notes=more.notes)
+
+
+def _found(m: Fit, kind: str, by_group: bool, method: str, at: Any = None) -> Any:
+    """Return what `icc` does, without intervals."""
     if at is not None:
         return _partition(m, at, kind, by_group, method)
     v = variances(m, method)

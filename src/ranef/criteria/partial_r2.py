@@ -7,8 +7,9 @@ the marginal R2.
 
 With the standardised generalised variance of the independent clusters, log sgv = mean log|V_i| / n_i (SenGupta 1987),
 in the place of V it is W / (W + nu), W = (n - 1) w / sgv, the proportion of the generalised variance explained;
-nu = n - k (k + 1) / 2 - (k - 1) counts the entries of an unstructured covariance of k rows, the average size of a
-cluster (Jaeger, Edwards, Das & Sen 2017, as their r2glmm has it).
+nu = n - k (k + 1) / 2 - (k - 1) takes off the entries of an unstructured covariance of k rows, the average size of a
+cluster, and k - 1 (Jaeger, Edwards, Das & Sen 2017). This nu was deduced from the figures of the authors' package
+r2glmm, which it gives to all printed digits in the models compared, and not from the text of the article.
 
 With denominator degrees of freedom nu of a joint Wald test of the term's coefficients, F, it is R2 = (q / nu) F /
 (1 + (q / nu) F) (Edwards, Muller, Wolfinger, Qaqish & Schabenberger 2008).

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.criteria.icc import denominator
+from ranef.criteria.shares import checked, uncertain
 from ranef.criteria.variances import Variances, variances
 from ranef.engines.estimate import Array, Result
 from ranef.errors import DataError, NotAvailableError, OptionError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 NODES = 30
+REFITS = 1000  # of a bootstrap that does not say how many
 TOO_MANY = 0.1  # share of failed refits above which there is no interval
 
 
@@ -44,6 +46,7 @@ def repeatability(
     *,
     kind: str = "adjusted",
     method: str = "auto",
+    conf_int: str | bool | None = None,
     conf_level: float = 0.95,
     progress: bool | None = None,
 ) -> NotedTable:
@@ -61,6 +64,9 @@ def repeatability(
         Without or with the variance of the fixed effects among the total (on the scale of the link).
     method : str
         For the residual variance of other than gaussian models, see `ranef.criteria.variances`.
+    conf_int : "wald" | "boot", optional
+        "wald" (also True): standard errors by the delta method on the joint covariance of all parameters, intervals on
+        the logit scale. "boot": what `n_boot=1000` does, or as many as `n_boot` says.
     conf_level : float
     progress : bool, optional
         Show how far refits of more than a second have come; default: where stderr is a terminal.
@@ -68,8 +74,8 @@ def repeatability(
     Returns
     -------
     NotedTable
-        `group, scale` ("link", "response"; one row where they are the same), `repeatability`, and with `n_boot`
-        `std_error, conf_low, conf_high`.
+        `group, scale` ("link", "response"; one row where they are the same), `repeatability`, and with `n_boot` or
+        `conf_int` `std_error, conf_low, conf_high`.
 
     Examples
     --------
@@ -87,6 +93,14 @@ def repeatability(
         "repeatability": np.array([value for _, _, value in rows]),
     }
     notes: list[Note] = []
+    how = checked(conf_int, "repeatability")
+    if how == "wald" and n_boot:
+        raise OptionError("repeatability: n_boot= goes with conf_int='boot'")
+    n_boot = n_boot or REFITS * (how == "boot")
+    if how == "wald":
+        wald = uncertain(m, lambda fit: np.array([r[-1] for r in figures(fit, kind, method)]), how, conf_level, 0, None)
+        columns |= wald.columns()
+        notes += wald.notes
     if n_boot:
         rng, number = generator_of(seed, "repeatability")
         draws, failed = bootstrap(m, n_boot, rng, kind, method, progress)

@@ -59,6 +59,13 @@ class Relation:
         x = sparse_linalg.spsolve_triangular(lu.U.tocsr(), scaled, lower=False)
         return np.asarray(x)[lu.perm_c]
 
+    def whiten(self, b: Array) -> Array:
+        """Undo `correlate`: rows (L, k) with covariance K between them into independent ones."""
+        lu = self._factor()
+        x = np.empty_like(b)
+        x[lu.perm_c] = b
+        return np.asarray(lu.U @ x) / np.sqrt(lu.U.diagonal())[:, None]
+
     def variances(self) -> Array:
         """Return K_ll of every level, the diagonal of Q^-1: 1 + inbreeding in a pedigree."""
         lu, size = self._factor(), len(self.diag)

@@ -21,7 +21,7 @@ from ranef.inference import resampling
 from ranef.inference.bootstrap_limits import limits
 from ranef.inference.frames import to_frame
 from ranef.inference.noted import Note
-from ranef.inference.parameters import Parameter, of_estimates, parameters, table
+from ranef.inference.parameters import Parameter, of_estimates, parameters, select, table
 from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
 from ranef.model import check_fit, design_of
@@ -63,6 +63,8 @@ class Bootstrap:
         Share of failures above which intervals are refused.
     notes : tuple of Note
         What the replicates do not tell.
+    twins : Bootstrap or None
+        The same with the dispersion's coefficient too, where that is log(sigma), which is left out here.
     """
 
     names: tuple[str, ...]
@@ -77,6 +79,12 @@ class Bootstrap:
     statistic: Statistic | None
     known: tuple[Parameter, ...]
     notes: tuple[Note, ...] = ()
+    twins: Bootstrap | None = None
+
+    @property
+    def all(self) -> Bootstrap:
+        """With every parameter of the fit, in the order of `parameters`."""
+        return self.twins or self
 
     @property
     def replicates(self) -> Any:
@@ -165,7 +173,8 @@ class Bootstrap:
         groups = np.unique(codes)
         work = Work(self.fit, self.statistic, lambda i: resampling.without(design, codes != groups[i]), 0)
         found = [v for v in pooled(work.by_design, range(len(groups))) if not isinstance(v, str)]
-        left = np.array(found) if found else np.full((1, len(self.names)), np.nan)
+        left = np.array(found) if found else np.full((1, len(self.all.names)), np.nan)
+        left = left[:, [self.all.names.index(name) for name in self.names]]
         known = np.isfinite(left)
         with np.errstate(invalid="ignore", divide="ignore"):
             change = np.where(known, left, 0.0).sum(axis=0) / known.sum(axis=0) - left
@@ -243,14 +252,15 @@ def bootstrap(
         A fit with its rows.
     statistic : callable, optional
         Function of a `Fit` that returns a number, a sequence or a dict of numbers; default all coefficients, standard
-        deviations, correlations and sigma.
+        deviations, correlations and sigma (which stands for the dispersion's coefficient where that is its logarithm).
     n : int
         Replicates.
     kind : "parametric" | "residual" | "cases" | "wild"
         Responses drawn from the model; rescaled modes and residuals drawn with replacement (Carpenter, Goldstein &
         Rasbash 2003); groups of rows drawn with replacement (van der Leeden, Meijer & Busing 2008); residuals of each
         group times a random sign (Modugno & Giannerini 2015). "residual" and "wild" are for gaussian models with the
-        identity link, covariance structures and a dispersion formula included.
+        identity link, covariance structures and a dispersion formula included. Of levels with a known relationship
+        K = CC' the independent C^-1 b are drawn ("wild": and their factors), and made related again.
     seed : int, optional
         Same seed, same replicates, whatever the number of threads.
     threads : int, optional
@@ -306,7 +316,18 @@ def bootstrap(
     values = np.array(good).reshape(len(good), len(names))
     known = () if statistic else parameters(m)
     notes = tuple(limits(m, kind, levels))
-    return Bootstrap(names, estimate, values, failures, n, kind, number, max_failures, m, statistic, known, notes)
+    made = Bootstrap(names, estimate, values, failures, n, kind, number, max_failures, m, statistic, known, notes)
+    return without_twins(made)
+
+
+def without_twins(b: Bootstrap) -> Bootstrap:
+    """Return the replicates without the dispersion's coefficient where sigma, its exponential, stands for it."""
+    kept = select(b.known, None, "bootstrap")
+    if len(kept) == len(b.known):
+        return b
+    at = [b.known.index(p) for p in kept]
+    names = tuple(b.names[j] for j in at)
+    return replace(b, names=names, estimate=b.estimate[at], values=b.values[:, at], known=tuple(kept), twins=b)
 
 
 def _check_options(n: int, kind: str, re: str, max_failures: float) -> None:

@@ -368,7 +368,7 @@ def _firsts(m: Fit) -> list[ComponentInfo]:
 
 def _bootstrapped(m: Fit, asked: Sequence[Parameter], level: float | None, options: Columns) -> Columns:
     kind = _interval_kind(options)
-    found = bootstrap(m, **{name: value for name, value in options.items() if name != "interval"})
+    found = bootstrap(m, **{name: value for name, value in options.items() if name != "interval"}).all
     at = [found.names.index(p.label) for p in asked]
     p = inverted(found, np.zeros(len(found.names)), kind)[at]
     why = [_untested(m, q) for q in asked]
@@ -475,7 +475,7 @@ def _combined(rows: Array, beta: Array) -> Array:
 
 def combined_bootstrap(m: Fit, rows: Array, options: Mapping[str, Any]) -> Bootstrap:
     """Bootstrap a fit and return the replicates of combinations of its coefficients."""
-    b = bootstrap(m, **{name: value for name, value in options.items() if name != "interval"})
+    b = bootstrap(m, **{name: value for name, value in options.items() if name != "interval"}).all
     names = tuple(f"combination{i + 1}" for i in range(len(rows)))
     own = b.values[:, : rows.shape[1]]
     estimate, values = _combined(rows, m.estimate.beta), _combined(rows, own).T

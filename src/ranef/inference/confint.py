@@ -178,7 +178,7 @@ def _profile(
 
 
 def _boot(m: Fit, asked: Sequence[Parameter], level: float, options: dict[str, Any]) -> tuple[Array, Array, list[str]]:
-    found = bootstrap(m, **{name: value for name, value in options.items() if name != "interval"})
+    found = bootstrap(m, **{name: value for name, value in options.items() if name != "interval"}).all
     low, high = found.ends(level, options.get("interval", "percentile"))
     at = [found.names.index(p.label) for p in asked]
     why = [f"{len(found.failures)} of {found.n} bootstrap replicates failed"] if found.failures else []

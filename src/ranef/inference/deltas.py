@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
+from ranef.errors import NotAvailableError
 from ranef.inference.ddf import default_method
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, reason_against
 from ranef.inference.dummies import written_out
@@ -58,16 +59,11 @@ def full_covariance(m: Fit) -> tuple[tuple[str, ...], Array]:
     m = written_out(m)
     known, e = parameters(m), m.estimate
     p, inner = len(e.beta), jacobian(m)
+    base = base_covariance(m)
     if isinstance(e, Estimate):
-        base = _independent(np.asarray(e.vcov), parameter_covariance(m))
         slopes = _independent(np.eye(p), inner)
     else:
         assert isinstance(e, LaplaceEstimate)
-        base, own = np.array(e.joint()), np.asarray(default_method(m).vcov(m))
-        if not reason_against(m):
-            mean = slice(0, len(m.layout.fixed))
-            base[mean] = base[:, mean] = 0.0
-            base[mean, mean] = own[mean, mean]
         slopes = _independent(np.eye(p), inner[:-1, :-1])
         held = [i for i, key in enumerate(row_keys(m)) if key in (e.held_spread or ())]
         slopes[[p + i for i in held]] = np.nan
@@ -78,6 +74,21 @@ def full_covariance(m: Fit) -> tuple[tuple[str, ...], Array]:
     out = moved @ np.where(np.outer(free, free), base, 0.0) @ moved.T
     out[lost] = out[:, lost] = np.nan
     return tuple(q.label for q in known), (out + out.T) / 2
+
+
+def base_covariance(m: Fit) -> Array:
+    """Return the joint covariance of (beta, theta), of linear models (beta, theta, sigma); NaN where there is none."""
+    e = m.estimate
+    if isinstance(e, Estimate):
+        return _independent(np.asarray(e.vcov), parameter_covariance(m))
+    if not isinstance(e, LaplaceEstimate):
+        raise NotAvailableError("quasi-likelihood gives variance parameters no standard errors; fit by method='ml'")
+    base, own = np.array(e.joint()), np.asarray(default_method(m).vcov(m))
+    if not reason_against(m):
+        mean = slice(0, len(m.layout.fixed))
+        base[mean] = base[:, mean] = 0.0
+        base[mean, mean] = own[mean, mean]
+    return base
 
 
 def _independent(a: Array, b: Array) -> Array:

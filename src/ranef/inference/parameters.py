@@ -224,7 +224,9 @@ def residual(m: Fit) -> list[Parameter]:
     refused = ""
     if not m.task.linear:
         component = next((c for c in m.layout.components if c.name == "dispersion"), None)
-        if component is None or component.names != ("(Intercept)",) or m.distribution.links[1] != "log":
+        if component is None or not component.names:
+            refused = "it is held at what dispersion= says"
+        elif component.names != ("(Intercept)",) or m.distribution.links[1] != "log":
             refused = "the dispersion is not estimated as one number on the log scale"
         else:
             hold = ("beta", (component.first,), ())

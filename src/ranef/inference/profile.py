@@ -376,10 +376,14 @@ def traced(
     tracer.close()
     failed |= {p.label: record for p, record in zip(good, found, strict=True) if isinstance(record, str)}
     records = {p.label: record for p, record in zip(good, found, strict=True) if not isinstance(record, str)}
-    curves = tuple(_curve(m, p, records[p.label], scale, tracer) for p in good if p.label in records)
+    curves = tuple(_curve(m, r.get("parameter", p), r, scale, tracer) for p in good for r in _of(records, p))
     ordered = {p.label: failed[p.label] for p in asked if p.label in failed}
     messages = (*criterion_notes(m), *notes(curves, list(records.values())))
     return Profile(curves, ordered, messages, level, m.layout.kind)
+
+
+def _of(records: Mapping[str, Any], p: Parameter) -> list[Mapping[str, Any]]:
+    return [records[p.label]] if p.label in records else []
 
 
 def criterion_notes(m: Fit) -> list[str]:
@@ -398,13 +402,20 @@ def criterion_notes(m: Fit) -> list[str]:
     return out
 
 
+def _said(c: Curve, end: str) -> str:
+    """Return what to say of the end of a curve."""
+    if end == "failed" and c.parameter.hold[0] == "lag":
+        return "the search failed, as other correlations reached a limit; use method='boot'"
+    return {"failed": "the search failed", "flat": "the deviance levels off"}.get(end, "")
+
+
 def notes(curves: Sequence[Curve], found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which sides failed or are flat, and whether a lower deviance than the fit's was met."""
     out = [
         f"{c.parameter.label}: {text}, {side} side"
         for c in curves
         for end, side in zip(c.ends, ("lower", "upper"), strict=True)
-        for text in ({"failed": "the search failed", "flat": "the deviance levels off"}.get(end),)
+        for text in (_said(c, end),)
         if text
     ]
     lowest = min((record["lowest"] for record in found), default=0.0)
@@ -437,36 +448,44 @@ def tracer_of(m: Fit) -> Tracer:
         raise NotAvailableError(f"profile: {reason}")
     if runs_away(m):
         return Tracer(lambda chosen, visits: _walked_or_followed(m, chosen, visits), lambda: None, True)
-    core = _laplace(m)
-    if m.task.wishes is not None:
-        return core
+    core, wishes = _laplace(m), m.task.wishes
+    if wishes is not None and (wishes.priors or wishes.firth):
+        return core  # a parameter that is held has no prior
+    named = {p.label: p for p in parameters(m)}
 
     def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
         found = core.curves(chosen, visits)
-        return [_repaired(m, p, record, visits) for p, record in zip(chosen, found, strict=True)]
+        return [_repaired(m, named[p.label], record, visits) for p, record in zip(chosen, found, strict=True)]
 
     return replace(core, curves=curves)
 
 
 def _walked_or_followed(m: Fit, chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
-    """Return curves by refits; those of what no fit can hold, a correlation at a later lag, by the core."""
-    lags = [p for p in chosen if p.hold[0] == "lag"]
-    if not lags:
+    """Return curves by refits; those of what no fit can hold, later lags and loadings, by the core."""
+    own = [p for p in chosen if not _can_be_held(p)]
+    if not own:
         return list(curves_by_refits(m, chosen, visits))
     core = _laplace(m)
-    followed = dict(zip([p.label for p in lags], core.curves(lags, visits), strict=True))
+    followed = dict(zip([p.label for p in own], core.curves(own, visits), strict=True))
     core.close()
     rest = [p for p in chosen if p.label not in followed]
     walked = dict(zip([p.label for p in rest], curves_by_refits(m, rest, visits), strict=True))
     return [{**walked, **followed}[p.label] for p in chosen]
 
 
+def _can_be_held(p: Parameter) -> bool:
+    """Whether `fixed=` takes it: later lags are functions of several parameters, loadings turn with each other."""
+    return p.hold[0] != "lag" and not p.label.startswith("loading(")
+
+
 def _repaired(m: Fit, p: Parameter, record: Any, visits: list[tuple[float, bool]]) -> Any:
     """Return a curve, by refits where the core could not follow it."""
-    if p.hold[0] == "lag" or (not isinstance(record, str) and "failed" not in record["ends"]):
+    if not _can_be_held(p) or (not isinstance(record, str) and "failed" not in record["ends"]):
         return record
     (other,) = curves_by_refits(m, [p], visits)
-    return record if "failed" in other["ends"] and not isinstance(record, str) else other
+    if "failed" in other["ends"] and not isinstance(record, str):
+        return record
+    return {**other, "parameter": p}
 
 
 def _asked(chosen: list[Parameter]) -> list[tuple[str, list[int], list[int], float, float]]:
@@ -588,8 +607,10 @@ def _curve(m: Fit, parameter: Parameter, record: Mapping[str, Any], scale: str, 
 def _along(m: Fit, record: Mapping[str, Any], scale: str, tracer: Tracer) -> dict[str, Array]:
     """Return every parameter at each point of a curve."""
     x, levels = np.asarray(record["x"]), levels_of(m)
-    linear, count = m.task.linear, len(m.theta) if tracer.theta is None else tracer.theta
-    own, theta = tracer.whole(np.asarray(record["beta"]), x[:, :-1] if linear else x[:, x.shape[1] - count :])
+    walked = "parameter" in record  # by fits of the whole model
+    linear, count = m.task.linear, len(m.theta) if walked or tracer.theta is None else tracer.theta
+    beta_theta = np.asarray(record["beta"]), x[:, :-1] if linear else x[:, x.shape[1] - count :]
+    own, theta = beta_theta if walked else tracer.whole(*beta_theta)
     beta = np.full((len(x), len(levels)), np.nan)
     beta[:, ~levels] = own
     columns = table(m, beta, theta, np.exp(x[:, -1]) if linear else np.ones(len(x)))

@@ -109,18 +109,18 @@ def _coordinate(p: Parameter, plan: Plan, core: Any, shifts: Mapping[int, int], 
     if kind == "beta":
         to = int(plan.columns.to[first[0]])
         return replace(p, hold=(kind, (to,), ())) if to >= 0 else replace(p, refused=_held(value))
-    if kind == "lag":
-        why = "correlations at later lags have no profile beside parameters held, tied or with priors"
-        return replace(p, refused=why)
     place = plan.names.get(p.label)
     assert place is not None
+    if kind == "lag":
+        assert place.index is not None
+        before = [replace(place, index=i) for i in range(1, place.index + 1)]
+        return replace(p, hold=(kind, tuple(_position(core, _leader(plan, lag)) for lag in before), ()))
     if plan.structures[place.at] in EXPLICIT:
         shift = shifts[place.at]
         return replace(p, hold=(kind, tuple(i + shift for i in first), tuple(i + shift for i in second)))
     if any(place == held for held, _ in plan.held):
         return replace(p, refused=_held(value))
-    leader = next((group[0] for group in plan.tied if place in group), place)
-    hold = ("coordinate", (_position(core, leader),), ())
+    hold = ("coordinate", (_position(core, _leader(plan, place)),), ())
     if not plan.converted[place.at]:
         return replace(p, hold=hold)
     if p.kind == "cor":
@@ -129,6 +129,12 @@ def _coordinate(p: Parameter, plan: Plan, core: Any, shifts: Mapping[int, int], 
         why = "its estimate is 0, and beside parameters held, tied or with priors its coordinate is the logarithm"
         return replace(p, refused=why)
     return replace(p, hold=hold, transform=EXP, low=-math.inf, high=math.inf)
+
+
+def _leader(plan: Plan, place: Place) -> Place:
+    """Return the parameter whose coordinate a tied one shares; names apart, as some places are made here."""
+    own = (place.at, place.kind, place.index)
+    return next((g[0] for g in plan.tied if any((p.at, p.kind, p.index) == own for p in g)), place)
 
 
 def _held(value: float) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Walk:
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                q = self.m.update(fixed={label: value})
+                q = self.m.update(fixed={**(self.m.call.fixed or {}), label: value})
         except (RanefError, ValueError, ArithmeticError):
             q = None
         rise = math.nan if q is None else float(q.criterion - self.m.criterion)
@@ -125,10 +125,12 @@ def _slopes(walk: Walk, raw: Any, zeta: Any, estimates: Sequence[Any]) -> Any:
     Along a curve the deviance changes as it does in the held parameter alone, the others being at their optimum: that
     is the core's exact gradient, and d zeta = d deviance / (2 zeta). At the estimate, where that is 0 / 0, the slope is
     that of the parabola through the estimate and the next point's value and slope. A point at a limit, where the core
-    cannot stand, has that of the parabola through its neighbours.
+    cannot stand, and those of a model with parameters held or tied, have that of the parabola through its neighbours.
     """
     quotient = np.gradient(zeta, raw) if len(raw) > 2 else np.full(len(raw), _secant(raw, zeta))
     own = walk.m
+    if own.task.wishes is not None:  # the core of a reduced model has other coordinates
+        return quotient
     with LOCK:
         try:
             exact = np.array([_rise(own, walk.parameter, v, e) for v, e in zip(raw, estimates, strict=True)])
@@ -304,6 +306,5 @@ def curves_by_refits(m: Fit, chosen: Sequence[Parameter], targets: Sequence[tupl
     out: list[Any] = []
     for p in chosen:
         own, start, step = held_from(m, p)
-        one = replace(p, low=max(p.low, -math.inf), high=p.high)
-        out.append(walked(own, one, start, step, targets))
+        out.append(walked(own, p, start, step, targets))
     return out

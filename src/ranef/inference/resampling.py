@@ -21,6 +21,7 @@ from ranef.inference.dummies import dummies_of
 from ranef.model import design_of, layout_of
 
 if TYPE_CHECKING:
+    from ranef.frame.relations import Relation
     from ranef.model import Fit
 
 Draw = Callable[[np.random.Generator], Array]
@@ -242,36 +243,51 @@ def residual(m: Fit) -> Draw:
 
     Carpenter, Goldstein & Rasbash (2003): modes are shrunken, so they are centred and multiplied by A such that their
     empirical covariance is the estimated one, that of a structure where the term has one; residuals likewise, in units
-    of each row's standard deviation.
+    of each row's standard deviation. Modes of levels with a known relationship K are those of C^-1 b, K = CC': what is
+    drawn of these is made related again by C.
 
     Raises
     ------
     NotAvailableError
-        If levels are related, or too few for the covariance of their effects.
+        If levels are too few for the covariance of their effects.
     """
     parts = additive(m, "residual")
-    modes = m.estimate.modes
-    left = (np.asarray(parts.design.y) - parts.mean - parts.effects(modes)) / parts.spread
-    left = left - left.mean()
-    left = left / np.sqrt(max(float(np.mean(left**2)), np.finfo(float).tiny))
-    for term, u, cov in zip(parts.design.terms, modes, m.estimate.covariances, strict=True):
-        _check_exchangeable(term, u, cov)
-    scaled = [rescaled(u, cov) for u, cov in zip(modes, m.estimate.covariances, strict=True)]
+    left, scaled = pools(m, parts)
+    related = relationships(parts.design, len(scaled))
 
     def draw(rng: np.random.Generator) -> Array:
-        b = [u[rng.integers(len(u), size=len(u))] for u in scaled]
+        b = [coloured(k, u[rng.integers(len(u), size=len(u))]) for k, u in zip(related, scaled, strict=True)]
         return parts.mean + parts.effects(b) + left[rng.integers(len(left), size=len(left))] * parts.spread
 
     return draw
 
 
-def _check_exchangeable(term: GroupTerm, modes: Array, cov: Array) -> None:
-    """Raise unless the modes of levels can change places and have as many dimensions as their covariance."""
-    if term.relation is not None:
-        raise NotAvailableError(
-            f"bootstrap: kind='residual' draws levels with replacement, but those of {term.label!r} are related; use "
-            f"'parametric'"
-        )
+def pools(m: Fit, parts: Additive) -> tuple[Array, list[Array]]:
+    """Return residuals of variance 1, and independent effects with the estimated covariance of each term."""
+    modes, covariances = m.estimate.modes, m.estimate.covariances
+    left = (np.asarray(parts.design.y) - parts.mean - parts.effects(modes)) / parts.spread
+    left = left - left.mean()
+    left = left / np.sqrt(max(float(np.mean(left**2)), np.finfo(float).tiny))
+    whitened = [
+        u if k is None else k.whiten(u) for k, u in zip(relationships(parts.design, len(modes)), modes, strict=True)
+    ]
+    for term, u, cov in zip(parts.design.terms, whitened, covariances, strict=True):
+        _check_enough(term, u, cov)
+    return left, [rescaled(u, cov) for u, cov in zip(whitened, covariances, strict=True)]
+
+
+def relationships(design: Design, count: int) -> list[Relation | None]:
+    """Return the known relationship between the levels of each term."""
+    return [term.relation for term in design.terms[:count]]
+
+
+def coloured(relation: Relation | None, effects: Array) -> Array:
+    """Return effects of independent levels as those of levels with a known relationship."""
+    return effects if relation is None else relation.correlate(effects)
+
+
+def _check_enough(term: GroupTerm, modes: Array, cov: Array) -> None:
+    """Raise unless the modes have as many dimensions as their covariance."""
     values = np.linalg.eigvalsh(cov)
     rank = int((values > 1e-12 * max(values[-1], np.finfo(float).tiny)).sum())
     if len(modes) <= rank:
@@ -302,11 +318,13 @@ def wild(m: Fit, hccme: str, auxiliary: str) -> Draw:
 
     Modugno & Giannerini (2015): y*_j = X_j beta + v_j w_j with v_j the residuals y - X beta divided by (1 - h)^(1/2)
     (hc2) or 1 - h (hc3), h the leverages of X, and w_j of mean 0 and variance 1: +-1 (Rademacher) or Mammen's two
-    points.
+    points. Levels with a known relationship are no independent groups: see `wild_related`.
     """
     if hccme not in HCCME or auxiliary not in AUXILIARY:
         raise OptionError(f"bootstrap: hccme={hccme!r}, auxiliary={auxiliary!r}; known: {HCCME} and {AUXILIARY}")
     design = design_of(m, "bootstrap")
+    if any(term.relation is not None for term in design.terms):
+        return wild_related(m, hccme, auxiliary)
     codes, others = outermost(design)
     if others:
         raise NotAvailableError(
@@ -314,10 +332,45 @@ def wild(m: Fit, hccme: str, auxiliary: str) -> Draw:
             f"{hierarchy(design)[0][0].label!r}; use 'parametric' or 'residual'"
         )
     parts = additive(m, "wild")
-    leverage = leverages(dummies_of(design), parts.spread)
-    v = (np.asarray(design.y) - parts.mean) / (1 - leverage) ** (0.5 if hccme == "hc2" else 1.0)
+    v = (np.asarray(design.y) - parts.mean) / shrinkage(parts, hccme)
     groups = int(codes.max()) + 1
     return lambda rng: parts.mean + v * factors(rng, groups, auxiliary)[codes]
+
+
+def wild_related(m: Fit, hccme: str, auxiliary: str) -> Draw:
+    """Rescaled modes and residuals keep their place, and each gets a random factor of mean 0 and variance 1.
+
+    With relationships no set of rows is independent of the others, so what gets the factors is what the model says is
+    independent: the levels of C^-1 b (see `residual`), which C makes related again, and the residuals, divided by
+    (1 - h)^(1/2) or 1 - h first.
+
+    Raises
+    ------
+    NotAvailableError
+        If some levels have no rows (ancestors in a pedigree): their own modes tell nothing of the size of effects.
+    """
+    for term in design_of(m, "bootstrap").terms:
+        if (bare := len(term.levels) - len(np.unique(term.codes))) > 0:
+            raise NotAvailableError(
+                f"bootstrap: kind='wild' keeps the size of each level's effect, but {bare} levels of {term.label!r} "
+                f"have no rows to tell it; use 'parametric' or 'residual'"
+            )
+    parts = additive(m, "wild")
+    left, scaled = pools(m, parts)
+    related = relationships(parts.design, len(scaled))
+    left = left / shrinkage(parts, hccme)
+    left = left / np.sqrt(np.mean(left**2)) if np.any(left) else left
+
+    def draw(rng: np.random.Generator) -> Array:
+        b = [coloured(k, u * factors(rng, len(u), auxiliary)[:, None]) for k, u in zip(related, scaled, strict=True)]
+        return parts.mean + parts.effects(b) + left * factors(rng, len(left), auxiliary) * parts.spread
+
+    return draw
+
+
+def shrinkage(parts: Additive, hccme: str) -> Array:
+    """Return what residuals are divided by: (1 - h)^(1/2) or 1 - h."""
+    return (1 - leverages(dummies_of(parts.design), parts.spread)) ** (0.5 if hccme == "hc2" else 1.0)
 
 
 def leverages(design: Design, spread: Array) -> Array:

@@ -62,12 +62,13 @@ pub struct Chart {
     hold: Hold,
     /// Positions of x that are coordinates of y themselves, then come those the hold brings.
     free: Vec<usize>,
-    size: usize,
+    /// x with 0 at all positions but the frozen ones.
+    still: Vec<f64>,
 }
 
 impl Chart {
-    /// `frozen` positions of x keep the value 0.
-    pub fn new(hold: Hold, size: usize, frozen: &[bool]) -> Self {
+    /// `frozen` positions keep their value in `x`.
+    pub fn new(hold: Hold, x: &[f64], frozen: &[bool]) -> Self {
         let taken: Vec<usize> = match &hold {
             Hold::Outside => vec![],
             Hold::Coordinate(j) | Hold::Contrast { pivot: j, .. } => vec![*j],
@@ -75,13 +76,14 @@ impl Chart {
             Hold::Row(r) => r.clone(),
             Hold::Pair(i, j) => i.iter().chain(j).copied().collect(),
         };
-        let free = (0..size).filter(|j| !taken.contains(j) && !frozen[*j]).collect();
-        Chart { hold, free, size }
+        let free = (0..x.len()).filter(|j| !taken.contains(j) && !frozen[*j]).collect();
+        let still = x.iter().zip(frozen).map(|(x, f)| if *f { *x } else { 0.0 }).collect();
+        Chart { hold, free, still }
     }
 
     /// x at (v, y); None where the chart ends.
     pub fn base(&self, v: f64, y: &[f64]) -> Option<Vec<f64>> {
-        let mut x = vec![0.0; self.size];
+        let mut x = self.still.clone();
         self.free.iter().zip(y).for_each(|(&j, y)| x[j] = *y);
         let rest = &y[self.free.len()..];
         match &self.hold {
@@ -179,7 +181,7 @@ impl Chart {
                 g.iter_mut().zip(a).for_each(|(g, a)| *g -= a * along);
             }
             Hold::Lag(lags) => {
-                let mut x = vec![0.0; self.size];
+                let mut x = self.still.clone();
                 self.free.iter().zip(y).for_each(|(&j, y)| x[j] = *y);
                 let (last, own) = (Last::new(v, lags, &x)?, g[lags[lags.len() - 1]]);
                 along = own * last.along;
@@ -309,7 +311,7 @@ mod tests {
     }
 
     fn check(hold: Hold, v: f64) {
-        let chart = Chart::new(hold, 7, &[false; 7]);
+        let chart = Chart::new(hold, &[0.0; 7], &[false; 7]);
         let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
         let y = chart.coordinates(&x0);
         let f = |v: f64, y: &[f64]| value(&chart.base(v, y).unwrap()).0;
@@ -346,7 +348,7 @@ mod tests {
             (Hold::Coordinate(2), 0),
             (Hold::Pair(vec![1, 3], vec![2, 4, 5]), 2),
         ] {
-            let chart = Chart::new(hold, 7, &[false; 7]);
+            let chart = Chart::new(hold, &[0.0; 7], &[false; 7]);
             let y = chart.coordinates(&x0);
             let idle = chart.idle(&y);
             assert_eq!(idle.len(), count);
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn autocorrelations_are_held() {
         let lags = vec![2, 1, 5, 0];
-        let chart = Chart::new(Hold::Lag(lags.clone()), 7, &[false; 7]);
+        let chart = Chart::new(Hold::Lag(lags.clone()), &[0.0; 7], &[false; 7]);
         let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
         let own = Hold::Lag(lags.clone()).value(&x0);
         let x = chart.base(own, &chart.coordinates(&x0)).unwrap();
@@ -373,8 +375,21 @@ mod tests {
     }
 
     #[test]
+    fn lags_beside_a_held_one() {
+        let lags = vec![2, 1, 5];
+        let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
+        let mut frozen = [false; 7];
+        frozen[1] = true;
+        let chart = Chart::new(Hold::Lag(lags.clone()), &x0, &frozen);
+        let y = chart.coordinates(&x0);
+        assert_eq!(y.len(), 5);
+        let x = chart.base(0.45, &y).unwrap();
+        assert!((x[1], x[2]) == (0.2, 0.9) && (Hold::Lag(lags).value(&x) - 0.45).abs() < 1e-12);
+    }
+
+    #[test]
     fn the_held_value_is_that_of_the_point() {
-        let chart = Chart::new(Hold::Pair(vec![1, 3], vec![2, 4, 5]), 7, &[false; 7]);
+        let chart = Chart::new(Hold::Pair(vec![1, 3], vec![2, 4, 5]), &[0.0; 7], &[false; 7]);
         let x0 = [0.7, 0.2, 0.9, -0.3, 0.4, 0.8, 0.1];
         let x = chart.base(0.5, &chart.coordinates(&x0)).unwrap();
         let (a, b) = ([x[1], x[3], 0.0], [x[2], x[4], x[5]]);

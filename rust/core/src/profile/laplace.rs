@@ -15,8 +15,14 @@ pub struct Laplace<'a, 'r> {
     u: Vec<f64>,
     beta: Vec<f64>,
     sizes: Vec<f64>,
+    /// Rounding error of the deviance, as it was found at the centre.
+    rough: f64,
     stop: Stop,
 }
+
+/// Moves that change the deviance by its rounding error alone, in units of a coordinate's size, and how many.
+const STILL: f64 = 1e-9;
+const MOVES: i32 = 5;
 
 impl<'a, 'r> Laplace<'a, 'r> {
     fn new(core: &'a mut Glmm, rows: &'a GlmmRows<'r>, method: Method, stop: &Stop) -> Result<Self, CoreError> {
@@ -25,7 +31,7 @@ impl<'a, 'r> Laplace<'a, 'r> {
         engine.stop = stop.clone();
         engine.tolerance = 1e-12;
         let u = vec![0.0; engine.size()];
-        Ok(Laplace { engine, rows, u, beta: vec![], sizes: vec![], stop: stop.clone() })
+        Ok(Laplace { engine, rows, u, beta: vec![], sizes: vec![], rough: 0.0, stop: stop.clone() })
     }
 
     /// The optimum (beta, theta), in the user's units, as the centre of profiles. The core is left elsewhere.
@@ -58,8 +64,9 @@ impl<'a, 'r> Laplace<'a, 'r> {
         (method, stop): (Method, &Stop),
     ) -> Result<Vec<Curve>, CoreError> {
         let mut surface = Laplace::new(core, rows, method, stop)?;
-        surface.at(&centre.x, f64::NAN)?;
+        let (deviance, gradient, _) = surface.at(&centre.x, f64::NAN)?;
         surface.measure(&centre.x);
+        surface.feel(&centre.x, deviance, &gradient)?;
         let mut out = vec![];
         for r in requests {
             let mut found = curve(&mut surface, centre, r, targets, 0.0)?;
@@ -115,6 +122,21 @@ impl<'a, 'r> Laplace<'a, 'r> {
         out.resize(x.len(), 1.0);
         self.sizes = out;
     }
+
+    /// Rounding error of the deviance: what is left of differences over moves that the gradient explains. Where
+    /// residuals have next to no variance it is a thousand times that of other models.
+    fn feel(&mut self, x: &[f64], deviance: f64, gradient: &[f64]) -> Result<(), CoreError> {
+        for k in 1..=MOVES {
+            let step: Vec<f64> = self.sizes.iter().map(|s| f64::from(k) * STILL * s).collect();
+            let moved: Vec<f64> = x.iter().zip(&step).map(|(x, s)| x + s).collect();
+            let rise: f64 = gradient.iter().zip(&step).map(|(g, s)| g * s).sum();
+            // A point that cannot be evaluated says nothing.
+            if let Ok((there, _, _)) = self.at(&moved, f64::NAN) {
+                self.rough = self.rough.max((there - deviance - rise).abs());
+            }
+        }
+        self.at(x, f64::NAN).map(|_| ())
+    }
 }
 
 impl Surface for Laplace<'_, '_> {
@@ -157,7 +179,7 @@ impl Surface for Laplace<'_, '_> {
     }
 
     fn noise(&self) -> f64 {
-        1e-9 + 1e-13 * self.rows.n as f64
+        (1e-9 + 1e-13 * self.rows.n as f64).max(2.0 * self.rough)
     }
 
     fn check(&self) -> Result<(), CoreError> {

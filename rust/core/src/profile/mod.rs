@@ -173,7 +173,7 @@ pub fn curve<S: Surface>(
     targets: &Targets,
     outside: f64,
 ) -> Result<Curve, CoreError> {
-    let chart = Chart::new(request.hold.clone(), centre.x.len(), &centre.frozen);
+    let chart = Chart::new(request.hold.clone(), &centre.x, &centre.frozen);
     let mut tracer = Tracer { surface, centre, request, chart, failures: 0, lowest: 0.0, evaluations: 0 };
     let (start, b, drift) = tracer.start(outside)?;
     let (left, low) = tracer.side(-1.0, &start, b.clone(), &drift, targets)?;
@@ -337,6 +337,7 @@ impl<S: Surface> Tracer<'_, S> {
         b: &mut Vec<f64>,
     ) -> Result<Result<CurvePoint, End>, CoreError> {
         let reach = FAR / side.start.slope;
+        let error = EXACT.max(self.surface.noise() / target);
         let from = side.last().value;
         let (mut low, mut high) = (from, side.bound);
         let mut near: Option<CurvePoint> = None;
@@ -345,7 +346,7 @@ impl<S: Surface> Tracer<'_, S> {
             let (gap, value) = (target - at.zeta.abs(), at.value);
             let mut v = value + side.sign * side.stride(at, gap);
             if let Some(p) = &near {
-                if gap.abs() < if exact { EXACT } else { SLACK } {
+                if gap.abs() < if exact { error } else { SLACK } {
                     return Ok(Ok(p.clone()));
                 }
                 *(if gap > 0.0 { &mut low } else { &mut high }) = value;

@@ -85,7 +85,7 @@ def derivatives(m: Fit, entries_of: str = "root") -> Derivatives:
         have a derivative where a variance is 0.
     """
     design = design_of(m, "degrees of freedom")
-    found = _known(m)
+    found = structure_derivatives(m)
     plain = [t for t, term in enumerate(design.terms) if term.structure in EXPLICIT]
     patterned = [t for t in range(len(design.terms)) if t not in plain]
     of_plain = _of_root if entries_of == "root" else of_covariance
@@ -102,7 +102,8 @@ def derivatives(m: Fit, entries_of: str = "root") -> Derivatives:
     return Derivatives(tuple(first), second, np.concatenate([theta, dispersion_at(m)[: len(first) - len(theta)]]))
 
 
-def _known(m: Fit) -> dict[int, tuple[Array, Array]]:
+def structure_derivatives(m: Fit) -> dict[int, tuple[Array, Array]]:
+    """Term -> first and second derivatives of its Sigma in the parameters of its structure, (m, k, k) the first."""
     core = getattr(m.core, "core", m.core)  # of a reduced model, where parameters are held
     return {t: (np.asarray(a), np.asarray(b)) for t, a, b in core.covariance_derivatives()}
 

@@ -7,13 +7,21 @@ the exact scores of the marginal log-likelihood, of which CR2 and CR3 adjust tho
 working linear model at the optimum (`linearised`): s_i + X_i'V_i^-1 (A_i - I) e_i. With the gaussian distribution and
 the identity link that model is the model itself and A_i that of a linear mixed model; without random effects and with
 the canonical link the sandwich is clubSandwich's of a generalised linear model. Where E(e_i e_j') is that of the
-linearised model, the sum of the adjusted s_i s_i' has the expectation M^-1: CR2 is unbiased to first order. The scores
-of theta and of other components are not adjusted, so what the estimation of theta adds to the variance of the mean's
-coefficients is that of CR0.
+linearised model, the sum of the adjusted s_i s_i' has the expectation M^-1: CR2 is unbiased to first order.
+
+That is as far as the literature goes. Bell & McCaffrey (2002) and Pustejovsky & Tipton (2018) define CR2 of linear
+models, McCaffrey & Bell (2006, Statistics in Medicine 25, 4081) that of generalised estimating equations: the working
+linear model of the mean at the estimate, the roots of its V_i, and Satterthwaite's df from it, as here, with the
+variance parameters held, which do not enter an estimating equation's sandwich (Liang & Zeger 1986). Kauermann & Carroll
+(2001) have the same to first order for quasi-likelihoods, Mancl & DeRouen (2001) what is CR3 here. The scores of
+theta, which only a likelihood has, have no bias-reduced version in any of them: they are those of CR0, and what the
+estimation of theta adds to the variance of the mean's coefficients is CR0's too. The generalised models of clubSandwich
+have no random effects.
 
 Several ways of clustering add up with signs (Cameron, Gelbach & Miller 2011). Where random effects reach from one
 cluster into another the scores are (V^-1 X)_i'e_i, whose residuals e_i stay on their side of V^-1; of generalised
-models those of the working linear model at the estimated theta, M its (X'V^-1X)^-1.
+models those of the working linear model at the estimated theta, M its (X'V^-1X)^-1: there the marginal likelihood is no
+sum over clusters and has no scores of theta by cluster, theta is held, as estimating equations hold it.
 """
 
 from __future__ import annotations

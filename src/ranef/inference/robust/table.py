@@ -50,7 +50,9 @@ def robust(m: Fit, kind: str | None = None, cluster: Any = None, conf_level: flo
     the place of the part X_j'g_j of the mean's coefficients by X_j'V_j^-1 A_j e_j of the working linear model at the
     optimum, A_j as in a linear model. What the scores have beside that, the slope of Laplace's determinant, and the
     scores of theta and of other components are those of CR0: a bias of order 1 / clusters in how they vary is left,
-    which reaches the mean's coefficients by the information that they share. CR1 scales all of them.
+    which reaches the mean's coefficients by the information that they share. CR1 scales all of them. For the mean this
+    is CR2 of generalised estimating equations (McCaffrey & Bell 2006); none is published for the scores of theta.
+    Several ways of clustering with groups that are not nested in them (CR0, CR1) hold theta at its estimate.
 
     Raises
     ------
