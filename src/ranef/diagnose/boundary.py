@@ -95,8 +95,8 @@ def _limit_text(term: GroupInfo, factor: Array, rank: int) -> str:
     if what == "correlation" and columns == "columns":
         own = "" if len(set(_deviations(factor))) == 1 else ", each divided by its standard deviation,"
         return (
-            f"correlation of {name} estimated {corr[1, 0]:.4g}, the least it can be: the effects of a group{own} add up "
-            f"to 0"
+            f"correlation of {name} estimated {corr[1, 0]:.4g}, the least it can be: the effects of a group{own} "
+            f"add up to 0"
         )
     return (
         f"correlations of {name} are on the edge of what they can be: their matrix has rank {rank} of {len(term.names)}"

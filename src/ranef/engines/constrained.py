@@ -268,9 +268,9 @@ def _check_matrix(prior: Prior, design: Design, t: int) -> None:
     k = len(term.names)
     if term.structure in POSITIONS:
         raise NotAvailableError(
-            f"prior {prior}: the covariance of {term.structure}(… | {term.label}) is {k} x {k}, a row for every position, "
-            f"and has few parameters, which such a density rules the more the more positions there are; name them, as "
-            f"in {{'sd({term.label})': rf.prior.gamma(2.5, 0)}}, which is blme's default of one standard deviation"
+            f"prior {prior}: the covariance of {term.structure}(… | {term.label}) is {k} x {k}, a row for every "
+            f"position, and has few parameters, which such a density rules the more the more positions there are; name "
+            f"them, as in {{'sd({term.label})': rf.prior.gamma(2.5, 0)}}, blme's default of one standard deviation"
         )
     if prior.name == "wishart" and prior.numbers[0] <= k - 1:
         raise OptionError(
