@@ -160,3 +160,13 @@ def test_glance(m):
 def test_tidy_refuses(m, arguments, error, says):
     with pytest.raises(error, match=says):
         m.tidy(**arguments)
+
+
+def test_sigma_has_its_standard_error_in_either_engine():
+    data = rf.datasets.load("sleepstudy")
+    plain = rf.fit("Reaction ~ Days + (1 | Subject)", data).tidy("ran_pars").set_index("term")["std_error"]
+    general = rf.fit("Reaction ~ Days + homdiag(1 | Subject)", data).tidy("ran_pars").set_index("term")["std_error"]
+    # Exact second derivatives there, difference quotients of exact gradients here.
+    assert general["sd__Observation"] == pytest.approx(plain["sd__Observation"], rel=1e-5)
+    held = rf.fit("Reaction ~ Days + (1 | Subject)", data, fixed={"sigma": 30.0}).tidy("ran_pars")
+    assert np.isnan(held.set_index("term")["std_error"]["sd__Observation"])

@@ -149,3 +149,15 @@ def test_the_label_reads_and_prints():
     assert str(f) == "y ~ x + (x |id| g)"
     assert rf.parse(str(f)) == f
     assert f != rf.parse("y ~ x + (1 + x | g)")
+
+
+def test_printed_covariances_and_limits_name_the_component():
+    rng = np.random.default_rng(2)
+    g = np.repeat(np.arange(15), 12)
+    y = rng.poisson(np.exp(1 + 0.5 * rng.normal(size=15))[g]) * (np.arange(180) % 3 > 0)  # a third in every group
+    m = rf.fit("y ~ 1 + (1 | g)", {"y": y, "g": g}, family="poisson", zero_inflation="~ 1 + (1 | g)")
+    lines = str(m.varcorr()).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["g", "zero_inflation:g"]
+    assert lines[1].index("(Intercept)") == lines[2].index("(Intercept)") == lines[0].index("term")
+    held = m.boundary
+    assert [b.text for b in held] == ["variance of (Intercept) | zero_inflation:g estimated 0"]

@@ -269,3 +269,12 @@ def test_a_prior_of_correlations_where_a_variance_is_zero(prior):
     if m.varcorr()["g"].sd[1] == 0:
         # The constant of the density of a correlation of 0: log of 3/4 for eta = 2.
         assert m.loglik == pytest.approx(independent.loglik, abs=1e-4)
+
+
+@pytest.mark.parametrize("prior", ["blme", {"cov": "wishart(70)"}, {"cor": "lkj(2)"}])
+def test_densities_of_matrices_that_grow_with_the_positions_are_refused(prior):
+    rng = np.random.default_rng(4)
+    d = {"g": np.repeat(np.arange(10), 6), "t": rng.uniform(0, 5, 60), "y": rng.poisson(2.0, 60)}
+    with pytest.raises(NotAvailableError, match=r"a row for every position.*'sd\(g\)'"):
+        rf.fit("y ~ 1 + ou(t + 0 | g)", d, family="poisson", prior=prior)
+    assert rf.fit("y ~ 1 + ou(t + 0 | g)", d, family="poisson", prior={"sd(g)": "gamma(2.5, 0)"}).converged

@@ -23,7 +23,8 @@ LIMITED = {
 }
 #: Structures of positions or times whose columns are all alike.
 ALIKE = ("ar1", "homtoep", "ou", "exp", "gau", "mat")
-MANY = 3  # columns that are named one by one
+MANY = 3  # columns of a structure that are named one by one
+SHOWN = 8  # variances that are
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ def _describe(term: GroupInfo, factor: Array, rank: int) -> Boundary:
     sd = np.linalg.norm(factor, axis=1)
     zero = tuple(n for n, s in zip(term.names, sd, strict=True) if s == 0)
     if zero:
-        text = f"variance of {', '.join(zero)} | {term.label} estimated 0"
+        shown = zero if len(zero) <= SHOWN else (*zero[:2], "…", zero[-1])
+        text = f"variance of {', '.join(shown)} | {term.key} estimated 0"
         return Boundary(term.label, "variance", zero, rank, len(term.names), text)
     text = (_limit_text if term.structure in LIMITED else _correlation_text)(term, factor, rank)
     return Boundary(term.label, "correlation", term.names, rank, len(term.names), text)
@@ -74,15 +76,15 @@ def _correlation_text(term: GroupInfo, factor: Array, rank: int) -> str:
     k = len(term.names)
     if k == 2:
         sign = "+" if factor[0] @ factor[1] > 0 else "-"
-        return f"correlation of {term.names[0]} and {term.names[1]} | {term.label} estimated {sign}1"
-    return f"covariance of {', '.join(term.names)} | {term.label} has rank {rank} of {k}"
+        return f"correlation of {term.names[0]} and {term.names[1]} | {term.key} estimated {sign}1"
+    return f"covariance of {', '.join(term.names)} | {term.key} has rank {rank} of {k}"
 
 
 def _limit_text(term: GroupInfo, factor: Array, rank: int) -> str:
     """Say which limit of a structure the estimate is."""
     columns, what, value = LIMITED[term.structure]
     listed = term.names if len(term.names) <= MANY else (term.names[0], "…", term.names[-1])
-    name = f"{term.structure}({', '.join(listed)} | {term.label})"
+    name = f"{term.structure}({', '.join(listed)} | {term.key})"
     corr = _correlations(factor)
     if rank == 1 and (corr > 0).all():
         alike = f"; (1 | {term.label}) is the same model" if term.structure in ALIKE else ""
@@ -91,8 +93,10 @@ def _limit_text(term: GroupInfo, factor: Array, rank: int) -> str:
     if rank == 1:
         return f"correlation of {name} estimated -1: one effect that changes its sign with every time"
     if what == "correlation" and columns == "columns":
+        own = "" if len(set(_deviations(factor))) == 1 else ", each divided by its standard deviation,"
         return (
-            f"correlation of {name} estimated {corr[1, 0]:.4g}, the least it can be: the effects of a group add up to 0"
+            f"correlation of {name} estimated {corr[1, 0]:.4g}, the least it can be: the effects of a group{own} "
+            f"add up to 0"
         )
     return (
         f"correlations of {name} are on the edge of what they can be: their matrix has rank {rank} of {len(term.names)}"

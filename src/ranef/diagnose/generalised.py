@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
-SMALL_CLUSTER = 10
+SMALL_CLUSTER = 10  # binary rows a level up to which the approximation is checked …
+TINY_CLUSTER = 4  # … or doubted where that would take long
 SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
 CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
@@ -142,19 +143,23 @@ def small_clusters(m: Fit) -> Iterator[Message]:
     design = m.design
     if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
         return
-    small = [(t, size) for t in design.terms if 0 < (size := _rows_a_level(m, t)) <= SMALL_CLUSTER]
-    if not small or m.task.quadrature != 1 or m.method == "pql":
+    if m.task.quadrature != 1 or m.method == "pql":
+        return
+    measured = unavailable(m) is None and not_nested(m) is None and m.nobs <= FEW_ROWS
+    most = SMALL_CLUSTER if measured else TINY_CLUSTER
+    small = [(t, size) for t in design.terms if 0 < (size := _rows_a_level(m, t)) <= most]
+    if not small:
         return
     term, size = small[0]
     evidence = {"group": term.label, "median": size}
     found = f"{term.label!r} has {size:g} binary rows a level (median)"
-    if unavailable(m) is None and not_nested(m) is None and m.nobs <= FEW_ROWS:
-        with suppress(NotAvailableError):
+    if measured:
+        with suppress(NotAvailableError):  # as after a search that failed, of which there is more to be said
             # A few nodes tell whether to look closer, but not how many are enough.
             if laplace_check(m, CHECK_NODES).matters and (check := laplace_check(m)).matters:
                 shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
                 yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
-            return
+        return
     text = f"{found}: Laplace's approximation of its variance may be biased downwards"
     if unavailable(m) is None:
         text = f"{text}; rf.laplace_check(m) measures it"

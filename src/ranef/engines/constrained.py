@@ -219,6 +219,7 @@ def _root(leader: list[int], j: int) -> int:
 
 # ---- priors ----------------------------------------------------------------------------------------------------------
 
+POSITIONS = ("ou", "exp", "gau", "mat")  # structures whose size is a matter of where the rows lie
 Target = tuple[Prior, tuple[Place, ...], float]
 
 
@@ -265,6 +266,12 @@ def _check_matrix(prior: Prior, design: Design, t: int) -> None:
     """Refuse priors whose density says nothing of the covariance: of too few degrees of freedom, of a singular one."""
     term = design.terms[t]
     k = len(term.names)
+    if term.structure in POSITIONS:
+        raise NotAvailableError(
+            f"prior {prior}: the covariance of {term.structure}(… | {term.label}) is {k} x {k}, a row for every "
+            f"position, and has few parameters, which such a density rules the more the more positions there are; name "
+            f"them, as in {{'sd({term.label})': rf.prior.gamma(2.5, 0)}}, blme's default of one standard deviation"
+        )
     if prior.name == "wishart" and prior.numbers[0] <= k - 1:
         raise OptionError(
             f"prior {prior} of the {k} x {k} covariance of {term.label!r}: df is above {k - 1}; its density "

@@ -44,8 +44,16 @@ def std_errors(m: Fit) -> Array:
         return found
     if isinstance(m.estimate, LaplaceEstimate) and m.estimate.held_spread:
         found[[i for i, key in enumerate(row_keys(m)) if key in m.estimate.held_spread]] = np.nan
-    # The dispersion is a coefficient there: its error is in the table of coefficients, on the scale of its link.
-    return np.append(found[:-1], [np.nan] * has_residual(m.varcorr()))
+    return np.append(found[:-1], [_sigma_error(m)] * has_residual(m.varcorr()))
+
+
+def _sigma_error(m: Fit) -> float:
+    """Return the standard error of sigma where its logarithm is a coefficient; NaN where it is held."""
+    place = next((q for q in reversed(parameters(m)) if q.label == "sigma"), None)
+    if place is None or place.refused or not isinstance(m.estimate, LaplaceEstimate):
+        return float("nan")
+    at = place.hold[1][0]
+    return float(m.sigma * np.sqrt(m.estimate.vcov[at, at]))
 
 
 def full_covariance(m: Fit) -> tuple[tuple[str, ...], Array]:

@@ -122,10 +122,14 @@ class VarCorr(Mapping[str, Covariance]):
         return to_frame(_columns(rows(self)), self.kind)
 
     def __repr__(self) -> str:
-        lines = [f"{'group':<14}{'term':<24}{'sd':>12}  corr"]
-        for term in self.terms:
-            lines += _structure_lines(term) if term.structured else [_line(term, i) for i in range(len(term.names))]
-        return "\n".join([*lines, *([f"{'Residual':<14}{'':<24}{self.sigma:>12.6g}"] if has_residual(self) else [])])
+        keys = [t.group if t.component == "mean" else f"{t.component}:{t.group}" for t in self.terms]
+        wide = max(14, *(len(key) + 2 for key in keys)) if keys else 14
+        lines = [f"{'group':<{wide}}{'term':<24}{'sd':>12}  corr"]
+        for key, term in zip(keys, self.terms, strict=True):
+            own = _structure_lines(term) if term.structured else [_line(term, i) for i in range(len(term.names))]
+            lines += [f"{key if i == 0 else '':<{wide}}{line}" for i, line in enumerate(own)]
+        residual = [f"{'Residual':<{wide}}{'':<24}{self.sigma:>12.6g}"] if has_residual(self) else []
+        return "\n".join([*lines, *residual])
 
 
 def varcorr(m: Fit) -> VarCorr:
@@ -185,16 +189,15 @@ def _columns(table: list[Any]) -> dict[str, list[Any]]:
 
 def _structure_lines(term: Covariance) -> list[str]:
     """Return one line a parameter; a matrix that is known has none."""
-    head = f"{term.group:<14}{f'{term.structure}, {len(term.names)} columns':<24}"
+    head = f"{f'{term.structure}, {len(term.names)} columns':<24}"
     if term.loadings is not None:
         rank = term.loadings.shape[1]
-        head = f"{term.group:<14}{f'{term.structure}, rank {rank}':<24}{'':>12}  {'loadings':>{10 * rank}}"
+        head = f"{f'{term.structure}, rank {rank}':<24}{'':>12}  {'loadings':>{10 * rank}}"
         rows = zip(term.names, term.sd, term.loadings, strict=True)
-        return [head, *(f"{'':<14}{n:<24}{s:>12.6g}  {''.join(f'{v:>10.4g}' for v in row)}" for n, s, row in rows)]
-    return [head.rstrip(), *(f"{'':<14}  {p.label:<22}{p.value:>12.6g}" for p in term.parameters)]
+        return [head, *(f"{n:<24}{s:>12.6g}  {''.join(f'{v:>10.4g}' for v in row)}" for n, s, row in rows)]
+    return [head.rstrip(), *(f"  {p.label:<22}{p.value:>12.6g}" for p in term.parameters)]
 
 
 def _line(term: Covariance, i: int) -> str:
     corr = " ".join(f"{term.corr[i, j]:6.2f}" for j in range(i)) if term.pairs else ""
-    group = term.group if i == 0 else ""
-    return f"{group:<14}{term.names[i]:<24}{term.sd[i]:>12.6g}  {corr}".rstrip()
+    return f"{term.names[i]:<24}{term.sd[i]:>12.6g}  {corr}".rstrip()
