@@ -41,6 +41,9 @@ def interrupted(work):
     return None
 
 
+LATE = 5  # seconds: tenths on a quiet machine, where all of the work takes half a minute
+
+
 def test_a_long_fit_stops():
     # One thread and a dense root of 2000: some tenths of a second an evaluation, which is itself cut short.
     core, *_ = crossed(60_000, (2500, 2000), threads=1)
@@ -77,7 +80,7 @@ def test_variances_of_predictions_stop_and_can_be_asked_for_again():
     before = core.predict_var(short, few, 50, [True, True])
     late = interrupted(lambda: core.predict_var(fixed, terms, 60_000, [True, True]))
     assert late is not None
-    assert late < 2
+    assert late < LATE
     assert np.array_equal(core.predict_var(short, few, 50, [True, True]), before)
 
 
@@ -86,4 +89,4 @@ def test_many_refits_stop():
     responses = np.asfortranarray(y[:, None] + np.random.default_rng(8).normal(size=(len(y), 3000)))
     late = interrupted(lambda: core.refit(responses, fixed, terms))
     assert late is not None
-    assert late < 2
+    assert late < LATE
