@@ -10,6 +10,7 @@ import numpy as np
 from ranef.diagnose.messages import Message, row_effect
 from ranef.families import legal_link
 from ranef.frame.checks import absorbed_residual
+from ranef.frame.design import matrix
 from ranef.frame.table import shorten
 from ranef.predict.rows import fitted_design, linear_predictor
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
+SMOOTHEST = 60.0  # the largest smoothness that is tried
+VAGUE = 100.0  # a standard error that leaves a probability anything between 0 and 1
+ENDLESS = ("zero_inflation", "zoi", "coi")
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
@@ -137,7 +141,7 @@ def _at_the_edge(m: Fit) -> int:
 
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
-    if m.task.linear or m.separation or _at_the_edge(m):
+    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _at_the_edge(m):
         return
     beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
@@ -161,6 +165,44 @@ def without_information(m: Fit) -> Iterator[Message]:
             f"errors are not given; simplify the model, or hold some at a value"
         )
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+
+
+def without_end(m: Fit) -> Iterator[Message]:
+    """P41: coefficients beyond the mean that ran so far that their Wald errors say nothing."""
+    if m.task.linear or m.separation or m.design is None or not m.converged:
+        return
+    far: list[str] = []
+    largest = 0.0
+    for component, part in zip(m.design.components, m.layout.components, strict=False):
+        if not part.names or part.name not in ENDLESS:
+            continue
+        beta, error = m.estimate.beta[part.at], np.sqrt(np.diag(m.estimate.vcov)[part.at])
+        if not (np.abs(beta) > LIMIT).any() or not (error > VAGUE).any():
+            continue
+        size = np.abs(matrix(component.fixed, m.layout.n)).max(axis=0)
+        gone = (error * size > VAGUE) & (np.abs(beta) * size > LIMIT)
+        far += [f"{part.name}.{name}" for name, lost in zip(part.names, gone, strict=True) if lost]
+        largest = max(largest, float(np.max(error[gone], initial=0.0)))
+    if far:
+        text = (
+            f"{shorten(far)}: estimates without bound (standard errors up to {largest:.3g} on the link scale), as a "
+            f"probability has come to its limit in some rows; test such terms by rf.anova, not by Wald's z"
+        )
+        yield Message("without_end", text, {"parameters": far})
+
+
+def smoothest(m: Fit) -> Iterator[Message]:
+    """P41: a Matern correlation as smooth as can be, where the likelihood is flat in the smoothness."""
+    if m.task.linear or m.task.wishes is not None:
+        return
+    for number, name, _, value in m.estimate.natural:
+        if name == "nu" and value > 0.99 * SMOOTHEST:
+            term = m.layout.terms[number]
+            text = (
+                f"flat direction: the smoothness nu of mat(… | {term.label}) came to {value:.0f}, the end of its "
+                f"range, beyond which next to nothing changes; gau(… | {term.label}) is what it goes to, with a parameter less"
+            )
+            yield Message("smoothest", text, {"group": term.label, "nu": value})
 
 
 def residual_absorbed(m: Fit) -> Iterator[Message]:
@@ -190,5 +232,5 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, edge_of_means,
-    without_information, times_by_number,
+    without_information, without_end, smoothest, times_by_number,
 )  # fmt: skip
