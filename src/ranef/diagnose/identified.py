@@ -200,7 +200,8 @@ def smoothest(m: Fit) -> Iterator[Message]:
             term = m.layout.terms[number]
             text = (
                 f"flat direction: the smoothness nu of mat(… | {term.label}) came to {value:.0f}, the end of its "
-                f"range, beyond which next to nothing changes; gau(… | {term.label}) is what it goes to, with a parameter less"
+                f"range, beyond which next to nothing changes; gau(… | {term.label}) is what it goes to, with a "
+                f"parameter less"
             )
             yield Message("smoothest", text, {"group": term.label, "nu": value})
 
