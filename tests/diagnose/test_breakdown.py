@@ -48,3 +48,38 @@ def test_a_density_that_does_not_sum_to_one_is_named(n, improper):
     data = {"y": rng.choice(n, 200), "x": rng.normal(size=200), "g": np.arange(200) % 20}
     m = rf.fit("y ~ x + (1 | g)", data, family="genpois")
     assert ("improper_density" in [message.code for message in m.messages]) == improper
+
+
+def heavy():
+    """Positive responses under a t distribution with a log link: nu goes below 2, where Laplace breaks down."""
+    rng = np.random.default_rng(3)
+    g, x = np.repeat(np.arange(20), 10), rng.normal(size=200)
+    eta = 0.4 + 0.5 * x + 0.6 * rng.normal(size=20)[g]
+    return {"g": g, "x": x, "y": np.exp(eta + 0.5 * rng.normal(size=200))}
+
+
+def test_a_flat_mode_is_named_with_what_works():
+    data = heavy()
+    with pytest.warns(rf.errors.ConvergenceWarning, match="quadrature=9 integrates beyond the mode"):
+        m = rf.fit("y ~ x + (1 | g)", data, family="student_t", link="log")
+    assert m.certificate.outcome.name == "flat_mode"
+    assert "flat" in str(m)
+    assert not any(n.code == "without_information" for n in m.messages)
+    assert rf.fit("y ~ x + (1 | g)", data, family="student_t", link="log", quadrature=9).converged
+
+
+def test_a_pole_of_the_mean_is_left():
+    """Zero inflation of single trials: the density of a zero is not concave in the mean, and its mode may be flat."""
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(12):
+        x, g = rng.normal(size=60), rng.integers(0, 8, 60)
+        y = (rng.random(60) < 0.5 / (1 + np.exp(-1 - x - rng.normal(size=8)[g]))).astype(float)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            m = rf.fit("y ~ x + (1 | g)", {"y": y, "x": x, "g": g}, family="binomial", zero_inflation="~ 1")
+        assert m.converged or m.certificate.outcome.name in ("flat_mode", "max_evaluations")
+        if m.estimate.pole is not None:
+            found.append(m)
+    assert found
+    assert all(any(n.code == "pole" for n in m.messages) and m.converged for m in found)

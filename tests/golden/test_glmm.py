@@ -87,8 +87,6 @@ def test_standard_errors(pair):
         ours = dict(zip(ours, np.sqrt(np.diag(m.estimate.vcov)), strict=True))
     if ref["id"] == "tmb_epil2" and np.isnan(ours["mean", "Base"]):
         pytest.xfail("a slope with an SD of nearly zero: the core finds no covariance matrix")
-    if ref["id"] == "tmb_sleep_ar1_disp0":
-        pytest.xfail("with a residual SD of 3e-6 of the response's the core's Hessian keeps two digits")
     # Richardson's Hessian of lme4's deviance is noisy in the third digit for the large models, its own is not.
     own = glmm.coefficients(ref, "se_pkg")
     theirs = {k: own[k] if k in own and abs(ours[k] - own[k]) < abs(ours[k] - v) else v for k, v in theirs.items()}

@@ -18,6 +18,22 @@ print(formulaic.model_matrix is not None and "formulaic.materializers" in sys.mo
 """
 
 
+INFLATED = """
+import sys
+import numpy as np, ranef as rf
+rng = np.random.default_rng(1)
+x, g = rng.normal(size=400), np.arange(400) % 20
+data = {"y": np.where(rng.random(400) < 0.95, 0, 1.0 + rng.poisson(3, 400)), "x": x, "g": g}
+m = rf.fit("y ~ x + (1 | g)", data, family="poisson", zero_inflation="~ I(40 * x)")
+print(np.abs(m.estimate.beta).max() > 0, m.separation, "scipy" in sys.modules)
+"""
+
+
+def test_extra_zeros_that_overlap_need_no_linear_program():
+    done = subprocess.run([sys.executable, "-c", INFLATED], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True () False"
+
+
 @pytest.mark.parametrize(
     ("formula", "family"),
     [("y ~ x + (1 | g)", "gaussian"), ("b ~ x + (1 | g)", "binomial"), ("y ~ x + (1 | g)", "poisson")],

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import ranef as rf
+from ranef.diagnose import separation
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,40 @@ def test_the_prior_of_all_categories_is_used():
     assert np.abs(tight.params).max() < 1e-4 < np.abs(free.params).max()
     one = rf.fit("kind ~ x", frame, family="multinomial", prior={"B": rf.prior.normal(0, 1e-4)})
     assert abs(one.params["B.x"]) < 1e-4 < abs(one.params["C.x"])
+
+
+def drawn(rng):
+    """Rows of a program, continuous or of zeros and ones, some of them level, some columns dependent."""
+    n, p = int(rng.integers(4, 60)), int(rng.integers(1, 6))
+    rest = rng.integers(0, 2, (n, p)).astype(float) if rng.random() < 0.5 else rng.normal(size=(n, p))
+    x = np.column_stack([np.ones(n), rest])
+    if p > 1 and rng.random() < 0.3:
+        x[:, 2] = x[:, 0] + x[:, 1]
+    sign = np.where(rng.random(n) < rng.choice([0.1, 0.3, 0.5]), 1.0, -1.0)
+    sign[rng.random(n) < rng.choice([0.0, 0.2])] = 0.0
+    return x, sign
+
+
+def test_a_certificate_of_overlap_agrees_with_the_linear_program():
+    """Never where the program finds a direction, and nearly always where it finds none."""
+    rng, certified, overlapped = np.random.default_rng(8), 0, 0
+    for _ in range(300):
+        x, sign = drawn(rng)
+        inward, level = x[sign != 0] * sign[sign != 0, None], x[sign == 0]
+        found = separation._program(inward, level)
+        apart = bool((np.abs(found) > separation.ZERO).any())
+        told = separation.is_overlapped(inward, level)
+        assert not (told and apart)
+        certified, overlapped = certified + told, overlapped + (not apart)
+    assert certified > 0.95 * overlapped > 100
+
+
+def test_extra_zeros_without_bound_are_named():
+    """No species of Salamanders has extra zeros where nothing was mined: the estimates there ran away."""
+    data = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ spp * mined + (1 | site)", data, family="nbinom2", zero_inflation="~ spp * mined")
+    message = next(n for n in m.messages if n.code == "at_a_limit")
+    assert "zero_inflation.minedno" in message.evidence["parameters"]
+    assert m.separation == ()
+    one = rf.fit("count ~ mined + (1 | site)", data, family="poisson", zero_inflation="~ mined")
+    assert not any(n.code == "at_a_limit" for n in one.messages)

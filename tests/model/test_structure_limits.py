@@ -323,3 +323,76 @@ def test_a_matern_correlation_is_as_good_as_the_gaussian_one(seed):
     assert mat.converged
     # What a smoothness of 60 misses of the limit is far below a tenth of a log-likelihood.
     assert mat.loglik > gau.loglik - 0.1
+
+
+def noise(seed: int, times: int = 3, groups: int = 40) -> pd.DataFrame:
+    """Nothing but noise: an AR1 variance without correlation and the residual's trade along a ridge."""
+    rng = np.random.default_rng(seed)
+    t = np.tile(np.arange(times), groups)
+    y = rng.normal(scale=0.7, size=times * groups)
+    return pd.DataFrame({"y": y, "t": t.astype(str), "id": np.repeat(np.arange(groups), times).astype(str)})
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_traded_variances_cost_no_walk(method):
+    """All of six data sets, every start and nested model counted: a walk along the ridge took 60 to 440 each."""
+    spent = [fitted("ar1", noise(seed), method=method).certificate.evaluations for seed in range(6)]
+    assert sum(spent) < 6 * 90
+
+
+def smooth_counts(seed: int) -> pd.DataFrame:
+    rng, n = np.random.default_rng(seed), 60
+    t = np.sort(rng.uniform(0, 10, n)).round(3)
+    near = np.exp(-((np.subtract.outer(t, t) / 2.0) ** 2)) + 1e-8 * np.eye(n)
+    effect = np.linalg.cholesky(near) @ rng.normal(size=n)
+    return pd.DataFrame({"t": t, "one": "a", "n": rng.poisson(np.exp(1.2 + 0.8 * effect))})
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_largest_smoothness_is_an_end(seed):
+    """Smooth counts: the likelihood rises slowly in nu, up to the end of its range, which is certified and named."""
+    data = smooth_counts(seed)
+    m = rf.fit("n ~ 1 + mat(numFactor(t) + 0 | one)", data, family="poisson")
+    assert m.converged
+    note = next(n for n in m.messages if n.code == "smoothest")
+    assert note.evidence["nu"] == pytest.approx(60)
+    gau = rf.fit("n ~ 1 + gau(numFactor(t) + 0 | one)", data, family="poisson")
+    assert m.loglik == pytest.approx(gau.loglik, abs=0.02)  # of order 1 / nu
+
+
+def dense_normal(m, y, x, groups, beta, sigma):
+    """-log-likelihood and X'V^-1X of y ~ N(X beta, V), group by group; without beta the restricted one."""
+    sizes, half, info, cross, squares = len(y), 0.0, 0.0, 0.0, 0.0
+    for g in np.unique(groups):
+        i = groups == g
+        v = sigma[: i.sum(), : i.sum()] + m.sigma**2 * np.eye(i.sum())
+        low = np.linalg.cholesky(v)
+        a, b = np.linalg.solve(low, x[i]), np.linalg.solve(low, y[i])
+        half += np.log(np.diag(low)).sum()
+        info, cross, squares = info + a.T @ a, cross + a.T @ b, squares + b @ b
+    if beta is not None:
+        rest = squares - 2 * beta @ cross + beta @ info @ beta
+        return half + 0.5 * rest + 0.5 * sizes * np.log(2 * np.pi), info
+    rest = squares - cross @ np.linalg.solve(info, cross)
+    free = sizes - x.shape[1]
+    return half + 0.5 * rest + 0.5 * np.linalg.slogdet(info)[1] + 0.5 * free * np.log(2 * np.pi), info
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_next_to_no_residual_costs_no_digits(method):
+    """dispersion="~0": V without cancellation beside an engine whose weights are 1e8 times what V^-1 keeps."""
+    rng = np.random.default_rng(4)
+    n, k = 25, 4
+    x = rng.normal(size=n * k)
+    y = 1 + 0.5 * x + np.repeat(rng.normal(size=n), k) + 0.5 * rng.normal(size=n * k)
+    data = {"y": y, "x": x, "t": np.tile(np.arange(k), n).astype(str), "id": np.repeat(np.arange(n), k)}
+    m = rf.fit("y ~ x + ar1(t + 0 | id)", data, dispersion="~0", method=method)
+    design, beta = np.column_stack([np.ones(n * k), x]), m.estimate.beta[:2]
+    sigma = m.estimate.covariances[0]
+    value, info = dense_normal(m, y, design, data["id"], beta if method == "ml" else None, sigma)
+    # Rounding of the sums of n weighted squares, each 1e8 times what is left: 1e-16 * 1e8 * 100.
+    assert m.loglik == pytest.approx(-value, abs=1e-6)
+    if method == "ml":
+        # The information in beta given theta is the corner of the inverse of the joint covariance.
+        joint = np.linalg.inv(m.estimate.joint())
+        assert joint[:2, :2] == pytest.approx(info, rel=1e-6)

@@ -23,6 +23,7 @@ PILE = 0.03  # share of the rows at one end of a continuous response that is no 
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
 NO_IDEA = 10.0  # a standard error of a log or logit above this says that the parameter may as well be infinite
+SMOOTHEST = 60.0  # the largest smoothness that is tried
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
@@ -140,7 +141,7 @@ def _at_the_edge(m: Fit) -> int:
 
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
-    if m.task.linear or m.separation or _at_the_edge(m):
+    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _at_the_edge(m):
         return
     beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
@@ -188,6 +189,21 @@ def _runaways(m: Fit) -> Iterator[tuple[str, str, float]]:
                 yield part.name, name, float(m.estimate.beta[part.first + j])
 
 
+def smoothest(m: Fit) -> Iterator[Message]:
+    """P41: a Matern correlation as smooth as can be, where the likelihood is flat in the smoothness."""
+    if m.task.linear or m.task.wishes is not None:
+        return
+    for number, name, _, value in m.estimate.natural:
+        if name == "nu" and value > 0.99 * SMOOTHEST:
+            term = m.layout.terms[number]
+            text = (
+                f"flat direction: the smoothness nu of mat(… | {term.label}) came to {value:.0f}, the end of its "
+                f"range, beyond which next to nothing changes; gau(… | {term.label}) is what it goes to, with a "
+                f"parameter less"
+            )
+            yield Message("smoothest", text, {"group": term.label, "nu": value})
+
+
 def residual_absorbed(m: Fit) -> Iterator[Message]:
     """P41: a residual variance beside a structure that contains it."""
     gaussian = m.distribution.is_gaussian_identity and not m.task.linear
@@ -215,5 +231,5 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, edge_of_means,
-    without_information, times_by_number,
+    without_information, smoothest, times_by_number,
 )  # fmt: skip

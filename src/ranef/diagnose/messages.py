@@ -123,8 +123,8 @@ def left_a_pole(m: Fit) -> Iterator[Message]:
     pole = getattr(m.estimate, "pole", None)
     if pole is not None:
         text = (
-            f"the Laplace approximation has a pole (log-likelihood {pole:.2f} beside it), where random effects outside "
-            f"the mean have a nearly flat mode; reported is the regular optimum found from variances of zero there"
+            f"the Laplace approximation has a pole (log-likelihood {pole:.2f} beside it), where random effects have a "
+            f"nearly flat mode; reported is the regular optimum found from variances of zero"
         )
         yield Message("pole", text, {"loglik": pole})
 

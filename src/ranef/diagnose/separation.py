@@ -35,6 +35,9 @@ FAR = 9.0  # a predictor beyond this makes an outcome of less than 1 in 8,000 ce
 LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
 ZERO = 1e-7
 REACH = 15.0  # a predictor's range within which a density shows where it goes
+STEPS = 12  # Newton steps within which an overlap shows
+CERTAIN = 1e-4  # a weight above this is none of rounding
+NULL = 1e-12  # squared singular values below this share of the largest belong to the null space
 FLAT = 1e-12  # log densities that differ by less do not fall
 COUNTED = ("count", "nonnegative")
 
@@ -230,10 +233,46 @@ def direction(x: Array, sign: Array) -> list[int]:
     if rows.size > LARGEST:
         return []
     free, fixed = rows[rows[:, 0] != 0], rows[rows[:, 0] == 0]
-    found = _program(free[:, 1:] * free[:, :1], fixed[:, 1:])
+    inward, level = free[:, 1:] * free[:, :1], fixed[:, 1:]
+    if is_overlapped(inward, level):
+        return []
+    found = _program(inward, level)
     columns = np.flatnonzero(np.abs(found) > ZERO)
     moving = [int(j) for j in columns if np.ptp(x[:, j]) > 0]
     return moving or [int(j) for j in columns]
+
+
+def is_overlapped(inward: Array, level: Array) -> bool:
+    """Whether no direction of the level rows' null space goes inwards: a certificate that spares the linear program.
+
+    By Stiemke's theorem there is none if and only if positive weights balance the inward rows. Those of a logistic
+    regression of successes on them are positive at any d and balance them at its optimum, which Newton steps find
+    quickly where it exists; weights that balance nearly are projected on those that do. Where that fails, nothing is
+    said.
+    """
+    rows = inward @ _null_space(level, inward.shape[1])
+    rows = rows[np.abs(rows).max(axis=1, initial=0.0) > ZERO]
+    if not rows.size:
+        return not len(rows)
+    d = np.zeros(rows.shape[1])
+    for _ in range(STEPS):
+        eta = rows @ d
+        if not np.abs(eta).max() < REACH:
+            return False
+        weight = 1 / (1 + np.exp(eta))
+        own = weight - rows @ np.linalg.lstsq(rows.T @ rows, rows.T @ weight, rcond=None)[0]
+        if own.min() > CERTAIN and np.abs(rows.T @ own).max() < CERTAIN * ZERO:
+            return True
+        information = rows.T @ (rows * (weight * (1 - weight))[:, None])
+        d = d + np.linalg.lstsq(information, rows.T @ weight, rcond=None)[0]
+    return False
+
+
+def _null_space(level: Array, width: int) -> Array:
+    if not len(level):
+        return np.eye(width)
+    _, spread, axes = np.linalg.svd(level.T @ level)
+    return np.ascontiguousarray(axes[spread <= NULL * max(float(spread[0]), 1.0)].T)
 
 
 def _program(inward: Array, level: Array) -> NDArray[np.float64]:

@@ -343,13 +343,16 @@ def flat_start(design: Design, task: Task) -> dict[str, Any] | None:
 def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, float | None]:
     """Return the record of a regular optimum where the search ended at a pole, and the log-likelihood at the pole.
 
-    With random effects outside the mean Laplace's approximation has poles: their mode becomes flat, and the likelihood
-    so approximated rises to where it breaks down, which is no optimum. A second search begins at the optimum of the
-    model without them, with variances of zero; if it converges, its optimum is kept although it lies lower.
+    With random effects outside the mean, or of a density whose logarithm is not concave, Laplace's approximation has
+    poles: their mode becomes flat, and the likelihood so approximated rises to where it breaks down, which is no
+    optimum. A second search begins at the optimum of the model without them, with variances of zero; if it converges,
+    its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others.
     """
     outside = [t.component != 0 for t in design.terms]
+    if not any(outside):
+        outside = [True] * len(outside)
     other = any(t.structure in PATTERNED or t.owners for t in design.terms)
-    if record["outcome"] != "stalled" or task.control.start is not None or other or not any(outside):
+    if record["outcome"] not in ("stalled", "flat_mode") or task.control.start is not None or other:
         return record, None
     options = (task.quadrature, task.control.options, task.method)
     first = start_of(task, design)
@@ -364,7 +367,7 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, fl
         second = {"outcome": "failed"}
     if second["outcome"] != "converged":
         # The core must stand where the fit is reported.
-        return core.fit(first, *options), None
+        return searched(core, design, task), None
     work = {name: record[name] + second[name] for name in ("evaluations", "inner", "iterations")}
     return {**second, **work}, float(record["loglik"])
 

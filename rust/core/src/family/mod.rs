@@ -304,6 +304,11 @@ impl Family {
         self.entry
     }
 
+    /// Whether there are no extra zeros, nor any left out.
+    pub fn is_plain(&self) -> bool {
+        !self.truncated && self.extra.is_none()
+    }
+
     /// K, the number of linear predictors.
     pub fn parameters(&self) -> usize {
         self.free

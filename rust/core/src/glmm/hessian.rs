@@ -54,8 +54,14 @@ impl Glmm {
         let latent = self.engine.latent.clone();
         let mut moves = vec![0.0; latent.len() * q];
         let free = self.free_parameters(q);
-        let list: Vec<usize> =
-            free.iter().flatten().copied().filter(|j| !latent.contains(j) && !lost.contains(j)).collect();
+        let known = self.known_second_derivatives(rows, &at);
+        let told = |j: usize| known.as_ref().is_some_and(|k| k.mean.contains(&j));
+        let list: Vec<usize> = free
+            .iter()
+            .flatten()
+            .copied()
+            .filter(|&j| !latent.contains(&j) && !lost.contains(&j) && !told(j))
+            .collect();
         for (j, step, sides) in self.differences(rows, &theta, &list, &step)? {
             if sides.is_none() && j >= p {
                 // The covariance ends there: it is one of its limits.
@@ -75,11 +81,16 @@ impl Glmm {
         }
         for j in 0..q {
             for i in 0..j {
-                let v = 0.5 * (h[i + j * q] + h[j + i * q]);
+                let v = match (told(i), told(j)) {
+                    (false, false) => 0.5 * (h[i + j * q] + h[j + i * q]),
+                    (false, true) => h[j + i * q],
+                    _ => h[i + j * q],
+                };
                 h[i + j * q] = v;
                 h[j + i * q] = v;
             }
         }
+        known.iter().for_each(|k| k.put(&mut h, q, p));
         for &j in &lost {
             (0..q).for_each(|i| (h[i + j * q], h[j + i * q]) = (0.0, 0.0));
             h[j + j * q] = 1.0;
@@ -95,6 +106,19 @@ impl Glmm {
             }
         }
         Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
+    }
+
+    /// What needs no differences: the coefficients of the mean of a normal response whose terms all have structures.
+    fn known_second_derivatives(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Option<Known> {
+        let e = &mut self.engine;
+        let plain = e.latent.is_empty() && e.quadrature.is_none() && e.level_weights.is_empty();
+        let structured = !e.patterns.is_empty() && e.lmm().components.is_empty();
+        if !plain || !structured || !e.is_normal(rows) || e.lifted(&at.lambda, &at.shape).ok()? != at.lambda {
+            return None;
+        }
+        let cross = e.slope(rows, at).cross.iter().map(|v| 0.5 * v).collect();
+        let mean = e.plan.coefficients_of(0);
+        Some(Known { own: e.mean_information(rows, at, &mean), mean, cross })
     }
 
     /// Step of the differences, in standard errors of coefficients and in theta's own size: rounding errors of the rows'
@@ -318,6 +342,26 @@ impl Glmm {
             }
         }
         out
+    }
+}
+
+/// Second derivatives of -log-likelihood in coefficients of the mean (p x p, of which theirs are used) and in them and
+/// the parameters of the structures (p rows).
+struct Known {
+    mean: Vec<usize>,
+    own: Vec<f64>,
+    cross: Vec<f64>,
+}
+
+impl Known {
+    fn put(&self, h: &mut [f64], q: usize, p: usize) {
+        for &j in &self.mean {
+            self.mean.iter().for_each(|&i| h[i + j * q] = self.own[i + j * p]);
+            for t in p..q {
+                h[j + t * q] = self.cross[j + (t - p) * p];
+                h[t + j * q] = h[j + t * q];
+            }
+        }
     }
 }
 

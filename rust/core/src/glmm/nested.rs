@@ -129,8 +129,8 @@ impl Task<'_, '_> {
     /// The search from another start, given up where it cannot lead further; the usual one is seen to its end.
     fn again(&self, e: &mut Engine, at: &Candidate, found: Found) -> Found {
         let usual = at.shape == self.from.shape && at.beta == self.from.beta;
-        let all = usual || given_up(&found) || found.outcome == Outcome::Unbounded;
-        let target = Some(found.point.deviance - BETTER).filter(|_| !all);
+        let all = usual || given_up(&found);
+        let target = goal(&found).filter(|_| !all);
         let from = First { beta: &at.beta, shape: &at.shape, target, ..*self.from };
         match self.search(e, &from) {
             Ok(next) if leads_further(&next, &found) => next,
@@ -140,11 +140,11 @@ impl Task<'_, '_> {
 
     /// What is found from a trial, if it leads further.
     fn better(&self, e: &mut Engine, found: Found, trial: Option<Start>) -> Result<Found, CoreError> {
-        match trial.filter(|t| t.deviance < found.point.deviance - BETTER) {
+        let worth = |t: &Start| goal(&found).is_none_or(|goal| t.deviance < goal);
+        match trial.filter(worth) {
             Some(t) => {
                 let next = self.search(e, &t.first(self.from.target))?;
-                let further = next.point.deviance < found.point.deviance && leads_further(&next, &found);
-                Ok(if further { next } else { found })
+                Ok(if leads_further(&next, &found) { next } else { found })
             }
             None => Ok(found),
         }
@@ -162,7 +162,7 @@ impl Task<'_, '_> {
         let mut shape = found.point.shape.clone();
         let theta = p.pattern.near(&sd, &correlation)?;
         shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
-        let target = Some(found.point.deviance - BETTER);
+        let target = goal(found);
         let from = First { beta: &beta, lambda: &found.point.lambda, shape: &shape, target };
         self.search(e, &from).ok().filter(|next| leads_further(next, found))
     }
@@ -202,7 +202,7 @@ impl Task<'_, '_> {
         let after = p.first + p.pattern.parameters();
         let (less, more) = (pattern.parameters(), p.pattern.parameters());
         let (own, constraint) = (e.patterns.clone(), e.constraint.clone());
-        let target = Some(found.point.deviance - BETTER);
+        let target = goal(found);
         let (beta, sd, correlation) = self.split(e, p, found);
         let own_start = First { target, ..*self.from };
         let next_to = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target };
@@ -243,12 +243,7 @@ impl Task<'_, '_> {
         let own = e.constraint.clone();
         e.constraint.held.extend(held.iter().map(|&(j, v)| (p.first + j, v)));
         let shape = self.awake(&found.point.shape, p);
-        let from = First {
-            beta: &found.point.beta,
-            lambda: &found.point.lambda,
-            shape: &shape,
-            target: Some(found.point.deviance - BETTER),
-        };
+        let from = First { beta: &found.point.beta, lambda: &found.point.lambda, shape: &shape, target: goal(found) };
         let out = self.search(e, &from);
         e.constraint = own;
         let out = out.ok()?;
@@ -287,9 +282,14 @@ impl Start {
     }
 }
 
+/// What another search must reach to lead further; any optimum does where the likelihood has no bound.
+fn goal(found: &Found) -> Option<f64> {
+    (found.outcome != Outcome::Unbounded).then_some(found.point.deviance - BETTER)
+}
+
 /// Whether a search has ended before an optimum.
 fn given_up(found: &Found) -> bool {
-    found.outcome == Outcome::MaxEvaluations
+    matches!(found.outcome, Outcome::MaxEvaluations | Outcome::FlatMode)
 }
 
 /// Whether another end is better: by the deviance, but an optimum before a likelihood without bound.

@@ -9,11 +9,11 @@ use crate::dense;
 use crate::design::{Moments, Structure};
 use crate::error::shape;
 use crate::linear::{Component, Lmm, Solution};
-use crate::structure::{Chart, Natural, Pattern};
+use crate::structure::{Chart, Natural, Pattern, Scale};
 use crate::CoreError;
 
 use super::constraint::Constraint;
-use super::laplace::dot;
+use super::laplace::{dot, Slope};
 use super::loadings;
 
 /// Smallest standard deviation, in units of one level's information (see `optimise`).
@@ -201,15 +201,26 @@ pub fn held(patterns: &[Patterned], shape: &[f64], charts: &[Chart], gradient: &
 }
 
 /// The parameters after a step in their coordinates, kept within their ranges and strides: for loadings, the largest of
-/// their term.
-pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], charts: &[Chart]) -> Vec<f64> {
+/// their term. Where `linked`, a step of a correlation is one of the covariance that goes with it: with the variance v,
+/// v rho is straight where v and a residual's variance trade, and so is v (1 - rho).
+pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], charts: &[Chart], linked: bool) -> Vec<f64> {
     let mut out = vec![];
     for p in patterns {
         let own = p.first..p.first + p.pattern.parameters();
         let largest = shape[own.clone()].iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let after = own.start + p.pattern.deviations();
+        let mut ratio = 1.0;
         for i in own.clone() {
+            if i == after && linked && i > own.start {
+                let variance = |a: &[f64]| a.iter().map(|a| (2.0 * a).exp()).sum::<f64>();
+                ratio = (variance(&shape[own.start..after]) / variance(&out[own.start..after])).clamp(0.1, 10.0);
+            }
             out.push(if p.pattern.is_loadings() {
                 shape[i] + d[i].clamp(-largest, largest)
+            } else if i >= after && charts[i].scale != Scale::Same {
+                let (low, high) = room(&charts[i], shape[i]);
+                let ends = d[i] <= low || d[i] >= high;
+                charts[i].step(shape[i], if ends { d[i] } else { d[i] * ratio })
             } else {
                 charts[i].step(shape[i], d[i])
             });
@@ -224,8 +235,30 @@ pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], charts: &[Chart]) 
     out
 }
 
-/// Steps of a parameter that lead to the ends of its range, in its coordinate.
+/// The observed curvature of steps that are `linked` (see `step`), in the parameters.
+pub fn linked(mut slope: Slope, patterns: &[Patterned], charts: &[Chart], shape: &[f64]) -> Slope {
+    let n = slope.gradient.len();
+    for p in patterns.iter().filter(|p| !p.pattern.is_loadings()) {
+        let after = p.first + p.pattern.deviations();
+        let total: f64 = shape[p.first..after].iter().map(|a| (2.0 * a).exp()).sum();
+        for q in (after..p.first + p.pattern.parameters()).filter(|&q| charts[q].scale != Scale::Same) {
+            for i in p.first..after {
+                // d2 parameter / d coordinate d log v = - d parameter / d coordinate.
+                let v = -slope.gradient[q] * 2.0 * (2.0 * shape[i]).exp() / total;
+                slope.observed[i + q * n] += v;
+                slope.observed[q + i * n] += v;
+            }
+        }
+    }
+    slope
+}
+
+/// Steps of a parameter that lead to the ends of its range, in its coordinate; where that is the parameter itself, no
+/// longer than its strides.
 pub fn room(chart: &Chart, a: f64) -> (f64, f64) {
+    if chart.scale == Scale::Same && chart.low.is_finite() {
+        return ((chart.low - a).max(-chart.stride.0), (chart.high - a).min(chart.stride.1));
+    }
     let at = chart.scale.value(a);
     (chart.scale.value(chart.low) - at, chart.scale.value(chart.high) - at)
 }

@@ -13,7 +13,7 @@ use crate::optimise::{
     self, apply, at_floor, clip_all, floor_slopes, free_curvature, hessian, invert, turning, Boundary, Model, Options,
     Outcome, PLAIN,
 };
-use crate::structure::{Chart, Limit, Scale};
+use crate::structure::{Chart, Limit};
 use crate::CoreError;
 
 use super::laplace::{dot, positive, Engine, Point, Slope, INNER_TOLERANCE};
@@ -30,6 +30,12 @@ const PATIENCE: usize = 8;
 const USUAL: usize = 14;
 /// Iterations that a measured Hessian is kept for.
 const KEPT: usize = 6;
+/// Rejected trials in a row that are shortened as their deviance says; further ones are shortened by more.
+const GENTLE: usize = 3;
+/// What is left of the damping after a step that went well, where the curvature is exact.
+const EASE: f64 = 0.2;
+/// Share of the curvature along a step below which damping is none.
+const NEGLIGIBLE: f64 = 1e-2;
 /// Promised change of the deviance of steps that are too long for a secant.
 const LONG: f64 = 2.0;
 /// Longest step along a direction without an optimum, in Newton steps.
@@ -268,6 +274,12 @@ impl Joint {
         }
     }
 
+    /// What a unit of damping adds to the diagonal of the Hessian.
+    fn diagonal(&self, damping: f64) -> Vec<f64> {
+        let n = self.p + self.c;
+        (0..n).map(|i| self.hessian[i * (n + 1)].abs() / (1.0 + damping)).collect()
+    }
+
     /// Take a parameter out of the search.
     fn hold(&mut self, i: usize) {
         let n = self.p + self.c;
@@ -504,10 +516,13 @@ pub fn minimise(
     let charts = patterns::charts(e.moments(), &e.patterns, units, &constraint, from.shape);
     let residual = Residual::of(e, rows);
     e.residual = residual.as_ref().map(|r| (r.at, r.unit));
-    let exact = residual.is_some() && e.moments().factors.len() == 1 && e.patterns.iter().all(|p| p.is_bent());
+    let one = e.moments().factors.len() == 1 && e.patterns.iter().all(|p| p.is_bent());
+    let exact = residual.is_some() && one && e.is_normal(rows);
+    // A residual trades variances with a structure, and leaves its covariances what they are.
+    let linked = residual.is_some() && constraint.tied.is_empty();
     let mut shape = from.shape.to_vec();
     constraint.impose(&mut shape);
-    let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &charts);
+    let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &charts, false);
     let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
@@ -544,6 +559,7 @@ pub fn minimise(
     let mut idle = 0;
     let (slope, held) = loop {
         let slope = bent(e.slope(rows, &point), &charts, &point.shape);
+        let slope = if linked { patterns::linked(slope, &e.patterns, &charts, &point.shape) } else { slope };
         let slope = charted(slope, &patterns::stretches(&charts, &point.shape));
         let working = working_slope(&slope, 0);
         let fixed = at_floor(e.moments(), units, &components, &point.lambda, &working_slope(&slope, free));
@@ -570,7 +586,10 @@ pub fn minimise(
         trouble += (iterations > USUAL && !tail) as usize;
         // Measuring leaves the factor of the engine elsewhere.
         let mut fresh = true;
-        if trouble < PATIENCE {
+        if exact && trouble >= PATIENCE {
+            // There is no better curvature than the exact one.
+            (curvature, close) = (None, true);
+        } else if trouble < PATIENCE {
             curvature = None;
         } else {
             curvature = curvature.take().and_then(|c: Measured| c.carried(e, &components, &point.lambda, &rest));
@@ -587,7 +606,9 @@ pub fn minimise(
         let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
         let mut accepted = None;
         let mut misled = false;
+        e.flat = false;
         let mut long = fresh;
+        let mut rejected = 0;
         loop {
             let (mut joint, l) = Joint::new(&slope, &working, &turned, (p, free, c + free), &rest, close, damping);
             if close {
@@ -603,7 +624,9 @@ pub fn minimise(
             constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
             (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
             residual.iter().filter(|r| r.rests(&point, &slope)).for_each(|r| joint.hold(r.at));
-            let (mut db, d, promised) = within(&mut joint, &components, &fixed, &charts, &point.shape, &rest);
+            let stiff = joint.diagonal(damping);
+            let least = residual.as_ref().and_then(|r| r.room(&point.beta));
+            let (mut db, d, promised) = within(&mut joint, &components, &fixed, &charts, &point.shape, &rest, least);
             constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
             decrease = promised.abs();
             if decrease < 0.5 && !close {
@@ -620,7 +643,7 @@ pub fn minimise(
                 outcome = Outcome::MaxEvaluations;
                 break;
             }
-            let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &charts);
+            let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &charts, linked);
             let (mut trial, _) =
                 clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
             let stretch = match &pace {
@@ -654,8 +677,13 @@ pub fn minimise(
                 Ok(next) if point.deviance - next.deviance > 0.05 * decrease - noise => {
                     idle = if point.deviance - next.deviance < noise { idle + 1 } else { 0 };
                     let ratio = (point.deviance - next.deviance) / decrease;
-                    damping = if ratio > 0.5 || decrease < noise { damping * 0.1 } else { damping };
-                    if damping < 1e-3 {
+                    let bend = relative_curvature(decrease, &stiff, &db, &d);
+                    damping = if ratio > 0.5 || decrease < noise {
+                        damping * if exact { EASE } else { 0.1 }
+                    } else {
+                        damping
+                    };
+                    if damping < if exact { NEGLIGIBLE * bend } else { 1e-3 } {
                         damping = 0.0;
                     }
                     let step = db[..p].to_vec();
@@ -672,15 +700,22 @@ pub fn minimise(
                     stale = true;
                     pace = None;
                 }
-                _ => {
+                next => {
                     stale = true;
                     trouble += 1;
+                    rejected += 1;
                     idle += (decrease < IDLE) as usize;
                     if curvature.as_ref().is_some_and(|c| c.age > 0) {
                         misled = true;
                         break;
                     }
-                    damping = (damping * 5.0).max(0.5);
+                    damping = if rejected <= GENTLE && (exact || trouble >= PATIENCE) {
+                        let worse = next.map_or(f64::INFINITY, |n| n.deviance - point.deviance);
+                        let part = (decrease / (2.0 * decrease + worse)).clamp(0.1, 0.5);
+                        damping + relative_curvature(decrease, &stiff, &db, &d) * (1.0 / part - 1.0)
+                    } else {
+                        (damping * 5.0).max(0.5)
+                    };
                     if damping > 1e8 {
                         outcome = Outcome::Stalled;
                         break;
@@ -705,14 +740,27 @@ pub fn minimise(
         }
     };
     let slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
+    if outcome != Outcome::Converged && e.flat {
+        outcome = Outcome::FlatMode;
+    }
     if outcome == Outcome::Stalled && residual.as_ref().is_some_and(|r| r.falls(&point, &slope)) {
         outcome = Outcome::Unbounded;
     }
     finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
 }
 
-/// The minimiser of the model with every parameter within its range: what would leave it is put on its end, and the others
-/// follow.
+/// Curvature along a step that promises `decrease`, relative to what damping adds there.
+fn relative_curvature(decrease: f64, stiff: &[f64], db: &[f64], d: &[f64]) -> f64 {
+    let size: f64 = stiff.iter().zip(db.iter().chain(d)).map(|(s, d)| s * d * d).sum();
+    if size > 0.0 {
+        2.0 * decrease / size
+    } else {
+        1.0
+    }
+}
+
+/// The minimiser of the model with every parameter within its range, and a coefficient not below its `least` step: what
+/// would leave is put on its end, and the others follow.
 fn within(
     joint: &mut Joint,
     components: &[Component],
@@ -720,26 +768,30 @@ fn within(
     charts: &[Chart],
     shape: &[f64],
     rest: &[bool],
+    least: Option<(usize, f64)>,
 ) -> (Vec<f64>, Vec<f64>, f64) {
     let p = joint.p - shape.len();
-    let (mut pinned, mut gained) = (vec![None; shape.len()], 0.0);
+    let room = |i: usize| patterns::room(&charts[i], shape[i]);
+    let mut limits: Vec<(usize, f64, f64)> = (0..shape.len())
+        .filter(|&i| !rest[i])
+        .map(|i| (p + i, room(i).0.min(0.0), room(i).1.max(0.0)))
+        .chain(least.map(|(at, low)| (at, low, f64::INFINITY)))
+        .collect();
+    let (mut pinned, mut gained): (Vec<(usize, f64)>, f64) = (vec![], 0.0);
     loop {
         let (mut db, d, promised) = joint.minimise(components, fixed);
-        let over = |i: usize| {
-            let (low, high) = patterns::room(&charts[i], shape[i]);
-            let to = db[p + i].clamp(low.min(0.0), high.max(0.0));
-            (charts[i].scale != Scale::Same && to != db[p + i]).then_some((i, to))
-        };
-        match (0..shape.len()).filter(|&i| !rest[i] && pinned[i].is_none()).find_map(over) {
-            Some((i, to)) => {
-                if gained == 0.0 && pinned.iter().all(Option::is_none) {
+        match limits.iter().position(|&(i, low, high)| db[i] < low || db[i] > high) {
+            Some(at) => {
+                let (i, low, high) = limits.swap_remove(at);
+                if pinned.is_empty() {
                     joint.whole(|h, n| *h = positive(h, n));
                 }
-                gained += joint.pin(p + i, to);
-                pinned[i] = Some(to);
+                let to = db[i].clamp(low, high);
+                gained += joint.pin(i, to);
+                pinned.push((i, to));
             }
             None => {
-                pinned.iter().enumerate().for_each(|(i, to)| db[p + i] = to.unwrap_or(db[p + i]));
+                pinned.iter().for_each(|&(i, to)| db[i] = to);
                 return (db, d, promised + gained);
             }
         }
@@ -780,6 +832,11 @@ impl Residual {
         let d = self.unit * d;
         let to = if d < 0.3 { 0.5 * (2.0 * d).max(-1.0).ln_1p() } else { d };
         (from + to / self.unit).max(self.floor.min(from))
+    }
+
+    /// The coefficient and its step down to no residual, which is none of variance; where some is left.
+    fn room(&self, beta: &[f64]) -> Option<(usize, f64)> {
+        (!self.is_zero(beta)).then_some((self.at, -0.5 / self.unit))
     }
 
     /// The residual's standard deviation.

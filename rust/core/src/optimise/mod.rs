@@ -50,6 +50,8 @@ pub enum Outcome {
     Stalled,
     /// The likelihood rises for ever towards a singular covariance.
     Unbounded,
+    /// The criterion falls towards parameters at which the mode of the random effects is flat.
+    FlatMode,
 }
 
 impl Outcome {
@@ -59,6 +61,7 @@ impl Outcome {
             Outcome::MaxEvaluations => "max_evaluations",
             Outcome::Stalled => "stalled",
             Outcome::Unbounded => "unbounded",
+            Outcome::FlatMode => "flat_mode",
         }
     }
 }

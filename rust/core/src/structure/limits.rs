@@ -97,6 +97,8 @@ pub struct Chart {
     pub stride: (f64, f64),
 }
 
+/// Logarithm of a range, in typical distances, beyond which all is correlated about as much.
+const LONG: f64 = 3.0;
 /// Largest step of a parameter that is a logarithm.
 const STRIDE: f64 = 1.5;
 const ANY: f64 = f64::INFINITY;
@@ -117,9 +119,13 @@ impl Chart {
             return a.clamp(self.low, self.high);
         }
         let to = self.scale.parameter(self.scale.value(a) + d);
-        // What has come near zero may grow to its usual size at once.
-        let from = if let Scale::Power { centre, .. } = self.scale { a.max(centre) } else { a };
-        to.clamp(a - self.stride.0, from + self.stride.1).clamp(self.low, self.high)
+        // What has come near zero may grow to its usual size at once, and so may the distance in ranges.
+        let (least, most) = match self.scale {
+            Scale::Power { centre, .. } => (a, a.max(centre)),
+            Scale::Logistic { centre, .. } => (a.min(centre + LONG), a.max(centre - LONG)),
+            _ => (a, a),
+        };
+        to.clamp(least - self.stride.0, most + self.stride.1).clamp(self.low, self.high)
     }
 
     pub fn at_low(&self, a: f64) -> bool {

@@ -11,6 +11,7 @@ mod effects;
 mod gradient;
 mod mode;
 mod nodes;
+mod normal;
 mod penalised;
 mod rough;
 
@@ -83,6 +84,8 @@ pub struct Engine {
     pub evaluations: usize,
     /// Whether a search has seen the likelihood rise for ever.
     pub unbounded: bool,
+    /// Whether an evaluation since this was last cleared met a mode that is nearly flat.
+    pub flat: bool,
     /// Looked at before every Newton step of the inner search.
     pub stop: Stop,
 }
@@ -210,6 +213,7 @@ impl Engine {
             inner: 0,
             evaluations: 0,
             unbounded: false,
+            flat: false,
             stop: Stop::default(),
         })
     }
@@ -374,6 +378,7 @@ impl Engine {
         // Without the prior's part the mode would be a saddle; where even with it H loses rank, the approximated
         // likelihood has poles that are no optima.
         if self.lmm().numeric.least_pivot(&self.lmm().symbolic) < self.least {
+            self.flat = true;
             return Err(CoreError::NotPositiveDefinite(
                 "Laplace's approximation breaks down: the mode of the random effects is nearly flat".into(),
             ));
