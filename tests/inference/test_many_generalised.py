@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import ranef as rf
-from ranef.errors import NotAvailableError
+from ranef.errors import DataError, NotAvailableError
 
 N = 160
 CASES = {
@@ -81,12 +81,30 @@ def test_threads_and_order_do_not_matter():
     assert_allclose(one.glance()["criterion"], two.glance()["criterion"][::-1], rtol=1e-14)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"family": "cumulative"}, {"family": "sratio"}, {"family": "poisson", "sampling_weights": "size"}]
-)
+@pytest.mark.parametrize("arguments", [{"family": "multinomial"}, {"family": "poisson", "sampling_weights": "size"}])
 def test_refusals(arguments):
     with pytest.raises(NotAvailableError, match="fit_many"):
         rf.fit_many("~ x + (1 | g)", DATA, responses("counts"), **arguments)
+
+
+@pytest.mark.parametrize("family", ["cumulative", "sratio"])
+def test_ordered_categories(family):
+    rng, n = np.random.default_rng(8), len(DATA)
+    eta = 0.5 * DATA["x"].to_numpy()[:, None] + rng.logistic(size=(n, 4))
+    y = 1 + np.digitize(eta, [-1.0, 0.5]).astype(float)
+    y[y[:, 3] == 2, 3] = 1
+    found = rf.fit_many("~ x + (1 | g)", DATA, y, family=family)
+    assert found.failed == 1
+    assert "a category without rows" in found.failures["y4"]
+    for j in range(3):
+        m = rf.fit("y ~ x + (1 | g)", DATA.assign(y=y[:, j]), family=family)
+        assert found.estimates[j].criterion == pytest.approx(m.criterion, abs=1e-6)  # both searches' tolerance
+        assert_allclose(found.estimates[j].beta, m.estimate.beta, atol=1e-4)
+    terms = list(found.tidy()["term"])[:3]
+    assert terms[0] == "x"
+    assert terms[1].startswith("threshold.")
+    with pytest.raises(DataError, match="distinct values"):
+        rf.fit_many("~ x + (1 | g)", DATA, rng.normal(size=(n, 2)), family=family)
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def objection(m: Fit) -> str:
     if not partial.fits:
         return (
             f"it takes the dummies of the fixed factor {factors} and matrices of all {partial.size:,} coefficients "
-            f"({8e-9 * partial.size**2:.1f} GB each), which go up to {most_written():,}: take the means within its levels off "
-            f"response and columns and leave it out, merge levels, or make it a random effect"
+            f"({8e-9 * partial.size**2:.1f} GB each), which go up to {most_written():,}: take the means within its "
+            f"levels off response and columns and leave it out, merge levels, or make it a random effect"
         )
     if m.design is None:
         return f"it takes the dummies of the fixed factor {factors}, and a slim fit keeps no rows"

@@ -15,6 +15,7 @@ from ranef.engines.estimate import Array
 from ranef.engines.parameters import spelled, unique
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
+from ranef.frame.response import MOST
 from ranef.frame.table import narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
@@ -164,7 +165,7 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
         The predictors and groups.
     Y : (n, m) array, data frame or dict of columns
         One column per response, one row per row of `data`: numbers as `simulate` gives them (proportions where there
-        are trials).
+        are trials; of ordinal families numbers of categories, which are the same for all responses).
     **arguments
         As for `fit`.
 
@@ -179,13 +180,15 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
             f"fit_many: a model of family={call.family.name!r} depends on the categories of its response; fit each"
         )
     _, design = build_call(call, data)
-    task = call.task(design)
-    engine = engine_of(task)
     names, responses = columns_of(Y, design.n_input)
     responses = responses if design.rows is None else responses[design.rows]
+    failures = unusable(names, responses)
+    if call.family.entry.ordinal:
+        design, responses = _ordered(design, responses, [name not in failures for name in names])
+    task = call.task(design)
+    engine = engine_of(task)
     if task.linear:
         linear.check(design, call.control)
-    failures = unusable(names, responses)
     good = [j for j, name in enumerate(names) if name not in failures]
     solved = engine.many(design, responses[:, good], task) if good else []
     found = dict(zip([names[j] for j in good], solved, strict=True))
@@ -193,6 +196,20 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     estimates = tuple(None if isinstance(e := found.get(name), str) else e for name in names)
     layout = layout_of(design, task)
     return ManyFits(names, estimates, failures, _fixed_names(layout), _sd_names(layout.terms), layout.kind)
+
+
+def _ordered(design: Design, responses: Array, usable: Sequence[bool]) -> tuple[Design, Array]:
+    """Return the design with the categories of all responses, and their codes.
+
+    Categories are the distinct numbers of all responses in their order: one model has one set of thresholds.
+    """
+    known = np.unique(responses[:, list(usable)])
+    if not 2 <= len(known) <= MOST:
+        raise DataError(
+            f"fit_many: the responses have {len(known)} distinct values; as categories, 2 to {MOST} of them"
+        )
+    codes = np.searchsorted(known, np.where(np.isfinite(responses), responses, known[0])).astype(np.float64)
+    return replace(design, categories=tuple(known.tolist())), codes
 
 
 def _fixed_names(layout: Layout) -> tuple[str, ...]:
