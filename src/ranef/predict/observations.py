@@ -102,11 +102,11 @@ def _drawn(m: Fit, eta: Array, root: Array, trials: Array | None, rng: np.random
     z = rng.standard_normal((len(eta), DRAWS, width))
     at = np.repeat(eta[:, None, :], DRAWS, axis=1)
     at[:, :, :width] += z @ np.swapaxes(root, 1, 2)
-    if m.distribution.entry.ordinal:  # thresholds far out of the data may cross in a draw: then they stay
-        lead = 1 + m.distribution.scaled
-        crossed = (np.diff(at[:, :, lead:], axis=2) <= 0).any(axis=2) if at.shape[2] > lead + 1 else None
-        if crossed is not None and m.distribution.entry.name == "cumulative":
-            at[:, :, lead:] = np.where(crossed[:, :, None], eta[:, None, lead:], at[:, :, lead:])
+    lead = 1 + m.distribution.scaled
+    if m.distribution.entry.name == "cumulative" and at.shape[2] > lead + 1:
+        # Thresholds that are badly known may cross in a draw: there they stay as they were estimated.
+        crossed = np.any(np.diff(at[:, :, lead:], axis=2) <= 0, axis=2, keepdims=True)
+        at[:, :, lead:] = np.where(crossed, eta[:, None, lead:], at[:, :, lead:])
     flat = at.reshape(-1, at.shape[2])
     data = Data(np.zeros(len(flat)), None if trials is None else np.repeat(trials, DRAWS))
     return law(m).draw(flat, data, rng).reshape(len(eta), DRAWS)
