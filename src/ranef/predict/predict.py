@@ -23,6 +23,7 @@ from ranef.inference.frames import to_frame
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
 from ranef.predict.joint import covariance, has_slopes, mean_slopes, predictors_of, probability_slopes
+from ranef.predict.observations import check_observation, new_trials, observed_interval
 from ranef.predict.rows import (
     Rows,
     aligned,
@@ -67,15 +68,16 @@ class Question:
     interval : None | "confidence" | "prediction"
         For what is predicted given the included random effects (made on the link scale and transformed; where several
         predictors join, and for averages, by the delta method on the scale of the mean's link; for probabilities on
-        the logit scale), or for a new observation of a linear model (adds sigma^2 / w and the variance of the random
-        effects not included). Both take the variance parameters as known; refits to simulated responses
-        (`rf.bootstrap`) do not.
+        the logit scale), or for a new observation, in which random effects that are not included vary too: in closed
+        form where the response is normal (it adds sigma^2 / w), else quantiles of 1,000 draws of coefficients, random
+        effects and responses (proportions have the row's trials, ordered categories are their numbers). Both take the
+        variance parameters as known; refits to simulated responses (`rf.bootstrap`) do not.
     level : float
         Coverage.
     std_error : bool
         Return standard errors also where no interval is asked for.
     seed : int, optional
-        For new_levels="sample".
+        For new_levels="sample", and intervals of new observations that are drawn: same seed, same draws.
     """
 
     re: str | Sequence[str] = "all"
@@ -314,11 +316,13 @@ def _check_interval(m: Fit, q: Question) -> None:
             f"predict: the expected response of {m.family} joins several linear predictors in a way whose standard "
             f"errors are not available; ask for {' or '.join(map(repr, ('link', *m.distribution.parameters)))}"
         )
-    if q.interval == "prediction" and not m.distribution.is_gaussian_identity:
-        raise NotAvailableError(
-            f"predict: intervals for a new observation of {m.family} are not available in this version; use quantiles "
-            f"of m.simulate()"
-        )
+    if _is_drawn(m, q):
+        check_observation(m, q.type)
+
+
+def _is_drawn(m: Fit, q: Question) -> bool:
+    """Tell whether the interval is of draws of a response that is not normal."""
+    return q.interval == "prediction" and not m.distribution.is_gaussian_identity
 
 
 def _check_new_errors(m: Fit, interval: str | None, newdata: Any) -> None:
@@ -350,13 +354,16 @@ def included(m: Fit, re: Any) -> list[bool]:
 
 def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool], target: Target) -> Rows:
     """Return the design of new rows; groups and components that play no part need no column."""
-    parts = None if target.component is None else [m.layout.components[target.component].name]
+    whole = target.component is None or _is_drawn(m, q)
+    parts = None if whole or target.component is None else [m.layout.components[target.component].name]
     everywhere = q.re == "integrate" and target.component is None
     labels = {t.label for t, on in zip(m.layout.terms, which, strict=True) if on and _plays(t, parts)}
     if q.interval == "prediction" or everywhere:
         rows = new_design(m, with_blank_groups(m, newdata, which), "all", parts)
     else:
         rows = new_design(m, newdata, labels, parts)
+    if _is_drawn(m, q):
+        rows = replace(rows, trials=new_trials(m, newdata))
     if q.new_levels == "error":
         for t, unseen in rows.unseen.items():
             if which[t] and unseen.levels:
@@ -441,6 +448,11 @@ def _draw_codes(unseen: Unseen) -> Any:
 def _with_errors(
     m: Fit, rows: Rows, which: list[bool], q: Question, target: Target, estimate: Array
 ) -> dict[str, Array]:
+    if _is_drawn(m, q):
+        found = _with_errors(m, rows, which, replace(q, interval=None), target, estimate)
+        terms = [rows.terms.get(t, _absent(info, rows.n)) for t, info in enumerate(m.layout.terms)]
+        low, high = observed_interval(m, rows, terms, which, q.level, q.seed)
+        return {**found, "conf_low": low, "conf_high": high}
     if target.component is None:
         return _with_joint_errors(m, rows, which, q, target, estimate)
     component = target.component
