@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ranef as rf
-from ranef.errors import ArgumentError, DataError, OptionError
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 
 F = "Reaction ~ Days + (1 | Subject)"
 FUNCTIONS = (
@@ -192,3 +192,19 @@ def test_options_of_another_test_are_no_part_of_likelihood_ratios(m):
     for options in ({"ddf": "kenward-roger"}, {"vcov": "CR2"}, {"cluster": "Subject"}):
         with pytest.raises(ArgumentError, match="test='F'"):
             rf.drop1(m, **options)
+
+
+def test_contrasts_need_numbers(m):
+    for rhs in (None, float("nan"), float("inf")):
+        with pytest.raises(ArgumentError, match="rhs="):
+            rf.contrast(m, "Days", rhs=rhs)
+    with pytest.raises(ArgumentError, match="no weights"):
+        rf.contrast(m, {})
+
+
+def test_what_is_held_is_told_before_the_criterion(sleep):
+    held = rf.fit(F, sleep, fixed={"Days": 10.0})
+    with pytest.raises(NotAvailableError, match="held or tied"):
+        rf.estfun(held)
+    with pytest.raises(NotAvailableError, match="no random effects"):
+        rf.heritability(rf.fit("Reaction ~ Days", sleep))

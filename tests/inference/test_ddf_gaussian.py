@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -431,3 +432,22 @@ def test_coefficients_where_the_variances_cannot_be_told_apart(structure):
     # The observed information of the coefficients, in which one variance is held, against that with all of them free.
     np.testing.assert_allclose(np.asarray(found["std_error"])[:2], known["std_error"], rtol=0.05)
     assert rf.anova(m)["p_value"][0] == pytest.approx(rf.anova(one)["p_value"][0], rel=0.05)
+
+
+@pytest.mark.parametrize("ddf", ["residual", "between-within", "inf"])
+def test_standard_errors_do_not_depend_on_the_degrees_of_freedom(ddf):
+    # Those of (X'V^-1X)^-1, which `vcov` and the default have: the joint information gave a dispersion's slope others.
+    noise = np.random.default_rng(5)
+    g = np.repeat(np.arange(15), 6)
+    x = noise.normal(size=90)
+    y = x + noise.normal(size=15)[g] + np.exp(0.3 * x) * noise.normal(size=90)
+    m = rf.fit("y ~ x + (1 | g)", {"g": g.astype(str), "x": x, "y": y}, dispersion="~x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # normal tests with few groups are cautioned against
+        found = np.asarray(m.tidy(ddf=ddf)["std_error"])[:2]
+    np.testing.assert_array_equal(found, np.sqrt(np.diag(np.asarray(m.vcov()))))
+    level, slope = m.estimate.beta[m.layout.component("dispersion").at]
+    v = np.diag(np.exp(2 * (level + slope * x))) + (g[:, None] == g) * m.estimate.covariances[0][0, 0]
+    design = np.column_stack([np.ones(90), x])
+    expected = np.linalg.inv(design.T @ np.linalg.solve(v, design))
+    np.testing.assert_allclose(found, np.sqrt(np.diag(expected)), rtol=1e-8)

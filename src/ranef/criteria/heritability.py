@@ -125,6 +125,8 @@ def _additive(m: Fit, group: str | None) -> int:
     infos = m.layout.terms
     if any(t.component != "mean" or t.owners for t in infos):
         raise NotAvailableError("heritability: random effects outside the mean's linear predictor have no place in it")
+    if not infos:
+        raise NotAvailableError("heritability: the model has no random effects")
     if group is None:
         related = [] if m.design is None else [t for t, term in enumerate(m.design.terms) if term.relation is not None]
         if len(related) != 1:

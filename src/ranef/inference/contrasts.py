@@ -136,9 +136,12 @@ def _right_sides(rhs: Any, count: int) -> Array:
         Unless it is one number, or one for each.
     """
     try:
-        return np.broadcast_to(np.asarray(rhs, dtype=np.float64), (count,))
+        found = np.broadcast_to(np.asarray(rhs, dtype=np.float64), (count,))
     except (TypeError, ValueError):
         raise ArgumentError(f"contrast: rhs={rhs!r} must be a number, or {count} of them, one a combination") from None
+    if not np.isfinite(found).all():
+        raise ArgumentError(f"contrast: rhs={rhs!r} must be finite")
+    return found
 
 
 def _caution(m: Fit, rows: Array, component: str) -> None:
@@ -235,6 +238,8 @@ def _labelled(label: str, value: Any, names: tuple[str, ...]) -> Wanted:
 
 
 def _weighted(weights: Mapping[str, Any], names: tuple[str, ...]) -> Wanted:
+    if not weights:
+        raise ArgumentError("contrast: L={} has no weights: give coefficient names and their weights")
     out = np.zeros(len(names))
     for name, weight in weights.items():
         out[position(name, names)] += float(weight)

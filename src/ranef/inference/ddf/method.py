@@ -173,8 +173,11 @@ def coefficient_rows(m: Fit, method: Method) -> Array:
 
 
 def model_vcov(m: Fit) -> Array:
-    """Return the model's covariance of the coefficients."""
-    return m.estimate.vcov
+    """Return the model's covariance of the coefficients, that of `Fit.vcov`, whatever degrees of freedom they have."""
+    from ranef.inference.ddf import default_method
+
+    own = default_method(m).vcov
+    return m.estimate.vcov if own is model_vcov else own(m)
 
 
 def anything(m: Fit) -> None:

@@ -48,16 +48,16 @@ def check_likelihood(m: Fit, what: str, restricted: bool = False) -> None:
     NotAvailableError
     """
     wishes = m.task.wishes
-    if m.method not in (("ml", "reml") if restricted else ("ml",)) or m.task.quadrature == 0:
-        raise NotAvailableError(
-            f"{what}: the estimates do not maximise a likelihood: fit with method='ml', quadrature=1"
-        )
     if wishes is not None and (wishes.priors or wishes.firth):
         raise NotAvailableError(
             f"{what}: scores of penalised estimates do not sum to zero; fit without prior= or penalty="
         )
     if wishes is not None and (wishes.fixed or wishes.equal):
         raise NotAvailableError(f"{what}: parameters are held or tied; fit without fixed= or equal=")
+    if m.method not in (("ml", "reml") if restricted else ("ml",)) or m.task.quadrature == 0:
+        raise NotAvailableError(
+            f"{what}: the estimates do not maximise a likelihood: fit with method='ml', quadrature=1"
+        )
 
 
 def check_split(m: Fit, what: str) -> None:
