@@ -51,7 +51,9 @@ impl Traces {
     pub fn new(m: &Moments, lambda: &[Vec<f64>], components: &[Component], reml: bool, most: f64) -> Option<Self> {
         if !m.wide.is_empty() && !reml {
             let alone = m.part(Share::Random);
-            return Traces::new(&alone, &lambda[..alone.factors.len()], components, false, most);
+            // Its blocks are those of another S than the response has, which is without the wide factors.
+            return Traces::new(&alone, &lambda[..alone.factors.len()], components, false, most)
+                .map(|t| Traces { alone: None, ..t });
         }
         let c = components.len();
         if c == 0 {
