@@ -1,0 +1,263 @@
+//! The quadratic model in coefficients, parameters of structures and covariances together, and its minimum.
+
+use super::*;
+
+/// Share of the response's standard deviation that is no residual any more.
+pub(super) const NONE: f64 = 1e-4;
+
+/// The joint quadratic model in (beta, components): gradient and Hessian.
+pub(super) struct Joint {
+    pub(super) p: usize,
+    pub(super) c: usize,
+    pub(super) gradient: Vec<f64>,
+    pub(super) hessian: Vec<f64>,
+    /// What turning a zero direction costs. The subproblem knows it by itself, so it is not in `hessian`; definiteness and
+    /// secants are of the sum.
+    pub(super) turning: Vec<f64>,
+}
+
+impl Joint {
+    /// `free` of the c directions are pattern parameters, which join beta; `rest` are those that rest on a floor.
+    pub(super) fn new(
+        slope: &Slope,
+        sigma: &linear::Slope,
+        turning: &[f64],
+        (p, free, c): (usize, usize, usize),
+        rest: &[bool],
+        close: bool,
+        damping: f64,
+    ) -> (Self, f64) {
+        let n = p + c;
+        let curvature = free_curvature(sigma, turning, rest, close);
+        let (least, trade) = (curvature.least, slope.trade.as_ref());
+        let exact = close && trade.is_some();
+        let hcc =
+            if exact { whole_observed(slope, turning, rest, damping) } else { hessian(&curvature, turning, damping) };
+        let mut h = vec![0.0; n * n];
+        for j in 0..p {
+            for i in 0..p {
+                h[i + j * n] = slope.beta_curvature[i + j * p];
+            }
+            h[j + j * n] *= 1.0 + damping;
+        }
+        let mut lx = slope.beta_curvature.clone();
+        let mut cross = slope.cross.clone();
+        if trade.is_some() && !close {
+            cross.fill(0.0);
+        }
+        let mut w = cross.clone();
+        if dense::cholesky(&mut lx, p, p).is_ok() {
+            dense::solve_left_l(&lx, p, p, &mut w, c, p);
+        } else {
+            w.fill(0.0);
+        }
+        for j in 0..c {
+            for i in 0..c {
+                let add = dot(&w[i * p..(i + 1) * p], &w[j * p..(j + 1) * p]);
+                h[p + i + (p + j) * n] = hcc[i + j * c] + add;
+            }
+            for i in 0..p {
+                let v = cross[i + j * p];
+                h[i + (p + j) * n] = v;
+                h[p + j + i * n] = v;
+            }
+        }
+        if let Some(trade) = trade {
+            let at = trade.at;
+            h[at * (n + 1)] = (1.0 + damping) * if close { trade.observed } else { trade.expected };
+            for j in (0..c).filter(|&j| !rest[j]) {
+                let v = if close { cross[at + j * p] - trade.cross[j] } else { trade.cross[j] };
+                h[at + (p + j) * n] = v;
+                h[p + j + at * n] = v;
+            }
+        }
+        let gradient = slope.beta.iter().chain(&sigma.gradient).copied().collect();
+        let turning = padded(turning, p, c);
+        (Joint { p: p + free, c: c - free, gradient, hessian: h, turning }, least)
+    }
+
+    /// Change the Hessian with its turning part in it.
+    pub(super) fn whole(&mut self, change: impl FnOnce(&mut Vec<f64>, usize)) {
+        let n = self.p + self.c;
+        self.hessian.iter_mut().zip(&self.turning).for_each(|(h, t)| *h += t);
+        change(&mut self.hessian, n);
+        self.hessian.iter_mut().zip(&self.turning).for_each(|(h, t)| *h -= t);
+    }
+
+    /// Correct the Hessian by steps and the changes of the gradient along them.
+    pub(super) fn correct(&mut self, pairs: &[(Vec<f64>, Vec<f64>)]) {
+        let turning = self.turning.clone();
+        self.whole(|h, n| {
+            for (s, y) in pairs {
+                let y: Vec<f64> =
+                    (0..n).map(|i| y[i] + (0..n).map(|j| turning[i + j * n] * s[j]).sum::<f64>()).collect();
+                bfgs(h, n, s, &y);
+            }
+        });
+    }
+
+    /// Take a measured Hessian instead, made positive definite.
+    pub(super) fn replace(&mut self, h: &[f64], damping: f64) {
+        self.hessian = h.to_vec();
+        self.whole(|h, n| {
+            *h = positive(h, n);
+            (0..n).for_each(|i| h[i * (n + 1)] *= 1.0 + damping);
+        });
+    }
+
+    /// Profile out coefficients that are found inside (their gradient is zero).
+    pub(super) fn eliminate(&mut self, latent: &[usize]) {
+        let n = self.p + self.c;
+        for &j in latent {
+            let pivot = self.hessian[j + j * n];
+            let column: Vec<f64> = self.hessian[j * n..(j + 1) * n].to_vec();
+            for b in 0..n {
+                for a in 0..n {
+                    self.hessian[a + b * n] -= column[a] * column[b] / pivot;
+                }
+            }
+            self.hold(j);
+        }
+    }
+
+    /// What a unit of damping adds to the diagonal of the Hessian.
+    pub(super) fn diagonal(&self, damping: f64) -> Vec<f64> {
+        let n = self.p + self.c;
+        (0..n).map(|i| self.hessian[i * (n + 1)].abs() / (1.0 + damping)).collect()
+    }
+
+    /// Take a parameter out of the search.
+    pub(super) fn hold(&mut self, i: usize) {
+        let n = self.p + self.c;
+        for j in 0..n {
+            self.hessian[i + j * n] = 0.0;
+            self.hessian[j + i * n] = 0.0;
+        }
+        self.hessian[i + i * n] = 1.0;
+        self.gradient[i] = 0.0;
+    }
+
+    /// Move a parameter by `to` and take it out of the search; what the model gains by that.
+    pub(super) fn pin(&mut self, i: usize, to: f64) -> f64 {
+        let n = self.p + self.c;
+        let gained = -to * (self.gradient[i] + 0.5 * self.hessian[i + i * n] * to);
+        (0..n).for_each(|t| self.gradient[t] += self.hessian[t + i * n] * to);
+        self.hold(i);
+        gained
+    }
+
+    /// Let two parameters move together: the second one's part is the first one's.
+    pub(super) fn tie(&mut self, i: usize, j: usize) {
+        let n = self.p + self.c;
+        for t in 0..n {
+            self.hessian[i + t * n] += self.hessian[j + t * n];
+        }
+        for t in 0..n {
+            self.hessian[t + i * n] += self.hessian[t + j * n];
+        }
+        self.gradient[i] += self.gradient[j];
+        self.hold(j);
+    }
+
+    /// Step that minimises the model with every covariance positive semidefinite, and the decrease it promises.
+    pub(super) fn minimise(&self, components: &[Component], fixed: &[bool]) -> (Vec<f64>, Vec<f64>, f64) {
+        let (p, c, n) = (self.p, self.c, self.p + self.c);
+        let mut bb = vec![0.0; p * p];
+        let mut bc = vec![0.0; p * c];
+        let mut gb: Vec<f64> = self.gradient[..p].to_vec();
+        for j in 0..p {
+            bb[j * p..(j + 1) * p].copy_from_slice(&self.hessian[j * n..j * n + p]);
+        }
+        for j in 0..c {
+            bc[j * p..(j + 1) * p].copy_from_slice(&self.hessian[(p + j) * n..(p + j) * n + p]);
+        }
+        let mut l = positive(&bb, p);
+        if dense::cholesky(&mut l, p, p).is_err() {
+            l.fill(0.0);
+            (0..p).for_each(|j| l[j + j * p] = bb[j + j * p].abs().sqrt().max(1e-6));
+        }
+        dense::solve_left_l(&l, p, p, &mut bc, c, p);
+        dense::solve_left_l(&l, p, p, &mut gb, 1, p);
+        let mut hcc = vec![0.0; c * c];
+        let mut gc = vec![0.0; c];
+        for j in 0..c {
+            gc[j] = self.gradient[p + j] - dot(&bc[j * p..(j + 1) * p], &gb);
+            for i in 0..c {
+                hcc[i + j * c] =
+                    self.hessian[p + i + (p + j) * n] - dot(&bc[i * p..(i + 1) * p], &bc[j * p..(j + 1) * p]);
+            }
+        }
+        let turning: Vec<f64> = (0..c * c).map(|t| self.turning[p + t % c + (p + t / c) * n]).collect();
+        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h += t);
+        let mut hcc = positive(&hcc, c);
+        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h -= t);
+        let model = Model::plain(components, gc, hcc, fixed);
+        let d = if c > 0 { model.minimise() } else { vec![] };
+        let decrease = 0.5 * dot(&gb, &gb) - if c > 0 { model.value(&d) } else { 0.0 };
+        let mut db: Vec<f64> = gb.iter().map(|g| -g).collect();
+        for j in 0..c {
+            db.iter_mut().zip(&bc[j * p..(j + 1) * p]).for_each(|(o, b)| *o -= b * d[j]);
+        }
+        dense::solve_left_lt(&l, p, p, &mut db, 1, p);
+        (db, d, decrease)
+    }
+}
+
+/// The observed curvature as it is, without what is held: it may be that of a saddle, which is seen where it has joined
+/// that of the coefficients.
+pub(super) fn whole_observed(slope: &Slope, turning: &[f64], rest: &[bool], damping: f64) -> Vec<f64> {
+    let c = rest.len();
+    let free = |t: usize| !rest[t % c] && !rest[t / c];
+    let mut h: Vec<f64> = (0..c * c).map(|t| if free(t) { slope.observed[t] } else { 0.0 }).collect();
+    (0..c).for_each(|j| h[j * (c + 1)] += damping * (h[j * (c + 1)].abs() + turning[j * (c + 1)]) + 1e-300);
+    h
+}
+
+/// Curvature along a step that promises `decrease`, relative to what damping adds there.
+pub(super) fn relative_curvature(decrease: f64, stiff: &[f64], db: &[f64], d: &[f64]) -> f64 {
+    let size: f64 = stiff.iter().zip(db.iter().chain(d)).map(|(s, d)| s * d * d).sum();
+    if size > 0.0 {
+        2.0 * decrease / size
+    } else {
+        1.0
+    }
+}
+
+/// The minimiser of the model with every parameter within its range, and a coefficient not below its `least` step: what
+/// would leave is put on its end, and the others follow.
+pub(super) fn within(
+    joint: &mut Joint,
+    components: &[Component],
+    fixed: &[bool],
+    charts: &[Chart],
+    shape: &[f64],
+    rest: &[bool],
+    least: Option<(usize, f64)>,
+) -> (Vec<f64>, Vec<f64>, f64) {
+    let p = joint.p - shape.len();
+    let room = |i: usize| patterns::room(&charts[i], shape[i]);
+    let mut limits: Vec<(usize, f64, f64)> = (0..shape.len())
+        .filter(|&i| !rest[i])
+        .map(|i| (p + i, room(i).0.min(0.0), room(i).1.max(0.0)))
+        .chain(least.map(|(at, low)| (at, low, f64::INFINITY)))
+        .collect();
+    let (mut pinned, mut gained): (Vec<(usize, f64)>, f64) = (vec![], 0.0);
+    loop {
+        let (mut db, d, promised) = joint.minimise(components, fixed);
+        match limits.iter().position(|&(i, low, high)| db[i] < low || db[i] > high) {
+            Some(at) => {
+                let (i, low, high) = limits.swap_remove(at);
+                if pinned.is_empty() {
+                    joint.whole(|h, n| *h = positive(h, n));
+                }
+                let to = db[i].clamp(low, high);
+                gained += joint.pin(i, to);
+                pinned.push((i, to));
+            }
+            None => {
+                pinned.iter().for_each(|&(i, to)| db[i] = to);
+                return (db, d, promised + gained);
+            }
+        }
+    }
+}

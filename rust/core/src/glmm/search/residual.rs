@@ -1,0 +1,84 @@
+//! The residual variance of a normal response, which trades with the structures beside it.
+
+use super::*;
+
+/// And below this share a search may have come to rest on the way to none.
+pub(super) const LITTLE: f64 = 1e-2;
+/// Slope of the deviance in the logarithm of a residual standard deviation of nothing above which it falls for ever.
+pub(super) const FALLING: f64 = 1e-4;
+
+/// The coefficient that alone is the logarithm of a Gaussian residual's standard deviation. Random effects and residuals
+/// that share a variance trade it along a line on the variance scale, and structures that explain everything leave none.
+pub struct Residual {
+    pub at: usize,
+    pub(super) unit: f64,
+    /// Standard deviations below this, or about it, are none.
+    pub(super) floor: f64,
+    /// And below this so little that the slope vanishes before the optimum is certain.
+    pub(super) little: f64,
+}
+
+impl Residual {
+    pub fn of(e: &Engine, rows: &GlmmRows<'_>) -> Option<Residual> {
+        let shared = e.patterns.iter().any(|p| !p.pattern.is_loadings());
+        if !shared || e.family.entry().name != "gaussian" || e.family.links().get(1) != Some(&Link::Log) {
+            return None;
+        }
+        let &[at] = e.plan.coefficients_of(1).as_slice() else { return None };
+        let mut one = vec![0.0; e.plan.p()];
+        one[at] = 1.0;
+        let unit = e.plan.user_beta(&one)[e.plan.kept[at]];
+        let constant = rows.components.get(1).is_some_and(|c| {
+            c.offset.is_none() && c.fixed.iter().all(|f| f.block.is_intercept() || f.block.is_cell_means())
+        });
+        let usual = *e.family.start(&rows.data, None).get(1)?;
+        let [floor, little] = [NONE, LITTLE].map(|share| (usual + share.ln()) / unit);
+        (constant && unit.is_finite() && unit > 0.0).then_some(Residual { at, unit, floor, little })
+    }
+
+    /// The coefficient after a step, taken on the variance scale.
+    pub(super) fn step(&self, from: f64, d: f64) -> f64 {
+        let d = self.unit * d;
+        let to = if d < 0.3 { 0.5 * (2.0 * d).max(-1.0).ln_1p() } else { d };
+        (from + to / self.unit).max(self.floor.min(from))
+    }
+
+    /// The coefficient and its step down to no residual, which is none of variance; where some is left.
+    pub(super) fn room(&self, beta: &[f64]) -> Option<(usize, f64)> {
+        (!self.is_zero(beta)).then_some((self.at, -0.5 / self.unit))
+    }
+
+    /// The residual's standard deviation.
+    pub fn deviation(&self, beta: &[f64]) -> f64 {
+        (self.unit * beta[self.at]).exp()
+    }
+
+    /// Give it that standard deviation.
+    pub fn put(&self, sd: f64, beta: &mut [f64]) {
+        beta[self.at] = sd.ln() / self.unit;
+    }
+
+    pub fn is_zero(&self, beta: &[f64]) -> bool {
+        beta[self.at] <= self.floor + 2f64.ln() / self.unit
+    }
+
+    /// Take it away.
+    pub fn drop(&self, beta: &mut [f64]) {
+        beta[self.at] = self.floor;
+    }
+
+    pub fn is_little(&self, beta: &[f64]) -> bool {
+        beta[self.at] <= self.little
+    }
+
+    /// Whether nothing is left and nothing is gained by less: the slope vanishes with the variance, unless the
+    /// likelihood has no bound.
+    pub(super) fn rests(&self, point: &Point, slope: &Slope) -> bool {
+        self.is_zero(&point.beta) && (0.0..FALLING).contains(&slope.beta[self.at])
+    }
+
+    /// Whether nothing is left, and less would still be better.
+    pub(super) fn falls(&self, point: &Point, slope: &Slope) -> bool {
+        self.is_zero(&point.beta) && slope.beta[self.at] >= FALLING
+    }
+}
