@@ -91,8 +91,6 @@ def test_intervals_are_made_on_the_link_scale(zinb, cbpp):
     averages = zinb.predict(re="integrate", interval="confidence")
     assert (averages["conf_low"] > 0).all()
     assert (zinb.predict(type="zero_inflation", interval="confidence")["conf_high"] < 1).all()
-    with pytest.raises(NotAvailableError, match="simulate"):
-        cbpp.predict(interval="prediction")
 
 
 def test_components_that_play_no_part_need_no_columns(salamanders):

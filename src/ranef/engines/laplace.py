@@ -348,12 +348,12 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, fl
     optimum. A second search begins at the optimum of the model without them, with variances of zero; if it converges,
     its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others.
     """
+    other = not design.terms or any(t.structure in PATTERNED or t.owners for t in design.terms)
+    if record["outcome"] not in ("stalled", "flat_mode") or task.control.start is not None or other:
+        return record, None
     outside = [t.component != 0 for t in design.terms]
     if not any(outside):
         outside = [True] * len(outside)
-    other = any(t.structure in PATTERNED or t.owners for t in design.terms)
-    if record["outcome"] not in ("stalled", "flat_mode") or task.control.start is not None or other:
-        return record, None
     options = (task.quadrature, task.control.options, task.method)
     first = start_of(task, design)
     inside = replace(design, terms=tuple(t for t, out in zip(design.terms, outside, strict=True) if not out))

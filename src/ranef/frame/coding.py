@@ -108,10 +108,9 @@ def _user(matrix: Matrix, size: int, name: str) -> tuple[Array, list[str]]:
 
 
 def _column_names(value: Any, count: int) -> list[str]:
-    """Endings of the names of a matrix' columns: those of a frame where all are text, as R takes `colnames`."""
-    columns = list(getattr(value, "columns", ()))
-    texts = len(columns) == count and all(isinstance(c, str) for c in columns)
-    return columns if texts else _numbers(count)
+    """Return the endings of column names: those of a frame's columns where all are text, as R takes `colnames`."""
+    columns = [c for c in getattr(value, "columns", ()) if isinstance(c, str)]
+    return columns if len(columns) == count else _numbers(count)
 
 
 def read_coding(value: Any, name: str) -> Coding:
@@ -134,7 +133,7 @@ def read_coding(value: Any, name: str) -> Coding:
     if isinstance(value, Mapping):
         raise ArgumentError(f"contrasts of {name!r} are a name, a (name, base level) pair or a matrix, not a dict")
     try:
-        matrix = np.array(value, np.float64)
+        matrix: Array = np.array(value, np.float64)
     except (TypeError, ValueError):
         matrix = np.empty(0)
     if matrix.ndim == 1 and matrix.size:
