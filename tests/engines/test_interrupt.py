@@ -41,9 +41,6 @@ def interrupted(work):
     return None
 
 
-LATE = 5  # seconds: tenths on a quiet machine, where all of the work takes half a minute
-
-
 def test_a_long_fit_stops():
     # One thread and a dense root of 2000: some tenths of a second an evaluation, which is itself cut short.
     core, *_ = crossed(60_000, (2500, 2000), threads=1)
@@ -80,13 +77,13 @@ def test_variances_of_predictions_stop_and_can_be_asked_for_again():
     before = core.predict_var(short, few, 50, [True, True])
     late = interrupted(lambda: core.predict_var(fixed, terms, 60_000, [True, True]))
     assert late is not None
-    assert late < LATE
+    assert late < 2
     assert np.array_equal(core.predict_var(short, few, 50, [True, True]), before)
 
 
 def test_many_refits_stop():
     core, fixed, terms, y = crossed(2000, (300, 200))
-    responses = np.asfortranarray(y[:, None] + np.random.default_rng(8).normal(size=(len(y), 3000)))
+    responses = np.asfortranarray(y[:, None] + np.random.default_rng(8).normal(size=(len(y), 6000)))
     late = interrupted(lambda: core.refit(responses, fixed, terms))
     assert late is not None
-    assert late < LATE
+    assert late < 5  # tenths on a quiet machine, where all of them take 14

@@ -560,7 +560,7 @@ class LaplaceEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Evidence that a fit is a local optimum, in metrics free of the data's units.
+    """Evidence that a fit is a local optimum, in metrics free of the data's units but for the gradient.
 
     First order: nothing is gained on the free subspace, and variances at zero have slopes that keep them there. Second
     order: the criterion curves upwards, or trial steps both ways along the flattest direction gained nothing. A point
@@ -575,7 +575,8 @@ class Certificate:
     decrease : float
         Predicted change of the deviance by one more step.
     gradient : float
-        Largest absolute derivative of the criterion with respect to theta.
+        Largest absolute derivative of the criterion with respect to theta, in the units of the columns: `decrease` says
+        the same without units.
     curvature : float
         Smallest eigenvalue of the observed relative to the average information on the free subspace; positive at a
         minimum.
