@@ -88,22 +88,24 @@ pub fn sandwich(a: &[f64], m: &[f64], k: usize) -> Vec<f64> {
     out
 }
 
-/// A B for A (k x k) and B (k x d).
-pub fn times(a: &[f64], b: &[f64], k: usize) -> Vec<f64> {
-    let mut out = vec![0.0; b.len()];
-    for (o, x) in out.chunks_exact_mut(k).zip(b.chunks_exact(k)) {
+/// Append A B for A (k x k) and B (k x d).
+pub fn append_times(out: &mut Vec<f64>, a: &[f64], b: &[f64], k: usize) {
+    if k == 1 {
+        return out.extend(b.iter().map(|b| a[0] * b));
+    }
+    let first = out.len();
+    out.resize(first + b.len(), 0.0);
+    for (o, x) in out[first..].chunks_exact_mut(k).zip(b.chunks_exact(k)) {
         (0..k).for_each(|t| add(o, &a[t * k..(t + 1) * k], x[t]));
     }
-    out
 }
 
-/// C[rows, rows] += alpha A'B for A, B (k x d).
-pub fn scatter(out: &mut [f64], s: usize, rows: &[usize], a: &[f64], b: &[f64], k: usize, alpha: f64) {
-    for (y, &col) in rows.iter().enumerate() {
-        let column = &mut out[col * s..(col + 1) * s];
-        let b = &b[y * k..(y + 1) * k];
-        for (x, &row) in rows.iter().enumerate() {
-            column[row] += alpha * dot(&a[x * k..(x + 1) * k], b);
+/// C[rows, rows] += A'B, the lower triangle of a symmetric product of A, B (k x d).
+pub fn scatter(out: &mut [f64], s: usize, rows: &[usize], a: &[f64], b: &[f64], k: usize) {
+    for (y, (&col, b)) in rows.iter().zip(b.chunks_exact(k)).enumerate() {
+        for (&row, a) in rows[..=y].iter().zip(a.chunks_exact(k)) {
+            let both: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            out[row.max(col) + row.min(col) * s] += both;
         }
     }
 }

@@ -29,16 +29,13 @@ impl Model {
         t
     }
 
-    /// S times b, S = G - G Lambda A^-1 Lambda' G with G = Z'WZ.
-    fn s_times(&self, lambda: &[Vec<f64>], b: &[f64], w: usize) -> Vec<f64> {
-        let lmm = &self.lmm;
-        let mut out = self.gram_times(b, w);
-        let mut x = self.blockwise(lambda, true, &out, w);
-        lmm.numeric.forward(&lmm.symbolic, &mut x, w);
-        lmm.numeric.backward(&lmm.symbolic, &mut x, w);
-        let x = self.gram_times(&self.blockwise(lambda, false, &x, w), w);
-        out.iter_mut().zip(&x).for_each(|(o, x)| *o -= x);
-        out
+    /// The two sides of S = G - G Lambda A^-1 Lambda'G, G = Z'WZ, about columns b: G b and x = L^-1 Lambda'G b, so that
+    /// b'S b = b'(G b) - x'x.
+    fn sides(&self, lambda: &[Vec<f64>], b: &[f64], w: usize) -> (Vec<f64>, Vec<f64>) {
+        let straight = self.gram_times(b, w);
+        let mut x = self.blockwise(lambda, true, &straight, w);
+        self.lmm.numeric.forward(&self.lmm.symbolic, &mut x, w);
+        (straight, x)
     }
 
     /// Lambda b, or Lambda' b, level by level.
@@ -60,19 +57,32 @@ impl Model {
         out
     }
 
-    /// Z'WZ b.
+    /// Z'WZ b for w columns.
     fn gram_times(&self, b: &[f64], w: usize) -> Vec<f64> {
+        match w {
+            1 => self.gram_times_fixed::<1>(b, w),
+            2 => self.gram_times_fixed::<2>(b, w),
+            3 => self.gram_times_fixed::<3>(b, w),
+            4 => self.gram_times_fixed::<4>(b, w),
+            _ => self.gram_times_fixed::<0>(b, w),
+        }
+    }
+
+    /// `W` is the number of columns, 0 when it is not known beforehand.
+    fn gram_times_fixed<const W: usize>(&self, b: &[f64], w: usize) -> Vec<f64> {
+        let w = if W == 0 { w } else { W };
         let (m, sym) = (&self.lmm.moments, &self.lmm.symbolic);
         let row = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize * w;
         let mut out = vec![0.0; b.len()];
+        let mut add = |to: usize, from: usize, v: f64| {
+            out[to..to + w].iter_mut().zip(&b[from..from + w]).for_each(|(o, b)| *o += v * b);
+        };
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             for (l, g) in factor.gram.chunks_exact(k * k).enumerate() {
                 let at = row(f, l);
-                for r in 0..k {
-                    for c in 0..k {
-                        add(&mut out[at + r * w..at + (r + 1) * w], &b[at + c * w..at + (c + 1) * w], g[r + c * k]);
-                    }
+                for (c, g) in g.chunks_exact(k).enumerate() {
+                    g.iter().enumerate().for_each(|(r, &v)| add(at + r * w, at + c * w, v));
                 }
             }
         }
@@ -82,12 +92,10 @@ impl Model {
                 let at = row(p.lead, l);
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
                     let other = row(p.other, p.level[e] as usize);
-                    let block = &p.value[e * kl * ko..(e + 1) * kl * ko];
-                    for c in 0..ko {
-                        for r in 0..kl {
-                            let (i, j, v) = (at + r * w, other + c * w, block[r + c * kl]);
-                            add(&mut out[i..i + w], &b[j..j + w], v);
-                            add(&mut out[j..j + w], &b[i..i + w], v);
+                    for (c, block) in p.value[e * kl * ko..(e + 1) * kl * ko].chunks_exact(kl).enumerate() {
+                        for (r, &v) in block.iter().enumerate() {
+                            add(at + r * w, other + c * w, v);
+                            add(other + c * w, at + r * w, v);
                         }
                     }
                 }
@@ -115,14 +123,17 @@ impl Model {
         let q = self.lmm.symbolic.size;
         let mut out =
             Products { own: vec![0.0; c * w * w], cross: vec![0.0; c * (c + 1) / 2 * w * w], first: vec![0.0; c] };
+        let mut roots: Vec<Vec<f64>> = vec![];
         for (i, ci) in self.lmm.components.iter().enumerate() {
             let y = self.component_times(ci, t, w);
             dense::gemm_nt(&mut out.own[i * w * w..(i + 1) * w * w], w, t, w, &y, w, w, w, q, 1.0);
-            let y = self.s_times(lambda, &y, w);
+            let (straight, root) = self.sides(lambda, &y, w);
+            roots.push(root);
             for (j, cj) in self.lmm.components[..=i].iter().enumerate() {
                 let other = self.component_times(cj, t, w);
                 let block = &mut out.cross[pair(i, j) * w * w..(pair(i, j) + 1) * w * w];
-                dense::gemm_nt(block, w, &y, w, &other, w, w, w, q, 1.0);
+                dense::gemm_nt(block, w, &straight, w, &other, w, w, w, q, 1.0);
+                dense::gemm_nt(block, w, &roots[i], w, &roots[j], w, w, w, q, -1.0);
             }
             out.first[i] = out.own[i * w * w + w * w - 1];
         }
@@ -206,11 +217,12 @@ impl Model {
                 }
             }
         }
-        let bent = self.s_times(lambda, &v, m);
+        let (straight, root) = self.sides(lambda, &v, m);
         let mut out = ColumnsBend { first: vec![0.0; c], quadratic: vec![0.0; c * c], side: vec![0.0; p * m] };
         dense::gemm_nt(&mut out.side, p, t, w, &v, m, p, m, size, 1.0);
         for a in 0..count {
-            dense::gemm_nt(&mut out.quadratic, c, &v[a * c..], m, &bent[a * c..], m, c, c, size, 1.0);
+            dense::gemm_nt(&mut out.quadratic, c, &v[a * c..], m, &straight[a * c..], m, c, c, size, 1.0);
+            dense::gemm_nt(&mut out.quadratic, c, &root[a * c..], m, &root[a * c..], m, c, c, size, -1.0);
             for (row, t) in v.chunks_exact(m).zip(t.chunks_exact(w)) {
                 out.first.iter_mut().zip(&row[a * c..]).for_each(|(o, v)| *o += v * t[first + a]);
             }

@@ -5,7 +5,7 @@ use crate::design::{Factor, Moments};
 use crate::levels::{linear_forms, place, push_triangle};
 use crate::linear::{dot, Component};
 
-use super::blocks::{inverse_plus, scatter, times, trace_of_product, Absorbed};
+use super::blocks::{append_times, inverse_plus, scatter, trace_of_product, Absorbed};
 use super::products::{add, trace_of};
 use super::traces::{Part, Traces};
 
@@ -19,11 +19,24 @@ pub struct Rest<'a> {
     pub row: Vec<Vec<usize>>,
 }
 
-/// One level of the absorbed factor as its part sees it: rows in the part, N_ab and G_ab (k x rows.len()).
-struct Link {
+/// The levels of the absorbed factor as their part sees them, one after the other: rows in the part, N_ab and G_ab (k
+/// numbers a row).
+struct Links {
+    k: usize,
+    start: Vec<usize>,
     rows: Vec<usize>,
     n: Vec<f64>,
     g: Vec<f64>,
+}
+
+impl Links {
+    /// Rows, N_ab and G_ab of each level.
+    fn iter(&self) -> impl Iterator<Item = (&[usize], &[f64], &[f64])> {
+        self.start.windows(2).map(|w| {
+            let entries = w[0] * self.k..w[1] * self.k;
+            (&self.rows[w[0]..w[1]], &self.n[entries.clone()], &self.g[entries])
+        })
+    }
 }
 
 impl Rest<'_> {
@@ -69,25 +82,30 @@ impl Rest<'_> {
         out
     }
 
-    fn link(&self, l: usize) -> Link {
+    fn links(&self, part: &Part) -> Links {
         let k = self.lead().cols;
-        let (mut rows, mut g) = (vec![], vec![]);
-        for p in self.m.pairs.iter().filter(|p| p.lead == self.lead) {
-            let ko = self.m.factors[p.other].cols;
-            for e in p.start[l] as usize..p.start[l + 1] as usize {
-                let at = self.row[p.other][p.level[e] as usize];
-                rows.extend(at..at + ko);
-                g.extend_from_slice(&p.value[e * k * ko..(e + 1) * k * ko]);
+        let mut out = Links { k, start: vec![0], rows: vec![], n: vec![], g: vec![] };
+        for &l in &part.leads {
+            let first = out.g.len();
+            for p in self.m.pairs.iter().filter(|p| p.lead == self.lead) {
+                let ko = self.m.factors[p.other].cols;
+                let entries = p.start[l] as usize..p.start[l + 1] as usize;
+                for &level in &p.level[entries.clone()] {
+                    let at = self.row[p.other][level as usize];
+                    out.rows.extend(at..at + ko);
+                }
+                out.g.extend_from_slice(&p.value[entries.start * k * ko..entries.end * k * ko]);
             }
+            out.start.push(out.rows.len());
+            append_times(&mut out.n, &self.absorbed[l].b, &out.g[first..], k);
         }
-        let n = times(&self.absorbed[l].b, &g, k);
-        Link { rows, n, g }
+        out
     }
 
     pub fn of_part(&self, part: &Part) -> Traces {
         let (c, s) = (self.components.len(), part.size);
         let mut out = Traces { first: vec![0.0; c], second: vec![0.0; c * c], alone: None };
-        let links: Vec<Link> = part.leads.iter().map(|&l| self.link(l)).collect();
+        let links = self.links(part);
         let n_bb = self.remainder(part, &links);
         let k = self.kernel(part, &n_bb);
         let mut f = vec![0.0; s * s];
@@ -112,7 +130,7 @@ impl Rest<'_> {
     }
 
     /// N_bb = Z_b'V_a^-1Z_b.
-    fn remainder(&self, part: &Part, links: &[Link]) -> Vec<f64> {
+    fn remainder(&self, part: &Part, links: &Links) -> Vec<f64> {
         let s = part.size;
         let mut out = vec![0.0; s * s];
         for &(f, l) in &part.nodes {
@@ -133,10 +151,14 @@ impl Rest<'_> {
             }
         }
         let k = self.lead().cols;
-        for (link, &l) in links.iter().zip(&part.leads) {
-            let hg = times(&self.absorbed[l].h, &link.g, k);
-            scatter(&mut out, s, &link.rows, &hg, &link.g, k, -1.0);
+        let mut hg = vec![];
+        for ((rows, _, g), &l) in links.iter().zip(&part.leads) {
+            hg.clear();
+            append_times(&mut hg, &self.absorbed[l].h, g, k);
+            hg.iter_mut().for_each(|v| *v = -*v);
+            scatter(&mut out, s, rows, &hg, g, k);
         }
+        dense::mirror(&mut out, s);
         out
     }
 
@@ -184,16 +206,20 @@ impl Rest<'_> {
     }
 
     /// What J = N_ab K N_ba takes off the blocks of the absorbed factor.
-    fn add_inner(&self, part: &Part, links: &[Link], kernel: &[f64], out: &mut Traces) {
+    fn add_inner(&self, part: &Part, links: &Links, kernel: &[f64], out: &mut Traces) {
         let (c, k, s) = (self.components.len(), self.lead().cols, part.size);
-        for (link, &l) in links.iter().zip(&part.leads) {
-            let mut j = vec![0.0; k * k];
-            for (x, &col) in link.rows.iter().enumerate() {
-                let mut nk = vec![0.0; k];
-                for (y, &row) in link.rows.iter().enumerate() {
-                    add(&mut nk, &link.n[y * k..(y + 1) * k], kernel[row + col * s]);
+        let (mut j, mut nk) = (vec![0.0; k * k], vec![0.0; k]);
+        for ((rows, n, _), &l) in links.iter().zip(&part.leads) {
+            j.fill(0.0);
+            for (n_col, &col) in n.chunks_exact(k).zip(rows) {
+                let kernel = &kernel[col * s..(col + 1) * s];
+                nk.fill(0.0);
+                for (n_row, &row) in n.chunks_exact(k).zip(rows) {
+                    nk.iter_mut().zip(n_row).for_each(|(o, v)| *o += v * kernel[row]);
                 }
-                (0..k * k).for_each(|e| j[e] += nk[e % k] * link.n[x * k + e / k]);
+                for (column, v) in j.chunks_exact_mut(k).zip(n_col) {
+                    column.iter_mut().zip(&nk).for_each(|(o, nk)| *o += nk * v);
+                }
             }
             for (i, ci) in self.own() {
                 out.first[i] -= ci.cells().map(|(r, c)| j[c + r * k]).sum::<f64>();
@@ -205,14 +231,17 @@ impl Rest<'_> {
     }
 
     /// H_i = N_ba E_i N_ab.
-    fn spread(&self, i: &Component, s: usize, links: &[Link]) -> Vec<f64> {
+    fn spread(&self, i: &Component, s: usize, links: &Links) -> Vec<f64> {
         let k = self.lead().cols;
         let mut e = vec![0.0; k * k];
         i.cells().for_each(|(r, c)| e[r + c * k] = 1.0);
-        let mut out = vec![0.0; s * s];
-        for link in links {
-            scatter(&mut out, s, &link.rows, &times(&e, &link.n, k), &link.n, k, 1.0);
+        let (mut out, mut moved) = (vec![0.0; s * s], vec![]);
+        for (rows, n, _) in links.iter() {
+            moved.clear();
+            append_times(&mut moved, &e, n, k);
+            scatter(&mut out, s, rows, &moved, n, k);
         }
+        dense::mirror(&mut out, s);
         out
     }
 

@@ -158,6 +158,6 @@ fn in_proportion(m: &Moments, lead: usize, parts: &[Part], components: &[Compone
         p.start.windows(2).zip(&mut degree).for_each(|(w, d)| *d += k * f64::from(w[1] - w[0]));
     }
     let scatter: f64 = degree.iter().map(|d| d * d * (2.0 + own) * m.factors[lead].cols as f64).sum();
-    let work = cube * (3.0 + 2.0 * own) + 8.0 * scatter;
+    let work = cube * (3.0 + 2.0 * own) + 3.0 * scatter;
     (work < LITTLE || SLOWER * work <= most) && work < MOST_WORK && widest * widest * (4.0 + own) < MOST_NUMBERS
 }
