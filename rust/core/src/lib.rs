@@ -25,6 +25,7 @@ pub mod suprema;
 
 mod combinations;
 mod error;
+mod lanes;
 mod levels;
 mod stop;
 pub use error::CoreError;

@@ -1,6 +1,6 @@
 //! Successes out of trials: binomial and beta-binomial. The response is the proportion of successes.
 
-use super::closed::Closed;
+use super::closed::{Ahead, Closed, Power};
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
@@ -77,9 +77,15 @@ pub struct BinomialLogit;
 
 impl Closed for BinomialLogit {
     const K: usize = 1;
+    const AHEAD: Ahead = Ahead::ExpAndLn1p;
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+    fn exponent(eta: &[f64]) -> f64 {
+        -eta[0].abs()
+    }
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l }: Power, order: usize, out: &mut [f64]) {
         let (x, n) = (eta[0], row.trials);
         let (k, choose) = if n == 1.0 {
             (row.y, 0.0)
@@ -87,12 +93,11 @@ impl Closed for BinomialLogit {
             let k = row.successes();
             (k, special::ln_choose(n, k))
         };
-        let e = (-x.abs()).exp();
         let big = 1.0 / (1.0 + e);
         let (p, q) = if x >= 0.0 { (big, e * big) } else { (e * big, big) };
         // The smaller of the two tails is exact: k x - n softplus(x) would cancel.
         let tail = if x >= 0.0 { (k - n) * x } else { k * x };
-        out[0] = tail - n * special::ln_1p_unit(e) + choose;
+        out[0] = tail - n * l + choose;
         if order >= 2 {
             let d = n * p * q;
             out[1] = k * q - (n - k) * p;

@@ -3,12 +3,38 @@
 use super::density::Row;
 use super::Data;
 use crate::jet::pair;
-use crate::special;
+use crate::{lanes, special};
 
 /// Derivatives of one row in closed form, written in the packing of [`crate::jet::Jet`].
 pub trait Closed: Default {
     const K: usize;
-    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]);
+    /// What `row` wants to be told.
+    const AHEAD: Ahead = Ahead::Nothing;
+
+    /// The argument of the exponential of a row.
+    #[inline(always)]
+    fn exponent(_eta: &[f64]) -> f64 {
+        0.0
+    }
+
+    /// `e` is exp(exponent) and `l` log(1 + e), where they are asked for.
+    fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]);
+}
+
+/// What is taken of a panel of exponents at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    Nothing,
+    Exp,
+    /// Of exponents that are not positive.
+    ExpAndLn1p,
+}
+
+/// exp(x) and log(1 + exp(x)).
+#[derive(Clone, Copy, Default)]
+pub struct Power {
+    pub e: f64,
+    pub l: f64,
 }
 
 /// The last value of a function of one predictor: dispersions are mostly the same from row to row.
@@ -36,11 +62,25 @@ impl<T> Memo<T> {
 
 pub type Loop = fn(&Data<'_>, usize, &[f64], usize, usize, &mut [f64]);
 
+/// Rows whose exponentials are taken at once.
+const AT_ONCE: usize = 64;
+
 /// All rows in closed form.
 pub fn rows<C: Closed>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, stride: usize, out: &mut [f64]) {
     let mut c = C::default();
-    for (i, (e, o)) in eta.chunks_exact(C::K).zip(out.chunks_exact_mut(stride)).enumerate() {
-        c.row(&data.row(from + i), e, order, o);
+    let (mut e, mut l) = ([0.0; AT_ONCE], [0.0; AT_ONCE]);
+    let panels = eta.chunks(AT_ONCE * C::K).zip(out.chunks_mut(AT_ONCE * stride));
+    for (first, (eta, out)) in (from..).step_by(AT_ONCE).zip(panels) {
+        if C::AHEAD != Ahead::Nothing {
+            e.iter_mut().zip(eta.chunks_exact(C::K)).for_each(|(e, eta)| *e = C::exponent(eta));
+            e.iter_mut().for_each(|e| *e = lanes::exp(*e));
+        }
+        if C::AHEAD == Ahead::ExpAndLn1p {
+            l.iter_mut().zip(&e).for_each(|(l, e)| *l = lanes::ln_1p_unit(*e));
+        }
+        for (i, (eta, out)) in eta.chunks_exact(C::K).zip(out.chunks_exact_mut(stride)).enumerate() {
+            c.row(&data.row(first + i), eta, Power { e: e[i], l: l[i] }, order, out);
+        }
     }
 }
 
@@ -54,12 +94,18 @@ pub struct Inflated<C> {
 
 impl<C: Closed> Closed for Inflated<C> {
     const K: usize = C::K + 1;
+    const AHEAD: Ahead = C::AHEAD;
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+    fn exponent(eta: &[f64]) -> f64 {
+        C::exponent(eta)
+    }
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]) {
         let (m, zeta) = (C::K, eta[C::K]);
         let mut b = [0.0; 10];
-        self.base.row(row, &eta[..m], order, &mut b);
+        self.base.row(row, &eta[..m], power, order, &mut b);
         let (p, q) = special::logistic_pair(zeta);
         let soft = special::softplus(zeta);
         let (w, rest) = if row.y > 0.0 { (1.0, 0.0) } else { special::logistic_pair(b[0] - zeta) };

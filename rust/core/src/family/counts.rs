@@ -4,7 +4,7 @@
 //!     log f = sum_{j < y} log(1 + j/k) + y log mu - log y! - (y + k) log(1 + mu/k),
 //! which stays exact for k -> infinity, where it is the Poisson.
 
-use super::closed::{Closed, Memo};
+use super::closed::{Ahead, Closed, Memo, Power};
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
@@ -54,10 +54,15 @@ pub struct PoissonLog;
 
 impl Closed for PoissonLog {
     const K: usize = 1;
+    const AHEAD: Ahead = Ahead::Exp;
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
-        let mu = eta[0].exp();
+    fn exponent(eta: &[f64]) -> f64 {
+        eta[0]
+    }
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], Power { e: mu, .. }: Power, order: usize, out: &mut [f64]) {
         out[0] = row.y * eta[0] - mu - special::ln_factorial(row.y);
         if order >= 2 {
             out[1] = row.y - mu;
@@ -224,9 +229,15 @@ pub struct NegativeBinomial2Log {
 
 impl Closed for NegativeBinomial2Log {
     const K: usize = 2;
+    const AHEAD: Ahead = Ahead::ExpAndLn1p;
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+    fn exponent(eta: &[f64]) -> f64 {
+        -(eta[0] - eta[1]).abs()
+    }
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l }: Power, order: usize, out: &mut [f64]) {
         let (y, ln_k) = (row.y, eta[1]);
         let seen = self.repeats.get(ln_k, |_| 0);
         *seen += 1;
@@ -238,8 +249,7 @@ impl Closed for NegativeBinomial2Log {
             (special::ln_rising_jet(ln_k, y, order), ln_k.exp())
         };
         let t = eta[0] - ln_k;
-        let e = (-t.abs()).exp();
-        let (soft, big) = (t.max(0.0) + e.ln_1p(), 1.0 / (1.0 + e));
+        let (soft, big) = (t.max(0.0) + l, 1.0 / (1.0 + e));
         let (p, q) = if t >= 0.0 { (big, e * big) } else { (e * big, big) };
         let n = y + k;
         let ks = k * soft;

@@ -1,6 +1,6 @@
 //! Positive continuous responses by their mean: gamma, exponential, inverse Gaussian, Weibull.
 
-use super::closed::{Closed, Memo};
+use super::closed::{Closed, Memo, Power};
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
@@ -59,7 +59,7 @@ impl Closed for GammaLog {
     const K: usize = 2;
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+    fn row(&mut self, row: &Row, eta: &[f64], _: Power, order: usize, out: &mut [f64]) {
         let ln_y = row.y.ln();
         let (a, b) = *self.shape.get(eta[1], |s| (s.exp(), special::binet_jet(s, 3)));
         let t = ln_y - eta[0];

@@ -1,6 +1,6 @@
 //! Gaussian responses. The dispersion is the residual standard deviation; known sampling variances add to its square.
 
-use super::closed::{Closed, Memo};
+use super::closed::{Closed, Memo, Power};
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
@@ -61,7 +61,7 @@ impl Closed for Closed2 {
     const K: usize = 2;
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], order: usize, out: &mut [f64]) {
+    fn row(&mut self, row: &Row, eta: &[f64], _: Power, order: usize, out: &mut [f64]) {
         let s = eta[1];
         let (w, _) = *self.sd.get(s, |s| ((-2.0 * s).exp(), 0.0));
         let r = row.y - eta[0];

@@ -351,6 +351,11 @@ impl Family {
         }
     }
 
+    /// Whether derivatives are written out.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// How many rows are worth a thread of their own.
     pub fn grain(&self) -> usize {
         if self.closed.is_some() || self.external.is_some() {

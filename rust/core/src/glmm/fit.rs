@@ -73,6 +73,7 @@ pub struct GlmmEvaluation {
 
 /// d deviance / d beta and / d theta (internal coordinates), / d Sigma by factor, / d pattern parameters, and the
 /// coefficients at the mode.
+#[derive(Clone)]
 pub(super) struct Gradient {
     pub(super) beta: Vec<f64>,
     pub(super) theta: Vec<f64>,

@@ -10,7 +10,7 @@ use crate::CoreError;
 use super::fit::{Glmm, Gradient};
 use super::laplace::{Point, INNER_TOLERANCE};
 use super::patterns;
-use super::rows::GlmmRows;
+use super::rows::{GlmmRows, Want};
 use super::search;
 
 impl Glmm {
@@ -162,7 +162,13 @@ impl Glmm {
         if rows.n > SHARED_ROWS {
             let at = self.at.clone();
             let ways = self.ways(rows, theta, list, step);
-            let out = self.both_sides(rows, theta, &ways);
+            let one_side = self.one_side(rows, theta, &ways);
+            let turned = self.at.as_ref().map(|p| &p.lambda) != at.as_ref().map(|p| &p.lambda);
+            let out = match one_side {
+                Some(out) if !turned => return Ok(out),
+                Some(out) => out,
+                None => self.both_sides(rows, theta, &ways),
+            };
             self.at = at;
             self.restore(rows)?;
             return Ok(out);
@@ -220,6 +226,41 @@ impl Glmm {
         side(step).zip(side(-step)).map(|(up, down)| up.into_iter().zip(down).map(half).collect())
     }
 
+    /// One-sided differences from the optimum, with half the steps taken: of many rows, whose derivatives in closed form
+    /// are good to the last digits, so that a short step has a small error (half of it times the skewness of the
+    /// likelihood in standard errors). None, and the model elsewhere, where they would not do.
+    fn one_side(&mut self, rows: &GlmmRows<'_>, theta: &[f64], ways: &[Way]) -> Option<Vec<Difference>> {
+        if !self.engine.family.is_closed() || self.engine.quadrature.is_some() {
+            return None;
+        }
+        let at = self.at.clone()?;
+        let p = at.beta.len();
+        let mut beside = vec![];
+        for way in ways {
+            let (mode, size) = way.mode.as_ref()?;
+            let (mut b, mut t) = (at.beta.clone(), theta.to_vec());
+            let (moved, by) = if way.j < p { (&mut b[way.j], SHORT) } else { (&mut t[way.j - p], SHORTER) };
+            *moved += by * way.step;
+            let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
+            if self.engine.lifted(&lambda, &shape).ok()? != lambda {
+                return None;
+            }
+            let u: Vec<f64> = at.u.iter().zip(mode).map(|(u, d)| u + by * d).collect();
+            let (there, left) = self.engine.beside(rows, &b, &lambda, &shape, &u, Want::Slope).ok()?;
+            beside.push((self.slope_at(rows, &lambda, there).0, left, by * by * size, 0.5 * by * way.step));
+        }
+        let (lambda, shape) = self.engine.internal_covariance(theta).ok()?;
+        let (here, rest) = self.engine.beside(rows, &at.beta, &lambda, &shape, &at.u, Want::Full).ok()?;
+        let here = self.slope_at(rows, &lambda, here).0;
+        // What is left of the mode's own error is the same on both ends of the step.
+        let straight =
+            |(_, left, size, _): &(_, f64, f64, _)| left.sqrt() - rest.sqrt() < (BENT * size + RESIDUE).sqrt();
+        beside.iter().all(straight).then(|| {
+            let each = |(way, (there, _, _, half)): (&Way, _)| (way.j, half, Some((there, here.clone())));
+            ways.iter().zip(beside).map(each).collect()
+        })
+    }
+
     fn both_sides(&mut self, rows: &GlmmRows<'_>, theta: &[f64], ways: &[Way]) -> Vec<Difference> {
         self.engine.tolerance = NARROW;
         let out = ways.iter().map(|way| self.neighbours(rows, theta, way)).collect();
@@ -267,7 +308,7 @@ impl Glmm {
         if self.engine.lifted(lambda, shape).ok()? != lambda {
             return None;
         }
-        let (at, left) = self.engine.beside(rows, beta, lambda, shape, u).ok()?;
+        let (at, left) = self.engine.beside(rows, beta, lambda, shape, u, Want::Slope).ok()?;
         (left < BENT * size + RESIDUE).then(|| self.slope_at(rows, lambda, at).0)
     }
 
@@ -407,6 +448,10 @@ const RESIDUE: f64 = 1e-14;
 /// The usual step of the differences, and the longest.
 const STEP: f64 = 3e-4;
 const LONG_STEP: f64 = 5e-3;
+/// Steps of one-sided differences in those of central ones: of coefficients, which are in standard errors, and of theta,
+/// which are in its own size, so that the modes bend by as much.
+const SHORT: f64 = 0.03;
+const SHORTER: f64 = 5e-4;
 /// Squared Newton decrement of modes where they are not predicted: their error is divided by the step.
 const NARROW: f64 = 1e-13;
 /// Rows times parameters that are not worth a thread.

@@ -336,8 +336,8 @@ impl Engine {
         self.value(rows, beta, lambda, shape, u, Want::Full)
     }
 
-    /// Value at effects that are nearly the mode, and their squared distance from it in terms of its curvature; good for a
-    /// gradient, but for no curvature.
+    /// Value at effects that are (nearly) the mode, and their squared distance from it in terms of its curvature; `want` a
+    /// slope, and there is no curvature.
     pub fn beside(
         &mut self,
         rows: &GlmmRows<'_>,
@@ -345,11 +345,12 @@ impl Engine {
         lambda: &[Vec<f64>],
         shape: &[f64],
         u: &[f64],
+        want: Want,
     ) -> Result<(Point, f64), CoreError> {
         self.stop.check()?;
         self.evaluations += 1;
         rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
-        let at = self.value(rows, beta.to_vec(), lambda, shape, u.to_vec(), Want::Slope)?;
+        let at = self.value(rows, beta.to_vec(), lambda, shape, u.to_vec(), want)?;
         let mut left = self.project(lambda, &self.zg);
         left.iter_mut().zip(self.precision(u)).for_each(|(g, u)| *g += u);
         let gradient = left.clone();

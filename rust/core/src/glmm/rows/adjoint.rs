@@ -131,6 +131,10 @@ fn skewness_range(
         let n = PANEL.min(to - start);
         panel.fill_z(plan, rows, start, n);
         panel.fill_x(plan, rows, start, n);
+        if skewed.plain_rows(&mut panel, start, n, out) {
+            start += n;
+            continue;
+        }
         for r in 0..n {
             skewed.row(&panel, start + r, r, &mut scratch, &mut s);
             for (c, xp) in plan.x.iter().enumerate() {
@@ -156,6 +160,15 @@ fn skewness_range(
         }
         start += n;
     }
+}
+
+/// to += sum_i s_i x_i over rows of D numbers.
+fn add_rows<const D: usize>(to: &mut [f64], x: &[f64], s: &[f64]) {
+    let mut sum = [0.0; D];
+    for (x, s) in x.chunks_exact(D).zip(s) {
+        (0..D).for_each(|i| sum[i] += s * x[i]);
+    }
+    to.iter_mut().zip(sum).for_each(|(o, v)| *o += v);
 }
 
 /// Room for one row: entries of sparse columns, the part of integrated fixed effects, S_i, columns in use.
@@ -186,6 +199,34 @@ impl<'a> Skewed<'a> {
         let k = self.plan.k;
         let fixed = self.cov.restricted.as_ref().map_or(0, |r| r.len());
         Scratch { entries: vec![], w: vec![0.0; k * fixed], sq: vec![0.0; k * k], touched: vec![] }
+    }
+
+    /// A panel of one predictor and intercepts (see `Plan::plain`): s_i take the place of the predictors.
+    fn plain_rows(&self, panel: &mut Panel, from: usize, n: usize, out: &mut Adjoint) -> bool {
+        let Some(first) = self.plan.plain().filter(|_| self.cov.restricted.is_none()) else { return false };
+        let Panel { x, eta: s, codes, .. } = panel;
+        let s = &mut s[..n];
+        s.fill(0.0);
+        for (diag, codes) in self.cov.diag.iter().zip(codes.iter()) {
+            s.iter_mut().zip(codes).for_each(|(s, &l)| *s += diag[l as usize]);
+        }
+        for (pair, entry) in self.cov.pairs.iter().zip(&self.plan.entry) {
+            s.iter_mut().zip(&entry[from..from + n]).for_each(|(s, &e)| *s += 2.0 * pair[e as usize]);
+        }
+        s.iter_mut().zip(&self.d3[from..from + n]).for_each(|(s, d)| *s *= 0.5 * d);
+        for (out, codes) in out.z.iter_mut().zip(codes.iter()) {
+            s.iter().zip(codes).for_each(|(s, &l)| out[l as usize] += s);
+        }
+        let d = self.plan.x[0].dense.len();
+        let to = &mut out.x[first..first + d];
+        match d {
+            1 => add_rows::<1>(to, &x[0], s),
+            2 => add_rows::<2>(to, &x[0], s),
+            3 => add_rows::<3>(to, &x[0], s),
+            4 => add_rows::<4>(to, &x[0], s),
+            _ => x[0].chunks_exact(d).zip(s).for_each(|(x, s)| to.iter_mut().zip(x).for_each(|(o, x)| *o += *s * x)),
+        }
+        true
     }
 
     /// Row i, the r-th of its panel, whose random columns are filled in.

@@ -148,6 +148,11 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
         for from in (0..n).step_by(PANEL) {
             let m = PANEL.min(n - from);
             panel.fill_x(plan, rows, first + from, m);
+            if k == 1 && plan.x[0].sparse.is_empty() {
+                let offset = rows.components[0].offset.map(|o| &o[first + from..first + from + m]);
+                plan.x[0].predict(beta, &panel.x[0], offset, &mut out[from..from + m]);
+                continue;
+            }
             for r in 0..m {
                 let i = first + from + r;
                 for (c, xp) in plan.x.iter().enumerate() {

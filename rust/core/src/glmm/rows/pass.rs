@@ -365,6 +365,16 @@ impl FixedSums {
         s: &mut Sums,
     ) {
         let (k, p) = (plan.k, plan.p());
+        if let Some(first) = plan.plain() {
+            let (out, x) = (&panel.out[..n * stride], &panel.x[0]);
+            match plan.x[0].dense.len() {
+                1 => return self.scatter_plain::<1>(first, out, stride, x, &panel.codes, s),
+                2 => return self.scatter_plain::<2>(first, out, stride, x, &panel.codes, s),
+                3 => return self.scatter_plain::<3>(first, out, stride, x, &panel.codes, s),
+                4 => return self.scatter_plain::<4>(first, out, stride, x, &panel.codes, s),
+                _ => {}
+            }
+        }
         for (r, row) in panel.out.chunks_exact(stride).take(n).enumerate() {
             for a in 0..k {
                 let da = plan.x[a].dense.len();
@@ -407,6 +417,41 @@ impl FixedSums {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// One predictor with D dense columns beside intercepts of groups, summed in registers.
+    fn scatter_plain<const D: usize>(
+        &mut self,
+        first: usize,
+        out: &[f64],
+        stride: usize,
+        x: &[f64],
+        codes: &[Vec<i32>],
+        s: &mut Sums,
+    ) {
+        let rows = || out.chunks_exact(stride).zip(x.chunks_exact(D));
+        let (mut xg, mut xx) = ([0.0; D], [[0.0; D]; D]);
+        for (row, x) in rows() {
+            (0..D).for_each(|i| xg[i] += row[1] * x[i]);
+        }
+        (0..D).for_each(|i| s.xg[first + i] += xg[i]);
+        if self.products {
+            for (row, x) in rows() {
+                for i in 0..D {
+                    let wx = row[2] * x[i];
+                    (0..D).for_each(|j| xx[i][j] += wx * x[j]);
+                }
+            }
+            let block = self.blocks[0].chunks_exact_mut(D);
+            block.zip(&xx).for_each(|(o, x)| o.iter_mut().zip(x).for_each(|(o, x)| *o += x));
+        }
+        let p1 = s.xg.len() + 1;
+        for (zx, codes) in s.zx.iter_mut().zip(codes) {
+            for ((row, x), &l) in rows().zip(codes) {
+                let to = &mut zx[l as usize * p1 + first..][..D];
+                (0..D).for_each(|i| to[i] += row[2] * x[i]);
             }
         }
     }

@@ -51,6 +51,28 @@ impl XPlan {
         }
     }
 
+    /// Predictors of rows of dense columns.
+    pub(super) fn predict(&self, beta: &[f64], x: &[f64], offset: Option<&[f64]>, out: &mut [f64]) {
+        fn fixed<const D: usize>(beta: &[f64], x: &[f64], out: &mut [f64]) {
+            let b: [f64; D] = std::array::from_fn(|j| beta[j]);
+            for (out, x) in out.iter_mut().zip(x.chunks_exact(D)) {
+                *out += (0..D).map(|j| b[j] * x[j]).sum::<f64>();
+            }
+        }
+        match offset {
+            Some(o) => out.copy_from_slice(o),
+            None => out.fill(0.0),
+        }
+        match (self.first, self.dense.len()) {
+            (_, 0) => {}
+            (Some(first), 1) => fixed::<1>(&beta[first..], x, out),
+            (Some(first), 2) => fixed::<2>(&beta[first..], x, out),
+            (Some(first), 3) => fixed::<3>(&beta[first..], x, out),
+            (Some(first), 4) => fixed::<4>(&beta[first..], x, out),
+            (_, d) => out.iter_mut().zip(x.chunks_exact(d)).for_each(|(out, x)| *out += self.dot(beta, x)),
+        }
+    }
+
     #[inline]
     pub(super) fn dot(&self, beta: &[f64], x: &[f64]) -> f64 {
         match self.first {
@@ -112,6 +134,13 @@ pub(super) fn provisional(n: usize, value: impl Fn(usize) -> f64) -> (f64, f64) 
 }
 
 impl Plan {
+    /// The first coefficient of one predictor whose columns are dense and follow one another, where all random effects
+    /// are intercepts.
+    pub(super) fn plain(&self) -> Option<usize> {
+        let one = self.k == 1 && self.x[0].sparse.is_empty() && self.z.iter().all(|f| f.intercept);
+        self.x[0].first.filter(|_| one)
+    }
+
     /// Plan of the passes, and the pattern of the random effects' cross-products.
     pub fn new(rows: &GlmmRows<'_>, family: &Family) -> Result<(Self, Moments), CoreError> {
         let k = family.parameters();
