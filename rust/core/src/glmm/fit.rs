@@ -4,7 +4,7 @@ use crate::design::{Block, Codes};
 use crate::error::shape;
 use crate::family::Family;
 use crate::optimise::{self, Boundary, Options, Outcome};
-use crate::structure::Natural;
+use crate::structure::{Kind, Natural};
 use crate::CoreError;
 
 use super::candidates;
@@ -128,9 +128,14 @@ impl Glmm {
 
     /// Hold pattern parameters at natural values and tie others; from now on, for fit and covariance.
     pub fn constrain(&mut self, held: &[(usize, f64)], tied: Vec<Vec<usize>>) -> Result<(), CoreError> {
-        let patterns = &self.engine.patterns;
+        let patterns = &mut self.engine.patterns;
         if tied.iter().flatten().any(|&i| i >= patterns::length(patterns)) {
             return shape("a tie of a parameter that the model does not have");
+        }
+        let touched: Vec<usize> = held.iter().map(|h| h.0).chain(tied.iter().flatten().copied()).collect();
+        for p in patterns.iter_mut().filter(|p| p.pattern.kind == Kind::Unstructured) {
+            let own: Vec<usize> = touched.iter().filter_map(|i| i.checked_sub(p.first)).collect();
+            p.pattern.free(&own);
         }
         let mut inner = vec![];
         for &(i, value) in held {
