@@ -22,6 +22,8 @@ use super::start;
 pub struct Start {
     pub beta: Option<Vec<f64>>,
     pub theta: Option<Vec<f64>>,
+    /// Whether the coefficients are taken as they are; else they are first bettered in the model without random effects.
+    pub exact: bool,
 }
 
 /// What is maximised.
@@ -191,7 +193,12 @@ impl Glmm {
             Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
             None => first_beta(e, rows),
         };
-        let (beta, scores) = e.start_beta(rows, &beta);
+        let (beta, scores) = if start.exact {
+            let scores = e.start_weights(rows, &beta);
+            (beta, scores)
+        } else {
+            e.start_beta(rows, &beta)
+        };
         let units = optimise::units(e.moments());
         let (lambda, shape) = match &start.theta {
             Some(t) => e.covariance_at(t)?,
