@@ -168,7 +168,7 @@ def few_extra_zeros() -> dict[str, np.ndarray]:
     "term", ["cs(0 + f | g)", "ar1(0 + t | g)", "toep(0 + f | g)", "rr(0 + f | g, d = 2)", "(f | g)"]
 )
 def test_what_is_identified_beside_structures_that_run_to_a_pole_has_its_errors(term):
-    """The Laplace likelihood rises for ever: what the data say about the rest is what they say without the structure."""
+    """The Laplace likelihood rises for ever; what the data say of the rest is what they say without the structure."""
     data = few_extra_zeros()
     m = rf.fit("n ~ x + (1 | g)", data, family="poisson", zero_inflation=f"~ {term}")
     without = rf.fit("n ~ x + (1 | g)", data, family="poisson", zero_inflation="~ 1")
