@@ -227,7 +227,7 @@ def fit(
         of Rabe-Hesketh & Skrondal 2006; A and B of Carle 2009), None leaves them, which inflates variances between
         small groups. Those of the top have the mean 1. Grouping factors must be nested.
     trials : str or array, optional
-        Denominator of a binomial proportion.
+        Denominator of a binomial proportion: a column, an expression of columns ("dead + alive") or values.
     contrasts : dict, optional
         Column -> "treatment" | "sum" | "helmert" | "poly" | matrix of a row for every level, in their order (a pandas
         frame: by the labels of its index).

@@ -148,6 +148,39 @@ def test_a_pole_is_left_for_the_regular_optimum():
     assert without.estimate.pole is None
 
 
+def few_extra_zeros() -> dict[str, np.ndarray]:
+    """Counts of 14 groups at four times, correlated in time, with hardly an extra zero."""
+    rng = np.random.default_rng(3)
+    x, f = rng.normal(size=112), np.array(list("abc"))[rng.integers(0, 3, 112)]
+    b = np.zeros((14, 8))
+    for i in range(14):
+        b[i, 0] = 0.7 * rng.normal()
+        for t in range(1, 8):
+            b[i, t] = 0.6 * b[i, t - 1] + 0.56 * rng.normal()
+    n = rng.poisson(np.exp(0.5 + 0.3 * x + b.ravel()))
+    early = np.tile(np.arange(8), 14) < 4
+    columns = {"n": n, "x": x, "f": f, "t": np.tile(np.arange(8), 14), "g": np.repeat(np.arange(14), 8)}
+    return {name: v[early] for name, v in columns.items()}
+
+
+@pytest.mark.filterwarnings("ignore::ranef.errors.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "term", ["cs(0 + f | g)", "ar1(0 + t | g)", "toep(0 + f | g)", "rr(0 + f | g, d = 2)", "(f | g)"]
+)
+def test_what_is_identified_beside_structures_that_run_to_a_pole_has_its_errors(term):
+    """The Laplace likelihood rises for ever; what the data say of the rest is what they say without the structure."""
+    data = few_extra_zeros()
+    m = rf.fit("n ~ x + (1 | g)", data, family="poisson", zero_inflation=f"~ {term}")
+    without = rf.fit("n ~ x + (1 | g)", data, family="poisson", zero_inflation="~ 1")
+    assert m.converged or m.certificate.outcome.name == "flat_mode"
+    assert m.loglik == pytest.approx(without.loglik, abs=1e-6)  # a variance of next to nothing
+    assert np.isfinite(m.aic)
+    # Standard errors by differences of the gradient, at two places 1e-6 apart in log-likelihood.
+    assert_allclose(np.diag(m.vcov("all")), np.diag(without.vcov("all")), rtol=1e-3)
+    text = next(n.text for n in m.messages if n.code == "pole")
+    assert m.converged or "zero_inflation" in text
+
+
 def test_structures_over_many_positions_touch_one_a_row():
     """The gradient where every row is at one of many positions is the slope of the criterion."""
     rng = np.random.default_rng(5)

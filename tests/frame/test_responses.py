@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ranef.errors import DataError, OptionError
+from ranef.errors import ArgumentError, DataError, OptionError, UnknownColumnError
 from ranef.formula import parse
 from ranef.frame import Outcome, Part, build
 
@@ -108,3 +108,18 @@ def test_a_parameter_held_at_a_value_is_an_offset():
     _, design = build("real ~ x", DATA, parts=[Part("dispersion", None, 0.5)])
     assert design.components[1].fixed == ()
     assert design.components[1].offset.tolist() == [0.5] * 4
+
+
+def test_trials_may_be_an_expression_of_columns():
+    data = {**DATA, "missed": DATA["size"] - DATA["hits"]}
+    named = build("share ~ x", data, outcome=Outcome("the family", "binomial", None), trials="size")[1]
+    written = build("share ~ x", data, outcome=Outcome("the family", "binomial", None), trials="hits + missed")[1]
+    np.testing.assert_array_equal(written.trials, named.trials)
+    for text, error, says in (
+        ("hits + mised", UnknownColumnError, "mised"),
+        ("nothing", UnknownColumnError, "no trials column 'nothing'"),
+        ("scale(size)", ArgumentError, "depends on the other rows"),
+        ("hits +", UnknownColumnError, "no trials column"),
+    ):
+        with pytest.raises(error, match=says):
+            build("share ~ x", data, outcome=Outcome("the family", "binomial", None), trials=text)

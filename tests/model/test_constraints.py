@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import numpy as np
@@ -395,3 +396,55 @@ def test_a_held_correlation_at_the_edge_of_definiteness_leaves_the_errors_of_the
     free = rf.fit("n ~ x + (f | g)", leveled(seed), family="poisson")
     ratio = np.sqrt(np.diag(m.vcov()) / np.diag(free.vcov()))
     assert ((ratio > 0.8) & (ratio < 1.25)).all()  # errors of about the model without the hold
+
+
+def steep(seed: int, *, counts: bool) -> pd.DataFrame:
+    """Three random effects of which one is nearly a combination of the others."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(15), 8)
+    x, z, u = rng.standard_normal(120), rng.standard_normal(120), rng.standard_normal((15, 3))
+    b = 0.6 * np.column_stack([u[:, 0], 0.95 * u[:, 0] + 0.3 * u[:, 1], 0.3 * u[:, 1] - 0.9 * u[:, 0]])
+    eta = 0.5 + 0.3 * x - 0.2 * z + b[g, 0] + b[g, 1] * x + b[g, 2] * z
+    y = rng.poisson(np.exp(np.clip(eta, -5, 4))) if counts else eta + 0.8 * rng.standard_normal(120)
+    return pd.DataFrame({"y": y, "x": x, "z": z, "one": 1.0, "g": g.astype(str)})
+
+
+@pytest.mark.parametrize("value", [-0.5, 0.3])
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_held_correlation_of_later_columns_reaches_the_edge(counts, value):
+    data, family = steep(1, counts=counts), "poisson" if counts else "gaussian"
+    m = rf.fit("y ~ x + z + (x + z | g)", data, family=family, fixed={"cor(x, z | g)": value})
+    # The same model with the held pair first, where its correlation always was a coordinate.
+    same = rf.fit("y ~ x + z + (0 + x + z + one | g)", data, family=family, fixed={"cor(x, z | g)": value})
+    assert m.converged
+    assert same.converged
+    assert m.loglik == pytest.approx(same.loglik, abs=1e-6)
+    assert m.varcorr()["g"].corr[1, 2] == pytest.approx(value, abs=1e-7)  # exact up to the coordinate's edge
+    assert [b.rank for b in m.boundary] == [b.rank for b in same.boundary]
+    np.testing.assert_allclose(np.diag(m.vcov()), np.diag(same.vcov()), rtol=1e-3)  # two edges 1e-8 apart from 1
+
+
+def test_correlations_of_a_chain_of_columns_are_held_and_tied(rich):
+    rich = {**rich, "w": np.cos(5 * rich["x"]) + 0.3 * rich["z"]}
+    formula = "y ~ x + (x + z + w | g)"
+    free = rf.fit(formula, rich, method="ml")
+    names = list(free.varcorr()["g"].names)
+    chain = [f"cor({a}, {b} | g)" for a, b in itertools.pairwise(names)]
+    r = free.varcorr()["g"].corr
+    own = {name: float(r[i, i + 1]) for i, name in enumerate(chain)}
+    held = rf.fit(formula, rich, method="ml", fixed=own)
+    assert held.loglik == pytest.approx(free.loglik, abs=SAME)
+    tied = rf.fit(formula, rich, method="ml", equal=[chain])
+    assert tied.converged
+    found = np.diag(tied.varcorr()["g"].corr, 1)
+    np.testing.assert_allclose(found, found[0], atol=1e-10)
+    assert tied.npar == free.npar - len(chain) + 1
+
+
+def test_correlations_of_a_circle_of_columns_are_held(rich):
+    formula = "y ~ x + (x + z | g)"
+    values = {"cor((Intercept), x | g)": 0.5, "cor(x, z | g)": 0.4, "cor((Intercept), z | g)": 0.3}
+    m = rf.fit(formula, rich, method="ml", fixed=values)
+    assert m.converged
+    r = m.varcorr()["g"].corr
+    np.testing.assert_allclose([r[0, 1], r[1, 2], r[0, 2]], [0.5, 0.4, 0.3], atol=1e-10)

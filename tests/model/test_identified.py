@@ -90,3 +90,21 @@ def test_infinite_coefficients_of_other_components_are_named():
     assert "zero_inflation ((Intercept)" in text
     assert "zero_inflation (fb" in text
     assert not note(rf.fit("y ~ f + (1 | g)", data, family="poisson", zero_inflation="~ 1"), "at_a_limit")
+
+
+@pytest.mark.parametrize("unit", [1.0, 2.5])
+def test_a_tweedie_of_counts_is_their_poisson_at_its_limit(unit):
+    """The density of multiples of the dispersion grows for ever as the power tends to 1."""
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(14), 8), rng.normal(size=112)
+    counts = rng.poisson(np.exp(0.5 + 0.3 * x + 0.5 * rng.normal(size=14)[g]))
+    data = {"g": g, "x": x, "c": counts, "y": unit * counts}
+    m = rf.fit("y ~ x + (1 | g)", data, family="tweedie")
+    p = rf.fit("c ~ x + (1 | g)", data, family="poisson")
+    assert m.converged
+    text = next(n.text for n in m.messages if n.code == "power_at_1")
+    assert f"multiples of {unit:.4g}" in text
+    assert not any(n.code in ("without_information", "at_a_limit") for n in m.messages)
+    # A power of 1 + 1e-6: gammas a thousandth wide about the multiples.
+    np.testing.assert_allclose(m.tidy()["std_error"][1], p.tidy()["std_error"][1], rtol=1e-2)
+    assert m.params["x"] == pytest.approx(p.params["x"], rel=2e-2)

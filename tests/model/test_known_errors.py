@@ -66,8 +66,20 @@ def test_what_follows(bcg):
     assert m.refit(sims[:, 0]).converged
     assert len(m.predict(interval="prediction")) == 12
     assert m.predict({"trial": np.array([99])}, re="none") == pytest.approx([m.params["(Intercept)"]])
-    with pytest.raises(NotAvailableError, match="new rows tell no standard errors"):
-        m.predict({"trial": np.array([99])}, re="none", interval="prediction")
+    for asked in ({"interval": "prediction"}, {"type": "dispersion"}):
+        with pytest.raises(NotAvailableError, match=r"lack the columns of se\(yi, sei\)"):
+            m.predict({"trial": np.array([99])}, re="none", **asked)
+
+
+def test_new_rows_bring_their_standard_errors(bcg):
+    m = rf.fit("se(yi, sqrt(vi)) ~ 1 + (1 | trial)", bcg)
+    table = {"trial": bcg["trial"], "vi": bcg["vi"]}
+    np.testing.assert_allclose(m.predict(table, type="dispersion"), np.sqrt(bcg["vi"]), rtol=1e-12)
+    for column in ("estimate", "conf_low", "conf_high"):
+        inside, new = m.predict(interval="prediction")[column], m.predict(table, interval="prediction")[column]
+        np.testing.assert_allclose(new, inside, rtol=1e-12)
+    with pytest.raises(DataError, match="standard error is positive"):
+        m.predict({**table, "vi": 0 * np.asarray(bcg["vi"])}, type="dispersion")
 
 
 @pytest.mark.parametrize(

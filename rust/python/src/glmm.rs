@@ -350,6 +350,7 @@ impl Glmm {
         if let Some(s) = start {
             from.beta = s.get_item("beta")?.map(|v| v.extract()).transpose()?;
             from.theta = s.get_item("theta")?.map(|v| v.extract()).transpose()?;
+            from.exact = s.get_item("exact")?.map_or(Ok(false), |v| v.extract())?;
         }
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;

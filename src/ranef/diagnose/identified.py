@@ -24,6 +24,7 @@ ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
 NO_IDEA = 10.0  # a standard error of a log or logit above this says that the parameter may as well be infinite
 SMOOTHEST = 60.0  # the largest smoothness that is tried
+LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
@@ -151,6 +152,8 @@ def without_information(m: Fit) -> Iterator[Message]:
         if np.isnan(variance[j]) and not np.isnan(beta[j])
     ]
     lost += [one for one in _runaways(m) if one not in lost]
+    if _is_lattice(m):
+        lost = [one for one in lost if one[0] != "power"]
     limits = [one for one in lost if one[0] != "mean" and abs(one[2]) > LIMIT]
     if lost and len(limits) == len(lost):
         listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
@@ -167,6 +170,30 @@ def without_information(m: Fit) -> Iterator[Message]:
             f"errors are not given; simplify the model, or hold some at a value"
         )
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+
+
+def lattice(m: Fit) -> Iterator[Message]:
+    """P41: a Tweedie response that is a Poisson count times a number, whose likelihood has no bound."""
+    if _is_lattice(m):
+        unit = float(m.predict(type="dispersion")[0])
+        text = (
+            f"the power went to 1, where a Tweedie response is its dispersion times a Poisson count: the responses are "
+            f"multiples of {unit:.4g}. The likelihood has no bound there; the log-likelihood is that of a power of "
+            f"1 + {LEAST_POWER:g}, the other standard errors are those of the Poisson count. Fit the response / "
+            f"{unit:.4g} with family='poisson'"
+        )
+        yield Message("power_at_1", text, {"unit": unit})
+
+
+def _is_lattice(m: Fit) -> bool:
+    """Tell whether the power of a Tweedie response is one number that went to 1."""
+    if m.task.linear or m.distribution.entry.name != "tweedie" or m.design is None:
+        return False
+    part = next((c for c in m.layout.components if c.name == "power"), None)
+    if part is None or part.names != ("(Intercept)",):
+        return False
+    power = m.distribution.link_of("power").inverse(np.asarray(m.estimate.beta[part.first]))
+    return float(power) - 1 <= LEAST_POWER
 
 
 def _runaways(m: Fit) -> Iterator[tuple[str, str, float]]:
@@ -231,5 +258,5 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, edge_of_means,
-    without_information, smoothest, times_by_number,
+    without_information, lattice, smoothest, times_by_number,
 )  # fmt: skip

@@ -121,12 +121,22 @@ def without_bound(m: Fit) -> Iterator[Message]:
 def left_a_pole(m: Fit) -> Iterator[Message]:
     """Return that the likelihood has no optimum where the first search went."""
     pole = getattr(m.estimate, "pole", None)
-    if pole is not None:
+    if pole is None:
+        return
+    place = (
+        f"the Laplace approximation has a pole (log-likelihood {pole:.2f} beside it), where random effects have a "
+        f"nearly flat mode"
+    )
+    if m.converged:
+        text = f"{place}; reported is the regular optimum found from variances of zero"
+    else:
+        outside = [t for t in m.layout.terms if t.component != "mean"]
+        where = list(dict.fromkeys(f"{t.label} in {t.component}" for t in outside))
         text = (
-            f"the Laplace approximation has a pole (log-likelihood {pole:.2f} beside it), where random effects have a "
-            f"nearly flat mode; reported is the regular optimum found from variances of zero"
+            f"{place}, and rises to it from any variance of the effects of {', '.join(where)}, which therefore has no "
+            f"estimate: reported are the other parameters without these effects, and their standard errors there"
         )
-        yield Message("pole", text, {"loglik": pole})
+    yield Message("pole", text, {"loglik": pole})
 
 
 def few_levels(m: Fit) -> Iterator[Message]:

@@ -25,7 +25,7 @@ from ranef.errors import ArgumentError, NotAvailableError, OptionError
 from ranef.priors import Prior
 
 if TYPE_CHECKING:
-    from ranef.frame import Design
+    from ranef.frame import Design, GroupTerm
 
 DISPERSION = "dispersion.(Intercept)"
 PROBE = 0.125  # a correlation that every structure allows
@@ -110,15 +110,11 @@ def make_plan(design: Design, task: Task) -> Plan:
         p.at for g in tied for p in g if p.kind != COEFFICIENT
     }
     touched |= {p.at for _, places, _ in priors for p in places if p.kind != COEFFICIENT}
-    # Correlations with the first column are parameters of the partial ones too, whose edges are ordinary places.
     pairs = [p for p in [*(p for p, _ in held), *(p for g in tied for p in g)] if p.kind == "cor"]
-    correlated = {p.at for p in pairs if p.index is None or p.index >= len(design.terms[p.at].names)}
     structures = tuple(
-        "correlated" if t in correlated and len(term.names) > 2 and term.structure == "us"
-        else EXPLICIT.get(term.structure, term.structure) if t in touched
-        else term.structure
+        _structure(term, [p.index for p in pairs if p.at == t and p.index is not None], touched=t in touched)
         for t, term in enumerate(design.terms)
-    )  # fmt: skip
+    )
     converted = tuple(s != term.structure for s, term in zip(structures, design.terms, strict=True))
     return Plan(
         names,
@@ -129,6 +125,24 @@ def make_plan(design: Design, task: Task) -> Plan:
         priors,
         converted,
     )
+
+
+def _structure(term: GroupTerm, pairs: Sequence[int], *, touched: bool) -> str:
+    """Return how the core takes a term of which some correlations, i + j k each, are held or tied.
+
+    Pairs of columns that form no circle may have any correlations, whatever the others are: the edges of the set of all
+    matrices with these are then ordinary places of the core's "unstructured".
+    """
+    if term.structure != "us" or not touched:
+        return EXPLICIT.get(term.structure, term.structure) if touched else term.structure
+    k = len(term.names)
+    leader = list(range(k))
+    for at in dict.fromkeys(pairs):
+        i, j = _root(leader, at % k), _root(leader, at // k)
+        if i == j:
+            return "correlated"
+        leader[max(i, j)] = min(i, j)
+    return EXPLICIT["us"]
 
 
 def _held(names: Names, asked: Sequence[tuple[str, float]]) -> list[tuple[Place, float]]:

@@ -50,6 +50,7 @@ PATTERNED = (
 )
 STRUCTURES = ("us", "diag", *PATTERNED)
 NOMINAL = "nominal"
+NONE = 1e-30  # and to do without: below the floor of every search
 NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
@@ -346,30 +347,75 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, fl
     With random effects outside the mean, or of a density whose logarithm is not concave, Laplace's approximation has
     poles: their mode becomes flat, and the likelihood so approximated rises to where it breaks down, which is no
     optimum. A second search begins at the optimum of the model without them, with variances of zero; if it converges,
-    its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others.
+    its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others. Where the
+    second search comes to a pole too, the optimum without the effects outside the mean is returned, uncertified: the
+    place at the pole is any place, and says nothing about the other parameters.
     """
-    other = not design.terms or any(t.structure in PATTERNED or t.owners for t in design.terms)
+    other = not design.terms or any(t.owners for t in design.terms)
     if record["outcome"] not in ("stalled", "flat_mode") or task.control.start is not None or other:
         return record, None
     outside = [t.component != 0 for t in design.terms]
-    if not any(outside):
+    some = any(outside)
+    if not some:
         outside = [True] * len(outside)
+    if any(t.structure in PATTERNED for t, out in zip(design.terms, outside, strict=True) if out and not some):
+        return record, None  # a structure of the mean is not taken away
     options = (task.quadrature, task.control.options, task.method)
-    first = start_of(task, design)
     inside = replace(design, terms=tuple(t for t, out in zip(design.terms, outside, strict=True) if not out))
+    without = _tried(make_core(inside, task), start_of(task, design), *options)
+    if without["outcome"] == "failed":
+        return searched(core, design, task), None  # the core must stand where the fit is reported
+    theta = _without(core, design, outside, without, record)
+    start = {"beta": np.asarray(without["beta"]), "theta": theta(NEARLY_NONE)}
+    second = _tried(core, start, *options)
+    work = {name: record[name] + second.get(name, 0) for name in ("evaluations", "inner", "iterations")}
+    pole = float(record["loglik"])
+    if second["outcome"] == "converged":
+        return {**second, **work}, pole
+    ended = record["outcome"] == "flat_mode" and second["outcome"] in ("flat_mode", "failed")
+    if some and ended and without["outcome"] == "converged":
+        at = {**start, "theta": theta(NONE), "exact": True}
+        third = _tried(core, at, task.quadrature, {"max_evaluations": 1}, task.method)
+        # Loadings of zero have no slope, whether that is an optimum or not.
+        loadings = any(t.structure == "rr" for t, out in zip(design.terms, outside, strict=True) if out)
+        kept = "converged" if third["outcome"] == "converged" and not loadings else "flat_mode"
+        if third["outcome"] != "failed":
+            return {**third, **work, "outcome": kept}, pole
+    return searched(core, design, task), None
+
+
+def _tried(core: Any, start: Any, *options: Any) -> dict[str, Any]:
+    """Return the record of a search, or that it failed."""
     try:
-        without = make_core(inside, task).fit(first, *options)
-        counts = [len(cells(len(t.names), t.structure)) for t in design.terms]
-        theta = np.zeros(sum(counts))
-        theta[~np.repeat(outside, counts)] = without["theta"]
-        second = core.fit({"beta": np.asarray(without["beta"]), "theta": theta}, *options)
+        return core.fit(start, *options)
     except ValueError:
-        second = {"outcome": "failed"}
-    if second["outcome"] != "converged":
-        # The core must stand where the fit is reported.
-        return searched(core, design, task), None
-    work = {name: record[name] + second[name] for name in ("evaluations", "inner", "iterations")}
-    return {**second, **work}, float(record["loglik"])
+        return {"outcome": "failed"}
+
+
+def _without(core: Any, design: Design, outside: Sequence[bool], without: Any, record: Any) -> Callable[[float], Array]:
+    """Return what gives theta with the effects of the other terms, and as little as one says of those outside."""
+    kept, at, own = np.asarray(without["theta"]), 0, core.ntheta - len(core.parameters)
+    theta, sds, loadings = np.zeros(core.ntheta), [], []
+    plain = [(i, len(cells(len(t.names), t.structure))) for i, t in enumerate(design.terms)
+             if t.structure not in PATTERNED]  # fmt: skip
+    owner = [i for i, count in plain for _ in range(count)] + [t for t, _, _ in core.parameters]
+    for i, t in enumerate(owner):
+        name = core.parameters[i - own][1] if i >= own else ""
+        if not outside[t]:
+            theta[i], at = kept[at], at + 1
+        elif name == "sd":
+            sds.append(i)
+        elif name == "loading":
+            loadings.append(i)
+        elif name != "cor" and name:
+            theta[i] = record["theta"][i]
+
+    def of(size: float) -> Array:
+        out = theta.copy()
+        out[sds], out[loadings] = np.log(size), size
+        return out
+
+    return of
 
 
 def explained(error: ValueError, design: Design, task: Task) -> Exception:

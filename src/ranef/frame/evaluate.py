@@ -6,7 +6,7 @@ import ast
 import inspect
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -129,6 +129,32 @@ def _ends(factor: Factor) -> set[str]:
     ends = [*root.args[2:], *(k.value for k in root.keywords if k.arg == "upper")]
     others = [*root.args[:2], *(k.value for k in root.keywords if k.arg != "upper")]
     return _names_in(ends, factor) - _names_in(others, factor)
+
+
+def error_factor(factor: Factor) -> Factor:
+    """Return the standard errors in a response `se(y, sd)`."""
+    root = tree(factor.code)
+    assert isinstance(root, ast.Call)
+    node = next((k.value for k in root.keywords if k.arg == "sd"), None) or root.args[1]
+    return replace(factor, label=f"the standard errors in {factor.label}", code=ast.unparse(node))
+
+
+def errors_of(factor: Factor, table: Table, env: Mapping[str, Any]) -> Array | None:
+    """Return the standard errors in a response `se(y, sd)` of new rows; None where these do not have the columns.
+
+    Raises
+    ------
+    DataError
+        If one is not positive.
+    """
+    wanted = error_factor(factor)
+    if not _names_in([tree(wanted.code)], wanted) <= {*table.names, *env, *CONSTANTS}:
+        return None
+    walk = _Walk(Evaluator(table, {}, env), wanted)
+    sd = np.broadcast_to(np.asarray(walk.number(walk.run()), np.float64), (table.n,))
+    if (sd <= 0).any():
+        raise DataError(f"{wanted.label}: a standard error is positive")
+    return sd
 
 
 def _names_in(nodes: list[ast.expr], factor: Factor) -> set[str]:

@@ -7,28 +7,50 @@ from typing import Any
 
 import numpy as np
 
-from ranef.errors import ArgumentError, DataError
+from ranef.errors import ArgumentError, DataError, FormulaError
+from ranef.formula import parse
 from ranef.frame.blocks import Number
 from ranef.frame.coding import Coding
 from ranef.frame.design import Array
-from ranef.frame.evaluate import Categories
+from ranef.frame.evaluate import Categories, Evaluator
 from ranef.frame.table import Column, Table, any_column, as_factor, shorten, unknown_column, written_numbers
 from ranef.frame.transforms import Matrix
 
 
 def side_column(what: str, value: Any, table: Table) -> Column | None:
-    """Read the `weights=` or `offset=` argument as a column of numbers."""
+    """Read the `weights=`, `offset=` or `trials=` argument as a column of numbers: its name, or an expression."""
     if value is None:
         return None
     if isinstance(value, str):
-        column = table.column(value) if value in table.names else None
-        if column is None:
-            raise unknown_column(value, table.names, f"{what} column")
+        column = table.column(value) if value in table.names else _written(what, value, table)
     else:
         column = side_array(what, value, table.n)
     if column.x is None or column.x.dtype.kind == "b":
         raise DataError(f"{what}: {column.name!r} does not hold numbers")
     return column
+
+
+def _written(what: str, text: str, table: Table) -> Column:
+    """Evaluate an expression of columns, as in a formula's offset: "dead + alive"."""
+    try:
+        factors = parse(f"~ offset({text})").offset_factors if not text.isidentifier() else ()
+    except FormulaError:
+        factors = ()
+    if len(factors) != 1:
+        raise unknown_column(text, table.names, f"{what} column")
+    evaluator = Evaluator(table, {})
+    value = evaluator(factors[0])
+    if evaluator.states:
+        raise ArgumentError(
+            f"{what}={text!r}: {next(iter(evaluator.states))[0]} depends on the other rows; add a column"
+        )
+    if isinstance(value, Column):
+        return value
+    if not isinstance(value, np.ndarray):
+        raise DataError(f"{what}: {text!r} does not hold numbers")
+    x = np.asarray(value, np.float64)
+    missing = np.isnan(x)
+    return Column(text, x, missing=missing if missing.any() else None)
 
 
 def side_array(what: str, value: Any, n: int) -> Column:

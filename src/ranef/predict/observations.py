@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import NotAvailableError, OptionError
+from ranef.errors import NotAvailableError, OptionError, UnknownColumnError
 from ranef.families import Data
 from ranef.frame.table import read_table
 from ranef.frame.values import side_column
@@ -125,12 +125,16 @@ def new_trials(m: Fit, newdata: Any) -> Array | None:
         return None
     table = read_table(newdata)
     told, counted = spec.trials, "cbind" in str(lhs)
-    if told == "" or (told and told not in table.names) or (counted and not set(lhs.names) <= set(table.names)):
+    side, known = None, not counted or set(lhs.names) <= set(table.names)
+    try:
+        side = side_column("trials", told, table) if told else None
+    except UnknownColumnError:
+        known = False
+    if told == "" or not known:
         raise NotAvailableError(
             "predict: interval='prediction' is for a proportion among so many trials, and the new rows do not tell how "
             "many: add the column of trials, or the columns of the response"
         )
     if counted:
         return m.spec.new(newdata, response=True, groups="none", parts=()).trials
-    side = side_column("trials", told, table)
     return None if side is None else np.asarray(side.x, dtype=np.float64)

@@ -30,6 +30,7 @@ from ranef.predict.rows import (
     fitted_design,
     fitted_rows,
     generator,
+    known_errors,
     law,
     linear_predictor,
     new_design,
@@ -304,7 +305,7 @@ def check(m: Fit, q: Question, newdata: Any) -> None:
     if q.new_levels == "sample" and (q.interval or q.std_error):
         raise OptionError("predict: an interval around a sampled effect has no meaning; use new_levels='population'")
     _check_interval(m, q)
-    _check_new_errors(m, q.interval, newdata)
+    _check_new_errors(m, q, newdata)
 
 
 def _check_interval(m: Fit, q: Question) -> None:
@@ -325,12 +326,14 @@ def _is_drawn(m: Fit, q: Question) -> bool:
     return q.interval == "prediction" and not m.distribution.is_gaussian_identity
 
 
-def _check_new_errors(m: Fit, interval: str | None, newdata: Any) -> None:
-    """Refuse an interval for observations whose own errors nobody knows."""
-    if m.formula.measured and interval == "prediction" and newdata is not None:
+def _check_new_errors(m: Fit, q: Question, newdata: Any) -> None:
+    """Refuse what needs the errors of observations where nobody knows them."""
+    asked = "interval='prediction'" if q.interval == "prediction" else f"type={q.type!r}"
+    needed = q.interval == "prediction" or q.type == "dispersion"
+    if m.formula.measured and needed and newdata is not None and known_errors(m, newdata) is None:
         raise NotAvailableError(
-            f"predict: the response is {m.formula.response}, and new rows tell no standard errors; "
-            f"interval='confidence' is that of the expected response"
+            f"predict: {asked} needs the standard errors of the new rows, and these lack the columns of "
+            f"{m.formula.response}: add them, or take interval='confidence', which is that of the expected response"
         )
 
 

@@ -17,6 +17,8 @@ from ranef.engines.pql import dispersion_predictor
 from ranef.errors import OptionError
 from ranef.families import Data, Law, law_of
 from ranef.frame.design import Component, matrix, part_of
+from ranef.frame.evaluate import errors_of
+from ranef.frame.table import read_table
 from ranef.model import design_of
 from ranef.predict.kriging import placed
 
@@ -100,7 +102,19 @@ def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
     terms = {t: replace(term, relation=known[t]) if known else term for t, (term, _) in found.items()}
     left = {t: rest for t, (_, rest) in found.items() if rest is not None}
     unseen = {t: u for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
-    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, d.others, left=left)
+    others, sd = d.others, known_errors(m, newdata)
+    if sd is not None and others:
+        # As the precision weights of the fitted rows (see `absorbed`): known variances times a dispersion of 1.
+        offset = np.log(sd) if others[0].offset is None else others[0].offset + np.log(sd)
+        others = (replace(others[0], offset=offset), *others[1:])
+    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, others, left=left)
+
+
+def known_errors(m: Fit, newdata: Any) -> Array | None:
+    """Return the standard errors of new rows; None where the model or the rows have none."""
+    if not m.formula.measured or m.formula.lhs is None:
+        return None
+    return errors_of(m.formula.lhs, read_table(newdata), m.spec.env)
 
 
 def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int = 0) -> Array:

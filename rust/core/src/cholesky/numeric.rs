@@ -86,14 +86,10 @@ fn sandwich(a: &[f64], v: &[f64], b: &[f64], ka: usize, kb: usize, out: &mut [f6
         (8, 8) => return small_sandwich::<8>(a, v, b, out, ld),
         _ => {}
     }
-    let mut stack = [0.0; 64];
-    let mut heap = vec![];
-    let t: &mut [f64] = if ka * kb <= 64 {
-        &mut stack[..ka * kb]
-    } else {
-        heap.resize(ka * kb, 0.0);
-        &mut heap
-    };
+    if ka * kb > 64 {
+        return large_sandwich(a, v, b, (ka, kb), out, ld);
+    }
+    let mut t = [0.0; 64];
     for j in 0..kb {
         for i in 0..ka {
             t[i + j * ka] = (0..kb).map(|s| v[i + s * ka] * b[s + j * kb]).sum();
@@ -104,6 +100,22 @@ fn sandwich(a: &[f64], v: &[f64], b: &[f64], ka: usize, kb: usize, out: &mut [f6
             out[i + j * ld] = (0..ka).map(|s| a[s + i * ka] * t[s + j * ka]).sum();
         }
     }
+}
+
+/// The same by the rows and columns of V that are not zero: a level sees few of the columns of a structure over times.
+fn large_sandwich(a: &[f64], v: &[f64], b: &[f64], (ka, kb): (usize, usize), out: &mut [f64], ld: usize) {
+    let cols: Vec<usize> = (0..kb).filter(|s| v[s * ka..(s + 1) * ka].iter().any(|x| *x != 0.0)).collect();
+    let rows: Vec<usize> = (0..ka).filter(|i| cols.iter().any(|s| v[i + s * ka] != 0.0)).collect();
+    let (r, c) = (rows.len(), cols.len());
+    let pick = |from: &[f64], k: usize, at: &[usize]| -> Vec<f64> {
+        (0..k).flat_map(|j| at.iter().map(move |s| from[s + j * k])).collect()
+    };
+    let (own, near, far) = (pick(a, ka, &rows), pick(b, kb, &cols), cols.iter());
+    let own_v: Vec<f64> = far.flat_map(|s| rows.iter().map(move |i| v[i + s * ka])).collect();
+    let mut t = vec![0.0; r * kb];
+    dense::gemm(&mut t, r, &own_v, r, &near, c, r, kb, c, 1.0);
+    (0..kb).for_each(|j| out[j * ld..j * ld + ka].fill(0.0));
+    dense::gemm_tn(out, ld, &own, r, &t, r, ka, kb, r, 1.0);
 }
 
 fn small_sandwich<const K: usize>(a: &[f64], v: &[f64], b: &[f64], out: &mut [f64], ld: usize) {

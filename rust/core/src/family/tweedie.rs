@@ -28,6 +28,10 @@ pub struct Tweedie;
 /// standard deviations away, they are below the rounding of the sum.
 const NEGLIGIBLE: f64 = 39.0;
 
+/// Least p - 1. Where all responses are multiples of one number, the density of a power near 1 is that of phi times a
+/// Poisson count with next to no spread about it, and has no bound: the standard deviation of a gamma is sqrt(p - 1).
+const LEAST: f64 = 1e-6;
+
 /// Size of j (1 + a) from which the parts of the density cancel, and up to which its deviances mean something.
 const CANCELS: f64 = 1e4;
 const TRUSTED: f64 = 1e22;
@@ -216,7 +220,10 @@ struct Parts<S> {
 
 impl<S: Scalar> Parts<S> {
     fn new(p: &[Par<S>; 4]) -> Self {
-        let (l1, l2) = (p[2].ln(), p[2].ln_1m());
+        let (mut l1, mut l2) = (p[2].ln(), p[2].ln_1m());
+        if l1.value() < LEAST.ln() {
+            (l1, l2) = (S::constant(LEAST.ln()), S::constant((-LEAST).ln_1p()));
+        }
         Parts { lm: p[0].ln(), lp: p[1].ln(), l1, l2, a: (l2 - l1).exp() }
     }
 
@@ -475,11 +482,11 @@ mod tests {
             let x = density::<f64>(y, [mu.ln(), phi.ln(), logit]);
             assert!((x - exact).abs() < 1e-4, "{logit}: {x} {exact}");
         }
-        // p -> 1: Poisson in y / phi, whose mass at j spreads to a gamma of variance phi y (p-1)
+        // p -> 1: Poisson in y / phi, whose mass at j spreads to a gamma of variance phi y (p-1), p - 1 at least LEAST
         for logit in [-12.0f64, -18.0, -25.0] {
             let (j, mu): (f64, f64) = (3.0, 2.2);
             let poisson = j * mu.ln() - mu - special::ln_factorial(j);
-            let exact = poisson - 0.5 * (special::LN_2PI + j.ln() + logit);
+            let exact = poisson - 0.5 * (special::LN_2PI + j.ln() + logit.max(LEAST.ln()));
             let x = density::<f64>(j, [mu.ln(), 0.0, logit]);
             assert!((x - exact).abs() < 1e-3, "{logit}: {x} {exact}");
             assert!(density::<f64>(2.5, [mu.ln(), 0.0, logit]) < -100.0);

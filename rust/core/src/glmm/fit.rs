@@ -4,7 +4,7 @@ use crate::design::{Block, Codes};
 use crate::error::shape;
 use crate::family::Family;
 use crate::optimise::{self, Boundary, Options, Outcome};
-use crate::structure::Natural;
+use crate::structure::{Kind, Natural};
 use crate::CoreError;
 
 use super::candidates;
@@ -22,6 +22,8 @@ use super::start;
 pub struct Start {
     pub beta: Option<Vec<f64>>,
     pub theta: Option<Vec<f64>>,
+    /// Whether the coefficients are taken as they are; else they are first bettered in the model without random effects.
+    pub exact: bool,
 }
 
 /// What is maximised.
@@ -129,9 +131,14 @@ impl Glmm {
 
     /// Hold pattern parameters at natural values and tie others; from now on, for fit and covariance.
     pub fn constrain(&mut self, held: &[(usize, f64)], tied: Vec<Vec<usize>>) -> Result<(), CoreError> {
-        let patterns = &self.engine.patterns;
+        let patterns = &mut self.engine.patterns;
         if tied.iter().flatten().any(|&i| i >= patterns::length(patterns)) {
             return shape("a tie of a parameter that the model does not have");
+        }
+        let touched: Vec<usize> = held.iter().map(|h| h.0).chain(tied.iter().flatten().copied()).collect();
+        for p in patterns.iter_mut().filter(|p| p.pattern.kind == Kind::Unstructured) {
+            let own: Vec<usize> = touched.iter().filter_map(|i| i.checked_sub(p.first)).collect();
+            p.pattern.free(&own);
         }
         let mut inner = vec![];
         for &(i, value) in held {
@@ -187,7 +194,12 @@ impl Glmm {
             Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
             None => first_beta(e, rows),
         };
-        let (beta, scores) = e.start_beta(rows, &beta);
+        let (beta, scores) = if start.exact {
+            let scores = e.start_weights(rows, &beta);
+            (beta, scores)
+        } else {
+            e.start_beta(rows, &beta)
+        };
         let units = optimise::units(e.moments());
         let (lambda, shape) = match &start.theta {
             Some(t) => e.covariance_at(t)?,

@@ -41,7 +41,11 @@ impl Glmm {
                 let blocks = mine.components[k].fixed.iter_mut().map(|f| &mut f.block);
                 blocks.filter(|b| b.codes.is_some()).for_each(|b| b.codes = Some(Codes::I32(&codes)));
             }
-            let start = own_rows.beta.get(i).map(|b| Start { beta: Some(b.clone()), theta: shared.theta.clone() });
+            let start = own_rows.beta.get(i).map(|b| Start {
+                beta: Some(b.clone()),
+                theta: shared.theta.clone(),
+                exact: false,
+            });
             let start = start.as_ref().unwrap_or(shared);
             // A plan made for other rows is of no use.
             let mut own = match model.take() {

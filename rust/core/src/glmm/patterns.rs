@@ -235,6 +235,20 @@ pub fn step(patterns: &[Patterned], shape: &[f64], d: &[f64], charts: &[Chart], 
     out
 }
 
+/// The parameters with standard deviations and loadings times `by`.
+pub fn shrunk(patterns: &[Patterned], shape: &[f64], charts: &[Chart], by: f64) -> Vec<f64> {
+    let mut out = shape.to_vec();
+    for p in patterns {
+        let own = p.first..p.first + p.pattern.parameters();
+        if p.pattern.is_loadings() {
+            out[own].iter_mut().for_each(|v| *v *= by);
+        } else {
+            own.take(p.pattern.deviations()).for_each(|i| out[i] = (out[i] + by.ln()).max(charts[i].low));
+        }
+    }
+    out
+}
+
 /// The observed curvature of steps that are `linked` (see `step`), in the parameters.
 pub fn linked(mut slope: Slope, patterns: &[Patterned], charts: &[Chart], shape: &[f64]) -> Slope {
     let n = slope.gradient.len();

@@ -24,7 +24,7 @@ pub enum Kind {
     ReducedRank,
     ProportionalTo,
     EqualTo,
-    /// "diag", "us" by log standard deviations and angles of partial correlations, and "us" by angles of the correlations
+    /// "diag", "us" by log standard deviations and angles of a `Tree`, and "us" by angles of the correlations
     /// themselves: for terms whose parameters are held, tied or have a prior.
     Diagonal,
     Unstructured,
@@ -41,7 +41,7 @@ const LONG: f64 = 100.0;
 const EDGE: f64 = 1.0 - 1e-8;
 
 /// rho = sin(a): where the likelihood rises up to a correlation of 1, it has an ordinary maximum in the angle there.
-fn sine<S: Scalar>(a: S) -> S {
+pub(super) fn sine<S: Scalar>(a: S) -> S {
     let (s, c) = a.value().sin_cos();
     a.compose([EDGE * s, EDGE * c, -EDGE * s, -EDGE * c])
 }
@@ -182,7 +182,7 @@ impl Kind {
         let lags: Vec<S> = match self {
             Kind::Toeplitz | Kind::HomogeneousToeplitz => autocorrelations(&partials(rest)),
             Kind::Ar1 | Kind::HeterogeneousAr1 if k > 1 => powers(correlation(capped(rest[0])), k),
-            Kind::Unstructured => from_partial(rest, k),
+            Kind::Unstructured => p.tree.correlations(rest),
             Kind::Correlated => from_pairs(rest, k),
             _ => vec![],
         };
@@ -277,7 +277,7 @@ impl Kind {
                 (1..k).for_each(|l| add("cor", Some(l), lags[l]));
             }
             Kind::Unstructured | Kind::Correlated => {
-                let r = if self == Kind::Unstructured { from_partial(rest, k) } else { from_pairs(rest, k) };
+                let r = if self == Kind::Unstructured { p.tree.correlations(rest) } else { from_pairs(rest, k) };
                 pairs(k).for_each(|(i, j)| add("cor", Some(i + j * k), r[i + j * k]));
             }
             _ => add("cor", None, correlation(rest[0])),
@@ -296,7 +296,7 @@ impl Kind {
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => {
                 inside(-1.0 / (k as f64 - 1.0)).map(|r| compound_inverse(r, k))
             }
-            Kind::Unstructured if j - d >= k - 1 => None,
+            Kind::Unstructured if !pairs(k).nth(j - d).is_some_and(|(a, b)| p.tree.joins(a, b)) => None,
             Kind::Toeplitz | Kind::HomogeneousToeplitz if j > d => None,
             Kind::Unstructured | Kind::Correlated => inside(-1.0).map(|r| (r / EDGE).clamp(-1.0, 1.0).asin()),
             Kind::Ar1 | Kind::HeterogeneousAr1 => plain(),
@@ -312,7 +312,7 @@ impl Kind {
 }
 
 /// Positions (i, j), i > j, below the diagonal, column by column.
-fn pairs(k: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn pairs(k: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..k).flat_map(move |j| (j + 1..k).map(move |i| (i, j)))
 }
 
@@ -338,30 +338,6 @@ fn from_pairs<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
     for ((i, j), &a) in pairs(k).zip(a) {
         out[i + j * k] = sine(a);
         out[j + i * k] = out[i + j * k];
-    }
-    out
-}
-
-/// A correlation matrix from angles of the partial correlations of i and j given 0 .. j - 1 (Joe 2006).
-fn from_partial<S: Scalar>(a: &[S], k: usize) -> Vec<S> {
-    let mut root = vec![S::constant(0.0); k * k];
-    for ((i, j), &a) in pairs(k).zip(a) {
-        root[i + j * k] = sine(a);
-    }
-    for i in 0..k {
-        let mut left = S::constant(1.0);
-        for j in 0..i {
-            let partial = root[i + j * k];
-            root[i + j * k] = partial * left.sqrt();
-            left = left * (-(partial.square()) + 1.0);
-        }
-        root[i + i * k] = left.sqrt();
-    }
-    let mut out = vec![S::constant(1.0); k * k];
-    for (i, j) in pairs(k) {
-        let r = (0..=j).fold(S::constant(0.0), |sum, t| sum + root[i + t * k] * root[j + t * k]);
-        out[i + j * k] = r;
-        out[j + i * k] = r;
     }
     out
 }

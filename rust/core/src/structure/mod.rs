@@ -7,6 +7,7 @@
 mod kinds;
 mod limits;
 mod near;
+mod tree;
 
 use crate::dense;
 use crate::error::shape;
@@ -16,6 +17,7 @@ use crate::CoreError;
 pub(crate) use kinds::autocorrelations;
 pub use kinds::Kind;
 pub use limits::{Chart, Limit, Scale};
+use tree::Tree;
 
 type Dual = Jet<1, 1, 0>;
 type Dual2 = Jet<2, 3, 0>;
@@ -38,6 +40,8 @@ pub struct Pattern {
     pub rank: usize,
     /// Smoothness of `mat` where it is known.
     pub nu: Option<f64>,
+    /// Which correlations of `unstructured` are coordinates of their own.
+    tree: Tree,
 }
 
 /// A parameter in the units a reader expects.
@@ -56,7 +60,7 @@ impl Pattern {
         if k == 0 {
             return shape(format!("structure '{name}' needs at least one column"));
         }
-        let mut out = Pattern { kind, k, distance: vec![], matrix, rank: k.min(2), nu: None };
+        let mut out = Pattern { kind, k, distance: vec![], matrix, rank: k.min(2), nu: None, tree: Tree::star(k) };
         if kind.needs_distance() {
             if coordinates.len() != k || coordinates.iter().any(|c| c.len() != coordinates[0].len() || c.is_empty()) {
                 return shape(format!("structure '{name}' needs a point for each of its {k} columns"));
@@ -98,10 +102,19 @@ impl Pattern {
         Ok(self)
     }
 
+    /// Let these parameters of an `unstructured` covariance, as far as they are correlations, be coordinates of their
+    /// own; where they form a circle, those with the first column are.
+    pub fn free(&mut self, parameters: &[usize]) {
+        let all: Vec<_> = kinds::pairs(self.k).collect();
+        let d = self.deviations();
+        let own: Vec<_> = parameters.iter().filter_map(|j| all.get(j.checked_sub(d)?).copied()).collect();
+        self.tree = Tree::through(self.k, &own).unwrap_or_else(|| Tree::star(self.k));
+    }
+
     /// Names of the parameters of a structure of k columns; the values mean nothing.
     pub fn names(name: &str, k: usize) -> Result<Vec<Natural>, CoreError> {
         let kind = Kind::parse(name)?;
-        let bare = Pattern { kind, k, distance: vec![], matrix: vec![], rank: k.min(2), nu: None };
+        let bare = Pattern { kind, k, distance: vec![], matrix: vec![], rank: k.min(2), nu: None, tree: Tree::star(k) };
         Ok(bare.report(&vec![0.0; bare.parameters()]))
     }
 
@@ -268,16 +281,17 @@ mod tests {
         let points: Vec<Vec<f64>> = [0.0, 0.7, 1.1, 2.5].iter().map(|&t| vec![t, 0.3 * t * t]).collect();
         let mut matrix = vec![0.2; 16];
         (0..4).for_each(|i| matrix[i * 5] = 1.0 + 0.1 * i as f64);
-        Kind::ALL
-            .iter()
-            .map(|kind| {
-                let p = Pattern::new(kind.name(), 4, &points, matrix.clone()).unwrap();
-                // Correlations of their own need not fit together.
-                let size = if *kind == Kind::Correlated { 0.3 } else { 1.0 };
-                let theta = (0..p.parameters()).map(|i| size * (0.3 - 0.17 * i as f64)).collect();
-                (p, theta)
-            })
-            .collect()
+        let mut tree = Pattern::new("unstructured", 4, &points, vec![]).unwrap();
+        tree.free(&[7, 9]);
+        let angles = [vec![0.1, -0.3, 0.2, 0.0], vec![0.4, -0.7, 0.9, 0.2, 1.1, -0.4]].concat();
+        let each = Kind::ALL.iter().map(|kind| {
+            let p = Pattern::new(kind.name(), 4, &points, matrix.clone()).unwrap();
+            // Correlations of their own need not fit together.
+            let size = if *kind == Kind::Correlated { 0.3 } else { 1.0 };
+            let theta = (0..p.parameters()).map(|i| size * (0.3 - 0.17 * i as f64)).collect();
+            (p, theta)
+        });
+        each.chain([(tree, angles)]).collect()
     }
 
     #[test]

@@ -121,7 +121,16 @@ pub(super) fn finish(
     let point = match ended {
         Some(point) => point,
         None if end.stale || !boundary.is_empty() || !limits.is_empty() => {
-            e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u)?
+            let exact = e.evaluate(rows, &point.beta, &lambda, &point.shape, &point.u);
+            match exact {
+                Ok(there) => there,
+                // Beside a flat mode the limit itself may lie beyond it.
+                Err(_) if outcome != Outcome::Converged => {
+                    boundary.clear();
+                    e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u)?
+                }
+                Err(error) => return Err(error),
+            }
         }
         None => point,
     };

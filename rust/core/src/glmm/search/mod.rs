@@ -56,6 +56,8 @@ const LONG: f64 = 2.0;
 const LONGEST: f64 = 8.0;
 /// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
 const RECENT: usize = 2;
+/// What is left of random effects that are too much to begin with.
+const SMALLER: f64 = 0.1;
 /// Deviance that a limit may be worse by than the edge of the search just before it.
 const WORSE: f64 = 1e-7;
 
@@ -183,12 +185,15 @@ pub fn minimise(
     let zero = vec![0.0; e.size()];
     e.tolerance = LOOSE;
     e.stop = options.stop.clone();
+    let mut shape = shape;
     let mut begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
     for _ in 0..3 {
         // Random effects that leave the support or overflow: begin with smaller ones.
         if begun.is_err() {
-            lambda.iter_mut().flatten().for_each(|l| *l *= 0.1);
+            lambda.iter_mut().flatten().for_each(|l| *l *= SMALLER);
             lambda = clip_all(e.moments(), units, &lambda, false).0;
+            shape = patterns::shrunk(&e.patterns, &shape, &charts, SMALLER);
+            constraint.impose(&mut shape);
             patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
             begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
         }
