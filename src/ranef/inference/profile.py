@@ -455,7 +455,7 @@ def tracer_of(m: Fit) -> Tracer:
 
     def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
         found = core.curves(chosen, visits)
-        return [_repaired(m, named[p.label], record, visits) for p, record in zip(chosen, found, strict=True)]
+        return [_repaired(m, named.get(p.label), record, visits) for p, record in zip(chosen, found, strict=True)]
 
     return replace(core, curves=curves)
 
@@ -478,9 +478,9 @@ def _can_be_held(p: Parameter) -> bool:
     return p.hold[0] != "lag" and not p.label.startswith("loading(")
 
 
-def _repaired(m: Fit, p: Parameter, record: Any, visits: list[tuple[float, bool]]) -> Any:
-    """Return a curve, by refits where the core could not follow it."""
-    if not _can_be_held(p) or (not isinstance(record, str) and "failed" not in record["ends"]):
+def _repaired(m: Fit, p: Parameter | None, record: Any, visits: list[tuple[float, bool]]) -> Any:
+    """Return a curve, by refits where the core could not follow it; as it is if no `fixed=` names the parameter."""
+    if p is None or not _can_be_held(p) or (not isinstance(record, str) and "failed" not in record["ends"]):
         return record
     (other,) = curves_by_refits(m, [p], visits)
     if "failed" in other["ends"] and not isinstance(record, str):

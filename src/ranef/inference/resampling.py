@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef import _core
+from ranef.engines import engine_of
 from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
 from ranef.inference.dummies import dummies_of
+from ranef.inference.memory import remembered
 from ranef.model import design_of, layout_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ Draw = Callable[[np.random.Generator], Array]
 DISPERSION = "dispersion"
 HCCME = ("hc2", "hc3")
 AUXILIARY = ("rademacher", "mammen")
+MOST_REPEATED = 50_000_000  # rows
 
 
 class Streams:
@@ -109,8 +112,8 @@ def threads_of(threads: Any, what: str) -> int | None:
 def drawable(m: Fit, what: str) -> Fit:
     """Return the fit for rows to each of which a response can be drawn.
 
-    A row of frequency w stands for w equal rows, but responses drawn for these are not equal: the fit is one to as many
-    rows, which has the same likelihood.
+    A row of frequency w stands for w equal rows, but responses drawn for these are not equal: the fit is that of
+    `repeated`.
 
     Raises
     ------
@@ -120,23 +123,63 @@ def drawable(m: Fit, what: str) -> Fit:
     if m.formula.censored:
         other = "; use kind='cases'" if what == "bootstrap" else ""
         raise NotAvailableError(f"{what}: a drawn response does not say which rows are censored{other}")
-    design = design_of(m, what)
-    if design.frequencies is None or (np.asarray(design.frequencies) == 1).all():
-        return m
-    counts = np.asarray(design.frequencies)
+    return repeated(m, what)
+
+
+def repeated(m: Fit, what: str) -> Fit:
+    """Return the fit to the rows that frequency weights count, each by itself; the fit where they count nothing.
+
+    It has the same likelihood. Gaussian ones with one residual variance are linear mixed models, which have their own
+    engine.
+
+    Raises
+    ------
+    NotAvailableError
+        If frequencies are not whole numbers, or count more than `MOST_REPEATED` rows.
+    """
+    return m if whole_counts(m, what) is None else _to_repeated(m)
+
+
+def whole_counts(m: Fit, what: str) -> Array | None:
+    """Return how many rows each row stands for; None where that is one throughout.
+
+    Raises
+    ------
+    NotAvailableError
+        See `repeated`.
+    """
+    found = design_of(m, what).frequencies
+    if found is None or (np.asarray(found) == 1).all():
+        return None
+    counts = np.asarray(found)
     if (counts != np.floor(counts)).any():
         at = int(np.flatnonzero(counts != np.floor(counts))[0])
         raise NotAvailableError(
-            f"{what}: responses are drawn for each of the rows that frequency_weights= counts, which must be whole "
-            f"numbers; one is {counts[at]:g}. Weights that are no counts: precision_weights= or sampling_weights="
+            f"{what}: it looks at each of the rows that frequency_weights= counts, which must be whole numbers; one is "
+            f"{counts[at]:g}. Weights that are no counts: precision_weights= or sampling_weights="
         )
-    larger = subset(design, np.repeat(np.arange(design.n), counts.astype(np.int64)), {})
+    if counts.sum() > MOST_REPEATED:
+        raise NotAvailableError(
+            f"{what}: it looks at each of the rows that frequency_weights= counts, {counts.sum():,.0f} in all, and up "
+            f"to {MOST_REPEATED:,} are written out: coarsen the counts, or take a sample of the rows"
+        )
+    return counts.astype(np.int64)
+
+
+@remembered
+def _to_repeated(m: Fit) -> Fit:
+    design, call = design_of(m, "frequency weights"), replace(m.call, frequency_weights=None)
+    counts = np.asarray(design.frequencies, dtype=np.int64)
+    larger = subset(design, np.repeat(np.arange(design.n), counts), {})
     terms = [replace(new, levels=old.levels) for new, old in zip(larger.terms, design.terms, strict=True)]
     larger = replace(larger, frequencies=None, terms=tuple(terms))
-    core, estimate = m.engine.estimate(larger, m.task)
-    call = replace(m.call, frequency_weights=None)
-    layout = layout_of(larger, m.task)
-    return replace(m, call=call, layout=layout, estimate=estimate, core=core, design=larger, data=None)
+    call = replace(call, linear=call.is_linear() and m.task.quadrature == 1)
+    if call.linear:
+        larger = replace(larger, others=())
+    task = call.task(larger)
+    core, estimate = engine_of(task).estimate(larger, task)
+    layout = layout_of(larger, task)
+    return replace(m, call=call, task=task, layout=layout, estimate=estimate, core=core, design=larger, data=None)
 
 
 # ---- linear models ---------------------------------------------------------------------------------------------------
@@ -459,6 +502,12 @@ def cases(m: Fit, levels: Sequence[str] | str | None) -> Callable[[np.random.Gen
         return subset(design, rows, dict(zip(names, made, strict=True)))
 
     return draw
+
+
+def with_cases(m: Fit, levels: Sequence[str] | str | None) -> Fit:
+    """Return the fit whose cases are drawn: where these are rows, that to the rows which frequency weights count."""
+    by_rows = "rows" in drawn_levels(design_of(m, "bootstrap"), levels)
+    return repeated(m, "bootstrap") if by_rows else m
 
 
 def drawn_levels(design: Design, levels: Sequence[str] | str | None) -> list[str]:

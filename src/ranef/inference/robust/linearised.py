@@ -33,7 +33,7 @@ from ranef.frame.design import matrix
 from ranef.inference.ddf.method import kept
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.memory import remembered
-from ranef.inference.robust.working import Working, loaded, solved_by
+from ranef.inference.robust.working import Working, loaded, solved_by, times
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -99,18 +99,11 @@ def linearised(m: Fit) -> Linearised:
     x = matrix(design.fixed, design.n)[:, here[m.layout.component("mean").at]]
     random = eta[:, 0] - x @ m.estimate.beta[here] - (0.0 if design.offset is None else design.offset)
     x, z = x * change[:, None], loaded(m)
-    z = None if z is None else _times(z, change)
+    z = None if z is None else times(z, change)
     white = slope / change
     solved = solved_by(z, noise, x)
     bread = np.linalg.inv(x.T @ solved)
     return Linearised(Working(x, solved, change * random + noise * white, white, (bread + bread.T) / 2, here), z, noise)
-
-
-def _times(z: Any, by_row: Array) -> Any:
-    """Return the rows of a sparse array times numbers, all its entries kept."""
-    out = z.copy()
-    out.data = out.data * np.repeat(by_row, np.diff(out.indptr))
-    return out
 
 
 def _slopes(m: Fit, design: Design, eta: Array) -> tuple[Array, Array]:
