@@ -198,3 +198,48 @@ def test_dispersions_on_their_own_scale():
     np.testing.assert_allclose(natural.along[name], natural.value, rtol=1e-8)
     with pytest.raises(rf.errors.OptionError, match="one number under a link"):
         rf.profile(m, "minedno", scale="natural")
+
+
+# ---- priors and penalties --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", [{"sd(g)": "gamma(2, 2)"}, {"x": "normal(0, 1)"}])
+def test_posteriors_are_walked_too(prior):
+    # By the core the search failed for cor(g), sd(g) and sigma of these, after a minute.
+    m = rf.fit("y ~ x + ar1(0 + ft | g)", series(), method="ml", prior=prior)
+    found, p = ends(m)
+    assert not any("failed" in text for text in p.messages)
+    assert all(np.isfinite(pair).all() for pair in found.values())
+    assert found["sigma"][0] == 0
+    named = found if "x" not in prior else {k: v for k, v in found.items() if k != "x"}  # a held one has no prior
+    for name in ("x", "sd(g)"):
+        for end in named.get(name, ()):
+            rise = m.update(fixed={name: end}).criterion - m.criterion
+            assert rise == pytest.approx(3.841458820694124, abs=2e-3)  # 1e-5 in zeta, and the optima's own 1e-6
+
+
+def test_the_prior_of_a_coefficient_that_is_held_is_counted():
+    # Far from what the data say, so that the interval without it would be another.
+    m = rf.fit("y ~ x + (1 | g)", counts(), family="nbinom2", prior={"x": "normal(2, 0.1)"})
+    found, _ = ends(m, ["x"])
+    density = stats.norm(2, 0.1).logpdf
+    for end in found["x"]:
+        rise = m.update(fixed={"x": end}).criterion - 2 * density(end) - m.criterion
+        assert rise == pytest.approx(3.841458820694124, abs=2e-3)
+
+
+def test_a_penalty_of_all_coefficients_is_left_to_the_core(monkeypatch):
+    m = rf.fit("y ~ x + (1 | g)", counts(), family="poisson", penalty="firth")
+    known, _ = ends(m)
+    monkeypatch.setattr("ranef.inference.profile.runs_away", lambda _: True)
+    found, _ = ends(m)  # the variance by refits, coefficients by the core: without them the penalty is another
+    for name, pair in known.items():
+        assert found[name] == pytest.approx(pair, abs=2e-3)
+
+
+def test_held_parameters_have_no_curve_where_others_are_walked():
+    m = rf.fit("y ~ x + ar1(0 + ft | g)", series(), method="ml", fixed={"x": 0.5})
+    found, p = ends(m)
+    assert p.failed == {"x": "it is held at 0.5"}
+    assert "x" not in found
+    assert found["sigma"][0] == 0
