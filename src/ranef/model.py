@@ -710,7 +710,7 @@ class Fit:
     def predict(
         self,
         newdata: Any = None,
-        re: str | Sequence[str] = "all",
+        re: str | Sequence[str] | None = "all",
         type: str = "response",  # noqa: A002
         new_levels: str = "error",
         interval: str | None = None,

@@ -31,6 +31,7 @@ DISPERSION = "dispersion"
 HCCME = ("hc2", "hc3")
 AUXILIARY = ("rademacher", "mammen")
 MOST_REPEATED = 50_000_000  # rows
+MOST_OBSERVED = 5_000  # levels between which a covariance is dense
 
 
 class Streams:
@@ -295,8 +296,8 @@ def residual(m: Fit) -> Draw:
         If levels are too few for the covariance of their effects.
     """
     parts = additive(m, "residual")
-    left, scaled = pools(m, parts)
-    related = relationships(parts.design, len(scaled))
+    related = relationships(parts.design, len(m.estimate.modes))
+    left, scaled = pools(m, parts, related)
 
     def draw(rng: np.random.Generator) -> Array:
         b = [coloured(k, u[rng.integers(len(u), size=len(u))]) for k, u in zip(related, scaled, strict=True)]
@@ -305,15 +306,13 @@ def residual(m: Fit) -> Draw:
     return draw
 
 
-def pools(m: Fit, parts: Additive) -> tuple[Array, list[Array]]:
+def pools(m: Fit, parts: Additive, related: Sequence[Relation | Observed | None]) -> tuple[Array, list[Array]]:
     """Return residuals of variance 1, and independent effects with the estimated covariance of each term."""
     modes, covariances = m.estimate.modes, m.estimate.covariances
     left = (np.asarray(parts.design.y) - parts.mean - parts.effects(modes)) / parts.spread
     left = left - left.mean()
     left = left / np.sqrt(max(float(np.mean(left**2)), np.finfo(float).tiny))
-    whitened = [
-        u if k is None else k.whiten(u) for k, u in zip(relationships(parts.design, len(modes)), modes, strict=True)
-    ]
+    whitened = [u if k is None else k.whiten(u) for k, u in zip(related, modes, strict=True)]
     for term, u, cov in zip(parts.design.terms, whitened, covariances, strict=True):
         _check_enough(term, u, cov)
     return left, [rescaled(u, cov) for u, cov in zip(whitened, covariances, strict=True)]
@@ -324,7 +323,58 @@ def relationships(design: Design, count: int) -> list[Relation | None]:
     return [term.relation for term in design.terms[:count]]
 
 
-def coloured(relation: Relation | None, effects: Array) -> Array:
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """The relationship between those levels that have rows, others integrated out: K_oo = C C'.
+
+    Attributes
+    ----------
+    at : (o,) array
+        Which levels have rows.
+    root : (o, o) array
+        C, lower triangular.
+    levels : int
+        How many there are in all.
+    """
+
+    at: Array
+    root: Array
+    levels: int
+
+    def whiten(self, b: Array) -> Array:
+        """Return C^-1 b of the levels with rows, (o, k)."""
+        from scipy.linalg import solve_triangular
+
+        return np.asarray(solve_triangular(self.root, b[self.at], lower=True))
+
+    def correlate(self, z: Array) -> Array:
+        """Return C z, (levels, k), 0 at levels without rows."""
+        out = np.zeros((self.levels, z.shape[1]))
+        out[self.at] = self.root @ z
+        return out
+
+
+def observed_relation(term: GroupTerm) -> Relation | Observed | None:
+    """Return the relationship between levels of a term that have rows.
+
+    Raises
+    ------
+    NotAvailableError
+        If some have none, and those that have are too many for a dense matrix.
+    """
+    at = np.unique(term.codes)
+    if term.relation is None or len(at) == len(term.levels):
+        return term.relation
+    if len(at) > MOST_OBSERVED:
+        raise NotAvailableError(
+            f"bootstrap: kind='wild' needs the covariance between the {len(at):,} levels of {term.label!r} that have "
+            f"rows, which is formed up to {MOST_OBSERVED:,}, as {len(term.levels) - len(at):,} others have none; use "
+            f"'parametric' or 'residual'"
+        )
+    return Observed(at, np.linalg.cholesky(term.relation.covariance_of(at)), len(term.levels))
+
+
+def coloured(relation: Relation | Observed | None, effects: Array) -> Array:
     """Return effects of independent levels as those of levels with a known relationship."""
     return effects if relation is None else relation.correlate(effects)
 
@@ -387,20 +437,12 @@ def wild_related(m: Fit, hccme: str, auxiliary: str) -> Draw:
     independent: the levels of C^-1 b (see `residual`), which C makes related again, and the residuals, divided by
     (1 - h)^(1/2) or 1 - h first.
 
-    Raises
-    ------
-    NotAvailableError
-        If some levels have no rows (ancestors in a pedigree): their own modes tell nothing of the size of effects.
+    Levels without rows (ancestors in a pedigree) tell nothing of the size of effects, and no row depends on theirs:
+    they are integrated out.
     """
-    for term in design_of(m, "bootstrap").terms:
-        if (bare := len(term.levels) - len(np.unique(term.codes))) > 0:
-            raise NotAvailableError(
-                f"bootstrap: kind='wild' keeps the size of each level's effect, but {bare} levels of {term.label!r} "
-                f"have no rows to tell it; use 'parametric' or 'residual'"
-            )
     parts = additive(m, "wild")
-    left, scaled = pools(m, parts)
-    related = relationships(parts.design, len(scaled))
+    related = [observed_relation(term) for term in parts.design.terms[: len(m.estimate.modes)]]
+    left, scaled = pools(m, parts, related)
     left = left / shrinkage(parts, hccme)
     left = left / np.sqrt(np.mean(left**2)) if np.any(left) else left
 

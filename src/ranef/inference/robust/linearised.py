@@ -13,7 +13,8 @@ scale of the rows matters, for a root of V does: Pustejovsky's clubSandwich has 
 
 A row of frequency c is c equal rows: as one row it is their sum over sqrt(c), an orthogonal change of scale.
 
-w_i is the expected information t^2 / Var(y) in exponential families, else the observed -d^2 log f / d eta^2.
+w_i is the expected information: t^2 / Var(y) in exponential families, `INFORMATION` in some others, whose log density
+need not be concave; else the observed -d^2 log f / d eta^2.
 """
 
 from __future__ import annotations
@@ -47,6 +48,20 @@ EXPONENTIAL = (
 )  # fmt: skip
 #: Share of the greatest variance of a row below which rows count as having that: squares of V are rounded.
 LIGHTEST = 1e-5
+
+
+def _of_lognormal(mu: Array, sigma: Array) -> Array:
+    """I(eta) of log y ~ N(log mu - s^2 / 2, s^2), s^2 = log(1 + r), r = (sigma / mu)^2, mu = exp(eta).
+
+    Of a normal it is (dm)^2 / s^2 + (ds^2)^2 / (2 s^4); ds^2 / d eta = -2 r / (1 + r), dm / d eta = 1 + r / (1 + r).
+    """
+    r = (sigma / mu) ** 2
+    share, s2 = r / (1 + r), np.log1p(r)
+    return (1 + share) ** 2 / s2 + 2 * share**2 / s2**2
+
+
+#: Family with a log link -> information of eta by (mean, dispersion).
+INFORMATION = {"lognormal": _of_lognormal}
 LEAST = 1e-150  # slope of a mean that has reached its limit
 
 
@@ -118,6 +133,9 @@ def _slopes(m: Fit, design: Design, eta: Array) -> tuple[Array, Array]:
         change = np.asarray(link_of(m.link).slope(eta[:, 0]), dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             w = change**2 / law_of(m.distribution).variance(eta, law)
+    elif m.distribution.entry.name in INFORMATION and m.link == "log" and not {"censor", "randomised"} & {*data}:
+        spread = np.asarray(m.distribution.link_of("dispersion").inverse(eta[:, 1]), dtype=np.float64)
+        w = INFORMATION[m.distribution.entry.name](np.exp(eta[:, 0]), spread)
     bad = np.flatnonzero(~np.isfinite(w) | (w <= 0))
     if len(bad):
         raise NotAvailableError(
