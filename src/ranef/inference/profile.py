@@ -469,7 +469,7 @@ def _walked_or_followed(
     m: Fit, by_core: Callable[[Fit], Tracer], chosen: list[Parameter], visits: list[tuple[float, bool]]
 ) -> list[Any | str]:
     """Return curves by refits; those of what no fit can hold, later lags, loadings and penalties, by the core."""
-    can = [p for p in chosen if _can_be_held(p)]
+    can = [p for p in chosen if _can_be_held(m, p)]
     refits = zip(can, curves_by_refits(m, can, visits), strict=True)
     walked = {p.label: {**found, "parameter": p} for p, found in refits if found}
     rest = [p for p in chosen if p.label not in walked]
@@ -481,14 +481,14 @@ def _walked_or_followed(
     return [{**walked, **followed}[p.label] for p in chosen]
 
 
-def _can_be_held(p: Parameter) -> bool:
-    """Whether `fixed=` takes it: later lags are functions of several parameters, loadings turn with each other."""
-    return p.hold[0] != "lag" and not p.label.startswith("loading(")
+def _can_be_held(m: Fit, p: Parameter) -> bool:
+    """Whether a fit can hold it: later lags beside priors and parameters held, and loadings, are the core's alone."""
+    return (p.hold[0] != "lag" or m.task.wishes is None) and not p.label.startswith("loading(")
 
 
 def _repaired(m: Fit, p: Parameter | None, record: Any, visits: list[tuple[float, bool]]) -> Any:
     """Return a curve, by refits where the core could not follow it; as it is if no `fixed=` names the parameter."""
-    if p is None or not _can_be_held(p) or (not isinstance(record, str) and "failed" not in record["ends"]):
+    if p is None or not _can_be_held(m, p) or (not isinstance(record, str) and "failed" not in record["ends"]):
         return record
     (other,) = curves_by_refits(m, [p], visits)
     if other is None:

@@ -21,6 +21,7 @@ from ranef.errors import RanefError
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.named import names_of
 from ranef.inference.parameters import EXP, RATIO, SINE, Parameter, residual
+from ranef.inference.profile_lags import Lags
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ class Walk:
         if raw in self.found:
             return self.found[raw][0]
         self.fits += 1
+        found = self._of_lag(raw) if self.parameter.hold[0] == "lag" else self._of_fit(raw)
+        rise = math.nan if found is None else found[0] + self.missing(raw) - self.m.criterion
+        if found is None or not math.isfinite(rise):
+            self.failures += 1
+            return math.nan
+        self.lowest = min(self.lowest, rise)
+        self.found[raw] = (math.sqrt(max(rise, 0.0)), found[1])
+        return self.found[raw][0]
+
+    def _of_fit(self, raw: float) -> tuple[float, Any] | None:
+        """Return the criterion and the estimate of a fit with the parameter held; None where it failed."""
         p = self.parameter
         label, value = p.label, float(p.transform.forward(np.array(raw)))
         if p.group == "Residual":  # the coefficient of the dispersion, whose coordinate is the logarithm
@@ -79,14 +91,14 @@ class Walk:
                 warnings.simplefilter("ignore")
                 q = self.m.update(fixed={**(self.m.call.fixed or {}), label: value})
         except (RanefError, ValueError, ArithmeticError):
-            q = None
-        rise = math.nan if q is None else float(q.criterion + self.missing(raw) - self.m.criterion)
-        if q is None or q.estimate.outcome != "converged" or not math.isfinite(rise):
-            self.failures += 1
-            return math.nan
-        self.lowest = min(self.lowest, rise)
-        self.found[raw] = (math.sqrt(max(rise, 0.0)), q.estimate)
-        return self.found[raw][0]
+            return None
+        return (float(q.criterion), q.estimate) if q.estimate.outcome == "converged" else None
+
+    def _of_lag(self, raw: float) -> tuple[float, Any] | None:
+        """Return the same of a later lag, searched for from the nearest point, else from the estimate."""
+        value, lags = float(self.parameter.transform.forward(np.array(raw))), Lags(self.m, self.parameter)
+        near = min(self.found, key=lambda v: abs(v - raw))
+        return lags.held(value, self.found[near][1]) or lags.held(value, self.m.estimate)
 
 
 def missing_of(m: Fit, p: Parameter) -> Callable[[float], float]:
