@@ -77,11 +77,12 @@ class Layout:
     """Names and sizes of a design, without its rows: what is left to print when the rows are gone.
 
     `components` lists the parts that have coefficients: the mean's, the dispersion's …, in the order of
-    `estimate.beta`.
+    `estimate.beta`. `counted` is how many rows the `n` rows stand for, the sum of their frequency weights.
     """
 
     n: int
     n_input: int
+    counted: float
     dropped: Mapping[str, int]
     response: str
     components: tuple[ComponentInfo, ...]
@@ -119,6 +120,7 @@ def layout_of(design: Design, task: Task) -> Layout:
     return Layout(
         n=design.n,
         n_input=design.n_input,
+        counted=float(design.n if design.frequencies is None else np.sum(design.frequencies)),
         dropped=design.dropped,
         response=design.response_name or "",
         components=tuple(parts),
@@ -217,7 +219,8 @@ def fit(
         w: residual variance sigma^2 / w; gaussian only.
     frequency_weights : str or array, optional
         A row counts as so many equal rows: its log-likelihood is multiplied (glmmTMB's `weights`); rows of weight 0 are
-        left out. `nobs`, and with it BIC and AICc, stay those of the rows given, as glmmTMB's.
+        left out. BIC, AICc and residual degrees of freedom count them as that many (glmmTMB's as one each); `nobs` is
+        the number of rows given.
     sampling_weights : str, array or dict, optional
         Inverse probabilities of selection in a survey: of the rows (given their group), or a dict such as
         `{"row": "w", "school": "w2", "scaling": "size"}` with those of grouping factors as well. The estimates maximise
@@ -452,8 +455,11 @@ class Fit:
 
     @property
     def df_residual(self) -> int:
-        """`nobs - npar` (as lme4); `nobs` minus the fixed effects where there are no random effects (as lm)."""
-        return self.nobs - (self.npar if self.layout.terms else self.estimate.rank)
+        """`nobs - npar` (as lme4); `nobs` minus the fixed effects where there are no random effects (as lm).
+
+        Here and in BIC and AICc a row of frequency w is w observations.
+        """
+        return int(self.layout.counted) - (self.npar if self.layout.terms else self.estimate.rank)
 
     @property
     def sigma(self) -> float:
@@ -478,12 +484,12 @@ class Fit:
     @property
     def bic(self) -> float:
         """-2 loglik + log(nobs) npar."""
-        return -2 * self.loglik + float(np.log(self.nobs)) * self.npar
+        return -2 * self.loglik + float(np.log(self.layout.counted)) * self.npar
 
     @property
     def aicc(self) -> float:
         """AIC with the small-sample correction of Hurvich & Tsai (1989); inf where nobs <= npar + 1."""
-        left = self.nobs - self.npar - 1
+        left = self.layout.counted - self.npar - 1
         return self.aic + 2 * self.npar * (self.npar + 1) / left if left > 0 else float("inf")
 
     @property
@@ -704,7 +710,7 @@ class Fit:
     def predict(
         self,
         newdata: Any = None,
-        re: str | Sequence[str] = "all",
+        re: str | Sequence[str] | None = "all",
         type: str = "response",  # noqa: A002
         new_levels: str = "error",
         interval: str | None = None,

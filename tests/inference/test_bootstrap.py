@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -175,7 +177,7 @@ def test_drawn_effects_of_related_levels_are_related(kin, kind):
     left = np.array([draw(rng) - mean for _ in range(800)]).reshape(800, 40, 6)
     first, second = left[:, :, :3].mean(axis=2), left[:, :, 3:].mean(axis=2)
     found = first.T @ second / 800
-    _, (effects,) = resampling.pools(m, resampling.additive(m, kind))
+    _, (effects,) = resampling.pools(m, resampling.additive(m, kind), [m.design.terms[0].relation])
     each = np.diag(effects[:, 0]) if kind == "wild" else np.sqrt(m.estimate.covariances[0][0, 0]) * np.eye(40)
     root = m.design.terms[0].relation.correlate(each)  # of wild draws each level keeps the size of its own effect
     root = root[m.design.terms[0].codes[::6]]  # levels are in their own order, rows in that of the families
@@ -195,14 +197,35 @@ def test_standard_errors_of_related_levels(kin, kind):
     assert b.values[:, 2].mean() == pytest.approx(m.varcorr()["g"].sd[0], rel=0.15)
 
 
-def test_wild_draws_need_rows_of_every_level(kin):
+def test_levels_without_rows_are_integrated_out(kin, monkeypatch):
     m, near = kin
     names = [f"f{i}" for i in range(40)]
-    lost = m.data[m.data["g"] != "f3"]
+    lost = m.data[~m.data["g"].isin(["f3", "f21"])]
     part = rf.fit("y ~ x + (1 | g)", lost, precision={"g": (np.linalg.inv(near), names)})
-    with pytest.raises(NotAvailableError, match="1 levels of 'g' have no rows"):
-        rf.bootstrap(part, n=2, kind="wild")
+    seen = resampling.observed_relation(part.design.terms[0])
+    order = [names.index(level) for level in part.design.terms[0].levels]
+    drawn = seen.correlate(np.eye(38))
+    known = near[np.ix_(order, order)]
+    known[[order.index(3), order.index(21)]] = known[:, [order.index(3), order.index(21)]] = 0
+    np.testing.assert_allclose(drawn @ drawn.T, known, atol=1e-10)
+    np.testing.assert_allclose(seen.whiten(drawn), np.eye(38), atol=1e-10)
+    b = rf.bootstrap(part, n=250, kind="wild", seed=2)
+    # 250 replicates know standard errors to 1 / sqrt(500) = 4.5 %, three times that; they rest on 38 sizes, too.
+    np.testing.assert_allclose(b.std_error[:2], part.tidy("fixed")["std_error"][:2], rtol=0.14)
     assert len(rf.bootstrap(part, n=2, kind="residual", seed=1)) == 2
+    monkeypatch.setattr(resampling, "MOST_OBSERVED", 30)
+    with pytest.raises(NotAvailableError, match=r"38 levels of 'g' that have rows, .* up to 30, as 2 others"):
+        rf.bootstrap(part, n=2, kind="wild")
+
+
+def test_a_relationship_is_factorised_once(kin, monkeypatch):
+    relation = pickle.loads(pickle.dumps(kin[0].design.terms[0].relation))
+    calls = []
+    make = type(relation)._factorised
+    monkeypatch.setattr(type(relation), "_factorised", lambda self: calls.append(1) or make(self))
+    for _ in range(3):
+        relation.correlate(np.ones((40, 1)))
+    assert len(calls) == 1
 
 
 def test_one_of_sigma_and_the_dispersion_is_reported():

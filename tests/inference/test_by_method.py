@@ -88,6 +88,15 @@ def test_contrast_by_profile(m, sleep):
     assert table["statistic"][0] == pytest.approx(root, abs=1e-5)
 
 
+def test_contrast_of_a_generalised_model_by_profile(bacteria):
+    found = rf.contrast(bacteria, ["trtdrug", "trtdrug - trtdrug+"], method="profile")
+    curve = rf.confint(bacteria, method="profile", which="trtdrug")
+    # ends are found to 1e-9 in zeta; the two optima differ by rounding
+    np.testing.assert_allclose(found[["conf_low", "conf_high"]].iloc[0], curve[["conf_low", "conf_high"]].iloc[0], 1e-3)
+    assert (found["conf_low"] < found["estimate"]).all()
+    assert (found["estimate"] < found["conf_high"]).all()
+
+
 def test_joint_contrast_is_the_likelihood_ratio(bacteria):
     joint = rf.contrast(bacteria, ["trtdrug", "trtdrug+"], joint=True, method="profile")
     assert joint["statistic"][0] == pytest.approx(rf.drop1(bacteria)["chisq"][1], abs=1e-5)  # two searches

@@ -8,6 +8,8 @@ import pytest
 from scipy import stats
 
 import ranef as rf
+from ranef.inference.profile import targets
+from ranef.inference.profile_refits import curves_by_refits
 
 SERIES = 14
 
@@ -198,3 +200,87 @@ def test_dispersions_on_their_own_scale():
     np.testing.assert_allclose(natural.along[name], natural.value, rtol=1e-8)
     with pytest.raises(rf.errors.OptionError, match="one number under a link"):
         rf.profile(m, "minedno", scale="natural")
+
+
+# ---- priors and penalties --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", [{"sd(g)": "gamma(2, 2)"}, {"x": "normal(0, 1)"}])
+def test_posteriors_are_walked_too(prior):
+    # By the core the search failed for cor(g), sd(g) and sigma of these, after a minute.
+    m = rf.fit("y ~ x + ar1(0 + ft | g)", series(), method="ml", prior=prior)
+    found, p = ends(m)
+    assert not any("failed" in text for text in p.messages)
+    assert all(np.isfinite(pair).all() for pair in found.values())
+    assert found["sigma"][0] == 0
+    named = found if "x" not in prior else {k: v for k, v in found.items() if k != "x"}  # a held one has no prior
+    for name in ("x", "sd(g)"):
+        for end in named.get(name, ()):
+            rise = m.update(fixed={name: end}).criterion - m.criterion
+            assert rise == pytest.approx(3.841458820694124, abs=2e-3)  # 1e-5 in zeta, and the optima's own 1e-6
+
+
+def test_the_prior_of_a_coefficient_that_is_held_is_counted():
+    # Far from what the data say, so that the interval without it would be another.
+    m = rf.fit("y ~ x + (1 | g)", counts(), family="nbinom2", prior={"x": "normal(2, 0.1)"})
+    found, _ = ends(m, ["x"])
+    density = stats.norm(2, 0.1).logpdf
+    for end in found["x"]:
+        rise = m.update(fixed={"x": end}).criterion - 2 * density(end) - m.criterion
+        assert rise == pytest.approx(3.841458820694124, abs=2e-3)
+
+
+def test_a_penalty_of_all_coefficients_is_left_to_the_core(monkeypatch):
+    m = rf.fit("y ~ x + (1 | g)", counts(), family="poisson", penalty="firth")
+    known, _ = ends(m)
+    monkeypatch.setattr("ranef.inference.profile.runs_away", lambda _: True)
+    found, _ = ends(m)  # the variance by refits, coefficients by the core: without them the penalty is another
+    for name, pair in known.items():
+        assert found[name] == pytest.approx(pair, abs=2e-3)
+
+
+def test_held_parameters_have_no_curve_where_others_are_walked():
+    m = rf.fit("y ~ x + ar1(0 + ft | g)", series(), method="ml", fixed={"x": 0.5})
+    found, p = ends(m)
+    assert p.failed == {"x": "it is held at 0.5"}
+    assert "x" not in found
+    assert found["sigma"][0] == 0
+
+
+# ---- later lags ------------------------------------------------------------------------------------------------------
+
+
+def cells(groups, k, seed, rows):
+    """Effects with autocorrelation 0.6, each seen so often; with an error where that is more than once."""
+    r = np.random.default_rng(seed)
+    shared = 0.6 ** np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+    b = r.multivariate_normal(np.zeros(k), shared, size=groups)
+    g, t = np.repeat(np.arange(groups), k * rows), np.tile(np.repeat(np.arange(k), rows), groups)
+    x = r.normal(size=len(g))
+    y = 0.5 * x + b[g, t] + (0.7 * r.normal(size=len(g)) if rows > 1 else 0.0)
+    return {"g": g, "ft": np.array([f"t{i}" for i in range(k)])[t], "x": x, "y": y}
+
+
+def test_lags_held_by_an_equation_have_the_curve_of_the_core():
+    m = rf.fit("y ~ x + toep(0 + ft | g)", cells(20, 4, 1, 1), method="ml", dispersion=0)
+    visits = targets(1.96, {1.96}, 2)
+    for lag in ("cor(lag2 | g)", "cor(lag3 | g)"):
+        curve = rf.profile(m, lag, points=3)[lag]
+        (record,) = curves_by_refits(m, [curve.parameter], visits)
+        value = curve.parameter.transform.forward(record["value"])
+        low, high = (np.interp(z, record["zeta"], value) for z in (-1.96, 1.96))
+        known = [np.interp(z, curve.zeta, curve.value) for z in (-1.959963984540054, 1.959963984540054)]
+        np.testing.assert_allclose([low, high], known, atol=1e-4)  # 1e-5 and 4e-5 in zeta, intervals 0.5 wide
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_later_lags_where_other_correlations_reach_their_limit(seed):
+    m = rf.fit("y ~ x + toep(0 + ft | g)", cells(10, 4, seed, 2), method="ml")
+    found, p = ends(m, ["cor(lag2 | g)", "cor(lag3 | g)"])
+    assert not any("failed" in text for text in p.messages)
+    for low, high in found.values():
+        assert -1 <= low < high <= 1
+    held = p["cor(lag3 | g)"]
+    others = held.along["cor(lag2 | g)"]  # what the others do on the way
+    assert np.isfinite(others).all()
+    assert (np.abs(others) <= 1).all()

@@ -15,7 +15,7 @@ from ranef.inference.robust.adjustments import bias_reduced, degrees
 from ranef.inference.robust.blocks import blocks
 from ranef.inference.robust.clusters import clusters_of
 from ranef.inference.robust.generalised import adjusted_scores
-from ranef.inference.robust.linearised import linearised
+from ranef.inference.robust.linearised import INFORMATION, linearised
 from ranef.inference.robust.working import by_cluster, working
 
 KINDS = ("CR0", "CR1", "CR1S", "CR2", "CR3")
@@ -442,6 +442,32 @@ def test_a_density_that_is_not_concave_has_no_working_variance():
     with pytest.raises(NotAvailableError, match=r"row \d+ .*no curvature"):
         m.vcov(kind="CR2")
     assert np.isfinite(np.diag(m.vcov(kind="CR1"))).all()
+
+
+def test_lognormal_rows_have_their_expected_information():
+    # Its log density is not concave in the mean's predictor: a row far below its mean had no working variance.
+    mu, sigma, h = 3.0, 2.0, 1e-4
+    s2 = np.log1p((sigma / mu) ** 2)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    y = np.exp(np.log(mu) - s2 / 2 + np.sqrt(s2) * nodes)
+
+    def density(eta):
+        s2 = np.log1p((sigma / np.exp(eta)) ** 2)
+        return -np.log(s2) / 2 - (np.log(y) - eta + s2 / 2) ** 2 / (2 * s2)
+
+    slope = (density(np.log(mu) + h) - density(np.log(mu) - h)) / (2 * h)
+    # Difference quotients, exact to h squared.
+    assert weights @ slope**2 / weights.sum() == pytest.approx(INFORMATION["lognormal"](mu, sigma), rel=1e-6)
+
+    data = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ Days + (Days | Subject)", data, family="lognormal")
+    plain, reduced, jackknife = (rf.robust(m, kind) for kind in ("CR0", "CR2", "CR3"))
+    assert (plain["std_error"][:2] < reduced["std_error"][:2]).all()
+    assert (reduced["std_error"][:2] < jackknife["std_error"][:2]).all()
+    # The logarithm of a response of so little spread is normal, with nearly the same relative slopes.
+    logs = rf.robust(rf.fit("y ~ Days + (Days | Subject)", data.assign(y=np.log(data["Reaction"])), method="ml"), "CR2")
+    np.testing.assert_allclose(reduced["std_error"][:2], logs["std_error"], rtol=0.05)
+    np.testing.assert_allclose(reduced["df"][:2], logs["df"], rtol=0.01)
 
 
 def test_sampling_weights_have_cr1_as_their_own_covariance():

@@ -20,8 +20,8 @@ from many_levels import TIGHT, islands, people
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame import blocks
 from ranef.inference import whole_factor
-from ranef.inference.ddf.satterthwaite import ingredients
 from ranef.inference.dummies import written_out
+from ranef.inference.terms import fixed_terms
 
 FORMULA = "y ~ firm + year + x + g + (1 | worker)"
 
@@ -259,28 +259,65 @@ WHOLE = ["between", "last, slopes", "weights, offset", "all levels", "two", "a c
 
 @pytest.mark.parametrize("method", ["reml", "ml"])
 @pytest.mark.parametrize("name", WHOLE)
-def test_whole_factors_have_the_degrees_of_their_generalised_variance(
-    monkeypatch: pytest.MonkeyPatch, name: str, method: str
-) -> None:
+def test_whole_factors_have_fai_and_cornelius_degrees(monkeypatch: pytest.MonkeyPatch, name: str, method: str) -> None:
     formula, arguments = MODELS[name]
-    a, b = two(monkeypatch, formula, people(n=400, firms=12), method=method, **arguments)
+    _, b = two(monkeypatch, formula, people(n=400, firms=12), method=method, **arguments)
     by_type, drops = [rf.anova(b, type=kind).set_index("term") for kind in (2, 3)], rf.drop1(b, test="F")
     monkeypatch.setattr(whole_factor, "MANY", 8)
     for kind, by_rows in zip((2, 3), by_type, strict=True):
         found = rf.anova(b, type=kind).set_index("term")
         same(found[["sumsq", "numdf", "statistic"]], by_rows[["sumsq", "numdf", "statistic"]])
         same(found.drop(["firm", "worker"], errors="ignore"), by_rows.drop(["firm", "worker"], errors="ignore"))
-        # Fai and Cornelius' mean over single combinations is less, by how much these differ: that of the overall mean,
-        # which is among those of all levels, rests on the workers.
-        ratio = found["dendf"]["firm"] / by_rows["dendf"]["firm"]
-        assert 1 - 1e-9 < ratio < (2.2 if name == "all levels" else 1.02)
+        # All eigenvectors are found; those of the rows of types I and II are of combinations scaled otherwise.
+        assert found["dendf"]["firm"] == pytest.approx(by_rows["dendf"]["firm"], rel=0.03)
     same(rf.drop1(b, test="F")["statistic"], drops["statistic"])
-    if name != "a column that depends on it":  # there rows are looked at, and the other fit has lost a level
-        at = [j for j, n in enumerate(a.layout.fixed) if n.startswith("firm")]
-        slopes, spread = ingredients(a)
-        inverse = np.linalg.inv(np.asarray(a.vcov())[np.ix_(at, at)])
-        d = np.array([np.sum(inverse * s[np.ix_(at, at)]) for s in slopes]) / len(at)
-        assert found["dendf"]["firm"] == pytest.approx(2 / (d @ spread @ d), rel=1e-6)
+
+
+def uneven(levels: int, groups: int, rows: int, few: int, seed: int = 0) -> pd.DataFrame:
+    """Levels of two rows or more, the first of which rest on three groups alone."""
+    rng = np.random.default_rng(seed)
+    f = np.concatenate([np.repeat(np.arange(levels), 2), rng.integers(0, levels, rows)])
+    n = len(f)
+    g = np.where(f < few, rng.integers(0, 3, n), rng.integers(0, groups, n))
+    y = rng.normal(size=groups)[g] + rng.normal(size=n) + 0.3 * rng.normal(size=levels)[f]
+    return pd.DataFrame({"y": y, "x": rng.normal(size=n), "f": [f"f{i}" for i in f], "g": [f"g{i}" for i in g]})
+
+
+@pytest.mark.parametrize("design", [(400, 40, 3000, 20), (400, 150, 300, 100)])
+@pytest.mark.parametrize("formula", ["y ~ f + x + (1 | g)", "y ~ 0 + f + x + (1 | g)", "y ~ 0 + f + x + (x | g)"])
+def test_windows_of_the_spectrum_stand_for_all_eigenvectors(
+    monkeypatch: pytest.MonkeyPatch, formula: str, design: tuple[int, int, int, int]
+) -> None:
+    monkeypatch.setattr(blocks, "WIDE", 8)
+    m = rf.fit(formula, uneven(*design))
+    known = rf.anova(m)["dendf"][0]
+    monkeypatch.setattr(whole_factor, "MANY", 8)
+    assert rf.anova(m)["dendf"][0] == pytest.approx(known, rel=5e-3)  # 160 vectors for 400
+    factor = next(t for t in fixed_terms(m, "mean") if t.label == "f")
+    assert whole_factor.fai_cornelius(m, factor)[1] < 5e-3 * known
+
+
+def test_equal_eigenvalues_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Blocks of levels twice in each of two groups: the matrix has few eigenvalues, each many times.
+    monkeypatch.setattr(blocks, "WIDE", 8)
+    rng = np.random.default_rng(4)
+    f = np.repeat(np.arange(60), 4)
+    g = f // 6 * 2 + np.tile([0, 0, 1, 1], 60)
+    y = rng.normal(size=20)[g] + rng.normal(size=240)
+    m = rf.fit("y ~ 0 + f + (1 | g)", {"f": [f"f{i:02d}" for i in f], "g": g, "y": y})
+    known = float(rf.anova(m)["dendf"][0])
+    monkeypatch.setattr(whole_factor, "MANY", 8)
+    assert float(rf.anova(m)["dendf"][0]) == pytest.approx(known, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_covariances_of_combinations_with_all_coefficients(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    formula, arguments = MODELS[name]
+    _, b = two(monkeypatch, formula, people(n=400, firms=12), **arguments)
+    rows = np.random.default_rng(0).normal(size=(3, len(b.estimate.beta)))
+    rows[:, np.isnan(b.estimate.beta)] = 0
+    whole = np.nan_to_num(np.asarray(b.estimate.vcov))
+    np.testing.assert_allclose(b.core.covariance_with_rows(rows), rows @ whole, rtol=1e-8, atol=1e-10)
 
 
 def test_whole_factors_by_rules_and_by_matrices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,23 @@ impl Model {
         Ok(out)
     }
 
+    /// Covariances of combinations of the coefficients with all of the user's coefficients (k x columns, row-major); 0
+    /// at dropped ones.
+    pub fn covariance_with_rows(&self, rows: &[f64]) -> Result<Vec<f64>, CoreError> {
+        let state = self.state()?;
+        let found = self.solved(&state.solution, self.loads(rows)?);
+        let (k, columns, scale) = (found.k, self.lmm.moments.user_columns(), state.sigma * state.sigma);
+        let mut out = vec![0.0; k * columns];
+        for j in 0..columns {
+            let Some((node, dense)) = self.weights(j)? else { continue };
+            for c in 0..k {
+                let x = &found.dense[c * self.lmm.moments.p()..][..dense.len()];
+                out[c * columns + j] = scale * (node.map_or(0.0, |at| found.nodes[at * k + c]) + dot(&dense, x));
+            }
+        }
+        Ok(out)
+    }
+
     fn no_loads(&self, k: usize) -> Loads {
         Loads { k, nodes: vec![0.0; self.lmm.symbolic.size * k], dense: vec![0.0; self.lmm.moments.p() * k] }
     }
@@ -81,32 +98,36 @@ impl Model {
 
     /// Add v times the user's column j to combination c; nothing for a dropped column.
     fn load(&self, to: &mut Loads, c: usize, j: usize, v: f64) -> Result<(), CoreError> {
-        let (m, sym, k) = (&self.lmm.moments, &self.lmm.symbolic, to.k);
-        let p = m.p();
-        let x = &mut to.dense[c * p..(c + 1) * p];
+        let Some((node, dense)) = self.weights(j)? else { return Ok(()) };
+        if let Some(at) = node {
+            to.nodes[at * to.k + c] += v;
+        }
+        let p = dense.len();
+        to.dense[c * p..(c + 1) * p].iter_mut().zip(&dense).for_each(|(x, w)| *x += v * w);
+        Ok(())
+    }
+
+    /// What the user's coefficient j is of: a node, and weights of the internal dense coefficients; None if dropped.
+    fn weights(&self, j: usize) -> Result<Option<(Option<usize>, Vec<f64>)>, CoreError> {
+        let (m, sym) = (&self.lmm.moments, &self.lmm.symbolic);
         if let Some(w) = m.wide.iter().find(|w| (w.first..w.first + w.cols()).contains(&j)) {
             let level = w.base + j - w.first;
             if w.aliased.binary_search(&(level as u32)).is_ok() {
-                return Ok(());
+                return Ok(None);
             }
             let at = sym.offset[sym.position[sym.base[w.factor] as usize + level] as usize] as usize;
-            to.nodes[at * k + c] += v;
-            if let Some((along, _)) = m.booked(w) {
-                x.iter_mut().zip(&along).for_each(|(x, a)| *x += v * a);
-            }
-            return Ok(());
+            let along = m.booked(w).map_or_else(|| vec![0.0; m.p()], |(along, _)| along);
+            return Ok(Some((Some(at), along)));
         }
         let Ok(own) = m.columns.binary_search(&j) else {
             return shape(format!("there is no column {j}"));
         };
         if !m.kept.contains(&own) {
-            return Ok(());
+            return Ok(None);
         }
         let on_carrier = m.carrier.as_ref().map_or(0.0, |c| c[own]);
-        for (x, &t) in x.iter_mut().zip(&m.kept) {
-            *x += v * (f64::from(t == own) - on_carrier * m.x_shift[t]);
-        }
-        Ok(())
+        let dense = m.kept.iter().map(|&t| f64::from(t == own) - on_carrier * m.x_shift[t]).collect();
+        Ok(Some((None, dense)))
     }
 
     /// L^-1 of the nodes, and L_X^-1 (dense - F'L^-1 nodes).
@@ -136,17 +157,21 @@ impl Model {
     }
 
     /// The part of the nodes in the inverse of the whole system times combinations (size x k, row-major).
-    fn effects(&self, s: &Solution, mut loads: Loads) -> Vec<f64> {
+    fn effects(&self, s: &Solution, loads: Loads) -> Vec<f64> {
+        self.solved(s, loads).nodes
+    }
+
+    /// The inverse of the whole system times combinations.
+    fn solved(&self, s: &Solution, mut loads: Loads) -> Loads {
         let (sym, p, k) = (&self.lmm.symbolic, self.lmm.moments.p(), loads.k);
         self.forward(s, &mut loads);
-        let Loads { mut nodes, mut dense, .. } = loads;
         if p > 0 {
-            dense::solve_left_lt(&s.lx, p, p, &mut dense, k, p);
-            let turned: Vec<f64> = (0..p * k).map(|t| dense[t % k * p + t / k]).collect();
-            dense::gemm(&mut nodes, k, &turned, k, &s.f, p + 1, k, sym.size, p, -1.0);
+            dense::solve_left_lt(&s.lx, p, p, &mut loads.dense, k, p);
+            let turned: Vec<f64> = (0..p * k).map(|t| loads.dense[t % k * p + t / k]).collect();
+            dense::gemm(&mut loads.nodes, k, &turned, k, &s.f, p + 1, k, sym.size, p, -1.0);
         }
-        self.lmm.numeric.backward(sym, &mut nodes, k);
-        nodes
+        self.lmm.numeric.backward(sym, &mut loads.nodes, k);
+        loads
     }
 
     /// Lambda^-T of the effects of a term in the user's columns (levels x cols x k); their sign is of no account.

@@ -344,6 +344,17 @@ impl Lmm {
         matrix(py, v, k)
     }
 
+    /// L Var(beta_hat) for rows over all columns.
+    fn covariance_with_rows<'py>(
+        &self,
+        py: Python<'py>,
+        rows: PyReadonlyArray2<'py, f64>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let (model, values, shape) = (&self.model, self.whole_rows(&rows)?, rows.as_array().raw_dim());
+        let v = solve(py, &self.pool, || model.covariance_with_rows(values))?;
+        v.into_pyarray(py).reshape([shape[0], shape[1]])
+    }
+
     /// Z'V*^-1 X (X'V*^-1X)^-1 l for rows l over all columns, per term (levels, columns, rows).
     fn sensitivity_of_rows<'py>(
         &mut self,

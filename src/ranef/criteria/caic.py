@@ -27,7 +27,7 @@ from ranef.engines.task import Point
 from ranef.errors import NotAvailableError
 from ranef.inference.comparable import check_likelihoods
 from ranef.inference.noted import Note
-from ranef.inference.resampling import drawable
+from ranef.inference.resampling import drawable, repeated
 from ranef.model import check_fit, design_of
 from ranef.predict.rows import fitted_design, fitted_predictors, law, linear_predictor
 
@@ -100,6 +100,8 @@ def caic(m: Fit) -> ConditionalAIC:
     check_likelihoods([m], "caic")
     if m.task.linear:
         return _linear(m)
+    if m.distribution.is_gaussian_identity and (own := repeated(m, "caic")).task.linear:
+        return _linear(own)
     if m.distribution.zero_inflation or m.distribution.truncated:
         raise NotAvailableError("caic: zero inflation and truncation are not covered; use rf.compare")
     if m.family == "poisson" and m.link == "log":

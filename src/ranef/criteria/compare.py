@@ -97,7 +97,7 @@ def scores(fits: Sequence[Fit], criterion: str, chat: float | None) -> dict[str,
         raise OptionError(f"chat={chat!r} must be a positive number")
     count = np.array([m.npar + 1.0 for m in fits])  # the overdispersion is estimated too
     quasi = numbers(-2 * m.loglik for m in fits) / max(chat, 1.0) + 2 * count
-    left = np.array([float(m.nobs) for m in fits]) - count - 1
+    left = np.array([m.layout.counted for m in fits]) - count - 1
     with np.errstate(divide="ignore"):
         small = np.where(left > 0, 2 * count * (count + 1) / np.where(left > 0, left, 1.0), np.inf)
     return {**plain, "qaic": quasi, "qaicc": quasi + small}

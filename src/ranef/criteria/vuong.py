@@ -20,6 +20,7 @@ from ranef.inference.comparable import (
 )
 from ranef.inference.nested import FAMILIES, extension
 from ranef.inference.noted import Note, NotedTable, numbers
+from ranef.inference.resampling import whole_counts
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -97,7 +98,9 @@ def vuong(m1: Fit, m2: Fit) -> VuongTest:
     differences = contributions(m1, unit) - contributions(m2, unit)
     if np.ptp(differences) < 1e-9 * max(1.0, abs(m1.loglik) / count):
         raise DataError("vuong: the models have the same likelihood in every unit: they cannot be told apart")
-    return VuongTest(_table(m1, m2, differences, [m.method for m in fits]), differences, count)
+    if not (m1.layout.terms or m2.layout.terms) and (stands := whole_counts(m1, "vuong")) is not None:
+        differences = np.repeat(differences / stands, stands)  # units are the rows that a row stands for
+    return VuongTest(_table(m1, m2, differences, [m.method for m in fits]), differences, len(differences))
 
 
 def _check_apart(m1: Fit, m2: Fit) -> None:
@@ -134,7 +137,7 @@ def _table(m1: Fit, m2: Fit, differences: Array, methods: list[str]) -> NotedTab
 
 
 def _notes(m: Fit, count: int, methods: list[str]) -> list[Note]:
-    what = "independent groups" if count < m.nobs else "rows"
+    what = "independent groups" if count < m.layout.counted else "rows"
     notes = [Note("units", f"{count} {what}; a positive statistic favours model 1")]
     if "reml" in methods:
         notes.append(Note("refitted", "refitted by maximum likelihood"))

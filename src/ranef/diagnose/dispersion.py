@@ -129,10 +129,8 @@ def pearson_chisq(m: Fit) -> tuple[float, float]:
     """Return sum (y - mu)^2 / Var(y) over the rows, each counted as often as its frequency, and its df."""
     design = design_of(m, "overdispersion")
     squares = residuals(m, "scaled") ** 2
-    if design.frequencies is None:
-        return float(np.nansum(squares)), float(m.df_residual)
-    counts = np.asarray(design.frequencies)
-    return float(np.nansum(counts * squares)), float(m.df_residual - m.nobs + counts.sum())
+    counts = 1.0 if design.frequencies is None else np.asarray(design.frequencies)
+    return float(np.nansum(counts * squares)), float(m.df_residual)
 
 
 def underdispersed(m: Fit, chi2: float, df: float, share: float) -> bool:
@@ -153,8 +151,7 @@ def upper_tail(statistic: float, df: float) -> float:
 
 
 def _deviance(m: Fit) -> dict[str, float]:
-    weighted = m.design is not None and m.design.frequencies is not None
-    if weighted or "dispersion" in m.distribution.parameters:
+    if "dispersion" in m.distribution.parameters:
         return {}
     try:
         return {"deviance": m.deviance}

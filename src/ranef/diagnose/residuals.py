@@ -133,7 +133,11 @@ def _unit(m: Fit) -> float:
 
 def deviance(m: Fit) -> float:
     """Sum of the squared deviance residuals; of linear models -2 log-likelihood or the REML criterion, as in lme4."""
-    return m.criterion if m.task.linear else float(np.sum(residuals(m, "deviance") ** 2))
+    if m.task.linear:
+        return m.criterion
+    counts = None if m.design is None else m.design.frequencies
+    squares = residuals(m, "deviance") ** 2
+    return float(np.sum(squares if counts is None else squares * counts))
 
 
 def residual_quantiles(m: Fit) -> Array:

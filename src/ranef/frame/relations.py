@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import sparse
@@ -27,7 +28,25 @@ BLOCK = 256  # unit vectors solved for at once
 NEGLIGIBLE = 1e-14  # an entry of a precision below this share of its diagonal is rounding
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """Q = L U without row exchanges, U = D L'.
+
+    Attributes
+    ----------
+    lu : SuperLU
+    upper : sparse array
+        U by rows.
+    root : (L,) array
+        Roots of D.
+    """
+
+    lu: Any
+    upper: Any
+    root: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Relation:
     """Precision matrix of the L levels of a term, its upper triangle by rows.
 
@@ -53,22 +72,20 @@ class Relation:
 
     def correlate(self, z: Array) -> Array:
         """Turn independent standard normal rows (L, k) into rows with covariance K = Q^-1 between them."""
-        # Q = L U without row exchanges, U = D L': x = P' L^-T D^-1/2 z has covariance Q^-1.
-        lu = self._factor()
-        scaled = np.sqrt(lu.U.diagonal())[:, None] * z
-        x = sparse_linalg.spsolve_triangular(lu.U.tocsr(), scaled, lower=False)
-        return np.asarray(x)[lu.perm_c]
+        own = self._factor()  # x = P' L^-T D^-1/2 z has covariance Q^-1
+        x = sparse_linalg.spsolve_triangular(own.upper, own.root[:, None] * z, lower=False)
+        return np.asarray(x)[own.lu.perm_c]
 
     def whiten(self, b: Array) -> Array:
         """Undo `correlate`: rows (L, k) with covariance K between them into independent ones."""
-        lu = self._factor()
+        own = self._factor()
         x = np.empty_like(b)
-        x[lu.perm_c] = b
-        return np.asarray(lu.U @ x) / np.sqrt(lu.U.diagonal())[:, None]
+        x[own.lu.perm_c] = b
+        return np.asarray(own.upper @ x) / own.root[:, None]
 
     def variances(self) -> Array:
         """Return K_ll of every level, the diagonal of Q^-1: 1 + inbreeding in a pedigree."""
-        lu, size = self._factor(), len(self.diag)
+        lu, size = self._factor().lu, len(self.diag)
         out = np.empty(size)
         for first in range(0, size, BLOCK):
             unit = np.zeros((size, min(BLOCK, size - first)))
@@ -79,15 +96,35 @@ class Relation:
 
     def covariance(self) -> Array:
         """Return K = Q^-1, dense."""
-        return np.asarray(self._factor().solve(np.eye(len(self.diag))))
+        return self.covariance_of(np.arange(len(self.diag)))
 
-    def _factor(self) -> Any:
+    def covariance_of(self, levels: Array) -> Array:
+        """Return K between some levels, dense; what others are related to them is in it."""
+        lu, size, out = self._factor().lu, len(self.diag), np.empty((len(levels), len(levels)))
+        for first in range(0, len(levels), BLOCK):
+            at = levels[first : first + BLOCK]
+            unit = np.zeros((size, len(at)))
+            unit[at, np.arange(len(at))] = 1.0
+            out[:, first : first + BLOCK] = np.asarray(lu.solve(unit))[levels]
+        return out
+
+    def _factor(self) -> Factor:
+        """Return the factor, which is made once."""
+        if self not in FACTORS:
+            FACTORS[self] = self._factorised()
+        return FACTORS[self]
+
+    def _factorised(self) -> Factor:
         size = len(self.diag)
         upper = sparse.csr_matrix((self.value, self.level.astype(np.int64), self.start.astype(np.int64)), (size, size))
         whole = (upper + upper.T + sparse.diags(self.diag)).tocsc()
-        return sparse_linalg.splu(
+        lu = sparse_linalg.splu(
             whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
         )
+        return Factor(lu, lu.U.tocsr(), np.sqrt(lu.U.diagonal()))
+
+
+FACTORS: WeakKeyDictionary[Relation, Factor] = WeakKeyDictionary()
 
 
 def _is_sparse(value: Any) -> bool:

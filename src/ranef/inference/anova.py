@@ -57,9 +57,9 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
         Of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models only: the
         unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`, `dendf`,
         `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too few for a
-        joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Satterthwaite's
-        degrees of freedom of the generalised variance of its coefficients: an upper bound of Fai and Cornelius', within
-        2 % where its levels rest on groups alike, up to twice as many where few levels rest on far fewer groups; of
+        joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Fai and
+        Cornelius' degrees of freedom from a few hundred combinations of its levels, within 0.5 % of those of all;
+        of
         more than 7,000 its row is NaN, with a warning, for Kenward and Roger's and robust tests.
 
     Raises

@@ -285,7 +285,8 @@ def bootstrap(
     -----
     Refits use the criterion of the fit (REML stays REML). Of the three ways to make intervals the parametric bootstrap
     assumes least about the shape of the likelihood and costs most (Bolker's GLMM FAQ: Wald < profile < bootstrap).
-    With `frequency_weights=` a response is drawn for each of the rows that are counted.
+    With `frequency_weights=` a response is drawn, and where cases are rows a case, for each of the rows that are
+    counted.
 
     Examples
     --------
@@ -297,7 +298,7 @@ def bootstrap(
     """
     check_fit(m, "bootstrap")
     _check_options(n, kind, re, max_failures)
-    m = m if kind == "cases" else resampling.drawable(m, "bootstrap")
+    m = resampling.with_cases(m, levels) if kind == "cases" else resampling.drawable(m, "bootstrap")
     number, threads = resampling.seed_of(seed, "bootstrap"), resampling.threads_of(threads, "bootstrap")
     if statistic is not None and not callable(statistic):
         raise OptionError(f"bootstrap: statistic={statistic!r} must be a function of a fit that returns numbers")

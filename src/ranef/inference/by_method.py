@@ -297,7 +297,7 @@ def _combination_interval(m: Fit, row: Array, level: float, points: int) -> tupl
     """Return the ends of the profile interval of a combination: the curve of a column of its own."""
     design, at = rewritten(m, row[None, :], "method='profile'")
     own = estimated(m, placed(design, at, None))
-    if runs_away(own):
+    if own.task.wishes is None and runs_away(own):
         return _searched_interval(m, row, level)
     names = [c.names for c in own.design.components if c.name == at.component] if own.design else []
     before = next(c.first for c in _firsts(own) if c.name == at.component)

@@ -30,7 +30,7 @@ from ranef.inference.exact_draws import plain_draws, restricted_draws
 from ranef.inference.frames import to_frame
 from ranef.inference.nested import within
 from ranef.inference.resampling import generator_of
-from ranef.inference.submodels import on_own_rows, with_formula
+from ranef.inference.submodels import on_own_rows, on_repeated_rows, with_formula
 from ranef.model import Fit, check_fit, design_of
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def exact_rlrt(
     (6.36896, True)
     """
     check_fit(m, "exact_rlrt")
+    m, mA, m0 = _by_rows(m, "exact_rlrt"), _by_rows(mA, "exact_rlrt"), _by_rows(m0, "exact_rlrt")
     if term is not None:
         if mA is not None or m0 is not None:
             raise OptionError("exact_rlrt: term= makes the models from m; leave mA= and m0= out")
@@ -219,6 +220,7 @@ def exact_lrt(
     REML fits are fitted again by maximum likelihood.
     """
     check_fit(m, "exact_lrt")
+    m, m0 = _by_rows(m, "exact_lrt"), _by_rows(m0, "exact_lrt")
     _check(m, "exact_lrt")
     m = by_ml(m)
     if m0 is None:
@@ -253,6 +255,12 @@ def _count(n: Any) -> int:
 
 
 # ---- the models ------------------------------------------------------------------------------------------------------
+
+
+def _by_rows(m: Fit | None, what: str) -> Any:
+    """Return a gaussian model with a row for each that frequency weights count; anything else as it is."""
+    counted = isinstance(m, Fit) and m.distribution.is_gaussian_identity and m.call.frequency_weights is not None
+    return on_repeated_rows(m, what) if isinstance(m, Fit) and counted else m
 
 
 def _check(m: Fit, what: str) -> None:

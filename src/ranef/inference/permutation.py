@@ -35,7 +35,16 @@ from ranef.errors import DataError, NotAvailableError, OptionError, RanefError, 
 from ranef.frame.design import Array, Block, Design, matrix
 from ranef.inference.dummies import written_out
 from ranef.inference.progress import Progress
-from ranef.inference.resampling import Streams, hierarchy, is_nested, noise_scale, outermost, seed_of
+from ranef.inference.resampling import (
+    Streams,
+    hierarchy,
+    is_nested,
+    noise_scale,
+    outermost,
+    repeated,
+    seed_of,
+    whole_counts,
+)
 from ranef.inference.varcorr import unique
 from ranef.model import check_fit, design_of
 
@@ -222,12 +231,17 @@ def groups_given(design: Design, within: Any) -> tuple[Array, str]:
         if within not in found:
             raise OptionError(f"within={within!r} is not a grouping factor of the model; {nearest(within, found)}")
         return np.asarray(found[within].codes, dtype=np.int64), within
+    return np.unique(_of_rows(design, within), return_inverse=True)[1].ravel(), "the groups given"
+
+
+def _of_rows(design: Design, within: Any) -> Array:
+    """Return the groups that the caller hands over, of the rows used."""
     values = np.asarray(within)
     if values.shape != (design.n,) and design.rows is not None and values.shape == (design.n_input,):
         values = values[design.rows]
     if values.shape != (design.n,):
         raise DataError(f"within has shape {values.shape}, the model {design.n} rows")
-    return np.unique(values, return_inverse=True)[1].ravel(), "the groups given"
+    return values
 
 
 # ---- terms -----------------------------------------------------------------------------------------------------------
@@ -360,6 +374,13 @@ def permutation_test(
         raise OptionError(f"permutation_test: n={n!r} must be a positive whole number")
     if scheme is not None and scheme not in SCHEMES:
         raise OptionError(f"permutation_test: scheme={scheme!r} is unknown; known: {', '.join(map(repr, SCHEMES))}")
+    if (counts := whole_counts(m, "permutation_test")) is not None:
+        within = (
+            within
+            if within is None or isinstance(within, str)
+            else np.repeat(_of_rows(design_of(m, "permutation_test"), within), counts)
+        )
+        m = repeated(m, "permutation_test")
     at = None if term in m.layout.fixed else random_term(m, term)
     plan = _random_plan(m, at, within) if at is not None else _fixed_plan(m, term, within, scheme)
     return _run(plan, term, n, seed, progress)

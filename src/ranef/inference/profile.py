@@ -446,43 +446,53 @@ def tracer_of(m: Fit) -> Tracer:
         return _linear(m)
     if reason := unprofiled(m):
         raise NotAvailableError(f"profile: {reason}")
+    if runs_away(m) and m.task.wishes is None:
+        return Tracer(lambda chosen, visits: _walked_or_followed(m, _laplace, chosen, visits), lambda: None, True)
+    core = _laplace(m)
     if runs_away(m):
-        return Tracer(lambda chosen, visits: _walked_or_followed(m, chosen, visits), lambda: None, True)
-    core, wishes = _laplace(m), m.task.wishes
-    if wishes is not None and (wishes.priors or wishes.firth):
-        return core  # a parameter that is held has no prior
+        return replace(
+            core,
+            curves=lambda chosen, visits: _walked_or_followed(m, lambda _: core, chosen, visits),
+            long=True,
+            of=lambda p: reduced if (reduced := core.of(p)).refused else p,
+        )
     named = {p.label: p for p in parameters(m)}
 
     def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
         found = core.curves(chosen, visits)
-        return [_repaired(m, named[p.label], record, visits) for p, record in zip(chosen, found, strict=True)]
+        return [_repaired(m, named.get(p.label), record, visits) for p, record in zip(chosen, found, strict=True)]
 
     return replace(core, curves=curves)
 
 
-def _walked_or_followed(m: Fit, chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any | str]:
-    """Return curves by refits; those of what no fit can hold, later lags and loadings, by the core."""
-    own = [p for p in chosen if not _can_be_held(p)]
-    if not own:
-        return list(curves_by_refits(m, chosen, visits))
-    core = _laplace(m)
-    followed = dict(zip([p.label for p in own], core.curves(own, visits), strict=True))
+def _walked_or_followed(
+    m: Fit, by_core: Callable[[Fit], Tracer], chosen: list[Parameter], visits: list[tuple[float, bool]]
+) -> list[Any | str]:
+    """Return curves by refits; those of what no fit can hold, later lags, loadings and penalties, by the core."""
+    can = [p for p in chosen if _can_be_held(m, p)]
+    refits = zip(can, curves_by_refits(m, can, visits), strict=True)
+    walked = {p.label: {**found, "parameter": p} for p, found in refits if found}
+    rest = [p for p in chosen if p.label not in walked]
+    if not rest:
+        return list(walked.values())
+    core = by_core(m)
+    followed = dict(zip([p.label for p in rest], core.curves([core.of(p) for p in rest], visits), strict=True))
     core.close()
-    rest = [p for p in chosen if p.label not in followed]
-    walked = dict(zip([p.label for p in rest], curves_by_refits(m, rest, visits), strict=True))
     return [{**walked, **followed}[p.label] for p in chosen]
 
 
-def _can_be_held(p: Parameter) -> bool:
-    """Whether `fixed=` takes it: later lags are functions of several parameters, loadings turn with each other."""
-    return p.hold[0] != "lag" and not p.label.startswith("loading(")
+def _can_be_held(m: Fit, p: Parameter) -> bool:
+    """Whether a fit can hold it: later lags beside priors and parameters held, and loadings, are the core's alone."""
+    return (p.hold[0] != "lag" or m.task.wishes is None) and not p.label.startswith("loading(")
 
 
-def _repaired(m: Fit, p: Parameter, record: Any, visits: list[tuple[float, bool]]) -> Any:
-    """Return a curve, by refits where the core could not follow it."""
-    if not _can_be_held(p) or (not isinstance(record, str) and "failed" not in record["ends"]):
+def _repaired(m: Fit, p: Parameter | None, record: Any, visits: list[tuple[float, bool]]) -> Any:
+    """Return a curve, by refits where the core could not follow it; as it is if no `fixed=` names the parameter."""
+    if p is None or not _can_be_held(m, p) or (not isinstance(record, str) and "failed" not in record["ends"]):
         return record
     (other,) = curves_by_refits(m, [p], visits)
+    if other is None:
+        return record
     if "failed" in other["ends"] and not isinstance(record, str):
         return record
     return {**other, "parameter": p}

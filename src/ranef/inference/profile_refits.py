@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.engines.constrained import make_plan
 from ranef.errors import RanefError
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.named import names_of
 from ranef.inference.parameters import EXP, RATIO, SINE, Parameter, residual
+from ranef.inference.profile_lags import Lags
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -33,12 +35,13 @@ FAR = 24.0  # first steps: where nothing has risen this far out, nothing will
 STRIDE = 3.0  # of a logarithm, at most
 PLATEAU = 30.0  # of a logarithm: an estimate at a limit may lie this far from where the deviance begins to rise
 FLOOR = 10.0  # a residual standard deviation exp(-10) times that of the response is 0
+SAME = 0.05  # zeta: of the estimate itself, held
 STRAIGHT = 1e3  # zeta: a target that only the bound ends
 
 
 def runs_away(m: Fit) -> bool:
     """Whether parameters of the fit, or of fits near it, lie at a limit at which their coordinates do not end."""
-    if m.task.linear or m.task.wishes is not None:
+    if m.task.linear:
         return False
     e = m.estimate
     unknown = np.isnan(np.diag(e.vcov))
@@ -50,10 +53,14 @@ def runs_away(m: Fit) -> bool:
 
 @dataclass
 class Walk:
-    """Fits with one parameter of a maximum likelihood fit held: points (raw value, zeta) with what was estimated."""
+    """Fits with one parameter of a maximum likelihood fit held: points (raw value, zeta) with what was estimated.
+
+    `missing` is what their criterion lacks at a value, as a coefficient that is held has no prior there.
+    """
 
     m: Fit
     parameter: Parameter
+    missing: Callable[[float], float] = lambda _: 0.0
     lowest: float = 0.0
     fits: int = 0
     failures: int = 0
@@ -64,6 +71,17 @@ class Walk:
         if raw in self.found:
             return self.found[raw][0]
         self.fits += 1
+        found = self._of_lag(raw) if self.parameter.hold[0] == "lag" else self._of_fit(raw)
+        rise = math.nan if found is None else found[0] + self.missing(raw) - self.m.criterion
+        if found is None or not math.isfinite(rise):
+            self.failures += 1
+            return math.nan
+        self.lowest = min(self.lowest, rise)
+        self.found[raw] = (math.sqrt(max(rise, 0.0)), found[1])
+        return self.found[raw][0]
+
+    def _of_fit(self, raw: float) -> tuple[float, Any] | None:
+        """Return the criterion and the estimate of a fit with the parameter held; None where it failed."""
         p = self.parameter
         label, value = p.label, float(p.transform.forward(np.array(raw)))
         if p.group == "Residual":  # the coefficient of the dispersion, whose coordinate is the logarithm
@@ -73,14 +91,38 @@ class Walk:
                 warnings.simplefilter("ignore")
                 q = self.m.update(fixed={**(self.m.call.fixed or {}), label: value})
         except (RanefError, ValueError, ArithmeticError):
-            q = None
-        rise = math.nan if q is None else float(q.criterion - self.m.criterion)
-        if q is None or q.estimate.outcome != "converged" or not math.isfinite(rise):
-            self.failures += 1
-            return math.nan
-        self.lowest = min(self.lowest, rise)
-        self.found[raw] = (math.sqrt(max(rise, 0.0)), q.estimate)
-        return self.found[raw][0]
+            return None
+        return (float(q.criterion), q.estimate) if q.estimate.outcome == "converged" else None
+
+    def _of_lag(self, raw: float) -> tuple[float, Any] | None:
+        """Return the same of a later lag, searched for from the nearest point, else from the estimate."""
+        value, lags = float(self.parameter.transform.forward(np.array(raw))), Lags(self.m, self.parameter)
+        near = min(self.found, key=lambda v: abs(v - raw))
+        return lags.held(value, self.found[near][1]) or lags.held(value, self.m.estimate)
+
+
+def missing_of(m: Fit, p: Parameter) -> Callable[[float], float]:
+    """Return -2 log p of the priors that a coefficient has by itself, as a function of its value; 0 of others."""
+    if m.task.wishes is None or p.hold[0] != "beta":
+        return lambda _: 0.0
+    own = [
+        prior
+        for prior, places, _ in make_plan(design_of(m, "profile"), m.task).priors
+        if prior.of == "real" and not prior.common_scale and [x.at for x in places] == list(p.hold[1])
+    ]
+    return lambda raw: -2 * sum(float(prior.log_density(raw)) for prior in own)
+
+
+def _is_same_criterion(m: Fit, parameter: Parameter, start: float) -> bool:
+    """Whether fits with the parameter held maximise what the fit does: at its estimate they come to the same.
+
+    They do not where Firth's penalty, or a prior of several, is also of the parameter.
+    """
+    if m.task.wishes is None or not (m.task.wishes.priors or m.task.wishes.firth):
+        return True
+    walk = Walk(m, parameter, missing_of(m, parameter), lowest=-math.inf)
+    rise = walk.at(start)
+    return math.isfinite(rise) and rise < SAME
 
 
 def walked(m: Fit, parameter: Parameter, start: float, step: float, targets: Sequence[tuple[float, bool]]) -> Any:
@@ -95,7 +137,7 @@ def walked(m: Fit, parameter: Parameter, start: float, step: float, targets: Seq
         The estimate in the core's coordinate, and the length of the first step there.
     targets : sequence of (|zeta|, whether exactly)
     """
-    walk = Walk(m, parameter)
+    walk = Walk(m, parameter, missing_of(m, parameter))
     walk.found[start] = (0.0, m.estimate)
     ends = tuple(_side(walk, start, sign * step, bound, targets)
                  for sign, bound in ((-1.0, parameter.low), (1.0, parameter.high)))  # fmt: skip
@@ -302,9 +344,9 @@ def held_from(m: Fit, parameter: Parameter) -> tuple[Fit, float, float]:
 
 
 def curves_by_refits(m: Fit, chosen: Sequence[Parameter], targets: Sequence[tuple[float, bool]]) -> list[Any]:
-    """Return the curves of several parameters, see `walked`."""
+    """Return the curves of several parameters, see `walked`; None of one that the criterion cannot do without."""
     out: list[Any] = []
     for p in chosen:
         own, start, step = held_from(m, p)
-        out.append(walked(own, p, start, step, targets))
+        out.append(walked(own, p, start, step, targets) if _is_same_criterion(own, p, start) else None)
     return out

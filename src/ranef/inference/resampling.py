@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef import _core
+from ranef.engines import engine_of
 from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
 from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
 from ranef.inference.dummies import dummies_of
+from ranef.inference.memory import remembered
 from ranef.model import design_of, layout_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ Draw = Callable[[np.random.Generator], Array]
 DISPERSION = "dispersion"
 HCCME = ("hc2", "hc3")
 AUXILIARY = ("rademacher", "mammen")
+MOST_REPEATED = 50_000_000  # rows
+MOST_OBSERVED = 5_000  # levels between which a covariance is dense
 
 
 class Streams:
@@ -109,8 +113,8 @@ def threads_of(threads: Any, what: str) -> int | None:
 def drawable(m: Fit, what: str) -> Fit:
     """Return the fit for rows to each of which a response can be drawn.
 
-    A row of frequency w stands for w equal rows, but responses drawn for these are not equal: the fit is one to as many
-    rows, which has the same likelihood.
+    A row of frequency w stands for w equal rows, but responses drawn for these are not equal: the fit is that of
+    `repeated`.
 
     Raises
     ------
@@ -120,23 +124,63 @@ def drawable(m: Fit, what: str) -> Fit:
     if m.formula.censored:
         other = "; use kind='cases'" if what == "bootstrap" else ""
         raise NotAvailableError(f"{what}: a drawn response does not say which rows are censored{other}")
-    design = design_of(m, what)
-    if design.frequencies is None or (np.asarray(design.frequencies) == 1).all():
-        return m
-    counts = np.asarray(design.frequencies)
+    return repeated(m, what)
+
+
+def repeated(m: Fit, what: str) -> Fit:
+    """Return the fit to the rows that frequency weights count, each by itself; the fit where they count nothing.
+
+    It has the same likelihood. Gaussian ones with one residual variance are linear mixed models, which have their own
+    engine.
+
+    Raises
+    ------
+    NotAvailableError
+        If frequencies are not whole numbers, or count more than `MOST_REPEATED` rows.
+    """
+    return m if whole_counts(m, what) is None else _to_repeated(m)
+
+
+def whole_counts(m: Fit, what: str) -> Array | None:
+    """Return how many rows each row stands for; None where that is one throughout.
+
+    Raises
+    ------
+    NotAvailableError
+        See `repeated`.
+    """
+    found = design_of(m, what).frequencies
+    if found is None or (np.asarray(found) == 1).all():
+        return None
+    counts = np.asarray(found)
     if (counts != np.floor(counts)).any():
         at = int(np.flatnonzero(counts != np.floor(counts))[0])
         raise NotAvailableError(
-            f"{what}: responses are drawn for each of the rows that frequency_weights= counts, which must be whole "
-            f"numbers; one is {counts[at]:g}. Weights that are no counts: precision_weights= or sampling_weights="
+            f"{what}: it looks at each of the rows that frequency_weights= counts, which must be whole numbers; one is "
+            f"{counts[at]:g}. Weights that are no counts: precision_weights= or sampling_weights="
         )
-    larger = subset(design, np.repeat(np.arange(design.n), counts.astype(np.int64)), {})
+    if counts.sum() > MOST_REPEATED:
+        raise NotAvailableError(
+            f"{what}: it looks at each of the rows that frequency_weights= counts, {counts.sum():,.0f} in all, and up "
+            f"to {MOST_REPEATED:,} are written out: coarsen the counts, or take a sample of the rows"
+        )
+    return counts.astype(np.int64)
+
+
+@remembered
+def _to_repeated(m: Fit) -> Fit:
+    design, call = design_of(m, "frequency weights"), replace(m.call, frequency_weights=None)
+    counts = np.asarray(design.frequencies, dtype=np.int64)
+    larger = subset(design, np.repeat(np.arange(design.n), counts), {})
     terms = [replace(new, levels=old.levels) for new, old in zip(larger.terms, design.terms, strict=True)]
     larger = replace(larger, frequencies=None, terms=tuple(terms))
-    core, estimate = m.engine.estimate(larger, m.task)
-    call = replace(m.call, frequency_weights=None)
-    layout = layout_of(larger, m.task)
-    return replace(m, call=call, layout=layout, estimate=estimate, core=core, design=larger, data=None)
+    call = replace(call, linear=call.is_linear() and m.task.quadrature == 1)
+    if call.linear:
+        larger = replace(larger, others=())
+    task = call.task(larger)
+    core, estimate = engine_of(task).estimate(larger, task)
+    layout = layout_of(larger, task)
+    return replace(m, call=call, task=task, layout=layout, estimate=estimate, core=core, design=larger, data=None)
 
 
 # ---- linear models ---------------------------------------------------------------------------------------------------
@@ -252,8 +296,8 @@ def residual(m: Fit) -> Draw:
         If levels are too few for the covariance of their effects.
     """
     parts = additive(m, "residual")
-    left, scaled = pools(m, parts)
-    related = relationships(parts.design, len(scaled))
+    related = relationships(parts.design, len(m.estimate.modes))
+    left, scaled = pools(m, parts, related)
 
     def draw(rng: np.random.Generator) -> Array:
         b = [coloured(k, u[rng.integers(len(u), size=len(u))]) for k, u in zip(related, scaled, strict=True)]
@@ -262,15 +306,13 @@ def residual(m: Fit) -> Draw:
     return draw
 
 
-def pools(m: Fit, parts: Additive) -> tuple[Array, list[Array]]:
+def pools(m: Fit, parts: Additive, related: Sequence[Relation | Observed | None]) -> tuple[Array, list[Array]]:
     """Return residuals of variance 1, and independent effects with the estimated covariance of each term."""
     modes, covariances = m.estimate.modes, m.estimate.covariances
     left = (np.asarray(parts.design.y) - parts.mean - parts.effects(modes)) / parts.spread
     left = left - left.mean()
     left = left / np.sqrt(max(float(np.mean(left**2)), np.finfo(float).tiny))
-    whitened = [
-        u if k is None else k.whiten(u) for k, u in zip(relationships(parts.design, len(modes)), modes, strict=True)
-    ]
+    whitened = [u if k is None else k.whiten(u) for k, u in zip(related, modes, strict=True)]
     for term, u, cov in zip(parts.design.terms, whitened, covariances, strict=True):
         _check_enough(term, u, cov)
     return left, [rescaled(u, cov) for u, cov in zip(whitened, covariances, strict=True)]
@@ -281,7 +323,58 @@ def relationships(design: Design, count: int) -> list[Relation | None]:
     return [term.relation for term in design.terms[:count]]
 
 
-def coloured(relation: Relation | None, effects: Array) -> Array:
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """The relationship between those levels that have rows, others integrated out: K_oo = C C'.
+
+    Attributes
+    ----------
+    at : (o,) array
+        Which levels have rows.
+    root : (o, o) array
+        C, lower triangular.
+    levels : int
+        How many there are in all.
+    """
+
+    at: Array
+    root: Array
+    levels: int
+
+    def whiten(self, b: Array) -> Array:
+        """Return C^-1 b of the levels with rows, (o, k)."""
+        from scipy.linalg import solve_triangular
+
+        return np.asarray(solve_triangular(self.root, b[self.at], lower=True))
+
+    def correlate(self, z: Array) -> Array:
+        """Return C z, (levels, k), 0 at levels without rows."""
+        out = np.zeros((self.levels, z.shape[1]))
+        out[self.at] = self.root @ z
+        return out
+
+
+def observed_relation(term: GroupTerm) -> Relation | Observed | None:
+    """Return the relationship between levels of a term that have rows.
+
+    Raises
+    ------
+    NotAvailableError
+        If some have none, and those that have are too many for a dense matrix.
+    """
+    at = np.unique(term.codes)
+    if term.relation is None or len(at) == len(term.levels):
+        return term.relation
+    if len(at) > MOST_OBSERVED:
+        raise NotAvailableError(
+            f"bootstrap: kind='wild' needs the covariance between the {len(at):,} levels of {term.label!r} that have "
+            f"rows, which is formed up to {MOST_OBSERVED:,}, as {len(term.levels) - len(at):,} others have none; use "
+            f"'parametric' or 'residual'"
+        )
+    return Observed(at, np.linalg.cholesky(term.relation.covariance_of(at)), len(term.levels))
+
+
+def coloured(relation: Relation | Observed | None, effects: Array) -> Array:
     """Return effects of independent levels as those of levels with a known relationship."""
     return effects if relation is None else relation.correlate(effects)
 
@@ -344,20 +437,12 @@ def wild_related(m: Fit, hccme: str, auxiliary: str) -> Draw:
     independent: the levels of C^-1 b (see `residual`), which C makes related again, and the residuals, divided by
     (1 - h)^(1/2) or 1 - h first.
 
-    Raises
-    ------
-    NotAvailableError
-        If some levels have no rows (ancestors in a pedigree): their own modes tell nothing of the size of effects.
+    Levels without rows (ancestors in a pedigree) tell nothing of the size of effects, and no row depends on theirs:
+    they are integrated out.
     """
-    for term in design_of(m, "bootstrap").terms:
-        if (bare := len(term.levels) - len(np.unique(term.codes))) > 0:
-            raise NotAvailableError(
-                f"bootstrap: kind='wild' keeps the size of each level's effect, but {bare} levels of {term.label!r} "
-                f"have no rows to tell it; use 'parametric' or 'residual'"
-            )
     parts = additive(m, "wild")
-    left, scaled = pools(m, parts)
-    related = relationships(parts.design, len(scaled))
+    related = [observed_relation(term) for term in parts.design.terms[: len(m.estimate.modes)]]
+    left, scaled = pools(m, parts, related)
     left = left / shrinkage(parts, hccme)
     left = left / np.sqrt(np.mean(left**2)) if np.any(left) else left
 
@@ -459,6 +544,12 @@ def cases(m: Fit, levels: Sequence[str] | str | None) -> Callable[[np.random.Gen
         return subset(design, rows, dict(zip(names, made, strict=True)))
 
     return draw
+
+
+def with_cases(m: Fit, levels: Sequence[str] | str | None) -> Fit:
+    """Return the fit whose cases are drawn: where these are rows, that to the rows which frequency weights count."""
+    by_rows = "rows" in drawn_levels(design_of(m, "bootstrap"), levels)
+    return repeated(m, "bootstrap") if by_rows else m
 
 
 def drawn_levels(design: Design, levels: Sequence[str] | str | None) -> list[str]:

@@ -15,6 +15,7 @@ from ranef.formula.terms import retext
 from ranef.frame.table import narwhals_frame
 from ranef.inference.comparable import rows_of
 from ranef.inference.noted import Note
+from ranef.inference.resampling import whole_counts
 from ranef.model import Fit, fit
 
 if TYPE_CHECKING:
@@ -192,6 +193,19 @@ def on_rows(m: Fit, rows: Any) -> Fit:
     """Fit the model to some of the rows given."""
     arguments = {name: _taken(value, rows, m.layout.n_input, name) for name, value in m.call.arguments.items()}
     return fit(m.formula, taken(data_of(m), rows), **arguments)
+
+
+def on_repeated_rows(m: Fit, what: str) -> Fit:
+    """Fit the model to data with a row for each that frequency weights count; the fit where they count nothing.
+
+    Beside `resampling.repeated`, which needs no data, a fit that can be updated.
+    """
+    counts = whole_counts(m, what)
+    if counts is None:
+        return m
+    rows, n = np.repeat(rows_of(m), counts), m.layout.n_input
+    given = {**m.call.arguments, "frequency_weights": None, "method": m.method}
+    return fit(m.formula, taken(data_of(m), rows), **{k: _taken(v, rows, n, k) for k, v in given.items()})
 
 
 def taken(data: Any, rows: Any) -> Any:

@@ -54,8 +54,9 @@ class Question:
 
     Parameters
     ----------
-    re : "all" | "none" | list of grouping factors | "integrate"
-        Random effects to include: the conditional modes of all terms, of none (population), of the named groups.
+    re : "all" | "none" | None | list of grouping factors | "integrate"
+        Random effects to include: the conditional modes of all terms, of none (population; None says so too, unlike
+        lme4's `re.form = NULL`, which is "all"), of the named groups.
         "integrate" averages the response over the random effects' distribution; with an identity link that is "none".
     type : "response" | "link" | "probs" | a parameter's name
         The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model; the prevalence
@@ -81,7 +82,7 @@ class Question:
         For new_levels="sample", and intervals of new observations that are drawn: same seed, same draws.
     """
 
-    re: str | Sequence[str] = "all"
+    re: str | Sequence[str] | None = "all"
     type: str = "response"
     new_levels: str = "error"
     interval: str | None = None

@@ -118,8 +118,7 @@ def kept(m: Fit) -> Array:
 
 def rows_counted(m: Fit) -> float:
     """Return how many rows the rows of a fit stand for: the sum of their frequency weights."""
-    found = None if m.design is None else m.design.frequencies
-    return float(m.nobs if found is None else np.sum(found))
+    return m.layout.counted
 
 
 def partial_of(m: Fit) -> PartialCovariance | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.inference.robust.clusters import Clusters
-from ranef.inference.robust.working import Working, loaded, residual_variances
+from ranef.inference.robust.working import Working, residual_variances, summed
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -89,7 +89,7 @@ class Runs:
 
 def blocks(m: Fit, w: Working, by: Clusters) -> Iterator[Batch]:
     """Yield the blocks of all clusters of a gaussian model, those alike together; as `blocks_of`."""
-    return blocks_of(w, by, loaded(m), residual_variances(m))
+    return blocks_of(w, by, summed(m), residual_variances(m))
 
 
 def blocks_of(w: Working, by: Clusters, z: Any, noise: Array) -> Iterator[Batch]:

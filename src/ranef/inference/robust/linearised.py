@@ -13,7 +13,8 @@ scale of the rows matters, for a root of V does: Pustejovsky's clubSandwich has 
 
 A row of frequency c is c equal rows: as one row it is their sum over sqrt(c), an orthogonal change of scale.
 
-w_i is the expected information t^2 / Var(y) in exponential families, else the observed -d^2 log f / d eta^2.
+w_i is the expected information: t^2 / Var(y) in exponential families, `INFORMATION` in some others, whose log density
+need not be concave; else the observed -d^2 log f / d eta^2.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ranef.frame.design import matrix
 from ranef.inference.ddf.method import kept
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.memory import remembered
-from ranef.inference.robust.working import Working, loaded, solved_by
+from ranef.inference.robust.working import Working, loaded, solved_by, times
 from ranef.model import design_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,20 @@ EXPONENTIAL = (
 )  # fmt: skip
 #: Share of the greatest variance of a row below which rows count as having that: squares of V are rounded.
 LIGHTEST = 1e-5
+
+
+def _of_lognormal(mu: Array, sigma: Array) -> Array:
+    """I(eta) of log y ~ N(log mu - s^2 / 2, s^2), s^2 = log(1 + r), r = (sigma / mu)^2, mu = exp(eta).
+
+    Of a normal it is (dm)^2 / s^2 + (ds^2)^2 / (2 s^4); ds^2 / d eta = -2 r / (1 + r), dm / d eta = 1 + r / (1 + r).
+    """
+    r = (sigma / mu) ** 2
+    share, s2 = r / (1 + r), np.log1p(r)
+    return (1 + share) ** 2 / s2 + 2 * share**2 / s2**2
+
+
+#: Family with a log link -> information of eta by (mean, dispersion).
+INFORMATION = {"lognormal": _of_lognormal}
 LEAST = 1e-150  # slope of a mean that has reached its limit
 
 
@@ -99,18 +114,11 @@ def linearised(m: Fit) -> Linearised:
     x = matrix(design.fixed, design.n)[:, here[m.layout.component("mean").at]]
     random = eta[:, 0] - x @ m.estimate.beta[here] - (0.0 if design.offset is None else design.offset)
     x, z = x * change[:, None], loaded(m)
-    z = None if z is None else _times(z, change)
+    z = None if z is None else times(z, change)
     white = slope / change
     solved = solved_by(z, noise, x)
     bread = np.linalg.inv(x.T @ solved)
     return Linearised(Working(x, solved, change * random + noise * white, white, (bread + bread.T) / 2, here), z, noise)
-
-
-def _times(z: Any, by_row: Array) -> Any:
-    """Return the rows of a sparse array times numbers, all its entries kept."""
-    out = z.copy()
-    out.data = out.data * np.repeat(by_row, np.diff(out.indptr))
-    return out
 
 
 def _slopes(m: Fit, design: Design, eta: Array) -> tuple[Array, Array]:
@@ -125,6 +133,9 @@ def _slopes(m: Fit, design: Design, eta: Array) -> tuple[Array, Array]:
         change = np.asarray(link_of(m.link).slope(eta[:, 0]), dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             w = change**2 / law_of(m.distribution).variance(eta, law)
+    elif m.distribution.entry.name in INFORMATION and m.link == "log" and not {"censor", "randomised"} & {*data}:
+        spread = np.asarray(m.distribution.link_of("dispersion").inverse(eta[:, 1]), dtype=np.float64)
+        w = INFORMATION[m.distribution.entry.name](np.exp(eta[:, 0]), spread)
     bad = np.flatnonzero(~np.isfinite(w) | (w <= 0))
     if len(bad):
         raise NotAvailableError(

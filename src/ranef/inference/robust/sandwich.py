@@ -117,7 +117,7 @@ def sandwich(m: Fit, kind: Any, cluster: Any = None) -> Sandwich:
     w = working(m)
     adjusted = ADJUSTMENTS[name](w, by, blocks(m, w, by))
     half = adjusted.scores @ w.bread
-    scale = factor(name, by.count, m.nobs, int(w.here.sum()))
+    scale = factor(name, by.count, rows_counted(m), int(w.here.sum()))
     return Sandwich(name, _expanded(scale * half.T @ half, w.here), ways, adjusted, w)
 
 
@@ -142,7 +142,7 @@ def _expanded(a: Array, here: NDArray[np.bool_]) -> Array:
 
 def _of_working(m: Fit, name: str, ways: Sequence[Clusters]) -> Sandwich:
     w = working(m)
-    total = added(_by_rows(w), ways, lambda count: factor(name, count, m.nobs, int(w.here.sum())))
+    total = added(_by_rows(w), ways, lambda count: factor(name, count, rows_counted(m), int(w.here.sum())))
     return Sandwich(name, _expanded(_repaired(total, name, ways), w.here), tuple(ways), None, w)
 
 

@@ -6,6 +6,9 @@ covariances of the random effects, V = D + Z R R' Z', so with the sparse A = R'Z
     V^-1 = D^-1 - D^-1 Z R A^-1 R'Z'D^-1,
 
 which holds on the boundary too, where R has no inverse, and for every covariance structure.
+
+A row of frequency c is c equal rows: as one row it is their sum over sqrt(c), an orthogonal change of scale that leaves
+c - 1 rows of zeros.
 """
 
 from __future__ import annotations
@@ -66,8 +69,8 @@ def objection(m: Fit) -> str:
         return f"family {m.family!r} with link {m.link!r} has no covariance matrix of the responses"
     if any(set(t.components) != {"mean"} for t in m.layout.terms):
         return "the dispersion has random effects"
-    if m.formula.censored or m.call.frequency_weights is not None or m.call.survey.values:
-        return "rows are censored, counted or sampled with weights"
+    if m.formula.censored or m.call.survey.values:
+        return "rows are censored or sampled with weights"
     wishes = m.task.wishes
     if wishes is not None and (wishes.priors or wishes.firth):
         return "the estimates are penalised"
@@ -92,6 +95,9 @@ def working(m: Fit) -> Working:
     x = matrix(design.fixed, design.n)[:, here[m.layout.component("mean").at]]
     y = np.asarray(design.y, dtype=np.float64) - (0.0 if design.offset is None else design.offset)
     residual = y - x @ m.estimate.beta[here]
+    if design.frequencies is not None:
+        root = np.sqrt(np.asarray(design.frequencies, dtype=np.float64))
+        x, residual = x * root[:, None], residual * root
     solved = inverse_times(m, np.column_stack([x, residual]))
     if m.task.linear:
         bread = m.estimate.vcov[np.ix_(here, here)]
@@ -116,7 +122,7 @@ def residual_variances(m: Fit) -> Array:
 
 def inverse_times(m: Fit, right: Array) -> Array:
     """Return V^-1 of some columns, (n, c)."""
-    return solved_by(loaded(m), residual_variances(m), right)
+    return solved_by(summed(m), residual_variances(m), right)
 
 
 def solved_by(z: Any, noise: Array, right: Array) -> Array:
@@ -132,6 +138,19 @@ def solved_by(z: Any, noise: Array, right: Array) -> Array:
         factor = splu(inner, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         out = out - weighted @ factor.solve(np.asarray(weighted.T @ right))
     return np.asarray(out)
+
+
+def summed(m: Fit) -> Any:
+    """Return Z R with the rows that one stands for as their sum over the root of their number; None without."""
+    z, counts = loaded(m), design_of(m, "robust covariance").frequencies
+    return z if z is None or counts is None else times(z, np.sqrt(np.asarray(counts, dtype=np.float64)))
+
+
+def times(z: Any, by_row: Array) -> Any:
+    """Return the rows of a sparse array times numbers, all its entries kept."""
+    out = z.copy()
+    out.data = out.data * np.repeat(by_row, np.diff(out.indptr))
+    return out
 
 
 def loaded(m: Fit) -> Any:
