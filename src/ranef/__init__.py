@@ -95,6 +95,19 @@ LAZY = {
     "zeros": "ranef.diagnose.zeros",
 }
 
+#: What other packages call their functions, and what stands for them here.
+ELSEWHERE = {
+    **dict.fromkeys(("lmer", "Lmer", "lme", "MixedLM", "mixedlm"), "rf.fit(formula, data)"),
+    **dict.fromkeys(("glmer", "glmmTMB", "clmm", "clm", "bglmer"), "rf.fit(formula, data, family=…)"),
+    **dict.fromkeys(("fixef", "coef"), "m.params, or m.coef() for those of every group"),
+    **dict.fromkeys(("ranef", "summary", "tidy", "glance", "augment", "predict", "simulate", "vcov"), "m.NAME()"),
+    **dict.fromkeys(("residuals", "fitted", "refit", "update", "varcorr"), "m.NAME()"),
+    "VarCorr": "m.varcorr()",
+    "allFit": "rf.all_fit(m)",
+    "bootMer": "rf.bootstrap(m, statistic)",
+    "emmeans": "rf.contrast(m, …) for differences, m.predict(newdata, re='none') for means",
+    "isSingular": "bool(m.boundary)",
+}
 __all__ = [
     "Bootstrap",
     "Certificate",
@@ -164,7 +177,8 @@ def __getattr__(name: str) -> Any:
 
         return version("ranef")
     if name not in LAZY:
-        raise AttributeError(f"module 'ranef' has no attribute {name!r}")
+        hint = f": write {ELSEWHERE[name].replace('NAME', name)}" if name in ELSEWHERE else ""
+        raise AttributeError(f"module 'ranef' has no attribute {name!r}{hint}")
     module = import_module(LAZY[name] or f"ranef.{name}")
     return getattr(module, name) if LAZY[name] else module
 

@@ -40,6 +40,31 @@ WEIGHTS = (
     "sampling_weights=: inverse probabilities of a survey; "
     "trials=: denominator of a binomial proportion"
 )
+IN_FORMULA = "random effects stand in the formula, y ~ x + (x | g)"
+SETTINGS = "write control={…}, see rf.Control"
+#: What other packages call an argument of `fit`, in small letters, and what to write here.
+ELSEWHERE = {
+    "reml": "write method='reml' or method='ml'",
+    "nagq": "write quadrature=",
+    "ziformula": "write zero_inflation='~ …'",
+    "dispformula": "write dispersion='~ …'",
+    "random": IN_FORMULA,
+    "re_formula": IN_FORMULA,
+    "vc_formula": IN_FORMULA,
+    "groups": IN_FORMULA,
+    "group": IN_FORMULA,
+    "subset": "select rows of the data before the fit",
+    "na_action": "write missing='drop' or missing='raise'",
+    "start": SETTINGS,
+    "optimizer": SETTINGS,
+    "maxiter": SETTINGS,
+    "verbose": "m.certificate says how the search went",
+    "size": "write trials=",
+    "exposure": "write offset(log(exposure)) in the formula",
+    "priors": "write prior={name: density}",
+    "correlation": "write a structure such as ar1(t + 0 | g) in the formula",
+    "cov_struct": "write a structure such as ar1(t + 0 | g) in the formula",
+}
 
 Value = str | Formula | float | None
 
@@ -422,13 +447,8 @@ def _others(family: Distribution, others: Mapping[str, Any]) -> tuple[Distributi
 def _unknown(name: str, parameters: Sequence[str]) -> ArgumentError:
     if name == "weights":
         return ArgumentError(WEIGHTS)
-    if name.upper() == "REML":
-        return ArgumentError(f"fit() has no argument {name!r}: write method='reml' or method='ml'")
-    if name == "nAGQ":
-        return ArgumentError("fit() has no argument 'nAGQ': write quadrature=")
-    if name in ("ziformula", "dispformula"):
-        ours = "zero_inflation" if name == "ziformula" else "dispersion"
-        return ArgumentError(f"fit() has no argument {name!r}: write {ours}='~ …'")
+    if name.lower() in ELSEWHERE:
+        return ArgumentError(f"fit() has no argument {name!r}: {ELSEWHERE[name.lower()]}")
     return ArgumentError(f"fit() has no argument {name!r}; {nearest(name, (*ARGUMENTS, *parameters))}")
 
 

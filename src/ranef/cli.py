@@ -7,9 +7,11 @@ typed them: nothing but column names and the listed transforms is ever evaluated
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import re
@@ -35,6 +37,15 @@ EPILOG = "exit codes: 0 done, 1 the model or the data are wrong, 2 wrong usage, 
 LOADED_LATE = ("pandas", "ranef.frame.spec", "ranef.formula.grammar", "ranef.report")
 #: What counts as missing in a text file. Nothing else does: "None" may be a level.
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
+READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".feather": "read_feather", ".arrow": "read_feather"}
+PACKERS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
+#: First bytes of files that are no tables for us.
+NO_TABLES = {
+    b"PK\x03\x04": "a spreadsheet or a zip archive",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"{": "JSON",
+    b"[": "JSON",
+}
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}
 KINDS = ("auto", "trajectories", "caterpillar", "shrinkage", "residuals", "qq")
 
@@ -124,6 +135,7 @@ def _fit(options: argparse.Namespace) -> int:
         quadrature=options.quadrature,
         method=options.method,
         precision_weights=options.weights,
+        frequency_weights=options.frequency_weights,
         offset=options.offset,
         missing=options.missing,
         contrasts=_contrasts(options.contrasts),
@@ -151,7 +163,7 @@ def _save_all(m: Fit, options: argparse.Namespace) -> None:
     if options.plot:
         save_plot(m, options.plot, options.plot_kind)
     if options.save:
-        save_model(m, options.save)
+        save_model(m, options.save, options.slim)
 
 
 def _contrasts(given: Sequence[str]) -> dict[str, str] | None:
@@ -242,6 +254,7 @@ def _predict(options: argparse.Namespace) -> int:
     data = read_table(options.data)
     found = m.predict(
         data,
+        type=options.type,
         re=options.re if options.re in ("all", "none") else options.re.split(","),
         new_levels=options.new_levels,
         interval=options.interval,
@@ -278,10 +291,10 @@ def _columns(frame: Any) -> dict[str, Any]:
     return {name: table[name].to_numpy() for name in table.columns}
 
 
-def save_model(m: Fit, path: str) -> None:
-    """Write a fit, without its rows, for `ranef predict` and `load_model`."""
+def save_model(m: Fit, path: str, slim: bool = False) -> None:
+    """Write a fit for `ranef predict` and `load_model`; without its rows, `slim`, there are fewer intervals."""
     with Path(path).open("wb") as file:
-        pickle.dump({"ranef": _version(), "fit": m.slim()}, file, protocol=5)
+        pickle.dump({"ranef": _version(), "fit": m.slim() if slim else m}, file, protocol=5)
 
 
 def load_model(path: str) -> Fit:
@@ -328,12 +341,14 @@ def _datasets(options: argparse.Namespace) -> int:
 
 
 def read_table(path: str) -> Any:
-    """Read a CSV, TSV or Parquet file, or CSV from standard input for `"-"`.
+    """Read a CSV, TSV, Parquet or Feather file, or CSV from standard input for `"-"`.
 
     Text columns stay text: the frame takes them as factors with their levels in alphabetical order.
     """
-    if path != "-" and Path(path).suffix.lower() in (".parquet", ".pq"):
-        return _read_parquet(path)
+    if path != "-" and (reader := READERS.get(Path(path).suffix.lower())):
+        return _read_columns(path, reader)
+    if "~" in path and not Path(path).exists():
+        raise OptionError(f"{path!r} looks like a formula: the file comes first, ranef fit DATA FORMULA")
     raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     return _read_text(raw, path)
 
@@ -342,8 +357,11 @@ def _read_text(raw: bytes, path: str) -> Any:
     import pandas as pd
 
     try:
-        raw = _utf8(raw)
-        separator = SEPARATORS.get(Path(path.removesuffix(".gz")).suffix.lower()) or _separator(raw)
+        raw = _utf8(_unpacked(raw))
+        if kind := next((kind for start, kind in NO_TABLES.items() if raw.startswith(start)), ""):
+            raise DataError(f"{path} is {kind}: save the table as CSV, TSV, Parquet or Feather")
+        name = re.sub(r"\.(gz|bz2|xz)$", "", path, flags=re.IGNORECASE)
+        separator = SEPARATORS.get(Path(name).suffix.lower()) or _separator(raw)
         table = pd.read_csv(
             io.BytesIO(raw),
             sep=separator,
@@ -352,23 +370,29 @@ def _read_text(raw: bytes, path: str) -> Any:
             na_values=MISSING,
             keep_default_na=False,
         )
-    except (ValueError, OSError, EOFError, zlib.error) as error:  # pandas' parser errors are ValueErrors
-        hint = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # pandas' are ValueErrors
+        hint = "; save it as UTF-8 text (CSV), or as Parquet" if isinstance(error, UnicodeError) else ""
         raise DataError(f"{path} cannot be read as a table: {error}{hint}") from None
     return table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 
 
+def _unpacked(raw: bytes) -> bytes:
+    """Return the bytes without compression by gzip, bzip2 or xz, which their first bytes tell."""
+    return next((unpack(raw) for start, unpack in PACKERS.items() if raw.startswith(start)), raw)
+
+
 def _utf8(raw: bytes) -> bytes:
-    """Return the bytes of a text without compression, and as UTF-8 where it says that it is UTF-16."""
-    if raw[:2] == b"\x1f\x8b":
-        raw = gzip.decompress(raw)
+    """Return the bytes of a text as UTF-8 where it says that it is UTF-16."""
     return raw.decode("utf-16").encode() if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else raw
 
 
 def _separator(raw: bytes) -> str:
-    """Comma, unless the first line holds more semicolons or tabs."""
-    head = raw[:65536].split(b"\n", 1)[0]
-    return max(",;\t", key=lambda sign: head.count(sign.encode()))
+    """Comma, unless the first line holds more semicolons, tabs or bars, or has blanks only."""
+    head = raw[:65536].split(b"\n", 1)[0].strip()
+    sign = max(",;\t|", key=lambda sign: head.count(sign.encode()))
+    return sign if sign.encode() in head or b" " not in head else r"\s+"
 
 
 def _decimal(raw: bytes, separator: str) -> str:
@@ -380,15 +404,15 @@ def _decimal(raw: bytes, separator: str) -> str:
     return "," if signs == {b","} else "."
 
 
-def _read_parquet(path: str) -> Any:
+def _read_columns(path: str, reader: str) -> Any:
     import pandas as pd
 
     with Path(path).open("rb"):  # a missing file is an OSError whatever the reader
         pass
     try:
-        return pd.read_parquet(path)
+        return getattr(pd, reader)(path)
     except ImportError:
-        raise NotAvailableError("reading Parquet needs pyarrow: pip install pyarrow") from None
+        raise NotAvailableError(f"reading {path} needs pyarrow: pip install pyarrow") from None
     except (ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
@@ -459,7 +483,11 @@ def _fit_options(commands: Any) -> None:
         description='Fit a model: ranef fit sleep.csv "Reaction ~ Days + (Days | Subject)"',
     )  # fmt: skip
     p.set_defaults(command=_fit)
-    p.add_argument("data", metavar="DATA", help="CSV, TSV (also gzipped) or Parquet file; - for CSV on standard input")
+    p.add_argument(
+        "data",
+        metavar="DATA",
+        help="CSV, TSV (also .gz, .bz2, .xz), Parquet or Feather file; - for CSV on standard input",
+    )
     p.add_argument("formula", metavar="FORMULA", help='as in lme4: "y ~ x + (x | g)"; text columns are factors')
     p.add_argument("--family", default="gaussian", help="distribution of the response (default: gaussian)")
     p.add_argument("--link", help="link of the mean (default: the family's)")
@@ -484,6 +512,7 @@ def _fit_options(commands: Any) -> None:
     )  # fmt: skip
     p.add_argument("--penalty", choices=("firth",), help="Jeffreys' prior of the fixed effects (binomial, poisson)")
     p.add_argument("--weights", metavar="COL", help="precision weights: the residual variance is sigma^2 / weight")
+    p.add_argument("--frequency-weights", metavar="COL", help="how many equal rows a row stands for")
     p.add_argument("--offset", metavar="COL", help="column added to the linear predictor")
     p.add_argument("--missing", choices=("drop", "raise"), default="drop", help="rows with missing values")
     p.add_argument(
@@ -496,8 +525,12 @@ def _fit_options(commands: Any) -> None:
     p.add_argument("--plot", metavar="FILE.png", help="draw a picture (.png, .pdf, .svg)")
     p.add_argument("--plot-kind", choices=KINDS, default="auto", help="which picture (default: what suits the model)")
     p.add_argument("--save", metavar="MODEL.ranef", help="save the model for ranef predict (a Python pickle)")
+    p.add_argument(
+        "--slim", action="store_true",
+        help="save it without the rows: a small file, but no intervals of predictions that include random effects",
+    )  # fmt: skip
     p.add_argument("--time", action="store_true", help="print timings on standard error")
-    p.add_argument("--quiet", action="store_true", help="do not print the summary")
+    p.add_argument("-q", "--quiet", action="store_true", help="do not print the summary")
 
 
 def _predict_options(commands: Any) -> None:
@@ -508,7 +541,7 @@ def _predict_options(commands: Any) -> None:
     )  # fmt: skip
     p.set_defaults(command=_predict)
     p.add_argument("model", metavar="MODEL.ranef", help="model saved with ranef fit --save")
-    p.add_argument("data", metavar="NEW", help="CSV, TSV or Parquet file with the rows; - for CSV on standard input")
+    p.add_argument("data", metavar="NEW", help="file with the rows, as for ranef fit; - for CSV on standard input")
     p.add_argument(
         "--re", default="all", metavar="GROUPS",
         help="random effects to include: all (default), none, or grouping factors joined by commas",
@@ -516,6 +549,10 @@ def _predict_options(commands: Any) -> None:
     p.add_argument(
         "--new-levels", choices=("error", "population", "sample"), default="error",
         help="levels that the fitted data did not have: refuse (default), effect zero, or a drawn effect",
+    )  # fmt: skip
+    p.add_argument(
+        "--type", default="response",
+        help="what to predict: response (default), link, probs of categories, zero_inflation, dispersion …",
     )  # fmt: skip
     p.add_argument("--interval", choices=("confidence", "prediction"), help="add interval limits")
     p.add_argument("--level", type=float, default=0.95, help="coverage of the interval (default: 0.95)")

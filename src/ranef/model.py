@@ -36,6 +36,26 @@ if TYPE_CHECKING:
 __all__ = ["Call", "ComponentInfo", "Digest", "Fit", "GroupInfo", "Layout", "design_of", "fit", "layout_of"]
 
 
+#: What other packages call things of a fit, and where they are here.
+ELSEWHERE = {
+    **dict.fromkeys(("pvalues", "bse", "tvalues", "fe_pvalues", "coefs"), "m.tidy()"),
+    **dict.fromkeys(("fe_params", "fixef", "beta", "coef_"), "m.params"),
+    **dict.fromkeys(("random_effects", "ranefs"), "m.ranef()"),
+    **dict.fromkeys(("anova", "confint", "profile", "bootstrap", "contrast", "drop1", "icc", "r2"), "rf.NAME(m)"),
+    **dict.fromkeys(("resid", "wresid"), "m.residuals()"),
+    **dict.fromkeys(("logLik", "llf"), "m.loglik"),
+    "conf_int": "rf.confint(m)",
+    "cov_params": "m.vcov()",
+    "cov_re": "m.varcorr()",
+    "VarCorr": "m.varcorr()",
+    "fittedvalues": "m.fitted()",
+    "rsquared": "rf.r2(m)",
+    "plot": "rf.plot.caterpillar(m), rf.plot.residuals_fitted(m), …",
+    "isSingular": "m.boundary",
+    "get_prediction": "m.predict(interval='confidence')",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
     """A random-effects term without its rows: (names | label), its levels, structure and component."""
@@ -784,6 +804,10 @@ class Fit:
         from ranef.inference.many import slim
 
         return slim(self)
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f": write {ELSEWHERE[name].replace('NAME', name)}" if name in ELSEWHERE else ""
+        raise AttributeError(f"a Fit has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -89,14 +89,17 @@ def test_weights_offset_and_contrasts_reach_the_model(tmp_path, capsys):
     assert [t["term"] for t in found["fixed"]["terms"]] == list(m.layout.fixed)
 
 
-@pytest.mark.parametrize("ending", [".tsv", ".csv.gz", ".parquet", ".csv;"])
+SIGNS = {".tsv": "\t", ".csv;": ";", ".csv|": "|", ".txt ": " ", ".tsv.xz": "\t"}
+
+
+@pytest.mark.parametrize("ending", [*SIGNS, ".csv.gz", ".csv.bz2", ".csv.xz", ".parquet", ".feather"])
 def test_other_formats(ending, tmp_path, capsys):
     data = rf.datasets.sleepstudy()
-    path = tmp_path / f"d{ending.removesuffix(';')}"
-    if ending == ".parquet":
-        data.to_parquet(path)
+    path = tmp_path / f"d{ending.rstrip(';| ')}"
+    if ending in (".parquet", ".feather"):
+        getattr(data, f"to_{ending[1:]}")(path)
     else:
-        data.to_csv(path, index=False, sep={".tsv": "\t", ".csv;": ";"}.get(ending, ","))
+        data.to_csv(path, index=False, sep=SIGNS.get(ending, ","))
     assert main(["fit", str(path), FORMULA]) == 0
     assert "1743.628" in capsys.readouterr().out
 
@@ -207,6 +210,8 @@ def test_wrong_input_is_one_clear_error(words, code, message, csv, capsys, monke
         (b"\x1f\x8bnot gzip", "cannot be read as a table"),
         (b"\xff\xfe\x00\xd8\x00", "cannot be read as a table"),
         ("Réaction".encode("latin1"), "save it as UTF-8"),
+        (b"PK\x03\x04and so on", "is a spreadsheet or a zip archive: save the table as CSV"),
+        (b'{"Reaction": [1, 2]}', "is JSON"),
         (b'a,b\n1,2,3,4\n1\n"', "cannot be read as a table"),
         (b"Reaction,Days,Subject\n", "ranef: error"),
         (b"Reaction,Days,Subject\n1,2,a\n", "ranef: error"),
@@ -280,6 +285,44 @@ def test_intervals(model, csv, capsys):
     wide = predicted(capsys, [model, csv, "--interval", "prediction"])
     assert (narrow["conf_low"] > wide["conf_low"]).all()
     assert "std_error" in predicted(capsys, [model, csv, "--std-error"])
+
+
+def test_intervals_and_types_of_generalised_models(tmp_path, capsys):
+    path, saved = tmp_path / "d.csv", str(tmp_path / "m.ranef")
+    data = rf.datasets.load("cbpp")
+    data.to_csv(path, index=False)
+    formula = "cbind(incidence, size - incidence) ~ factor(period) + (1 | herd)"
+    assert main(["fit", str(path), formula, "--family", "binomial", "--save", saved, "-q"]) == 0
+    m = rf.fit(formula, pd.read_csv(path), family="binomial")
+    capsys.readouterr()
+    given = pd.read_csv(io.StringIO(_out(capsys, ["predict", saved, str(path), "--interval", "confidence"])))
+    assert_allclose(given[["conf_low", "conf_high"]], m.predict(interval="confidence")[["conf_low", "conf_high"]])
+    given = pd.read_csv(io.StringIO(_out(capsys, ["predict", saved, str(path), "--type", "link"])))
+    assert_allclose(given["estimate"], m.predict(type="link"))
+    assert main(["fit", str(path), formula, "--family", "binomial", "--save", saved, "--slim", "-q"]) == 0
+    assert main(["predict", saved, str(path), "--interval", "confidence"]) == 1
+    assert "need the rows" in capsys.readouterr().err
+
+
+def _out(capsys, words):
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def test_frequency_weights(tmp_path):
+    path, out = tmp_path / "d.csv", tmp_path / "m.json"
+    data = pd.DataFrame(
+        {"y": [0, 1, 0, 1, 1, 0, 1, 0], "w": [3, 2, 5, 1, 4, 1, 2, 2], "g": list("aabbccdd"), "x": [1, 2, 1, 2] * 2}
+    )
+    data.to_csv(path, index=False)
+    words = ["fit", str(path), "y ~ x + (1 | g)", "--family", "binomial", "--frequency-weights", "w", "-q"]
+    assert main([*words, "--out", str(out)]) == 0
+    m = rf.fit("y ~ x + (1 | g)", data, family="binomial", frequency_weights="w")
+    assert json.loads(out.read_text())["figures"]["loglik"] == pytest.approx(m.loglik, abs=1e-9)
+
+
+def test_a_formula_in_the_place_of_the_file(csv, capsys):
+    assert "the file comes first" in failed(capsys, 2, main(["fit", FORMULA, csv]))
 
 
 def test_new_levels(model, tmp_path, capsys):

@@ -138,6 +138,15 @@ def test_update_raises_formula_errors_only(text, change):
         formula.update(change)
 
 
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [("y ∼ x", "write ~"), ("y ~ x + (1 ∣ g)", r"write \|"), ("y ~ x − 1", "write -"), ("y ~ “x”", "write `")],
+)
+def test_characters_of_copied_text_are_named(text, instead):
+    with pytest.raises(FormulaError, match=instead):
+        parse(text)
+
+
 @pytest.mark.parametrize("text", ["y ~ []", "y ~ [x]", "y ~ x + [(1 | g)]"])
 def test_brackets_have_no_meaning(text):
     with pytest.raises(FormulaError, match="has no meaning here"):

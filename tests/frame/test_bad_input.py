@@ -140,7 +140,7 @@ def test_offset():
 
 
 def test_mixed_columns():
-    with pytest.raises(DataError, match=r"column 'x' mixes .* \(int, str\)"):
+    with pytest.raises(DataError, match=r"column 'x' mixes .* \(int, str\): '.*' in row \d+ .* is text, as \d+ of \d+"):
         build("y ~ x", {"y": [1, 2, 3], "x": [1, "a", 3]})
     with pytest.raises(DataError, match="column 'x'"):
         build("y ~ x", {"y": [1, 2, 3], "x": [[1], [2], [3]]})

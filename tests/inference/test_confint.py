@@ -86,6 +86,8 @@ def test_conditional_modes_have_no_p_values(sleep):
     [
         ({"method": "exact"}, OptionError, "'boot'"),
         ({"method": "boot", "replicates": 5}, ArgumentError, "replicates"),
+        ({"conf_level": 0.9}, ArgumentError, "write level="),
+        ({"parm": "Days"}, ArgumentError, "write which="),
         ({"method": "profile", "n": 5}, ArgumentError, "'n'"),
         ({"which": "sd(Day | Subject)"}, OptionError, r"sd\(Days \| Subject\)"),
         ({"level": 1.0}, OptionError, "between 0 and 1"),

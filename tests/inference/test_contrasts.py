@@ -8,6 +8,7 @@ from scipy import stats
 
 import ranef as rf
 from engines import zoo
+from ranef.errors import FormulaError
 from ranef.inference.contrasts import parse
 
 
@@ -152,3 +153,8 @@ def test_rank_deficient_models(machines):
     m = rf.fit(zoo.FORMULAS["rank_deficient"], zoo.data())
     found = rf.contrast(m, "x - 0.5*ff1", ddf="KR")
     assert np.isfinite(found["p_value"][0])
+
+
+def test_a_factor_is_no_coefficient(machines):
+    with pytest.raises(FormulaError, match=r"'Machine' has a coefficient for each of 'MachineB', 'MachineC'.*rf.anova"):
+        rf.contrast(machines, "Machine")

@@ -49,6 +49,10 @@ def sleepstudy():
         ({"nu": 4}, ArgumentError, "nu"),
         ({"ziformula": "~ 1"}, ArgumentError, "zero_inflation="),
         ({"nAGQ": 3}, ArgumentError, "quadrature="),
+        ({"reml": False}, ArgumentError, "method='ml'"),
+        ({"groups": "Subject"}, ArgumentError, "random effects stand in the formula"),
+        ({"subset": "Days > 2"}, ArgumentError, "select rows"),
+        ({"start": [1]}, ArgumentError, "control="),
         ({"quadrature": 9}, OptionError, "exact"),
         ({"missing": "ignore"}, OptionError, "drop"),
         ({"precision_weights": "weight"}, UnknownColumnError, "weight"),
@@ -58,6 +62,32 @@ def sleepstudy():
 def test_refused(sleepstudy, arguments, error, says):
     with pytest.raises(error, match=says):
         rf.fit(SLEEP, sleepstudy, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("sleep.csv", "read the file first"),
+        ([{"Reaction": 1.0}], "pandas.DataFrame"),
+        (np.zeros((3, 2)), "name its columns"),
+        ("Reaction ~ Days", "a formula comes first"),
+    ],
+)
+def test_what_is_no_data_is_told_how_to_become_some(data, says):
+    with pytest.raises(DataError, match=says):
+        rf.fit(SLEEP, data)
+
+
+def test_names_of_other_packages_are_answered_with_ours(sleepstudy):
+    m = rf.fit(SLEEP, sleepstudy)
+    for name, says in [("pvalues", r"write m.tidy\(\)"), ("conf_int", r"rf.confint\(m\)"), ("anova", r"rf.anova\(m\)")]:
+        with pytest.raises(AttributeError, match=says):
+            getattr(m, name)
+    with pytest.raises(AttributeError, match=r"'nothing'$"):
+        _ = m.nothing
+    with pytest.raises(AttributeError, match=r"rf.fit\(formula, data\)"):
+        _ = rf.lmer
+    assert not hasattr(rf, "emmeans")
 
 
 def test_unknown_arguments_are_type_errors_and_unavailable_ones_not_implemented(sleepstudy):

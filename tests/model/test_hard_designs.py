@@ -35,3 +35,37 @@ def test_a_parameter_more_never_lowers_the_likelihood(formulas, seed):
     criteria = [rf.fit(formula, frame, method="ml").criterion for formula in formulas]
     # Each fit stops where one more step promises 1e-9.
     assert np.diff(criteria).max() < 1e-7
+
+
+def test_uncorrelated_slopes_may_outnumber_the_rows():
+    """Every column of || has a variance of its own, so that five in groups of three rows are identified (lme4 too)."""
+    rng = np.random.default_rng(1)
+    columns = {f"x{j}": rng.normal(size=120) for j in range(4)}
+    g = np.repeat(np.arange(40), 3)
+    x = np.column_stack([np.ones(120), *columns.values()])
+    y = (x * (rng.normal(size=(40, 5)) * [0.8, 0.5, 0.3, 0.6, 0.2])[g]).sum(axis=1) + rng.normal(size=120)
+    frame = pd.DataFrame({"y": y, "g": g, **columns})
+    m = rf.fit("y ~ x0 + (x0 + x1 + x2 + x3 || g)", frame, method="ml")
+    sds = np.r_[m.varcorr()["g"].sd, m.sigma]
+
+    def deviance(sds):
+        beta = m.params.to_numpy()
+        v = (x * sds[:5] ** 2) @ x.T * (g[:, None] == g) + sds[5] ** 2 * np.eye(120)
+        r = y - x[:, :2] @ beta
+        return np.linalg.slogdet(v)[1] + r @ np.linalg.solve(v, r) + 120 * np.log(2 * np.pi)
+
+    assert m.converged
+    assert m.criterion == pytest.approx(deviance(sds), abs=1e-8)
+    for j in np.flatnonzero(sds):  # a step of 1 % either way is uphill
+        for factor in (0.99, 1.01):
+            moved = sds.copy()
+            moved[j] *= factor
+            assert deviance(moved) > m.criterion
+    with pytest.raises(DataError, match=r"write \|\|"):
+        rf.fit("y ~ x0 + (x0 + x1 + x2 + x3 | g)", frame)
+
+
+def test_uncorrelated_indicators_without_replicates_are_the_residual():
+    frame = zoo.data().drop_duplicates(["g", "f"])
+    with pytest.raises(DataError, match="no two rows of one level and column"):
+        rf.fit("y ~ x + (0 + f || g)", frame)

@@ -95,6 +95,8 @@ def grouped(seed=1, n=240):
         ("y ~ g + (1 | g)", {}, "fixed_and_grouping", "'g' appears fixed and as grouping"),
         ("y ~ x + (1 | g) + (x | g)", {}, "two_intercepts", "two random intercepts for 'g'"),
         ("y ~ x + (1 || g)", {}, "lone_double_bar", r"\(1 \|\| g\) equals \(1 \| g\)"),
+        ("y ~ x^2 + (1 | g)", {}, "lone_power", r"x\^2 is x in a formula"),
+        ("y ~ level + (1 + x**2 | g)", {}, "lone_power", r"x\*\*2 is x in a formula"),
     ],
 )
 def test_pitfalls(formula, change, code, says):
@@ -102,6 +104,12 @@ def test_pitfalls(formula, change, code, says):
     found = {note.code: note.text for note in m.messages}
     assert code in found
     assert pd.Series([found[code]]).str.contains(says).all()
+
+
+@pytest.mark.parametrize("formula", ["y^2 ~ I(x^2) + poly(x^2, 2) + (1 | g)", "y ~ (x + level)^2 + (1 | g) + `a^2`"])
+def test_powers_that_mean_something_are_not_noted(formula):
+    m = rf.fit(formula, grouped().assign(**{"a^2": lambda d: d["x"] ** 2}))
+    assert "lone_power" not in {note.code for note in m.messages}
 
 
 @pytest.mark.parametrize(

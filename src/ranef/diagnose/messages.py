@@ -6,6 +6,7 @@ often wrong teaches users not to read notes. Nothing here warns or prints.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
@@ -298,6 +299,17 @@ def lone_double_bar(m: Fit) -> Iterator[Message]:
             yield Message("lone_double_bar", text, {"group": bar.label})
 
 
+def lone_power(m: Fit) -> Iterator[Message]:
+    """Return that x^2 outside I() is x: powers cross terms, and a term crossed with itself is itself."""
+    text = re.sub(r"`[^`]*`", ")", m.formula.text).partition("~")[2]
+    while (outside := re.sub(r"[\w.]+\([^()|]*\)", ")", text)) != text:  # inside calls arithmetic is arithmetic
+        text = outside
+    for power in dict.fromkeys(re.findall(r"(?<![\w.)^*])[^\W\d][\w.]*\s*(?:\^|\*\*)\s*\d+", text)):
+        name = re.split(r"[\s^*]", power)[0]
+        note = f"{power} is {name} in a formula, where powers cross terms: I({name}^…) is arithmetic"
+        yield Message("lone_power", note, {"term": power})
+
+
 CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     rows_dropped,
     columns_dropped,
@@ -314,4 +326,5 @@ CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     fixed_and_grouping,
     two_intercepts,
     lone_double_bar,
+    lone_power,
 )

@@ -30,6 +30,18 @@ from ranef.formula.terms import INTERCEPT, Bar, Factor, Formula, Term, factors_o
 MAX_LENGTH = 100_000
 MAX_DEPTH = 40
 MAX_TERMS = 20_000
+#: What typesetters and word processors make of the characters of a formula.
+LOOKALIKES = {
+    "∼": "~",
+    "˜": "~",
+    "∣": "|",
+    "ǀ": "|",
+    "│": "|",
+    "×": "* or :",
+    "−": "-",
+    "–": "-",
+    "ˆ": "^",
+} | dict.fromkeys("“”„‘’´", '` or "')
 KNOWN = FUNCTIONS | STRUCTURES | {"offset"}
 DOT = re.compile(r"(?<![\w.])\.(?![\w.])")
 
@@ -311,6 +323,8 @@ def _refuse(symbol: str) -> str:
         return f"unknown operator `{symbol}`; only %in% has a meaning here"
     if symbol == ",":
         return "a comma has a meaning only inside a call"
+    if symbol in LOOKALIKES:
+        return f"`{symbol}` is not the character of the keyboard, as happens in copied text: write {LOOKALIKES[symbol]}"
     return f"`{symbol}` has no meaning here; arithmetic and comparisons go inside I(...)"
 
 
@@ -537,6 +551,8 @@ def _tilde(text: str) -> int:
     plain = re.sub(r"`[^`]*`|\"[^\"]*\"|'[^']*'", lambda m: " " * len(m.group()), text)
     at = plain.find("~")
     if at < 0:
+        if like := re.search("[∼˜]", plain):
+            raise FormulaError(_refuse(like.group()), text, like.start())
         arrow = re.search(r"<-|=", plain)
         hint = "a formula needs a `~` between the response and its terms: y ~ x + (1 | g)"
         raise FormulaError(hint, text, arrow.start() if arrow else len(text.rstrip()))
@@ -562,7 +578,9 @@ def _assemble(lhs: Factor | None, items: Items, context: _Context, dot: bool) ->
 
 def _prepare(text: object) -> str:
     if not isinstance(text, str):
-        raise FormulaError(f"a formula is text such as 'y ~ x + (1 | g)', not {type(text).__name__}")
+        raise FormulaError(
+            f"a formula is text such as 'y ~ x + (1 | g)', not {type(text).__name__}; the data come after it"
+        )
     if len(text) > MAX_LENGTH:
         raise FormulaError(f"a formula has at most {MAX_LENGTH} characters; this one has {len(text)}")
     text = BLANK_CALL.sub(_close_up, re.sub(r"\s", " ", text))

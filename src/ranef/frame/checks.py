@@ -56,9 +56,13 @@ def check_coefficients(design: Design, term: GroupTerm) -> None:
     if levels >= design.n:
         message = f"grouping {term.label!r} has {levels} levels for {design.n} observations{_after(design)}"
         raise DataError(f"{message}: its variance cannot be told from the residual one")
-    if levels * k >= design.n:
+    if term.structure == "diag":  # every column has a variance of its own, as if it were a term of its own
+        if k > 1 and _single_cells(term):
+            message = f"term ({_shown(term)} || {term.label}) has no two rows of one level and column"
+            raise DataError(f"{message}{_after(design)}: its variances cannot be told from the residual one")
+    elif levels * k >= design.n:
         message = f"term ({_shown(term)} | {term.label}): {levels * k} random coefficients, {design.n} observations"
-        raise DataError(f"{message}{_after(design)}; drop columns from the term")
+        raise DataError(f"{message}{_after(design)}; drop columns from the term, or write ||")
 
 
 def _shown(term: GroupTerm) -> str:

@@ -266,6 +266,17 @@ def _length(name: object, value: Any) -> int | None:
     return len(value)
 
 
+def _way_to_a_frame(data: Any) -> str:
+    """Return how to make a frame of what was given, where that is plain."""
+    if isinstance(data, str):
+        return "; a formula comes first" if "~" in data else "; read the file first, as with pandas.read_csv"
+    if isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping):
+        return "; pandas.DataFrame(…) makes one of such rows"
+    if isinstance(data, np.ndarray):
+        return "; name its columns: pandas.DataFrame(…, columns=[…])"
+    return ""
+
+
 def _other_table(data: Any) -> Table:
     """Frames that only narwhals knows (modin, cudf, duckdb, ibis, lazy polars …)."""
     import narwhals as nw
@@ -274,7 +285,7 @@ def _other_table(data: Any) -> Table:
         frame = nw.from_native(data)
     except TypeError:
         message = f"data are a pandas, polars or pyarrow frame, or a dict of arrays, not {type(data).__name__}"
-        raise DataError(message) from None
+        raise DataError(f"{message}{_way_to_a_frame(data)}") from None
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect()
     native = frame.to_native()
@@ -557,10 +568,20 @@ def objects_column(name: str, values: Array, missing: Array | None = None) -> Co
         if len(types) == 1 and not issubclass(next(iter(types)), bytes) and _is_label(present):
             text = np.array([None if g else str(v) for v, g in zip(values, gone, strict=True)], object)
             return time_column(name, text, gone)
-        raise DataError(
-            f"column {name!r} mixes or holds values that are no numbers, text or truth values ({names})"
-        ) from None
+        raise DataError(_mixture(name, present, np.flatnonzero(~gone), names)) from None
     return _number_column(name, numbers, gone if gone.any() else None)
+
+
+def _mixture(name: str, present: Array, rows: Array, types: str) -> str:
+    """Say what a column of several types holds; where numbers are spoilt by text, the first such text and its row."""
+    message = f"column {name!r} mixes or holds values that are no numbers, text or truth values ({types})"
+    odd = [i for i, value in enumerate(present) if isinstance(value, str)]
+    if not odd:
+        return message
+    return (
+        f"{message}: {present[odd[0]]!r} in row {rows[odd[0]]} (counted from 0) is text, as {len(odd)} of "
+        f"{len(present)} values are; make them numbers (pandas.to_numeric(…, errors='coerce') leaves the others missing), or all text"
+    )
 
 
 def _is_label(present: Array) -> bool:

@@ -52,6 +52,15 @@ OPTIONS = {
         "interval",
     ),
 }
+#: What the arguments of `confint` are called in other functions here and in R.
+ELSEWHERE = {
+    "conf_level": "level",
+    "parm": "which",
+    "nsim": "n",
+    "n_boot": "n",
+    "type": "interval",
+    "boot_type": "interval",
+}
 
 
 def confint(
@@ -151,6 +160,8 @@ def check_method(method: Any, options: Mapping[str, Any], what: str) -> None:
     if method not in METHODS:
         raise OptionError(f"{what}: method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
     for name in options:
+        if name in ELSEWHERE and what == "confint":
+            raise ArgumentError(f"confint has no argument {name!r}: write {ELSEWHERE[name]}=")
         if name not in OPTIONS[method]:
             raise ArgumentError(f"{what}: method={method!r} has no option {name!r}; {nearest(name, OPTIONS[method])}")
 

@@ -341,6 +341,10 @@ def _atom(text: str, at: int, names: tuple[str, ...]) -> tuple[int, float, int |
     if number:
         return number.end(), float(number.group()), None
     word = re.split(r"[\s+*/=-]", text[at:], maxsplit=1)[0]
+    own = [name for name in names if name.startswith(word)] if word else []
+    if len(own) > 1 and all(":" not in name for name in own):
+        factor = f"{word!r} has a coefficient for each of {', '.join(map(repr, own[:4]))}{' …' if len(own) > 4 else ''}"
+        raise FormulaError(f"{factor}: name one of them, or test all with rf.anova", text, at)
     raise FormulaError(f"there is no coefficient {word!r}; {nearest(word, names)}", text, at)
 
 
