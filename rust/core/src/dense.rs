@@ -19,6 +19,7 @@ pub use packed::{
 pub use product::{gemm, gemm_nt, gemm_tn, syrk_lower, syrk_rows};
 pub use rows::{by_rows, RowBlock};
 pub use solve::{solve_left_l, solve_left_lt, solve_right_l, solve_right_lt};
+pub(crate) use tiles::each;
 
 /// Below this order plain loops beat the set-up of a blocked kernel.
 const SMALL: usize = 12;

@@ -4,8 +4,6 @@
 //! ordered so that the front is visited in slabs of columns that fit it. Where leaves reach a good part of the front
 //! their columns are spread out and multiplied by dense kernels instead.
 
-use rayon::prelude::*;
-
 use super::numeric::{relative_scalars, Numeric, Shared};
 use super::symbolic::{Super, Symbolic};
 use crate::dense::{self, RowBlock};
@@ -115,8 +113,11 @@ pub fn add_packed(sym: &Symbolic, leaves: &[u32], a: &mut [f64], n: usize, panel
         parts.push((Region { from: s.from, to: s.to, shift: s.from, ld: s.ld }, mine));
         rest = more;
     }
-    parts.into_par_iter().with_max_len(1).for_each(|(region, mine)| scatter(sym, leaves, mine, region, panels));
+    dense::each(parts, |(region, mine)| scatter(sym, leaves, mine, region, panels));
 }
+
+/// Updates that are not worth a thread.
+const LITTLE: usize = 400_000;
 
 /// Groups of leaves with about SPREAD columns.
 fn by_columns<'a>(sym: &Symbolic, leaves: &'a [u32]) -> impl Iterator<Item = &'a [u32]> {
@@ -137,7 +138,7 @@ struct Region {
 fn add_region(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels: &Shared) {
     let updates: usize = leaves.iter().map(|&c| sym.supers[c as usize].below as usize).map(|r| r * r / 2).sum();
     let columns = region.to - region.from;
-    if updates < 100_000 {
+    if updates < LITTLE {
         return scatter(sym, leaves, a, region, panels);
     }
     const PARTS: usize = 8;
@@ -150,7 +151,7 @@ fn add_region(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, pan
         parts.push((Region { from, to, ..region }, mine));
         rest = more;
     }
-    parts.into_par_iter().with_max_len(1).for_each(|(region, mine)| scatter(sym, leaves, mine, region, panels));
+    dense::each(parts, |(region, mine)| scatter(sym, leaves, mine, region, panels));
 }
 
 /// Add all leaves to a region, slab by slab.

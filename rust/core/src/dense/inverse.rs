@@ -1,13 +1,15 @@
 //! Inverses of L L'. For a large L: W = L^-1 by block columns, then Z = W'W in place, in tiles that threads take one by
 //! one. Both halves cost n^3/3 operations, nearly all of them in products of tiles with long inner sides.
 
+use std::sync::OnceLock;
+
 use faer::linalg::{matmul, triangular_inverse, triangular_solve};
 use faer::traits::RealField;
 use faer::{Accum, Mat, Par};
 use rayon::prelude::*;
 
 use super::solve::{solve_left_l, solve_left_lt};
-use super::tiles::{mat, mat_mut, par_for, ranges, Tiles};
+use super::tiles::{each, mat, mat_mut, par_for, ranges, Tiles};
 use super::SMALL;
 use crate::Stop;
 
@@ -152,7 +154,11 @@ fn inverse<T: RealField + Copy + Send + Sync>(l: Tiles<T>, z: Tiles<T>, n: usize
     let go_on = || !stop.is_some_and(Stop::requested);
     let columns: Vec<(usize, usize)> = ranges(n, width(n / 8, COLUMNS)).collect();
     // The longest come first: what is left at the end is small.
-    columns.par_iter().with_max_len(1).filter(|_| go_on()).for_each(|&(from, to)| invert_columns(l, z, n, from, to));
+    each(columns, |(from, to)| {
+        if go_on() {
+            invert_columns(l, z, n, from, to);
+        }
+    });
     let step = width(n / 12, PRODUCT);
     for (from, to) in ranges(n, step).take_while(|_| go_on()) {
         multiply_rows(z, n, from, to, step);
@@ -188,27 +194,29 @@ fn multiply_rows<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize, from:
     let one = T::one_impl();
     let left = z.get(from, from, n - from, to - from).transpose();
     let columns: Vec<(usize, usize)> = ranges(to, step).collect();
-    let corner: Vec<Mat<T>> = columns
-        .par_iter()
-        .with_max_len(1)
-        .filter_map(|&(i, j)| {
-            let mut tile = Mat::<T>::zeros(to - from, j - i);
-            matmul::matmul(tile.as_mut(), Accum::Replace, left, z.get(from, i, n - from, j - i), one, Par::Seq);
-            // All tiles read the corner: it is written when they are done.
-            if i == from {
-                return Some(tile);
-            }
+    let corner = OnceLock::new();
+    each(columns, |(i, j)| {
+        let mut tile = Mat::<T>::zeros(to - from, j - i);
+        matmul::matmul(tile.as_mut(), Accum::Replace, left, z.get(from, i, n - from, j - i), one, Par::Seq);
+        // All tiles read the corner: it is written when they are done.
+        if i == from {
+            let _ = corner.set(tile);
+        } else {
             z.get_mut(from, i, to - from, j - i).copy_from(tile.as_ref());
-            None
-        })
-        .collect();
-    corner.iter().for_each(|tile| z.get_mut(from, from, to - from, to - from).copy_from(tile.as_ref()));
+        }
+    });
+    if let Some(tile) = corner.get() {
+        z.get_mut(from, from, to - from, to - from).copy_from(tile.as_ref());
+    }
 }
+
+/// Rows that no thread is worth.
+const FEW: usize = 512;
 
 /// Copy the lower triangle to the upper one.
 fn mirror_tiles<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize) {
     const B: usize = 64;
-    ranges(n, B).collect::<Vec<_>>().par_iter().for_each(|&(j0, j1)| {
+    let columns = |(j0, j1): (usize, usize)| {
         for (i0, i1) in ranges(n, B).filter(|r| r.0 >= j0) {
             let from = z.get(i0, j0, i1 - i0, j1 - j0);
             let mut to = z.get_mut(j0, i0, j1 - j0, i1 - i0);
@@ -218,5 +226,10 @@ fn mirror_tiles<T: RealField + Copy + Send + Sync>(z: Tiles<T>, n: usize) {
                 }
             }
         }
-    });
+    };
+    if n < FEW {
+        ranges(n, B).for_each(columns);
+    } else {
+        each(ranges(n, B).collect(), columns);
+    }
 }

@@ -2,9 +2,8 @@
 
 use faer::linalg::triangular_solve;
 use faer::Par;
-use rayon::prelude::*;
 
-use super::tiles::{mat, mat_mut, par_for, ranges, Tiles, PARALLEL_WORK, TILE};
+use super::tiles::{each, mat, mat_mut, par_for, ranges, Tiles, PARALLEL_WORK, TILE};
 use super::SMALL;
 
 /// B <- B L^-T for B (m x n) and lower triangular L (n x n).
@@ -103,8 +102,7 @@ pub fn solve_right_l(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, l
     mat_mut(b, m, n, ldb);
     let tiles = Tiles::new(b, ldb);
     let step = if n * n * m / 2 > PARALLEL_WORK { TILE } else { m };
-    let parts: Vec<(usize, usize)> = ranges(m, step).collect();
-    parts.par_iter().with_max_len(1).for_each(|&(i, j)| {
+    each(ranges(m, step).collect(), |(i, j): (usize, usize)| {
         triangular_solve::solve_upper_triangular_in_place(l, tiles.get_mut(i, 0, j - i, n).transpose_mut(), Par::Seq);
     });
 }

@@ -1,6 +1,7 @@
 //! Column-major blocks, and what lets threads write parts of one.
 
 use faer::{MatMut, MatRef, Par};
+use rayon::prelude::*;
 
 /// Multiplications from which a product is cut into tiles.
 pub(super) const PARALLEL_WORK: usize = 2_000_000;
@@ -13,6 +14,18 @@ pub fn par_for(work: usize) -> Par {
         Par::rayon(0)
     } else {
         Par::Seq
+    }
+}
+
+/// Work on parts side by side; a single one wakes no thread.
+pub fn each<T: Send>(mut parts: Vec<T>, work: impl Fn(T) + Sync + Send) {
+    match parts.pop() {
+        Some(only) if parts.is_empty() => work(only),
+        Some(last) => {
+            parts.push(last);
+            parts.into_par_iter().with_max_len(1).for_each(work);
+        }
+        None => {}
     }
 }
 
