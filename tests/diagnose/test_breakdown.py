@@ -26,6 +26,7 @@ def test_an_impossible_likelihood_is_named(broken):
     codes = [message.code for message in broken.messages]
     assert (broken.loglik > 0) == ("above_one" in codes)
     assert "row_effect_of_single_trials" in codes
+    assert "zero_inflation_of_single_trials" in codes
     str(broken)
 
 

@@ -56,7 +56,7 @@ def _levels(m: Fit, block: Block) -> list[str]:
 
 
 def single_trials(m: Fit) -> Iterator[Message]:
-    """P30, P34: neither a row's own effect nor an extra dispersion can be told from single trials."""
+    """P30, P34: single trials show no effect of a row's own, no extra dispersion, and hardly an extra zero."""
     design = m.design
     if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
         return
@@ -69,6 +69,13 @@ def single_trials(m: Fit) -> Iterator[Message]:
             f"use family='binomial'"
         )
         yield Message("dispersion_of_single_trials", text, {})
+    if m.distribution.zero_inflation:
+        text = (
+            "single trials (0 or 1) cannot tell an extra zero from a failure: zero inflation and the mean are told "
+            "apart by the curve of the link alone, and with random effects hardly; use trials= or cbind(), or leave "
+            "zero_inflation out"
+        )
+        yield Message("zero_inflation_of_single_trials", text, {})
 
 
 def above_one(m: Fit) -> Iterator[Message]:
