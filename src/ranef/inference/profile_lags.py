@@ -116,12 +116,13 @@ class Lags:
             found, gradient = self.deviance(s * unit)
             return found, gradient * unit
 
+        search: Any = minimize
         law = {"type": "eq", "fun": equation, "jac": normal}
         at = np.clip(start / unit, bounds[:, 0], bounds[:, 1])
         with LOCK:
             try:
                 options = {"ftol": TIGHT, "maxiter": 300}
-                r = minimize(objective, at, jac=True, method="SLSQP", bounds=bounds, constraints=law, options=options)
+                r = search(objective, at, jac=True, method="SLSQP", bounds=bounds, constraints=law, options=options)
             finally:
                 e = self.m.estimate
                 self.m.core.adopt(np.nan_to_num(self.beta).tolist(), list(e.theta), self.m.task.quadrature, "ml")
