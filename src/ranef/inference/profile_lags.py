@@ -105,25 +105,27 @@ class Lags:
         start, unit = self.coordinates(near), self.unit
         bounds = np.column_stack([(self.centre - WIDEST * unit) / unit, (self.centre + WIDEST * unit) / unit])
         bounds[self.lags] = (-END, END)
-        equation = {
-            "type": "eq",
-            "fun": lambda s: self.correlation((s * unit)[None])[0] - value,
-            "jac": lambda s: self.slope(s * unit) * unit,
-        }
+
+        def equation(s: Array) -> float:
+            return float(self.correlation((s * unit)[None])[0] - value)
+
+        def normal(s: Array) -> Array:
+            return self.slope(s * unit) * unit
 
         def objective(s: Array) -> tuple[float, Array]:
             found, gradient = self.deviance(s * unit)
             return found, gradient * unit
 
+        search: Any = minimize
+        law = {"type": "eq", "fun": equation, "jac": normal}
+        at = np.clip(start / unit, bounds[:, 0], bounds[:, 1])
         with LOCK:
             try:
-                r = minimize(
-                    objective, np.clip(start / unit, bounds[:, 0], bounds[:, 1]), jac=True, method="SLSQP",
-                    bounds=bounds, constraints=[equation], options={"ftol": TIGHT, "maxiter": 300},
-                )  # fmt: skip
+                options = {"ftol": TIGHT, "maxiter": 300}
+                r = search(objective, at, jac=True, method="SLSQP", bounds=bounds, constraints=law, options=options)
             finally:
                 e = self.m.estimate
                 self.m.core.adopt(np.nan_to_num(self.beta).tolist(), list(e.theta), self.m.task.quadrature, "ml")
-        if not math.isfinite(r.fun) or r.fun >= 1e10 or r.status not in (0, 8) or abs(equation["fun"](r.x)) > OFF:
+        if not math.isfinite(r.fun) or r.fun >= 1e10 or r.status not in (0, 8) or abs(equation(r.x)) > OFF:
             return None
         return float(r.fun), self.point(r.x * unit)

@@ -220,6 +220,7 @@ impl<'a> Skewed<'a> {
         let d = self.plan.x[0].dense.len();
         let to = &mut out.x[first..first + d];
         match d {
+            0 => {}
             1 => add_rows::<1>(to, &x[0], s),
             2 => add_rows::<2>(to, &x[0], s),
             3 => add_rows::<3>(to, &x[0], s),
