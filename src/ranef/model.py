@@ -346,6 +346,11 @@ def check_fit(m: Any, what: str) -> None:
         raise ArgumentError(f"{what}: its first argument is a fit, what rf.fit(...) returns, not a {type(m).__name__}")
 
 
+def index_of(m: Fit) -> Any:
+    """Return the labels of the rows of a pandas frame; None for other data and slim fits."""
+    return m.data.index if m.layout.kind == "pandas" and m.data is not None else None
+
+
 def design_of(m: Fit, what: str) -> Design:
     """Return the rows of a fit as arrays.
 

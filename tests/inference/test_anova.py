@@ -8,6 +8,7 @@ import pytest
 
 import ranef as rf
 from engines import zoo
+from ranef.inference.ddf.kenward_roger import moments
 from ranef.inference.hypotheses import hypotheses
 
 
@@ -197,3 +198,40 @@ def test_bad_input(cells):
         rf.anova(m, component="zero_inflation")
     with pytest.raises(rf.errors.NotAvailableError, match="slim"):
         rf.anova(m.slim())
+
+
+def test_type_two_of_what_no_term_contains_has_the_rows_of_lmertest():
+    """Of several coefficients Fai and Cornelius' degrees of freedom depend on the rows: lmerTest's are unit vectors."""
+    data = rf.datasets.load("Hsb82")
+    data = data[data["school"].cat.codes < 30]
+    m = rf.fit("mAch ~ ses * sector + minrty + meanses:sector + (ses | school)", data)
+    table = rf.anova(m, type=2)
+    # lmerTest 3.1-3: anova(m, type = 2); its optimum is good to 1e-6 of the degrees of freedom.
+    np.testing.assert_allclose(table["dendf"][-1:], 25.3659692803778, rtol=1e-5)
+    np.testing.assert_allclose(table["statistic"][-1:], 8.57205172745164, rtol=1e-5)
+    rows = np.eye(m.params.size)[[list(m.params.index).index(name) for name in m.params.index if "meanses" in name]]
+    joint = rf.contrast(m, rows, joint=True)
+    np.testing.assert_allclose(table["dendf"][-1:], joint["dendf"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_an_exact_f_test_on_two_degrees_of_freedom(kind):
+    """Kenward and Roger's formulas are 0 / 0 there: F of three blocks beside two whole plots each is MS / MS."""
+    rng = np.random.default_rng(4)
+    plots = pd.DataFrame({"block": np.repeat(list("abc"), 10), "part": np.tile(np.repeat(list("xy"), 5), 3)})
+    plots = plots.assign(kind=np.tile(list("12345"), 6), plot=plots["block"] + plots["part"])
+    plot_effect = plots["plot"].map(dict(zip(plots["plot"].unique(), 3 * rng.normal(size=6), strict=True)))
+    plots["y"] = plot_effect + rng.normal(size=30)
+    mean = plots.groupby(["block", "part"])["y"].mean().unstack()
+    blocks = 10 * ((mean.mean(axis=1) - mean.to_numpy().mean()) ** 2).sum() / 2
+    left = mean.sub(mean.mean(axis=1), axis=0).sub(mean.mean(axis=0), axis=1) + mean.to_numpy().mean()
+    table = rf.anova(rf.fit("y ~ block + kind + part + (1 | plot)", plots), type=kind, ddf="kenward-roger")
+    np.testing.assert_allclose(table["dendf"], [2, 20, 2], rtol=1e-6)
+    np.testing.assert_allclose(table["statistic"][0], blocks / (5 * (left**2).to_numpy().sum() / 2), rtol=1e-6)
+
+
+def test_moments_of_an_exact_f_test_survive_rounding():
+    for a1, a2 in [(4.000000000000003, 2.000000000000001), (4.0, 2.0), (3.9999999999999996, 2.0000000000000004)]:
+        assert moments(a1, a2, 2) == pytest.approx((1.0, 2.0), rel=1e-12)
+    near = moments(1.6, 0.4 * (1 + 1e-7), 4)  # beside it the formulas hold, and go over into it
+    assert near == pytest.approx((1.0, 20.0), rel=1e-5)

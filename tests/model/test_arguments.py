@@ -178,3 +178,23 @@ def test_numbers_that_are_equal_but_of_another_type_are_other_arguments():
     for other in (True, 1.0):
         with pytest.raises(OptionError, match="number of nodes"):
             asked(formula="y ~ x + (1 | g)", quadrature=other)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda d, s: rf.fit(SLEEP, d, precision_weights=s),
+        lambda d, s: rf.fit(SLEEP, d, offset=s),
+        lambda d, s: rf.fit(SLEEP, d).refit(s),
+        lambda d, s: rf.robust(rf.fit("Reaction ~ Days", d), cluster=s.astype(int) % 7),
+        lambda d, s: rf.fit_many("~ Days + (1 | Subject)", d, s.to_frame()),
+    ],
+    ids=["weights", "offset", "refit", "cluster", "fit_many"],
+)
+def test_a_series_in_another_order_than_the_rows_is_refused(sleepstudy, use):
+    """By label or by place: the two readings differ, and a silent choice would be wrong for somebody."""
+    series = sleepstudy["Reaction"] / 100
+    with pytest.raises(DataError, match="in another order"):
+        use(sleepstudy.sample(frac=1, random_state=1), series)
+    use(sleepstudy, series)
+    use(sleepstudy.set_index(sleepstudy.index + 1000), series)  # labels that have nothing in common: by place

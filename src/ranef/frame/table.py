@@ -52,18 +52,39 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Data as named columns of equal length."""
+    """Data as named columns of equal length; `index` are the labels of the rows of a pandas frame."""
 
     kind: str
     n: int
     names: tuple[str, ...]
     read: Callable[[str], Column]
+    index: Any = None
 
     def column(self, name: str) -> Column:
         """Read a column; an unknown name is an error with the nearest ones."""
         if name not in self.names:
             raise unknown_column(name, self.names)
         return self.read(name)
+
+
+def check_order(what: str, value: Any, index: Any) -> None:
+    """Refuse a pandas Series or frame whose labels are those of the rows in another order.
+
+    Arrays are read row by row. So are these, and where their labels say otherwise somebody would be surprised.
+
+    Raises
+    ------
+    DataError
+        If place and label contradict each other.
+    """
+    own: Any = getattr(value, "index", None)
+    if not hasattr(index, "is_unique") or not hasattr(own, "isin") or len(own) != len(index) or own.equals(index):
+        return
+    if own.is_unique and index.is_unique and bool(own.isin(index).all()):
+        raise DataError(
+            f"{what}: its row labels are those of the data in another order; make it a column of the data, "
+            f"or give .reindex(data.index) to go by label and .to_numpy() to go by place"
+        )
 
 
 def unknown_column(name: str, names: Sequence[str], what: str = "column") -> UnknownColumnError:
@@ -159,7 +180,7 @@ def _pandas_table(data: Any) -> Table:
             raise DataError(f"the data have {names.count(name)} columns named {name!r}; rename them")
         return _pandas_values(name, data, names.index(name))
 
-    return Table("pandas", len(data), names, read)
+    return Table("pandas", len(data), names, read, data.index)
 
 
 def _pandas_names(columns: Any) -> tuple[str, ...]:
@@ -580,7 +601,8 @@ def _mixture(name: str, present: Array, rows: Array, types: str) -> str:
         return message
     return (
         f"{message}: {present[odd[0]]!r} in row {rows[odd[0]]} (counted from 0) is text, as {len(odd)} of "
-        f"{len(present)} values are; make them numbers (pandas.to_numeric(…, errors='coerce') leaves the others missing), or all text"
+        f"{len(present)} values are; make them numbers (pandas.to_numeric(…, errors='coerce') leaves the "
+        f"others missing), or all text"
     )
 
 

@@ -13,7 +13,16 @@ from ranef.frame.blocks import Number
 from ranef.frame.coding import Coding
 from ranef.frame.design import Array
 from ranef.frame.evaluate import Categories, Evaluator
-from ranef.frame.table import Column, Table, any_column, as_factor, shorten, unknown_column, written_numbers
+from ranef.frame.table import (
+    Column,
+    Table,
+    any_column,
+    as_factor,
+    check_order,
+    shorten,
+    unknown_column,
+    written_numbers,
+)
 from ranef.frame.transforms import Matrix
 
 
@@ -25,6 +34,7 @@ def side_column(what: str, value: Any, table: Table) -> Column | None:
         column = table.column(value) if value in table.names else _written(what, value, table)
     else:
         column = side_array(what, value, table.n)
+        check_order(what, value, table.index)
     if column.x is None or column.x.dtype.kind == "b":
         raise DataError(f"{what}: {column.name!r} does not hold numbers")
     return column

@@ -81,9 +81,9 @@ def hypotheses(
 
     Terms of which `is_whole` is true have no matrix of rows where they are tested beside all others.
 
-    The rows of types I and II are scaled to a unit diagonal and those of type III orthonormal over the cells: Fai and
-    Cornelius' degrees of freedom depend on that (a little), F does not. With one term all types are type I, as in
-    lmerTest.
+    The rows of types I and II are scaled to a unit diagonal and those of type III orthonormal over the cells; a term
+    that no other contains has, of type II, one row a coefficient. Fai and Cornelius' degrees of freedom depend on that
+    (a little), F does not. With one term all types are type I, as in lmerTest.
     """
     terms = [t for t in fixed_terms(m, component) if t.columns.start < t.columns.stop]
     tested = [t for t in terms if t.factors]
@@ -206,19 +206,35 @@ def _sequential(
 
     Linear models take the factor of X, as lmerTest; others that of the information of the coefficients, as car.
     """
+    several = len([t for t in terms if t.factors]) > 1
+    alone = [marginal and several and not last for last in behind]
     if partial_of(m) is not None:
         beside = Sequential(m, terms)
-        return [beside.of(t, last) for t, last in zip(tested, behind, strict=True)]
+        found = [beside.of(t, last) for t, last in zip(tested, behind, strict=True)]
+        return [
+            _each_alone(m, t, rows) if unit and rows is not None else rows
+            for t, rows, unit in zip(tested, found, alone, strict=True)
+        ]
     part = m.layout.component(component).at
     here = np.flatnonzero(kept(m)[part]) + part.start
     plain = is_linear_model(m) and component == "mean" and not _is_bound(m)
     factor = _model_factor(m, component, terms)[:, here - part.start] if plain else _information_factor(m, here)
     p = len(m.estimate.beta)
     out: list[Array | None] = []
-    for term, last in zip(tested, behind, strict=True):
+    for term, last, unit in zip(tested, behind, alone, strict=True):
         rows = _rows_of(factor, here, term, last, p)
+        rows = _each_alone(m, term, rows) if unit else rows
         out.append(rows[:0] if marginal and _is_combination(m, component, term, last) else rows)
     return out
+
+
+def _each_alone(m: Fit, term: FixedTerm, rows: Array) -> Array:
+    """Return the hypothesis of `rows` with one row a coefficient, as lmerTest has it of a term that no other contains.
+
+    Rows that are fewer than the coefficients, of columns that depend on others, stay.
+    """
+    own = kept(m)[term.columns]
+    return unit_rows(m, term.columns)[own] if len(rows) == np.count_nonzero(own) else rows
 
 
 def _is_combination(m: Fit, component: str, term: FixedTerm, behind: Sequence[FixedTerm]) -> bool:

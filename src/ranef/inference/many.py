@@ -16,11 +16,11 @@ from ranef.engines.parameters import spelled, unique
 from ranef.errors import DataError, NotAvailableError
 from ranef.frame.checks import check_response
 from ranef.frame.response import MOST
-from ranef.frame.table import narwhals_frame, shorten
+from ranef.frame.table import check_order, narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
 from ranef.inference.submodels import used_contrasts
-from ranef.model import Digest, Layout, design_of, fit, layout_of
+from ranef.model import Digest, Layout, design_of, fit, index_of, layout_of
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -69,6 +69,7 @@ def _placed(old: Array, at: Any, new: Any) -> Array:
 
 
 def _response(m: Fit, y: Any) -> Array:
+    check_order("refit", y, index_of(m))
     try:
         values = np.ascontiguousarray(y, dtype=np.float64)
     except (TypeError, ValueError):
@@ -180,6 +181,7 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
             f"fit_many: a model of family={call.family.name!r} depends on the categories of its response; fit each"
         )
     _, design = build_call(call, data)
+    check_order("fit_many: Y", Y, getattr(data, "index", None))
     names, responses = columns_of(Y, design.n_input)
     responses = responses if design.rows is None else responses[design.rows]
     failures = unusable(names, responses)

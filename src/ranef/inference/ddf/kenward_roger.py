@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 
+EXACT = 1e-9  # how far A_1 is from q A_2, relative, where they are equal but for rounding
+
+
 @dataclass(frozen=True, slots=True)
 class KenwardRoger:
     """The ingredients at the estimate, over all coefficients, or over those beside fixed factors of many levels.
@@ -249,6 +252,8 @@ def moments(a1: float, a2: float, q: int) -> tuple[float, float]:
         return 1.0, 2 / a2 if a2 else float("inf")
     if a2 == 0:
         return 1.0, float("inf")
+    if abs(a1 - q * a2) <= EXACT * a1:  # an exact F test, at which the formulas below are 0/0 if it has 2 df
+        return 1.0, 2 * q / a2
     b = (a1 + 6 * a2) / (2 * q)
     g = ((q + 1) * a1 - (q + 4) * a2) / ((q + 2) * a2)
     base = 3 * q + 2 * (1 - g)

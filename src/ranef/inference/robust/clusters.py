@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 from ranef.frame.design import Levels
 from ranef.frame.levels import combine
-from ranef.frame.table import as_factor, read_table, rows_of
+from ranef.frame.table import as_factor, check_order, read_table, rows_of
 from ranef.frame.values import side_array
 from ranef.inference.resampling import hierarchy, is_nested
+from ranef.model import index_of
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -83,6 +84,7 @@ def _one(m: Fit, design: Design, cluster: Any) -> Clusters:
         column = read_table(m.data).column(cluster)
     elif hasattr(cluster, "__len__"):
         column = side_array("cluster", cluster, design.n if len(cluster) == design.n else design.n_input)
+        check_order("cluster", cluster, index_of(m))
     else:
         raise ArgumentError(f"cluster= is the name of a column or an array, not {type(cluster).__name__}")
     factor = as_factor(column)
