@@ -13,19 +13,18 @@ import numpy as np
 from ranef import families
 from ranef.call import Call, asked, build_call
 from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of
-from ranef.engines import layout_of as coefficients_of
 from ranef.engines.estimate import Array, certificate
 from ranef.errors import (
     ArgumentError,
     ConvergenceWarning,
     FormulaError,
     NotAvailableError,
-    OptionError,
     SeparationWarning,
 )
 from ranef.formula import Formula
-from ranef.frame import Design, GroupTerm, Spec
+from ranef.frame import Design, Spec
 from ranef.frame.table import collected, kept
+from ranef.layout import Layout, layout_of
 
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from ranef.frame.relations import Relation
     from ranef.inference.varcorr import VarCorr
 
-__all__ = ["Call", "ComponentInfo", "Digest", "Fit", "GroupInfo", "Layout", "design_of", "fit", "layout_of"]
+__all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 
 
 #: What other packages call things of a fit, and where they are here.
@@ -54,105 +53,6 @@ ELSEWHERE = {
     "isSingular": "m.boundary",
     "get_prediction": "m.predict(interval='confidence')",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class GroupInfo:
-    """A random-effects term without its rows: (names | label), its levels, structure and component."""
-
-    label: str
-    names: tuple[str, ...]
-    structure: str
-    levels: Sequence[Any]
-    component: str = "mean"
-    owners: tuple[str, ...] = ()
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """The component of every column: `owners`, which is empty where all belong to `component`."""
-        return self.owners or (self.component,) * len(self.names)
-
-    @property
-    def key(self) -> str:
-        """The label, with the component before it if that is not the mean: "zero_inflation:site"."""
-        return self.label if self.component == "mean" else f"{self.component}:{self.label}"
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentInfo:
-    """A part of the model that has coefficients of its own: those at `first`, `first + 1`, …."""
-
-    name: str
-    names: tuple[str, ...]
-    first: int
-
-    @property
-    def at(self) -> slice:
-        """Where its coefficients stand."""
-        return slice(self.first, self.first + len(self.names))
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Names and sizes of a design, without its rows: what is left to print when the rows are gone.
-
-    `components` lists the parts that have coefficients: the mean's, the dispersion's …, in the order of
-    `estimate.beta`. `counted` is how many rows the `n` rows stand for, the sum of their frequency weights.
-    """
-
-    n: int
-    n_input: int
-    counted: float
-    dropped: Mapping[str, int]
-    response: str
-    components: tuple[ComponentInfo, ...]
-    terms: tuple[GroupInfo, ...]
-    kind: str
-
-    @property
-    def fixed(self) -> tuple[str, ...]:
-        """Names of the fixed effects of the mean."""
-        return self.components[0].names
-
-    def component(self, name: str) -> ComponentInfo:
-        """Return the component of that name.
-
-        Raises
-        ------
-        OptionError
-            If the model has none; the nearest is named.
-        """
-        found = {c.name: c for c in self.components}
-        if name == "mean" and name not in found:  # a multinomial model's means are those of its categories
-            names = tuple(f"{c.name}.{column}" for c in self.components for column in c.names)
-            return ComponentInfo(name, names, 0)
-        if name not in found:
-            raise OptionError(f"component={name!r} is not part of this model; it has {', '.join(map(repr, found))}")
-        return found[name]
-
-
-def layout_of(design: Design, task: Task) -> Layout:
-    """Return the layout of a design."""
-    parts: list[ComponentInfo] = []
-    for name, columns in coefficients_of(design, task):
-        parts.append(ComponentInfo(name, columns, parts[-1].first + len(parts[-1].names) if parts else 0))
-    names = [part.name for part in parts]  # thresholds, which no term belongs to, come last
-    return Layout(
-        n=design.n,
-        n_input=design.n_input,
-        counted=float(design.n if design.frequencies is None else np.sum(design.frequencies)),
-        dropped=design.dropped,
-        response=design.response_name or "",
-        components=tuple(parts),
-        terms=tuple(group_info(t, names) for t in design.terms),
-        kind=design.kind,
-    )
-
-
-def group_info(term: GroupTerm, names: Sequence[str]) -> GroupInfo:
-    """Return what is known of a term without its rows; `names` are those of the components."""
-    owners = tuple(names[at] for at in term.owner_of) if term.owners else ()
-    return GroupInfo(term.label, term.names, term.structure, term.levels, names[term.component], owners)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ FLOORS = {
     "formula": 1, "families": 1, "structures": 1, "priors": 1,
     "frame": 2,
     "engines": 3,
-    "call": 4, "model": 4,
+    "call": 4, "layout": 4, "model": 4,
     "inference": 5, "predict": 5, "diagnose": 5, "criteria": 5, "power": 5,
     "report": 6, "plot": 6,
     "datasets": 7, "cli": 7, "sklearn": 7, "__init__": 8, "__main__": 8,

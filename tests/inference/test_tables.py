@@ -8,7 +8,6 @@ from scipy import stats
 
 import ranef as rf
 from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownColumnError
-from ranef.inference.modes import conditional_covariance
 
 COLUMNS = ["effect", "component", "group", "level", "term", "estimate", "std_error", "statistic", "df", "p_value"]
 
@@ -100,7 +99,7 @@ def test_modes_as_lme4():
 
 
 def test_full_conditional_covariance(m):
-    table, cov = m.ranef(covariance=True)["Subject"], conditional_covariance(m)["Subject"]
+    table, cov = m.ranef(covariance=True)["Subject"], np.asarray(m.core.cond_cov(0))
     assert cov.shape == (18, 2, 2)
     np.testing.assert_array_equal(table["cov__(Intercept).Days"], cov[:, 1, 0])
     np.testing.assert_array_equal(table["cov__Days.Days"], cov[:, 1, 1])

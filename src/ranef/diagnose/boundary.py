@@ -11,7 +11,7 @@ import numpy as np
 from ranef.engines.estimate import Array, Result
 
 if TYPE_CHECKING:
-    from ranef.model import GroupInfo
+    from ranef.layout import GroupInfo
 
 
 #: What a structure's columns are, and what its limit is where all of them share one effect.

@@ -27,9 +27,9 @@ __all__ = [
     "Result",
     "Task",
     "Wishes",
+    "coefficients_of",
     "engine_of",
     "is_linear",
-    "layout_of",
     "make_control",
 ]
 
@@ -55,6 +55,6 @@ def engine_of(task: Task) -> Engine:
     return laplace.ENGINE if task.wishes is None else constrained.ENGINE
 
 
-def layout_of(design: Design, task: Task) -> list[tuple[str, tuple[str, ...]]]:
+def coefficients_of(design: Design, task: Task) -> list[tuple[str, tuple[str, ...]]]:
     """Return (component, names of its coefficients) in the order of the coefficients."""
     return laplace.layout(design, task.family)

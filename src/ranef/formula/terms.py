@@ -221,10 +221,6 @@ class Formula:
 
         return read_update(self, change)
 
-    def without_bars(self) -> Formula:
-        """Return the same formula without random effects."""
-        return retext(replace(self, bars=()))
-
     def __str__(self) -> str:
         parts = [sum_of(self.fixed), *(f"offset({f})" for f in self.offset_factors), *map(str, self.bars)]
         if self.dot:

@@ -30,7 +30,8 @@ from ranef.inference.parameters import Parameter, parameters
 from ranef.inference.profile import Curve, targets, tracer_of, unprofiled
 from ranef.inference.profile_refits import runs_away
 from ranef.inference.wald import p_value, quantile
-from ranef.model import ComponentInfo, design_of
+from ranef.layout import ComponentInfo
+from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit

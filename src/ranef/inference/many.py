@@ -20,7 +20,8 @@ from ranef.frame.table import check_order, narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
 from ranef.inference.submodels import used_contrasts
-from ranef.model import Digest, Layout, design_of, fit, index_of, layout_of
+from ranef.layout import Layout, layout_of
+from ranef.model import Digest, design_of, fit, index_of
 
 if TYPE_CHECKING:
     from ranef.frame import Design

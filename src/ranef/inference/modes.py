@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 
-def conditional_covariance(m: Fit) -> dict[str, Array]:
-    """Covariance of the conditional modes of each term given theta and sigma (lme4's condVar): label -> (L, k, k)."""
-    labels = unique([t.key for t in m.layout.terms])
-    return {label: np.asarray(m.core.cond_cov(i)) for i, label in enumerate(labels)}
-
-
 def grouped(m: Fit) -> dict[str, list[int]]:
     """Return grouping factor -> its terms, in order; terms of other components as "zero_inflation:site"."""
     out: dict[str, list[int]] = {}

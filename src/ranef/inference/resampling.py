@@ -20,7 +20,8 @@ from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, Component, Design, GroupTerm, Levels, Sampling, matrix
 from ranef.inference.dummies import dummies_of
 from ranef.inference.memory import remembered
-from ranef.model import design_of, layout_of
+from ranef.layout import layout_of
+from ranef.model import design_of
 
 if TYPE_CHECKING:
     from ranef.frame.relations import Relation

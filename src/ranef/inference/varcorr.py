@@ -14,7 +14,8 @@ from ranef.errors import UnknownColumnError, nearest
 from ranef.inference.frames import to_frame
 
 if TYPE_CHECKING:
-    from ranef.model import Fit, GroupInfo
+    from ranef.layout import GroupInfo
+    from ranef.model import Fit
 
 
 @dataclass(frozen=True, slots=True)

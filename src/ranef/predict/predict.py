@@ -41,7 +41,8 @@ from ranef.predict.rows import (
 
 if TYPE_CHECKING:
     from ranef.frame.design import Unseen
-    from ranef.model import Fit, GroupInfo
+    from ranef.layout import GroupInfo
+    from ranef.model import Fit
 
 NEW_LEVELS = ("error", "population", "sample")
 INTERVALS = ("confidence", "prediction")

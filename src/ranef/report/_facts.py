@@ -25,7 +25,8 @@ from ranef.inference.varcorr import Covariance, VarCorr, has_residual
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
 
 if TYPE_CHECKING:
-    from ranef.model import ComponentInfo, Fit
+    from ranef.layout import ComponentInfo
+    from ranef.model import Fit
 
 Array = NDArray[np.float64]
 #: Random-effects terms with more columns than this show their correlations in a table of their own.

@@ -60,11 +60,6 @@ class Derivatives:
     second: Mapping[tuple[int, int], Direction]
     at: Array
 
-    @property
-    def bent(self) -> bool:
-        """Whether V is not linear in its parameters."""
-        return bool(self.second)
-
     def bend(self, weights: Array) -> list[Direction]:
         """Return sum_ab weights_ab d2V / d a d b, one direction for each term that it has."""
         sums: dict[int, Array] = {}
