@@ -218,6 +218,18 @@ def fit(
     All formulas share the data and one mask for missing values. A `ConvergenceWarning` is raised only where the
     optimum's certificate fails, a `SeparationWarning` where a binomial outcome is separated by columns of the mean. A
     variance of 0 or a correlation of +-1 is a valid estimate, reported as data in `Fit.boundary`.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> m.params.round(3)
+    (Intercept)    251.405
+    Days            10.467
+    dtype: float64
+    >>> cbpp = rf.datasets.load("cbpp")
+    >>> round(rf.fit("cbind(incidence, size - incidence) ~ period + (1 | herd)", cbpp, family="binomial").loglik, 3)
+    -92.026
     """
     given = {name: value for name, value in locals().items() if name not in ("data", "parameters")}
     return fit_call(asked(**given, **parameters), data)
@@ -477,7 +489,33 @@ class Fit:
         return coefficients(self, "mean")
 
     def coefficients(self, component: str = "all") -> Any:
-        """Return the coefficients of one component by name, or of all ("dispersion.(Intercept)")."""
+        """Return the coefficients by name.
+
+        Parameters
+        ----------
+        component : str
+            "mean", "dispersion", "zero_inflation" …, or "all": the names of components other than the mean go before
+            theirs, "dispersion.(Intercept)".
+
+        Returns
+        -------
+        Series or NamedVector
+            Estimates on the scale of the component's link: a pandas Series where the data were a pandas frame, else a
+            mapping from name to number that numpy reads as a vector. NaN for columns that were dropped.
+
+        Raises
+        ------
+        OptionError
+            If the model has no such component.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("count ~ mined + (1 | site)", rf.datasets.load("Salamanders"), family="nbinom2")
+        >>> m.coefficients("dispersion").round(3)
+        (Intercept)   -0.448
+        dtype: float64
+        """
         from ranef.inference.named import coefficients
 
         return coefficients(self, component)
@@ -517,13 +555,47 @@ class Fit:
             Coefficients of the mean are independent of the rest where the response is normal. NaN for what is held and
             for singular covariances. Estimates of variances are skewed: for intervals of one parameter `rf.profile` is
             better (Bolker's GLMM FAQ).
+
+        Returns
+        -------
+        DataFrame or NamedMatrix
+            (p, p): a pandas frame with names at both sides where the data were a pandas frame, else a mapping,
+            `v["x", "z"]`, that numpy reads as a matrix. NaN for coefficients that were dropped.
+
+        Raises
+        ------
+        OptionError, NotAvailableError
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.vcov(kind="CR2").round(3)
+                     (Intercept)   Days
+        (Intercept)       46.575 -1.451
+        Days              -1.451  2.389
         """
         from ranef.inference.named import vcov
 
         return vcov(self, component, kind, cluster, full)
 
     def varcorr(self) -> VarCorr:
-        """Return standard deviations, correlations and covariances of the random effects, by term, and sigma."""
+        """Return standard deviations, correlations and covariances of the random effects, by term, and sigma.
+
+        Returns
+        -------
+        VarCorr
+            A mapping: `m.varcorr()["g"]` has `sd` (k,), `corr` and `cov` (k, k), absolute, on the scale of the linear
+            predictor, and `names`; `sigma` is the residual standard deviation, `to_frame()` all of it as a table. Terms
+            of components other than the mean have keys such as "zero_inflation:g".
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.varcorr()["Subject"].sd.round(3)
+        array([24.74 ,  5.922])
+        """
         from ranef.inference.varcorr import varcorr
 
         return varcorr(self)
@@ -539,13 +611,42 @@ class Fit:
             Add `std_error__<name>` columns: conditional standard deviations given theta and sigma (lme4's condVar).
         covariance : bool
             Add `cov__<name>.<name>` columns: the full conditional covariance.
+
+        Returns
+        -------
+        dict
+            Grouping factor -> frame of the kind of the data; modes on the scale of the linear predictor.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.ranef()["Subject"].head(2).round(2)
+          level  (Intercept)  Days
+        0   308         2.26  9.20
+        1   309       -40.40 -8.62
         """
         from ranef.inference.modes import ranef
 
         return ranef(self, std_error, covariance)
 
     def coef(self) -> dict[str, Any]:
-        """Return fixed effect plus conditional mode: one frame per grouping factor, one row per level."""
+        """Return fixed effect plus conditional mode: one frame per grouping factor, one row per level.
+
+        Returns
+        -------
+        dict
+            Grouping factor -> frame of the kind of the data: `level`, and every coefficient of that level.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.coef()["Subject"].head(2).round(2)
+          level  (Intercept)   Days
+        0   308       253.66  19.67
+        1   309       211.01   1.85
+        """
         from ranef.inference.modes import coef
 
         return coef(self)
@@ -592,19 +693,82 @@ class Fit:
             Of a robust covariance, as in `vcov()`.
         **options
             Of `ranef.confint`: `n`, `seed`, `interval` … of the bootstrap.
+
+        Returns
+        -------
+        frame
+            Of the kind of the data: `effect, component, group, term, estimate, std_error`, of fixed effects `df,
+            statistic, p_value`.
+
+        Raises
+        ------
+        ArgumentError, OptionError, NotAvailableError
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.tidy(conf_int=True)[["term", "estimate", "conf_low", "conf_high"]].round(2)
+                  term  estimate  conf_low  conf_high
+        0  (Intercept)    251.41    237.01     265.80
+        1         Days     10.47      7.21      13.73
         """
         from ranef.inference.tables import tidy
 
         return tidy(self, effects, conf_int, conf_level, method, ddf, options, vcov, cluster)
 
     def glance(self) -> Any:
-        """One row of figures about the whole fit."""
+        """Return one row of figures about the whole fit, as broom.mixed's `glance`.
+
+        Returns
+        -------
+        frame
+            Of the kind of the data: `nobs, npar, df_residual, sigma, loglik, criterion, aic, bic, method, family,
+            converged, boundary`.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.glance()[["nobs", "npar", "loglik", "converged"]].round(3)
+           nobs  npar   loglik  converged
+        0   180     6 -871.814       True
+        """
         from ranef.inference.tables import glance
 
         return glance(self)
 
     def augment(self, newdata: Any = None) -> Any:
-        """Return the data with `fitted`, `std_error`, `population` and (where the response is known) `residual`."""
+        """Return the data with what the fit says about each row, as broom.mixed's `augment`.
+
+        Parameters
+        ----------
+        newdata : data frame or dict, optional
+            Rows to describe; default: those that were used. Levels that the fit has not seen get population values.
+
+        Returns
+        -------
+        frame
+            Of the kind that was given, with columns added: `fitted` (random effects included), `std_error` (of it, from
+            the joint covariance of fixed and random effects; left out where several linear predictors decide the
+            response), `population` (random effects left out), and `residual` where the response is known. A column of
+            that name in the data is kept: the new one gets a trailing underscore. Of a multinomial model `fitted` is
+            the probability of the category observed, and stands alone.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit keeps no data (`slim`, or a refit) and none are given.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.augment().head(2).round(1)
+           Reaction  Days Subject  fitted  std_error  population  residual
+        0     249.6   0.0     308   253.7       12.3       251.4      -4.1
+        1     258.7   1.0     308   273.3       10.5       261.9     -14.6
+        """
         from ranef.predict.augment import augment
 
         return augment(self, newdata)
@@ -615,12 +779,39 @@ class Fit:
         vcov: str | None = None,
         cluster: Any = None,
         method: str = "wald",
+        correlation: bool = False,
         **options: Any,
     ) -> str:
-        """Return what a reader of lme4's or glmmTMB's summary expects; tests of the fixed effects as in `tidy`."""
+        """Return what a reader of lme4's or glmmTMB's summary expects, as text; `print(m)` prints it.
+
+        Parameters
+        ----------
+        ddf, vcov, cluster, method : optional
+            How the fixed effects are tested, as in `tidy`.
+        correlation : bool
+            Whether to add the correlations of the fixed effects.
+        **options
+            Of `ranef.confint`: `n`, `seed` … of the bootstrap.
+
+        Returns
+        -------
+        str
+            Formula, data with the rows dropped, criterion, quantiles of the scaled residuals, variances, standard
+            deviations and correlations of the random effects, fixed effects with tests, the certificate of the optimum,
+            and `messages`.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> print(m.summary(ddf="kenward-roger").splitlines()[0])
+        Linear mixed model fit by REML
+        """
         from ranef.report.summary import summary_text
 
-        return summary_text(self, ddf=ddf, vcov=vcov, cluster=cluster, method=method, **options)
+        return summary_text(
+            self, ddf=ddf, vcov=vcov, cluster=cluster, method=method, correlation=correlation, **options
+        )
 
     def __repr__(self) -> str:
         return str(self.summary())
@@ -643,13 +834,93 @@ class Fit:
         std_error: bool = False,
         seed: int | None = None,
     ) -> Any:
-        """Predict; see `ranef.predict.predict`."""
+        """Predict for the rows used, or for new ones.
+
+        Parameters
+        ----------
+        newdata : data frame or dict, optional
+            Rows with the columns of the formula (those of grouping factors only where `re` includes them); default: the
+            rows used.
+        re : "all" | "none" | None | list of grouping factors | "integrate"
+            Random effects to include: the conditional modes of all terms, of none (population; None says so too, unlike
+            lme4's `re.form = NULL`, which is "all"), of the named groups.
+            "integrate" averages the response over the random effects' distribution; with an identity link that is
+            "none".
+        type : "response" | "link" | "probs" | a parameter's name
+            The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model; the
+            prevalence for randomised responses); the mean's linear predictor; the probability of every category, one
+            column each (ordinal families; multinomial ones have no other response); or a parameter on its own scale:
+            "mean" (before extra zeros and truncation), "dispersion", "zero_inflation" …. The "link" of a multinomial
+            model is a column of log odds for every category but the first.
+        new_levels : "error" | "population" | "sample"
+            For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
+            A missing group counts as an unknown level: NaN under "error".
+        interval : "confidence" | "prediction", optional
+            For what is predicted given the included random effects (made on the link scale and transformed; where
+            several predictors join, and for averages, by the delta method on the scale of the mean's link; for
+            probabilities on the logit scale), or for a new observation, in which random effects that are not included
+            vary too: in closed form where the response is normal (it adds sigma^2 / w), else quantiles of 1,000 draws
+            of coefficients, random effects and responses (proportions have the row's trials, ordered categories are
+            their numbers). Both take the variance parameters as known; refits to simulated responses (`rf.bootstrap`)
+            do not.
+        level : float
+            Coverage.
+        std_error : bool
+            Return standard errors also where no interval is asked for.
+        seed : int, optional
+            For new_levels="sample", and intervals of new observations that are drawn: same seed, same draws.
+
+        Returns
+        -------
+        (n,) array or frame
+            With `interval` or `std_error` a frame `estimate, std_error[, conf_low, conf_high]` (a pandas frame has the
+            index of the rows). Categories have a column each, with `std_error__<category>`, `conf_low__<category>` and
+            `conf_high__<category>`. Rows of `newdata` with missing values give NaN.
+
+        Raises
+        ------
+        UnseenLevelError
+            For a new level under new_levels="error".
+        UnknownColumnError, OptionError
+
+        Warns
+        -----
+        RanefWarning
+            If a prediction interval is for new groups of a factor with fewer than 10 levels.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> new = {"Days": [10, 10], "Subject": ["308", "new"]}
+        >>> m.predict(new, new_levels="population", interval="confidence").round(1)
+           estimate  std_error  conf_low  conf_high
+        0     450.3       15.9     419.3      481.4
+        1     356.1       67.6     223.6      488.5
+        """
         from ranef.predict import Question, predict
 
         return predict(self, newdata, Question(re, type, new_levels, interval, level, std_error, seed))
 
     def fitted(self, align: str = "rows") -> Array:
-        """Fitted values, random effects included; `align="input"` gives NaN where rows were dropped."""
+        """Return fitted values, random effects included, on the scale of the response.
+
+        Parameters
+        ----------
+        align : "rows" | "input"
+            One value per row used, or per row given (NaN where dropped).
+
+        Returns
+        -------
+        (n,) array
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.fitted()[:3].round(1)
+        array([253.7, 273.3, 293. ])
+        """
         from ranef.predict import fitted
 
         return fitted(self, align)
@@ -667,6 +938,17 @@ class Fit:
             One value per row used, or per row given (NaN where dropped).
         seed : int
             For "quantile" of discrete responses: same seed, same residuals.
+
+        Returns
+        -------
+        (n,) array
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.residuals("scaled")[:3].round(3)
+        array([-0.16 , -0.571, -1.649])
         """
         from ranef.diagnose.residuals import residuals
 
@@ -685,6 +967,17 @@ class Fit:
             Draw new random effects, or keep the conditional modes.
         seed : int or numpy Generator, optional
             Same seed, same draws.
+
+        Returns
+        -------
+        (nobs, n) array
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.simulate(2, seed=1).shape
+        (180, 2)
         """
         from ranef.predict.simulate import simulate
 
@@ -693,19 +986,87 @@ class Fit:
     # ---- other fits --------------------------------------------------------------------------------------------------
 
     def refit(self, y: Any) -> Fit:
-        """Fit the same model to another response (one value per row used, or per row given)."""
+        """Fit the same model to another response; what does not depend on it is kept.
+
+        Parameters
+        ----------
+        y : array
+            One value per row used, or per row given (values at dropped rows are not looked at), in the form in which
+            `simulate` gives them: with trials proportions of successes, for ordinal families category numbers.
+
+        Returns
+        -------
+        Fit
+
+        Raises
+        ------
+        DataError
+            If y has another length, or is not finite.
+        NotAvailableError
+            If the fit is slim or its response censored.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.refit(m.fitted() / 1000).params.round(4)
+        (Intercept)    0.2517
+        Days           0.0105
+        dtype: float64
+        """
         from ranef.inference.many import refit
 
         return refit(self, y)
 
     def update(self, formula: str | None = None, data: Any = None, **arguments: Any) -> Fit:
-        """Fit again with a changed formula (`". ~ . - x"`), other data, or other arguments of `fit`."""
+        """Fit again with a changed formula, other data, or other arguments of `fit`.
+
+        Parameters
+        ----------
+        formula : str, optional
+            As R's `update`: `.` stands for what was there, ". ~ . - x + (1 | h)".
+        data : data frame or dict, optional
+            Other data; default those of this fit.
+        **arguments
+            Arguments of `fit` that change; None takes one back (`prior=None`).
+
+        Returns
+        -------
+        Fit
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit keeps no data (`slim`, or a refit) and none are given.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> round(m.update(". ~ . - Days", method="ml").loglik, 3)
+        -887.738
+        """
         from ranef.inference.many import update
 
         return update(self, formula, data, arguments)
 
     def slim(self) -> Fit:
-        """Return a copy without rows, of a size that does not depend on n; summary and predict still work."""
+        """Return a copy without rows, of a size that does not depend on n.
+
+        Summary, tables of estimates and predictions for new data still work; what needs the rows raises
+        NotAvailableError.
+
+        Returns
+        -------
+        Fit
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+        >>> m.slim().predict({"Days": [10], "Subject": ["308"]}).round(1)
+        array([450.3])
+        """
         from ranef.inference.many import slim
 
         return slim(self)

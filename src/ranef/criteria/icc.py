@@ -79,10 +79,10 @@ def icc(
     --------
     >>> import ranef as rf
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
-    >>> round(icc(m), 4)
+    >>> round(rf.icc(m), 4)
     0.7217
     >>> rf.icc(m, at={"Days": [0, 4, 9]})["icc"].round(3)
-    array([0.483, 0.62 , 0.825])
+    array([0.483, 0.656, 0.847])
     """
     check_fit(m, "icc")
     if (how := checked(conf_int, "icc")) is None:

@@ -81,6 +81,14 @@ def vuong(m1: Fit, m2: Fit) -> VuongTest:
     References
     ----------
     Vuong (1989), Econometrica 57, 307-333; Wilson (2015), Economics Letters 127, 51-53.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> salamanders = rf.datasets.load("Salamanders")
+    >>> m1, m2 = (rf.fit("count ~ mined + (1 | site)", salamanders, family=f) for f in ("nbinom1", "nbinom2"))
+    >>> rf.vuong(m1, m2).table["statistic"].round(3)
+    array([1.134, 1.134, 1.134])
     """
     fits = fits_of((m1, m2), "vuong")
     check_same_data(fits, "vuong")

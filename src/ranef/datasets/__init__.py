@@ -21,7 +21,14 @@ __all__ = ["Column", "Dataset", "describe", "load", "names"]
 
 
 def names() -> list[str]:
-    """Return the names of all data sets, in alphabetical order without regard to case."""
+    """Return the names of all data sets, in alphabetical order without regard to case.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> "sleepstudy" in rf.datasets.names()
+    True
+    """
     return list(table())
 
 
@@ -42,6 +49,12 @@ def describe(name: str) -> Dataset:
     ------
     OptionError
         `name` does not exist; the message names the nearest.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> rf.datasets.describe("sleepstudy").rows
+    180
     """
     return find(name)
 

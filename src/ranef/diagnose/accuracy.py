@@ -121,7 +121,16 @@ class LaplaceCheck:
         return f"Laplace's approximation is good enough here: {found}"
 
     def tidy(self) -> Any:
-        """One row per parameter: `parameter, shift, std_error, relative, noise` (the shift's, over draws)."""
+        """Return one row per parameter: `parameter, shift, std_error, relative, noise` (the shift's, over draws).
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("y ~ trt + (1 | ID)", rf.datasets.load("bacteria"), family="binomial")
+        >>> rf.laplace_check(m).tidy().tail(1).round(3)
+                        parameter  shift  std_error  relative  noise
+        3  theta (Intercept) | ID  0.044      0.356     0.124    0.0
+        """
         columns = {
             "parameter": list(self.names),
             "shift": self.shift,

@@ -31,6 +31,14 @@ class Control:
         from several sides, and the best end is kept.
     threads : int
         Threads of the core; 0: as many as the machine gives. The answer does not depend on it.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> sleep = rf.datasets.load("sleepstudy")
+    >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", sleep, control=rf.Control(optimizer="scipy:L-BFGS-B"))
+    >>> round(m.criterion, 3)
+    1786.465
     """
 
     optimizer: str = "newton"

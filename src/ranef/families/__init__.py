@@ -37,16 +37,34 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """Return the names of all families."""
+    """Return the names of all families.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> rf.families.names()[:3]
+    ['gaussian', 'lognormal', 'skew_normal']
+    """
     return list(entries())
 
 
 def describe(name: str | None = None) -> str:
     """Return what is said about one family, or about all: other names, legal responses, parameters with their links.
 
+    Parameters
+    ----------
+    name : str, optional
+        A name of ours or of lme4, glmmTMB or brms; default: all of them.
+
+    Raises
+    ------
+    OptionError
+        If there is no such family; the nearest is named.
+
     Examples
     --------
-    >>> print(describe("poisson"))
+    >>> import ranef as rf
+    >>> print(rf.families.describe("poisson"))
     poisson
       response: a whole number of at least 0
       mean: mean; link log (or identity, inverse, 1/mu^2, sqrt, softplus)

@@ -210,11 +210,22 @@ class Formula:
         return tuple(dict.fromkeys(name for f in self.factors for name in f.names))
 
     def update(self, change: str) -> Formula:
-        """Return the formula changed as R's `update` does: ``.`` stands for what was there.
+        """Return the formula changed as R's `update` does.
+
+        Parameters
+        ----------
+        change : str
+            Two-sided; `.` stands for what was there on that side.
+
+        Raises
+        ------
+        FormulaError
+            If it cannot be read, or takes away a term that is not there.
 
         Examples
         --------
-        >>> str(parse("y ~ x + (1 | g)").update(". ~ . - (1 | g) + z"))
+        >>> import ranef as rf
+        >>> str(rf.parse("y ~ x + (1 | g)").update(". ~ . - (1 | g) + z"))
         'y ~ x + z'
         """
         from ranef.formula.grammar import read_update

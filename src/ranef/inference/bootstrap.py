@@ -122,6 +122,17 @@ class Bootstrap:
         ------
         DataError
             If more than `max_failures` of the replicates failed.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> rf.bootstrap(m, n=200, seed=1).confint(method="bca")[["parameter", "conf_low", "conf_high"]].round(1)
+                           parameter  conf_low  conf_high
+        0                (Intercept)     231.6      272.4
+        1                       Days       8.6       12.1
+        2  sd((Intercept) | Subject)      26.8       55.8
+        3                      sigma      28.3       35.1
         """
         low, high = self.ends(level, method)
         columns: dict[str, Any] = {"parameter": list(self.names)}
@@ -133,7 +144,21 @@ class Bootstrap:
         return to_frame(columns, self.fit.layout.kind)
 
     def ends(self, level: float, method: str) -> tuple[Array, Array]:
-        """Lower and upper ends of the intervals, see `confint`."""
+        """Return lower and upper ends of the intervals as arrays (q,).
+
+        Parameters
+        ----------
+        level, method : float, str
+            As of `confint`.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> low, high = rf.bootstrap(m, n=200, seed=1).ends(0.9, "percentile")
+        >>> low.round(1)
+        array([234.5,   9.1,  26.1,  28.4])
+        """
         if method not in METHODS:
             raise OptionError(f"bootstrap: method={method!r} is unknown; known: {', '.join(map(repr, METHODS))}")
         z = float(quantile(level))
@@ -181,7 +206,18 @@ class Bootstrap:
             return np.nan_to_num(np.nansum(change**3, axis=0) / (6 * np.nansum(change**2, axis=0) ** 1.5))
 
     def check(self) -> None:
-        """Raise if too many replicates failed."""
+        """Raise where more replicates failed than `max_failures` allows; what is left is no sample of the distribution.
+
+        Raises
+        ------
+        DataError
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> rf.bootstrap(m, n=50, seed=1).check()
+        """
         share = len(self.failures) / self.n
         if share > self.max_failures:
             why = Counter(self.failures.values()).most_common(1)[0][0]
@@ -191,7 +227,19 @@ class Bootstrap:
             )
 
     def summary(self) -> Any:
-        """One row a component: `parameter, estimate, mean, bias, std_error, replicates`."""
+        """Return one row a component: `parameter, estimate, mean, bias, std_error, replicates`.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> rf.bootstrap(m, n=200, seed=1).summary()[["parameter", "bias", "std_error"]].round(2)
+                           parameter  bias  std_error
+        0                (Intercept)  0.04      10.03
+        1                       Days  0.07       0.86
+        2  sd((Intercept) | Subject) -0.60       7.22
+        3                      sigma  0.01       1.63
+        """
         self.check()
         columns = {
             "parameter": list(self.names),

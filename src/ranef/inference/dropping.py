@@ -123,6 +123,18 @@ def add1(m: Fit, scope: Any, *, test: str = "lrt", component: str = "mean") -> N
     -------
     NotedTable
         As of `drop1`. All models are fitted to the rows that are complete in every variable of the scope.
+
+    Raises
+    ------
+    OptionError
+        If the scope has no term that the model lacks.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ 1 + (1 | Subject)", rf.datasets.load("sleepstudy"))
+    >>> rf.add1(m, "~ Days")["chisq"].round(2)
+    array([   nan, 116.46])
     """
     check_fit(m, "add1")
     _check_test(test, "'lrt', 'none'")

@@ -218,6 +218,20 @@ def exact_lrt(
     Notes
     -----
     REML fits are fitted again by maximum likelihood.
+
+    Raises
+    ------
+    NotAvailableError
+        If the model is not linear or has another structure than one variance, or the null has random effects.
+    DataError
+        If the fixed effects of the null are not among those of the model.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+    >>> rf.exact_lrt(m, m.update("Reaction ~ 1"), seed=1)
+    LRT = 166.97, p < 0.0002 (10000 draws of the null distribution)
     """
     check_fit(m, "exact_lrt")
     m, m0 = _by_rows(m, "exact_lrt"), _by_rows(m0, "exact_lrt")

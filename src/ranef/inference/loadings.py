@@ -66,6 +66,18 @@ def scores(m: Fit, term: str | None = None) -> Any:
     frame
         A row for every level: `level, factor1, …`. Scores have variance 1 in the population; those of a factor whose
         loadings all vanish are 0.
+
+    Raises
+    ------
+    DataError, OptionError
+        If the model has no such term.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("weight ~ Time + rr(0 + Diet | Rat, d = 1)", rf.datasets.load("BodyWeight"))
+    >>> list(rf.scores(m).columns)
+    ['level', 'factor1']
     """
     check_fit(m, "scores")
     at, found = _term(m, term)

@@ -29,16 +29,7 @@ if TYPE_CHECKING:
 
 
 def refit(m: Fit, y: Any) -> Fit:
-    """Return the same model for another response.
-
-    Parameters
-    ----------
-    m : Fit
-        A fit with its rows.
-    y : array
-        One value per row used, or per row given (values at dropped rows are not looked at), in the form in which
-        `simulate` gives them: with trials proportions of successes, for ordinal families category numbers.
-    """
+    """Return the same model for another response, see `Fit.refit`."""
     if m.formula.censored:
         raise NotAvailableError("refit: y alone does not say which rows are censored; use update(data=…)")
     design = replace(design_of(m, "refit"), y=_response(m, y))
@@ -85,7 +76,7 @@ def _response(m: Fit, y: Any) -> Array:
 
 
 def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any]) -> Fit:
-    """Fit again with a changed formula, other data or other arguments."""
+    """Fit again with a changed formula, other data or other arguments, see `Fit.update`."""
     if data is None and m.data is None:
         raise NotAvailableError(
             "update: this fit has no data (it is slim, or was refitted to a response that is no column); give data="
@@ -144,15 +135,53 @@ class ManyFits:
         return f"ManyFits: {len(self)} responses, {self.failed} failed"
 
     def glance(self) -> Any:
-        """One row per response: `response, criterion, sigma, converged, boundary, evaluations, failure`."""
+        """Return one row per response: `response, criterion, sigma, converged, boundary, evaluations, failure`.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> sleep = rf.datasets.load("sleepstudy")
+        >>> both = {"ms": sleep["Reaction"], "s": sleep["Reaction"] / 1000}
+        >>> fits = rf.fit_many("~ Days + (1 | Subject)", sleep, both)
+        >>> fits.glance()[["response", "criterion", "converged"]].round(2)
+          response  criterion  converged
+        0       ms    1786.47       True
+        1        s    -672.70       True
+        """
         return to_frame(_glance_columns(self), self.kind)
 
     def tidy(self) -> Any:
-        """One row per response and coefficient: `response, term, estimate, std_error, statistic`."""
+        """Return one row per response and coefficient: `response, term, estimate, std_error, statistic`.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> sleep = rf.datasets.load("sleepstudy")
+        >>> both = {"ms": sleep["Reaction"], "s": sleep["Reaction"] / 1000}
+        >>> fits = rf.fit_many("~ Days + (1 | Subject)", sleep, both)
+        >>> fits.tidy()[["response", "term", "estimate"]].round(4)
+          response         term  estimate
+        0       ms  (Intercept)  251.4051
+        1       ms         Days   10.4673
+        2        s  (Intercept)    0.2514
+        3        s         Days    0.0105
+        """
         return to_frame(_tidy_columns(self), self.kind)
 
     def ran_pars(self) -> Any:
-        """One row per response: `response`, a column per standard deviation (`sd(x | g)`), and `sigma`."""
+        """Return one row per response: `response`, a column per standard deviation (`sd(x | g)`), and `sigma`.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> sleep = rf.datasets.load("sleepstudy")
+        >>> both = {"ms": sleep["Reaction"], "s": sleep["Reaction"] / 1000}
+        >>> fits = rf.fit_many("~ Days + (1 | Subject)", sleep, both)
+        >>> fits.ran_pars().round(4)
+          response  sd((Intercept) | Subject)    sigma
+        0       ms                    37.1238  30.9912
+        1        s                     0.0371   0.0310
+        """
         return to_frame(_sd_columns(self), self.kind)
 
 
@@ -175,6 +204,26 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     -------
     ManyFits
         Tables per response; a response that cannot be fitted is counted and named in `failures`.
+
+    Raises
+    ------
+    NotAvailableError
+        For families of categories without order.
+    DataError
+        If Y has not a row for every row of `data`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ranef as rf
+    >>> sleep = rf.datasets.load("sleepstudy")
+    >>> Y = np.column_stack([sleep["Reaction"], np.log(sleep["Reaction"])])
+    >>> rf.fit_many("~ Days + (1 | Subject)", sleep, Y).tidy().round(4)
+      response         term  estimate  std_error  statistic
+    0       y1  (Intercept)  251.4051     9.7467    25.7938
+    1       y1         Days   10.4673     0.8042    13.0154
+    2       y2  (Intercept)    5.5301     0.0331   167.2730
+    3       y2         Days    0.0337     0.0025    13.3568
     """
     call = make_call(one_sided(formula, arguments.get("env")), **arguments)
     if call.family.entry.nominal:

@@ -39,6 +39,20 @@ def all_fit(m: Fit, optimizers: Sequence[str] | None = None) -> Any:
     data frame
         One row per optimiser: `optimizer, outcome, criterion, excess` (over the smallest criterion found),
         `evaluations, seconds`, then every fixed effect (of all components), standard deviation and sigma.
+
+    Raises
+    ------
+    NotAvailableError
+        For `method="pql"`, and for parameters that are held, tied or have priors.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+    >>> rf.all_fit(m, ["newton", "scipy:Powell"])[["optimizer", "outcome", "criterion"]].round(3)
+          optimizer    outcome  criterion
+    0        newton  converged   1786.465
+    1  scipy:Powell  converged   1786.465
     """
     check_fit(m, "all_fit")
     if m.method == "pql":

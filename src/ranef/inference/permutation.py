@@ -339,6 +339,8 @@ def permutation_test(
         How data are rearranged, see the notes; default by where the term varies.
     seed : int, optional
         Same seed, same permutations.
+    progress : bool, optional
+        Show how far permutations of more than a second have come; default: where stderr is a terminal.
 
     Returns
     -------

@@ -137,6 +137,8 @@ def cluster_permutation_test(
         Groups within which series change places, as for `permutation_test`.
     seed : int, optional
         Same seed, same permutations.
+    progress : bool, optional
+        Show how far permutations of more than a second have come; default: where stderr is a terminal.
     **arguments
         As for `fit`.
 

@@ -181,13 +181,37 @@ class Profile(Mapping[str, Curve]):
         """Intervals as a frame: `parameter, effect, component, group, term, estimate, conf_low, conf_high`.
 
         The interval holds the values at which |zeta| is at most the normal quantile. An end is the parameter's bound (a
-        standard deviation of 0, a correlation of -1 or 1) where the deviance never reaches the cut-off on that side,
-        or its limit (0, infinity) where the deviance levels off, NaN where the search failed (named in `messages`).
+        standard deviation of 0, a correlation of -1 or 1) where the deviance never reaches the cut-off on that side, or
+        its limit (0, infinity) where the deviance levels off, NaN where the search failed (named in `messages`).
+
+        Parameters
+        ----------
+        level : float
+            At most that for which the profile was made.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> rf.profile(m).confint(0.9)[["parameter", "conf_low", "conf_high"]].round(2)
+                           parameter  conf_low  conf_high
+        0                (Intercept)    235.32     267.49
+        1                       Days      9.14      11.79
+        2  sd((Intercept) | Subject)     27.32      49.50
+        3                      sigma     28.27      33.95
         """
         return to_frame(interval_columns(self.curves, level), self.kind)
 
     def frame(self) -> Any:
-        """All curves as one frame: `parameter, zeta, value`, and every parameter along the curve."""
+        """Return all curves as one frame: `parameter, zeta, value`, and every parameter along the curve.
+
+        Examples
+        --------
+        >>> import ranef as rf
+        >>> m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+        >>> list(rf.profile(m, "Days").frame().columns)
+        ['parameter', 'zeta', 'value', '(Intercept)', 'Days', 'sd((Intercept) | Subject)', 'sigma']
+        """
         columns: dict[str, Any] = {
             "parameter": [c.parameter.label for c in self.curves for _ in c.value],
             "zeta": np.concatenate([np.empty(0), *(c.zeta for c in self.curves)]),

@@ -75,6 +75,12 @@ def caterpillar(
     Returns
     -------
     matplotlib.axes.Axes, or an array of them where there are several panels
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.caterpillar(m)
     """
     which = range(len(labels(m))) if term is None and m.layout.terms else [find_term(m, term)]
     tallest = max(_levels_shown(len(m.layout.terms[t].levels), max_levels) for t in which)
@@ -158,6 +164,12 @@ def shrinkage(m: Fit, term: str | None = None, ax: Any = None) -> Any:
     Returns
     -------
     matplotlib.axes.Axes, or an array of them where there are several pairs
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.shrinkage(m)
     """
     t = find_term(m, term)
     names = m.layout.terms[t].names

@@ -53,6 +53,12 @@ def profile(
     Returns
     -------
     Axes, or an array of Axes for several parameters.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.profile(rf.profile(m, ["Days", "sigma"]))
     """
     curves = curves_of(p, which, max(levels))
     panels = axes(len(curves), ax, size=(3.4, 3.0), wrap=3)
@@ -79,6 +85,12 @@ def profile_density(p: Profile | Fit, which: str | Sequence[str] | None = None, 
     Returns
     -------
     Axes, or an array of Axes for several parameters.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.profile_density(rf.profile(m, ["Days", "sigma"]))
     """
     curves = curves_of(p, which, 0.99)
     panels = axes(len(curves), ax, size=(3.4, 2.6), wrap=3)
@@ -120,6 +132,12 @@ def profile_pairs(
     Returns
     -------
     k x k array of Axes.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.profile_pairs(rf.profile(m, ["Days", "sigma"]))
     """
     curves = curves_of(p, which, max(levels))
     k = len(curves)

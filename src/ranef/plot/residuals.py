@@ -37,6 +37,12 @@ def residuals_fitted(m: Fit, type: str = "scaled", ax: Any = None) -> Any:  # no
     Returns
     -------
     matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.residuals_fitted(m)
     """
     (panel,) = axes(1, ax, size=(6.0, 4.2))
     x, y = np.asarray(m.fitted()), np.asarray(m.residuals(type))
@@ -73,6 +79,12 @@ def qq(m: Fit, of: str = "residuals", level: float = 0.95, ax: Any = None) -> An
     Returns
     -------
     matplotlib.axes.Axes, or an array of them where `of` names a term with several columns
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.qq(m, of="Subject")
     """
     samples = _samples(m, of)
     panels = axes(len(samples), ax, size=(4.6, 4.2))

@@ -47,6 +47,12 @@ def trajectories(m: Fit, x: str | None = None, group: str | None = None, max_gro
     Returns
     -------
     array of matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    >>> axes = rf.plot.trajectories(m, max_groups=6)
     """
     design = design_of(m, "trajectories")
     t = find_term(m, group)

@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
 
 def augment(m: Fit, newdata: Any = None) -> Any:
-    """Return the rows used, or `newdata`, with columns added.
-
-    `fitted` (random effects included), `std_error` (of it, from the joint covariance of fixed and random effects; left
-    out where several linear predictors decide the response), `population` (random effects left out), and `residual`
-    where the response is known. A column of that name in the data is kept: the new one gets a trailing underscore.
-    Unseen levels in `newdata` get population values. Of a multinomial model `fitted` is the probability of the category
-    observed, and stands alone.
-    """
+    """Return the rows used, or `newdata`, with columns added, see `Fit.augment`."""
     if m.distribution.entry.nominal and newdata is not None:
         raise NotAvailableError("augment: a multinomial model has a column for every category; use predict(newdata)")
     if newdata is None and m.data is None:

@@ -51,37 +51,7 @@ FEW = 10  # levels below which t quantiles exceed the normal one by more than 15
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to predict.
-
-    Parameters
-    ----------
-    re : "all" | "none" | None | list of grouping factors | "integrate"
-        Random effects to include: the conditional modes of all terms, of none (population; None says so too, unlike
-        lme4's `re.form = NULL`, which is "all"), of the named groups.
-        "integrate" averages the response over the random effects' distribution; with an identity link that is "none".
-    type : "response" | "link" | "probs" | a parameter's name
-        The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model; the prevalence
-        for randomised responses); the mean's linear predictor; the probability of every category, one column each
-        (ordinal families; multinomial ones have no other response); or a parameter on its own scale: "mean" (before
-        extra zeros and truncation), "dispersion", "zero_inflation" …. The "link" of a multinomial model is a column of
-        log odds for every category but the first.
-    new_levels : "error" | "population" | "sample"
-        For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
-        A missing group counts as an unknown level: NaN under "error".
-    interval : None | "confidence" | "prediction"
-        For what is predicted given the included random effects (made on the link scale and transformed; where several
-        predictors join, and for averages, by the delta method on the scale of the mean's link; for probabilities on
-        the logit scale), or for a new observation, in which random effects that are not included vary too: in closed
-        form where the response is normal (it adds sigma^2 / w), else quantiles of 1,000 draws of coefficients, random
-        effects and responses (proportions have the row's trials, ordered categories are their numbers). Both take the
-        variance parameters as known; refits to simulated responses (`rf.bootstrap`) do not.
-    level : float
-        Coverage.
-    std_error : bool
-        Return standard errors also where no interval is asked for.
-    seed : int, optional
-        For new_levels="sample", and intervals of new observations that are drawn: same seed, same draws.
-    """
+    """What to predict: the arguments of `Fit.predict`."""
 
     re: str | Sequence[str] | None = "all"
     type: str = "response"
@@ -93,23 +63,7 @@ class Question:
 
 
 def predict(m: Fit, newdata: Any, question: Question) -> Any:
-    """Predict for the rows used (`newdata=None`) or for new rows.
-
-    Returns
-    -------
-    (n,) array, or, with `interval` or `std_error`, a frame `estimate, std_error[, conf_low, conf_high]` (a pandas frame
-    has the index of the rows). Categories have a column each, with `std_error__<category>`, `conf_low__<category>` and
-    `conf_high__<category>`. Rows of `newdata` with missing values give NaN.
-
-    Raises
-    ------
-    UnseenLevelError, UnknownColumnError, OptionError
-
-    Warns
-    -----
-    RanefWarning
-        If a prediction interval is for new groups of a factor with fewer than 10 levels.
-    """
+    """Predict for the rows used (`newdata=None`) or for new rows, see `Fit.predict`."""
     check(m, question, newdata)
     newdata = None if newdata is None else collected(newdata)
     target = target_of(m, question)

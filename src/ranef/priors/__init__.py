@@ -60,7 +60,21 @@ __all__ = [
 def blme(common_scale: bool = True) -> dict[str, Prior]:
     """Return blme's defaults: a Wishart of k + 2.5 degrees of freedom and infinite scale on every covariance.
 
-    `common_scale` is whether it is of covariances relative to the residual variance, as in blme's linear models.
+    Parameters
+    ----------
+    common_scale : bool
+        Whether it is of covariances relative to the residual variance, as in blme's linear models.
+
+    Returns
+    -------
+    dict
+        What `prior=` takes.
+
+    Examples
+    --------
+    >>> import ranef as rf
+    >>> sorted(rf.prior.blme())
+    ['cov']
     """
     return {"cov": wishart(common_scale=common_scale)}
 

@@ -69,19 +69,20 @@ def gather(
     ddf: str | None = None,
     vcov: str | None = None,
     cluster: Any = None,
-    by: tuple[str, Mapping[str, Any]] = ("wald", {}),
+    method: str = "wald",
+    **options: Any,
 ) -> Summary:
-    """Return the summary of a fit; `by` is the method of the tests and its options."""
-    check_alone(by[0], "summary", ddf=ddf, vcov=vcov, cluster=cluster)
-    check_method(*by, "summary")
-    method = wald_method(m, ddf, vcov, cluster)
-    found = fixed_effects(m, method=method)
+    """Return the summary of a fit; the arguments are those of `Fit.summary`."""
+    check_alone(method, "summary", ddf=ddf, vcov=vcov, cluster=cluster)
+    check_method(method, options, "summary")
+    wald = wald_method(m, ddf, vcov, cluster)
+    found = fixed_effects(m, method=wald)
     parts = [c for c in m.layout.components if c.names and not _is_one_number(m, c)]
-    if by[0] == "wald":
-        fixed_parts = [_fixed(m, c, found, method, _why_normal(m, c, ddf)) for c in parts]
+    if method == "wald":
+        fixed_parts = [_fixed(m, c, found, wald, _why_normal(m, c, ddf)) for c in parts]
     else:
-        (tested,) = tested_parameters(m, ["fixed"], None, *by)
-        fixed_parts = [_fixed_by(m, c, {**found, **tested}, by[0]) for c in parts]
+        (tested,) = tested_parameters(m, ["fixed"], None, method, options)
+        fixed_parts = [_fixed_by(m, c, {**found, **tested}, method) for c in parts]
     sections = [_criterion(m), *_residuals(m), *_random(m), *fixed_parts, *_dispersion(m)]
     if correlation and len(m.layout.fixed) > 1:
         sections.append(_fixed_correlation(m))
