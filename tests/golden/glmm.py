@@ -1,8 +1,7 @@
 """The generalised and distributional models of the R packages, and the call of ours that fits each.
 
-`CALLS` holds what a reference's own words do not tell (`family` and formulas are read from the file); `WAITS` what the
-engine cannot do yet, by model: such a model is skipped as long as `fit` raises `NotAvailableError`, and runs from the
-day it does not; `LATER` needs arguments that `fit` does not have yet.
+`CALLS` holds what a reference's own words do not tell (`family` and formulas are read from the file); `ELSEWHERE` says
+which references are not compared here, and why.
 """
 
 from __future__ import annotations
@@ -12,11 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import ranef as rf
 from golden.reference import TMB, canonical_group
-from ranef.errors import NotAvailableError
 
 MODELS = Path(__file__).parent / "models"
 COMPONENTS = {"cond": "mean", "zi": "zero_inflation", "disp": "dispersion"}
@@ -47,8 +43,7 @@ POINTS = {
     **dict.fromkeys(["tmb_cov_exp", "tmb_cov_exp_poisson", "tmb_cov_mat"], ("pos", ["xc", "yc"])),
 }
 
-WAITS: dict[str, str] = {}
-LATER = {
+ELSEWHERE = {
     "tmb_prior": "its logLik has the priors in it: test_priors.py",
     **dict.fromkeys(["glmm_cbpp_cloglog", "glmm_probit_binomial"],
                     "lme4 takes the expected Hessian where the link is not canonical; as tmb_probit"),
@@ -65,7 +60,7 @@ def names() -> list[str]:
     """Names of the references that are fitted here."""
     found = sorted(p.stem for p in MODELS.glob("*.json"))
     ours = [n for n in found if n.startswith(("glmm_", "tmb_", "clm_", "clmm_", "ma_", "cplm_"))]
-    return [n for n in ours if n not in LATER and n not in TMB]
+    return [n for n in ours if n not in ELSEWHERE and n not in TMB]
 
 
 @cache
@@ -106,22 +101,10 @@ def data(name: str) -> Any:
 
 
 @cache
-def _fit(name: str) -> Any:
-    formula, arguments = call(name)
-    try:
-        return rf.fit(formula, data(name), **arguments)
-    except NotAvailableError as error:
-        if name not in WAITS:
-            raise
-        return f"{WAITS[name]}: {error}"
-
-
 def fit(name: str) -> rf.Fit:
-    """Fit a reference model, once a session; skip the test where the engine cannot yet."""
-    found = _fit(name)
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
+    """Fit a reference model, once a session."""
+    formula, arguments = call(name)
+    return rf.fit(formula, data(name), **arguments)
 
 
 def loglik(ref: dict[str, Any]) -> float:

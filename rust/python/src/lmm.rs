@@ -491,19 +491,6 @@ impl Lmm {
         matrix(py, h, theta.len() + 1)
     }
 
-    fn vcov_jacobian<'py>(
-        &mut self,
-        py: Python<'py>,
-        theta: PyReadonlyArray1<'py, f64>,
-        sigma: f64,
-        reml: bool,
-    ) -> PyResult<Bound<'py, PyArray3<f64>>> {
-        let theta = floats(&theta)?;
-        let p = self.p();
-        let j = self.watched(py, |model| model.vcov_jacobian(theta, sigma, reml))?;
-        j.into_pyarray(py).reshape([theta.len() + 1, p, p])
-    }
-
     /// d vcov / d (theta, sigma) (m, p, p), asymptotic covariance of (theta, sigma) (m, m), and Satterthwaite's degrees of
     /// freedom of every column (p,).
     fn satterthwaite<'py>(

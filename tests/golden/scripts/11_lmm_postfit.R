@@ -96,3 +96,22 @@ golden("post_dyestuff_profile", {
   p <- profile(lme4::lmer(Yield ~ 1 + (1 | Batch), d, REML = FALSE), signames = FALSE); pd <- as.data.frame(p); pd <- pd[order(pd$.par, pd$.focal), c(".par", ".zeta", ".focal")]
   base("Dyestuff: profile zeta values and intervals", "Dyestuff", f, "ML", list(profile_ml = prof_ci(m), profile_99 = prof_ci(m, .99), zeta = rows(pd), exactRLRT = list(statistic = unname(e$statistic), p = e$p.value, nsim = 10000, seed = 101), simulate_note = "zeta: signed square root of the deviance difference at .focal"))
 })
+#@ post_sleepstudy_intervals
+golden("post_sleepstudy_intervals", {
+  d <- load_data("sleepstudy"); f <- Reaction ~ Days + (Days | Subject); m <- fitm(f, d); ml <- fitm(f, d, FALSE)
+  base("sleepstudy: confidence intervals", "sleepstudy", f, "REML and ML", list(logLik = as.numeric(logLik(m)),
+    wald_reml = ci_json(confint(m, method = "Wald")), profile_ml = prof_ci(ml), profile_ml_90 = prof_ci(ml, .9),
+    profile_note = "lme4 profiles the ML deviance also for a REML fit"))
+})
+#@ post_sleepstudy_vcov_theta
+golden("post_sleepstudy_vcov_theta", {
+  d <- load_data("sleepstudy"); f <- Reaction ~ Days + (Days | Subject); ml <- fitm(f, d, FALSE); m <- fitm(f, d)
+  V <- merDeriv::vcov.lmerMod(ml, full = TRUE); Ve <- merDeriv::vcov.lmerMod(ml, full = TRUE, information = "expected"); Vr <- tr(merDeriv::vcov.lmerMod(m, full = TRUE), "reml"); sc <- merDeriv::estfun.lmerMod(ml, level = 2)
+  base("sleepstudy: full covariance of all parameters (merDeriv)", "sleepstudy", f, "ML", list(vcov_full_observed = vcov_json(V), vcov_full_expected = vcov_json(Ve), vcov_full_reml = if (!is.null(Vr)) vcov_json(Vr), note = "variance parameters are variances and covariances of Subject, then the residual variance", estfun_subject = trows(as.data.frame(sc), "Subject")))
+})
+#@ post_sleepstudy_boot
+golden("post_sleepstudy_boot", {
+  d <- load_data("sleepstudy"); f <- Reaction ~ Days + (Days | Subject); m <- lme4::lmer(f, d, REML = FALSE)
+  st <- function(x) c(fixef(x), sigma = sigma(x), th = getME(x, "theta")); set.seed(101); b <- bootMer(m, st, nsim = 500, seed = 101); q <- apply(b$t, 2, quantile, c(.025, .975), na.rm = TRUE)
+  base("sleepstudy: parametric bootstrap (loose comparison only)", "sleepstudy", f, "ML", list(nsim = 500, seed = 101, loose = TRUE, t0 = obj(as.list(b$t0)), mean = obj(as.list(colMeans(b$t))), sd = obj(as.list(apply(b$t, 2, sd))), percentile_lower = obj(as.list(q[1, ])), percentile_upper = obj(as.list(q[2, ]))))
+})
