@@ -6,8 +6,8 @@ than the time on the clock. Only the core is timed: the pass over the rows, all 
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +81,9 @@ def report(series: Series) -> None:
 
 def main() -> None:
     """Print the series asked for, or all."""
-    for name in sys.argv[1:] or SERIES:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("series", nargs="*", default=list(SERIES), help=f"some of {', '.join(SERIES)}; default all")
+    for name in parser.parse_args().series:
         report(SERIES[name])
 
 

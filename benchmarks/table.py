@@ -1,7 +1,8 @@
-"""Turn results into the table of RESULTS.md: `python benchmarks/table.py out/results.jsonl > RESULTS.md`."""
+"""Turn results into a table for RESULTS.md: `python benchmarks/table.py out/results.jsonl > out/table.md`."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import sys
@@ -145,4 +146,6 @@ def report(results: dict[tuple[str, str], list[Row]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(report(read(sys.argv[1:])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", nargs="+", help="files that run.py wrote")
+    sys.stdout.write(report(read(parser.parse_args().results)))

@@ -263,7 +263,7 @@ def test_whole_factors_have_fai_and_cornelius_degrees(monkeypatch: pytest.Monkey
     formula, arguments = MODELS[name]
     _, b = two(monkeypatch, formula, people(n=400, firms=12), method=method, **arguments)
     by_type, drops = [rf.anova(b, type=kind).set_index("term") for kind in (2, 3)], rf.drop1(b, test="F")
-    monkeypatch.setattr(whole_factor, "MANY", 8)
+    monkeypatch.setattr(whole_factor, "WIDE", 8)
     for kind, by_rows in zip((2, 3), by_type, strict=True):
         found = rf.anova(b, type=kind).set_index("term")
         same(found[["sumsq", "numdf", "statistic"]], by_rows[["sumsq", "numdf", "statistic"]])
@@ -291,7 +291,7 @@ def test_windows_of_the_spectrum_stand_for_all_eigenvectors(
     monkeypatch.setattr(blocks, "WIDE", 8)
     m = rf.fit(formula, uneven(*design))
     known = rf.anova(m)["dendf"][0]
-    monkeypatch.setattr(whole_factor, "MANY", 8)
+    monkeypatch.setattr(whole_factor, "WIDE", 8)
     assert rf.anova(m)["dendf"][0] == pytest.approx(known, rel=5e-3)  # 160 vectors for 400
     factor = next(t for t in fixed_terms(m, "mean") if t.label == "f")
     assert whole_factor.fai_cornelius(m, factor)[1] < 5e-3 * known
@@ -306,7 +306,7 @@ def test_equal_eigenvalues_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     y = rng.normal(size=20)[g] + rng.normal(size=240)
     m = rf.fit("y ~ 0 + f + (1 | g)", {"f": [f"f{i:02d}" for i in f], "g": g, "y": y})
     known = float(rf.anova(m)["dendf"][0])
-    monkeypatch.setattr(whole_factor, "MANY", 8)
+    monkeypatch.setattr(whole_factor, "WIDE", 8)
     assert float(rf.anova(m)["dendf"][0]) == pytest.approx(known, rel=5e-3)
 
 
@@ -327,7 +327,7 @@ def test_whole_factors_by_rules_and_by_matrices(monkeypatch: pytest.MonkeyPatch)
     alone = rf.fit("y ~ firm + x", people())
     plain = rf.anova(alone)
     first = rf.anova(b, type=1)
-    monkeypatch.setattr(whole_factor, "MANY", 8)
+    monkeypatch.setattr(whole_factor, "WIDE", 8)
     for way, expected in zip(ways, known, strict=True):
         same(rf.anova(b, **way), expected)
     same(rf.anova(alone), plain)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ranef.engines.estimate import Estimate
 from ranef.engines.linear import make_core
 from ranef.errors import RanefWarning
+from ranef.frame.blocks import WIDE
 from ranef.frame.design import Array, Indicators
 from ranef.inference.ddf.method import Joint, Method, kept, model_vcov, partial_of
 from ranef.inference.ddf.satterthwaite import contrast_df
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 Integers = NDArray[np.int64]
 UNKNOWN = Joint(float("nan"), 0, float("nan"), float("nan"))
-#: Levels from which on a whole factor is tested without a matrix of its coefficients, where that can be.
-MANY = 500
 STARTS = 8
 STEPS = 20
 SEED = 1
@@ -66,7 +65,7 @@ def is_whole(m: Fit, method: Method, term: FixedTerm) -> bool:
     partial = partial_of(m)
     if partial is None or not partial.levels[term.columns.start]:
         return False
-    many = term.columns.stop - term.columns.start > MANY and not np.isin(m.estimate.dropped, partial.columns).any()
+    many = term.columns.stop - term.columns.start > WIDE and not np.isin(m.estimate.dropped, partial.columns).any()
     return not partial.fits or (many and by_comparison(method))
 
 
