@@ -228,12 +228,8 @@ def test_a_wild_group_does_not_squeeze_the_others(exam):
 # ---- trajectories ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow", "dict"])
-def test_trajectories_of_any_kind_of_data(kind):
-    data = rf.datasets.sleepstudy("pandas" if kind == "dict" else kind)
-    if kind == "dict":
-        data = {name: data[name].to_numpy() for name in data.columns}
-    m = rf.fit("Reaction ~ Days + (Days | Subject)", data)
+def test_trajectories(sleep):
+    m = sleep
     panels = rf.plot.trajectories(m)
     assert len(panels) == 18
     assert [p.get_title() for p in panels] == [str(v) for v in m.layout.terms[0].levels]
@@ -243,6 +239,19 @@ def test_trajectories_of_any_kind_of_data(kind):
     b = m.estimate.beta + m.estimate.modes[0][3]
     assert_allclose(own.get_ydata(), b[0] + b[1] * own.get_xdata())
     save(panels)
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow", "dict"])
+def test_trajectories_of_any_kind_of_data(kind, sleep):
+    data = rf.datasets.sleepstudy("pandas" if kind == "dict" else kind)
+    if kind == "dict":
+        data = {name: data[name].to_numpy() for name in data.columns}
+    m = rf.fit("Reaction ~ Days + (Days | Subject)", data)
+    ours, theirs = (rf.plot.trajectories(fit, max_groups=2) for fit in (m, sleep))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.get_title() == b.get_title()
+        for one, other in zip(a.lines, b.lines, strict=True):
+            assert_allclose(one.get_xydata(), other.get_xydata())
 
 
 def test_trajectories_with_dropped_rows_and_an_odd_index():
@@ -333,7 +342,7 @@ def test_boundary_fits_can_be_drawn():
 
 def test_no_setting_of_matplotlib_is_changed(sleep):
     before = dict(plt.rcParams)
-    rf.plot.trajectories(sleep)
+    rf.plot.trajectories(sleep, max_groups=2)
     assert dict(plt.rcParams) == before
 
 
