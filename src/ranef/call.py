@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ranef.engines import Control, Task, Wishes, is_linear, make_control
+from ranef.engines.laplace import NOMINAL
 from ranef.engines.pql import VARIANCES
 from ranef.engines.survey import Weights, read_weights
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
@@ -30,7 +31,6 @@ ARGUMENTS = (
     "threads", "seed", "progress", "env", "cov", "precision", "fixed", "equal", "prior", "penalty",
     "randomised_response",
 )  # fmt: skip
-NOMINAL = "nominal"
 PLAIN = frozenset((str, int, float, bool, type(None)))
 MOST_PARAMETERS = 4
 WEIGHTS = (

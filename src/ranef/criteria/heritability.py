@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.criteria.shares import checked, uncertain
+from ranef.criteria.shares import check_kind, checked, uncertain
 from ranef.criteria.variances import LATENT, answers_of, counts_of
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, nearest
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ranef.predict.rows import Rows
 
 NODES = 41
-KINDS = ("adjusted", "conditional")
 
 
 def heritability(
@@ -84,8 +83,7 @@ def heritability(
     array([1.   , 0.111, 0.036])
     """
     check_fit(m, "heritability")
-    if kind not in KINDS:
-        raise OptionError(f"heritability: kind={kind!r} is unknown; {nearest(kind, KINDS)}")
+    check_kind(kind, "heritability")
     if m.distribution.categorical:
         raise NotAvailableError("heritability: responses that are categories have no mean; rf.icc has their latent one")
     how = checked(conf_int, "heritability")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.criteria.shares import checked, uncertain
+from ranef.criteria.shares import check_kind, checked, uncertain
 from ranef.criteria.variances import Variances, is_by_row, residual_by_row, variances
 from ranef.engines.estimate import Array
-from ranef.errors import DataError, NotAvailableError, OptionError, nearest
+from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.frame.table import collected, read_table, rows_of
 from ranef.inference.noted import NotedTable
 from ranef.model import check_fit, design_of
@@ -19,8 +19,6 @@ from ranef.predict.rows import new_design, prior_variance, terms_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
-
-KINDS = ("adjusted", "conditional")
 
 
 def icc(
@@ -120,8 +118,7 @@ def _found(m: Fit, kind: str, by_group: bool, method: str, at: Any = None) -> An
 
 def denominator(v: Variances, kind: str) -> float:
     """Return the variance that an intraclass correlation is a share of."""
-    if kind not in KINDS:
-        raise OptionError(f"icc: kind={kind!r} is unknown; {nearest(kind, KINDS)}")
+    check_kind(kind, "icc")
     return v.random + v.residual + (v.fixed if kind == "conditional" else 0.0)
 
 

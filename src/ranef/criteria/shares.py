@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
 from ranef.engines.laplace import sigma_of
 from ranef.engines.linear import cells
-from ranef.errors import NotAvailableError, OptionError
+from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.formula.functions import PLAIN
 from ranef.inference.bootstrap import bootstrap
 from ranef.inference.ddf.directions import structure_derivatives
 from ranef.inference.deltas import base_covariance
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 METHODS = ("wald", "boot")
+KINDS = ("adjusted", "conditional")  # of the variance without that of the fixed effects, or of all
 STEP = 1e-3  # of a standard error
 NONE = 1e-9  # a standard error of a share below this is rounding: the share is constant
 STENCIL = ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12))  # steps, weights: exact for quartics
-EXPLICIT = ("us", "diag")
 Figures = Callable[["Fit"], Array]
 
 
@@ -52,6 +53,12 @@ class Uncertain:
     def columns(self) -> dict[str, Array]:
         """Return the columns of a table."""
         return {"std_error": self.std_error, "conf_low": self.low, "conf_high": self.high}
+
+
+def check_kind(kind: Any, what: str) -> None:
+    """Raise OptionError unless it says what a share is of."""
+    if kind not in KINDS:
+        raise OptionError(f"{what}: kind={kind!r} is unknown; {nearest(kind, KINDS)}")
 
 
 def checked(conf_int: Any, what: str) -> str | None:
@@ -144,7 +151,7 @@ def _matters(
 
 
 def _structured(m: Fit) -> list[int]:
-    return [t for t, term in enumerate(m.layout.terms) if term.structure not in EXPLICIT]
+    return [t for t, term in enumerate(m.layout.terms) if term.structure not in PLAIN]
 
 
 def _on_boundary(m: Fit, size: int) -> list[int]:

@@ -12,6 +12,7 @@ from ranef.engines.estimate import Array, LaplaceEstimate
 from ranef.engines.linear import cells
 from ranef.engines.nesting import affordable, crossed, groupings
 from ranef.errors import NotAvailableError, OptionError
+from ranef.formula.functions import PLAIN
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of
 from ranef.model import check_fit, design_of
@@ -328,7 +329,7 @@ def _quick(m: Fit, nodes: int) -> bool:
 
 def theta_names(m: Fit) -> tuple[str, ...]:
     """Return names of the entries of theta, such as "theta days | subject" or "theta days.(Intercept) | subject"."""
-    plain = [t for t in m.layout.terms if t.structure in ("us", "diag")]
+    plain = [t for t in m.layout.terms if t.structure in PLAIN]
     names = [
         f"theta {t.names[i] if i == j else f'{t.names[i]}.{t.names[j]}'} | {t.key}"
         for t in plain

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.formula import INTERCEPT
+from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, matrix
 from ranef.frame.design import why_dropped
 from ranef.frame.table import is_number, shorten
+from ranef.inference.ddf.strata import constant_within
 from ranef.inference.named import names_of
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ def left_a_pole(m: Fit) -> Iterator[Message]:
 
 def few_levels(m: Fit) -> Iterator[Message]:
     """P1: a grouping factor with fewer than 5 levels; a structure over many columns has its replicates in them."""
-    counted = [t for t in m.layout.terms if t.structure in ("us", "diag") or len(t.names) < FEW_LEVELS]
+    counted = [t for t in m.layout.terms if t.structure in PLAIN or len(t.names) < FEW_LEVELS]
     for label, levels in {t.label: len(t.levels) for t in counted}.items():
         if levels < FEW_LEVELS:
             text = (
@@ -156,16 +158,10 @@ def constant_slope(m: Fit) -> Iterator[Message]:
     """P15: a varying predictor that is constant within every group."""
     for term in m.design.terms if m.design else ():
         for block in term.blocks:
-            if block.x is not None and block.codes is None and _constant_within(term, np.asarray(block.x)):
+            if block.x is not None and block.codes is None and constant_within(term, np.asarray(block.x)):
                 name = block.names[0]
                 text = f"{name!r} does not vary within {term.label!r}: its slope variance is not identifiable"
                 yield Message("constant_slope", text, {"group": term.label, "column": name})
-
-
-def _constant_within(term: GroupTerm, x: Any) -> bool:
-    first = np.zeros(len(term.levels), dtype=x.dtype)
-    first[term.codes] = x
-    return bool((first[term.codes] == x).all())
 
 
 def reused_labels(m: Fit) -> Iterator[Message]:
@@ -253,7 +249,7 @@ def fixed_and_grouping(m: Fit) -> Iterator[Message]:
         return
     for term in design.terms:
         label = term.label
-        if label not in grouped or term.structure not in ("us", "diag"):
+        if label not in grouped or term.structure not in PLAIN:
             continue
         if label in fixed and _is_factor(label, design.fixed, m):
             why = f"{label!r} appears fixed and as grouping"

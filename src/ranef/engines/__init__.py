@@ -9,6 +9,7 @@ from ranef.engines.control import Control, make_control
 from ranef.engines.estimate import Certificate, Estimate, LaplaceEstimate, Outcome, Result
 from ranef.engines.task import Engine, Point, Task, Wishes
 from ranef.families import Distribution
+from ranef.formula.functions import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ def is_linear(family: Distribution, formula: Formula, parts: Sequence[Part], fre
     if not family.is_gaussian_identity or frequencies is not None:
         return False
     structures = {bar.structure for bar in formula.bars}
-    patterned = not structures <= {"us", "diag"} and structures <= set(laplace.STRUCTURES)
+    patterned = not structures <= set(PLAIN) and structures <= set(laplace.STRUCTURES)
     return not patterned and all(part.formula is not None and part.formula.is_constant for part in parts)
 
 

@@ -22,6 +22,7 @@ from ranef.engines.linear import cells
 from ranef.engines.parameters import COEFFICIENT, EXPLICIT, Names, Place, groups_named, names_of
 from ranef.engines.task import Engine, Point, Task, one_by_one
 from ranef.errors import ArgumentError, NotAvailableError, OptionError
+from ranef.frame.structures import POSITIONED
 from ranef.priors import Prior
 
 if TYPE_CHECKING:
@@ -233,7 +234,6 @@ def _root(leader: list[int], j: int) -> int:
 
 # ---- priors ----------------------------------------------------------------------------------------------------------
 
-POSITIONS = ("ou", "exp", "gau", "mat")  # structures whose size is a matter of where the rows lie
 Target = tuple[Prior, tuple[Place, ...], float]
 
 
@@ -280,7 +280,7 @@ def _check_matrix(prior: Prior, design: Design, t: int) -> None:
     """Refuse priors whose density says nothing of the covariance: of too few degrees of freedom, of a singular one."""
     term = design.terms[t]
     k = len(term.names)
-    if term.structure in POSITIONS:
+    if term.structure in POSITIONED:
         raise NotAvailableError(
             f"prior {prior}: the covariance of {term.structure}(… | {term.label}) is {k} x {k}, a row for every "
             f"position, and has few parameters, which such a density rules the more the more positions there are; name "

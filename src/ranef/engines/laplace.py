@@ -24,6 +24,7 @@ from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec
+from ranef.formula.functions import PLAIN
 from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
 from ranef.frame.design import Block, Component, matrix
 
@@ -48,7 +49,7 @@ PATTERNED = (
     "propto",
     "equalto",
 )
-STRUCTURES = ("us", "diag", *PATTERNED)
+STRUCTURES = (*PLAIN, *PATTERNED)
 NOMINAL = "nominal"
 NONE = 1e-30  # and to do without: below the floor of every search
 NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor

@@ -17,12 +17,12 @@ from ranef.engines.control import Control
 from ranef.engines.estimate import Array, Estimate, PartialCovariance, Result, from_core
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, RanefError
+from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, check_linear
 
 if TYPE_CHECKING:
     from ranef.frame import Block, Design, GroupTerm
 
-STRUCTURES = ("us", "diag")
 EXACT = 1e-5  # a residual standard deviation below this share of the response's is none
 LOOSE = 1e-6  # predicted change of the deviance at which another optimiser's answer counts as an optimum
 
@@ -216,7 +216,7 @@ def canonical(theta: Array, terms: Sequence[GroupTerm]) -> Array:
 def check(design: Design, control: Control) -> None:
     """Raise what would otherwise surface as a numerical failure; microseconds."""
     for term in design.terms:
-        if term.structure not in STRUCTURES:
+        if term.structure not in PLAIN:
             raise structure_error(term)
     check_linear(design)
     if control.start is not None:

@@ -21,6 +21,7 @@ from ranef.engines.estimate import Array, Estimate
 from ranef.engines.task import Engine, Task, one_by_one
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, link_of
+from ranef.formula.functions import PLAIN
 from ranef.frame.checks import check_levels, check_response, unlogged_offset
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check(design: Design, task: Task) -> None:
     if not design.terms:
         raise OptionError("method='pql' is about random effects and the model has none: leave method out")
     for term in design.terms:
-        if term.structure not in linear.STRUCTURES:
+        if term.structure not in PLAIN:
             raise NotAvailableError(
                 f"method='pql' takes terms (x | g) and (x || g), not {term.structure}(… | {term.label}): leave method "
                 f"out for Laplace's approximation"

@@ -44,4 +44,5 @@ STRUCTURES = frozenset(
         "propto", "equalto",
     }
 )  # fmt: skip
+PLAIN = ("us", "diag")  # of them without a pattern: their parameters are the standard deviations and correlations
 STRUCTURE_ALIASES = {"id": "homdiag"}  # other spellings

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from ranef.formula.functions import PLAIN
+
 Names = tuple[str, ...]
 
 
@@ -134,7 +136,7 @@ class Bar:
     def __str__(self) -> str:
         bar = "||" if self.structure == "diag" else f"|{self.name}|" if self.name else "|"
         inside = f"{sum_of(self.terms)} {bar} {':'.join(self.group)}"
-        if self.structure in ("us", "diag"):
+        if self.structure in PLAIN:
             return f"({inside})"
         return f"{self.structure}({', '.join((inside, *self.args))})"
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
+from ranef.formula.functions import PLAIN
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted, widened
 from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
@@ -365,7 +366,7 @@ class _Frame:
             codes, levels, keys = combine([codes for codes, _, _ in uses], parts)
         relation = self.relation(bar, levels, keys is None)
         if relation is not None:
-            if bar.structure not in ("us", "diag"):
+            if bar.structure not in PLAIN:
                 raise NotAvailableError(
                     f"{bar}: levels that are related (cov= or precision= for {bar.label!r}) go with plain terms, "
                     f"(x | {bar.label}); {bar.structure}() needs independent ones"

@@ -11,6 +11,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import unique
 from ranef.errors import UnknownColumnError, nearest
+from ranef.formula.functions import PLAIN
 from ranef.inference.frames import to_frame
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Covariance:
     @property
     def structured(self) -> bool:
         """Whether a structure, not the standard deviations and correlations themselves, was estimated."""
-        return self.structure not in ("us", "diag")
+        return self.structure not in PLAIN
 
     @property
     def loadings(self) -> Array | None:

@@ -22,6 +22,7 @@ from ranef.engines.estimate import Array, LaplaceEstimate
 from ranef.engines.linear import cells
 from ranef.errors import NotAvailableError
 from ranef.families import Data
+from ranef.formula.functions import PLAIN
 from ranef.frame.design import matrix, part_of
 from ranef.predict.joint import before_data, components_of, predictors_of
 from ranef.predict.rows import Rows, predictors, scale_of
@@ -167,7 +168,7 @@ def _theta_slopes(m: Fit, rows: Rows, varying: list[int]) -> list[tuple[int, Arr
 
 def _covariance_slopes(m: Fit) -> Iterator[tuple[int, list[tuple[int, Array]]]]:
     """Yield each term and (position in theta, d Sigma / d theta)."""
-    plain = [t.structure in ("us", "diag") for t in m.layout.terms]
+    plain = [t.structure in PLAIN for t in m.layout.terms]
     at = 0
     for t, info in enumerate(m.layout.terms):
         if plain[t]:

@@ -9,6 +9,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
 from ranef.inference.ddf import METHODS
+from ranef.inference.ddf.asymptotic import infinite
 from ranef.inference.ddf.method import Joint, Method, anything, basis_of, kept, spread
 from ranef.inference.named import names_of
 from ranef.inference.robust.sandwich import Sandwich, contrast_df, joint_df, model_based, sandwich
@@ -40,7 +41,7 @@ def robust_method(m: Fit, kind: Any, cluster: Any = None, ddf: Any = None) -> Me
     normal = _is_normal(ddf)
     found = sandwich(m, kind, cluster)
     if normal or found.working is None:
-        return Method(found.kind, "", anything, _endless, _normal(found), lambda _: found.vcov, _errors(found))
+        return Method(found.kind, "", anything, infinite, _normal(found), lambda _: found.vcov, _errors(found))
 
     def rows(m: Fit, hypotheses: Array) -> Array:
         return contrast_df(m, found, np.atleast_2d(hypotheses))
@@ -64,10 +65,6 @@ def _is_normal(ddf: Any) -> bool:
 def _errors(found: Sandwich) -> str:
     ways = " and ".join(f"{c.count} clusters of {c.name}" for c in found.clusters)
     return f"{found.kind} standard errors, {ways}"
-
-
-def _endless(_m: Fit, hypotheses: Array) -> Array:
-    return np.full(len(np.atleast_2d(hypotheses)), np.inf)
 
 
 def _normal(found: Sandwich) -> Any:
