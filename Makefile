@@ -32,7 +32,7 @@ $(VENV)/.deps: pyproject.toml
 
 $(VENV)/.core: $(VENV)/.deps $(RUST)
 	@command -v cargo > /dev/null || { echo "ranef is built with Rust: install cargo (https://rustup.rs) first"; exit 1; }
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
 	@touch $@
 
 demo: setup
