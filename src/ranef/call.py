@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ranef.engines import Control, Task, Wishes, is_linear, make_control
-from ranef.engines.laplace import NOMINAL
 from ranef.engines.pql import VARIANCES
 from ranef.engines.survey import Weights, read_weights
+from ranef.engines.thresholds import NOMINAL
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
 from ranef.families.distribution import THRESHOLDS, with_threshold

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranef.engines import laplace
 from ranef.engines.estimate import Array, Estimate
+from ranef.engines.thresholds import NOMINAL, thresholds, values_of
 from ranef.errors import NotAvailableError
 from ranef.families.custom import core_spec
 from ranef.frame.design import Block, Component, Design, GroupTerm
@@ -151,7 +152,7 @@ def held(m: Fit, design: Design) -> list[Array]:
     if not m.distribution.entry.ordinal:
         return found
     alpha = m.estimate.beta[m.layout.component("threshold").at]
-    return found + [laplace.values_of(part, alpha, design.n) for part in laplace.thresholds(design, m.distribution)]
+    return found + [values_of(part, alpha, design.n) for part in thresholds(design, m.distribution)]
 
 
 def _one(m: Fit, design: Design, parts: Sequence[Array], rows: Integers) -> float:
@@ -179,7 +180,7 @@ def cut(design: Design, parts: Sequence[Array], rows: Integers) -> Design:
     """Return some rows of a design without fixed columns, with the levels that occur in them."""
     names = ("y", "weights", "trials", "frequencies", "censor", "upper")
     arrays = {name: _taken(getattr(design, name), rows) for name in names}
-    named = (c for c in design.others if c.name != laplace.NOMINAL)
+    named = (c for c in design.others if c.name != NOMINAL)
     others = tuple(Component(c.name, (), parts[k + 1][rows]) for k, c in enumerate(named))
     chances = None if design.randomised is None else (design.randomised[0][rows], design.randomised[1][rows])
     terms = tuple(subset(t, rows) for t in design.terms)

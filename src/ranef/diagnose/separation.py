@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from ranef import _core
 from ranef.engines.constrained import anchored
 from ranef.engines.estimate import Array
-from ranef.engines.laplace import absorbed, threshold_matrix
+from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
+from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
 from ranef.frame.design import matrix
 

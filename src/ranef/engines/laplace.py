@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,40 +20,28 @@ from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, fro
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
 from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task
+from ranef.engines.thresholds import (
+    NOMINAL,
+    check_nominal,
+    nominal_names,
+    threshold_matrix,
+    threshold_names,
+    thresholds,
+)
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec
-from ranef.formula.functions import PLAIN
+from ranef.formula.functions import PATTERNED, STRUCTURES
 from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
-from ranef.frame.design import Block, Component, matrix
+from ranef.frame.design import Block, Component
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
 
 Source = tuple[Any, Any, Any, int]
-#: Covariance structures with fewer parameters than "us".
-PATTERNED = (
-    "homdiag",
-    "cs",
-    "homcs",
-    "ar1",
-    "hetar1",
-    "toep",
-    "homtoep",
-    "ou",
-    "exp",
-    "gau",
-    "mat",
-    "rr",
-    "propto",
-    "equalto",
-)
-STRUCTURES = (*PLAIN, *PATTERNED)
-NOMINAL = "nominal"
-NONE = 1e-30  # and to do without: below the floor of every search
 NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor
+NONE = 1e-30  # and to do without: below the floor of every search
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
-ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
 
 
 # ---- components ------------------------------------------------------------------------------------------------------
@@ -104,131 +91,6 @@ def _numbered(blocks: Sequence[Block], first: int) -> tuple[list[Source], int]:
         out.append((block.codes, block.contrast, block.x, first))
         first += len(block.names)
     return out, first
-
-
-# ---- thresholds of ordinal families ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """One predictor of the core that is a threshold: its columns, and where their coefficients stand."""
-
-    fixed: tuple[Block, ...]
-    at: tuple[int, ...]
-
-
-def thresholds(design: Design, family: Distribution) -> list[Thresholds]:
-    """Return the threshold predictors: those above and below each row's category, or all of them.
-
-    Threshold j of row i is T[j] alpha, plus T[j] gamma_x for every column x of `nominal=`: alpha comes first, then
-    gamma column by column, each as long as T is wide.
-    """
-    if not family.entry.ordinal or design.y is None:
-        return []
-    matrix = threshold_matrix(len(design.categories), family.threshold)
-    width = matrix.shape[1]
-    factors = [None, *nominal_columns(design)]
-    at = tuple(width * k for k in range(len(factors)))
-    if family.entry.name == "cumulative":
-        empty = np.zeros((1, width))
-        codes = design.y.astype(np.int32)
-        low = np.ascontiguousarray(np.vstack([empty, matrix]))  # category j lies above threshold j - 1 …
-        high = np.ascontiguousarray(np.vstack([matrix, empty]))  # … and below threshold j
-        names = ("",) * width
-        return [Thresholds(tuple(Block(names, codes, side, x) for x in factors), at) for side in (high, low)]
-    if family.threshold == "flexible":
-        return [
-            Thresholds(tuple(Block(("",), None, None, x) for x in factors), tuple(k + j for k in at))
-            for j in range(width)
-        ]
-    codes, names = np.zeros(design.n, np.int8), ("",) * width
-    rows = [np.ascontiguousarray(row[None, :]) for row in matrix]
-    return [Thresholds(tuple(Block(names, codes, row, x) for x in factors), at) for row in rows]
-
-
-def values_of(thresholds: Thresholds, beta: Array, n: int) -> Array:
-    """Return the thresholds of the rows, where `beta` are the coefficients of the component of thresholds."""
-    out = np.zeros(n)
-    for block, at in zip(thresholds.fixed, thresholds.at, strict=True):
-        alpha = beta[at : at + len(block.names)]
-        inner = alpha[0] if block.contrast is None or block.codes is None else (block.contrast @ alpha)[block.codes]
-        out = out + (inner if block.x is None else inner * block.x)
-    return out
-
-
-def nominal_names(design: Design) -> tuple[str, ...]:
-    """Return the names of the columns whose effects differ from threshold to threshold."""
-    return next((c.names for c in design.others if c.name == NOMINAL), ())
-
-
-def nominal_columns(design: Design) -> list[Array]:
-    """Return those columns."""
-    found = next((c.fixed for c in design.others if c.name == NOMINAL), ())
-    return list(np.ascontiguousarray(matrix(found, design.n).T)) if found else []
-
-
-def check_nominal(design: Design) -> None:
-    """Refuse columns of the mean that the thresholds of `nominal=` hold already.
-
-    Raises
-    ------
-    DataError
-        If there are any; they are named.
-    """
-    columns = nominal_columns(design)
-    if not columns:
-        return
-    inner = np.column_stack([np.ones(design.n), *columns])
-    if np.linalg.matrix_rank(inner) < inner.shape[1]:
-        raise DataError(
-            f"nominal=: its columns ({', '.join(nominal_names(design))}) depend on each other; leave some out"
-        )
-    x = matrix(design.fixed, design.n)
-    if not x.size:
-        return
-    left = x - inner @ np.linalg.lstsq(inner, x, rcond=None)[0]
-    twice = np.abs(left).max(axis=0) < ALIASED * np.maximum(np.abs(x).max(axis=0), 1e-300)
-    if twice.any():
-        names = ", ".join(name for name, bad in zip(design.fixed_names, twice, strict=True) if bad)
-        raise DataError(
-            f"{names}: in the formula and in nominal=, which gives it an effect on every threshold; keep one"
-        )
-
-
-def threshold_matrix(categories: int, arrangement: str) -> Array:
-    """Return T with thresholds = T alpha, (categories - 1, coefficients).
-
-    "flexible": each its own; "equidistant": the first and a spacing; "symmetric": the centre and distances from it.
-    """
-    count = categories - 1
-    if arrangement == "equidistant":
-        return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])
-    if arrangement == "symmetric":
-        return _symmetric(count)
-    return np.eye(count)
-
-
-def _symmetric(count: int) -> Array:
-    """Ordinal's arrangement: the central threshold or two, then distances from the centre, the same on both sides."""
-    half, centres = (count - 1) // 2, 2 - count % 2
-    out = np.zeros((count, centres + half))
-    for j in range(count):
-        centre = min(max(j, half), half + centres - 1)
-        out[j, centre - half] = 1.0
-        if j != centre:
-            out[j, centres + abs(j - centre) - 1] = float(np.sign(j - centre))
-    return out
-
-
-def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[str, ...]:
-    """Return the names of the threshold coefficients, such as "low|middle"."""
-    if family.threshold == "equidistant":
-        return ("threshold.1", "spacing")
-    if family.threshold == "symmetric":
-        half = (len(categories) - 2) // 2
-        centres = ("central",) if len(categories) % 2 == 0 else ("central.1", "central.2")
-        return (*centres, *(f"spacing.{j + 1}" for j in range(half)))
-    return tuple(f"{a}|{b}" for a, b in pairwise(categories))
 
 
 # ---- the core --------------------------------------------------------------------------------------------------------

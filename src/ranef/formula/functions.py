@@ -38,11 +38,9 @@ FUNCTIONS = ELEMENTWISE | SHAPE | STATEFUL | CATEGORICAL | CODING_CALLS
 CONSTANTS = {"pi": 3.141592653589793}  # a column of this name goes first
 
 # names of covariance structures that may wrap a bar, diag(1 + x | g); what they mean is not this floor's business
-STRUCTURES = frozenset(
-    {
-        "us", "diag", "cs", "homcs", "ar1", "hetar1", "homdiag", "toep", "homtoep", "ou", "exp", "gau", "mat", "rr",
-        "propto", "equalto",
-    }
+PLAIN = ("us", "diag")  # every standard deviation, and every correlation, is a parameter
+PATTERNED = (
+    "homdiag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau", "mat", "rr", "propto", "equalto",
 )  # fmt: skip
-PLAIN = ("us", "diag")  # of them without a pattern: their parameters are the standard deviations and correlations
+STRUCTURES = frozenset((*PLAIN, *PATTERNED))
 STRUCTURE_ALIASES = {"id": "homdiag"}  # other spellings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.engines.laplace import NOMINAL
+from ranef.engines.thresholds import NOMINAL
 from ranef.frame.design import Block, Component, Indicators
 from ranef.inference.comparable import bound, same, same_block
 from ranef.inference.resampling import is_nested

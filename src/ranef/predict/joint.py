@@ -17,8 +17,8 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines.estimate import Array
-from ranef.engines.laplace import threshold_matrix
 from ranef.engines.task import Point
+from ranef.engines.thresholds import threshold_matrix
 from ranef.families import Data, Distribution, link_of
 from ranef.frame.design import Block, GroupTerm, matrix, part_of
 from ranef.predict.rows import Rows, scale_of, terms_of

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.engines.estimate import Array
-from ranef.engines.laplace import NOMINAL, absorbed, threshold_matrix
+from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources, term_sources
 from ranef.engines.pql import dispersion_predictor
+from ranef.engines.thresholds import NOMINAL, threshold_matrix
 from ranef.errors import OptionError
 from ranef.families import Data, Law, law_of
 from ranef.frame.design import Component, matrix, part_of

@@ -1,0 +1,143 @@
+"""Thresholds of ordinal families: predictors that share their coefficients, and effects that differ between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ranef.engines.estimate import Array
+from ranef.errors import DataError
+from ranef.families import Distribution
+from ranef.frame.design import Block, matrix
+
+if TYPE_CHECKING:
+    from ranef.frame import Design
+
+NOMINAL = "nominal"
+ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """One predictor of the core that is a threshold: its columns, and where their coefficients stand."""
+
+    fixed: tuple[Block, ...]
+    at: tuple[int, ...]
+
+
+def thresholds(design: Design, family: Distribution) -> list[Thresholds]:
+    """Return the threshold predictors: those above and below each row's category, or all of them.
+
+    Threshold j of row i is T[j] alpha, plus T[j] gamma_x for every column x of `nominal=`: alpha comes first, then
+    gamma column by column, each as long as T is wide.
+    """
+    if not family.entry.ordinal or design.y is None:
+        return []
+    matrix = threshold_matrix(len(design.categories), family.threshold)
+    width = matrix.shape[1]
+    factors = [None, *nominal_columns(design)]
+    at = tuple(width * k for k in range(len(factors)))
+    if family.entry.name == "cumulative":
+        empty = np.zeros((1, width))
+        codes = design.y.astype(np.int32)
+        low = np.ascontiguousarray(np.vstack([empty, matrix]))  # category j lies above threshold j - 1 …
+        high = np.ascontiguousarray(np.vstack([matrix, empty]))  # … and below threshold j
+        names = ("",) * width
+        return [Thresholds(tuple(Block(names, codes, side, x) for x in factors), at) for side in (high, low)]
+    if family.threshold == "flexible":
+        return [
+            Thresholds(tuple(Block(("",), None, None, x) for x in factors), tuple(k + j for k in at))
+            for j in range(width)
+        ]
+    codes, names = np.zeros(design.n, np.int8), ("",) * width
+    rows = [np.ascontiguousarray(row[None, :]) for row in matrix]
+    return [Thresholds(tuple(Block(names, codes, row, x) for x in factors), at) for row in rows]
+
+
+def values_of(thresholds: Thresholds, beta: Array, n: int) -> Array:
+    """Return the thresholds of the rows, where `beta` are the coefficients of the component of thresholds."""
+    out = np.zeros(n)
+    for block, at in zip(thresholds.fixed, thresholds.at, strict=True):
+        alpha = beta[at : at + len(block.names)]
+        inner = alpha[0] if block.contrast is None or block.codes is None else (block.contrast @ alpha)[block.codes]
+        out = out + (inner if block.x is None else inner * block.x)
+    return out
+
+
+def nominal_names(design: Design) -> tuple[str, ...]:
+    """Return the names of the columns whose effects differ from threshold to threshold."""
+    return next((c.names for c in design.others if c.name == NOMINAL), ())
+
+
+def nominal_columns(design: Design) -> list[Array]:
+    """Return those columns."""
+    found = next((c.fixed for c in design.others if c.name == NOMINAL), ())
+    return list(np.ascontiguousarray(matrix(found, design.n).T)) if found else []
+
+
+def check_nominal(design: Design) -> None:
+    """Refuse columns of the mean that the thresholds of `nominal=` hold already.
+
+    Raises
+    ------
+    DataError
+        If there are any; they are named.
+    """
+    columns = nominal_columns(design)
+    if not columns:
+        return
+    inner = np.column_stack([np.ones(design.n), *columns])
+    if np.linalg.matrix_rank(inner) < inner.shape[1]:
+        raise DataError(
+            f"nominal=: its columns ({', '.join(nominal_names(design))}) depend on each other; leave some out"
+        )
+    x = matrix(design.fixed, design.n)
+    if not x.size:
+        return
+    left = x - inner @ np.linalg.lstsq(inner, x, rcond=None)[0]
+    twice = np.abs(left).max(axis=0) < ALIASED * np.maximum(np.abs(x).max(axis=0), 1e-300)
+    if twice.any():
+        names = ", ".join(name for name, bad in zip(design.fixed_names, twice, strict=True) if bad)
+        raise DataError(
+            f"{names}: in the formula and in nominal=, which gives it an effect on every threshold; keep one"
+        )
+
+
+def threshold_matrix(categories: int, arrangement: str) -> Array:
+    """Return T with thresholds = T alpha, (categories - 1, coefficients).
+
+    "flexible": each its own; "equidistant": the first and a spacing; "symmetric": the centre and distances from it.
+    """
+    count = categories - 1
+    if arrangement == "equidistant":
+        return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])
+    if arrangement == "symmetric":
+        return _symmetric(count)
+    return np.eye(count)
+
+
+def _symmetric(count: int) -> Array:
+    """Ordinal's arrangement: the central threshold or two, then distances from the centre, the same on both sides."""
+    half, centres = (count - 1) // 2, 2 - count % 2
+    out = np.zeros((count, centres + half))
+    for j in range(count):
+        centre = min(max(j, half), half + centres - 1)
+        out[j, centre - half] = 1.0
+        if j != centre:
+            out[j, centres + abs(j - centre) - 1] = float(np.sign(j - centre))
+    return out
+
+
+def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[str, ...]:
+    """Return the names of the threshold coefficients, such as "low|middle"."""
+    if family.threshold == "equidistant":
+        return ("threshold.1", "spacing")
+    if family.threshold == "symmetric":
+        half = (len(categories) - 2) // 2
+        centres = ("central",) if len(categories) % 2 == 0 else ("central.1", "central.2")
+        return (*centres, *(f"spacing.{j + 1}" for j in range(half)))
+    return tuple(f"{a}|{b}" for a, b in pairwise(categories))
