@@ -8,6 +8,9 @@ use super::symbolic::{Edge, Super, Symbolic, NONE};
 use crate::dense::{self, Precision, RowBlock};
 use crate::design::{Moments, Pair};
 
+/// Multiplications of leaves that are not worth a thread.
+const LITTLE: f64 = 1e6;
+
 impl Numeric {
     /// Diagonal blocks of (L L')^-1.
     pub fn selected_inverse(&self, sym: &Symbolic, m: &Moments, precision: Precision) -> SelectedInverse {
@@ -36,7 +39,7 @@ impl Numeric {
         if tasks.len() == 1 && self.schedule.top.is_empty() {
             ctx.run(tasks[0], &[]);
         } else {
-            group_tasks(tasks).into_par_iter().for_each(|g| g.iter().for_each(|&t| ctx.run(t, &fronts)));
+            dense::each(group_tasks(tasks), |g| g.iter().for_each(|&t| ctx.run(t, &fronts)));
         }
         out
     }
@@ -181,7 +184,7 @@ impl Inverter<'_> {
             self.sym.children(index).iter().copied().filter(|&c| self.sym.supers[c as usize].leaf).collect();
         // Enough batches for any number of threads, and never a number that depends on them.
         let work: f64 = leaves.iter().map(|&c| self.sym.supers[c as usize].leaf_work()).sum();
-        let batch = if work < 2e5 { LEAVES } else { (leaves.len() / 16).clamp(16, LEAVES) };
+        let batch = if work < LITTLE { LEAVES } else { (leaves.len() / 16).clamp(16, LEAVES) };
         if leaves.len() <= batch {
             self.invert_leaves(&leaves, &z, ld);
         } else {
