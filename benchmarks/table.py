@@ -97,7 +97,8 @@ def speed_line(name: str, method: str, rows: list[Row]) -> str | None:
         f"{name}: {harness.models()[name]['about']}", method, f"{-ours['criterion'] / 2:.6f}",
         seconds(ours["t"]), seconds(whole), seconds(ours["t_core"]),
         "; ".join(cell(r, optimum) for r in others[:3]), ratio, f"{gap:.1e}",
-        f"{ours['memory']:.0f} / {least['memory']}", f"{ours['peak']:.0f} / {least['peak']}", effort, f"{ours['t_core'] / (ours['t_pass'] + ours['t_once']):.1f}",
+        f"{ours['memory']:.0f} / {least['memory']}", f"{ours['peak']:.0f} / {least['peak']}", effort,
+        f"{ours['t_core'] / (ours['t_pass'] + ours['t_once']):.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(fields) + " |"
 
@@ -127,14 +128,14 @@ HEAD = """\
 - *with errors*: the same with the covariance of the coefficients and their degrees of freedom, which ranef computes
   when they are asked for and most peers at once.
 - *ratio*: the fastest peer that reached the optimum, over ranef with errors. *gap*: our criterion minus the best.
-- *MiB*: peak memory of the first call above that of the loaded data, ranef / leanest exact peer; *process*: peak memory
+- *MiB*: peak memory of the first call above that of the loaded data, ranef / leanest exact peer; *all MiB*: peak memory
   of the whole process, interpreter, packages and data included.
 - *loglik*: what ranef reached (the restricted one for REML). A peer's criterion is set beside its time where it is
   another one, in -2 log-likelihood units.
 - *eval.*: evaluations of the criterion in our fit, and for generalised models the Newton steps that searched modes
   inside them; *floor*: our core time over that of the set-up and one evaluation with its gradient.
 
-| model | criterion | loglik | ranef | with errors | core | fastest peers | ratio | gap | MiB | process | eval. | floor |
+| model | criterion | loglik | ranef | with errors | core | best peers | ratio | gap | MiB | all MiB | eval. | floor |
 |---|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|"""
 
 
