@@ -1,4 +1,4 @@
-//! Standard errors of a generalised model: the Hessian by central differences of the exact gradient.
+//! Standard errors of a generalised model: the Hessian by differences of the exact gradient.
 
 use rayon::prelude::*;
 
@@ -14,9 +14,10 @@ use super::rows::{GlmmRows, Want};
 use super::search;
 
 impl Glmm {
-    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units: central differences of
-    /// the exact gradient. NaN for dropped columns and for parameters that take part in a direction without curvature; 0
-    /// for those held. Jeffreys' prior is left out: errors are those of the information (Heinze & Schemper 2002).
+    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units: differences of the
+    /// exact gradient, central or (`one_side`) not. NaN for dropped columns and for parameters that take part in a
+    /// direction without curvature; 0 for those held. Jeffreys' prior is left out: errors are those of the information
+    /// (Heinze & Schemper 2002).
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
         let jeffreys = std::mem::take(&mut self.engine.jeffreys);
         let out = self.inverse_hessian(rows);
@@ -36,7 +37,8 @@ impl Glmm {
         let (_, curve) = self.engine.working_solution(&at.lambda);
         let reach = self.reach();
         let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
-        let stride = self.stride(&curve);
+        let loss = self.information_loss(&curve);
+        let stride = (f64::EPSILON * loss).cbrt().clamp(STEP, LONG_STEP);
         let mut step: Vec<f64> = (0..p).map(|j| (stride * error[j]).min(0.1 * reach[j])).collect();
         // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
         // covariance they have at the limit.
@@ -62,7 +64,7 @@ impl Glmm {
             .copied()
             .filter(|&j| !latent.contains(&j) && !lost.contains(&j) && !told(j))
             .collect();
-        for (j, step, sides) in self.differences(rows, &theta, &list, &step)? {
+        for (j, step, sides) in self.differences(rows, &theta, &list, &step, loss < LITTLE_LOSS)? {
             if sides.is_none() && j >= p {
                 // The covariance ends there: it is one of its limits.
                 lost.push(j);
@@ -121,13 +123,13 @@ impl Glmm {
         Some(Known { own: e.mean_information(rows, at, &mean), mean, cross })
     }
 
-    /// Step of the differences, in standard errors of coefficients and in theta's own size: rounding errors of the rows'
-    /// information count where little of it is left beside the random effects, as without a residual variance.
-    fn stride(&self, curve: &[f64]) -> f64 {
+    /// Information of the rows about a coefficient over what is left of it beside the random effects, the largest ratio.
+    /// Rounding errors of the rows' count as much more in differences, whose step (in standard errors of coefficients and
+    /// in theta's own size) grows with it.
+    fn information_loss(&self, curve: &[f64]) -> f64 {
         let p = self.engine.plan.p();
         let all = &self.engine.moments().xx;
-        let lost = (0..p).map(|j| 2.0 * all[j * (p + 2)] / curve[j * (p + 1)].max(1e-300)).fold(1.0, f64::max);
-        (f64::EPSILON * lost).cbrt().clamp(STEP, LONG_STEP)
+        (0..p).map(|j| 2.0 * all[j * (p + 2)] / curve[j * (p + 1)].max(1e-300)).fold(1.0, f64::max)
     }
 
     /// Internal parameters (beta, theta) that are free, each with those tied to it.
@@ -149,20 +151,22 @@ impl Glmm {
         out
     }
 
-    /// Gradients on both sides of the optimum along the parameters of a list, with the steps taken. Passes over few rows
-    /// run in one thread, so that copies of the model share the parameters; how many there are is the same for any
-    /// number of threads, and so is the result. The model stays where it is.
+    /// Gradients on both sides of the optimum along the parameters of a list, with the steps taken; on one side where many
+    /// rows allow it and modes are `straight` enough. Passes over few rows run in one thread, so that copies of the model
+    /// share the parameters; how many there are is the same for any number of threads, and so is the result. The model
+    /// stays where it is.
     fn differences(
         &mut self,
         rows: &GlmmRows<'_>,
         theta: &[f64],
         list: &[usize],
         step: &[f64],
+        straight: bool,
     ) -> Result<Vec<Difference>, CoreError> {
         if rows.n > SHARED_ROWS {
             let at = self.at.clone();
             let ways = self.ways(rows, theta, list, step);
-            let one_side = self.one_side(rows, theta, &ways);
+            let one_side = if straight { self.one_side(rows, theta, &ways) } else { None };
             let turned = self.at.as_ref().map(|p| &p.lambda) != at.as_ref().map(|p| &p.lambda);
             let out = match one_side {
                 Some(out) if !turned => return Ok(out),
@@ -448,6 +452,9 @@ const RESIDUE: f64 = 1e-14;
 /// The usual step of the differences, and the longest.
 const STEP: f64 = 3e-4;
 const LONG_STEP: f64 = 5e-3;
+/// Largest loss of information (see `information_loss`) for one-sided differences: what bends a predicted mode changes
+/// their gradients by as much more as the rows of a level know better than its variance.
+const LITTLE_LOSS: f64 = 100.0;
 /// Steps of one-sided differences in those of central ones: of coefficients, which are in standard errors, and of theta,
 /// which are in its own size, so that the modes bend by as much.
 const SHORT: f64 = 0.03;
