@@ -43,8 +43,10 @@ PACKERS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00"
 NO_TABLES = {
     b"PK\x03\x04": "a spreadsheet or a zip archive",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
-    b"{": "JSON",
-    b"[": "JSON",
+    b'{"': "JSON",
+    b"{\n": "JSON",
+    b"[{": "JSON",
+    b"[\n": "JSON",
 }
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}
 KINDS = ("auto", "trajectories", "caterpillar", "shrinkage", "residuals", "qq")

@@ -212,6 +212,8 @@ def test_wrong_input_is_one_clear_error(words, code, message, csv, capsys, monke
         ("Réaction".encode("latin1"), "save it as UTF-8"),
         (b"PK\x03\x04and so on", "is a spreadsheet or a zip archive: save the table as CSV"),
         (b'{"Reaction": [1, 2]}', "is JSON"),
+        (b"[\n{}]", "is JSON"),
+        (b"[y],g\n1,2\n", "there is no column"),
         (b'a,b\n1,2,3,4\n1\n"', "cannot be read as a table"),
         (b"Reaction,Days,Subject\n", "ranef: error"),
         (b"Reaction,Days,Subject\n1,2,a\n", "ranef: error"),

@@ -59,8 +59,7 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
         `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too few for a
         joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Fai and
         Cornelius' degrees of freedom from a few hundred combinations of its levels, within 0.5 % of those of all;
-        of
-        more than 7,000 its row is NaN, with a warning, for Kenward and Roger's and robust tests.
+        of more than 7,000 its row is NaN, with a warning, for Kenward and Roger's and robust tests.
 
     Raises
     ------
