@@ -7,7 +7,7 @@ const ROUND: f64 = 6_755_399_441_055_744.0;
 const LOWEST: f64 = -708.0;
 const HIGHEST: f64 = 710.0;
 
-/// exp(x) to an ulp; not less than exp(-708).
+/// exp(x) to a few ulps (see the test); not less than exp(-708).
 #[inline(always)]
 pub fn exp(x: f64) -> f64 {
     let x = if x < LOWEST { LOWEST } else { x };
