@@ -1,13 +1,15 @@
-//! Dense kernels on column-major blocks: small ones by plain loops, large ones through faer.
+//! Dense kernels on column-major blocks: small ones by plain loops, large ones by products through faer.
 
 mod eigen;
 mod factor;
 mod inverse;
+mod kernel;
 mod packed;
 mod product;
 mod rows;
 mod solve;
 mod tiles;
+mod triangles;
 
 pub use eigen::{eigen_symmetric, inverse_upwards, lower_factor};
 pub use factor::{cholesky, panel_factor, small_cholesky};

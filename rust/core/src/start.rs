@@ -86,6 +86,7 @@ fn times_root(scale: &[f64], psi: &[f64], f: &Factor) -> Vec<f64> {
 }
 
 /// C = A (n x s) times B (s x m), column-major.
+#[inline(always)]
 fn multiply(c: &mut [f64], a: &[f64], b: &[f64], n: usize, s: usize, m: usize) {
     c[..n * m].fill(0.0);
     for j in 0..m {
@@ -99,6 +100,7 @@ fn multiply(c: &mut [f64], a: &[f64], b: &[f64], n: usize, s: usize, m: usize) {
 }
 
 /// C = A' (n x s, A being s x n) times B (s x m), column-major.
+#[inline(always)]
 fn multiply_t(c: &mut [f64], a: &[f64], b: &[f64], n: usize, s: usize, m: usize) {
     for j in 0..m {
         for i in 0..n {
@@ -185,9 +187,9 @@ impl Kronecker {
         }
     }
 
-    /// One pair of levels: weight W, block C, and D of both.
-    fn add(&mut self, w: &[f64], c: &[f64], dl: &[f64], dm: &[f64]) {
-        let (n, m) = (self.rows, self.columns);
+    /// One pair of levels: weight W, block C (n x m), and D of both.
+    #[inline(always)]
+    fn add(&mut self, (n, m): (usize, usize), w: &[f64], c: &[f64], dl: &[f64], dm: &[f64]) {
         let d = self.wd.len() / n;
         multiply(&mut self.wc, w, c, n, n, m);
         multiply(&mut self.wd, w, dl, n, n, d);
@@ -315,7 +317,7 @@ impl<'a> Sums<'a> {
         let (mut fixed, mut directions) = (vec![0.0; k2 * d * d], vec![]);
         for (i, w) in weights.chunks_exact(k2).enumerate() {
             let (g, dl) = (&l.gram[i * k2..(i + 1) * k2], l.fixed(i, d));
-            own.add(w, g, dl, dl);
+            own.add((k, k), w, g, dl, dl);
             multiply(&mut h, w, &l.sum[i * k..(i + 1) * k], k, k, 1);
             rest.copy_from_slice(g);
             add_gram(&mut rest, dl, k, d, -1.0);
@@ -405,8 +407,21 @@ impl<'a> Sums<'a> {
 
     fn block_moments(&self, at: usize, weights: &[Vec<f64>]) -> (Kronecker, Kronecker) {
         let pair = &self.m.pairs[at];
+        // Sizes that the compiler knows are unrolled.
+        match (self.levels[pair.lead].k, self.levels[pair.other].k) {
+            (1, 2) => self.moments_of_blocks((1, 2), at, weights),
+            (2, 1) => self.moments_of_blocks((2, 1), at, weights),
+            (2, 2) => self.moments_of_blocks((2, 2), at, weights),
+            (3, 3) => self.moments_of_blocks((3, 3), at, weights),
+            (4, 4) => self.moments_of_blocks((4, 4), at, weights),
+            sizes => self.moments_of_blocks(sizes, at, weights),
+        }
+    }
+
+    #[inline(always)]
+    fn moments_of_blocks(&self, (kl, ko): (usize, usize), at: usize, weights: &[Vec<f64>]) -> (Kronecker, Kronecker) {
+        let pair = &self.m.pairs[at];
         let (lead, other, d) = (pair.lead, pair.other, self.d);
-        let (kl, ko) = (self.levels[lead].k, self.levels[other].k);
         let (mut down, mut up) = (Kronecker::new(kl, ko, d), Kronecker::new(ko, kl, d));
         let (mut half, mut v, mut vt) = (vec![0.0; kl * ko], vec![0.0; kl * ko], vec![0.0; kl * ko]);
         for l in 0..pair.start.len() - 1 {
@@ -416,8 +431,8 @@ impl<'a> Sums<'a> {
                 multiply_t(&mut v, &self.scale[lead], &half, kl, kl, ko);
                 (0..kl * ko).for_each(|t| vt[t / kl + (t % kl) * ko] = v[t]);
                 let (dl, dm) = (self.levels[lead].fixed(l, d), self.levels[other].fixed(o, d));
-                down.add(&weights[lead][l * kl * kl..(l + 1) * kl * kl], &v, dl, dm);
-                up.add(&weights[other][o * ko * ko..(o + 1) * ko * ko], &vt, dm, dl);
+                down.add((kl, ko), &weights[lead][l * kl * kl..(l + 1) * kl * kl], &v, dl, dm);
+                up.add((ko, kl), &weights[other][o * ko * ko..(o + 1) * ko * ko], &vt, dm, dl);
             }
         }
         down.settle();

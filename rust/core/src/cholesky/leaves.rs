@@ -410,7 +410,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Append Y = L21 L11^-1 of a panel, row-major.
-fn right_division(panel: &[f64], w: usize, r: usize, y: &mut Vec<f64>) {
+pub(super) fn right_division(panel: &[f64], w: usize, r: usize, y: &mut Vec<f64>) {
     if w == 1 {
         let inv = 1.0 / panel[0];
         y.extend(panel[1..].iter().map(|l| l * inv));

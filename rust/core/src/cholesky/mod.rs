@@ -16,7 +16,9 @@ mod supernodes;
 mod symbolic;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use inverse::SelectedInverse;
 pub use numeric::{Numeric, Source, Tail};
 pub use symbolic::Symbolic;
+pub use whole::Whole;

@@ -462,7 +462,7 @@ pub(super) fn group_tasks(tasks: &[(usize, usize)]) -> Vec<&[(usize, usize)]> {
 }
 
 /// Scalar rows (in elimination order) below a supernode; with `scalar` nodes they are the rows themselves.
-fn scalar_rows<'a>(sym: &'a Symbolic, s: &Super, scalar: bool, buffer: &'a mut Vec<u32>) -> &'a [u32] {
+pub(super) fn scalar_rows<'a>(sym: &'a Symbolic, s: &Super, scalar: bool, buffer: &'a mut Vec<u32>) -> &'a [u32] {
     if scalar {
         return sym.rows(s);
     }
@@ -626,7 +626,7 @@ pub struct RowSolver<'a> {
 pub struct Tail {
     /// Its scalar rows, in elimination order.
     rows: Vec<u32>,
-    inverse: Vec<f64>,
+    pub(super) inverse: Vec<f64>,
 }
 
 /// Scalars of a tail that is worth inverting.
@@ -636,6 +636,11 @@ impl Numeric {
     /// The inverse of the tail where it pays for so many rows: it costs the solution of as many rows as it has.
     /// Worthless when cut short.
     pub fn tail_for(&self, sym: &Symbolic, rows: usize) -> Option<Tail> {
+        let n: usize = sym.supers.iter().filter(|s| !s.leaf).map(|s| s.width as usize).sum();
+        (TAIL.contains(&n) && n <= rows).then(|| self.tail(sym))
+    }
+
+    pub(super) fn tail(&self, sym: &Symbolic) -> Tail {
         let scalars = |s: &Super| {
             let at = sym.offset[s.first as usize];
             at..at + s.width
@@ -643,13 +648,11 @@ impl Numeric {
         let inner = sym.supers.iter().enumerate().filter(|(_, s)| !s.leaf);
         let units: Vec<(u32, u32)> = inner.flat_map(|(i, s)| scalars(s).map(move |q| (i as u32, q))).collect();
         let n = units.len();
-        if !TAIL.contains(&n) || n > rows {
-            return None;
-        }
         let mut place = vec![0; sym.size];
         units.iter().enumerate().for_each(|(at, &(_, q))| place[q as usize] = at);
         let mut inverse = vec![0.0; n * n];
-        inverse.par_chunks_mut(64 * n).zip(units.par_chunks(64)).for_each(|(columns, units)| {
+        let parts: Vec<_> = inverse.chunks_mut(64 * n.max(1)).zip(units.chunks(64)).collect();
+        dense::each(parts, |(columns, units)| {
             let mut solver = self.row_solver(sym, None);
             let columns = columns.chunks_exact_mut(n).take_while(|_| !self.stop.requested());
             for (column, &(i, q)) in columns.zip(units) {
@@ -658,7 +661,7 @@ impl Numeric {
                 solver.solve(|q, v| column[place[q]] = v);
             }
         });
-        Some(Tail { rows: units.iter().map(|u| u.1).collect(), inverse })
+        Tail { rows: units.iter().map(|u| u.1).collect(), inverse }
     }
 
     /// `tail` is that of `tail_for`.

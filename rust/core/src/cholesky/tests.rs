@@ -132,6 +132,7 @@ impl Case {
         self.check_inverse(&diagonal, &z, &first, n);
         self.check_tail(&sym, &num);
         self.check_solves(&sym, &num, &z, &first, n);
+        self.check_whole(&sym, &num, &z, &first, n);
         sym
     }
 
@@ -169,6 +170,24 @@ impl Case {
                 solver.run(&f, 1, &mut [0.0])
             });
             assert!((a - b).abs() < 1e-12);
+        }
+    }
+
+    /// Some columns of all of the inverse, from leaves and from the tail.
+    fn check_whole(&self, sym: &Symbolic, num: &Numeric, z: &[f64], first: &[usize], n: usize) {
+        let mut natural = vec![0; n];
+        for pos in 0..sym.nodes {
+            let f = sym.factor_at[pos] as usize;
+            let k = sym.widths[f] as usize;
+            (0..k).for_each(|i| natural[sym.offset[pos] as usize + i] = first[f] + sym.level(pos) * k + i);
+        }
+        let at: Vec<usize> = (0..n).step_by(n.div_ceil(9)).chain([n - 1]).collect();
+        let mut x = vec![0.0; n * at.len()];
+        num.whole(sym).columns(&at, &mut x);
+        for (q, row) in x.chunks_exact(at.len()).enumerate() {
+            for (v, &c) in row.iter().zip(&at) {
+                assert!((v - z[natural[q] + natural[c] * n]).abs() < 1e-10);
+            }
         }
     }
 

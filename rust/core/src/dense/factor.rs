@@ -1,11 +1,12 @@
 //! Cholesky factors of small, large and tall blocks.
 
-use faer::linalg::{cholesky::llt, matmul, triangular_solve};
-use faer::{Accum, MatMut, Par};
+use faer::Accum;
 use rayon::prelude::*;
 
-use super::product::lower_product;
-use super::tiles::{mat_mut, par_for, ranges, Tiles, TILE};
+use super::kernel::multiply;
+use super::solve::solve_below;
+use super::tiles::{mat_mut, ranges, Tiles, TILE};
+use super::triangles::{self, lower_product, solve_lower};
 use super::SMALL;
 use crate::{CoreError, Stop};
 
@@ -24,18 +25,18 @@ fn cholesky_until(a: &mut [f64], n: usize, ld: usize, stop: Option<&Stop>) -> Re
         return small_cholesky(a, n, ld);
     }
     if n < PARALLEL_ORDER {
-        return sequential_cholesky(mat_mut(a, n, n, ld));
+        return triangles::cholesky(mat_mut(a, n, n, ld));
     }
     let tiles = Tiles::new(a, ld);
     for (from, to) in ranges(n, CHOLESKY_BLOCK) {
         stop.map_or(Ok(()), Stop::check)?;
         let w = to - from;
-        sequential_cholesky(tiles.get_mut(from, from, w, w))?;
+        triangles::cholesky(tiles.get_mut(from, from, w, w))?;
         let below: Vec<(usize, usize)> = ranges(n - to, TILE).map(|(i, j)| (to + i, to + j)).collect();
         below.par_iter().for_each(|&(i, j)| {
             let panel = tiles.get_mut(i, from, j - i, w);
             let corner = tiles.get(from, from, w, w);
-            triangular_solve::solve_lower_triangular_in_place(corner, panel.transpose_mut(), Par::Seq);
+            solve_lower(corner, panel.transpose_mut());
         });
         // The widest tiles first: what is left at the end is small.
         let parts: Vec<(usize, usize)> = (0..below.len()).flat_map(|j| (j..below.len()).map(move |i| (i, j))).collect();
@@ -44,22 +45,13 @@ fn cholesky_until(a: &mut [f64], n: usize, ld: usize, stop: Option<&Stop>) -> Re
             let (left, right) = (tiles.get(i0, from, i1 - i0, w), tiles.get(j0, from, j1 - j0, w));
             let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
             if i == j {
-                lower_product(out, left, -1.0, Par::Seq);
+                lower_product(out, left, -1.0);
             } else {
-                matmul::matmul(out, Accum::Add, left, right.transpose(), -1.0, Par::Seq);
+                multiply(out, Accum::Add, left, right.transpose(), -1.0);
             }
         });
     }
     Ok(())
-}
-
-pub(super) fn sequential_cholesky(a: MatMut<'_, f64>) -> Result<(), CoreError> {
-    let req = llt::factor::cholesky_in_place_scratch::<f64>(a.nrows(), Par::Seq, Default::default());
-    let mut buf = faer::dyn_stack::MemBuffer::new(req);
-    let stack = faer::dyn_stack::MemStack::new(&mut buf);
-    llt::factor::cholesky_in_place(a, Default::default(), Par::Seq, stack, Default::default())
-        .map(|_| ())
-        .map_err(|e| CoreError::NotPositiveDefinite(format!("Cholesky factorisation failed: {e}")))
 }
 
 #[inline]
@@ -118,7 +110,6 @@ pub fn panel_factor(panel: &mut [f64], w: usize, r: usize, stop: Option<&Stop>) 
         }
         return Ok(());
     }
-    let (top, bottom) = mat_mut(panel, ld, w, ld).split_at_row_mut(w);
-    triangular_solve::solve_lower_triangular_in_place(top.as_ref(), bottom.transpose_mut(), par_for(w * w * r));
+    solve_below(panel, w, r);
     Ok(())
 }

@@ -9,8 +9,8 @@ use faer::{Accum, Mat, Par};
 use rayon::prelude::*;
 
 use super::solve::{solve_left_l, solve_left_lt};
-use super::tiles::{each, mat, mat_mut, par_for, ranges, Tiles};
-use super::SMALL;
+use super::tiles::{each, mat, mat_mut, ranges, Tiles};
+use super::{triangles, SMALL};
 use crate::Stop;
 
 /// Order from which an inverse is formed in tiles.
@@ -90,21 +90,8 @@ pub fn inverse_until(l: &[f64], n: usize, ldl: usize, precision: Precision, stop
         }
         return out;
     }
-    let par = par_for(n * n * n / 3);
-    let mut inv = vec![0.0; n * n];
-    triangular_inverse::invert_lower_triangular(mat_mut(&mut inv, n, n, n), mat(l, n, n, ldl), par);
-    use matmul::triangular::BlockStructure::{TriangularLower, TriangularUpper};
-    matmul::triangular::matmul(
-        mat_mut(&mut out, n, n, n),
-        TriangularLower,
-        Accum::Replace,
-        mat(&inv, n, n, n).transpose(),
-        TriangularUpper,
-        mat(&inv, n, n, n),
-        TriangularLower,
-        1.0,
-        par,
-    );
+    let mut buffer = vec![0.0; n * n];
+    triangles::inverse(mat(l, n, n, ldl), mat_mut(&mut out, n, n, n), mat_mut(&mut buffer, n, n, n));
     mirror(&mut out, n);
     out
 }

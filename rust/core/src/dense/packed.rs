@@ -1,14 +1,14 @@
 //! Large lower triangles in packed storage: stripes of columns one after the other, each without the rows above its
 //! first column, so that little more than half a square is stored and every block keeps a leading dimension.
 
-use faer::linalg::{matmul, triangular_solve};
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, MatRef};
 use rayon::prelude::*;
 
-use super::factor::sequential_cholesky;
-use super::product::{gemm, gemm_nt, lower_product};
+use super::kernel::multiply;
+use super::product::{gemm, gemm_nt};
 use super::solve::{solve_right_l, solve_right_lt};
 use super::tiles::{mat, ranges, Tiles};
+use super::triangles::{self, lower_product, solve_lower};
 use crate::{CoreError, Stop};
 
 /// Columns of a stripe.
@@ -112,9 +112,9 @@ impl Packed {
             let columns = (s.from, s.to);
             let out = self.get_mut(s, *rows, columns);
             if rows.0 == s.from {
-                lower_product(out, b(columns), alpha, Par::Seq);
+                lower_product(out, b(columns), alpha);
             } else {
-                matmul::matmul(out, Accum::Add, b(*rows), b(columns).transpose(), alpha, Par::Seq);
+                multiply(out, Accum::Add, b(*rows), b(columns).transpose(), alpha);
             }
         });
     }
@@ -126,14 +126,10 @@ pub fn packed_cholesky(a: &mut [f64], n: usize, stop: &Stop) -> Result<(), CoreE
     for s in stripes(n) {
         stop.check()?;
         let own = (s.from, s.to);
-        sequential_cholesky(packed.get_mut(&s, own, own))?;
+        triangles::cholesky(packed.get_mut(&s, own, own))?;
         ranges(s.below(), STRIPE).collect::<Vec<_>>().par_iter().for_each(|&(i, j)| {
             let panel = packed.get_mut(&s, (s.to + i, s.to + j), own);
-            triangular_solve::solve_lower_triangular_in_place(
-                packed.get(&s, own, own),
-                panel.transpose_mut(),
-                Par::Seq,
-            );
+            solve_lower(packed.get(&s, own, own), panel.transpose_mut());
         });
         packed.add_product(s.to, |rows| packed.get(&s, rows, own), -1.0);
     }

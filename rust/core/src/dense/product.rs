@@ -1,17 +1,11 @@
 //! Products of blocks.
 
-use faer::linalg::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatRef};
 use rayon::prelude::*;
 
+use super::kernel::multiply;
 use super::tiles::{mat, mat_mut, ranges, Tiles, PARALLEL_WORK, TILE};
-
-/// Lower triangle of C <- C + alpha A A'.
-pub(super) fn lower_product(c: MatMut<'_, f64>, a: MatRef<'_, f64>, alpha: f64, par: Par) {
-    use matmul::triangular::BlockStructure::{Rectangular, TriangularLower};
-    let right = a.transpose();
-    matmul::triangular::matmul(c, TriangularLower, Accum::Add, a, Rectangular, right, Rectangular, alpha, par);
-}
+use super::triangles::lower_product;
 
 /// Sums over many rows in registers.
 fn syrk_narrow<const N: usize>(c: &mut [f64], ldc: usize, a: &[f64], k: usize, alpha: f64) {
@@ -46,7 +40,7 @@ fn product(c: &mut [f64], ldc: usize, a: MatRef<'_, f64>, b: MatRef<'_, f64>, al
         return;
     }
     if m * n * k <= PARALLEL_WORK {
-        return matmul::matmul(mat_mut(c, m, n, ldc), Accum::Add, a, b, alpha, Par::Seq);
+        return multiply(mat_mut(c, m, n, ldc), Accum::Add, a, b, alpha);
     }
     mat_mut(c, m, n, ldc);
     let tiles = Tiles::new(c, ldc);
@@ -55,7 +49,7 @@ fn product(c: &mut [f64], ldc: usize, a: MatRef<'_, f64>, b: MatRef<'_, f64>, al
         ranges(n, cols).flat_map(|j| ranges(m, rows).map(move |i| (i, j))).collect();
     parts.par_iter().with_max_len(1).for_each(|&((i0, i1), (j0, j1))| {
         let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
-        matmul::matmul(out, Accum::Add, a.subrows(i0, i1 - i0), b.subcols(j0, j1 - j0), alpha, Par::Seq);
+        multiply(out, Accum::Add, a.subrows(i0, i1 - i0), b.subcols(j0, j1 - j0), alpha);
     });
 }
 
@@ -135,7 +129,7 @@ pub fn syrk_lower(c: &mut [f64], ldc: usize, a: &[f64], lda: usize, n: usize, k:
         return;
     }
     if n * n * k / 2 <= PARALLEL_WORK {
-        return lower_product(mat_mut(c, n, n, ldc), mat(a, n, k, lda), alpha, Par::Seq);
+        return lower_product(mat_mut(c, n, n, ldc), mat(a, n, k, lda), alpha);
     }
     let (tiles, a) = (Tiles::new(c, ldc), mat(a, n, k, lda));
     let step = tile_for(n);
@@ -144,10 +138,10 @@ pub fn syrk_lower(c: &mut [f64], ldc: usize, a: &[f64], lda: usize, n: usize, k:
     parts.par_iter().with_max_len(1).for_each(|&((i0, i1), (j0, j1))| {
         let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
         if i0 == j0 {
-            lower_product(out, a.subrows(i0, i1 - i0), alpha, Par::Seq);
+            lower_product(out, a.subrows(i0, i1 - i0), alpha);
         } else {
             let right = a.subrows(j0, j1 - j0).transpose();
-            matmul::matmul(out, Accum::Add, a.subrows(i0, i1 - i0), right, alpha, Par::Seq);
+            multiply(out, Accum::Add, a.subrows(i0, i1 - i0), right, alpha);
         }
     });
 }

@@ -1,10 +1,17 @@
 //! Triangular systems with many right-hand sides, from the left and from the right.
 
-use faer::linalg::triangular_solve;
-use faer::Par;
-
-use super::tiles::{each, mat, mat_mut, par_for, ranges, Tiles, PARALLEL_WORK, TILE};
+use super::tiles::{each, mat, mat_mut, ranges, Tiles, PARALLEL_WORK, TILE};
+use super::triangles::{solve_lower, solve_lower_transposed};
 use super::SMALL;
+
+/// Right-hand sides a task: all of them, or tiles that threads take one by one.
+fn step(n: usize, m: usize) -> usize {
+    if n * n * m / 2 > PARALLEL_WORK {
+        TILE
+    } else {
+        m
+    }
+}
 
 /// B <- B L^-T for B (m x n) and lower triangular L (n x n).
 pub fn solve_right_lt(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, ldb: usize) {
@@ -27,11 +34,21 @@ pub fn solve_right_lt(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, 
         }
         return;
     }
-    triangular_solve::solve_lower_triangular_in_place(
-        mat(l, n, n, ldl),
-        mat_mut(b, m, n, ldb).transpose_mut(),
-        par_for(n * n * m),
-    );
+    let l = mat(l, n, n, ldl);
+    mat_mut(b, m, n, ldb);
+    let tiles = Tiles::new(b, ldb);
+    each(ranges(m, step(n, m)).collect(), |(i, j): (usize, usize)| {
+        solve_lower(l, tiles.get_mut(i, 0, j - i, n).transpose_mut());
+    });
+}
+
+/// L21 <- A21 L11^-T below the factor L11 of a panel (w + r) x w.
+pub(super) fn solve_below(panel: &mut [f64], w: usize, r: usize) {
+    mat_mut(panel, w + r, w, w + r);
+    let tiles = Tiles::new(panel, w + r);
+    each(ranges(r, step(w, r)).collect(), |(i, j): (usize, usize)| {
+        solve_lower(tiles.get(0, 0, w, w), tiles.get_mut(w + i, 0, j - i, w).transpose_mut());
+    });
 }
 
 fn two_columns(b: &mut [f64], k: usize, j: usize, m: usize, ld: usize) -> (&[f64], &mut [f64]) {
@@ -54,7 +71,12 @@ pub fn solve_left_l(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, ld
         }
         return;
     }
-    triangular_solve::solve_lower_triangular_in_place(mat(l, n, n, ldl), mat_mut(b, n, m, ldb), par_for(n * n * m));
+    let l = mat(l, n, n, ldl);
+    mat_mut(b, n, m, ldb);
+    let tiles = Tiles::new(b, ldb);
+    each(ranges(m, step(n, m)).collect(), |(i, j): (usize, usize)| {
+        solve_lower(l, tiles.get_mut(0, i, n, j - i));
+    });
 }
 
 /// B <- L^-T B for B (n x m).
@@ -72,11 +94,12 @@ pub fn solve_left_lt(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, l
         }
         return;
     }
-    triangular_solve::solve_upper_triangular_in_place(
-        mat(l, n, n, ldl).transpose(),
-        mat_mut(b, n, m, ldb),
-        par_for(n * n * m),
-    );
+    let l = mat(l, n, n, ldl);
+    mat_mut(b, n, m, ldb);
+    let tiles = Tiles::new(b, ldb);
+    each(ranges(m, step(n, m)).collect(), |(i, j): (usize, usize)| {
+        solve_lower_transposed(l, tiles.get_mut(0, i, n, j - i));
+    });
 }
 
 /// B <- B L^-1 for B (m x n) and lower triangular L (n x n).
@@ -98,11 +121,10 @@ pub fn solve_right_l(l: &[f64], n: usize, ldl: usize, b: &mut [f64], m: usize, l
         }
         return;
     }
-    let l = mat(l, n, n, ldl).transpose();
+    let l = mat(l, n, n, ldl);
     mat_mut(b, m, n, ldb);
     let tiles = Tiles::new(b, ldb);
-    let step = if n * n * m / 2 > PARALLEL_WORK { TILE } else { m };
-    each(ranges(m, step).collect(), |(i, j): (usize, usize)| {
-        triangular_solve::solve_upper_triangular_in_place(l, tiles.get_mut(i, 0, j - i, n).transpose_mut(), Par::Seq);
+    each(ranges(m, step(n, m)).collect(), |(i, j): (usize, usize)| {
+        solve_lower_transposed(l, tiles.get_mut(i, 0, j - i, n).transpose_mut());
     });
 }

@@ -1,21 +1,12 @@
 //! Column-major blocks, and what lets threads write parts of one.
 
-use faer::{MatMut, MatRef, Par};
+use faer::{MatMut, MatRef};
 use rayon::prelude::*;
 
 /// Multiplications from which a product is cut into tiles.
 pub(super) const PARALLEL_WORK: usize = 2_000_000;
 /// Side of a tile.
 pub(super) const TILE: usize = 192;
-
-/// How many threads a dense kernel may use: parallelism pays only above this number of multiplications.
-pub fn par_for(work: usize) -> Par {
-    if work > 4_000_000 && rayon::current_num_threads() > 1 {
-        Par::rayon(0)
-    } else {
-        Par::Seq
-    }
-}
 
 /// Work on parts side by side; a single one wakes no thread.
 pub fn each<T: Send>(mut parts: Vec<T>, work: impl Fn(T) + Sync + Send) {
