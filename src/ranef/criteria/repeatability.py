@@ -25,11 +25,11 @@ from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.families import Data
 from ranef.inference.noted import Note, NotedTable
 from ranef.inference.pb_test import PART, estimates
-from ranef.inference.progress import Progress
 from ranef.inference.resampling import drawable, generator_of
 from ranef.inference.wald import quantile
 from ranef.model import check_fit
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit

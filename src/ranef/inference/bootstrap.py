@@ -22,9 +22,9 @@ from ranef.inference.bootstrap_limits import limits
 from ranef.inference.frames import to_frame
 from ranef.inference.noted import Note
 from ranef.inference.parameters import Parameter, of_estimates, parameters, select, table
-from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
 from ranef.model import check_fit, design_of
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit

@@ -19,9 +19,9 @@ from ranef.inference.chibar import tail
 from ranef.inference.comparable import check_maximised, check_same_data, fits_of, same_criterion
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
-from ranef.inference.progress import Progress
 from ranef.inference.resampling import count_of, drawable, generator_of, threads_of
 from ranef.model import design_of
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit

@@ -29,8 +29,8 @@ from ranef.inference.permutation import (
     refits,
     wald,
 )
-from ranef.inference.progress import Progress
 from ranef.inference.resampling import Streams, count_of, noise_scale, seed_of
+from ranef.progress import Progress
 
 CELLS = 4_000_000  # numbers of the responses that are handed over together
 
