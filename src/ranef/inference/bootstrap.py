@@ -329,6 +329,13 @@ def bootstrap(
     -------
     Bootstrap
 
+    Raises
+    ------
+    OptionError
+        If an argument has a value that it does not take, or one that the kind of bootstrap does not use.
+    NotAvailableError
+        If the model cannot be simulated from, or has no residuals or groups to draw.
+
     Notes
     -----
     Refits use the criterion of the fit (REML stays REML). Of the three ways to make intervals the parametric bootstrap

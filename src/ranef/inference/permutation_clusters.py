@@ -146,6 +146,15 @@ def cluster_permutation_test(
     -------
     ClusterTest
 
+    Raises
+    ------
+    OptionError
+        If the coefficient is not in the model, the formula has a left side, or a number is out of range.
+    DataError
+        If a time point cannot be used: missing values, or a constant.
+    NotAvailableError
+        If the model is not a linear one.
+
     Notes
     -----
     Whole series are rearranged, the same way at all times, so that their autocorrelation stays (see
