@@ -301,8 +301,8 @@ def make_call(
     missing: str = "drop",
     control: Any = None,
     threads: int | None = None,
-    seed: Any = None,  # noqa: ARG001 (fits draw no random numbers)
-    progress: Any = None,  # noqa: ARG001
+    seed: Any = None,
+    progress: Any = None,
     env: Any = None,
     cov: Any = None,
     precision: Any = None,
@@ -314,6 +314,7 @@ def make_call(
     **others: Any,
 ) -> Call:
     """Check the arguments of `fit`; a linear model, the common case, is in and out of here in microseconds."""
+    _check_manner(seed, progress)
     distribution, parameters = _others(read_family(family, link), others)
     if zero_inflation is None and distribution.inflated_by:
         zero_inflation = distribution.inflated_by
@@ -351,6 +352,14 @@ _remembered = lru_cache(maxsize=256, typed=True)(make_call)
 def asked(**given: Any) -> Call:
     """Return `make_call(**given)`, remembered where every argument is a text, a number, a truth value or None."""
     return (_remembered if PLAIN.issuperset(map(type, given.values())) else make_call)(**given)
+
+
+def _check_manner(seed: Any, progress: Any) -> None:
+    """Say what is wrong with arguments that no estimate depends on."""
+    if seed is not None and (not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0):
+        raise OptionError(f"seed={seed!r} must be a whole number that is not negative; fits draw no random numbers")
+    if progress is not None and not isinstance(progress, bool):
+        raise OptionError(f"progress={progress!r} is True, False, or None: where stderr is a terminal")
 
 
 def _checked(call: Call, method: Any) -> Call:

@@ -146,6 +146,7 @@ def _fit(options: argparse.Namespace) -> int:
         prior=_priors(options.prior),
         penalty=options.penalty,
         threads=options.threads,
+        progress=False if options.quiet else None,
     )
     clock.lap("fit")
     if not options.quiet:
@@ -532,7 +533,7 @@ def _fit_options(commands: Any) -> None:
         help="save it without the rows: a small file, but no intervals of predictions that include random effects",
     )  # fmt: skip
     p.add_argument("--time", action="store_true", help="print timings on standard error")
-    p.add_argument("-q", "--quiet", action="store_true", help="do not print the summary")
+    p.add_argument("-q", "--quiet", action="store_true", help="print neither the summary nor how far the fit is")
 
 
 def _predict_options(commands: Any) -> None:

@@ -25,6 +25,7 @@ from ranef.formula import Formula
 from ranef.frame import Design, Spec
 from ranef.frame.table import collected, kept
 from ranef.layout import Layout, layout_of
+from ranef.progress import Searching
 
 if TYPE_CHECKING:
     from ranef.diagnose.boundary import Boundary
@@ -84,7 +85,7 @@ def fit(
     control: Control | Mapping[str, Any] | None = None,
     threads: int | None = None,
     seed: int | None = None,
-    progress: Any = None,
+    progress: bool | None = None,
     env: Any = None,
     cov: Mapping[str, Any] | None = None,
     precision: Mapping[str, Any] | None = None,
@@ -161,9 +162,11 @@ def fit(
     threads : int, optional
         Threads of the core; the answer does not depend on it.
     seed : int, optional
-        For methods that draw random numbers; this version's do not.
-    progress : optional
-        For methods that take long; this version's do not.
+        Changes nothing: no method of this version draws random numbers, and the same call gives the same fit. It is
+        checked, and kept for methods that will draw. What draws afterwards has a seed of its own (`rf.bootstrap`).
+    progress : bool, optional
+        Whether a fit of more than a second says on stderr how far it is: evaluations of the criterion, the least one,
+        seconds. Default: where stderr is a terminal (a notebook's is none). Ctrl-C ends a fit either way.
     env : mapping, optional
         Names, other than columns and the listed transforms, that the formula may use.
     cov : dict, optional
@@ -232,7 +235,8 @@ def fit(
     -92.026
     """
     given = {name: value for name, value in locals().items() if name not in ("data", "parameters")}
-    return fit_call(asked(**given, **parameters), data)
+    with Searching("fit", progress):
+        return fit_call(asked(**given, **parameters), data)
 
 
 def fit_call(call: Call, data: Any) -> Fit:

@@ -9,6 +9,7 @@ from threading import Timer
 import numpy as np
 import pytest
 
+import ranef as rf
 from ranef import _core
 
 DELAY = 0.02  # seconds from the start of the search to the signal
@@ -79,6 +80,41 @@ def test_variances_of_predictions_stop_and_can_be_asked_for_again():
     assert late is not None
     assert late < 2
     assert np.array_equal(core.predict_var(short, few, 50, [True, True]), before)
+
+
+def test_a_long_fit_tells_how_far_it_is():
+    core, *_ = crossed(60_000, (2500, 2000), threads=1)
+    told: list[tuple[int, float]] = []
+    found = core.fit(True, None, {"onlooker": lambda *at: told.append(at)})
+    counts, least = zip(*told, strict=True)
+    assert list(counts) == sorted(counts)
+    assert 0 < counts[-1] <= found["evaluations"]
+    assert least[-1] >= found["criterion"]  # the criterion is what a fit reports, not one of the core's own units
+
+
+def test_what_an_onlooker_raises_ends_the_fit():
+    core, *_ = crossed(60_000, (2500, 2000), threads=1)
+
+    def enough(*_: float) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        core.fit(True, None, {"onlooker": enough})
+    assert core.fit(True)["outcome"] == "converged"
+
+
+def test_a_long_fit_of_counts_stops_and_so_do_its_standard_errors():
+    # One thread: some tenths of a second for the fit, and as much for its Hessian.
+    rng = np.random.default_rng(9)
+    g, x = rng.integers(0, 3000, 60_000), rng.normal(size=60_000)
+    y = rng.poisson(np.exp(0.5 * rng.normal(size=3000)[g] + 0.3 * x))
+    call = ("y ~ x + (x | g)", {"y": y, "x": x, "g": g})
+    assert interrupted(lambda: rf.fit(*call, family="nbinom2", threads=1)) is not None
+    m = rf.fit(*call, family="nbinom2", threads=1)
+    assert interrupted(m.core.vcov) is not None
+    again = rf.fit(*call, family="nbinom2", threads=1).core.vcov()
+    # The mode has been found anew, to the inner search's tolerance (1e-9 in its squared decrement).
+    np.testing.assert_allclose(m.core.vcov(), again, rtol=1e-3)
 
 
 def test_many_refits_stop():

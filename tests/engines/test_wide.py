@@ -182,7 +182,7 @@ def test_small_parts_of_the_covariance_are_there_and_the_whole_is_not(
     np.testing.assert_allclose(both.wide.vcov(), known, rtol=1e-6, atol=1e-9)
     combinations = np.random.default_rng(0).normal(size=(3, p))
     np.testing.assert_allclose(found.between(combinations), combinations @ known @ combinations.T, rtol=1e-6)
-    monkeypatch.setattr("ranef.engines.estimate.MOST_WHOLE", 300)
+    monkeypatch.setattr("ranef.engines.covariance.MOST_WHOLE", 300)
     with pytest.raises(NotAvailableError, match="covariance matrix of all 42 coefficients"):
         both.wide.vcov()
     with pytest.raises(NotAvailableError):

@@ -62,8 +62,8 @@ def test_seeds_are_recorded_and_repeat_the_test(m, sleep):
 
 def test_pb_test_with_threads_and_progress(m, sleep, capsys, monkeypatch):
     small = rf.fit("Reaction ~ 1 + (1 | Subject)", sleep)
-    monkeypatch.setattr("ranef.inference.progress.PATIENCE", 0.0)
-    monkeypatch.setattr("ranef.inference.progress.PAUSE", 0.0)
+    monkeypatch.setattr("ranef.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("ranef.progress.PAUSE", 0.0)
     shown = rf.pb_test(m, small, n=250, seed=1, progress=True)
     assert re.search(r"\d+ of 250, [\d.]+ (s|min|h) left", capsys.readouterr().err)
     one = rf.pb_test(m, small, n=250, seed=1, threads=1)

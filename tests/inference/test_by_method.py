@@ -170,3 +170,14 @@ def test_combinations_of_models_whose_curves_are_walked():
         assert found[column][0] == pytest.approx(curve[column][0], rel=1e-4)
     joint = rf.contrast(m, "age + SexFemale", method="profile")
     assert joint["conf_low"][0] < joint["estimate"][0] < joint["conf_high"][0]
+
+
+def test_a_grouping_factor_may_be_called_residual():
+    sleep = rf.datasets.load("sleepstudy")
+    other = sleep.rename(columns={"Subject": "Residual"})
+    frames = [
+        rf.fit(f"Reaction ~ Days + (1 | {name})", data).tidy(["ran_pars"], method="profile", conf_int=True)
+        for name, data in (("Subject", sleep), ("Residual", other))
+    ]
+    columns = ["term", "estimate", "p_value", "p_method", "conf_low", "conf_high"]
+    assert frames[0][columns].equals(frames[1][columns])

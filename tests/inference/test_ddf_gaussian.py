@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -451,3 +452,22 @@ def test_standard_errors_do_not_depend_on_the_degrees_of_freedom(ddf):
     design = np.column_stack([np.ones(90), x])
     expected = np.linalg.inv(design.T @ np.linalg.solve(v, design))
     np.testing.assert_allclose(found, np.sqrt(np.diag(expected)), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("formula", "more", "why"),
+    [
+        ("y ~ x", {"fixed": {"sigma": 1.0}}, "all of its variances are known"),
+        ("y ~ 1", {"dispersion": "~ 0"}, "all of its variances are known"),
+        ("y ~ x + ar1(0 + h | g)", {}, "fits the response exactly"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ranef.errors.ConvergenceWarning")
+def test_models_without_an_estimated_variance_have_z_tests(formula: str, more: dict[str, Any], why: str):
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=60)
+    y = x if "exactly" in why else rng.normal(size=60)
+    data = {"y": y, "x": x, "g": rng.integers(0, 6, 60).astype(str), "h": rng.choice(list("abc"), 60)}
+    text = rf.fit(formula, data, **more).summary()
+    assert "z tests" in text
+    assert why in " ".join(text.split())

@@ -133,8 +133,8 @@ def test_draws_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.Mo
 
 def test_long_draws_show_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exact_draws, "AT_ONCE", 4096)
-    monkeypatch.setattr("ranef.inference.progress.PATIENCE", 0.0)
-    monkeypatch.setattr("ranef.inference.progress.PAUSE", 0.0)
+    monkeypatch.setattr("ranef.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("ranef.progress.PAUSE", 0.0)
     m = rf.fit("y ~ x + (1 | g)", zoo.data())
     rf.exact_rlrt(m, n=10_000, seed=1, progress=True)
     assert "draws of the null distribution: 4096 of 10000" in capsys.readouterr().err

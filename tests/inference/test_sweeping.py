@@ -236,7 +236,7 @@ def test_the_fit_with_dummies_is_the_same_model(both: tuple[rf.Fit, rf.Fit]) -> 
 def large(monkeypatch: pytest.MonkeyPatch, both: tuple[rf.Fit, rf.Fit]) -> tuple[rf.Fit, rf.Fit]:
     """The same fits where matrices of all coefficients count as too large."""
     dense, wide = both
-    monkeypatch.setattr("ranef.engines.estimate.MOST_WHOLE", 300)
+    monkeypatch.setattr("ranef.engines.covariance.MOST_WHOLE", 300)
     return dense, pickle.loads(pickle.dumps(wide))
 
 
@@ -336,7 +336,7 @@ def test_whole_factors_by_rules_and_by_matrices(monkeypatch: pytest.MonkeyPatch)
 
 def test_sequential_tests_before_very_many_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = two(monkeypatch, "y ~ x + g + firm + (1 | worker)", people())
-    monkeypatch.setattr("ranef.engines.estimate.MOST_WHOLE", 300)
+    monkeypatch.setattr("ranef.engines.covariance.MOST_WHOLE", 300)
     found, known = rf.anova(b, type=1), rf.anova(a, type=1)
     same(found.iloc[:2], known.iloc[:2])
     assert found["statistic"][2] == pytest.approx(known["statistic"][2], rel=1e-6)

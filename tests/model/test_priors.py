@@ -9,6 +9,7 @@ from scipy import stats
 
 import ranef as rf
 from ranef.engines import constrained, laplace
+from ranef.engines.plan import make_plan
 from ranef.errors import ArgumentError, NotAvailableError, OptionError
 
 p = rf.prior
@@ -51,7 +52,7 @@ def test_the_gradient_of_the_penalised_likelihood(data, prior, family):
     formula = "count ~ x + f + (z | g) + (1 | h)"
     call = rf.fit(formula, data, family=family, prior=prior, method="ml")
     design = laplace.absorbed(call.design)
-    core = constrained.build(design, call.task, constrained.make_plan(design, call.task))
+    core = constrained.build(design, call.task, make_plan(design, call.task))
     rng = np.random.default_rng(1)
     beta = rng.normal(0, 0.2, core.p)
     theta = rng.normal(0, 0.3, core.ntheta)
@@ -77,7 +78,7 @@ def test_common_scales_are_differentiated(data):
     assert m.criterion == pytest.approx(-2 * (m.loglik + log), abs=1e-9)
     # At the mode no shift of log sigma, with beta and Sigma where they are, lowers the criterion.
     design = laplace.absorbed(m.design)
-    core = constrained.build(design, m.task, constrained.make_plan(design, m.task))
+    core = constrained.build(design, m.task, make_plan(design, m.task))
     assert np.abs(core.evaluate(*m.core.at)["gradient"]).max() < 1e-3
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import ranef as rf
-from ranef.engines.estimate import frozen
+from ranef.engines.covariance import frozen
 from ranef.errors import NotAvailableError
 from ranef.predict.joint import mean_slopes, probability_slopes
 from ranef.predict.rows import fitted_predictors, law

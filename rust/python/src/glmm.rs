@@ -12,6 +12,7 @@ use ranef_core::optimise::Stop;
 use ranef_core::prior::Prior;
 use ranef_core::profile::{Laplace, Request};
 use ranef_core::structure::Pattern;
+use ranef_core::CoreError;
 
 use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
@@ -187,6 +188,33 @@ impl Glmm {
             None => out,
         }
     }
+
+    /// Whether a search is worth watching: rows are read in every step of the inner one, some hundred times a fit, and
+    /// at every node of a quadrature.
+    fn is_long(&self, nodes: usize) -> bool {
+        is_long(self.n.saturating_mul(nodes).saturating_mul(20), self.core.engine.lmm().symbolic.flops())
+    }
+
+    /// At how many nodes a row is looked at, with so many a dimension.
+    fn nodes(&self, points: usize) -> usize {
+        let dimensions: usize = self.core.engine.moments().factors.iter().map(|f| f.cols).sum();
+        points.max(1).saturating_pow(dimensions as u32)
+    }
+
+    /// Work on the rows that Ctrl-C ends, where it is long; what was fitted is then where it was.
+    fn watched<T: Send>(
+        &mut self,
+        py: Python<'_>,
+        nodes: usize,
+        work: impl FnOnce(&mut glmm::Glmm, &GlmmRows<'_>) -> Result<T, CoreError> + Send,
+    ) -> PyResult<T> {
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let (stop, long) = (Stop::default(), self.is_long(nodes));
+        let (core, ends) = (&mut self.core, stop.clone());
+        let out = search(py, &self.pool, &stop, long, || core.until(&rows, &ends, |core| work(core, &rows)));
+        self.finished(out)
+    }
 }
 
 fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
@@ -344,7 +372,7 @@ impl Glmm {
         options: Option<&Bound<'py, PyDict>>,
         method: &str,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let opts = self::options(options)?;
+        let (opts, watch) = self::options(options)?;
         let method = method_of(method, quadrature)?;
         let mut from = Start::default();
         if let Some(s) = start {
@@ -354,10 +382,9 @@ impl Glmm {
         }
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
-        // Rows are read in every step of the inner search, some hundred times a fit.
-        let long = is_long(20 * self.n, self.core.engine.lmm().symbolic.flops());
+        let long = self.is_long(self.nodes(quadrature));
         let core = &mut self.core;
-        let r = search(py, &self.pool, &opts.stop, long, || core.fit(&rows, &from, method, &opts));
+        let r = search(py, &self.pool, watch, long, || core.fit(&rows, &from, method, &opts));
         report(py, self.finished(r)?)
     }
 
@@ -450,11 +477,7 @@ impl Glmm {
 
     /// Log-likelihood and its gradient in (beta, theta).
     fn evaluate<'py>(&mut self, py: Python<'py>, beta: Vec<f64>, theta: Vec<f64>) -> PyResult<Bound<'py, PyDict>> {
-        let arrays = self.held.arrays(py)?;
-        let rows = arrays.view()?;
-        let core = &mut self.core;
-        let e = solve(py, &self.pool, || core.evaluate(&rows, &beta, &theta));
-        let e = self.finished(e)?;
+        let e = self.watched(py, 1, |core, rows| core.evaluate(rows, &beta, &theta))?;
         let d = PyDict::new(py);
         d.set_item("loglik", e.loglik)?;
         d.set_item("penalised", e.penalised)?;
@@ -464,11 +487,8 @@ impl Glmm {
 
     /// Covariance matrix of (beta, theta): inverse of the Hessian of -loglik.
     fn vcov<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let arrays = self.held.arrays(py)?;
-        let rows = arrays.view()?;
-        let core = &mut self.core;
-        let v = solve(py, &self.pool, || core.vcov(&rows));
-        let v = self.finished(v)?;
+        let nodes = self.core.engine.quadrature.as_ref().map_or(1, |q| q.nodes());
+        let v = self.watched(py, nodes, |core, rows| core.vcov(rows))?;
         matrix(py, v, self.held.p + self.core.theta_len())
     }
 
@@ -479,10 +499,7 @@ impl Glmm {
 
     /// The log-likelihood at the fit with `points` quadrature nodes a dimension.
     fn with_nodes<'py>(&mut self, py: Python<'py>, points: usize) -> PyResult<Bound<'py, PyDict>> {
-        let arrays = self.held.arrays(py)?;
-        let rows = arrays.view()?;
-        let core = &mut self.core;
-        let found = solve(py, &self.pool, || core.with_nodes(&rows, points))?;
+        let found = self.watched(py, self.nodes(points), |core, rows| core.with_nodes(rows, points))?;
         let d = PyDict::new(py);
         d.set_item("loglik", found.loglik)?;
         d.set_item("gradient", vector(py, &found.gradient))?;
@@ -500,12 +517,7 @@ impl Glmm {
         seed: u64,
         pairs: usize,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let arrays = self.held.arrays(py)?;
-        let rows = arrays.view()?;
-        let core = &mut self.core;
-        let found =
-            search(py, &self.pool, &Stop::default(), true, || core.log_ratios(&rows, (&beta, &theta), seed, pairs));
-        let found = self.finished(found)?;
+        let found = self.watched(py, 2 * pairs, |core, rows| core.log_ratios(rows, (&beta, &theta), seed, pairs))?;
         rows_by(py, found, pairs, 2)
     }
 
@@ -516,11 +528,8 @@ impl Glmm {
         cluster: PyReadonlyArray1<'py, u32>,
         count: usize,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let arrays = self.held.arrays(py)?;
-        let rows = arrays.view()?;
         let cluster = cluster.as_slice().map_err(|_| PyValueError::new_err("cluster is not contiguous"))?;
-        let core = &mut self.core;
-        let v = solve(py, &self.pool, || core.scores(&rows, cluster, count))?;
+        let v = self.watched(py, 1, |core, rows| core.scores(rows, cluster, count))?;
         let width = self.held.p + self.core.theta_len();
         rows_by(py, v, count, width)
     }
@@ -545,7 +554,7 @@ impl Glmm {
         coded: Vec<usize>,
         beta: Vec<Vec<f64>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let opts = self::options(options)?;
+        let (opts, watch) = self::options(options)?;
         let method = method_of(method, quadrature)?;
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
@@ -560,7 +569,7 @@ impl Glmm {
         }
         let own = glmm::OwnRows { coded: &coded, beta: &beta };
         let (family, start) = (&self.core.engine.family, Start { theta, ..Start::default() });
-        let fits = search(py, &self.pool, &opts.stop, true, || {
+        let fits = search(py, &self.pool, watch, true, || {
             Ok(glmm::Glmm::refit(&rows, family, &refs, &start, own, method, &opts, covariance))
         })?;
         let out = PyList::empty(py);
@@ -581,11 +590,8 @@ impl Glmm {
 
     /// Linear predictors of the rows, n x K.
     fn eta<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let arrays = self.held.arrays(py)?;
-        let rows = arrays.view()?;
-        let core = &mut self.core;
-        let v = solve(py, &self.pool, || core.predictors(&rows))?;
-        let k = rows.components.len();
+        let v = self.watched(py, 1, |core, rows| core.predictors(rows))?;
+        let k = v.len() / self.n.max(1);
         rows_by(py, v, self.n, k)
     }
 

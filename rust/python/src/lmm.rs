@@ -89,11 +89,31 @@ pub fn is_long(rows: usize, flops: f64) -> bool {
     rows > ROWS_WATCHED || flops > FLOPS_WATCHED
 }
 
-/// `solve` on a thread of its own, while this one looks for signals: an exception they raise (Ctrl-C) ends the work.
-pub fn watch<T: Send>(
+/// Who may end work from outside, and the callable that is told `(evaluations, criterion)` while it goes on.
+pub struct Watch {
+    pub stop: Stop,
+    pub onlooker: Option<Py<PyAny>>,
+}
+
+impl From<&Stop> for Watch {
+    fn from(stop: &Stop) -> Self {
+        Watch { stop: stop.clone(), onlooker: None }
+    }
+}
+
+impl Watch {
+    /// An exception that a signal (Ctrl-C) or the onlooker raises ends the work.
+    fn glance(&self, py: Python<'_>) -> PyResult<()> {
+        py.check_signals()?;
+        self.onlooker.as_ref().map_or(Ok(()), |o| o.call1(py, self.stop.told()).map(drop))
+    }
+}
+
+/// `solve` on a thread of its own, while this one looks for signals and tells how it goes.
+fn watched<T: Send>(
     py: Python<'_>,
     pool: &Pool,
-    stop: &Stop,
+    watch: &Watch,
     work: impl FnOnce() -> Result<T, CoreError> + Send,
 ) -> PyResult<T> {
     py.detach(|| {
@@ -110,8 +130,8 @@ pub fn watch<T: Send>(
                 .spawn_scoped(scope, job)
                 .map_err(|e| PyRuntimeError::new_err(format!("cannot start a thread: {e}")))?;
             while finish.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {
-                if let Err(raised) = Python::attach(|py| py.check_signals()) {
-                    stop.request();
+                if let Err(raised) = Python::attach(|py| watch.glance(py)) {
+                    watch.stop.request();
                     let _ = worker.join();
                     return Err(raised);
                 }
@@ -121,16 +141,16 @@ pub fn watch<T: Send>(
     })
 }
 
-/// `watch` where the work is long, else `solve`.
+/// `watched` where the work is long, else `solve`.
 pub fn search<T: Send>(
     py: Python<'_>,
     pool: &Pool,
-    stop: &Stop,
+    watch: impl Into<Watch>,
     long: bool,
     work: impl FnOnce() -> Result<T, CoreError> + Send,
 ) -> PyResult<T> {
     if long {
-        watch(py, pool, stop, work)
+        watched(py, pool, &watch.into(), work)
     } else {
         solve(py, pool, work)
     }
@@ -157,19 +177,25 @@ pub struct Lmm {
     pool: Option<Arc<ThreadPool>>,
 }
 
-pub fn options(dict: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
-    let mut o = Options::default();
+/// How to search, and who looks on.
+pub fn options(dict: Option<&Bound<'_, PyDict>>) -> PyResult<(Options, Watch)> {
+    let (mut o, mut onlooker) = (Options::default(), None);
     for (key, value) in dict.map(|d| d.iter().collect::<Vec<_>>()).unwrap_or_default() {
         match key.extract::<String>()?.as_str() {
             "tolerance" => o.tolerance = value.extract()?,
             "max_evaluations" => o.max_evaluations = value.extract()?,
+            "onlooker" => {
+                o.stop = Stop::listening();
+                onlooker = Some(value.unbind());
+            }
             other => return Err(PyValueError::new_err(format!("unknown option '{other}'"))),
         }
     }
     if !(o.tolerance > 0.0) {
         return Err(PyValueError::new_err("tolerance must be positive"));
     }
-    Ok(o)
+    let watch = Watch { stop: o.stop.clone(), onlooker };
+    Ok((o, watch))
 }
 
 /// Column-major square matrix as a numpy array (it is symmetric, so the order does not matter) or its transpose.
@@ -410,11 +436,11 @@ impl Lmm {
         start: Option<PyReadonlyArray1<'py, f64>>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let opts = self::options(options)?;
+        let (opts, watch) = self::options(options)?;
         let start = start.as_ref().map(floats).transpose()?;
         let long = is_long(self.n(), self.flops());
         let model = &mut self.model;
-        let r = search(py, &self.pool, &opts.stop, long, || model.fit(reml, start, &opts))?;
+        let r = search(py, &self.pool, watch, long, || model.fit(reml, start, &opts))?;
         report(py, r)
     }
 
@@ -565,7 +591,7 @@ impl Lmm {
         reml: bool,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let opts = self::options(options)?;
+        let (opts, watch) = self::options(options)?;
         let view = y.as_array();
         let (n, m) = view.dim();
         if n != self.model.lmm.moments.n {
@@ -581,7 +607,7 @@ impl Lmm {
         let refs: Vec<&[f64]> = columns.iter().map(|c| c.as_slice()).collect();
         let model = &self.model;
         let long = is_long(n * m, self.flops() * m as f64);
-        let fits = search(py, &self.pool, &opts.stop, long, || {
+        let fits = search(py, &self.pool, watch, long, || {
             rows.check()?;
             model.refit(&rows, &refs, reml, &opts)
         })?;
@@ -602,11 +628,11 @@ impl Lmm {
         theta: PyReadonlyArray1<'py, f64>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let opts = self::options(options)?;
+        let (opts, watch) = self::options(options)?;
         let theta = floats(&theta)?;
         let model = &self.model;
         let long = is_long(self.n(), self.flops());
-        let c = search(py, &self.pool, &opts.stop, long, || Linear::centre(model, theta, &opts))?;
+        let c = search(py, &self.pool, watch, long, || Linear::centre(model, theta, &opts))?;
         profile::centre(py, c)
     }
 

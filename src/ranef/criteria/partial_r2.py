@@ -64,6 +64,13 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
         Rows "model" (all coefficients but the intercept: the marginal R2) and the terms: `term, df, r2`. Correlated
         terms share what they explain: their shares need not sum to that of the model.
 
+    Raises
+    ------
+    OptionError
+        If `ddf` and `method` exclude each other, or one is not known.
+    NotAvailableError
+        If no predictor varies, or the family has no residual variance to set beside.
+
     Examples
     --------
     >>> import ranef as rf

@@ -51,6 +51,13 @@ def r2(m: Fit, method: str = "auto") -> R2:
         marginal = f / (f + r + e), conditional = (f + r) / (f + r + e), with f, r, e the variances of fixed effects,
         random effects (random slopes by Johnson 2014) and residuals.
 
+    Raises
+    ------
+    OptionError
+        If the method is not known.
+    NotAvailableError
+        If the family has no residual variance to set beside, or the fit no rows (`slim`).
+
     References
     ----------
     Nakagawa & Schielzeth (2013), Methods in Ecology and Evolution 4, 133-142; Johnson (2014), ibid. 5, 944-946;

@@ -25,18 +25,17 @@ from ranef.errors import DataError, NotAvailableError, OptionError
 from ranef.families import Data
 from ranef.inference.noted import Note, NotedTable
 from ranef.inference.pb_test import PART, estimates
-from ranef.inference.progress import Progress
-from ranef.inference.resampling import drawable, generator_of
+from ranef.inference.resampling import TOO_MANY, drawable, generator_of
 from ranef.inference.wald import quantile
 from ranef.model import check_fit
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit
 
 NODES = 30
 REFITS = 1000  # of a bootstrap that does not say how many
-TOO_MANY = 0.1  # share of failed refits above which there is no interval
 
 
 def repeatability(
@@ -76,6 +75,15 @@ def repeatability(
     NotedTable
         `group, scale` ("link", "response"; one row where they are the same), `repeatability`, and with `n_boot` or
         `conf_int` `std_error, conf_low, conf_high`.
+
+    Raises
+    ------
+    OptionError
+        If an argument has a value that it does not take.
+    NotAvailableError
+        If the model has no repeatability of that kind, or cannot be simulated from.
+    DataError
+        If more than a tenth of the refits fail.
 
     Examples
     --------

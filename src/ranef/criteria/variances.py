@@ -265,6 +265,13 @@ def variance_decomposition(m: Fit, method: str = "auto") -> NotedTable:
     NotedTable
         Rows for the fixed effects, every random-effects term and the residuals: `source, variance, share`.
 
+    Raises
+    ------
+    OptionError
+        If the method is not known.
+    NotAvailableError
+        If the family has no residual variance to set beside, or the fit no rows (`slim`).
+
     Examples
     --------
     >>> import ranef as rf

@@ -92,6 +92,13 @@ def quasi_table(m: Fit, ratio: float | None = None) -> NotedTable:
     NotedTable
         `term, estimate, std_error, statistic, p_value`, the last from the normal distribution.
 
+    Raises
+    ------
+    NotAvailableError
+        If the family has a dispersion of its own.
+    OptionError
+        If `ratio` is no number above 0.
+
     Notes
     -----
     McCullagh & Nelder (1989), section 9.2. A quasi-likelihood has no log-likelihood: compare models by

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef import _core
-from ranef.engines.constrained import anchored
 from ranef.engines.estimate import Array
 from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
+from ranef.engines.plan import anchored
 from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
 from ranef.frame.design import matrix

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
+from ranef.progress import onlooker
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,10 @@ class Control:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the core's own optimiser is told."""
+        """What the core's own optimiser is told, and whom it tells how it goes."""
         limit = {} if self.max_evaluations is None else {"max_evaluations": self.max_evaluations}
-        return {"tolerance": self.tolerance, **limit}
+        told = onlooker()
+        return {"tolerance": self.tolerance, **limit, **({} if told is None else {"onlooker": told})}
 
 
 def _whole(value: object, least: int) -> bool:

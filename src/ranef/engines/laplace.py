@@ -16,7 +16,8 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines import survey
-from ranef.engines.estimate import Array, Deferred, LaplaceEstimate, Result, frozen, of_search
+from ranef.engines.covariance import Deferred, frozen
+from ranef.engines.estimate import Array, LaplaceEstimate, Result, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
 from ranef.engines.nesting import check_quadrature
 from ranef.engines.task import Engine, Point, Task

@@ -14,7 +14,8 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines.control import Control
-from ranef.engines.estimate import Array, Estimate, PartialCovariance, Result, from_core
+from ranef.engines.covariance import PartialCovariance
+from ranef.engines.estimate import Array, Estimate, Result, from_core
 from ranef.engines.task import Engine, Point, Task
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.formula.functions import PLAIN

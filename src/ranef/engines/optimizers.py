@@ -12,6 +12,7 @@ import numpy as np
 from ranef.engines.control import Control
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.progress import onlooker
 
 SCIPY = ("Nelder-Mead", "Powell", "CG", "BFGS", "L-BFGS-B", "TNC", "SLSQP", "COBYLA", "trust-constr")
 WITHOUT_GRADIENT = ("Nelder-Mead", "Powell", "COBYLA")
@@ -34,7 +35,12 @@ class Found:
 def minimise(core: Any, reml: bool, control: Control, lower: Array) -> Found:
     """Minimise the profiled criterion over theta >= lower bounds with the optimiser that `control` names."""
     start = np.where(np.isfinite(lower), 1.0, 0.0) if control.start is None else np.array(control.start)
-    return _run(_Objective(core, reml), start, lower, control)
+
+    def criterion(theta: Array) -> tuple[float, Array]:
+        at = core.evaluate(np.ascontiguousarray(theta), reml)
+        return float(at["criterion"]), np.asarray(at["gradient"])
+
+    return _run(criterion, start, lower, control)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +81,14 @@ def minimise_joint(core: Any, first: Any, lower: Array, control: Control, method
 
 def _run(objective: Any, start: Array, lower: Array, control: Control) -> Found:
     package, method = control.optimizer.split(":", 1)
-    return (_scipy if package == "scipy" else _nlopt)(method, objective, start, lower, control)
+    return (_scipy if package == "scipy" else _nlopt)(method, _Watched(objective), start, lower, control)
 
 
 class _JointObjective:
-    """-2 log-likelihood and its gradient in scaled (beta, theta), counting evaluations; infinite where undefined."""
+    """-2 log-likelihood and its gradient in scaled (beta, theta); infinite where undefined."""
 
     def __init__(self, core: Any, beta: Array, kept: Any, unit: Array) -> None:
-        self.core, self.kept, self.unit, self.count = core, kept, unit, 0
+        self.core, self.kept, self.unit = core, kept, unit
         self.beta = np.nan_to_num(beta)
 
     def point(self, par: Array) -> tuple[Array, Array]:
@@ -91,7 +97,6 @@ class _JointObjective:
         return beta, values[len(self.kept) :]
 
     def __call__(self, par: Array) -> tuple[float, Array]:
-        self.count += 1
         beta, theta = self.point(par)
         try:
             at = self.core.evaluate(beta.tolist(), theta.tolist())
@@ -101,23 +106,23 @@ class _JointObjective:
         own = np.concatenate([slope[self.kept], slope[len(beta) :]])
         return -2 * float(at["loglik"]), -2 * own * self.unit
 
+
+class _Watched:
+    """An objective, value and gradient, whose evaluations are counted and told to whoever looks on."""
+
+    def __init__(self, objective: Callable[[Array], tuple[float, Array]]) -> None:
+        self.objective, self.count, self.least = objective, 0, float("inf")
+        self.told = onlooker()
+
+    def __call__(self, par: Array) -> tuple[float, Array]:
+        value, slope = self.objective(par)
+        self.count, self.least = self.count + 1, min(self.least, value)
+        if self.told is not None:
+            self.told(self.count, self.least)
+        return value, slope
+
     def value(self, par: Array) -> float:
         return self(par)[0]
-
-
-class _Objective:
-    """Criterion and gradient, counting evaluations."""
-
-    def __init__(self, core: Any, reml: bool) -> None:
-        self.core, self.reml, self.count = core, reml, 0
-
-    def __call__(self, theta: Array) -> tuple[float, Array]:
-        self.count += 1
-        at = self.core.evaluate(np.ascontiguousarray(theta), self.reml)
-        return float(at["criterion"]), np.asarray(at["gradient"])
-
-    def value(self, theta: Array) -> float:
-        return self(theta)[0]
 
 
 def _scipy(method: str, objective: Any, start: Array, lower: Array, control: Control) -> Found:

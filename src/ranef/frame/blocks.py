@@ -15,7 +15,7 @@ from ranef.frame.coding import Coding, contrast, indicators, level_name
 from ranef.frame.design import Array, Block, Indicators, Levels
 from ranef.frame.kernels import small_int
 
-MAX_ENTRIES = 50_000_000  # of one contrast matrix: 400 MB
+MOST_WHOLE = 50_000_000  # entries of a matrix that is written out: 400 MB
 WIDE = 500  # a fixed factor of more levels is a block of the sparse system, where the engine has one
 MOST_WIDE = 2
 
@@ -124,7 +124,7 @@ def _columns(value: Variable, label: str, full: bool) -> tuple[list[str], Array 
     if isinstance(value, Number):
         return [label + end for end in value.endings], None
     size = len(value.levels)
-    if size * size > MAX_ENTRIES:
+    if size * size > MOST_WHOLE:
         raise NotAvailableError(
             f"fixed factor {label!r} has {size} levels, which takes a linear mixed model, treatment contrasts with the "
             f"first level as reference, no interaction, and at most {MOST_WIDE} factors of that kind; make it a random "
@@ -142,7 +142,7 @@ def _combined(
     if not parts:
         return None, None
     cells, columns = prod(len(m) for _, m in parts), prod(m.shape[1] for _, m in parts)
-    if cells * columns > MAX_ENTRIES:
+    if cells * columns > MOST_WHOLE:
         raise NotAvailableError(
             f"term {':'.join(labels)} has {cells} cells and {columns} columns, more than fit in memory"
         )

@@ -22,9 +22,9 @@ from ranef.inference.bootstrap_limits import limits
 from ranef.inference.frames import to_frame
 from ranef.inference.noted import Note
 from ranef.inference.parameters import Parameter, of_estimates, parameters, select, table
-from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
 from ranef.model import check_fit, design_of
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -328,6 +328,13 @@ def bootstrap(
     Returns
     -------
     Bootstrap
+
+    Raises
+    ------
+    OptionError
+        If an argument has a value that it does not take, or one that the kind of bootstrap does not use.
+    NotAvailableError
+        If the model cannot be simulated from, or has no residuals or groups to draw.
 
     Notes
     -----

@@ -126,7 +126,7 @@ def _root_of(m: Fit, p: Parameter) -> tuple[float, str]:
 
 
 def _no_null(p: Parameter) -> str:
-    if p.group == "Residual" or p.kind == "other":
+    if p.residual or p.kind == "other":
         return POSITIVE if p.bounds[0] == 0 else "none: its sign is arbitrary"
     return BOUNDARY
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines.constrained import make_plan
+from ranef.engines.plan import make_plan
 from ranef.errors import ArgumentError, DataError, NotAvailableError
 from ranef.frame import Indicators
 from ranef.inference.noted import Note

@@ -237,7 +237,7 @@ def wald_random(m: Fit, level: float) -> tuple[Array, Array]:
         high = np.where(cor, np.tanh(np.arctanh(estimate) + half), estimate * np.exp(half))
     beside = float(quantile(level)) * error
     low, high = np.where(plain, estimate - beside, low), np.where(plain, estimate + beside, high)
-    if known and not m.task.linear and known[-1].group == "Residual" and not known[-1].refused:
+    if known and not m.task.linear and known[-1].residual and not known[-1].refused:
         at = known[-1].hold[1][0]
         half = float(quantile(level)) * np.sqrt(m.estimate.vcov[at, at])
         low[-1], high[-1] = estimate[-1] * np.exp(-half), estimate[-1] * np.exp(half)

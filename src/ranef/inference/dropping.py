@@ -80,6 +80,15 @@ def drop1(
         `p_mixture, mixture` as in `compare_models`; NaN for a term that is a combination of others, whose absence
         changes nothing. With F tests `term, numdf, dendf, statistic, p_value`.
 
+    Raises
+    ------
+    OptionError
+        If `test` or a term of `scope` is not known.
+    ArgumentError
+        If what belongs to F tests is given without them.
+    NotAvailableError
+        If likelihoods are asked for and the fit has none, or its rows are gone (`slim`).
+
     Examples
     --------
     >>> import ranef as rf

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ranef.engines.estimate import Estimate, PartialCovariance, frozen, most_written
+from ranef.engines.covariance import PartialCovariance, frozen, most_written
+from ranef.engines.estimate import Estimate
 from ranef.engines.linear import evaluated, with_dummies
 from ranef.errors import NotAvailableError
 from ranef.frame import Indicators

@@ -14,7 +14,7 @@ import numpy as np
 
 from ranef import _core
 from ranef.engines.estimate import Array
-from ranef.inference.progress import Progress
+from ranef.progress import Progress
 
 LAW = 1e-2  # bound of the error of the ratio that few chi-squares cause; it is itself less than a tenth of that
 AT_ONCE = 256 * 4096  # draws between two looks at the clock; a whole number of the core's blocks

@@ -12,7 +12,7 @@ from ranef.engines.estimate import Array
 from ranef.errors import UnknownColumnError, nearest
 from ranef.inference.frames import to_frame
 
-SMALLEST = 2.2e-16  # p-values below this are printed as "<2.2e-16"
+SMALLEST = 2.2e-16  # the spacing of doubles around one: p-values below are printed as a bound
 P_VALUES = ("p_value", "p_mixture")
 
 
@@ -95,10 +95,19 @@ def cell(name: str, value: Any) -> str:
     if np.isnan(value):
         return ""
     if name in P_VALUES:
-        return f"<{SMALLEST:g}" if value < SMALLEST else f"{value:.4g}"
+        return p_text(float(value))
     if float(value).is_integer() and abs(value) < 1e9:
         return f"{value:.0f}"
     return f"{value:.3f}" if 1e-3 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as text: four decimals, an exponent below 0.0001, a bound where doubles end."""
+    if np.isnan(p):
+        return "NaN"
+    if p < SMALLEST:
+        return "<2e-16"
+    return f"{p:.4f}" if p >= 1e-4 else f"{p:.2e}"
 
 
 def numbers(values: Iterable[float | None]) -> Array:

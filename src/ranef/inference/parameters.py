@@ -78,6 +78,8 @@ class Parameter:
         Other spellings: "sd(Subject)".
     natural : Transform
         From a coefficient that is all of a component to that component's parameter: the inverse of its link.
+    residual : bool
+        Whether it is the residual standard deviation; its group, "Residual", may be the name of a factor too.
     """
 
     label: str
@@ -93,6 +95,7 @@ class Parameter:
     refused: str = ""
     also: tuple[str, ...] = ()
     natural: Transform = IDENTITY
+    residual: bool = False
 
     def answers_to(self, name: str) -> bool:
         """Whether that is one of its names; spaces do not matter."""
@@ -231,7 +234,7 @@ def residual(m: Fit) -> list[Parameter]:
         else:
             hold = ("beta", (component.first,), ())
     return [Parameter("sigma", "ran_pars", "mean", "Residual", "sd__Observation", "sd", hold,
-                      transform=EXP, refused=refused)]  # fmt: skip
+                      transform=EXP, refused=refused, residual=True)]  # fmt: skip
 
 
 def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: str) -> list[Parameter]:
@@ -261,8 +264,8 @@ def select(known: Sequence[Parameter], which: str | Sequence[str] | None, what: 
         which = "all"
     if isinstance(which, str) and which in groups and not any(p.label == which for p in known):
         # A residual standard deviation and the coefficient of the dispersion are one parameter: once is enough.
-        twice = {p.hold for p in known if p.group == "Residual" and not p.refused} if which == "all" else set()
-        return [p for p in known if p.effect in groups[which] and (p.group == "Residual" or p.hold not in twice)]
+        twice = {p.hold for p in known if p.residual and not p.refused} if which == "all" else set()
+        return [p for p in known if p.effect in groups[which] and (p.residual or p.hold not in twice)]
     if not isinstance(which, str) and not (isinstance(which, Sequence) and all(isinstance(w, str) for w in which)):
         raise ArgumentError(f"{what}: which={which!r} must be a name or a list of names")
     asked = [which] if isinstance(which, str) else list(which)

@@ -19,9 +19,9 @@ from ranef.inference.chibar import tail
 from ranef.inference.comparable import check_maximised, check_same_data, fits_of, same_criterion
 from ranef.inference.nested import extension
 from ranef.inference.noted import Note, NotedTable, numbers
-from ranef.inference.progress import Progress
-from ranef.inference.resampling import count_of, drawable, generator_of, threads_of
+from ranef.inference.resampling import TOO_MANY, count_of, drawable, generator_of, threads_of
 from ranef.model import design_of
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -30,7 +30,6 @@ PART = 100  # draws that are fitted before progress is told
 BLOCK = 20_000_000  # numbers of a block of drawn responses
 AT_ZERO = 0.1  # share of ratios of 0 above which the null lies on the boundary
 NEGATIVE = 1e-4  # a ratio below minus this is no rounding
-TOO_MANY = 0.1  # share of failed draws above which there is no result
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -34,7 +34,6 @@ from ranef.engines import linear
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError, nearest
 from ranef.frame.design import Array, Block, Design, matrix
 from ranef.inference.dummies import written_out
-from ranef.inference.progress import Progress
 from ranef.inference.resampling import (
     Streams,
     hierarchy,
@@ -47,6 +46,7 @@ from ranef.inference.resampling import (
 )
 from ranef.inference.varcorr import unique
 from ranef.model import check_fit, design_of
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit

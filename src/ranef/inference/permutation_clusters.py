@@ -29,8 +29,8 @@ from ranef.inference.permutation import (
     refits,
     wald,
 )
-from ranef.inference.progress import Progress
 from ranef.inference.resampling import Streams, count_of, noise_scale, seed_of
+from ranef.progress import Progress
 
 CELLS = 4_000_000  # numbers of the responses that are handed over together
 
@@ -145,6 +145,15 @@ def cluster_permutation_test(
     Returns
     -------
     ClusterTest
+
+    Raises
+    ------
+    OptionError
+        If the coefficient is not in the model, the formula has a left side, or a number is out of range.
+    DataError
+        If a time point cannot be used: missing values, or a constant.
+    NotAvailableError
+        If the model is not a linear one.
 
     Notes
     -----

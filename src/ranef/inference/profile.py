@@ -25,9 +25,9 @@ from ranef.inference.named import position
 from ranef.inference.parameters import IDENTITY, LEVEL, SCALES, Parameter, levels_of, parameters, select, table
 from ranef.inference.profile_reduced import reduced_model
 from ranef.inference.profile_refits import curves_by_refits, runs_away
-from ranef.inference.progress import Progress
 from ranef.inference.wald import quantile
 from ranef.model import check_fit, design_of
+from ranef.progress import Progress
 
 if TYPE_CHECKING:
     from ranef.model import Fit

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines import constrained, laplace
-from ranef.engines.constrained import Columns, Plan
 from ranef.engines.estimate import Array
 from ranef.engines.linear import cells
 from ranef.engines.parameters import EXPLICIT, Place
+from ranef.engines.plan import Columns, Plan, make_plan
 from ranef.inference.parameters import EXP, SINE, Parameter, parameters, values
 from ranef.model import design_of
 
@@ -64,7 +64,7 @@ class ReducedModel:
 def reduced_model(m: Fit) -> ReducedModel:
     """Return the reduced model of a fit; fits by REML, or with angles of partial correlations, are fitted again."""
     design = laplace.absorbed(design_of(m, "profile"))
-    given = constrained.make_plan(design, m.task)
+    given = make_plan(design, m.task)
     plan = with_plain_correlations(given)
     core, at = m.core.core, m.core.at
     if m.method != "ml" or plan is not given:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines.constrained import make_plan
+from ranef.engines.plan import make_plan
 from ranef.errors import RanefError
 from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.named import names_of
@@ -84,7 +84,7 @@ class Walk:
         """Return the criterion and the estimate of a fit with the parameter held; None where it failed."""
         p = self.parameter
         label, value = p.label, float(p.transform.forward(np.array(raw)))
-        if p.group == "Residual":  # the coefficient of the dispersion, whose coordinate is the logarithm
+        if p.residual:  # the coefficient of the dispersion, whose coordinate is the logarithm
             label, value = names_of(self.m, "all")[0][p.hold[1][0]], raw
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -280,7 +280,7 @@ def is_logarithm(p: Parameter) -> bool:
 def is_spread(m: Fit, p: Parameter) -> bool:
     """Whether it is the logarithm of a residual standard deviation."""
     return m.distribution.is_gaussian_identity and (
-        p.group == "Residual" or (p.component, p.term) == ("dispersion", "(Intercept)")
+        p.residual or (p.component, p.term) == ("dispersion", "(Intercept)")
     )
 
 

@@ -52,6 +52,13 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
         Rows "<none>" and the reductions: `term, npar, loglik, aic, chisq, df, p_value` (plain chi-square, as lmerTest
         prints it), `p_mixture, mixture` (the law that holds on the boundary; see `compare_models`).
 
+    Raises
+    ------
+    OptionError
+        If `reduce` is no truth value.
+    NotAvailableError
+        If the model has no random effects, or the fit no likelihood.
+
     Examples
     --------
     >>> import ranef as rf

@@ -32,6 +32,7 @@ DISPERSION = "dispersion"
 HCCME = ("hc2", "hc3")
 AUXILIARY = ("rademacher", "mammen")
 MOST_REPEATED = 50_000_000  # rows
+TOO_MANY = 0.1  # share of failed refits above which there is no result
 MOST_OBSERVED = 5_000  # levels between which a covariance is dense
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranef.engines.estimate import most_written
+from ranef.engines.covariance import most_written
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array, Block, Indicators, matrix
 from ranef.inference.ddf.method import kept

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ranef.inference.noted import p_text
+
 #: Widest plain decimal number; a column that would need more falls back to general format cell by cell.
 MAX_CHARS = 12
-#: Below this a p-value is printed as a bound: the spacing of doubles around one.
-SMALLEST_P = 2.2e-16
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +85,8 @@ def nonfinite(value: float) -> str:
 
 
 def p_values(values: ArrayLike) -> list[str]:
-    """Format p-values: four decimals, an exponent below 0.0001, a bound where doubles end."""
-    return [_p_value(float(p)) for p in np.asarray(values, dtype=float).ravel()]
-
-
-def _p_value(p: float) -> str:
-    if math.isnan(p):
-        return "NaN"
-    if p < SMALLEST_P:
-        return "<2e-16"
-    return f"{p:.4f}" if p >= 1e-4 else f"{p:.2e}"
+    """Format p-values."""
+    return [p_text(float(p)) for p in np.asarray(values, dtype=float).ravel()]
 
 
 def degrees(values: ArrayLike) -> list[str]:

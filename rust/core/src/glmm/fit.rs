@@ -3,7 +3,7 @@
 use crate::design::{Block, Codes};
 use crate::error::shape;
 use crate::family::Family;
-use crate::optimise::{self, Boundary, Options, Outcome};
+use crate::optimise::{self, Boundary, Options, Outcome, Stop};
 use crate::structure::{Kind, Natural};
 use crate::CoreError;
 
@@ -179,7 +179,41 @@ impl Glmm {
         Ok(self.engine.patterns.iter().map(each).collect())
     }
 
+    /// Search from `start`; a search that fails, or is ended, leaves the model without a fit.
     pub fn fit(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        start: &Start,
+        method: Method,
+        options: &Options,
+    ) -> Result<GlmmReport, CoreError> {
+        self.engine.heed(&options.stop);
+        let out = self.searched(rows, start, method, options);
+        self.engine.heed(&Stop::default());
+        out
+    }
+
+    /// Work on a fitted model that `stop` ends early; the model is then where it was.
+    pub fn until<T>(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        stop: &Stop,
+        work: impl FnOnce(&mut Self) -> Result<T, CoreError>,
+    ) -> Result<T, CoreError> {
+        let at = self.at.clone();
+        self.engine.heed(stop);
+        let out = work(self);
+        self.engine.heed(&Stop::default());
+        if stop.requested() {
+            // What was cut short may look like a result.
+            self.at = at;
+            self.restore(rows)?;
+            return Err(CoreError::Interrupted);
+        }
+        out
+    }
+
+    fn searched(
         &mut self,
         rows: &GlmmRows<'_>,
         start: &Start,

@@ -54,7 +54,7 @@ impl Glmm {
             };
             let found = own.fit(&mine, start, method, options);
             let out = found.and_then(|report| {
-                let spread = if covariance { Some(own.vcov(&mine)?) } else { None };
+                let spread = if covariance { Some(own.until(&mine, &options.stop, |m| m.vcov(&mine))?) } else { None };
                 Ok((report, spread))
             });
             *model = Some(own);

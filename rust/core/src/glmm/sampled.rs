@@ -46,6 +46,9 @@ impl Glmm {
         let e = &self.engine;
         let mode = e.height(rows, &lambda, &at.u);
         let draws = (0..pairs).into_par_iter().flat_map_iter(|pair| {
+            if e.stop.requested() {
+                return [f64::NEG_INFINITY; 2];
+            }
             // Streams of neighbouring seeds are independent: the seed passes a mixing function.
             let mut stream = Stream::new(seed.wrapping_add(0x2545_F491_4F6C_DD1D_u64.wrapping_mul(pair as u64 + 1)));
             let z: Vec<f64> = (0..at.u.len()).map(|_| stream.normal()).collect();

@@ -110,9 +110,9 @@ impl Glmm {
             Some(q) => q,
             None => self.engine.nested(1)?,
         };
-        let before = self.engine.quadrature.replace(q.clone());
         let lambda = self.engine.lifted(&at.lambda, &at.shape)?;
         let u = self.engine.carried(&at, &lambda);
+        let before = self.engine.quadrature.replace(q.clone());
         let parts = self
             .engine
             .evaluate(rows, &at.beta, &lambda, &at.shape, &u)

@@ -74,6 +74,7 @@ impl<'a> Search<'a> {
         let (lambda, _) = clip_all(&lmm.moments, &units, start, false);
         options.stop.check()?;
         let solution = lmm.solve(&lambda, reml)?;
+        options.stop.tell(solution.criterion);
         let outcome = if components.is_empty() { Some(Outcome::Converged) } else { None };
         Ok(Search {
             lmm,
@@ -188,7 +189,9 @@ impl<'a> Search<'a> {
         let m = &self.lmm.moments;
         let (trial, _) = clip_all(m, &self.units, &apply(m, &self.components, &self.lambda, d), false);
         let noise = self.noise();
-        match self.lmm.solve(&trial, self.reml) {
+        let next = self.lmm.solve(&trial, self.reml);
+        self.options.stop.tell(next.as_ref().map_or(f64::INFINITY, |s| s.criterion));
+        match next {
             Ok(s) if self.solution.criterion - s.criterion > least => {
                 let ratio = (self.solution.criterion - s.criterion) / promised;
                 if ratio > 0.5 || promised < noise {

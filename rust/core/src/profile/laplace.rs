@@ -28,7 +28,7 @@ impl<'a, 'r> Laplace<'a, 'r> {
     fn new(core: &'a mut Glmm, rows: &'a GlmmRows<'r>, method: Method, stop: &Stop) -> Result<Self, CoreError> {
         let engine = &mut core.engine;
         engine.set_method(method)?;
-        engine.stop = stop.clone();
+        engine.heed(stop);
         engine.tolerance = 1e-12;
         let u = vec![0.0; engine.size()];
         Ok(Laplace { engine, rows, u, beta: vec![], sizes: vec![], rough: 0.0, stop: stop.clone() })
@@ -191,6 +191,6 @@ impl Surface for Laplace<'_, '_> {
 impl Drop for Laplace<'_, '_> {
     fn drop(&mut self) {
         self.engine.tolerance = INNER_TOLERANCE;
-        self.engine.stop = Stop::default();
+        self.engine.heed(&Stop::default());
     }
 }

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.constrained import make_plan
 from ranef.engines.estimate import LaplaceEstimate
+from ranef.engines.linear import EXACT
 from ranef.engines.parameters import COEFFICIENT, Place
+from ranef.engines.plan import make_plan
 from ranef.frame.design import Array
 from ranef.inference.ddf.directions import Derivatives, derivatives
 from ranef.inference.ddf.forms import Entries, Forms, Space
@@ -89,6 +90,12 @@ def _of_likelihood(m: Fit, design: Design) -> str:
         return "residual variances with random effects of their own make the response other than normal"
     if m.distribution.link_of("dispersion").name != "log":
         return "the residual standard deviation has another link than the logarithm"
+    spread = [range(c.at.start, c.at.stop) for c in m.layout.components if c.name == "dispersion"]
+    estimated = any(j not in m.estimate.held for at in spread for j in at)
+    if not design.terms and not estimated:
+        return "all of its variances are known"
+    if estimated and m.sigma <= EXACT * float(np.std(np.asarray(design.y))):
+        return "it fits the response exactly: no residual variance is left"
     return ""
 
 

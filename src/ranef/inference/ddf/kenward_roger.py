@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ranef.engines.constrained import make_plan
-from ranef.engines.estimate import Estimate, PartialCovariance
+from ranef.engines.covariance import PartialCovariance
+from ranef.engines.estimate import Estimate
+from ranef.engines.plan import make_plan
 from ranef.errors import NotAvailableError, RanefWarning
 from ranef.frame.design import Array
 from ranef.inference.ddf.forms import Forms, of_linear

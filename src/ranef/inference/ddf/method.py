@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.engines.estimate import PartialCovariance
+from ranef.engines.covariance import PartialCovariance
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array
 

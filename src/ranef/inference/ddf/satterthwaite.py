@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef import _core
-from ranef.engines.estimate import Estimate, LaplaceEstimate, PartialCovariance, Result, SmallSample, frozen
+from ranef.engines.covariance import PartialCovariance, frozen
+from ranef.engines.estimate import Estimate, LaplaceEstimate, Result, SmallSample
 from ranef.engines.linear import cells
 from ranef.errors import NotAvailableError
 from ranef.frame.design import Array

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 KINDS = ("observed", "expected")
-TOO_MANY = "information: the expected one is out of reach for crossed factors of so many levels: use kind='observed'"
+OUT_OF_REACH = (
+    "information: the expected one is out of reach for crossed factors of so many levels: use kind='observed'"
+)
 
 
 def information(m: Fit, kind: str = "observed") -> Any:
@@ -110,7 +112,7 @@ def _expected_of_laplace(m: Fit) -> Array:
     out[np.ix_(mean, mean)] = np.linalg.inv(found.space.phi[np.ix_(mean, mean)])
     out[np.ix_(at, at)] = found.forms.expected / 2
     if not found.forms.exact:
-        raise NotAvailableError(TOO_MANY)
+        raise NotAvailableError(OUT_OF_REACH)
     if len(mean) + len(at) < kept(m).sum() + len(m.theta):
         raise NotAvailableError(
             "information: there is next to no residual variance, and what is known of it is lost to rounding: hold it, "
@@ -205,7 +207,7 @@ def _restricted(m: Fit) -> Array:
     with LOCK:
         found = of_linear(m)
     if not found.exact:
-        raise NotAvailableError(TOO_MANY)
+        raise NotAvailableError(OUT_OF_REACH)
     covariances = m.estimate.covariances
     parts = [
         of_covariance(t, cov, term.structure)[0]

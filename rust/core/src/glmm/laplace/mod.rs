@@ -86,7 +86,7 @@ pub struct Engine {
     pub unbounded: bool,
     /// Whether an evaluation since this was last cleared met a mode that is nearly flat.
     pub flat: bool,
-    /// Looked at before every Newton step of the inner search.
+    /// Looked at before every Newton step of the inner search; told every evaluation.
     pub stop: Stop,
 }
 
@@ -333,7 +333,15 @@ impl Engine {
         } else {
             self.joint_mode(rows, lambda, beta, u)?
         };
-        self.value(rows, beta, lambda, shape, u, Want::Full)
+        let out = self.value(rows, beta, lambda, shape, u, Want::Full);
+        self.stop.tell(out.as_ref().map_or(f64::INFINITY, |at| at.deviance));
+        out
+    }
+
+    /// Let `stop` end what comes, down to the factorisations, and be told how it goes.
+    pub fn heed(&mut self, stop: &Stop) {
+        self.stop = stop.clone();
+        self.model.lmm.numeric.stop = stop.clone();
     }
 
     /// Value at effects that are (nearly) the mode, and their squared distance from it in terms of its curvature; `want` a

@@ -33,6 +33,10 @@ pub struct Quadrature {
     pub own: Vec<Vec<f64>>,
 }
 
+fn on_a_path(rules: &[Rule]) -> usize {
+    rules.iter().fold(1, |nodes, rule| nodes.saturating_mul(rule.len()))
+}
+
 impl Quadrature {
     /// `weights` by factor; empty: every level counts once.
     pub fn new(m: &Moments, points: usize, weights: &[Vec<f64>], n: usize) -> Result<Self, CoreError> {
@@ -45,11 +49,10 @@ impl Quadrature {
         };
         let rules: Result<Vec<Rule>, CoreError> = chain.cols.iter().map(|&k| Rule::new(points, k)).collect();
         let rules = rules?;
-        let (mut nodes, mut kept) = (1usize, 0usize);
-        for (rule, levels) in rules.iter().zip(&chain.levels).rev() {
-            nodes = nodes.saturating_mul(rule.len());
-            kept = kept.saturating_add(nodes.saturating_mul(*levels));
-        }
+        let nodes = on_a_path(&rules);
+        let kept = (0..rules.len()).fold(0usize, |sum, depth| {
+            sum.saturating_add(on_a_path(&rules[depth..]).saturating_mul(chain.levels[depth]))
+        });
         if nodes.saturating_mul(n) > MAX_EVALUATIONS || kept > MAX_WEIGHTS {
             return shape(format!(
                 "quadrature with {points} nodes a dimension takes {nodes} nodes for each of {n} rows"
@@ -65,6 +68,11 @@ impl Quadrature {
             })
             .collect();
         Ok(Quadrature { chain, rules, own })
+    }
+
+    /// At how many nodes a row is looked at.
+    pub fn nodes(&self) -> usize {
+        on_a_path(&self.rules)
     }
 
     /// Weight of every level's log integral in the log-likelihood: the product along its path.

@@ -184,7 +184,6 @@ pub fn minimise(
     patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
     let zero = vec![0.0; e.size()];
     e.tolerance = LOOSE;
-    e.stop = options.stop.clone();
     let mut shape = shape;
     let mut begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
     for _ in 0..3 {
