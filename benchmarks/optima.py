@@ -1,12 +1,13 @@
 """Does any package find a better optimum? Random small models fitted by ranef, by ranef from other starts, and by R.
 
-python benchmarks/optima.py [--kind families|structures] [--models 360] [--first 0] [--without-r] [--out out/optima]
+python benchmarks/optima.py [--kind families|structures|components] [--models 360] [--first 0] [--without-r]
 
 Printed is every model where another log-likelihood is above ours by more than 1e-6, with both parameters and *our*
 criterion at theirs: if that is above our optimum too, we missed it; if not, the two criteria differ. The R packages
 (glmmTMB, and lme4 where its Laplace approximation is the same) read the data from CSV files, in one process; their
 answers stay in the folder and are used again for the same models. `--kind structures` draws covariance structures
-(`structured.py`); there R is glmmTMB alone, and asked for the structures it has.
+(`structured.py`), `--kind components` those of every family, with zero inflation and dispersion formulas
+(`components.py`); there R is glmmTMB alone, and asked for the structures it has.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+import components
 import harness
 import structured
 from generated import Generated, Plan, generate, seeded
@@ -110,10 +112,10 @@ def for_r(model: Generated) -> Row:
     """Return what R is asked: its formula (empty where it has no such structure), family and other formulas."""
     formula = model.formula
     if is_structured(model):
-        term = structured.OF_R.get(model.truth["kind"])
-        formula = f"y ~ x + {term}" if term else ""
+        term = (structured.OF_R | components.OF_R).get(model.truth["kind"])
+        formula = f"{formula.split('~')[0]}~ x + {term}" if term else ""
     zi = model.options.get("zero_inflation", "~0").replace(" ", "")
-    dispersion = "~0" if model.options.get("dispersion") == 0 else "~1"
+    dispersion = {0: "~0", None: "~1"}.get(model.options.get("dispersion"), "~x")
     row = {"name": model.name, "family": model.family, "formula": formula, "zi": zi}
     return {**row, "disp": dispersion} if is_structured(model) else row
 
@@ -175,7 +177,7 @@ def translated(model: Generated, fit: Any, row: Row) -> tuple[list[float], list[
 def ours_at(model: Generated, fit: Any, row: Row) -> float:
     """Return our criterion at another package's parameters."""
     try:
-        return float(fit.core.evaluate(*translated(model, fit, row))["loglik"])
+        return float(fit.core.evaluate(*map(np.array, translated(model, fit, row)))["loglik"])
     except ValueError:  # outside the support, or no mode there
         return float("nan")
 
@@ -235,17 +237,19 @@ def own(models: list[Generated], fits: dict[str, Any]) -> None:
             print(f"{model.name}: ours did not converge: {fit.certificate}\n    {model.formula} {model.truth}")
 
 
+DRAWN = {"families": drawn, "structures": structured.drawn, "components": components.drawn}
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=("families", "structures"), default="families")
+    parser.add_argument("--kind", choices=tuple(DRAWN), default="families")
     parser.add_argument("--models", type=int, default=360)
     parser.add_argument("--first", type=int, default=0, help="number of the first model")
     parser.add_argument("--without-r", action="store_true")
     parser.add_argument("--out", type=Path, default=harness.HERE / "out" / "optima", help="folder of the data")
     options = parser.parse_args()
-    draw = structured.drawn if options.kind == "structures" else drawn
-    models = draw(options.models, options.first)
+    models = DRAWN[options.kind](options.models, options.first)
     fits = {m.name: quietly(m) for m in models}
     own(models, fits)
     rows = [row for m in models if not isinstance(fits[m.name], BaseException) for row in other_starts(m, fits[m.name])]

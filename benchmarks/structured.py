@@ -118,6 +118,8 @@ def start(model: Generated, sd: float, r: float) -> list[float]:
     kind, k = model.truth["kind"], model.truth["k"]
     if kind == "rr":
         return [sd] * k
+    if kind in ("us", "diag"):
+        return [sd * (i == j) for j in range(k) for i in range(j, k) if kind == "us" or i == j]
     times = np.unique(model.frame["time"])
     return [*[float(np.log(sd))] * (k if kind in SCALED else 1), *correlated(kind, r, k, float(np.diff(times).mean()))]
 
@@ -136,12 +138,19 @@ def partials(lags: Array) -> list[float]:
 def translated(model: Generated, row: dict[str, Any]) -> tuple[list[float], list[float]]:
     """Return glmmTMB's parameters as ours; NaN where its covariance is none."""
     kind = model.truth["kind"]
-    dispersion = [0.5 * v for v in row["disp"]] if model.options and "dispersion" not in model.options else []
-    return [*row["beta"], *dispersion], structure_parameters(kind, row["par"], np.array(row["vc"][0]["cov"], float))
+    per = 0.5 if model.family == "gaussian" else 1.0  # glmmTMB's predictor is that of the variance there
+    none = model.family in ("poisson", "binomial") or model.options.get("dispersion") == 0
+    dispersion = [] if none else [per * v for v in row["disp"]]
+    theta = structure_parameters(kind, row["par"], np.array(row["vc"][0]["cov"], float))
+    return [*row["beta"], *dispersion, *row.get("zi", [])], theta
 
 
 def structure_parameters(kind: str, par: list[float], sigma: Array) -> list[float]:
     """Return theta of a structure: most parameters are the same in both packages."""
+    sigma = np.atleast_2d(sigma)
+    if kind in ("us", "diag"):
+        root = np.linalg.cholesky(sigma + 1e-14 * np.diag(np.diag(sigma)))
+        return [float(root[i, j]) for j in range(len(root)) for i in range(j, len(root)) if kind == "us" or i == j]
     if kind not in ("cs", "toep"):
         return list(par)
     sd = np.sqrt(np.diag(sigma))

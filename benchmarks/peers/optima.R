@@ -2,7 +2,7 @@
 # Rscript optima.R FOLDER > results. FOLDER holds manifest.json and one CSV a model.
 suppressMessages({ library(jsonlite); library(glmmTMB); library(lme4) })
 folder <- commandArgs(TRUE)[1]
-families <- list(gaussian = gaussian(), poisson = poisson(), binomial = binomial(), nbinom1 = nbinom1(), nbinom2 = nbinom2(), gamma = Gamma(link = "log"), beta = beta_family())
+families <- list(gaussian = gaussian(), poisson = poisson(), binomial = binomial(), nbinom1 = nbinom1(), nbinom2 = nbinom2(), gamma = Gamma(link = "log"), beta = beta_family(), tweedie = tweedie())
 quiet <- function(run) suppressMessages(suppressWarnings(tryCatch({ setTimeLimit(elapsed = 60, transient = TRUE); run() },
   error = function(e) e, finally = setTimeLimit(elapsed = Inf))))
 say <- function(name, package, fit, read) {
@@ -23,7 +23,7 @@ for (m in fromJSON(file.path(folder, "manifest.json"), simplifyVector = FALSE)) 
   formula <- as.formula(m$formula); zi <- as.formula(m$zi); family <- families[[m$family]]
   if (!is.null(m$disp)) {  # a covariance structure
     d$pos <- numFactor(d$time)
-    say(m$name, "glmmTMB", quiet(function() glmmTMB(formula, d, family = family, dispformula = as.formula(m$disp), control = tight)), read_structure)
+    say(m$name, "glmmTMB", quiet(function() glmmTMB(formula, d, family = family, ziformula = zi, dispformula = as.formula(m$disp), control = tight)), read_structure)
     next
   }
   say(m$name, "glmmTMB", quiet(function() glmmTMB(formula, d, family = family, ziformula = zi, control = tight)), read_tmb)

@@ -67,6 +67,8 @@ def _describe(term: GroupInfo, factor: Array, rank: int) -> Boundary:
     if zero:
         shown = zero if len(zero) <= SHOWN else (*zero[:2], "…", zero[-1])
         text = f"variance of {', '.join(shown)} | {term.key} estimated 0"
+        if rank < len(term.names) - len(zero):
+            text += f", and the covariance of the others has rank {rank}"
         return Boundary(term.label, "variance", zero, rank, len(term.names), text)
     text = (_limit_text if term.structure in LIMITED else _correlation_text)(term, factor, rank)
     return Boundary(term.label, "correlation", term.names, rank, len(term.names), text)

@@ -238,7 +238,7 @@ impl Glmm {
         let (lambda, shape) = match &start.theta {
             Some(t) => e.covariance_at(t)?,
             None => {
-                let lambda = start::variances(e.moments(), &scores);
+                let lambda = start::variances(e.moments(), &scores, 1.0);
                 let shape = patterns::start(e.moments(), &e.patterns, &lambda, &scores);
                 (lambda, shape)
             }

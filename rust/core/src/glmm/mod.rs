@@ -6,6 +6,7 @@
 
 mod candidates;
 mod constraint;
+mod faces;
 mod fit;
 mod hessian;
 mod laplace;

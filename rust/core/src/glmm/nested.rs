@@ -7,12 +7,14 @@
 //! the search has ended: a trial is given up as soon as its quadratic model sees that it leads nowhere, and gone on
 //! from, in the larger model, where it leads further.
 
+use crate::family::ZERO_INFLATION;
 use crate::optimise::{mul, slot_block, Options, Outcome};
 use crate::structure::{Kind, Pattern};
 use crate::CoreError;
 
-use super::candidates::Candidate;
+use super::candidates::{Candidate, Ranked};
 use super::constraint::Constraint;
+use super::faces::{self, Leave, SMALL};
 use super::laplace::Engine;
 use super::patterns::Patterned;
 use super::rows::GlmmRows;
@@ -20,8 +22,8 @@ use super::search::{self, First, Found, Residual};
 
 /// Deviance that a trial must gain to be worth its while.
 const BETTER: f64 = 1e-6;
-/// Standard deviations below this share of the start's are not begun from.
-const SMALL: f64 = 1e-2;
+/// Fall of a predictor beyond which the probability of an extra zero is none.
+const FLAT: f64 = 8.0;
 
 /// A search and what it is for.
 #[derive(Clone, Copy)]
@@ -31,19 +33,23 @@ struct Task<'a, 'r> {
     from: &'a First<'a>,
     /// Where to begin, the best first; `from` where there is none.
     starts: &'a [Candidate],
+    /// Whether all of them may be needed.
+    traded: bool,
     options: &'a Options,
+    /// Whether this is a smaller model on the way to a larger one.
+    nested: bool,
 }
 
-/// Minimise the deviance from the first of `starts` (else `from`), and see to it that no nested model is better.
+/// Minimise the deviance from the first of the starts (else `from`), and see to it that no nested model is better.
 pub fn minimise(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
     units: &[Vec<Vec<f64>>],
     from: &First<'_>,
-    starts: &[Candidate],
+    ranked: &Ranked,
     options: &Options,
 ) -> Result<Found, CoreError> {
-    Task { rows, units, from, starts, options }.best(e)
+    Task { rows, units, from, starts: &ranked.starts, traded: ranked.traded, options, nested: false }.best(e)
 }
 
 impl Task<'_, '_> {
@@ -54,10 +60,11 @@ impl Task<'_, '_> {
     fn best(&self, e: &mut Engine) -> Result<Found, CoreError> {
         let free: Vec<Patterned> = e.patterns.iter().filter(|p| !touched(p, &e.constraint)).cloned().collect();
         let mut found = match self.starts.first() {
-            Some(c) => self.search(e, &First { beta: &c.beta, shape: &c.shape, ..*self.from })?,
+            Some(c) => self.search(e, &c.first(None))?,
             None => self.search(e, self.from)?,
         };
         let before = e.evaluations;
+        let contradicted = self.contradicted(e, &free, &found);
         let looked = self.at_an_end(e, &free, &found);
         if looked {
             found = self.elsewhere(e, &free, found);
@@ -80,6 +87,10 @@ impl Task<'_, '_> {
         if !looked {
             found = self.all_inside(e, &free, found);
         }
+        if e.priors.is_empty() && !self.nested {
+            found = self.beside_faces(e, &free, &contradicted, found);
+        }
+        found = self.with_zeros(e, found);
         found = self.without_residual(e, found);
         if e.evaluations > before {
             let at = &found.point;
@@ -90,7 +101,7 @@ impl Task<'_, '_> {
 
     /// Whether a search ended where another optimum may be better.
     fn at_an_end(&self, e: &Engine, free: &[Patterned], found: &Found) -> bool {
-        found.outcome != Outcome::Converged || free.iter().any(|p| self.ended(e, p, found))
+        self.traded || found.outcome != Outcome::Converged || free.iter().any(|p| self.ended(e, p, found))
     }
 
     /// The best of the other starts and of points inside, as long as what is found lies at an end.
@@ -113,6 +124,51 @@ impl Task<'_, '_> {
         found
     }
 
+    /// The column of every term whose effects contradict the correlations of the others.
+    fn contradicted(&self, e: &Engine, free: &[Patterned], found: &Found) -> Vec<Option<usize>> {
+        let (shape, slope) = (&found.point.shape, &found.sigma_gradient);
+        let of = |p: &Patterned| faces::contradicted(e.moments(), p, shape, &slope[p.factor]);
+        free.iter().map(|p| if self.nested || given_up(found) { None } else { of(p) }).collect()
+    }
+
+    /// The best of what lies beside other faces than what is found: all of them where that is at an end, else that where
+    /// the column that contradicts the others has no variance.
+    fn beside_faces(&self, e: &mut Engine, free: &[Patterned], columns: &[Option<usize>], mut found: Found) -> Found {
+        for (p, column) in free.iter().zip(columns) {
+            let mut from = self.others(e, p, *column, &found);
+            while let Some(theta) = from.pop() {
+                let mut shape = found.point.shape.clone();
+                shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
+                let (beta, lambda) = (&found.point.beta, &found.point.lambda);
+                let first = First { beta, lambda, shape: &shape, target: goal(&found) };
+                if let Some(next) = self.search(e, &first).ok().filter(|next| leads_further(next, &found)) {
+                    found = next;
+                    from = self.others(e, p, None, &found);
+                }
+            }
+        }
+        found
+    }
+
+    /// Parameters of a term beside other faces.
+    fn others(&self, e: &Engine, p: &Patterned, column: Option<usize>, found: &Found) -> Vec<Vec<f64>> {
+        let leave = if self.ended(e, p, found) { Some(Leave::Each) } else { column.map(Leave::One) };
+        let (here, usual) = (p.theta(&found.point.shape), p.theta(self.from.shape));
+        leave.map_or_else(Vec::new, |leave| faces::others(&p.pattern, here, usual, leave))
+    }
+
+    /// The best beside one where zeros are never too many, from the zeros of the start: the tail is flat.
+    fn with_zeros(&self, e: &mut Engine, found: Found) -> Found {
+        let Some(at) = e.family.names().iter().position(|n| *n == ZERO_INFLATION) else { return found };
+        let own = e.plan.coefficients_of(at);
+        if own.iter().all(|&j| found.point.beta[j] > self.from.beta[j] - FLAT) || given_up(&found) {
+            return found;
+        }
+        let (lambda, shape) = (&found.point.lambda, &found.point.shape);
+        let first = First { beta: self.from.beta, lambda, shape, target: goal(&found) };
+        self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
+    }
+
     /// The same without the little that is left of a residual, where it is not missed.
     fn without_residual(&self, e: &mut Engine, found: Found) -> Found {
         let at = &found.point;
@@ -131,8 +187,7 @@ impl Task<'_, '_> {
         let usual = at.shape == self.from.shape && at.beta == self.from.beta;
         let all = usual || given_up(&found);
         let target = goal(&found).filter(|_| !all);
-        let from = First { beta: &at.beta, shape: &at.shape, target, ..*self.from };
-        match self.search(e, &from) {
+        match self.search(e, &at.first(target)) {
             Ok(next) if leads_further(&next, &found) => next,
             _ => found,
         }
@@ -153,7 +208,9 @@ impl Task<'_, '_> {
     /// Whether a term, or the residual beside it, lies at a limit, which may be one optimum of several.
     fn ended(&self, e: &Engine, p: &Patterned, found: &Found) -> bool {
         let none = || Residual::of(e, self.rows).is_some_and(|r| r.is_little(&found.point.beta));
-        !given_up(found) && (found.boundary.iter().any(|b| b.term == p.term) || none())
+        let limit =
+            || found.boundary.iter().any(|b| b.term == p.term) || p.pattern.is_unrelated(p.theta(&found.point.shape));
+        !given_up(found) && (limit() || none())
     }
 
     /// The model itself, from a point inside.
@@ -228,7 +285,7 @@ impl Task<'_, '_> {
         }
         e.constraint = constraint.moved(&place);
         let from = First { shape: &shape, ..at };
-        let out = Task { from: &from, starts: &[], ..*self }.best(e);
+        let out = Task { from: &from, starts: &[], traded: false, nested: true, ..*self }.best(e);
         (e.patterns, e.constraint) = (own, constraint);
         let out = out.ok()?;
         let theta = &out.point.shape;
@@ -292,10 +349,10 @@ fn given_up(found: &Found) -> bool {
     matches!(found.outcome, Outcome::MaxEvaluations | Outcome::FlatMode)
 }
 
-/// Whether another end is better: by the deviance, but an optimum before a likelihood without bound.
+/// Whether another end is better: by the deviance, but an optimum before a likelihood without bound or without a mode.
 fn leads_further(next: &Found, found: &Found) -> bool {
     match (next.outcome, found.outcome) {
-        (Outcome::Unbounded, Outcome::Converged) => false,
+        (Outcome::Unbounded | Outcome::FlatMode, Outcome::Converged) => false,
         (Outcome::Converged, Outcome::Unbounded) => true,
         _ => next.point.deviance < found.point.deviance - BETTER,
     }

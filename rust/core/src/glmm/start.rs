@@ -14,8 +14,9 @@ const LOW: f64 = 0.3;
 /// Largest one.
 const HIGH: f64 = 1e6;
 
-/// Relative factors of every grouping factor (diagonal), from the scores Z'D1 by factor (levels x cols).
-pub fn variances(m: &Moments, zg: &[Vec<f64>]) -> Vec<Vec<f64>> {
+/// Relative factors of every grouping factor (diagonal), from the scores Z'D1 by factor (levels x cols), where `share` of
+/// the variance of the fit without random effects is that of the rows.
+pub fn variances(m: &Moments, zg: &[Vec<f64>], share: f64) -> Vec<Vec<f64>> {
     let first: Vec<usize> = m
         .factors
         .iter()
@@ -33,7 +34,7 @@ pub fn variances(m: &Moments, zg: &[Vec<f64>]) -> Vec<Vec<f64>> {
         for (g, s) in factor.gram.chunks_exact(k * k).zip(zg[f].chunks_exact(k)) {
             for i in 0..k {
                 let w = weight(f, g[i + i * k], i);
-                rhs[first[f] + i] += w * (s[i] * s[i] - g[i + i * k]);
+                rhs[first[f] + i] += w * (s[i] * s[i] - share * g[i + i * k]);
                 for j in 0..k {
                     a[first[f] + i + (first[f] + j) * n] += w * g[i + j * k] * g[i + j * k];
                 }

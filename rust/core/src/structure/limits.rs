@@ -16,6 +16,8 @@ const NEAR: f64 = 1e-6;
 const NOTHING: f64 = 1e-12;
 /// Largest ratio of distances and ranges; where the smoothness is free, no power of it can be told from a limit.
 const FAR: f64 = 1e20;
+/// Correlation of the nearest columns below which they are none.
+const UNRELATED: f64 = 1e-4;
 /// Distance, in ranges, at which nothing is correlated.
 const APART: f64 = 30.0;
 
@@ -240,6 +242,14 @@ impl Pattern {
                 (long || 1.0 - least <= NEAR).then(|| self.ended(theta, (0, upper), 1, |_, _| 1.0))
             }
             _ => None,
+        }
+    }
+
+    /// Whether a range is so short that nothing is related: a limit, too, which no slope leaves.
+    pub fn is_unrelated(&self, theta: &[f64]) -> bool {
+        self.k > 1 && self.kind.needs_distance() && {
+            let correlation = self.correlations(theta);
+            (0..correlation.len()).all(|t| t % (self.k + 1) == 0 || correlation[t] < UNRELATED)
         }
     }
 

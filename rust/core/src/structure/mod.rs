@@ -141,6 +141,13 @@ impl Pattern {
         self.kind.sigma(self, theta)
     }
 
+    /// Correlations of the columns (k x k).
+    pub fn correlations(&self, theta: &[f64]) -> Vec<f64> {
+        let (k, sigma) = (self.k, self.sigma(theta));
+        let sd: Vec<f64> = (0..k).map(|i| sigma[i * (k + 1)].sqrt()).collect();
+        (0..k * k).map(|t| if t % (k + 1) == 0 { 1.0 } else { sigma[t] / (sd[t % k] * sd[t / k]) }).collect()
+    }
+
     /// Lower triangular Lambda (k x k) with Sigma = Lambda Lambda'; columns beyond the rank are zero.
     pub fn factor(&self, theta: &[f64]) -> Result<Vec<f64>, CoreError> {
         let k = self.k;

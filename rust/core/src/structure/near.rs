@@ -48,6 +48,19 @@ impl Pattern {
         Some(out)
     }
 
+    /// Correlations with r between neighbours, as far as the structure can have them: all columns are neighbours where
+    /// they have no order, and share what is negative.
+    pub fn neighbours(&self, r: f64) -> Vec<f64> {
+        let k = self.k;
+        let equal = matches!(self.kind, Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry);
+        let at = |lag: usize| match lag {
+            0 => 1.0,
+            _ if equal => r.max(r / (k as f64 - 1.0)),
+            _ => r.powi(lag as i32),
+        };
+        (0..k * k).map(|t| at((t % k).abs_diff(t / k))).collect()
+    }
+
     /// The smallest distance of two columns, and their correlation, kept from its limits.
     fn nearest(&self, correlation: &[f64]) -> (f64, f64) {
         let apart = (0..self.distance.len()).filter(|&t| self.distance[t] > 0.0);

@@ -44,7 +44,7 @@ pub(super) fn at_limits(
     rows: &GlmmRows<'_>,
     point: &Point,
     lambda: &[Vec<f64>],
-    limits: &[(Patterned, Limit, usize)],
+    limits: &[(Patterned, Limit, Vec<bool>)],
 ) -> Result<(Option<Point>, Vec<Boundary>), Outcome> {
     let (mut exact, mut shape, mut boundary) = (lambda.to_vec(), point.shape.clone(), vec![]);
     for (p, limit, down) in limits {
@@ -53,8 +53,10 @@ pub(super) fn at_limits(
         for c in 0..k {
             exact[p.factor][p.offset + (p.offset + c) * ld..][..k].copy_from_slice(&l[c * k..(c + 1) * k]);
         }
+        without(e, p, down, &mut exact);
         shape[p.first..p.first + limit.theta.len()].copy_from_slice(&limit.theta);
-        boundary.push(Boundary { term: p.term, rank: limit.rank.min(k - down), multipliers: vec![] });
+        let count = down.iter().filter(|h| **h).count();
+        boundary.push(Boundary { term: p.term, rank: limit.rank.min(k - count), multipliers: vec![] });
     }
     if limits.is_empty() {
         return Ok((None, vec![]));
@@ -95,7 +97,7 @@ pub(super) fn finish(
         let at =
             Boundary { term: p.term, rank: 0, multipliers: slope.gradient[p.first..p.first + down.len()].to_vec() };
         if let Some(limit) = limit {
-            limits.push((p.clone(), limit, count));
+            limits.push((p.clone(), limit, down.to_vec()));
         } else if count > 0 {
             boundary.push(Boundary { rank: if none { 0 } else { p.pattern.k - count }, ..at });
             without(e, p, down, &mut exact);

@@ -1,0 +1,118 @@
+//! Where else than at the end of a search an optimum may lie.
+//!
+//! Standard deviations of zero and limits of correlations are faces of the parameters, and several of them may hold an
+//! optimum: of the columns that contradict a common correlation one or the other has no variance, correlations of either
+//! sign explain what no variance explains, and effects without relation may be large where related ones are small. So a
+//! search that ends on a face is begun again beside the others.
+//!
+//! One that ends inside has another face to go to where the effects of a column contradict the correlations of the
+//! others. At the optimum the score of a correlation is zero; what one column adds to it, s, the others take away, and
+//! where they are left alone the correlation that suits them gains about s^2 / I, with I the others' information. Were
+//! the structure true, that would be chi-squared.
+
+use crate::design::Moments;
+use crate::optimise::{invert, mul};
+use crate::structure::Pattern;
+
+use super::patterns::Patterned;
+
+/// What is left of the correlations where the search is begun again: those found may lie at a limit.
+const LOOSER: f64 = 0.9;
+/// Standard deviations that are larger than those found, as a multiple.
+const LARGER: f64 = 4.5;
+/// Those below this share of the usual ones are zero, and the logarithm of one that is.
+pub const SMALL: f64 = 1e-2;
+const NONE: f64 = -20.0;
+/// Correlation of neighbours of the other sign.
+const OPPOSITE: f64 = 0.5;
+/// Columns up to which every one is left out in turn.
+const WIDEST: usize = 12;
+/// Deviance that the others must gain without a column for it to be left out where nothing lies at an end.
+const GAIN: f64 = 1.0;
+
+/// Where the columns of a term have no variance in turn.
+pub enum Leave {
+    Each,
+    One(usize),
+}
+
+/// Parameters of a structure beside other faces than the one where a search ended, the most promising last: `found` are
+/// those found, `usual` those to begin from.
+pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> Vec<Vec<f64>> {
+    let (k, d) = (pattern.k, pattern.deviations());
+    if k < 2 || d == 0 || pattern.parameters() == d {
+        return vec![];
+    }
+    let sd = |theta: &[f64]| -> Vec<f64> { (0..k).map(|i| theta[i.min(d - 1)].exp()).collect() };
+    let zero = |i: usize| found[i] < usual[i] + SMALL.ln();
+    let awake: Vec<f64> = (0..found.len()).map(|i| if i < d && zero(i) { usual[i] } else { found[i] }).collect();
+    let correlation = pattern.correlations(&awake);
+    let mut out = vec![];
+    let columns: Vec<usize> = match leave {
+        Leave::One(j) => vec![j],
+        Leave::Each => {
+            let larger = if (0..d).all(zero) { 1.0 } else { LARGER };
+            let large: Vec<f64> = sd(&awake).iter().map(|s| larger * s).collect();
+            out.extend(pattern.near(&large, &identity(k)));
+            let sign = if correlation[1] > 0.0 { -1.0 } else { 1.0 };
+            out.extend(pattern.near(&sd(usual), &pattern.neighbours(sign * OPPOSITE)));
+            (0..k).filter(|&j| k <= WIDEST && !zero(j.min(d - 1))).collect()
+        }
+    };
+    let looser: Vec<f64> = (0..k * k).map(|t| if t % (k + 1) == 0 { 1.0 } else { LOOSER * correlation[t] }).collect();
+    for &j in columns.iter().filter(|_| d > 1 && k > 2) {
+        out.extend(pattern.near(&sd(&awake), &looser).map(|mut theta| {
+            theta[j] = NONE;
+            theta
+        }));
+    }
+    out
+}
+
+/// The column of a term with a standard deviation for each that contradicts the correlations of the others most, if it
+/// does. `slope` is d deviance / d Sigma of its factor, the weights of the model are those found.
+pub fn contradicted(m: &Moments, p: &Patterned, shape: &[f64], slope: &[f64]) -> Option<usize> {
+    let (k, d, theta) = (p.pattern.k, p.pattern.deviations(), p.theta(shape));
+    if d < 2 || k < 3 || theta.len() == d || k > WIDEST {
+        return None;
+    }
+    let ld = m.factors[p.factor].cols;
+    let slope: Vec<f64> = (0..k * k).map(|t| slope[p.offset + t % k + (p.offset + t / k) * ld]).collect();
+    let visible = marginal_information(m, p, &p.pattern.sigma(theta));
+    let mut gains = vec![0.0f64; k];
+    for i in d..theta.len() {
+        let moved = p.pattern.derivative(theta, i);
+        for (j, gain) in gains.iter_mut().enumerate() {
+            let others: Vec<f64> = (0..k * k).map(|t| if t % k == j || t / k == j { 0.0 } else { moved[t] }).collect();
+            let score: f64 = others.iter().zip(&slope).map(|(a, b)| a * b).sum();
+            let information: f64 = visible.chunks_exact(k * k).map(|v| 2.0 * traced(v, &others, k)).sum();
+            if information > 0.0 {
+                *gain = gain.max(score * score / information);
+            }
+        }
+    }
+    (0..k).filter(|&j| gains[j] > GAIN).max_by(|&a, &b| gains[a].total_cmp(&gains[b]))
+}
+
+/// (I + G_l Sigma)^-1 G_l of every level: what its rows say of its effects, their own variance included.
+fn marginal_information(m: &Moments, p: &Patterned, sigma: &[f64]) -> Vec<f64> {
+    let (k, ld) = (p.pattern.k, m.factors[p.factor].cols);
+    let mut out = vec![];
+    for g in m.factors[p.factor].gram.chunks_exact(ld * ld) {
+        let own: Vec<f64> = (0..k * k).map(|t| g[p.offset + t % k + (p.offset + t / k) * ld]).collect();
+        let mut a = mul(&own, sigma, k, false);
+        (0..k).for_each(|i| a[i * (k + 1)] += 1.0);
+        out.extend(mul(&invert(&a, k), &own, k, false));
+    }
+    out
+}
+
+/// tr(V S V S).
+fn traced(v: &[f64], s: &[f64], k: usize) -> f64 {
+    let vs = mul(v, s, k, false);
+    (0..k * k).map(|t| vs[t] * vs[t / k + t % k * k]).sum()
+}
+
+fn identity(k: usize) -> Vec<f64> {
+    (0..k * k).map(|t| if t % (k + 1) == 0 { 1.0 } else { 0.0 }).collect()
+}
