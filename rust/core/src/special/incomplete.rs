@@ -103,7 +103,7 @@ fn beta_tail<S: Scalar>(a: S, b: S, x: S, y: S) -> (S, S) {
 fn beta_fraction<S: Scalar>(a: S, b: S, x: S) -> S {
     fn term<R: Scalar>(a: R, b: R, x: R, n: usize) -> R {
         let m = (n / 2) as f64;
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             x * (b - m) * m / ((a + (2.0 * m - 1.0)) * (a + 2.0 * m))
         } else {
             -(x * (a + m) * (a + b + m)) / ((a + 2.0 * m) * (a + (2.0 * m + 1.0)))

@@ -116,7 +116,7 @@ impl Goal {
         if left > self.most || left > 0.0 && (left > reach || self.is_slow(left)) {
             return true;
         }
-        if self.steps % STEPS == 0 {
+        if self.steps.is_multiple_of(STEPS) {
             self.left = left.max(0.0);
         }
         false
@@ -124,7 +124,7 @@ impl Goal {
 
     fn is_slow(&self, left: f64) -> bool {
         let free = if self.patient { PATIENT } else { 0 };
-        self.steps > free && self.steps % STEPS == 0 && left > LEFT * self.left
+        self.steps > free && self.steps.is_multiple_of(STEPS) && left > LEFT * self.left
     }
 }
 
