@@ -398,12 +398,17 @@ pub fn minimise(
             None => break (slope, held),
         }
     };
-    let slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
+    let mut slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
     if outcome != Outcome::Converged && e.flat {
         outcome = Outcome::FlatMode;
     }
-    if outcome == Outcome::Stalled && residual.as_ref().is_some_and(|r| r.falls(&point, &slope)) {
-        outcome = Outcome::Unbounded;
+    if let Some(residual) = residual.filter(|r| r.rests(&point, &slope)) {
+        stale = true;
+        match residual.least(e, rows, &point, &slope) {
+            Ok(Some(least)) if outcome == Outcome::Converged => (point, slope) = least,
+            Ok(_) => {}
+            Err(unbounded) => outcome = unbounded,
+        }
     }
     finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
 }
