@@ -82,8 +82,7 @@ impl Task<'_, '_> {
         }
         found = self.without_residual(e, found);
         if e.evaluations > before {
-            let at = &found.point;
-            e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
+            search::settled(e, self.rows, &found.point)?;
         }
         Ok(found)
     }

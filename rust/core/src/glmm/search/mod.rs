@@ -28,6 +28,7 @@ use super::patterns::{self, Direction, Path, Patterned};
 use super::rows::GlmmRows;
 
 use charted::*;
+pub use ending::settled;
 use ending::*;
 use joint::*;
 use measured::*;
@@ -386,7 +387,13 @@ pub fn minimise(
             // Measure anew, from the same point.
             curvature = None;
             e.tolerance = INNER_TOLERANCE;
-            point = e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u)?;
+            match e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u) {
+                Ok(same) => point = same,
+                Err(_) => {
+                    (outcome, stale) = (Outcome::Stalled, true);
+                    break (slope, held);
+                }
+            }
             continue;
         }
         match accepted {
