@@ -276,7 +276,7 @@ def design_of(m: Fit, what: str) -> Design:
         If the fit is slim; `what` is named.
     """
     if m.design is None:
-        raise NotAvailableError(f"{what}: a slim fit keeps no rows; give newdata= or use the fit before slim()")
+        raise NotAvailableError(f"{what}: a slim fit keeps no rows; use the fit before slim() (predict takes newdata=)")
     return m.design
 
 

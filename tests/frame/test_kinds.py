@@ -13,7 +13,7 @@ import pytest
 from frame.frames import KINDS, assert_same, columns, dense, frame
 from ranef.errors import DataError, UnknownColumnError
 from ranef.frame import build, matrix
-from ranef.frame.table import read_table
+from ranef.frame.table import as_factor, read_table
 
 FORMULA = "y ~ x*f + k + b + poly(z, 2) + x:h + offset(pos) + (x | g) + (1 | f:i) + (0 + h || i)"
 
@@ -155,6 +155,29 @@ def test_numeric_groups_are_categories():
     assert all(type(v) is int for v in design.terms[0].levels)
     assert list(design.terms[1].levels) == [-1.0, 0.5, 2.0]
     np.testing.assert_array_equal(design.terms[0].codes, [2, 0, 2, 1])
+
+
+@pytest.mark.parametrize("start", [2**60, 2**63, 2**64 - 4])
+@pytest.mark.parametrize("missing", [None, 4])
+def test_numbers_of_64_bits_label_groups_exactly(start, missing):
+    """float64 holds none of them apart, nor does an array with a missing value in numpy."""
+    ids = [start + i % 4 for i in range(12)]
+    given = [None if i == missing else v for i, v in enumerate(ids)]
+    kind = ("int64", "Int64", pl.Int64, pa.int64()) if start < 2**63 else ("uint64", "UInt64", pl.UInt64, pa.uint64())
+    kinds = {
+        "nullable": pd.DataFrame({"id": pd.array(given, dtype=kind[1])}),
+        "polars": pl.DataFrame({"id": pl.Series(given, dtype=kind[2])}),
+        "arrow": pa.table({"id": pa.array(given, kind[3])}),
+        "list": {"id": given},
+    }
+    if missing is None:
+        kinds["numpy"] = {"id": np.array(given, kind[0])}
+    for name, data in kinds.items():
+        factor = as_factor(read_table(data).column("id"))
+        assert factor.levels is not None
+        assert factor.levels.tolist() == [start, start + 1, start + 2, start + 3], name
+        assert factor.codes is not None
+        assert factor.codes.tolist() == [-1 if i == missing else i % 4 for i in range(12)], name
 
 
 def test_dates_can_group_but_are_no_numbers():

@@ -33,6 +33,13 @@ def test_a_level_with_one_outcome_is_named(data):
     assert note(m, "one_outcome").startswith("all responses at f = a are 0")
 
 
+def test_a_level_without_a_count_is_named(data):
+    counts = data.assign(k=np.where(data["f"] == "a", 0, np.random.default_rng(2).poisson(3, len(data))))
+    with pytest.warns(rf.SeparationWarning):
+        m = rf.fit("k ~ f + (1 | g)", counts, family="poisson")
+    assert note(m, "one_outcome").startswith("all responses at f = a are 0")
+
+
 def test_single_trials_show_neither_row_effects_nor_dispersion(data):
     assert note(rf.fit("half ~ x + (1 | row)", data, family="binomial"), "row_effect_of_single_trials")
     with warnings.catch_warnings():

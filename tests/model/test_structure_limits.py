@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize
 
 import ranef as rf
 
@@ -396,3 +397,52 @@ def test_next_to_no_residual_costs_no_digits(method):
         # The information in beta given theta is the corner of the inverse of the joint covariance.
         joint = np.linalg.inv(m.estimate.joint())
         assert joint[:2, :2] == pytest.approx(info, rel=1e-6)
+
+
+def grown(seed: int, groups: int = 50, times: int = 12) -> pd.DataFrame:
+    """Growth whose increments go on: smoother than any process below, so that no residual is left beside it."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(times) * 2.0
+    increments = rng.normal(size=(groups, times)) @ np.linalg.cholesky(np.exp(-0.35 * abs(t[:, None] - t))).T
+    y = 3.5 + 0.075 * t + 0.08 * np.cumsum(increments, 1)
+    return pd.DataFrame({"y": y.ravel(), "x": np.tile(t, groups), "id": np.repeat(np.arange(groups), times)})
+
+
+def without_residual(data: pd.DataFrame) -> float:
+    """Return the largest log-likelihood of an exponential correlation without residual, from dense matrices."""
+    groups = data["id"].nunique()
+    y, t = data["y"].to_numpy().reshape(groups, -1), data["x"].to_numpy()[: len(data) // groups]
+
+    def deviance(par):
+        factor = np.linalg.cholesky(np.exp(2 * par[0] - np.exp(par[1]) * abs(t[:, None] - t)))
+        x, z = np.linalg.solve(factor, np.c_[np.ones(len(t)), t]), np.linalg.solve(factor, y.T)
+        beta = np.linalg.lstsq(x, z.mean(1), rcond=None)[0]
+        squares = ((z - (x @ beta)[:, None]) ** 2).sum()
+        return squares + 2 * groups * np.log(np.diag(factor)).sum() + y.size * np.log(2 * np.pi)
+
+    search = {"xatol": 1e-10, "fatol": 1e-11}
+    return -0.5 * minimize(deviance, [-1.4, -3.5], method="Nelder-Mead", options=search).fun
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("term", ["ou(x + 0 | id)", "exp(numFactor(x) + 0 | id)", "ar1(factor(x) + 0 | id)"])
+def test_a_process_without_residual_is_found(seed, term):
+    data = grown(seed)
+    m = rf.fit(f"y ~ x + {term}", data, method="ml")
+    assert m.converged
+    # What is left of the residual is a thirtieth of 1e-4 of the response: 1e-7 of log-likelihood.
+    assert abs(m.loglik - without_residual(data)) < 1e-6
+    assert "no_residual" in {note.code for note in m.messages}
+    assert m.certificate.evaluations < 150  # a search that misses it goes on to 1,213
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_a_residual_that_vanishes_in_some_groups_leaves_a_fit(method):
+    """Rounding hides the mode where a diet's residuals are nothing: a search that stalls there says so."""
+    data = rf.datasets.load("BodyWeight")
+    data["t"] = data["Time"].rank(method="dense").astype(int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether the search converged is asked below
+        m = rf.fit("weight ~ Time * Diet + (1 | Rat) + ar1(t + 0 | Rat)", data, dispersion="~ Diet", method=method)
+    assert np.isfinite(m.loglik)
+    assert m.converged or m.certificate.outcome.name == "stalled"

@@ -27,13 +27,16 @@ SMOOTHEST = 60.0  # the largest smoothness that is tried
 LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
+NOTHING = 1e-3  # an estimated one of less than this share is none: a search stops at 1e-4
+ENDS = {"binomial": (0, 1), "count": (0,)}  # what all responses of a level are where its estimate has no bound
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
 
 
 def one_outcome(m: Fit) -> Iterator[Message]:
-    """P8: a level of a fixed factor in which every trial failed, or every one succeeded."""
+    """P8: a level of a fixed factor in which every trial failed, or every one succeeded, or nothing was counted."""
     design = m.design
-    if not m.separation or design is None or m.distribution.entry.support != "binomial":
+    ends = ENDS.get(m.distribution.entry.support)
+    if not m.separation or design is None or ends is None:
         return
     y = np.asarray(design.y)
     for block in design.fixed:
@@ -41,7 +44,7 @@ def one_outcome(m: Fit) -> Iterator[Message]:
             continue
         for code, level in enumerate(_levels(m, block)):
             found = np.unique(y[np.asarray(block.codes) == code])
-            if len(found) == 1 and found[0] in (0, 1):
+            if len(found) == 1 and found[0] in ends:
                 text = f"all responses at {level} are {found[0]:g}: the estimate of that level has no bound"
                 yield Message("one_outcome", text, {"level": level, "columns": list(block.names)})
 
@@ -120,6 +123,24 @@ def residual_held(m: Fit) -> Iterator[Message]:
         yield Message("residual_held", text, {"sigma": m.sigma})
 
 
+def no_residual(m: Fit) -> Iterator[Message]:
+    """P41: a residual variance of 0 beside random effects that make up the response."""
+    if _leaves_no_residual(m):
+        text = (
+            f"the residual variance is estimated 0 (a standard deviation of {m.sigma:.2g} is none): the random effects "
+            f"make up all of it; dispersion=0 leaves it out"
+        )
+        yield Message("no_residual", text, {"sigma": m.sigma})
+
+
+def _leaves_no_residual(m: Fit) -> bool:
+    if m.task.linear or not m.distribution.is_gaussian_identity or m.design is None or np.isnan(m.sigma):
+        return False
+    part = next(c for c in m.layout.components if c.name == "dispersion")
+    estimated = part.names == ("(Intercept)",) and bool(np.isnan(m.estimate.vcov[part.first, part.first]))
+    return estimated and m.sigma < NOTHING * float(np.std(np.asarray(m.design.y)))
+
+
 def edge_of_means(m: Fit) -> Iterator[Message]:
     """P44: a search that ended where means stop being legal, as an identity link lets it."""
     if count := _at_the_edge(m):
@@ -159,6 +180,8 @@ def without_information(m: Fit) -> Iterator[Message]:
         if np.isnan(variance[j]) and not np.isnan(beta[j])
     ]
     lost += [one for one in _runaways(m) if one not in lost]
+    if _leaves_no_residual(m):
+        lost = [one for one in lost if one[0] != "dispersion"]
     if _is_lattice(m):
         lost = [one for one in lost if one[0] != "power"]
     limits = [one for one in lost if one[0] != "mean" and abs(one[2]) > LIMIT]
@@ -264,6 +287,6 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, edge_of_means,
-    without_information, lattice, smoothest, times_by_number,
+    residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, no_residual,
+    edge_of_means, without_information, lattice, smoothest, times_by_number,
 )  # fmt: skip

@@ -22,6 +22,7 @@ from ranef.frame.kernels import any_nonfinite, code_use, factorize, small_int
 
 NUMERIC = {"f8": "f8", "f4": "f4", "i8": "i8", "i4": "i4", "i2": "i4", "i1": "i4", "u1": "i4", "u2": "i4", "u4": "i8"}
 FLOAT, WHOLE = np.dtype(np.float64), np.dtype(np.int64)
+EXACT = 2**53  # whole numbers up to here are float64's own
 CODES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 
 
@@ -32,7 +33,8 @@ class Column:
     `missing` marks missing rows (None: none); there `x` is NaN (False for bool) and `codes` -1. `time` columns are
     dates or times: usable as categories only, with their text as labels. `listed` categories (a polars Enum) have an
     order that somebody chose, and may be a response of ordered categories although they are coded as unordered ones.
-    `complete`: every level is known to occur.
+    `complete`: every level is known to occur. `exact` are the whole numbers themselves where float64 does not tell them
+    apart (64 bits that label people or messages): as categories the column goes by these.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Column:
     time: bool = False
     listed: bool = False
     complete: bool = False
+    exact: Array | None = None
 
     def __len__(self) -> int:
         values = self.codes if self.x is None else self.x
@@ -364,6 +367,8 @@ def pandas_column(name: str, series: Any) -> Column:
         missing = np.asarray(series.isna().to_numpy(), bool)
         if not missing.any():
             return array_column(name, series.to_numpy(dtype=getattr(dtype, "numpy_dtype", None)))
+        if kind in "iu":
+            return array_column(name, series.fillna(0).to_numpy(dtype=getattr(dtype, "numpy_dtype", None)), missing)
         return array_column(name, series.to_numpy(dtype=np.float64, na_value=np.nan), missing, kind == "b")
     if kind in "mM":
         return time_column(name, series.astype(str).to_numpy(dtype=object), series.isna().to_numpy())
@@ -380,8 +385,9 @@ def polars_column(name: str, series: Any) -> Column:
     """Read a polars Series."""
     dtype = str(series.dtype.base_type())
     if series.dtype.is_numeric() and dtype not in ("Decimal", "Int128", "UInt128"):
-        values = series.to_numpy()  # nulls of integers come as NaN of float64
-        return array_column(name, values, series.is_null().to_numpy() if series.null_count() else None)
+        if not series.null_count():
+            return array_column(name, series.to_numpy())
+        return array_column(name, series.fill_null(0).to_numpy(), series.is_null().to_numpy())
     if dtype == "Boolean":
         missing = series.is_null().to_numpy() if series.null_count() else None
         return array_column(name, series.fill_null(False).to_numpy(), missing)
@@ -450,7 +456,9 @@ def arrow_column(name: str, chunked: Any) -> Column:
     kind = chunked.type
     missing = chunked.is_null().to_numpy() if chunked.null_count else None
     missing = None if missing is None else np.asarray(missing, bool)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if pa.types.is_integer(kind):
+        return array_column(name, (chunked if missing is None else chunked.fill_null(0)).to_numpy(), missing)
+    if pa.types.is_floating(kind):
         return array_column(name, chunked.to_numpy(), missing)
     if pa.types.is_boolean(kind):
         return array_column(name, np.asarray(chunked.fill_null(False).to_numpy(), bool), missing)
@@ -524,13 +532,19 @@ def _number_column(name: str, values: Array, missing: Array | None) -> Column:
     x = np.ascontiguousarray(values, code) if values.dtype.str[0] != ">" else values.astype(code)
     if missing is not None and missing.any() and x.dtype.kind == "i":
         x = x.astype(np.float64)
+    exact = values if values.dtype.kind in "iu" and x.dtype.kind == "f" and not _is_exact(x) else None
     if missing is not None and missing.any() and not np.isnan(x[missing]).all():
         x = x.copy()
         x[missing] = np.nan
     if not any_nonfinite(x):
-        return Column(name, x)
+        return Column(name, x, exact=exact)
     check_infinite(name, x)
-    return Column(name, x, missing=np.isnan(x))
+    return Column(name, x, missing=np.isnan(x), exact=exact)
+
+
+def _is_exact(x: Array) -> bool:
+    """Tell whether whole numbers, here as float64, are all among those that float64 tells apart."""
+    return not x.size or float(np.abs(x).max()) <= EXACT
 
 
 def check_infinite(name: str, x: Array) -> None:
@@ -583,7 +597,7 @@ def objects_column(name: str, values: Array, missing: Array | None = None) -> Co
     try:
         if any(issubclass(t, (str, bytes, bool, np.bool_)) for t in types):
             raise TypeError
-        numbers = np.where(gone, np.nan, values).astype(np.float64)
+        numbers = _object_numbers(values, gone, types)
     except (TypeError, ValueError, ArithmeticError):
         names = ", ".join(sorted(t.__name__ for t in types))
         if len(types) == 1 and not issubclass(next(iter(types)), bytes) and _is_label(present):
@@ -591,6 +605,16 @@ def objects_column(name: str, values: Array, missing: Array | None = None) -> Co
             return time_column(name, text, gone)
         raise DataError(_mixture(name, present, np.flatnonzero(~gone), names)) from None
     return _number_column(name, numbers, gone if gone.any() else None)
+
+
+def _object_numbers(values: Array, gone: Array, types: set[type]) -> Array:
+    """Numbers of Python as an array: whole ones of up to 64 bits stay whole (0 where missing), others are float64."""
+    if all(issubclass(t, (int, np.integer)) for t in types):
+        whole = np.where(gone, 0, values)
+        high = max(whole)
+        if min(whole) >= -(2**63) and high < 2**64:
+            return whole.astype(np.int64 if high < 2**63 else np.uint64)
+    return np.where(gone, np.nan, values).astype(np.float64)
 
 
 def _mixture(name: str, present: Array, rows: Array, types: str) -> str:
@@ -662,7 +686,7 @@ def as_factor(column: Column) -> Column:
     """Return the column as categories: numbers by sorted value, truth values as False, True."""
     if column.codes is not None or column.x is None:
         return column
-    x, missing = column.x, column.missing
+    x, missing = column.x if column.exact is None else column.exact, column.missing
     if x.dtype.kind == "b":
         codes = x.astype(np.int8)
         if missing is not None:

@@ -77,5 +77,5 @@ impl<T> Tiles<T> {
 /// Ranges of at most `step`, so that threads take the next one when they are done: no barriers, and no thread waits
 /// for another that the machine has put aside.
 pub(super) fn ranges(n: usize, step: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-    (0..n).step_by(step).map(move |i| (i, (i + step).min(n)))
+    (0..n).step_by(step.max(1)).map(move |i| (i, (i + step).min(n)))
 }

@@ -93,8 +93,7 @@ impl Task<'_, '_> {
         found = self.with_zeros(e, found);
         found = self.without_residual(e, found);
         if e.evaluations > before {
-            let at = &found.point;
-            e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
+            search::settled(e, self.rows, &found.point)?;
         }
         Ok(found)
     }

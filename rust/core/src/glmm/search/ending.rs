@@ -68,6 +68,15 @@ pub(super) fn at_limits(
     }
 }
 
+/// Evaluate at a point where the search was, as closely as rounding lets it: residuals of nothing hide the mode.
+pub fn settled(e: &mut Engine, rows: &GlmmRows<'_>, at: &Point) -> Result<Point, CoreError> {
+    let mut evaluated = |tolerance: f64| {
+        e.tolerance = tolerance;
+        e.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)
+    };
+    evaluated(INNER_TOLERANCE).or_else(|_| evaluated(LOOSE))
+}
+
 /// Set what rests on the floor to zero and evaluate there: the engine is left at the optimum.
 pub(super) fn finish(
     e: &mut Engine,
@@ -127,11 +136,13 @@ pub(super) fn finish(
             match exact {
                 Ok(there) => there,
                 // Beside a flat mode the limit itself may lie beyond it.
-                Err(_) if outcome != Outcome::Converged => {
+                Err(_) => {
                     boundary.clear();
-                    e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u)?
+                    if outcome == Outcome::Converged {
+                        outcome = Outcome::Stalled;
+                    }
+                    settled(e, rows, &point)?
                 }
-                Err(error) => return Err(error),
             }
         }
         None => point,

@@ -28,6 +28,7 @@ use super::patterns::{self, Direction, Path, Patterned};
 use super::rows::GlmmRows;
 
 use charted::*;
+pub use ending::settled;
 use ending::*;
 use joint::*;
 use measured::*;
@@ -386,7 +387,13 @@ pub fn minimise(
             // Measure anew, from the same point.
             curvature = None;
             e.tolerance = INNER_TOLERANCE;
-            point = e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u)?;
+            match e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u) {
+                Ok(same) => point = same,
+                Err(_) => {
+                    (outcome, stale) = (Outcome::Stalled, true);
+                    break (slope, held);
+                }
+            }
             continue;
         }
         match accepted {
@@ -398,12 +405,17 @@ pub fn minimise(
             None => break (slope, held),
         }
     };
-    let slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
+    let mut slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
     if outcome != Outcome::Converged && e.flat {
         outcome = Outcome::FlatMode;
     }
-    if outcome == Outcome::Stalled && residual.as_ref().is_some_and(|r| r.falls(&point, &slope)) {
-        outcome = Outcome::Unbounded;
+    if let Some(residual) = residual.filter(|r| r.rests(&point, &slope)) {
+        stale = true;
+        match residual.least(e, rows, &point, &slope) {
+            Ok(Some(least)) if outcome == Outcome::Converged => (point, slope) = least,
+            Ok(_) => {}
+            Err(unbounded) => outcome = unbounded,
+        }
     }
     finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
 }

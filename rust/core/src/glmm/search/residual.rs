@@ -4,8 +4,14 @@ use super::*;
 
 /// And below this share a search may have come to rest on the way to none.
 pub(super) const LITTLE: f64 = 1e-2;
-/// Slope of the deviance in the logarithm of a residual standard deviation of nothing above which it falls for ever.
-pub(super) const FALLING: f64 = 1e-4;
+/// What is left of a residual standard deviation of nothing where a search has ended: its part of the deviance goes as its
+/// square.
+const LEAST: f64 = 1.0 / 30.0;
+/// Slope of the deviance in the logarithm of a standard deviation of nothing with which it falls for ever: every dimension
+/// that is fitted exactly adds 2.
+const FALLING: f64 = 1.0;
+/// More than this many times what the slope promises is rounding.
+const PROMISED: f64 = 2.0;
 
 /// The coefficient that alone is the logarithm of a Gaussian residual's standard deviation. Random effects and residuals
 /// that share a variance trade it along a line on the variance scale, and structures that explain everything leave none.
@@ -71,14 +77,30 @@ impl Residual {
         beta[self.at] <= self.little
     }
 
-    /// Whether nothing is left and nothing is gained by less: the slope vanishes with the variance, unless the
-    /// likelihood has no bound.
+    /// Whether nothing is left and more would be worse.
     pub(super) fn rests(&self, point: &Point, slope: &Slope) -> bool {
-        self.is_zero(&point.beta) && (0.0..FALLING).contains(&slope.beta[self.at])
+        self.is_zero(&point.beta) && slope.beta[self.at] >= 0.0
     }
 
-    /// Whether nothing is left, and less would still be better.
-    pub(super) fn falls(&self, point: &Point, slope: &Slope) -> bool {
-        self.is_zero(&point.beta) && slope.beta[self.at] >= FALLING
+    /// Where a search has come to rest with nothing left: the point with still less, and its slope; an error where less
+    /// would be better for ever. The engine is left there.
+    pub(super) fn least(
+        &self,
+        e: &mut Engine,
+        rows: &GlmmRows<'_>,
+        point: &Point,
+        slope: &Slope,
+    ) -> Result<Option<(Point, Slope)>, Outcome> {
+        let mut beta = point.beta.clone();
+        beta[self.at] += LEAST.ln() / self.unit;
+        e.tolerance = INNER_TOLERANCE;
+        let Ok(next) = e.evaluate(rows, &beta, &point.lambda, &point.shape, &point.u) else { return Ok(None) };
+        let there = e.slope(rows, &next);
+        let [before, after] = [slope, &there].map(|s| s.beta[self.at] / self.unit);
+        if after >= FALLING {
+            return Err(Outcome::Unbounded);
+        }
+        let gained = point.deviance - next.deviance;
+        Ok((gained > 0.0 && gained < PROMISED * 0.5 * before).then_some((next, there)))
     }
 }
