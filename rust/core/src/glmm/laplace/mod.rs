@@ -359,8 +359,7 @@ impl Engine {
         self.evaluations += 1;
         rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
         let at = self.value(rows, beta.to_vec(), lambda, shape, u.to_vec(), want)?;
-        let mut left = self.project(lambda, &self.zg);
-        left.iter_mut().zip(self.precision(u)).for_each(|(g, u)| *g += u);
+        let mut left = self.latent_gradient(lambda, &self.zg, u);
         let gradient = left.clone();
         self.solve(&mut left);
         Ok((at, dot(&gradient, &left)))
