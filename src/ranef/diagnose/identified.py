@@ -195,10 +195,12 @@ def without_information(m: Fit) -> Iterator[Message]:
         yield Message("at_a_limit", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
     elif lost:
         listed = ", ".join(name if component == "mean" else f"{component}: {name}" for component, name, _ in lost)
-        text = (
-            f"the likelihood has no curvature along {listed}: the data cannot tell these apart, and their standard "
-            f"errors are not given; simplify the model, or hold some at a value"
+        why = (
+            f"the likelihood has no curvature along {listed}: the data cannot tell these apart, and their"
+            if m.converged
+            else f"the search ended where the likelihood is not curved as at an optimum along {listed}: their"
         )
+        text = f"{why} standard errors are not given; simplify the model, or hold some at a value"
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
 
 

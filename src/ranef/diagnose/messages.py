@@ -126,15 +126,13 @@ def left_a_pole(m: Fit) -> Iterator[Message]:
     pole = getattr(m.estimate, "pole", None)
     if pole is None:
         return
-    place = (
-        f"the Laplace approximation has a pole (log-likelihood {pole:.2f} beside it), where random effects have a "
-        f"nearly flat mode"
-    )
+    beside = f" (log-likelihood {pole:.2f} beside it)" if np.isfinite(pole) else ""
+    place = f"the Laplace approximation has a pole{beside}, where random effects have a nearly flat mode"
     if m.converged:
         text = f"{place}; reported is the regular optimum found from variances of zero"
     else:
-        outside = [t for t in m.layout.terms if t.component != "mean"]
-        where = list(dict.fromkeys(f"{t.label} in {t.component}" for t in outside))
+        outside = [(t.label, c) for t in m.layout.terms for c in t.components if c != "mean"]
+        where = list(dict.fromkeys(f"{label} in {component}" for label, component in outside))
         text = (
             f"{place}, and rises to it from any variance of the effects of {', '.join(where)}, which therefore has no "
             f"estimate: reported are the other parameters without these effects, and their standard errors there"

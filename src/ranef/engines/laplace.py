@@ -34,7 +34,7 @@ from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec
 from ranef.formula.functions import PATTERNED, STRUCTURES
 from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
-from ranef.frame.design import Block, Component
+from ranef.frame.design import Block, Component, part_of
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Source = tuple[Any, Any, Any, int]
 NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor
 NONE = 1e-30  # and to do without: below the floor of every search
+FAILED = "failed"  # the outcome of a search that had no point to begin from
+BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 
 
@@ -162,13 +164,12 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     try:
         core = make_core(design, task)
         if task.control.optimizer == "newton":
-            record = searched(core, design, task)
-            record, pole = regular(core, design, task, record)
+            at = found(core, design, task)
         else:
-            record, pole = search_with(core, design, task), None
+            at = Found(search_with(core, design, task))
     except ValueError as error:
         raise explained(error, design, task) from error
-    return core, from_core(record, core, design, task, pole=pole)
+    return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread)
 
 
 def searched(core: Any, design: Design, task: Task) -> Any:
@@ -205,47 +206,88 @@ def flat_start(design: Design, task: Task) -> dict[str, Any] | None:
     return {"beta": np.concatenate(parts), "theta": np.array(diagonal)}
 
 
-def regular(core: Any, design: Design, task: Task, record: Any) -> tuple[Any, float | None]:
-    """Return the record of a regular optimum where the search ended at a pole, and the log-likelihood at the pole.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a search ended.
+
+    Attributes
+    ----------
+    record : dict
+        What the core says of the point.
+    pole : float or None
+        Log-likelihood beside a pole of Laplace's approximation that was left for the point; NaN where it has none.
+    spread : callable or None
+        Computes the covariance matrix of (beta, theta), where it is that of another model.
+    """
+
+    record: Any
+    pole: float | None = None
+    spread: Callable[[], Array] | None = None
+
+    @property
+    def outcome(self) -> str:
+        """Name of an `Outcome`, or that the search failed."""
+        return self.record["outcome"]
+
+
+def found(core: Any, design: Design, task: Task) -> Found:
+    """Return where the search ends: it may fail at once where Laplace's approximation breaks down."""
+    try:
+        record = searched(core, design, task)
+    except ValueError as error:
+        if isinstance(error, RanefError) or BREAKS not in str(error):
+            raise
+        other = regular(core, design, task, {"outcome": FAILED})
+        if other.outcome == FAILED:
+            raise
+        return other
+    return regular(core, design, task, record)
+
+
+def regular(core: Any, design: Design, task: Task, record: Any) -> Found:
+    """Return a regular optimum where the search ended at a pole.
 
     With random effects outside the mean, or of a density whose logarithm is not concave, Laplace's approximation has
     poles: their mode becomes flat, and the likelihood so approximated rises to where it breaks down, which is no
     optimum. A second search begins at the optimum of the model without them, with variances of zero; if it converges,
-    its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others. Where the
-    second search comes to a pole too, the optimum without the effects outside the mean is returned, uncertified: the
-    place at the pole is any place, and says nothing about the other parameters.
+    its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others, those that
+    terms share with other predictors too. Where the second search comes to a pole, the optimum without the effects
+    outside the mean is returned, uncertified if it is none with them, and then with the standard errors that it has
+    without them: the place at the pole is any place, and says nothing about the other parameters.
     """
-    other = not design.terms or any(t.owners for t in design.terms)
-    if record["outcome"] not in ("stalled", "flat_mode") or task.control.start is not None or other:
-        return record, None
-    outside = [t.component != 0 for t in design.terms]
-    some = any(outside)
-    if not some:
-        outside = [True] * len(outside)
-    if any(t.structure in PATTERNED for t, out in zip(design.terms, outside, strict=True) if out and not some):
-        return record, None  # a structure of the mean is not taken away
+    first = Found(record)
+    if first.outcome not in ("stalled", "flat_mode", FAILED) or task.control.start is not None:
+        return first
+    some = any(owner != 0 for t in design.terms for owner in t.owner_of)
+    stay = [[j for j, owner in enumerate(t.owner_of) if some and owner == 0] for t in design.terms]
+    cut = [t for t, kept in zip(design.terms, stay, strict=True) if len(kept) < len(t.names)]
+    if not cut or any(t.structure in PATTERNED and (t.owners or not some) for t in cut):
+        return first  # a structure of the mean is not taken away, nor a part of one
     options = (task.quadrature, task.control.options, task.method)
-    inside = replace(design, terms=tuple(t for t, out in zip(design.terms, outside, strict=True) if not out))
-    without = _tried(make_core(inside, task), start_of(task, design), *options)
-    if without["outcome"] == "failed":
-        return searched(core, design, task), None  # the core must stand where the fit is reported
-    theta = _without(core, design, outside, without, record)
+    inside = replace(design, terms=tuple(part_of(t, 0)[0] for t, kept in zip(design.terms, stay, strict=True) if kept))
+    inner = make_core(inside, task)
+    without = _tried(inner, start_of(task, design), *options)
+    if without["outcome"] == FAILED:
+        return first
+    places = _places(core, design, stay)
+    theta = partial(_without, core, stay, places, without, record)
     start = {"beta": np.asarray(without["beta"]), "theta": theta(NEARLY_NONE)}
     second = _tried(core, start, *options)
-    work = {name: record[name] + second.get(name, 0) for name in ("evaluations", "inner", "iterations")}
-    pole = float(record["loglik"])
+    work = {name: record.get(name, 0) + second.get(name, 0) for name in ("evaluations", "inner", "iterations")}
+    pole = float(record.get("loglik", np.nan))
     if second["outcome"] == "converged":
-        return {**second, **work}, pole
-    ended = record["outcome"] == "flat_mode" and second["outcome"] in ("flat_mode", "failed")
-    if some and ended and without["outcome"] == "converged":
+        return Found({**second, **work}, pole)
+    if some and without["outcome"] == "converged":
         at = {**start, "theta": theta(NONE), "exact": True}
-        third = _tried(core, at, task.quadrature, {"max_evaluations": 1}, task.method)
+        third = {**_tried(core, at, task.quadrature, {"max_evaluations": 1}, task.method), **work}
         # Loadings of zero have no slope, whether that is an optimum or not.
-        loadings = any(t.structure == "rr" for t, out in zip(design.terms, outside, strict=True) if out)
-        kept = "converged" if third["outcome"] == "converged" and not loadings else "flat_mode"
-        if third["outcome"] != "failed":
-            return {**third, **work, "outcome": kept}, pole
-    return searched(core, design, task), None
+        loadings = any(t.structure == "rr" for t in cut)
+        if third["outcome"] != FAILED and third["decrease"] < LOOSE and not loadings:
+            return Found({**third, "outcome": "converged"}, pole)
+        if third["outcome"] != FAILED and {"flat_mode", FAILED} & {first.outcome, second["outcome"]}:
+            return Found({**third, "outcome": "flat_mode"}, pole, partial(_spread_of, inner, core, places))
+    # The core must stand where the fit is reported.
+    return first if first.outcome == FAILED else Found(searched(core, design, task))
 
 
 def _tried(core: Any, start: Any, *options: Any) -> dict[str, Any]:
@@ -253,33 +295,38 @@ def _tried(core: Any, start: Any, *options: Any) -> dict[str, Any]:
     try:
         return core.fit(start, *options)
     except ValueError:
-        return {"outcome": "failed"}
+        return {"outcome": FAILED}
 
 
-def _without(core: Any, design: Design, outside: Sequence[bool], without: Any, record: Any) -> Callable[[float], Array]:
-    """Return what gives theta with the effects of the other terms, and as little as one says of those outside."""
-    kept, at, own = np.asarray(without["theta"]), 0, core.ntheta - len(core.parameters)
-    theta, sds, loadings = np.zeros(core.ntheta), [], []
-    plain = [(i, len(cells(len(t.names), t.structure))) for i, t in enumerate(design.terms)
-             if t.structure not in PATTERNED]  # fmt: skip
-    owner = [i for i, count in plain for _ in range(count)] + [t for t, _, _ in core.parameters]
-    for i, t in enumerate(owner):
-        name = core.parameters[i - own][1] if i >= own else ""
-        if not outside[t]:
-            theta[i], at = kept[at], at + 1
-        elif name == "sd":
-            sds.append(i)
-        elif name == "loading":
-            loadings.append(i)
-        elif name != "cor" and name:
-            theta[i] = record["theta"][i]
+def _places(core: Any, design: Design, stay: Sequence[Sequence[int]]) -> list[int]:
+    """Return where theta holds the parameters of the model of the columns that stay, in their order."""
+    own = core.ntheta - len(core.parameters)
+    entries = [(i, cell) for i, t in enumerate(design.terms) if t.structure not in PATTERNED
+               for cell in cells(len(t.names), t.structure)]  # fmt: skip
+    plain = [at for at, (i, cell) in enumerate(entries) if set(cell) <= set(stay[i])]
+    return plain + [at for at, (i, _, _) in enumerate(core.parameters, own) if stay[i]]
 
-    def of(size: float) -> Array:
-        out = theta.copy()
-        out[sds], out[loadings] = np.log(size), size
-        return out
 
-    return of
+def _without(
+    core: Any, stay: Sequence[Sequence[int]], places: list[int], without: Any, record: Any, size: float
+) -> Array:
+    """Return theta with the effects of the columns that stay, and others of this size, or none; see `_places`."""
+    own, theta = core.ntheta - len(core.parameters), np.zeros(core.ntheta)
+    theta[places] = without["theta"]
+    for at, (i, name, _) in enumerate(core.parameters, own):
+        if not stay[i] and name in ("sd", "loading"):
+            theta[at] = np.log(size) if name == "sd" else size
+        elif not stay[i] and name != "cor" and "theta" in record:
+            theta[at] = record["theta"][at]
+    return theta
+
+
+def _spread_of(inner: Any, core: Any, places: list[int]) -> Array:
+    """Return the covariance of (beta, theta) of the model without some effects; NaN for what it does not have."""
+    at = np.concatenate([np.arange(core.p), core.p + np.array(places, dtype=int)])
+    out = np.full((core.p + core.ntheta,) * 2, np.nan)
+    out[np.ix_(at, at)] = inner.vcov()
+    return out
 
 
 def explained(error: ValueError, design: Design, task: Task) -> Exception:
@@ -291,7 +338,7 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
     """Return what may have made a search fail: an offset, means out of range, a residual variance held or untold."""
     if (text := unlogged_offset(design.offset, task.family.link)) is not None:
         return f": {text}"
-    if "breaks down" in why and task.quadrature == 1:
+    if BREAKS in why and task.quadrature == 1:
         heavy = "; or hold its shape, nu=5" if task.family.entry.name == "student_t" else ""
         return f"; with nested grouping factors quadrature=9 integrates beyond the mode{heavy}"
     mean = task.family.entry.parameters[0].range
@@ -461,9 +508,18 @@ def _cuts_without_predictors(design: Design, family: Distribution) -> Array:
 
 
 def from_core(
-    record: Any, core: Any, design: Design, task: Task, vcov: Any = None, pole: float | None = None
+    record: Any,
+    core: Any,
+    design: Design,
+    task: Task,
+    vcov: Any = None,
+    pole: float | None = None,
+    spread: Callable[[], Array] | None = None,
 ) -> LaplaceEstimate:
-    """Turn the core's record of a fit into an estimate; `vcov` is that of (beta, theta), where it is known already."""
+    """Turn the core's record of a fit into an estimate.
+
+    `vcov` is that of (beta, theta), where it is known already, `spread` computes it where the core does not.
+    """
     beta = frozen(record["beta"])
     return LaplaceEstimate(
         theta=frozen(record["theta"]),
@@ -472,7 +528,7 @@ def from_core(
         beta=beta,
         joint=Deferred(None, frozen(vcov))
         if vcov is not None
-        else Deferred(_spread(core, design, task, record["natural"])),
+        else Deferred(spread or _spread(core, design, task, record["natural"])),
         sigma=sigma_of(beta, design, task.family),
         rank=core.p - len(core.dropped),
         inner=int(record["inner"]),

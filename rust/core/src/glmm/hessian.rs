@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 
 use crate::dense;
-use crate::family::Link;
+use crate::design::TermSlot;
 use crate::optimise;
 use crate::CoreError;
 
 use super::fit::{Glmm, Gradient};
-use super::laplace::{Point, INNER_TOLERANCE};
+use super::laplace::{Point, BOUNDLESS, INNER_TOLERANCE};
 use super::patterns;
 use super::rows::{GlmmRows, Want};
 use super::search;
@@ -35,7 +35,7 @@ impl Glmm {
         let p = self.engine.plan.p();
         let q = p + theta.len();
         let (_, curve) = self.engine.working_solution(&at.lambda);
-        let reach = self.reach();
+        let reach = self.engine.reaches();
         let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
         let loss = self.information_loss(&curve);
         let stride = (f64::EPSILON * loss).cbrt().clamp(STEP, LONG_STEP);
@@ -44,11 +44,11 @@ impl Glmm {
         // covariance they have at the limit.
         let e = &self.engine;
         let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
-        let first = q - shape.len();
+        let vanished = self.vanished(&shape);
         let none = search::Residual::of(e, rows).filter(|r| r.is_zero(&at.beta)).map(|r| r.at);
-        let gone = |j: usize| error[j] > BOUNDLESS * reach[j] || none == Some(j);
+        let unknown = self.engine.unknown(&curve, BOUNDLESS);
         let mut lost: Vec<usize> =
-            (0..q).filter(|&j| if j < p { gone(j) } else { j >= first && shape[j - first] }).collect();
+            (0..q).filter(|&j| if j < p { unknown[j] || none == Some(j) } else { vanished[j - p] }).collect();
         let mut scale = self.engine.model.theta_scale();
         scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
         step.extend(theta.iter().zip(&scale).map(|(t, s)| stride * t.abs().max(*s).min(1e6)));
@@ -139,13 +139,24 @@ impl Glmm {
         (0..q - m).map(|j| vec![j]).chain(own).collect()
     }
 
-    /// How far a coefficient moves, in internal units, before a response changes by e-fold odds or size; without bound under
-    /// an identity link, which has the units of the response.
-    fn reach(&self) -> Vec<f64> {
-        let mut out = vec![f64::INFINITY; self.engine.plan.p()];
-        for (k, link) in self.engine.family.links().iter().enumerate() {
-            if !matches!(link, Link::Identity | Link::Inverse) {
-                self.engine.plan.coefficients_of(k).into_iter().for_each(|j| out[j] = 1.0);
+    /// Which parameters of covariances (theta, then those of structures, of which `lost` are at a limit of their own) say
+    /// nothing: the rows know nothing of effects in a predictor that runs to a limit.
+    fn vanished(&self, lost: &[bool]) -> Vec<bool> {
+        let (plan, m) = (&self.engine.plan, self.engine.moments());
+        let none = |f: usize, at: usize| {
+            let (factor, k) = (&m.factors[f], m.factors[f].cols);
+            let known: f64 = factor.gram.chunks_exact(k * k).map(|g| g[at * (k + 1)]).sum();
+            known.abs().sqrt() * BOUNDLESS * self.engine.reach(plan.z[f].columns[at].component) < 1.0
+        };
+        let own = |(f, s): (usize, &TermSlot)| -> Vec<bool> {
+            (0..s.cols).flat_map(|c| s.structure.rows(c, s.cols)).map(|r| none(f, s.offset + r)).collect()
+        };
+        let mut out: Vec<bool> = self.engine.model.slots().into_iter().flat_map(own).collect();
+        let plain = out.len();
+        out.extend(lost);
+        for p in &self.engine.patterns {
+            if (p.offset..p.offset + p.pattern.k).all(|at| none(p.factor, at)) {
+                out[plain + p.first..plain + p.first + p.pattern.parameters()].fill(true);
             }
         }
         out
@@ -470,8 +481,6 @@ const COPIES: usize = 16;
 const LOADING: f64 = 1e-4;
 /// Eigenvalue of the scaled Hessian below which its direction counts as flat.
 const FLAT: f64 = 1e-7;
-/// A standard error of so many units of a link other than the identity is none.
-const BOUNDLESS: f64 = 2e3;
 
 /// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
 /// that it identifies: parameters that take part in a flat direction have NaN.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::cholesky::Source;
 use crate::design::Moments;
-use crate::family::Family;
+use crate::family::{Family, Link};
 use crate::fit::Model;
 use crate::linear::Lmm;
 use crate::optimise::Stop;
@@ -41,6 +41,8 @@ const SINGULAR: f64 = 0.1;
 /// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
 /// optimum the search asks for less: the error of the deviance is of the order of the decrement given here.
 pub const INNER_TOLERANCE: f64 = 1e-9;
+/// A standard error of so many units of a link other than the identity is none.
+pub const BOUNDLESS: f64 = 2e3;
 
 /// Everything that stays the same while the parameters move, and the buffers of the passes.
 #[derive(Clone)]
@@ -311,6 +313,31 @@ impl Engine {
             .collect()
     }
 
+    /// How far a predictor moves before a response changes by e-fold odds or size; without bound under an identity link,
+    /// which has the units of the response.
+    pub fn reach(&self, k: usize) -> f64 {
+        match self.family.links().get(k) {
+            Some(link) if !matches!(link, Link::Identity | Link::Inverse) => 1.0,
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// The same by coefficient, internal units.
+    pub fn reaches(&self) -> Vec<f64> {
+        let mut out = vec![f64::INFINITY; self.plan.p()];
+        for k in 0..self.family.links().len() {
+            self.plan.coefficients_of(k).into_iter().for_each(|j| out[j] = self.reach(k));
+        }
+        out
+    }
+
+    /// Coefficients about which the rows say next to nothing, as they run to a limit of their range: their errors are more
+    /// than `most` units of a link other than the identity. `curve` is twice X'V^-1X.
+    pub fn unknown(&self, curve: &[f64], most: f64) -> Vec<bool> {
+        let error = |j: usize| (2.0 / curve[j * (self.plan.p() + 1)].max(1e-300)).sqrt();
+        self.reaches().into_iter().enumerate().map(|(j, reach)| error(j) > most * reach).collect()
+    }
+
     /// Linear predictors of the rows at a point, row-major n x K.
     pub fn predictors(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Vec<f64> {
         rows::fixed_part(&self.plan, rows, &at.beta, &mut self.fixed);
@@ -359,8 +386,7 @@ impl Engine {
         self.evaluations += 1;
         rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
         let at = self.value(rows, beta.to_vec(), lambda, shape, u.to_vec(), want)?;
-        let mut left = self.project(lambda, &self.zg);
-        left.iter_mut().zip(self.precision(u)).for_each(|(g, u)| *g += u);
+        let mut left = self.latent_gradient(lambda, &self.zg, u);
         let gradient = left.clone();
         self.solve(&mut left);
         Ok((at, dot(&gradient, &left)))

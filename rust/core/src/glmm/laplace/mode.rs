@@ -11,8 +11,27 @@ use super::{dot, positive, Engine, Point, INNER_TOLERANCE};
 
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
+/// Decrement below which what a step gains may be lost in the density's rounding errors, which grow with the responses:
+/// there the slope along the step tells whether it leads on.
+const HIDDEN: f64 = 1e-4;
+/// Share of the slope that may be left.
+const LEVEL: f64 = 0.5;
+
+/// Whether `t` times a Newton step leads on from h to `value`: it falls or, where rounding errors may hide that, the slope
+/// along the step does.
+fn leads_on(h: f64, value: f64, t: f64, decrement: f64, slope: impl FnOnce() -> f64) -> bool {
+    let falls = value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0);
+    falls || decrement < HIDDEN && value < h + HIDDEN && slope().abs() < LEVEL * decrement
+}
 
 impl Engine {
+    /// d h / d u from Z'D1 there.
+    pub(super) fn latent_gradient(&self, lambda: &[Vec<f64>], zg: &[Vec<f64>], u: &[f64]) -> Vec<f64> {
+        let mut out = self.project(lambda, zg);
+        out.iter_mut().zip(self.precision(u)).for_each(|(g, u)| *g += u);
+        out
+    }
+
     /// Minimise h over u by Newton steps with step halving.
     pub(super) fn mode(&mut self, rows: &GlmmRows<'_>, lambda: &[Vec<f64>], u: &[f64]) -> Result<Vec<f64>, CoreError> {
         let mut u = u.to_vec();
@@ -35,8 +54,8 @@ impl Engine {
         for _ in 0..MAX_INNER {
             self.stop.check()?;
             self.inner += 1;
-            let mut step: Vec<f64> = self.project(lambda, &s.zg);
-            step.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
+            let mut step = self.latent_gradient(lambda, &s.zg, &u);
+            step.iter_mut().for_each(|g| *g = -*g);
             let gradient = step.clone();
             self.load(&mut s);
             if self.factorise(lambda).is_err() {
@@ -63,7 +82,8 @@ impl Engine {
                 let b = self.effects(lambda, &trial);
                 s = self.pass(rows, &b, Want::Newton);
                 let value = s.value + 0.5 * dot(&trial, &self.precision(&trial));
-                if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
+                let slope = || dot(&self.latent_gradient(lambda, &s.zg, &trial), &step);
+                if leads_on(h, value, t, decrement, slope) {
                     u = trial;
                     h = value;
                     break;
@@ -151,8 +171,8 @@ impl Engine {
                 return Err(lost("has no finite density"));
             }
             self.inner += 1;
-            let mut du = self.project(lambda, &s.zg);
-            du.iter_mut().zip(self.precision(&u)).for_each(|(g, u)| *g = -(*g + u));
+            let mut du = self.latent_gradient(lambda, &s.zg, &u);
+            du.iter_mut().for_each(|g| *g = -*g);
             let mut db: Vec<f64> = self.latent.iter().map(|&j| -s.xg[j]).collect();
             let (gu, gb) = (du.clone(), db.clone());
             self.load(&mut s);
@@ -172,7 +192,11 @@ impl Engine {
                 }
                 s = self.pass(rows, &self.effects(lambda, &trial), Want::Joint);
                 let value = s.value + 0.5 * dot(&trial, &self.precision(&trial));
-                if value <= h - 1e-4 * t * decrement + 1e-12 * h.abs().max(1.0) {
+                let slope = || {
+                    let latent: f64 = self.latent.iter().zip(&db).map(|(&j, d)| s.xg[j] * d).sum();
+                    latent + dot(&self.latent_gradient(lambda, &s.zg, &trial), &du)
+                };
+                if leads_on(h, value, t, decrement, slope) {
                     (u, beta, h) = (trial, moved, value);
                     break;
                 }

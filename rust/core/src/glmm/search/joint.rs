@@ -1,9 +1,76 @@
 //! The quadratic model in coefficients, parameters of structures and covariances together, and its minimum.
 
+use super::super::constraint::Constraint;
 use super::*;
 
 /// Share of the response's standard deviation that is no residual any more.
 pub(super) const NONE: f64 = 1e-4;
+
+/// Standard error in units of a link other than the identity beyond which a coefficient is at a limit of its range, if
+/// there is no density further on.
+const HARDLY: f64 = 100.0;
+
+/// What is known around a point, of which quadratic models are made.
+pub(super) struct Around<'a> {
+    pub(super) slope: &'a Slope,
+    pub(super) working: &'a linear::Slope,
+    pub(super) turned: &'a [f64],
+    /// Directions at rest, and components among them.
+    pub(super) rest: &'a [bool],
+    pub(super) fixed: &'a [bool],
+    pub(super) charts: &'a [Chart],
+    pub(super) components: &'a [Component],
+    pub(super) point: &'a Point,
+    pub(super) residual: Option<&'a Residual>,
+    pub(super) constraint: &'a Constraint,
+    /// A measured Hessian, and what secants say.
+    pub(super) measured: Option<&'a [f64]>,
+    pub(super) secants: &'a [(Vec<f64>, Vec<f64>)],
+    pub(super) exact: bool,
+}
+
+/// A step in (beta, pattern parameters) and components, the decrease it promises, what a unit of damping adds to the
+/// diagonal, and the least curvature of the covariances.
+pub(super) struct Proposal {
+    pub(super) db: Vec<f64>,
+    pub(super) d: Vec<f64>,
+    pub(super) promised: f64,
+    pub(super) stiff: Vec<f64>,
+    pub(super) curvature: f64,
+}
+
+impl Around<'_> {
+    /// Coefficients that run to a limit of their range.
+    pub(super) fn unknown(&self, e: &Engine) -> Vec<usize> {
+        let unknown = e.unknown(&self.slope.beta_curvature, HARDLY);
+        (0..unknown.len()).filter(|&j| unknown[j]).collect()
+    }
+
+    /// The minimiser of the quadratic model with every parameter within its range; the coefficients `gone` stay.
+    pub(super) fn propose(&self, e: &Engine, close: bool, damping: f64, gone: &[usize]) -> Proposal {
+        let (p, free) = (self.point.beta.len(), self.point.shape.len());
+        let sizes = (p, free, self.components.len() + free);
+        let (mut joint, curvature) =
+            Joint::new(self.slope, self.working, self.turned, sizes, self.rest, close, damping);
+        if let Some(h) = self.measured {
+            joint.replace(h, damping);
+        }
+        joint.eliminate(&e.latent);
+        if damping < 0.5 && !(close && self.exact) {
+            joint.correct(self.secants);
+        }
+        self.constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
+        (0..free).filter(|&i| self.rest[i]).for_each(|i| joint.hold(p + i));
+        gone.iter().for_each(|&j| joint.hold(j));
+        self.residual.iter().filter(|r| r.rests(self.point, self.slope)).for_each(|r| joint.hold(r.at));
+        let stiff = joint.diagonal(damping);
+        let least = self.residual.and_then(|r| r.room(&self.point.beta));
+        let (mut db, d, promised) =
+            within(&mut joint, self.components, self.fixed, self.charts, &self.point.shape, self.rest, least);
+        self.constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
+        Proposal { db, d, promised, stiff, curvature }
+    }
+}
 
 /// The joint quadratic model in (beta, components): gradient and Hessian.
 pub(super) struct Joint {

@@ -59,6 +59,8 @@ const LONGEST: f64 = 8.0;
 const RECENT: usize = 2;
 /// What is left of random effects that are too much to begin with.
 const SMALLER: f64 = 0.1;
+/// Iterations in which a search that goes along flat modes meets one.
+const LATELY: usize = 6;
 /// Deviance that a limit may be worse by than the edge of the search just before it.
 const WORSE: f64 = 1e-7;
 
@@ -217,6 +219,8 @@ pub fn minimise(
         Goal { target, most, left, steps: 0, patient }
     });
     let mut idle = 0;
+    // The iteration that met a flat mode last.
+    let mut flat = None;
     let (slope, held) = loop {
         let slope = bent(e.slope(rows, &point), &charts, &point.shape);
         let slope = if linked { patterns::linked(slope, &e.patterns, &charts, &point.shape) } else { slope };
@@ -262,38 +266,49 @@ pub fn minimise(
                 first += e.evaluations - before;
             }
         }
-        let measured = curvature.as_ref().map(|c| &c.hessian);
         let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
+        let around = Around {
+            slope: &slope,
+            working: &working,
+            turned: &turned,
+            rest: &rest,
+            fixed: &fixed,
+            charts: &charts,
+            components: &components,
+            point: &point,
+            residual: residual.as_ref(),
+            constraint: &constraint,
+            measured: curvature.as_ref().map(|c| &c.hessian[..]),
+            secants: &local,
+            exact,
+        };
         let mut accepted = None;
         let mut misled = false;
-        e.flat = false;
+        if std::mem::take(&mut e.flat) {
+            flat = Some(iterations);
+        }
         let mut long = fresh;
         let mut rejected = 0;
+        let mut gone = vec![];
         loop {
-            let (mut joint, l) = Joint::new(&slope, &working, &turned, (p, free, c + free), &rest, close, damping);
+            let Proposal { db, d, promised, stiff, curvature: l } = around.propose(e, close, damping, &gone);
             if close {
                 least = l;
             }
-            if let Some(h) = measured {
-                joint.replace(h, damping);
-            }
-            joint.eliminate(&e.latent);
-            if damping < 0.5 && !(close && exact) {
-                joint.correct(&local);
-            }
-            constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
-            (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
-            residual.iter().filter(|r| r.rests(&point, &slope)).for_each(|r| joint.hold(r.at));
-            let stiff = joint.diagonal(damping);
-            let least = residual.as_ref().and_then(|r| r.room(&point.beta));
-            let (mut db, d, promised) = within(&mut joint, &components, &fixed, &charts, &point.shape, &rest, least);
-            constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
             decrease = promised.abs();
             if decrease < 0.5 && !close {
                 close = true;
                 continue;
             }
+            let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
             if decrease < options.tolerance || (decrease < IDLE && idle >= TWICE) {
+                if damping > 0.0 {
+                    // Short steps promise little anywhere.
+                    decrease = around.propose(e, true, 0.0, &around.unknown(e)).promised.abs();
+                    if decrease > IDLE.max(noise) {
+                        outcome = Outcome::Stalled;
+                    }
+                }
                 break;
             }
             let times = if close { 3.0 } else { 10.0 };
@@ -330,7 +345,6 @@ pub fn minimise(
             // An evaluation that fails is a rejected step, so its interruption is asked for apart.
             options.stop.check()?;
             e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, LOOSE);
-            let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
             let next = patterns::put(e.moments(), &e.patterns, &shape, &mut trial)
                 .and_then(|()| e.evaluate(rows, &b, &trial, &shape, &u));
             match next {
@@ -359,6 +373,11 @@ pub fn minimise(
                 _ if stretch > 1.0 => {
                     stale = true;
                     pace = None;
+                }
+                Err(_) if gone.is_empty() && !around.unknown(e).is_empty() => {
+                    // The range may end there: what the rows say nothing about stays, and does not shorten the others' way.
+                    stale = true;
+                    gone = around.unknown(e);
                 }
                 next => {
                     stale = true;
@@ -406,7 +425,8 @@ pub fn minimise(
         }
     };
     let mut slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
-    if outcome != Outcome::Converged && e.flat {
+    let lately = |at: usize| at + LATELY > iterations;
+    if outcome != Outcome::Converged && (e.flat || flat.is_some_and(lately)) {
         outcome = Outcome::FlatMode;
     }
     if let Some(residual) = residual.filter(|r| r.rests(&point, &slope)) {
