@@ -83,6 +83,17 @@ mod tests {
     }
 
     #[test]
+    fn systems_without_right_hand_sides_are_solved_at_once() {
+        let (n, mut none) = (40, []);
+        for solve in [solve_left_l, solve_left_lt] {
+            solve(&spd(n), n, n, &mut none, 0, n);
+        }
+        for solve in [solve_right_l, solve_right_lt] {
+            solve(&spd(n), n, n, &mut none, 0, 0);
+        }
+    }
+
+    #[test]
     fn jacobi_reproduces_the_matrix() {
         let n = 6;
         let a = spd(n);

@@ -169,6 +169,8 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
             at = Found(search_with(core, design, task))
     except ValueError as error:
         raise explained(error, design, task) from error
+    if at.outcome == "stalled" and (why := _too_little(design, task)):
+        raise DataError(f"the search was lost in rounding errors{why}")
     return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread)
 
 
@@ -347,6 +349,11 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
         return f": under link={link!r} means may leave their range, and the search was lost there; try {safe!r}"
     if task.family.is_gaussian_identity and (found := absorbed_residual(design)) is not None:
         return f": {found[1]}"
+    return _too_little(design, task)
+
+
+def _too_little(design: Design, task: Task) -> str:
+    """Return that a residual standard deviation is held at too little for the arithmetic, if it is."""
     held = next((c.offset for c in design.others if c.name == "dispersion" and not c.fixed), None)
     if held is None or task.family.entry.name != "gaussian":
         return ""

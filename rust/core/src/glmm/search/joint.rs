@@ -46,7 +46,16 @@ impl Around<'_> {
         (0..unknown.len()).filter(|&j| unknown[j]).collect()
     }
 
-    /// The minimiser of the quadratic model with every parameter within its range; the coefficients `gone` stay.
+    /// Those, and the correlations or ranges of structures at a limit, which `finish` compares with the limit itself.
+    pub(super) fn at_ends(&self, e: &Engine) -> Vec<usize> {
+        let p = self.point.beta.len();
+        let limits = e.patterns.iter().filter(|q| q.pattern.limit(q.theta(&self.point.shape)).is_some());
+        let ends = limits.flat_map(|q| q.first + q.pattern.deviations()..q.first + q.pattern.parameters());
+        self.unknown(e).into_iter().chain(ends.map(|i| p + i)).collect()
+    }
+
+    /// The minimiser of the quadratic model with every parameter within its range; those `gone` (coefficients, then
+    /// parameters of structures) stay.
     pub(super) fn propose(&self, e: &Engine, close: bool, damping: f64, gone: &[usize]) -> Proposal {
         let (p, free) = (self.point.beta.len(), self.point.shape.len());
         let sizes = (p, free, self.components.len() + free);

@@ -304,7 +304,7 @@ pub fn minimise(
             if decrease < options.tolerance || (decrease < IDLE && idle >= TWICE) {
                 if damping > 0.0 {
                     // Short steps promise little anywhere.
-                    decrease = around.propose(e, true, 0.0, &around.unknown(e)).promised.abs();
+                    decrease = around.propose(e, true, 0.0, &around.at_ends(e)).promised.abs();
                     if decrease > IDLE.max(noise) {
                         outcome = Outcome::Stalled;
                     }
