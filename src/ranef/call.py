@@ -9,9 +9,8 @@ from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-
 from ranef.engines import Control, Task, Wishes, is_linear, make_control
+from ranef.engines.laplace import NEARLY_ZERO
 from ranef.engines.pql import VARIANCES
 from ranef.engines.survey import Weights, read_weights
 from ranef.engines.thresholds import NOMINAL
@@ -67,10 +66,6 @@ ELSEWHERE = {
 }
 
 Value = str | Formula | float | None
-
-#: The residual standard deviation that stands for none, eps^(1/4), as glmmTMB's dispformula = ~ 0: small beside any
-#: response in sensible units, and the likelihood can still be computed.
-NEARLY_ZERO = float(np.finfo(np.float64).eps) ** 0.25
 
 
 @dataclass(frozen=True, slots=True)

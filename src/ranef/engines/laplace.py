@@ -44,6 +44,9 @@ NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in uni
 NONE = 1e-30  # and to do without: below the floor of every search
 FAILED = "failed"  # the outcome of a search that had no point to begin from
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
+#: The residual standard deviation that stands for none, eps^(1/4), as glmmTMB's dispformula = ~ 0: small beside any
+#: response in sensible units, and the likelihood can still be computed.
+NEARLY_ZERO = float(np.finfo(np.float64).eps) ** 0.25
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 
 
@@ -169,7 +172,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
             at = Found(search_with(core, design, task))
     except ValueError as error:
         raise explained(error, design, task) from error
-    if at.outcome == "stalled" and (why := _too_little(design, task)):
+    if at.outcome == "stalled" and (why := _too_little(design, task, NEARLY_ZERO)):
         raise DataError(f"the search was lost in rounding errors{why}")
     return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread)
 
@@ -352,13 +355,13 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
     return _too_little(design, task)
 
 
-def _too_little(design: Design, task: Task) -> str:
-    """Return that a residual standard deviation is held at too little for the arithmetic, if it is."""
+def _too_little(design: Design, task: Task, least: float = np.inf) -> str:
+    """Return that a residual standard deviation is held at too little for the arithmetic, if so, and below `least`."""
     held = next((c.offset for c in design.others if c.name == "dispersion" and not c.fixed), None)
     if held is None or task.family.entry.name != "gaussian":
         return ""
     sd, spread = float(link_of(task.family.links[1]).inverse(np.min(held))), float(np.std(np.asarray(design.y)))
-    if sd > NEARLY_HELD * spread:
+    if sd > NEARLY_HELD * spread or sd >= least * (1 - 1e-9):
         return ""
     return (
         f": the residual standard deviation is held at {sd:.3g}, too little beside the response's {spread:.3g} for the "
