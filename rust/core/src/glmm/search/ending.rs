@@ -37,6 +37,19 @@ pub(super) fn without(e: &Engine, p: &Patterned, down: &[bool], exact: &mut [Vec
     }
 }
 
+/// What is held and, beside correlations at a limit, every standard deviation at its floor: whether nothing is better
+/// than that little, `at_limits` finds by evaluating there.
+pub(super) fn or_ended(patterns: &[Patterned], charts: &[Chart], shape: &[f64], mut held: Vec<bool>) -> Vec<bool> {
+    for p in patterns.iter().filter(|p| !p.pattern.is_loadings() && p.pattern.limit(p.theta(shape)).is_some()) {
+        let own = p.first..p.first + p.pattern.deviations();
+        let low: Vec<bool> = own.clone().map(|i| held[i] || charts[i].at_low(shape[i])).collect();
+        if !low.iter().all(|l| *l) {
+            held[own].copy_from_slice(&low);
+        }
+    }
+    held
+}
+
 /// The point with the patterns at their limits, if the deviance goes on to it, and how they are reported; an error where
 /// it falls abruptly: the likelihood has no bound there.
 pub(super) fn at_limits(

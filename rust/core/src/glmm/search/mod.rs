@@ -97,7 +97,7 @@ const LEFT: f64 = 0.3;
 /// How many such steps.
 const PATIENT: usize = 24;
 /// Rows times random effects up to which steps cost next to nothing.
-const CHEAP: usize = 100_000;
+const CHEAP: usize = 400_000;
 /// Deviance of one observation by which a model is of another kind.
 const FAR: f64 = 10.0;
 
@@ -425,6 +425,7 @@ pub fn minimise(
         }
     };
     let mut slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
+    let held = or_ended(&e.patterns, &charts, &point.shape, held);
     let lately = |at: usize| at + LATELY > iterations;
     if outcome != Outcome::Converged && (e.flat || flat.is_some_and(lately)) {
         outcome = Outcome::FlatMode;
