@@ -48,6 +48,37 @@ def test_as_the_oracle(name, method):
     np.testing.assert_allclose(m.ddf, df, rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_the_hessian_of_a_large_crossed_design_is_exact_and_its_factor_comes_back(method):
+    """All of the inverse takes the place of the factor there; conditional variances ask for it afterwards."""
+    rng, n = np.random.default_rng(5), 3600
+    a, b, x = rng.integers(0, 300, n), rng.integers(0, 260, n), rng.normal(size=n)
+    y = 1 + x / 2 + 0.8 * rng.normal(size=300)[a] + 0.6 * rng.normal(size=260)[b] + rng.normal(size=n)
+    m = rf.fit("y ~ x + (1 | a) + (1 | b)", {"y": y, "x": x, "a": a, "b": b}, method=method)
+    before = m.core.cond_cov(0)
+    h = m.core.hessian(np.ascontiguousarray(m.theta), m.sigma, method == "reml")
+    (ta, tb), s = m.theta, m.sigma
+    za, zb = s * np.eye(300)[a], s * np.eye(260)[b]
+    v = s**2 * np.eye(n) + ta**2 * za @ za.T + tb**2 * zb @ zb.T
+    first = [2 * ta * za @ za.T, 2 * tb * zb @ zb.T, 2 * v / s]
+    second = {(0, 0): first[0] / ta, (1, 1): first[1] / tb}
+    second |= {(i, 2): 2 * first[i] / s for i in (0, 1)} | {(2, 2): 2 * v / s**2}
+    inverse = np.linalg.inv(v)
+    left = inverse @ np.column_stack([np.ones(n), x])
+    p = inverse - left @ np.linalg.solve(left.T @ v @ left, left.T)
+    q, e = (p if method == "reml" else inverse), p @ y
+    moved = [q @ d for d in first]
+    want = np.zeros((3, 3))
+    for i in range(3):
+        for j in range(i + 1):
+            value = 2 * e @ first[i] @ p @ first[j] @ e - np.sum(moved[i] * moved[j].T)
+            if (j, i) in second:
+                value += np.sum(q * second[j, i]) - e @ second[j, i] @ e
+            want[i, j] = want[j, i] = value
+    np.testing.assert_allclose(h, want, rtol=1e-11)  # differences of the gradient are good to 1e-9
+    np.testing.assert_array_equal(m.core.cond_cov(0), before)
+
+
 def test_contrasts():
     m = fit("Machines", "score ~ Machine + (1 | Worker)")
     np.testing.assert_allclose(satterthwaite.contrast_df(m, np.eye(3)), m.ddf)

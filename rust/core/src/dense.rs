@@ -5,6 +5,7 @@ mod factor;
 mod inverse;
 mod kernel;
 mod packed;
+mod packed_inverse;
 mod product;
 mod rows;
 mod solve;
@@ -18,6 +19,7 @@ pub use packed::{
     packed_at, packed_cholesky, packed_len, packed_solve_left_l, packed_solve_right_l, packed_solve_right_lt,
     packed_syrk, stripes, Stripe,
 };
+pub use packed_inverse::{packed_columns, packed_inverse, packed_times, ByStripes};
 pub use product::{gemm, gemm_nt, gemm_tn, syrk_lower, syrk_rows};
 pub use rows::{by_rows, RowBlock};
 pub use solve::{solve_left_l, solve_left_lt, solve_right_l, solve_right_lt};

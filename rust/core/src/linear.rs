@@ -13,6 +13,7 @@
 //! (With the fixed factors eliminated last, one factor L would do for both determinants, but the selected inverse of
 //! A_uu would still be a second one, and the order that fills in least would be lost.)
 
+mod exact;
 mod information;
 
 use std::sync::Arc;

@@ -19,7 +19,7 @@ pub struct Satterthwaite {
 }
 
 impl Model {
-    /// At theta and the sigma that goes with it; `flat` as in `dense::inverse_upwards`. The model is left at theta.
+    /// At theta and the sigma that goes with it; `flat` as in `dense::inverse_upwards`. `recover` leads back to theta.
     pub fn satterthwaite(
         &mut self,
         theta: &[f64],
@@ -27,12 +27,13 @@ impl Model {
         reml: bool,
         flat: f64,
     ) -> Result<Satterthwaite, CoreError> {
-        let curved = self.hessian(theta, sigma, reml)?;
         let slopes = self.vcov_jacobian(theta, sigma, reml)?;
+        let vcov = user_vcov(&self.lmm.moments, &self.state()?.solution.lx, sigma);
+        // Last, since the factor may be another one after it.
+        let curved = self.hessian(theta, sigma, reml)?;
         let (m, p) = (theta.len() + 1, self.lmm.moments.p_total);
         let mut spread = dense::inverse_upwards(&curved, m, flat);
         spread.iter_mut().for_each(|v| *v *= 2.0);
-        let vcov = user_vcov(&self.lmm.moments, &self.state()?.solution.lx, sigma);
         let df = (0..p).map(|j| {
             let (v, own) = (vcov[j * (p + 1)], |i: usize| slopes[i * p * p + j * (p + 1)]);
             let along = |i: usize| (0..m).map(|k| spread[k + i * m] * own(k)).sum::<f64>();

@@ -287,6 +287,14 @@ impl Lmm {
         rows.as_slice().map_err(|_| PyValueError::new_err("rows are not contiguous"))
     }
 
+    /// The model at its state, wherever derivatives have left its factor.
+    fn settled<'py>(this: &Bound<'py, Self>) -> PyResult<PyRef<'py, Self>> {
+        if this.try_borrow()?.model.is_away() {
+            this.try_borrow_mut()?.watched(this.py(), Model::recover)?;
+        }
+        Ok(this.try_borrow()?)
+    }
+
     /// Work on the model that Ctrl-C ends, where it is long; the model is then where it was.
     fn watched<T: Send>(
         &mut self,
@@ -353,31 +361,32 @@ impl Lmm {
     }
 
     /// Covariances of the coefficients of some columns.
-    fn covariance_of<'py>(&self, py: Python<'py>, columns: Vec<usize>) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let model = &self.model;
-        let v = solve(py, &self.pool, || model.covariance_of(&columns))?;
+    fn covariance_of<'py>(slf: &Bound<'py, Self>, columns: Vec<usize>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let (py, this) = (slf.py(), Self::settled(slf)?);
+        let model = &this.model;
+        let v = solve(py, &this.pool, || model.covariance_of(&columns))?;
         matrix(py, v, columns.len())
     }
 
     /// L Var(beta_hat) L' for rows over all columns.
     fn covariance_of_rows<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         rows: PyReadonlyArray2<'py, f64>,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let (model, rows, k) = (&self.model, self.whole_rows(&rows)?, rows.as_array().nrows());
-        let v = solve(py, &self.pool, || model.covariance_of_rows(rows))?;
+        let (py, this) = (slf.py(), Self::settled(slf)?);
+        let (model, rows, k) = (&this.model, this.whole_rows(&rows)?, rows.as_array().nrows());
+        let v = solve(py, &this.pool, || model.covariance_of_rows(rows))?;
         matrix(py, v, k)
     }
 
     /// L Var(beta_hat) for rows over all columns.
     fn covariance_with_rows<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         rows: PyReadonlyArray2<'py, f64>,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let (model, values, shape) = (&self.model, self.whole_rows(&rows)?, rows.as_array().raw_dim());
-        let v = solve(py, &self.pool, || model.covariance_with_rows(values))?;
+        let (py, this) = (slf.py(), Self::settled(slf)?);
+        let (model, values, shape) = (&this.model, this.whole_rows(&rows)?, rows.as_array().raw_dim());
+        let v = solve(py, &this.pool, || model.covariance_with_rows(values))?;
         v.into_pyarray(py).reshape([shape[0], shape[1]])
     }
 
@@ -463,9 +472,10 @@ impl Lmm {
         Ok(d)
     }
 
-    fn cond_cov<'py>(&self, py: Python<'py>, term: usize) -> PyResult<Bound<'py, PyArray3<f64>>> {
-        let model = &self.model;
-        let v = ask(py, &self.pool, model, self.n(), || model.conditional_covariance(term))?;
+    fn cond_cov<'py>(slf: &Bound<'py, Self>, term: usize) -> PyResult<Bound<'py, PyArray3<f64>>> {
+        let (py, this) = (slf.py(), Self::settled(slf)?);
+        let model = &this.model;
+        let v = ask(py, &this.pool, model, this.n(), || model.conditional_covariance(term))?;
         let k = model.lmm.moments.factors.iter().flat_map(|f| &f.slots).find(|s| s.term == term).map_or(1, |s| s.cols);
         let levels = v.len() / (k * k);
         v.into_pyarray(py).reshape([levels, k, k])
@@ -473,13 +483,13 @@ impl Lmm {
 
     /// Variance of x'beta_hat + z'(b_hat - b); `which[t]` False leaves term t out (its codes are not read).
     fn predict_var<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         fixed: &Bound<'py, PyAny>,
         terms: &Bound<'py, PyAny>,
         n: usize,
         which: Vec<bool>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let (py, this) = (slf.py(), Self::settled(slf)?);
         let fixed = blocks(fixed)?;
         let mut arrays: Vec<Option<(CodeArray<'py>, Vec<BlockArrays<'py>>)>> = vec![];
         for (t, use_it) in terms.try_iter()?.zip(&which) {
@@ -500,8 +510,8 @@ impl Lmm {
                 None => None,
             });
         }
-        let model = &self.model;
-        let v = ask(py, &self.pool, model, n, || model.prediction_variance(n, &fixed, &views))?;
+        let model = &this.model;
+        let v = ask(py, &this.pool, model, n, || model.prediction_variance(n, &fixed, &views))?;
         Ok(v.into_pyarray(py))
     }
 

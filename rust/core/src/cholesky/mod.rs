@@ -7,6 +7,7 @@
 //! Duff & Reid 1983; selected inverse, Takahashi et al. 1973). Whether it is worth ordering that rest, or better to
 //! take all of it as one dense front, is decided by an estimate of the cost of both.
 
+mod columns;
 mod graph;
 mod inverse;
 mod leaves;
@@ -18,6 +19,7 @@ mod symbolic;
 mod tests;
 mod whole;
 
+pub use columns::Columns;
 pub use inverse::SelectedInverse;
 pub use numeric::{Numeric, Source, Tail};
 pub use symbolic::Symbolic;

@@ -235,6 +235,10 @@ impl Numeric {
         &self.panels[s.panel..s.panel + s.panel_len()]
     }
 
+    pub(super) fn panel_mut(&mut self, s: &Super) -> &mut [f64] {
+        &mut self.panels[s.panel..s.panel + s.panel_len()]
+    }
+
     /// Diagonal of L in a supernode.
     fn pivots<'a>(&'a self, s: &'a Super) -> impl Iterator<Item = f64> + 'a {
         let (panel, w, ld) = (self.panel(s), s.width as usize, (s.width + s.below) as usize);

@@ -1,6 +1,6 @@
 //! The block elimination against dense algebra, on designs that reach every path through it.
 
-use super::{Numeric, SelectedInverse, Source, Symbolic};
+use super::{Columns, Numeric, SelectedInverse, Source, Symbolic};
 use crate::dense;
 use crate::design::{Block, Codes, Moments, Numeric as Column, Rows, Structure, Term};
 
@@ -132,7 +132,7 @@ impl Case {
         self.check_inverse(&diagonal, &z, &first, n);
         self.check_tail(&sym, &num);
         self.check_solves(&sym, &num, &z, &first, n);
-        self.check_whole(&sym, &num, &z, &first, n);
+        self.check_whole(&sym, &mut num, &z, &first, n);
         sym
     }
 
@@ -173,22 +173,36 @@ impl Case {
         }
     }
 
-    /// Some columns of all of the inverse, from leaves and from the tail.
-    fn check_whole(&self, sym: &Symbolic, num: &Numeric, z: &[f64], first: &[usize], n: usize) {
+    /// Some columns of all of the inverse, from leaves and from the tail, and once more in the place of a packed factor.
+    fn check_whole(&self, sym: &Symbolic, num: &mut Numeric, z: &[f64], first: &[usize], n: usize) {
         let mut natural = vec![0; n];
         for pos in 0..sym.nodes {
             let f = sym.factor_at[pos] as usize;
             let k = sym.widths[f] as usize;
             (0..k).for_each(|i| natural[sym.offset[pos] as usize + i] = first[f] + sym.level(pos) * k + i);
         }
+        let check = |at: &[usize], x: &[f64]| {
+            for (q, row) in x.chunks_exact(at.len()).enumerate() {
+                for (v, &c) in row.iter().zip(at) {
+                    assert!((v - z[natural[q] + natural[c] * n]).abs() < 1e-10);
+                }
+            }
+        };
         let at: Vec<usize> = (0..n).step_by(n.div_ceil(9)).chain([n - 1]).collect();
         let mut x = vec![0.0; n * at.len()];
         num.whole(sym).columns(&at, &mut x);
-        for (q, row) in x.chunks_exact(at.len()).enumerate() {
-            for (v, &c) in row.iter().zip(&at) {
-                assert!((v - z[natural[q] + natural[c] * n]).abs() < 1e-10);
-            }
+        check(&at, &x);
+        if Columns::work(sym).is_none() {
+            return assert!(num.columns(sym).is_err());
         }
+        // The last chunk has more columns than are formed together.
+        let all: Vec<usize> = (0..n).chain((0..n).cycle().take(1200)).collect();
+        let chunks: Vec<&[usize]> = all.chunks(100).chain([&all[..]]).collect();
+        let columns = num.columns(sym).unwrap();
+        let mut seen = vec![];
+        columns.visit(&chunks, |i, x| (i, x), |(i, x)| seen.push((i, x)));
+        assert!(seen.iter().map(|s| s.0).eq(0..chunks.len()));
+        seen.iter().for_each(|(i, x)| check(chunks[*i], x));
     }
 
     fn check_solves(&self, sym: &Symbolic, num: &Numeric, z: &[f64], first: &[usize], n: usize) {

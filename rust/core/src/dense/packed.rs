@@ -25,7 +25,7 @@ pub struct Stripe {
 }
 
 impl Stripe {
-    fn at(n: usize, c: usize) -> Stripe {
+    pub(super) fn at(n: usize, c: usize) -> Stripe {
         let from = c * STRIPE;
         let before = c * STRIPE * n - STRIPE * STRIPE * (c * c.saturating_sub(1)) / 2;
         Stripe { from, to: (from + STRIPE).min(n), start: before, ld: n - from }
@@ -45,7 +45,7 @@ impl Stripe {
         self.ld - self.width()
     }
 
-    fn values<'a>(&self, a: &'a [f64]) -> &'a [f64] {
+    pub(super) fn values<'a>(&self, a: &'a [f64]) -> &'a [f64] {
         &a[self.start..self.start + self.size()]
     }
 }
@@ -74,13 +74,13 @@ pub(super) fn part(a: &[f64], n: usize, (i, j): (usize, usize), (rows, cols): (u
 }
 
 /// Tasks that write disjoint tiles of a packed triangle.
-struct Packed {
+pub(super) struct Packed {
     all: Tiles,
-    n: usize,
+    pub n: usize,
 }
 
 impl Packed {
-    fn new(a: &mut [f64], n: usize) -> Self {
+    pub fn new(a: &mut [f64], n: usize) -> Self {
         assert!(a.len() >= packed_len(n));
         Packed { all: Tiles::new(a, 1), n }
     }
@@ -93,11 +93,11 @@ impl Packed {
     }
 
     /// Rows and columns i, j of a stripe.
-    fn get_mut<'a>(&self, s: &Stripe, i: (usize, usize), j: (usize, usize)) -> MatMut<'a, f64> {
+    pub fn get_mut<'a>(&self, s: &Stripe, i: (usize, usize), j: (usize, usize)) -> MatMut<'a, f64> {
         self.stripe(s).get_mut(i.0 - s.from, j.0 - s.from, i.1 - i.0, j.1 - j.0)
     }
 
-    fn get<'a>(&self, s: &Stripe, i: (usize, usize), j: (usize, usize)) -> MatRef<'a, f64> {
+    pub fn get<'a>(&self, s: &Stripe, i: (usize, usize), j: (usize, usize)) -> MatRef<'a, f64> {
         self.stripe(s).get(i.0 - s.from, j.0 - s.from, i.1 - i.0, j.1 - j.0)
     }
 

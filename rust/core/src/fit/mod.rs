@@ -85,6 +85,11 @@ impl Model {
         self.state = Some(State { lambda, solution, sigma });
     }
 
+    /// `recover` leads back to where `stand` was: nothing may ask for the factor any more.
+    pub(crate) fn stray(&mut self, state: State) {
+        self.left = Some((state.lambda, state.sigma));
+    }
+
     /// Back to where `stand` was.
     pub(crate) fn rest(&mut self, state: State) {
         self.state = Some(state);
@@ -286,12 +291,18 @@ impl Model {
         out
     }
 
-    /// Factorise anew where work that failed has left another factor.
-    fn recover(&mut self) -> Result<(), CoreError> {
-        if let (Some((lambda, sigma)), None) = (self.left.take(), &self.state) {
+    /// Whether the factor is another one than that of the state that was left.
+    pub fn is_away(&self) -> bool {
+        self.state.is_none() && self.left.is_some()
+    }
+
+    /// Factorise anew where work has left another factor, or none.
+    pub fn recover(&mut self) -> Result<(), CoreError> {
+        if let (Some((lambda, sigma)), None) = (self.left.clone(), &self.state) {
             let solution = self.lmm.solve(&lambda, false)?;
             self.state = Some(State { lambda, solution, sigma });
         }
+        self.left = None;
         Ok(())
     }
 

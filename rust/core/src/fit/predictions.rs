@@ -13,7 +13,8 @@ use crate::CoreError;
 
 impl Model {
     /// Variances of the coefficients of wide factors, one factor after the other; NaN at dropped ones.
-    pub fn level_variances(&self) -> Result<Vec<f64>, CoreError> {
+    pub fn level_variances(&mut self) -> Result<Vec<f64>, CoreError> {
+        self.recover()?;
         let state = self.state()?;
         let (m, sym, p) = (self.m(), &self.lmm.symbolic, self.m().p());
         let inverse = self.lmm.selected_inverse();

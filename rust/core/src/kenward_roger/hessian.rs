@@ -8,7 +8,7 @@ use crate::CoreError;
 
 use super::blocks::sandwich;
 use super::products::Bends;
-use super::traces::Traces;
+use super::traces::{self, Traces};
 
 impl Model {
     /// Hessian in (theta, sigma) of the deviance with sigma not profiled, column-major (m x m). From
@@ -17,30 +17,36 @@ impl Model {
     /// d2 / ds_i ds_j = 2 y'P V_i P V_j P y / sigma^2 - tr(P V_i P V_j)      (V^-1 in the trace for ML)
     /// ```
     ///
-    /// and Sigma* = Lambda Lambda'; by differences of the gradient where the traces are out of proportion. The model is
-    /// left at theta.
+    /// and Sigma* = Lambda Lambda'; by differences of the gradient where the traces are out of proportion. `recover` leads
+    /// back to theta where the factor has moved.
     pub fn hessian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
         if !(sigma > 0.0) || !sigma.is_finite() {
             return shape("sigma must be positive");
         }
         let state = self.stand(self.lambda_from_theta(theta)?, reml)?;
         let (s, lambda) = (&state.solution, &state.lambda);
-        let traces = Traces::new(&self.lmm.moments, lambda, &self.lmm.components, reml, self.work_of_differences());
+        let differences = self.work_of_differences();
+        let columns = traces::work_of_columns(&self.lmm, lambda).filter(|w| *w < differences);
+        let most = columns.unwrap_or(differences);
+        let mut traces = Traces::new(&self.lmm.moments, lambda, &self.lmm.components, reml, most);
+        let bends = self.bends(lambda, s, traces.as_ref(), reml && (traces.is_some() || columns.is_some()));
+        let moved = traces.is_none();
+        if moved && columns.is_some() {
+            traces = Some(Traces::of_columns(&mut self.lmm, lambda)?);
+        }
         let nu = self.lmm.nu(reml);
         let corner = 6.0 * s.r2 / sigma.powi(4) - 2.0 * nu / (sigma * sigma);
-        let own =
-            self.in_entries(traces.as_ref(), &self.bends(lambda, s, traces.as_ref(), reml && traces.is_some()), sigma);
-        let mut out = self.in_theta(theta, &own, corner)?;
-        if traces.is_some() {
-            self.rest(state);
-            return Ok(out);
+        let mut out = self.in_theta(theta, &self.in_entries(traces.as_ref(), &bends, sigma), corner)?;
+        if traces.is_none() {
+            let m = theta.len() + 1;
+            for (j, column) in self.hessian_by_differences(theta, sigma, reml)?.chunks_exact(m - 1).enumerate() {
+                out[j * m..(j + 1) * m - 1].copy_from_slice(column);
+            }
         }
-        let m = theta.len() + 1;
-        for (j, column) in self.hessian_by_differences(theta, sigma, reml)?.chunks_exact(m - 1).enumerate() {
-            out[j * m..(j + 1) * m - 1].copy_from_slice(column);
+        match moved {
+            true => self.stray(state),
+            false => self.rest(state),
         }
-        let back = self.stand(state.lambda, reml)?;
-        self.rest(back);
         Ok(out)
     }
 

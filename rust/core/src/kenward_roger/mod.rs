@@ -23,14 +23,15 @@ mod rest;
 mod traces;
 
 use crate::dense;
+use crate::design::Moments;
 use crate::error::shape;
 use crate::fit::{user_matrix, Model};
 use crate::linear::Solution;
 use crate::CoreError;
 
 use information::{average, expected, unrestricted};
-use products::{leading, pair, trace};
-use traces::Traces;
+use products::{leading, pair, trace, Products};
+use traces::{work_of_columns, Traces};
 
 /// What remains to be done is algebra of p x p matrices; `m` parameters, the scale last.
 #[derive(Clone, Debug)]
@@ -59,12 +60,26 @@ impl Model {
         let lambda = self.lambda_from_theta(theta)?;
         let s = self.lmm.solve(&lambda, reml)?;
         let sigma = (s.r2 / self.lmm.nu(reml)).sqrt();
-        let out = self.ingredients(&lambda, &s, sigma, reml);
+        let (mut out, products) = self.ingredients(&lambda, &s, sigma, reml);
+        let columns = work_of_columns(&self.lmm, &lambda);
+        let most = columns.unwrap_or(f64::INFINITY);
+        let mut s = s;
+        let traces = match Traces::new(&self.lmm.moments, &lambda, &self.lmm.components, reml, most) {
+            None if columns.is_some() => {
+                let traces = Traces::of_columns(&mut self.lmm, &lambda)?;
+                s = self.lmm.solve(&lambda, reml)?;
+                Some(traces)
+            }
+            traces => traces,
+        };
+        if let Some(t) = traces {
+            out.expect(&self.lmm.moments, &t, &products, reml.then(|| self.lmm.moments.p()), sigma);
+        }
         self.set_state(lambda, s, sigma);
         Ok(out)
     }
 
-    fn ingredients(&self, lambda: &[Vec<f64>], s: &Solution, sigma: f64, reml: bool) -> Ingredients {
+    fn ingredients(&self, lambda: &[Vec<f64>], s: &Solution, sigma: f64, reml: bool) -> (Ingredients, Products) {
         let lmm = &self.lmm;
         let (m, p) = (&lmm.moments, lmm.moments.p());
         let (c, p1) = (lmm.components.len(), p + 1);
@@ -100,7 +115,7 @@ impl Model {
         }
         let mut average = average(m, &products, p, sigma);
         average[(c + 1) * (c + 1) - 1] = lmm.nu(reml); // y'Py
-        let mut out = Ingredients {
+        let out = Ingredients {
             slopes,
             bends,
             information: average.clone(),
@@ -109,15 +124,22 @@ impl Model {
             traces: vec![],
             squares: vec![],
         };
-        if let Some(t) = Traces::new(m, lambda, &lmm.components, reml, f64::INFINITY) {
-            let size = lmm.nu(reml);
-            out.information = if reml { expected(m, &t, &products, p) } else { unrestricted(&t, size) };
-            out.exact = true;
-            out.traces = (0..c).map(|i| t.first[i] - if reml { trace(own(i), p) } else { 0.0 }).chain([size]).collect();
-            let squares = products.first.iter().map(|v| v / (sigma * sigma));
-            out.squares = squares.chain([size]).collect();
-        }
-        out
+        (out, products)
+    }
+}
+
+impl Ingredients {
+    /// The expected information in place of the average one; `p` coefficients that REML integrates out.
+    fn expect(&mut self, m: &Moments, t: &Traces, products: &Products, p: Option<usize>, sigma: f64) {
+        let (p1, size) = (m.p() + 1, (m.n - if p.is_some() { m.rank() } else { 0 }) as f64);
+        self.information = match p {
+            Some(p) => expected(m, t, products, p),
+            None => unrestricted(t, size),
+        };
+        self.exact = true;
+        let integrated = |i: usize| p.map_or(0.0, |p| trace(&products.own[i * p1 * p1..(i + 1) * p1 * p1], p));
+        self.traces = t.first.iter().enumerate().map(|(i, t)| t - integrated(i)).chain([size]).collect();
+        self.squares = products.first.iter().map(|v| v / (sigma * sigma)).chain([size]).collect();
     }
 }
 
@@ -220,6 +242,51 @@ mod tests {
                 let q: Vec<f64> = model.lmm.quadratic(&s, &slope.u).0.iter().map(|v| v * scale).collect();
                 close(&slope.average.sigma, &q);
             }
+        }
+    }
+
+    /// Traces from all of the inverse beside a packed root are those by elimination of a factor, and the model is left
+    /// where it was.
+    #[test]
+    fn all_columns_give_the_same_traces() {
+        let n = 2500;
+        let codes: Vec<i32> = (0..n).map(|i| (i * i + i / 7) % 301).collect();
+        let other: Vec<i32> = (0..n).map(|i| (i * 7919 % 1009) % 290).collect();
+        let y: Vec<f64> = (0..n).map(|i| ((i * 7919) % 31) as f64 / 9.0).collect();
+        let x: Vec<f64> = (0..n).map(|i| ((i * 613) % 17) as f64 / 5.0 - 1.0).collect();
+        let mut rows = rows(&y, &codes, 301);
+        let slope = Block { codes: None, contrast: &[], levels: 0, cols: 1, x: Some(Numeric::F64(&x)) };
+        rows.fixed.push(slope);
+        rows.terms[0].blocks.push(slope);
+        rows.terms.push(Term {
+            codes: Codes::I32(&other),
+            levels: 290,
+            blocks: vec![rows.fixed[0]],
+            ..rows.terms[0].clone()
+        });
+        let mut model = Model::new(&rows).unwrap();
+        let theta = [0.8, -0.3, 0.5, 1.1];
+        let lambda = model.lambda_from_theta(&theta).unwrap();
+        model.lmm.solve(&lambda, true).unwrap();
+        assert!(work_of_columns(&model.lmm, &lambda).is_some());
+        let m = &model.lmm.moments;
+        let slow = Traces::new(m, &lambda, &model.lmm.components, true, f64::INFINITY).unwrap();
+        let quick = Traces::of_columns(&mut model.lmm, &lambda).unwrap();
+        close(&quick.first, &slow.first);
+        close(&quick.second, &slow.second);
+        for reml in [true, false] {
+            let exact = model.hessian(&theta, 1.2, reml).unwrap();
+            let near = model.hessian_by_differences(&theta, 1.2, reml).unwrap();
+            let size = near.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            for (i, v) in near.iter().enumerate() {
+                assert!((v - exact[i % 4 + i / 4 * 5]).abs() < 1e-6 * size); // of the difference quotient
+            }
+            let r2 = model.evaluate(&theta, reml).unwrap().pwrss;
+            model.hessian(&theta, 1.2, reml).unwrap();
+            assert!(model.is_away());
+            model.recover().unwrap();
+            let state = model.state().unwrap();
+            assert!(state.solution.r2 == r2 && model.lmm.numeric.logdet == state.solution.logdet_z);
         }
     }
 

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use crate::design::{Moments, Part as Share};
-use crate::linear::Component;
+use crate::linear::{Component, Lmm};
+use crate::{dense, optimise, CoreError};
 
 use super::blocks::{absorb, absorb_wide};
 use super::rest::Rest;
@@ -88,6 +89,47 @@ impl Traces {
         let mut out = others.into_iter().fold(rest.of_lead(&triangles), add);
         out.alone = (m.factors.len() == 1 && !unbounded).then_some(triangles);
         Some(out)
+    }
+
+    /// The same from all of A^-1, with S = Lambda^-T (I - A^-1) Lambda^-1; the model's factor is used up.
+    pub fn of_columns(lmm: &mut Lmm, lambda: &[Vec<f64>]) -> Result<Self, CoreError> {
+        let (first, second) = lmm.traces_of_columns()?;
+        let c = lmm.components.len();
+        // Lambda^-1 E_i Lambda^-T = sum_a chain[a, i] E_a.
+        let mut chain = vec![0.0; c * c];
+        for (i, ci) in lmm.components.iter().enumerate() {
+            let k = lmm.moments.factors[ci.factor].cols;
+            let inverse = optimise::invert(&lambda[ci.factor], k);
+            for (a, ca) in lmm.components.iter().enumerate().filter(|(_, a)| a.factor == ci.factor) {
+                let entry = |(r, s): (usize, usize)| inverse[ca.row + r * k] * inverse[ca.col + s * k];
+                chain[a + i * c] = ci.cells().map(entry).sum();
+            }
+        }
+        let (mut half, mut out) =
+            (vec![0.0; c * c], Traces { first: vec![0.0; c], second: vec![0.0; c * c], alone: None });
+        dense::gemm(&mut half, c, &second, c, &chain, c, c, c, c, 1.0);
+        dense::gemm_tn(&mut out.second, c, &chain, c, &half, c, c, c, c, 1.0);
+        dense::gemm_tn(&mut out.first, c, &chain, c, &first, c, c, 1, c, 1.0);
+        Ok(out)
+    }
+}
+
+/// Smallest variance on the scale of the residual, times the mean cross-product of its column, at which M is divided by it.
+const DIVISIBLE: f64 = 1e-6;
+
+/// Work (multiplications) of `Traces::of_columns`, where it can be done.
+pub fn work_of_columns(lmm: &Lmm, lambda: &[Vec<f64>]) -> Option<f64> {
+    let divisible = lmm.moments.factors.iter().zip(lambda).all(|(f, lambda)| {
+        let k = f.cols;
+        (0..k).all(|c| {
+            let gram: f64 = f.gram.chunks_exact(k * k).map(|g| g[c * (k + 1)]).sum();
+            lambda[c * (k + 1)].powi(2) * gram > DIVISIBLE * f.levels as f64
+        })
+    });
+    if divisible {
+        lmm.work_of_columns()
+    } else {
+        None
     }
 }
 

@@ -4,22 +4,21 @@ use crate::cholesky::{SelectedInverse, Whole};
 use crate::dense;
 use crate::levels::place;
 
+use super::exact::add_products;
 use super::{dot, triangles_of_shrinkage, Lmm, Parts};
 
 /// Multiplications that the whole of A^-1 may take, and how much slower those of a solve are, with their addressing.
 const MOST_WHOLE: f64 = 1e8;
 const SCATTERED: f64 = 4.0;
-/// Columns of A^-1 that are formed at once.
-const COLUMNS: usize = 64;
 /// Levels times probes that an estimated information needs.
 const PROBES: usize = 1000;
 
 /// Vectors that probe a factor: `probes` a column, those of its first column at `from`; `all`: a unit vector a level.
-struct Probing {
-    factor: usize,
-    probes: usize,
-    all: bool,
-    from: usize,
+pub(super) struct Probing {
+    pub factor: usize,
+    pub probes: usize,
+    pub all: bool,
+    pub from: usize,
 }
 
 /// A sign by counter (splitmix64): the same in every run.
@@ -126,53 +125,10 @@ impl Lmm {
                     .zip(&mut exact)
                     .filter(|(i, _)| i.factor == plan.factor)
                     .for_each(|i| *i.1 = plan.all);
-                self.add_products(&x, m, plan, &rows, 1.0 / count, &mut info);
+                add_products(&self.components, &x, m, plan, &rows, 1.0 / count, &mut info);
             }
         }
         symmetrised(&info, &exact)
-    }
-
-    /// The same from all columns of M, a few levels at a time.
-    fn information_of_whole(&self, parts: &Parts) -> Vec<f64> {
-        let (c, p, size) = (self.components.len(), self.moments.p(), self.symbolic.size);
-        let mut info = vec![0.0; c * c];
-        let rows: Vec<Vec<usize>> = (0..self.moments.factors.len()).map(|f| self.level_rows(f)).collect();
-        let whole = self.numeric.whole(&self.symbolic);
-        for (factor, f) in self.moments.factors[..self.moments.random()].iter().enumerate() {
-            for levels in rows[factor].chunks((COLUMNS / f.cols).max(1)) {
-                let at: Vec<usize> = (0..f.cols).flat_map(|j| levels.iter().map(move |row| row + j)).collect();
-                let m = at.len();
-                let mut x = vec![0.0; size * m];
-                whole.columns(&at, &mut x);
-                if !parts.h.is_empty() {
-                    let own: Vec<f64> = at.iter().flat_map(|q| parts.h[q * p..(q + 1) * p].iter().copied()).collect();
-                    dense::gemm_tn(&mut x, m, &own, p, &parts.h, p, m, size, p, 1.0);
-                }
-                x.iter_mut().for_each(|v| *v = -*v);
-                at.iter().enumerate().for_each(|(j, q)| x[q * m + j] += 1.0);
-                let plan = Probing { factor, probes: levels.len(), all: true, from: 0 };
-                self.add_products(&x, m, &plan, &rows, 1.0, &mut info);
-            }
-        }
-        info
-    }
-
-    /// Add the products of the columns of M (row-major, m columns) that belong to one factor's components.
-    fn add_products(&self, x: &[f64], m: usize, plan: &Probing, rows: &[Vec<usize>], weight: f64, info: &mut [f64]) {
-        let c = self.components.len();
-        for (i, ci) in self.components.iter().enumerate().filter(|(_, i)| i.factor == plan.factor) {
-            let (r, c0) = (plan.from + ci.row * plan.probes, plan.from + ci.col * plan.probes);
-            for (j, cj) in self.components.iter().enumerate() {
-                let mut sum = 0.0;
-                for &row in &rows[cj.factor] {
-                    for (s, t) in cj.cells() {
-                        let (xs, xt) = (&x[(row + s) * m..(row + s + 1) * m], &x[(row + t) * m..(row + t + 1) * m]);
-                        sum += dot(&xs[r..r + plan.probes], &xt[c0..c0 + plan.probes]);
-                    }
-                }
-                info[i + j * c] += weight * sum * if ci.row == ci.col { 1.0 } else { 2.0 };
-            }
-        }
     }
 
     /// How every factor is probed. Those with few probes go together, since a solve is a visit to the whole factor L;
@@ -193,7 +149,7 @@ impl Lmm {
     }
 
     /// First row (in elimination order) of every level of a factor.
-    fn level_rows(&self, f: usize) -> Vec<usize> {
+    pub(super) fn level_rows(&self, f: usize) -> Vec<usize> {
         let sym = &self.symbolic;
         (0..sym.nodes).filter(|&q| sym.factor_at[q] as usize == f).map(|q| sym.offset[q] as usize).collect()
     }
