@@ -850,12 +850,13 @@ class Fit:
             lme4's `re.form = NULL`, which is "all"), of the named groups.
             "integrate" averages the response over the random effects' distribution; with an identity link that is
             "none".
-        type : "response" | "link" | "probs" | a parameter's name
+        type : "response" | "link" | "probs" | "class" | a parameter's name
             The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model; the
-            prevalence for randomised responses); the mean's linear predictor; the probability of every category, one
-            column each (ordinal families; multinomial ones have no other response); or a parameter on its own scale:
-            "mean" (before extra zeros and truncation), "dispersion", "zero_inflation" …. The "link" of a multinomial
-            model is a column of log odds for every category but the first.
+            prevalence for randomised responses; of ordered categories the mean of their numbers, from 0 on); the mean's
+            linear predictor; the probability of every category, one column each (multinomial families have no other
+            response); the likeliest category (its label); or a parameter on its own scale: "mean" (before extra zeros
+            and truncation), "dispersion", "zero_inflation" …, also by glmmTMB's names "conditional", "disp" and
+            "zprob". The "link" of a multinomial model is a column of log odds for every category but the first.
         new_levels : "error" | "population" | "sample"
             For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
             A missing group counts as an unknown level: NaN under "error".
@@ -865,8 +866,8 @@ class Fit:
             probabilities on the logit scale), or for a new observation, in which random effects that are not included
             vary too: in closed form where the response is normal (it adds sigma^2 / w), else quantiles of 1,000 draws
             of coefficients, random effects and responses (proportions have the row's trials, ordered categories are
-            their numbers). Both take the variance parameters as known; refits to simulated responses (`rf.bootstrap`)
-            do not.
+            their numbers from 0 on). Both take the variance parameters as known; refits to simulated responses
+            (`rf.bootstrap`) do not.
         level : float
             Coverage.
         std_error : bool
@@ -937,11 +938,11 @@ class Fit:
         type : "response" | "pearson" | "deviance" | "scaled" | "quantile"
             y - fitted; divided by the root of the variance function (as lme4: a gaussian's sigma is left in); signed
             roots of the unit deviances; (y - fitted) / SD(y); normal quantiles of F(y), drawn between F(y-) and F(y)
-            where responses are discrete (Dunn & Smyth 1996).
+            where responses are discrete, and over where a censored one may lie (Dunn & Smyth 1996).
         align : "rows" | "input"
             One value per row used, or per row given (NaN where dropped).
         seed : int
-            For "quantile" of discrete responses: same seed, same residuals.
+            For "quantile" of discrete or censored responses: same seed, same residuals.
 
         Returns
         -------

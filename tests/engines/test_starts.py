@@ -115,3 +115,16 @@ def test_a_start_at_the_edge_of_the_means_is_left():
         m = rf.fit("y ~ x + (1 | g)", data, family="poisson", link="identity")
     assert np.isfinite(m.loglik)
     assert (m.fitted() > 0).all()
+
+
+@pytest.mark.parametrize(("family", "least"), [("poisson", -1046.33), ("nbinom1", -829.153), ("nbinom2", -844.511)])
+def test_rows_do_not_begin_on_the_wrong_side_of_a_sqrt_link(family, least):
+    """A predictor and its negative have one mean; fits begun beyond 0 ended 25 below glmmTMB's maximum (1.1.5)."""
+    import ranef as rf
+
+    effects = "" if family == "poisson" else " + (1 | site)"
+    m = rf.fit(f"count ~ mined + spp{effects}", rf.datasets.load("Salamanders"), family=family, link="sqrt")
+    assert m.converged
+    assert m.loglik > least - 1e-3
+    below = (m.predict(re="none", type="link") < 0).sum()
+    assert [n.evidence["rows"] for n in m.messages if n.code == "folded"] == ([below] if below else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 import ranef as rf
 from ranef.errors import DataError, NotAvailableError, OptionError
@@ -75,9 +75,44 @@ def test_not_available(data):
     with pytest.raises(NotAvailableError, match="censored"):
         m.refit(data["y_t"])
     with pytest.raises(NotAvailableError, match="censored"):
-        m.residuals("quantile")
+        m.residuals("deviance")
     assert np.isfinite(m.residuals()).all()
     assert m.summary()
+
+
+def test_intervals_from_where_nothing_lies_below():
+    """(0, u] of a time is left-censored at u, (l, 1] of a share right-censored at l."""
+    rng = np.random.default_rng(2)
+    g, y = np.arange(80) % 8, rng.weibull(1.4, 80)
+    data = {"g": g, "low": np.floor(y), "high": np.floor(y) + 1, "first": np.where(y < 1, 1.0, np.floor(y))}
+    data |= {"two": np.full(80, 2), "status": np.where(y < 1, -1, 2)}
+    m = rf.fit("cens(low, two, high) ~ 1 + (1 | g)", data, family="weibull")
+    assert m.loglik == rf.fit("cens(first, status, high) ~ 1 + (1 | g)", data, family="weibull").loglik
+    share = rng.uniform(0.05, 0.95, 80)
+    data |= {"from": np.where(share > 0.8, 0.8, share), "end": np.where(share > 0.8, 1.0, np.nan)}
+    data |= {"within": np.where(share > 0.8, 2, 0), "above": np.where(share > 0.8, 1, 0)}
+    m = rf.fit("cens(from, within, end) ~ 1 + (1 | g)", data, family="beta")
+    assert m.loglik == rf.fit("cens(from, above) ~ 1 + (1 | g)", data, family="beta").loglik
+
+
+@pytest.mark.parametrize("family", ["gaussian", "weibull", "nbinom2"])
+def test_quantile_residuals_of_censored_responses_are_normal(family):
+    """Drawn over where a response may lie, they have the law of those that were seen: uncensored rows are the same."""
+    rng = np.random.default_rng(11)
+    n, x, g = 2000, rng.normal(size=2000), np.arange(2000) % 40
+    eta = 0.6 + 0.4 * x + 0.4 * rng.normal(size=40)[g]
+    draws = {"gaussian": eta + rng.normal(size=n), "weibull": np.exp(eta) * rng.weibull(1.5, n),
+             "nbinom2": rng.negative_binomial(2, 2 / (2 + np.exp(eta))).astype(float)}  # fmt: skip
+    y = draws[family]
+    low, high = np.quantile(y, [0.4, 0.8])
+    status = np.where(y > high, 1, np.where(y < low, -1, np.where(rng.random(n) < 0.2, 2, 0)))
+    ends = [high, low - (family == "nbinom2"), np.floor(y) - 1]
+    seen = np.select([status == 1, status == -1, status == 2], ends, y)
+    data = {"x": x, "g": g, "y": np.maximum(seen, 0) if family == "weibull" else seen, "status": status}
+    data["upper"] = np.where(status == 2, np.floor(y) + 1, np.nan)
+    q = rf.fit("cens(y, status, upper) ~ x + (1 | g)", data, family=family).residuals("quantile", seed=2)
+    assert (np.bincount(status + 1) > 100).all()
+    assert kstest(q, "norm").pvalue > 0.01  # the seed is fixed
 
 
 @pytest.mark.parametrize(("y", "status", "family", "says"), [

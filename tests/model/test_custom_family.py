@@ -177,6 +177,8 @@ def later(y, mu):
         (lambda y, mu: np.log(y + 1), DataError, "does not depend"),
         (lambda y, mu: (y - mu)[1:], DataError, r"shape \(499,\); it needs one number a row, \(500,\)"),
         (lambda y, mu: np.log(-mu) + y, DataError, r"not finite in 500 of 500 rows at mu = "),
+        (lambda y, mu: np.where(y > 3, np.nan, poisson(y, mu)), DataError, r"not finite in \d+ of 500 rows at mu = "),
+        (lambda y, mu: poisson(y, mu) * 1j, DataError, "complex"),
         (lambda y, mu: special.jv(0, mu) + y, NotAvailableError, "jv are not known"),
         (lambda y, mu: -np.sum((y - mu) ** 2), NotAvailableError, "sum are not known"),
         (lambda y, mu, phi: y - mu - phi, TypeError, "phi"),
@@ -185,6 +187,21 @@ def later(y, mu):
 def test_errors_of_the_density_surface(data, density, error, says):
     with pytest.raises(error, match=says):
         rf.fit("counts ~ x + (1 | g)", data, family=rf.custom_family(density, ["mu"], ["log"], support="count"))
+
+
+@pytest.mark.parametrize(
+    ("functions", "ask", "says"),
+    [
+        ({"mean": lambda mu: mu[1:]}, lambda m: m.predict(), r"mean of family 'custom' .*shape \(499,\)"),
+        ({"cdf": lambda y, mu: y[:3]}, lambda m: m.residuals("quantile"), r"cdf .*shape \(3,\)"),
+        ({"simulate": lambda rng, mu: "a"}, lambda m: m.simulate(1, seed=1), "simulate .*no numbers"),
+    ],
+)
+def test_errors_of_the_other_functions_name_them(data, functions, ask, says):
+    family = rf.custom_family(poisson, ["mu"], ["log"], support="count", **functions)
+    m = rf.fit("counts ~ x + (1 | g)", data, family=family)
+    with pytest.raises(DataError, match=says):
+        ask(m)
 
 
 def in_place(y, mu):

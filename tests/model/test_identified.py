@@ -99,6 +99,45 @@ def test_infinite_coefficients_of_other_components_are_named():
     assert not note(rf.fit("y ~ f + (1 | g)", data, family="poisson", zero_inflation="~ 1"), "at_a_limit")
 
 
+def test_a_coefficient_that_is_known_is_no_runaway():
+    """Far rows of a predictor of zero inflation have none, whatever its slope; that is known all the same."""
+    rng = np.random.default_rng(12)
+    n = 900
+    w = np.round(rng.exponential(9.0, n))
+    y = np.where(rng.random(n) < 1 / (1 + np.exp(0.4 + 0.7 * (w - 4))), 0, rng.negative_binomial(3, 0.5, n))
+    m = rf.fit("y ~ w", {"y": y, "w": w}, family="nbinom2", zero_inflation="~ w")
+    slope = m.tidy().query("component == 'zero_inflation' and term == 'w'").iloc[0]
+    assert slope["std_error"] < abs(slope["estimate"]) / 2
+    assert not m.messages
+
+
+def test_a_component_that_went_away_is_at_its_limit():
+    """Its slope is small where every probability is nothing: that is no matter of two that cannot be told apart."""
+    rng = np.random.default_rng(4)
+    g, x = np.arange(300) % 12, rng.normal(size=300)
+    y = rng.binomial(8, 1 / (1 + np.exp(-0.5 * x - 0.5 * rng.normal(size=12)[g]))) / 8
+    data = {"y": y, "x": x, "g": g, "n": np.full(300, 8)}
+    m = rf.fit("y ~ x + (1 | g)", data, family="binomial", trials="n", zero_inflation="~ x")
+    assert "zero_inflation (x" in note(m, "at_a_limit")
+    assert not note(m, "without_information")
+
+
+def test_a_mean_of_truncated_counts_at_its_limit():
+    """Counts above 0 whose law is the logarithmic one: that of `truncated_nbinom1` for a mean of nothing."""
+    rng = np.random.default_rng(5)
+    f = np.tile(["a", "b"], 200)
+    y = np.where(f == "a", rng.logseries(0.6, 400), 1 + rng.negative_binomial(2, 0.3, 400))
+    m = rf.fit("y ~ f", {"y": y, "f": f}, family="truncated_nbinom1")
+    assert m.params["(Intercept)"] < -6
+    assert "mean ((Intercept)" in note(m, "at_a_limit")
+
+
+def test_zeros_that_are_modelled_are_no_detection_limit(data):
+    y = np.where(data["x"] > 0.5, 0.0, np.exp(data["y"]))
+    m = rf.fit("y ~ 1 + (1 | g)", data.assign(y=y), family="gamma", zero_inflation="~ 1")
+    assert not note(m, "piled_up")
+
+
 @pytest.mark.parametrize("unit", [1.0, 2.5])
 def test_a_tweedie_of_counts_is_their_poisson_at_its_limit(unit):
     """The density of multiples of the dispersion grows for ever as the power tends to 1."""

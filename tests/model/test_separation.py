@@ -36,6 +36,25 @@ def test_ordered_categories(data, threshold):
     assert rf.fit("level ~ x + cell", data, family="cumulative", threshold=threshold).separation == ()
 
 
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog", "cauchit"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_every_link_of_a_probability(data, link, value):
+    """A probit is certain at 4 and a loglog at -2, where a logit has a long way to go."""
+    rng = np.random.default_rng(1)
+    frame = data.assign(b=np.where(data["cell"] == "c", value, rng.integers(0, 2, len(data)).astype(float)))
+    with pytest.warns(rf.SeparationWarning, match="separated by cellc"):
+        assert rf.fit("b ~ x + cell", frame, family="binomial", link=link).separation == ("cellc",)
+    frame.loc[(frame["cell"] == "c").idxmax(), "b"] = 1 - value
+    assert rf.fit("b ~ x + cell", frame, family="binomial", link=link).separation == ()
+
+
+@pytest.mark.parametrize("link", ["probit", "cloglog", "loglog", "cauchit"])
+def test_ordered_categories_by_other_links(data, link):
+    with pytest.warns(rf.SeparationWarning, match="separated by cellc"):
+        assert rf.fit("apart ~ x + cell", data, family="cumulative", link=link).separation == ("cellc",)
+    assert rf.fit("level ~ x + cell", data, family="cumulative", link=link).separation == ()
+
+
 def test_ordered_categories_along_a_number(data):
     frame = data.assign(level=pd.cut(data["x"], [-9, -0.5, 1, 9], labels=["low", "mid", "top"]))
     with pytest.warns(rf.SeparationWarning, match="separated by x"):

@@ -245,3 +245,28 @@ def test_standard_errors_do_not_depend_on_how_many_rows_are_asked():
     together = m.predict(data, std_error=True)["std_error"]
     apart = [m.predict(data.iloc[i : i + 10], std_error=True)["std_error"] for i in range(0, n, 10)]
     assert_allclose(together, np.concatenate(apart), rtol=1e-10)  # two ways to solve the same triangle
+
+
+def test_names_of_another_package():
+    """glmmTMB's conditional, zprob and disp are the mean, the probability of extra zeros and the dispersion."""
+    frame = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2", zero_inflation="~ mined", dispersion="~ mined")
+    for theirs, ours in (("conditional", "mean"), ("zprob", "zero_inflation"), ("disp", "dispersion")):
+        assert_array_equal(m.predict(type=theirs), m.predict(type=ours))
+    with pytest.raises(OptionError, match="zero_inflation"):
+        rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2").predict(type="zprob")
+
+
+def test_the_likeliest_category():
+    m = rf.fit("rating ~ temp + contact + (1 | judge)", rf.datasets.load("wine"), family="cumulative")
+    found, p = m.predict(type="class"), m.predict(type="probs").to_numpy()
+    assert found.tolist() == ["12345"[i] for i in p.argmax(axis=1)]
+    with pytest.raises(OptionError, match="probs"):
+        m.predict(type="class", std_error=True)
+    lost = m.predict({"temp": ["warm", None], "contact": ["no", "no"], "judge": ["1", "1"]}, type="class")
+    assert lost[1] is None
+    rng = np.random.default_rng(3)
+    data = {"y": rng.choice(["a", "b", "c"], 90), "x": rng.normal(size=90)}
+    free = rf.fit("y ~ x", data, family="multinomial")
+    p = free.predict(type="probs")
+    assert free.predict(type="class").tolist() == ["abc"[i] for i in np.column_stack([p[c] for c in "abc"]).argmax(1)]

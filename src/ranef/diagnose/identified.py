@@ -16,8 +16,10 @@ from ranef.predict.predict import fixed_variance
 from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
+    from ranef.engines.estimate import Array
     from ranef.frame import Block
     from ranef.model import Fit
+    from ranef.predict.rows import Rows
 
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
@@ -92,11 +94,12 @@ def above_one(m: Fit) -> Iterator[Message]:
 
 
 def piled_up(m: Fit) -> Iterator[Message]:
-    """P47: many equal values at one end of a continuous response look like a detection limit."""
+    """P47: many equal values at one end of a continuous response look like a detection limit; extra zeros do not."""
     design = m.design
     if design is None or m.formula.censored or m.distribution.entry.name not in CONTINUOUS:
         return
-    values, counts = np.unique(np.asarray(design.y), return_counts=True)
+    y = np.asarray(design.y)
+    values, counts = np.unique(y[y != 0] if m.distribution.zero_inflation else y, return_counts=True)
     if len(values) < 2 * ALONE:
         return
     for at, what, status in ((0, "smallest", -1), (-1, "largest", 1)):
@@ -168,6 +171,19 @@ def _at_the_edge(m: Fit) -> int:
     return int(np.count_nonzero(left < EDGE * float(np.median(left))))
 
 
+def folded(m: Fit) -> Iterator[Message]:
+    """P44: predictors below 0 under a sqrt link, where a higher one is a lower mean."""
+    if m.task.linear or m.link != "sqrt" or m.design is None:
+        return
+    count = int(np.count_nonzero(_fixed_part(m, fitted_design(m, "folded"), 0) < 0))
+    if count:
+        text = (
+            f"{count} of {m.layout.n} rows have a predictor below 0 under link='sqrt', whose square is the mean: there "
+            f"coefficients act with the other sign; link='log' or 'softplus' has no such fold"
+        )
+        yield Message("folded", text, {"rows": count})
+
+
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
     if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _at_the_edge(m):
@@ -184,8 +200,8 @@ def without_information(m: Fit) -> Iterator[Message]:
         lost = [one for one in lost if one[0] != "dispersion"]
     if _is_lattice(m):
         lost = [one for one in lost if one[0] != "power"]
-    limits = [one for one in lost if one[0] != "mean" and abs(one[2]) > LIMIT]
-    if lost and len(limits) == len(lost):
+    beyond, kept = _beyond(m, {component for component, *_ in lost}), "" if m.distribution.truncated else "mean"
+    if lost and all(component in beyond or (component != kept and abs(b) > LIMIT) for component, _, b in lost):
         listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
         ends = "the limit of its range" if len(lost) == 1 else "the limits of their ranges"
         text = (
@@ -228,24 +244,47 @@ def _is_lattice(m: Fit) -> bool:
     return float(power) - 1 <= LEAST_POWER
 
 
+def _beyond(m: Fit, names: set[str]) -> set[str]:
+    """Return which of these components have every row at the end of its range: the mean of truncated counts too."""
+    if not names or m.design is None:
+        return set()
+    rows, bare = fitted_design(m, "limits"), not m.distribution.truncated
+    found: set[str] = set()
+    for k, part in enumerate(m.layout.components[: len(rows.components)]):
+        if part.name in names and not (k == 0 and bare) and (np.abs(_fixed_part(m, rows, k)) > LIMIT).all():
+            found.add(part.name)
+    return found
+
+
+def _fixed_part(m: Fit, rows: Rows, component: int) -> Array:
+    return linear_predictor(m, rows, [False] * len(rows.terms), component)
+
+
 def _runaways(m: Fit) -> Iterator[tuple[str, str, float]]:
-    """Coefficients beside the mean's that put rows at the end of a parameter's range, where the likelihood is flat."""
+    """Coefficients that put rows at the end of a parameter's range, where the likelihood is flat.
+
+    A mean may go there that is of truncated counts: of those above 0 it has a limit. A coefficient that is known to
+    within its own size is no runaway, however far it takes some rows.
+    """
     if m.design is None or m.method == "pql":
         return
     rows = fitted_design(m, "runaways")
-    for k, part in enumerate(m.layout.components[1 : len(rows.components)], 1):
-        if part.name not in m.distribution.parameters or m.distribution.link_of(part.name).name == "identity":
+    for k, part in enumerate(m.layout.components[: len(rows.components)]):
+        if k == 0 and not m.distribution.truncated:
             continue
-        eta = linear_predictor(m, rows, [False] * len(rows.terms), k)
+        link = m.link if k == 0 else m.distribution.link_of(part.name).name
+        if (k > 0 and part.name not in m.distribution.parameters) or link == "identity":
+            continue
+        eta = _fixed_part(m, rows, k)
         spread = np.sqrt(np.maximum(fixed_variance(m, rows.components[k].fixed, rows.n, k), 0.0))
-        far = (np.abs(eta) > LIMIT) & (spread > NO_IDEA)
+        far = ((eta < -LIMIT) if k == 0 else (np.abs(eta) > LIMIT)) & (spread > NO_IDEA)
         if not far.any():
             continue
         x = np.abs(matrix(rows.components[k].fixed, rows.n)).max(axis=0)
-        error = np.sqrt(np.diag(m.estimate.vcov)[part.at])
-        for j, name in enumerate(part.names):
-            if x[j] * error[j] > NO_IDEA:
-                yield part.name, name, float(m.estimate.beta[part.first + j])
+        beta, error = m.estimate.beta[part.at], np.sqrt(np.diag(m.estimate.vcov)[part.at])
+        for name, size, b, s in zip(part.names, x, beta, error, strict=True):
+            if size * s > NO_IDEA and s > abs(b):
+                yield part.name, name, float(b)
 
 
 def smoothest(m: Fit) -> Iterator[Message]:
@@ -290,5 +329,5 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, no_residual,
-    edge_of_means, without_information, lattice, smoothest, times_by_number,
+    edge_of_means, folded, without_information, lattice, smoothest, times_by_number,
 )  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,8 @@ TINY = 1e-12  # probabilities are kept so far from 0 and 1 before they become no
 class Observed:
     """What residuals are made of: the law of the responses, its predictors, the data, the means.
 
-    `unit` is a gaussian's sigma where it is one number, else 1: Pearson residuals keep it.
+    `unit` is a gaussian's sigma where it is one number, else 1: Pearson residuals keep it. `censor` says how rows are
+    censored (-1 below y, 1 above, 2 in (y, upper], 0 not at all), None where none is.
     """
 
     family: Distribution
@@ -35,6 +36,8 @@ class Observed:
     mu: Array
     unit: float
     seed: int
+    censor: Any = None
+    upper: Array | None = None
 
     @property
     def y(self) -> Array:
@@ -76,13 +79,28 @@ def deviance_residuals(o: Observed) -> Array:
     return np.sign(o.y - o.mu) * np.sqrt(np.maximum(unit(o.y, o.mu, o.eta, o.data, o.family), 0.0))
 
 
+def _ends(o: Observed, low: Array, high: Array) -> tuple[Array, Array]:
+    """Return F at the ends of where censored responses lie, of the others F(y-) and F(y) as they are."""
+    interval = o.censor == 2
+    upper = high if o.upper is None else o.law.cdf(o.eta, replace(o.data, y=np.where(interval, o.upper, o.y)))[1]
+    return (
+        np.select([o.censor == -1, o.censor > 0], [0.0, high], low),
+        np.select([o.censor == 1, interval], [1.0, upper], high),
+    )
+
+
 def quantile(o: Observed) -> Array:
-    """Return normal quantiles of F(y), uniform between F(y-) and F(y) where they differ (Dunn & Smyth 1996)."""
+    """Return normal quantiles of F(y), uniform between F(y-) and F(y) where they differ (Dunn & Smyth 1996).
+
+    Of a censored response all that F may be is between its values at the ends of where the response lies.
+    """
     from scipy.special import ndtri
 
-    if o.family.is_gaussian_identity:
+    if o.family.is_gaussian_identity and o.censor is None:
         return scaled(o)
     low, high = o.law.cdf(o.eta, o.data)
+    if o.censor is not None:
+        low, high = _ends(o, low, high)
     u = low + (high - low) * np.random.default_rng(o.seed).uniform(size=len(o.y))
     return np.asarray(ndtri(np.clip(u, TINY, 1 - TINY)))
 
@@ -113,17 +131,18 @@ def residuals(m: Fit, type: str = "response", align: str = "rows", seed: int = 0
             "residuals: categories without order have none: no category lies above or below its expectation; compare "
             "predict(type='probs') with the categories, or fit one category against the rest (family='binomial')"
         )
-    if type in ("deviance", "quantile") and m.formula.censored:
-        raise NotAvailableError(f"residuals: {type} ones of censored responses are not available; 'response' ones are")
+    if type == "deviance" and m.formula.censored:
+        raise NotAvailableError(f"residuals: {type} ones of censored responses are not available; 'quantile' ones are")
     return aligned(m, TYPES[type](observed(m, seed)), align)
 
 
 def observed(m: Fit, seed: int = 0) -> Observed:
     """Gather what residuals are made of."""
-    design_of(m, "residuals")
+    design = design_of(m, "residuals")
     rows, eta = fitted_predictors(m, "residuals")
     answers = law(m)
-    return Observed(m.distribution, answers, eta, rows.data, answers.mean(eta, rows.data), _unit(m), seed)
+    mu = answers.mean(eta, rows.data)
+    return Observed(m.distribution, answers, eta, rows.data, mu, _unit(m), seed, design.censor, design.upper)
 
 
 def _unit(m: Fit) -> float:

@@ -25,6 +25,7 @@ from ranef.engines.linear import sources
 from ranef.engines.plan import anchored
 from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
+from ranef.families.links import link_of
 from ranef.frame.design import matrix
 
 # Every fit asks whether it went far: what few of them need is imported when they do.
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from ranef.model import Fit
     from ranef.predict.rows import Rows
 
-FAR = 9.0  # a predictor beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
+FAR = 9.0  # a logit or log beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
+UNLIKELY = 1 / (1 + np.exp(FAR))  # that chance
 LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
 ZERO = 1e-7
 REACH = 15.0  # a predictor's range within which a density shows where it goes
@@ -56,8 +58,19 @@ def separated(m: Fit) -> tuple[str, ...]:
 
 
 def _categories_went_far(m: Fit) -> bool:
-    small = m.layout.n * len(m.spec.categories) * len(m.estimate.beta) <= LARGEST
-    return small and bool(np.nanmax(np.abs(m.estimate.beta), initial=0.0) > FAR)
+    largest = float(np.nanmax(np.abs(m.estimate.beta), initial=0.0))
+    low, high = _certain(m, 0)
+    if m.layout.n * len(m.spec.categories) * len(m.estimate.beta) > LARGEST or largest <= min(-low, high):
+        return False
+    return largest > FAR or bool(np.min(np.asarray(m.predict(type="probs"))) < UNLIKELY)
+
+
+def _certain(m: Fit, component: int) -> tuple[float, float]:
+    """Return the predictors of a component beyond which outcomes are certain: of a probit nearer than of a logit."""
+    link = link_of(m.link) if component == 0 else m.distribution.link_of(m.layout.components[component].name)
+    if link.legal != "unit":
+        return -FAR, FAR
+    return max(-FAR, float(link.forward(UNLIKELY))), min(FAR, float(link.forward(1 - UNLIKELY)))
 
 
 def _among_categories(m: Fit) -> tuple[str, ...]:
@@ -131,8 +144,9 @@ def _went_far(m: Fit, component: int) -> bool:
     if np.fmax.reduce(np.abs(beta), initial=0.0) > FAR:  # NaN where dropped
         return True
     eta = np.asarray(_core.linear_predictor(sources(part.fixed), beta, [], [], part.offset, m.layout.n))
+    low, high = _certain(m, component)
     counts = m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None
-    return bool((-eta if counts else np.abs(eta)).max(initial=0.0) > FAR)
+    return bool(eta.min(initial=0.0) < low or (not counts and eta.max(initial=0.0) > high))
 
 
 def comparisons(m: Fit) -> Array:

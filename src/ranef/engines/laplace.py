@@ -31,7 +31,7 @@ from ranef.engines.thresholds import (
 )
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
-from ranef.families.custom import Seen, check_begin, core_spec
+from ranef.families.custom import Seen, check_begin, core_spec, without_value
 from ranef.formula.functions import PATTERNED, STRUCTURES
 from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
 from ranef.frame.design import Block, Component, part_of
@@ -162,7 +162,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     check(design)
     check_nominal(design)
     if task.family.custom is not None:
-        check_begin(task.family, Seen(np.asarray(design.y), design.trials, design.censor, design.upper))
+        check_begin(task.family, _seen(design))
     check_method(design, task)
     try:
         core = make_core(design, task)
@@ -339,8 +339,14 @@ def explained(error: ValueError, design: Design, task: Task) -> Exception:
     return error if isinstance(error, RanefError) else DataError(f"{error}{_why_lost(design, task, str(error))}")
 
 
+def _seen(design: Design) -> Seen:
+    return Seen(np.asarray(design.y), design.trials, design.censor, design.upper)
+
+
 def _why_lost(design: Design, task: Task, why: str) -> str:
     """Return what may have made a search fail: an offset, means out of range, a residual variance held or untold."""
+    if task.family.custom is not None and (text := without_value(task.family, _seen(design))):
+        return f": {text}"
     if (text := unlogged_offset(design.offset, task.family.link)) is not None:
         return f": {text}"
     if BREAKS in why and task.quadrature == 1:

@@ -305,12 +305,16 @@ def _given(family: Distribution, what: str, seen: Seen, columns: Sequence[Any]) 
     found = called(family, what, (_untouchable(y),), columns, _untouchable(trials))
     if isinstance(columns[0], Taylor) and not isinstance(found, Taylor):
         raise DataError(f"{what} of family {family.name!r} does not depend on its parameters")
-    shape = np.shape(found.v if isinstance(found, Taylor) else found)
-    if shape != y.shape:
-        raise DataError(
-            f"{what} of family {family.name!r} returned an array of shape {shape}; it needs one number a row, {y.shape}"
-        )
+    values = found.v if isinstance(found, Taylor) else found
+    if np.shape(values) != y.shape:
+        raise DataError(_of_shape(family, what, np.shape(values), y.shape))
+    if np.iscomplexobj(values):
+        raise DataError(f"{what} of family {family.name!r} returned complex numbers")
     return found
+
+
+def _of_shape(family: Distribution, what: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> str:
+    return f"{what} of family {family.name!r} returned an array of shape {shape}; it needs one number a row, {needed}"
 
 
 def _untouchable(values: Array) -> Array:
@@ -346,18 +350,24 @@ def check_begin(family: Distribution, seen: Seen) -> None:
     Raises
     ------
     DataError
-        If log f or a derivative is not finite in more than half of the rows.
+        If log f or a derivative is not finite in more than half of the rows: a search may begin with fewer.
     """
+    if text := without_value(family, seen, 0.5):
+        raise DataError(text)
+
+
+def without_value(family: Distribution, seen: Seen, share: float = 0.0) -> str:
+    """Return which rows have no log f or derivative where the search begins; "" for not more than a share of them."""
     y, begin = seen.y, begin_of(family, seen.y)
     found = Evaluator(family)(y, seen.trials, np.tile(begin, (len(y), 1)), 3, seen.censor, seen.upper)
     bad = ~np.isfinite(found).all(axis=1)
-    if bad.mean() <= 0.5:
-        return
+    if bad.mean() <= share:
+        return ""
     values = zip(family.entry.parameters, parameters_of(family, begin), strict=False)
     said = ", ".join(f"{p.meaning} = {float(v):.4g}" for p, v in values)
     first = int(np.flatnonzero(bad)[0])
     what = "log_density" if not np.isfinite(found[first, 0]) else "a derivative of log_density"
-    raise DataError(
+    return (
         f"{what} of family {family.name!r} is not finite in {int(bad.sum())} of {len(y)} rows at {said} (first: "
         f"y = {y[first]:.6g}); check it there, or begin elsewhere: custom_family(start={{…}})"
     )
@@ -374,7 +384,13 @@ class CustomLaw:
 
     def _ask(self, what: str, eta: Array, trials: Array, *before: Any) -> Array:
         found = called(self.family, what, before, list(eta.T), trials)
-        return np.array(np.broadcast_to(np.asarray(found, np.float64), (len(eta),)))
+        try:
+            values = np.asarray(found, np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{what} of family {self.family.name!r} returned no numbers: {error}") from error
+        if values.shape not in ((), (len(eta),)):
+            raise DataError(_of_shape(self.family, what, values.shape, (len(eta),)))
+        return np.array(np.broadcast_to(values, (len(eta),)))
 
     def _zero(self, eta: Array) -> Array:
         if not self.family.zero_inflation:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 PREFIXES = ("truncated_", "hurdle_", "hurdle.", "zero_inflated_", "zero_truncated_", "zi_", "zi.", "zt_")
 THRESHOLDS = ("flexible", "symmetric", "equidistant")
 SCALE = "scale"
-MEANS = ("mu", "conditional", "conditional_mean")
+#: Other names of parameters: brms' and glmmTMB's.
+ALSO = {"mu": "mean", "conditional": "mean", "conditional_mean": "mean", "disp": "dispersion", "zprob": ZERO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,12 @@ class Distribution:
         link = link_of(self.links[at])
         return shifted(link) if self.entry.parameters[at].range == "(1, 2)" else link
 
+    def own_name(self, parameter: str) -> str:
+        """Return what the family calls a parameter that others call so."""
+        if parameter in self.parameters:
+            return parameter
+        return ALSO.get(parameter) or self.entry.nicknames.get(parameter, parameter)
+
     def position(self, parameter: str) -> int:
         """Return which predictor belongs to a parameter.
 
@@ -123,7 +130,7 @@ class Distribution:
         OptionError
             If the family has no such parameter.
         """
-        wanted = "mean" if parameter in MEANS else self.entry.nicknames.get(parameter, parameter)
+        wanted = self.own_name(parameter)
         if wanted not in self.parameters:
             raise OptionError(f"{self.name} has no parameter {parameter!r}; {nearest(parameter, self.parameters)}")
         return self.parameters.index(wanted)

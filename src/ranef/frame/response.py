@@ -78,10 +78,23 @@ def read_response(given: Given) -> Response:
 def _censored(given: Given, value: Censored) -> Response:
     if given.outcome.support in FORMS:
         raise OptionError(f"cens() has no meaning under family={given.outcome.family!r}")
+    value = _one_sided(given, value)
     _check_ends(given, value)
     found = _numbers(replace(given, value=value.y))
     upper = None if value.upper is None else np.ascontiguousarray(given.keep(value.upper))
     return replace(found, censor=np.ascontiguousarray(given.keep(value.status)), upper=upper)
+
+
+def _one_sided(given: Given, value: Censored) -> Censored:
+    """Return intervals with nothing below them as left-censored, those with nothing above as right-censored."""
+    support = given.outcome.support
+    if value.upper is None or support not in ("positive", "unit"):
+        return value
+    inside = value.status == 2
+    low = inside & (value.y <= 0) & (not given.outcome.zeros)
+    high = inside & ~low & (value.upper >= 1) & (support == "unit")
+    status = np.where(low, -1, np.where(high, 1, value.status)).astype(value.status.dtype)
+    return replace(value, y=np.where(low, value.upper, value.y), status=status)
 
 
 def _check_ends(given: Given, value: Censored) -> None:

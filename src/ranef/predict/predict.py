@@ -15,7 +15,7 @@ from ranef.engines.estimate import Array
 from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, UnseenLevelError, nearest
 from ranef.families import Data, Link, link_of
-from ranef.families.distribution import MEANS
+from ranef.families.distribution import ALSO
 from ranef.families.law import Nominal, Ordinal
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
 from ranef.frame.table import collected, narwhals_frame, rows_of
@@ -40,6 +40,7 @@ from ranef.predict.rows import (
 )
 
 if TYPE_CHECKING:
+    from ranef.families import Distribution
     from ranef.frame.design import Unseen
     from ranef.layout import GroupInfo
     from ranef.model import Fit
@@ -64,8 +65,11 @@ class Question:
 
 def predict(m: Fit, newdata: Any, question: Question) -> Any:
     """Predict for the rows used (`newdata=None`) or for new rows, see `Fit.predict`."""
+    question = replace(question, type=m.distribution.own_name(question.type))
     check(m, question, newdata)
     newdata = None if newdata is None else collected(newdata)
+    likeliest = question.type == "class"
+    question = replace(question, type="probs") if likeliest else question
     target = target_of(m, question)
     which = included(m, question.re)
     rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
@@ -75,6 +79,8 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
         _caution(m, rows, which)
     if m.distribution.entry.ordinal and rows.nominal.size:
         _tell_crossings(estimate, blank)
+    if likeliest:
+        return _likeliest(m, estimate)
     if question.interval is None and not question.std_error:
         if estimate.ndim == 1:
             return estimate
@@ -83,6 +89,13 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
         found = _with_errors(m, rows, which, question, target, estimate)
         found = {name: blanked(values, blank) for name, values in found.items()}
     return to_frame(columns_of(m, question, found), m.layout.kind, _row_labels(m, newdata))
+
+
+def _likeliest(m: Fit, probabilities: Array) -> Any:
+    """Return the likeliest category of every row, of equally likely ones the first; None where nothing is predicted."""
+    labels = np.array([*m.spec.categories, None], dtype=object)
+    lost = np.isnan(probabilities).any(axis=1)
+    return labels[np.where(lost, len(labels) - 1, np.nan_to_num(probabilities).argmax(axis=1))]
 
 
 def _row_labels(m: Fit, newdata: Any) -> Any:
@@ -193,11 +206,10 @@ def target_of(m: Fit, q: Question) -> Target:
     if q.type == "link" or (q.type == "response" and _is_identity(m)):
         return Target(0, np.asarray, np.ones_like, _first)
     if q.type != "response":
-        name = "mean" if q.type in MEANS else q.type
-        link = family.link_of(name)
-        if name == "dispersion" and (m.task.linear or m.method == "pql"):
+        link = family.link_of(q.type)
+        if q.type == "dispersion" and (m.task.linear or m.method == "pql"):
             return Target(None, link.inverse, link.slope, lambda eta, _: link.inverse(eta[:, 1]))
-        return Target(family.parameters.index(name), link.inverse, link.slope, lambda eta, _: eta)
+        return Target(family.parameters.index(q.type), link.inverse, link.slope, lambda eta, _: eta)
     link = family.link_of("mean")
     alone = family.plain_mean and q.re != "integrate"
     slopes = (lambda eta, data: mean_slopes(family, eta, data)) if has_slopes(family) else None
@@ -250,8 +262,7 @@ def _first(eta: Array, _data: Data) -> Array:
 def check(m: Fit, q: Question, newdata: Any) -> None:
     """Raise `OptionError` for values that are not legal."""
     family = m.distribution
-    own = ("probs", *family.parameters[1 : 1 + family.scaled]) if family.categorical else (*family.parameters, *MEANS)
-    types = ("response", "link", *own)
+    types = ("response", "link", *_own_types(family))
     if q.type not in types:
         raise OptionError(f"predict: type={q.type!r} is unknown for {family.name}; {nearest(q.type, types)}")
     if q.new_levels not in NEW_LEVELS:
@@ -264,9 +275,18 @@ def check(m: Fit, q: Question, newdata: Any) -> None:
     _check_new_errors(m, q, newdata)
 
 
+def _own_types(family: Distribution) -> tuple[str, ...]:
+    """Return what predictions of a family may be of, beside the response and the link."""
+    if family.categorical:
+        return ("probs", "class", *family.parameters[1 : 1 + family.scaled])
+    return (*family.parameters, *(other for other, name in ALSO.items() if name in family.parameters))
+
+
 def _check_interval(m: Fit, q: Question) -> None:
     if not (q.interval or q.std_error):
         return
+    if q.type == "class":
+        raise OptionError("predict: a category has neither a standard error nor an interval; take type='probs'")
     target = target_of(m, q)
     if target.component is None and target.slopes is None:
         raise NotAvailableError(

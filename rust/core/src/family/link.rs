@@ -127,6 +127,11 @@ impl Link {
         }
     }
 
+    /// Whether a linear predictor and its negative give one parameter.
+    pub fn folds(self) -> bool {
+        self == Link::Sqrt
+    }
+
     /// The distribution functions among the links.
     pub fn is_distribution(self) -> bool {
         Range::Power.links().contains(&self)

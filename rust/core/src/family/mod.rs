@@ -342,6 +342,11 @@ impl Family {
         self.slots.iter().chain(&self.extra).any(|s| s.guard.is_some())
     }
 
+    /// Whether a linear predictor and its negative may give one parameter (a sqrt link).
+    pub fn can_fold(&self) -> bool {
+        self.links.iter().any(|link| link.folds())
+    }
+
     /// How many rows to evaluate at a time.
     pub fn panel(&self) -> usize {
         if self.external.is_some() {

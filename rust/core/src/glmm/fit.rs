@@ -228,29 +228,19 @@ impl Glmm {
             Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
             None => first_beta(e, rows),
         };
-        let (beta, scores) = if start.exact {
-            let scores = e.start_weights(rows, &beta);
-            (beta, scores)
-        } else {
-            e.start_beta(rows, &beta)
-        };
-        let units = optimise::units(e.moments());
-        let (lambda, shape) = match &start.theta {
-            Some(t) => e.covariance_at(t)?,
-            None => {
-                let lambda = start::variances(e.moments(), &scores, 1.0);
-                let shape = patterns::start(e.moments(), &e.patterns, &lambda, &scores);
-                (lambda, shape)
-            }
-        };
-        let from = search::First { beta: &beta, lambda: &lambda, shape: &shape, target: None };
         // A search that fails leaves the engine somewhere else.
         self.at = None;
-        let found = if start.theta.is_some() {
-            search::minimise(e, rows, &units, &from, options)?
+        let found = if start.exact {
+            let scores = e.start_weights(rows, &beta);
+            found_from(e, rows, (&beta, &scores), start, options)?
         } else {
-            let starts = candidates::ranked(e, rows, &units, &from, &scores);
-            nested::minimise(e, rows, &units, &from, &starts, options)?
+            let first = e.start_beta(rows, &beta, false);
+            let found = found_from(e, rows, (&first.0, &first.1), start, options)?;
+            if e.family.can_fold() {
+                unless_folded(e, rows, (&beta, &first.0), start, options, found)?
+            } else {
+                found
+            }
         };
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);
@@ -410,6 +400,54 @@ impl Glmm {
         };
         (gradient, at.u)
     }
+}
+
+/// The best that is found from coefficients and their scores.
+fn found_from(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    (beta, scores): (&[f64], &[Vec<f64>]),
+    start: &Start,
+    options: &Options,
+) -> Result<search::Found, CoreError> {
+    let units = optimise::units(e.moments());
+    let (lambda, shape) = match &start.theta {
+        Some(t) => e.covariance_at(t)?,
+        None => {
+            let lambda = start::variances(e.moments(), scores, 1.0);
+            let shape = patterns::start(e.moments(), &e.patterns, &lambda, scores);
+            (lambda, shape)
+        }
+    };
+    let from = search::First { beta, lambda: &lambda, shape: &shape, target: None };
+    if start.theta.is_some() {
+        return search::minimise(e, rows, &units, &from, options);
+    }
+    let starts = candidates::ranked(e, rows, &units, &from, scores);
+    nested::minimise(e, rows, &units, &from, &starts, options)
+}
+
+/// What was found with all rows on one side of 0, or from where the steps to the start cross it, if that is better.
+fn unless_folded(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    (first, tried): (&[f64], &[f64]),
+    start: &Start,
+    options: &Options,
+    found: search::Found,
+) -> Result<search::Found, CoreError> {
+    let (beta, scores) = e.start_beta(rows, first, true);
+    if beta != tried {
+        let flat = found.outcome == Outcome::FlatMode;
+        match found_from(e, rows, (&beta, &scores), start, options) {
+            Ok(trial) if flat && trial.outcome == Outcome::Converged => return Ok(trial),
+            Ok(trial) if nested::leads_further(&trial, &found) => return Ok(trial),
+            Err(CoreError::Interrupted) => return Err(CoreError::Interrupted),
+            _ => {}
+        }
+    }
+    search::settled(e, rows, &found.point)?;
+    Ok(found)
 }
 
 /// Intercepts from the family's moments, everything else zero.

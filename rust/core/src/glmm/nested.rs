@@ -349,7 +349,7 @@ fn given_up(found: &Found) -> bool {
 }
 
 /// Whether another end is better: by the deviance, but an optimum before a likelihood without bound or without a mode.
-fn leads_further(next: &Found, found: &Found) -> bool {
+pub fn leads_further(next: &Found, found: &Found) -> bool {
     match (next.outcome, found.outcome) {
         (Outcome::Unbounded | Outcome::FlatMode, Outcome::Converged) => false,
         (Outcome::Converged, Outcome::Unbounded) => true,

@@ -12,12 +12,16 @@ const STRIDE: f64 = 2.0;
 impl Engine {
     /// Fixed effects without random effects: damped Newton steps on -sum log f, roughly.
     ///
+    /// Under a sqrt link a predictor and its negative have one mean, and optima with rows on the wrong side lie beyond 0:
+    /// unless they may go `across`, no step takes a row there.
+    ///
     /// Also the scores Z'D1 there (levels x cols by factor); the working model is left with the weights there.
-    pub fn start_beta(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
+    pub fn start_beta(&mut self, rows: &GlmmRows<'_>, beta: &[f64], across: bool) -> (Vec<f64>, Vec<Vec<f64>>) {
         let mut beta = beta.to_vec();
         let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
         let p = self.plan.p();
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
+        let folded = self.folded();
         let mut s = self.pass(rows, &b, Want::Joint);
         for _ in 0..START_STEPS {
             let mut h = positive(&s.xx, p);
@@ -41,10 +45,12 @@ impl Engine {
             while t > 1e-6 {
                 let trial: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b + t * s).collect();
                 rows::fixed_part(&self.plan, rows, &trial, &mut self.fixed);
-                let next = self.pass(rows, &b, Want::Joint);
-                if next.value < s.value - 1e-4 * t * decrement {
-                    (beta, s, moved) = (trial, next, true);
-                    break;
+                if across || self.folded() <= folded {
+                    let next = self.pass(rows, &b, Want::Joint);
+                    if next.value < s.value - 1e-4 * t * decrement {
+                        (beta, s, moved) = (trial, next, true);
+                        break;
+                    }
                 }
                 t *= 0.5;
             }
@@ -54,6 +60,16 @@ impl Engine {
         }
         let zg = self.start_weights(rows, &beta);
         (beta, zg)
+    }
+
+    /// Predictors below 0 under a sqrt link.
+    fn folded(&self) -> usize {
+        if !self.family.can_fold() {
+            return 0;
+        }
+        let links = self.family.links();
+        let below = |row: &[f64]| row.iter().zip(links).filter(|(eta, link)| link.folds() && **eta < 0.0).count();
+        self.fixed.chunks_exact(self.plan.k).map(below).sum()
     }
 
     /// Weighted cross-products without random effects: they give the units of the random effects.
