@@ -63,34 +63,42 @@ pub fn ranked(
 ) -> Ranked {
     let (beta, lambda, shape) = (from.beta.to_vec(), from.lambda.to_vec(), from.shape.to_vec());
     let mut out = vec![Candidate { beta, lambda, shape, deviance: f64::INFINITY }];
-    let mut traded = false;
     let terms: Vec<Patterned> =
         e.patterns.iter().filter(|p| correlated(p) && !touched(p, &e.constraint)).cloned().collect();
-    for (i, p) in terms.iter().enumerate() {
-        if i > 0 {
-            // Evaluations leave the weights elsewhere.
-            e.start_weights(rows, from.beta);
-        }
-        let noise = Noise::beside(e, rows, p, from.beta);
-        traded |= matches!(noise, Some(Noise::Dispersion(..)));
-        let best = out[0].clone();
-        for (share, one) in if noise.is_some() { &CHOICES[..] } else { &[(1.0, 0.0)] } {
-            let Some(theta) = suggested(e, p, from.shape, &scores[p.factor], *share, *one) else { continue };
-            let mut next = Candidate { deviance: f64::INFINITY, ..best.clone() };
-            if let Some(noise) = &noise {
-                noise.put(e, *share, from.beta, &mut next.beta);
-            }
-            next.shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
-            e.constraint.impose(&mut next.shape);
-            out.push(next);
-        }
-        sort(e, rows, units, &mut out);
-    }
-    if terms.is_empty() {
-        traded = add_smaller_dispersions(e, rows, from, scores, &mut out);
-        sort(e, rows, units, &mut out);
-    }
+    let traded = if terms.is_empty() {
+        add_smaller_dispersions(e, rows, from, scores, &mut out)
+    } else {
+        add_suggested(e, rows, from, scores, &terms, &mut out)
+    };
+    sort(e, rows, units, &mut out);
     Ranked { starts: out, traded }
+}
+
+/// Starts of a model with structures: every share of the residual says what is left to all of them, so that the order of
+/// the terms decides nothing. Whether a structure trades with a dispersion.
+fn add_suggested(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    from: &First<'_>,
+    scores: &[Vec<f64>],
+    terms: &[Patterned],
+    out: &mut Vec<Candidate>,
+) -> bool {
+    let noise = terms.iter().find_map(|p| Noise::beside(e, rows, p, from.beta));
+    for (share, one) in if noise.is_some() { &CHOICES[..] } else { &[(1.0, 0.0)] } {
+        let mut next = out[0].clone();
+        for p in terms {
+            if let Some(theta) = suggested(e, p, from.shape, &scores[p.factor], *share, *one) {
+                next.shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
+            }
+        }
+        if let Some(noise) = &noise {
+            noise.put(e, *share, from.beta, &mut next.beta);
+        }
+        e.constraint.impose(&mut next.shape);
+        out.push(next);
+    }
+    matches!(noise, Some(Noise::Dispersion(..)))
 }
 
 /// Starts of a model without structures, whose effects trade with a dispersion; whether they do.

@@ -10,6 +10,7 @@
 //! where they are left alone the correlation that suits them gains about s^2 / I, with I the others' information. Were
 //! the structure true, that would be chi-squared.
 
+use crate::dense;
 use crate::design::Moments;
 use crate::optimise::{invert, mul};
 use crate::structure::Pattern;
@@ -25,6 +26,8 @@ pub const SMALL: f64 = 1e-2;
 const NONE: f64 = -20.0;
 /// Correlation of neighbours of the other sign.
 const OPPOSITE: f64 = 0.5;
+/// Correlation of neighbours where those found are hardly related.
+const RELATED: f64 = 0.9;
 /// Columns up to which every one is left out in turn.
 const WIDEST: usize = 12;
 /// Deviance that the others must gain without a column for it to be left out where nothing lies at an end.
@@ -54,8 +57,7 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> 
             let larger = if (0..d).all(zero) { 1.0 } else { LARGER };
             let large: Vec<f64> = sd(&awake).iter().map(|s| larger * s).collect();
             out.extend(pattern.near(&large, &identity(k)));
-            let sign = if correlation[1] > 0.0 { -1.0 } else { 1.0 };
-            out.extend(pattern.near(&sd(usual), &pattern.neighbours(sign * OPPOSITE)));
+            out.extend(pattern.near(&sd(usual), &pattern.neighbours(opposite(pattern, correlation[1]))));
             (0..k).filter(|&j| k <= WIDEST && !zero(j.min(d - 1))).collect()
         }
     };
@@ -67,6 +69,15 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> 
         }));
     }
     out
+}
+
+/// A correlation of neighbours unlike the one found: of the other sign, or where distances allow no negative one, large
+/// where that is small.
+fn opposite(pattern: &Pattern, found: f64) -> f64 {
+    match pattern.kind.needs_distance() {
+        true if found < OPPOSITE => RELATED,
+        _ => -OPPOSITE.copysign(found),
+    }
 }
 
 /// The column of a term with a standard deviation for each that contradicts the correlations of the others most, if it
@@ -111,6 +122,57 @@ fn marginal_information(m: &Moments, p: &Patterned, sigma: &[f64]) -> Vec<f64> {
 fn traced(v: &[f64], s: &[f64], k: usize) -> f64 {
     let vs = mul(v, s, k, false);
     (0..k * k).map(|t| vs[t] * vs[t / k + t % k * k]).sum()
+}
+
+/// Correlations of neighbours at which a structure without variance is looked at.
+const NEIGHBOURS: [f64; 7] = [0.0, 0.1, 0.3, 0.6, 0.9, 0.98, -0.5];
+/// Deviance that it must promise to gain there.
+const PROMISED: f64 = 1e-6;
+
+/// Parameters with variances at which a structure whose variances are zero promises most, if it promises anything. With
+/// Sigma = t S, t small, the deviance changes by t tr(S slope) + t^2 / 2 times the information tr(G S G S), summed over the
+/// levels: the slope asks for the correlations in S, of which nothing is known at zero (Davies 1977). `slope` is d deviance
+/// / d Sigma of the factor there, `shape` the parameters to begin from, whose standard deviations are units.
+pub fn out_of_zero(m: &Moments, p: &Patterned, shape: &[f64], slope: &[f64]) -> Option<Vec<f64>> {
+    let (k, d, ld) = (p.pattern.k, p.pattern.deviations(), m.factors[p.factor].cols);
+    if k < 2 || d == 0 || p.pattern.parameters() == d {
+        return None;
+    }
+    let slope: Vec<f64> = (0..k * k).map(|t| slope[p.offset + t % k + (p.offset + t / k) * ld]).collect();
+    let unit: Vec<f64> = (0..k).map(|i| p.theta(shape)[i.min(d - 1)].exp()).collect();
+    let visible = marginal_information(m, p, &vec![0.0; k * k]);
+    let mut best: Option<(f64, Vec<f64>)> = None;
+    for r in NEIGHBOURS {
+        let Some(theta) = p.pattern.near(&unit, &p.pattern.neighbours(r)) else { continue };
+        let correlation = p.pattern.correlations(&theta);
+        let share = if d == 1 { vec![1.0; k] } else { steepest(&slope, &correlation, &unit) };
+        let moved: Vec<f64> =
+            (0..k * k).map(|t| correlation[t] * share[t % k] * unit[t % k] * share[t / k] * unit[t / k]).collect();
+        let falls = -moved.iter().zip(&slope).map(|(a, b)| a * b).sum::<f64>();
+        let information: f64 = visible.chunks_exact(k * k).map(|v| traced(v, &moved, k)).sum();
+        let promised = 0.5 * falls * falls / information;
+        if falls > 0.0 && promised > best.as_ref().map_or(PROMISED, |b| b.0) {
+            let size = (falls / information).sqrt();
+            let theta = (0..theta.len()).map(|i| {
+                if i < d {
+                    (share[i] * size * unit[i]).ln().max(unit[i].ln() + NONE)
+                } else {
+                    theta[i]
+                }
+            });
+            best = Some((promised, theta.collect()));
+        }
+    }
+    best.map(|b| b.1)
+}
+
+/// Shares of the standard deviations (not negative, in their units) along which the deviance falls fastest.
+fn steepest(slope: &[f64], correlation: &[f64], unit: &[f64]) -> Vec<f64> {
+    let k = unit.len();
+    let all: Vec<f64> = (0..k * k).map(|t| slope[t] * correlation[t] * unit[t % k] * unit[t / k]).collect();
+    let least = &dense::eigen_symmetric(&all, k).1[..k];
+    let sign = least.iter().sum::<f64>().signum();
+    least.iter().map(|v| (sign * v).max(0.0)).collect()
 }
 
 fn identity(k: usize) -> Vec<f64> {

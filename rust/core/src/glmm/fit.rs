@@ -232,10 +232,10 @@ impl Glmm {
         self.at = None;
         let found = if start.exact {
             let scores = e.start_weights(rows, &beta);
-            found_from(e, rows, (&beta, &scores), start, options)?
+            found_from(e, rows, (&beta, &scores, &beta), start, options)?
         } else {
             let first = e.start_beta(rows, &beta, false);
-            let found = found_from(e, rows, (&first.0, &first.1), start, options)?;
+            let found = found_from(e, rows, (&first.0, &first.1, &beta), start, options)?;
             if e.family.can_fold() {
                 unless_folded(e, rows, (&beta, &first.0), start, options, found)?
             } else {
@@ -402,11 +402,11 @@ impl Glmm {
     }
 }
 
-/// The best that is found from coefficients and their scores.
+/// The best that is found from coefficients, their scores, and the coefficients before they were bettered.
 fn found_from(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
-    (beta, scores): (&[f64], &[Vec<f64>]),
+    (beta, scores, usual): (&[f64], &[Vec<f64>], &[f64]),
     start: &Start,
     options: &Options,
 ) -> Result<search::Found, CoreError> {
@@ -424,7 +424,7 @@ fn found_from(
         return search::minimise(e, rows, &units, &from, options);
     }
     let starts = candidates::ranked(e, rows, &units, &from, scores);
-    nested::minimise(e, rows, &units, &from, &starts, options)
+    nested::minimise(e, rows, &units, (&from, usual), &starts, options)
 }
 
 /// What was found with all rows on one side of 0, or from where the steps to the start cross it, if that is better.
@@ -439,7 +439,7 @@ fn unless_folded(
     let (beta, scores) = e.start_beta(rows, first, true);
     if beta != tried {
         let flat = found.outcome == Outcome::FlatMode;
-        match found_from(e, rows, (&beta, &scores), start, options) {
+        match found_from(e, rows, (&beta, &scores, first), start, options) {
             Ok(trial) if flat && trial.outcome == Outcome::Converged => return Ok(trial),
             Ok(trial) if nested::leads_further(&trial, &found) => return Ok(trial),
             Err(CoreError::Interrupted) => return Err(CoreError::Interrupted),

@@ -81,7 +81,8 @@ pub fn outer(a: &[f64], b: &[f64], k: usize, sign: f64, out: &mut [f64]) {
 /// Loadings to start from: the largest axes of the covariance that the scores of the random effects suggest.
 pub fn start(m: &Moments, p: &Patterned, scores: &[f64], sd: &[f64]) -> Vec<f64> {
     let (k, d) = (p.pattern.k, p.pattern.rank);
-    let sigma = start::covariance(m, p, scores, 1.0);
+    let mut sigma = start::covariance(m, p, scores, 1.0);
+    sigma.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = 0.0);
     // In units of the columns' standard deviations, so that no column's scale decides.
     let scaled: Vec<f64> = (0..k * k).map(|t| sigma[t] / (sd[t % k] * sd[t / k])).collect();
     let (w, v) = dense::eigen_symmetric(&scaled, k);

@@ -7,7 +7,6 @@
 //! the search has ended: a trial is given up as soon as its quadratic model sees that it leads nowhere, and gone on
 //! from, in the larger model, where it leads further.
 
-use crate::family::ZERO_INFLATION;
 use crate::optimise::{mul, slot_block, Options, Outcome};
 use crate::structure::{Kind, Pattern};
 use crate::CoreError;
@@ -16,14 +15,12 @@ use super::candidates::{Candidate, Ranked};
 use super::constraint::Constraint;
 use super::faces::{self, Leave, SMALL};
 use super::laplace::Engine;
-use super::patterns::Patterned;
+use super::patterns::{self, Patterned};
 use super::rows::GlmmRows;
 use super::search::{self, First, Found, Residual};
 
 /// Deviance that a trial must gain to be worth its while.
 const BETTER: f64 = 1e-6;
-/// Fall of a predictor beyond which the probability of an extra zero is none.
-const FLAT: f64 = 8.0;
 
 /// A search and what it is for.
 #[derive(Clone, Copy)]
@@ -31,6 +28,8 @@ struct Task<'a, 'r> {
     rows: &'a GlmmRows<'r>,
     units: &'a [Vec<Vec<f64>>],
     from: &'a First<'a>,
+    /// Coefficients before they were bettered in the model without random effects.
+    usual: &'a [f64],
     /// Where to begin, the best first; `from` where there is none.
     starts: &'a [Candidate],
     /// Whether all of them may be needed.
@@ -40,16 +39,17 @@ struct Task<'a, 'r> {
     nested: bool,
 }
 
-/// Minimise the deviance from the first of the starts (else `from`), and see to it that no nested model is better.
+/// Minimise the deviance from the first of the starts (else `from`), and see to it that no nested model is better; `usual`
+/// are the coefficients that the moments of the response say.
 pub fn minimise(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
     units: &[Vec<Vec<f64>>],
-    from: &First<'_>,
+    (from, usual): (&First<'_>, &[f64]),
     ranked: &Ranked,
     options: &Options,
 ) -> Result<Found, CoreError> {
-    Task { rows, units, from, starts: &ranked.starts, traded: ranked.traded, options, nested: false }.best(e)
+    Task { rows, units, from, usual, starts: &ranked.starts, traded: ranked.traded, options, nested: false }.best(e)
 }
 
 impl Task<'_, '_> {
@@ -69,7 +69,33 @@ impl Task<'_, '_> {
         if looked {
             found = self.elsewhere(e, &free, found);
         }
-        for p in &free {
+        loop {
+            let so_far = found.point.deviance;
+            found = self.nested_models(e, &free, found)?;
+            if !looked {
+                found = self.all_inside(e, &free, found);
+            }
+            if e.priors.is_empty() && !self.nested {
+                found = self.beside_faces(e, &free, &contradicted, found);
+            }
+            found = self.out_of_zero(e, &free, found);
+            // What one term has found may open a way for another: the order of the terms decides nothing.
+            if free.len() < 2 || found.point.deviance > so_far - BETTER {
+                break;
+            }
+        }
+        found = self.with_all(e, found);
+        found = self.without_residual(e, found);
+        found = self.closer_to_zero(e, &free, found);
+        if e.evaluations > before {
+            search::settled(e, self.rows, &found.point)?;
+        }
+        Ok(found)
+    }
+
+    /// The best of the models inside the structures, term by term.
+    fn nested_models(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Result<Found, CoreError> {
+        for p in free {
             for pattern in p.pattern.smaller() {
                 if e.priors.is_empty() && !given_up(&found) {
                     let trial = self.smaller(e, p, pattern, &found);
@@ -83,17 +109,6 @@ impl Task<'_, '_> {
                 let trial = self.held(e, p, &shared, &found);
                 found = self.better(e, found, trial)?;
             }
-        }
-        if !looked {
-            found = self.all_inside(e, &free, found);
-        }
-        if e.priors.is_empty() && !self.nested {
-            found = self.beside_faces(e, &free, &contradicted, found);
-        }
-        found = self.with_zeros(e, found);
-        found = self.without_residual(e, found);
-        if e.evaluations > before {
-            search::settled(e, self.rows, &found.point)?;
         }
         Ok(found)
     }
@@ -138,7 +153,7 @@ impl Task<'_, '_> {
             while let Some(theta) = from.pop() {
                 let mut shape = found.point.shape.clone();
                 shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
-                let (beta, lambda) = (&found.point.beta, &found.point.lambda);
+                let (beta, lambda) = (&self.with_some_residual(e, &found), &found.point.lambda);
                 let first = First { beta, lambda, shape: &shape, target: goal(&found) };
                 if let Some(next) = self.search(e, &first).ok().filter(|next| leads_further(next, &found)) {
                     found = next;
@@ -156,15 +171,36 @@ impl Task<'_, '_> {
         leave.map_or_else(Vec::new, |leave| faces::others(&p.pattern, here, usual, leave))
     }
 
-    /// The best beside one where zeros are never too many, from the zeros of the start: the tail is flat.
-    fn with_zeros(&self, e: &mut Engine, found: Found) -> Found {
-        let Some(at) = e.family.names().iter().position(|n| *n == ZERO_INFLATION) else { return found };
-        let own = e.plan.coefficients_of(at);
-        if own.iter().all(|&j| found.point.beta[j] > self.from.beta[j] - FLAT) || given_up(&found) {
+    /// The best beside effects of no variance: their correlations say nothing there, and with others the deviance may fall.
+    fn out_of_zero(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
+        for p in free {
+            let none = found.boundary.iter().any(|b| b.term == p.term && b.rank == 0);
+            if !none || given_up(&found) {
+                continue;
+            }
+            let slope = &found.sigma_gradient[p.factor];
+            let Some(theta) = faces::out_of_zero(e.moments(), p, self.from.shape, slope) else { continue };
+            let mut shape = found.point.shape.clone();
+            shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
+            let (beta, lambda) = (&found.point.beta, &found.point.lambda);
+            let first = First { beta, lambda, shape: &shape, target: goal(&found) };
+            found = self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found);
+        }
+        found
+    }
+
+    /// The best beside one where a predictor beside the mean has run to a limit (no dispersion, no zero too many): there it
+    /// is flat, and random effects, dispersion and zeros may explain the same rows. Predictors beside the mean begin as the
+    /// moments of the response say; a residual that structures leave nothing is looked after elsewhere.
+    fn with_all(&self, e: &mut Engine, found: Found) -> Found {
+        let beside: Vec<Vec<usize>> = (1..e.family.names().len()).map(|k| e.plan.coefficients_of(k)).collect();
+        let gone = |own: &Vec<usize>| !own.is_empty() && own.iter().all(|&j| found.unknown[j]);
+        if !beside.iter().any(gone) || given_up(&found) || Residual::of(e, self.rows).is_some() {
             return found;
         }
-        let (lambda, shape) = (&found.point.lambda, &found.point.shape);
-        let first = First { beta: self.from.beta, lambda, shape, target: goal(&found) };
+        let mut beta = found.point.beta.clone();
+        beside.iter().flatten().for_each(|&j| beta[j] = self.usual[j]);
+        let first = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target: None };
         self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
     }
 
@@ -299,12 +335,37 @@ impl Task<'_, '_> {
         let own = e.constraint.clone();
         e.constraint.held.extend(held.iter().map(|&(j, v)| (p.first + j, v)));
         let shape = self.awake(&found.point.shape, p);
-        let from = First { beta: &found.point.beta, lambda: &found.point.lambda, shape: &shape, target: goal(found) };
+        let from = First {
+            beta: &self.with_some_residual(e, found),
+            lambda: &found.point.lambda,
+            shape: &shape,
+            target: goal(found),
+        };
         let out = self.search(e, &from);
         e.constraint = own;
         let out = out.ok()?;
         let shape = out.point.shape.clone();
         Some(Start::new(&out, shape))
+    }
+
+    /// Coefficients of a search that begins elsewhere: a residual that is left nothing is that of the start.
+    fn with_some_residual(&self, e: &Engine, found: &Found) -> Vec<f64> {
+        let mut out = found.point.beta.clone();
+        if let Some(r) = Residual::of(e, self.rows).filter(|r| r.is_little(&out)) {
+            out[r.at] = self.from.beta[r.at];
+        }
+        out
+    }
+
+    /// The same where standard deviations of zero are nearer to it: beside a large one the floor of the search is no zero.
+    fn closer_to_zero(&self, e: &mut Engine, free: &[Patterned], found: Found) -> Found {
+        let at = &found.point;
+        let rough = patterns::rests_too_high(e.moments(), free, self.units, self.from.shape, &at.shape);
+        if !rough || found.outcome != Outcome::Converged {
+            return found;
+        }
+        let first = First { beta: &at.beta, lambda: &at.lambda, shape: &at.shape, target: None };
+        self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
     }
 
     /// Parameters of a search that begins elsewhere: standard deviations that have gone to zero are those of the start.

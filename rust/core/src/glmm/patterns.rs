@@ -135,7 +135,7 @@ pub fn charts(
     shape: &[f64],
 ) -> Vec<Chart> {
     let mut out: Vec<Chart> = vec![];
-    for (p, low) in patterns.iter().zip(floors(m, patterns, units)) {
+    for (p, low) in patterns.iter().zip(floors(m, patterns, units, shape)) {
         let mut own = p.pattern.charts();
         let only = low.len() == 1;
         low.iter().enumerate().for_each(|(i, &low)| own[i] = Chart::deviation(only, low, shape[p.first + i].max(low)));
@@ -145,9 +145,39 @@ pub fn charts(
     out
 }
 
-/// Least logarithms of the standard deviations of every term, below anything the data can see.
-fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
-    patterns.iter().map(|p| usual(m, p, units).iter().map(|u| (FLOOR * u).ln()).collect()).collect()
+/// Standard deviations, in units, from which on the floor of the others counts beside them.
+const LARGE: f64 = 10.0;
+
+/// Least logarithms of the standard deviations of every term, below anything the data can see: what they see is the product
+/// with another one, whose correlation may be 1.
+fn floors(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], shape: &[f64]) -> Vec<Vec<f64>> {
+    let of = |p: &Patterned| {
+        let (usual, by) = (usual(m, p, units), largest(m, p, units, shape));
+        let by = if by > LARGE { by } else { 1.0 };
+        usual.iter().map(|u| (FLOOR * u / by).ln()).collect()
+    };
+    patterns.iter().map(of).collect()
+}
+
+/// The largest standard deviation of a term, in its unit.
+fn largest(m: &Moments, p: &Patterned, units: &[Vec<Vec<f64>>], shape: &[f64]) -> f64 {
+    usual(m, p, units).iter().zip(p.theta(shape)).map(|(u, a)| a.exp() / u).fold(0.0, f64::max)
+}
+
+/// Whether a search from `begun` has ended with standard deviations at a floor that counts beside a large one.
+pub fn rests_too_high(
+    m: &Moments,
+    patterns: &[Patterned],
+    units: &[Vec<Vec<f64>>],
+    begun: &[f64],
+    shape: &[f64],
+) -> bool {
+    let (then, now) = (floors(m, patterns, units, begun), floors(m, patterns, units, shape));
+    let high = |(p, (then, now)): (&Patterned, (&Vec<f64>, &Vec<f64>))| {
+        let rests = then.iter().zip(p.theta(shape)).any(|(low, a)| *a < low + ZERO);
+        then.len() > 1 && rests && now < then
+    };
+    patterns.iter().zip(then.iter().zip(&now)).any(high)
 }
 
 /// Units of the standard deviations of a term: one level's information.
@@ -164,7 +194,7 @@ fn usual(m: &Moments, p: &Patterned, units: &[Vec<Vec<f64>>]) -> Vec<f64> {
 /// Parameters without a meaning or a curvature: those at a limit, and standard deviations of zero.
 pub fn lost(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], shape: &[f64]) -> Vec<bool> {
     let mut out = vec![false; shape.len()];
-    for (p, low) in patterns.iter().zip(floors(m, patterns, units)) {
+    for (p, low) in patterns.iter().zip(floors(m, patterns, units, shape)) {
         let own = &mut out[p.first..p.first + p.pattern.parameters()];
         if let Some(limit) = p.pattern.limit(p.theta(shape)) {
             own.copy_from_slice(&limit.lost);

@@ -65,6 +65,7 @@ impl Glmm {
             sigma_gradient: gradient.sigma,
             beta_gradient: gradient.beta,
             shape_gradient: gradient.shape,
+            unknown: vec![],
         }))
     }
 

@@ -73,7 +73,7 @@ pub fn variances(m: &Moments, zg: &[Vec<f64>], share: f64) -> Vec<Vec<f64>> {
 
 /// Covariance of the columns of a term (k x k) that the scores of its factor suggest, where `share` of the variance of the
 /// fit without random effects is the residual's: mean products of scores, E[s s'] = share G + G Sigma G. Where the columns
-/// do not overlap G is diagonal.
+/// do not overlap G is diagonal. NaN for columns that no level has both of.
 pub fn covariance(m: &Moments, p: &Patterned, scores: &[f64], share: f64) -> Vec<f64> {
     let (k, ld) = (p.pattern.k, m.factors[p.factor].cols);
     let (mut sum, mut weight) = (vec![0.0; k * k], vec![0.0; k * k]);
@@ -86,7 +86,7 @@ pub fn covariance(m: &Moments, p: &Patterned, scores: &[f64], share: f64) -> Vec
             }
         }
     }
-    sum.iter().zip(&weight).map(|(s, w)| if *w > 0.0 { s / w } else { 0.0 }).collect()
+    sum.iter().zip(&weight).map(|(s, w)| if *w > 0.0 { s / w } else { f64::NAN }).collect()
 }
 
 /// Median over the levels that have any, of the information about every column.

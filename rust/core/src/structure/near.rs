@@ -8,8 +8,8 @@ const MOST: f64 = 0.98;
 const LEAST: f64 = 0.05;
 
 impl Pattern {
-    /// Parameters whose standard deviations (k, positive) and correlations (k x k) are about the given ones, away from
-    /// the limits; none for structures without correlations of their own.
+    /// Parameters whose standard deviations (k, positive) and correlations (k x k, NaN where unknown) are about the given
+    /// ones, away from the limits; none for structures without correlations of their own.
     pub fn near(&self, sd: &[f64], correlation: &[f64]) -> Option<Vec<f64>> {
         let (k, d) = (self.k, self.deviations());
         let mut out: Vec<f64> = match d {
@@ -17,13 +17,13 @@ impl Pattern {
             1 => vec![0.5 * (sd.iter().map(|s| s * s).sum::<f64>() / k as f64).ln()],
             _ => sd.iter().map(|s| s.ln()).collect(),
         };
-        let lag = |l: usize| (l..k).map(|i| correlation[i + (i - l) * k]).sum::<f64>() / (k - l).max(1) as f64;
+        let at = |l: usize| (l..k).map(move |i| correlation[i + (i - l) * k]);
+        let lag = |l: usize| mean(at(l));
         match self.kind {
             Kind::HomogeneousDiagonal | Kind::Diagonal => {}
             _ if k == 1 => {}
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => {
-                let sum: f64 = (1..k).map(|l| lag(l) * (k - l) as f64).sum();
-                let (mean, low) = (2.0 * sum / (k * (k - 1)) as f64, -1.0 / (k as f64 - 1.0));
+                let (mean, low) = (mean((1..k).flat_map(at)), -1.0 / (k as f64 - 1.0));
                 let share = ((mean - low) / (1.0 - low)).clamp(1.0 - MOST, MOST);
                 out.push((share / (1.0 - share)).ln());
             }
@@ -61,14 +61,20 @@ impl Pattern {
         (0..k * k).map(|t| at((t % k).abs_diff(t / k))).collect()
     }
 
-    /// The smallest distance of two columns, and their correlation, kept from its limits.
+    /// The smallest distance of two columns whose correlation is known, and that, kept from its limits.
     fn nearest(&self, correlation: &[f64]) -> (f64, f64) {
-        let apart = (0..self.distance.len()).filter(|&t| self.distance[t] > 0.0);
+        let apart = (0..self.distance.len()).filter(|&t| self.distance[t] > 0.0 && !correlation[t].is_nan());
         match apart.min_by(|&a, &b| self.distance[a].total_cmp(&self.distance[b])) {
             Some(t) => (self.distance[t], correlation[t].clamp(LEAST, MOST)),
             None => (kinds::typical(&self.distance, self.k), 0.5),
         }
     }
+}
+
+/// Mean of what is known; 0 where nothing is.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.filter(|v| !v.is_nan()).fold((0.0, 0), |(s, n), v| (s + v, n + 1));
+    sum / f64::from(count.max(1))
 }
 
 /// Partial autocorrelations of autocorrelations 0 .. m (Durbin-Levinson), kept from their limits.

@@ -79,6 +79,8 @@ pub struct Engine {
     /// The coefficient of a Gaussian residual's log standard deviation, and that logarithm for one unit of it, where its
     /// curvature is asked for.
     pub residual: Option<(usize, f64)>,
+    /// Whether the curvature is to be that of a normal model, whole.
+    pub whole: bool,
     /// Squared Newton decrement at which the search for the mode ends.
     pub tolerance: f64,
     /// Newton steps and factorisations so far.
@@ -211,6 +213,7 @@ impl Engine {
             latent: vec![],
             restricted: false,
             residual: None,
+            whole: false,
             tolerance: INNER_TOLERANCE,
             inner: 0,
             evaluations: 0,

@@ -122,9 +122,9 @@ impl Engine {
         e
     }
 
-    /// The same by factor, where a Gaussian residual asks for it.
+    /// The same by factor, where the curvature of a normal model asks for it.
     pub(super) fn integrated_by_factor(&self, lambda: &[Vec<f64>]) -> Option<Integrated> {
-        if !self.restricted || self.latent.is_empty() || self.residual.is_none() {
+        if !self.restricted || self.latent.is_empty() || !self.whole {
             return None;
         }
         let (f, lx) = self.joint_factor(lambda).ok()?;

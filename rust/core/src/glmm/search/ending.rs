@@ -162,6 +162,7 @@ pub(super) fn finish(
     };
     e.unbounded |= outcome == Outcome::Unbounded;
     Ok(Found {
+        unknown: e.unknown(&slope.beta_curvature, HARDLY),
         shape_gradient: e.constraint.reduced(&slope.gradient[..point.shape.len()]),
         point,
         outcome,

@@ -8,7 +8,7 @@ pub(super) const NONE: f64 = 1e-4;
 
 /// Standard error in units of a link other than the identity beyond which a coefficient is at a limit of its range, if
 /// there is no density further on.
-const HARDLY: f64 = 100.0;
+pub(super) const HARDLY: f64 = 100.0;
 
 /// What is known around a point, of which quadratic models are made.
 pub(super) struct Around<'a> {
@@ -59,8 +59,9 @@ impl Around<'_> {
     pub(super) fn propose(&self, e: &Engine, close: bool, damping: f64, gone: &[usize]) -> Proposal {
         let (p, free) = (self.point.beta.len(), self.point.shape.len());
         let sizes = (p, free, self.components.len() + free);
+        let whole = close && (self.exact || self.slope.trade.is_some());
         let (mut joint, curvature) =
-            Joint::new(self.slope, self.working, self.turned, sizes, self.rest, close, damping);
+            Joint::new(self.slope, self.working, self.turned, sizes, self.rest, (close, whole), damping);
         if let Some(h) = self.measured {
             joint.replace(h, damping);
         }
@@ -93,22 +94,22 @@ pub(super) struct Joint {
 }
 
 impl Joint {
-    /// `free` of the c directions are pattern parameters, which join beta; `rest` are those that rest on a floor.
+    /// `free` of the c directions are pattern parameters, which join beta; `rest` are those that rest on a floor. Near the
+    /// optimum (`close`) the observed curvature is taken, and where it is `whole` as it is.
     pub(super) fn new(
         slope: &Slope,
         sigma: &linear::Slope,
         turning: &[f64],
         (p, free, c): (usize, usize, usize),
         rest: &[bool],
-        close: bool,
+        (close, whole): (bool, bool),
         damping: f64,
     ) -> (Self, f64) {
         let n = p + c;
         let curvature = free_curvature(sigma, turning, rest, close);
         let (least, trade) = (curvature.least, slope.trade.as_ref());
-        let exact = close && trade.is_some();
         let hcc =
-            if exact { whole_observed(slope, turning, rest, damping) } else { hessian(&curvature, turning, damping) };
+            if whole { whole_observed(slope, turning, rest, damping) } else { hessian(&curvature, turning, damping) };
         let mut h = vec![0.0; n * n];
         for j in 0..p {
             for i in 0..p {

@@ -32,6 +32,7 @@ pub use ending::settled;
 use ending::*;
 use joint::*;
 use measured::*;
+use residual::shortened;
 pub use residual::Residual;
 use secants::*;
 
@@ -75,6 +76,8 @@ pub struct Found {
     pub sigma_gradient: Vec<Vec<f64>>,
     pub beta_gradient: Vec<f64>,
     pub shape_gradient: Vec<f64>,
+    /// Coefficients that ran to a limit of their range.
+    pub unknown: Vec<bool>,
 }
 
 /// Where a search begins, internal coordinates.
@@ -177,7 +180,11 @@ pub fn minimise(
     let residual = Residual::of(e, rows);
     e.residual = residual.as_ref().map(|r| (r.at, r.unit));
     let one = e.moments().factors.len() == 1 && e.patterns.iter().all(|p| p.is_bent());
-    let exact = residual.is_some() && one && e.is_normal(rows);
+    // A residual that is held has nothing to trade.
+    let told = || residual.is_some() || e.plan.coefficients_of(1).is_empty();
+    let exact = one && e.is_normal(rows) && told();
+    let uneven = residual.is_none() && !e.patterns.is_empty() && e.is_normal(rows);
+    e.whole = exact || residual.is_some();
     // A residual trades variances with a structure, and leaves its covariances what they are.
     let linked = residual.is_some() && constraint.tied.is_empty();
     let mut shape = from.shape.to_vec();
@@ -327,7 +334,9 @@ pub fn minimise(
             };
             long = false;
             let mut b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
-            if let Some(residual) = &residual {
+            if uneven {
+                b = shortened(e, rows, &point.beta, b);
+            } else if let Some(residual) = &residual {
                 b[residual.at] = residual.step(point.beta[residual.at], stretch * db[residual.at]);
             }
             let near = fresh && d.iter().all(|v| v.abs() < 0.5) && short(&slope.directions, &db[p..]);

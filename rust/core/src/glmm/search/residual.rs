@@ -1,5 +1,6 @@
 //! The residual variance of a normal response, which trades with the structures beside it.
 
+use super::super::rows;
 use super::*;
 
 /// And below this share a search may have come to rest on the way to none.
@@ -12,6 +13,23 @@ const LEAST: f64 = 1.0 / 30.0;
 const FALLING: f64 = 1.0;
 /// More than this many times what the slope promises is rounding.
 const PROMISED: f64 = 2.0;
+
+/// Most that the logarithm of a row's residual standard deviation changes by in a step, where it has a formula.
+const STRIDE: f64 = 1.5;
+
+/// Coefficients after a step in which no row's residual standard deviation changes by too much at once: what falls on to
+/// nothing beside structures that explain everything does not come back.
+pub(super) fn shortened(e: &Engine, rows: &GlmmRows<'_>, from: &[f64], mut to: Vec<f64>) -> Vec<f64> {
+    let (mut before, mut after) = (vec![], vec![]);
+    rows::fixed_part(&e.plan, rows, from, &mut before);
+    rows::fixed_part(&e.plan, rows, &to, &mut after);
+    let rows = before.chunks_exact(e.plan.k).zip(after.chunks_exact(e.plan.k));
+    let most = rows.map(|(a, b)| (a[1] - b[1]).abs()).fold(0.0, f64::max);
+    if most > STRIDE {
+        e.plan.coefficients_of(1).into_iter().for_each(|j| to[j] = from[j] + (to[j] - from[j]) * STRIDE / most);
+    }
+    to
+}
 
 /// The coefficient that alone is the logarithm of a Gaussian residual's standard deviation. Random effects and residuals
 /// that share a variance trade it along a line on the variance scale, and structures that explain everything leave none.
