@@ -142,7 +142,7 @@ def translated(model: Generated, row: dict[str, Any]) -> tuple[list[float], list
     none = model.family in ("poisson", "binomial") or model.options.get("dispersion") == 0
     dispersion = [] if none else [per * v for v in row["disp"]]
     theta = structure_parameters(kind, row["par"], np.array(row["vc"][0]["cov"], float))
-    return [*row["beta"], *dispersion, *row.get("zi", [])], theta
+    return [*row["beta"], *dispersion, *row.get("power", []), *row.get("zi", [])], theta
 
 
 def structure_parameters(kind: str, par: list[float], sigma: Array) -> list[float]:

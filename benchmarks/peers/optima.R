@@ -13,7 +13,7 @@ say <- function(name, package, fit, read) {
 }
 plain <- function(v) list(group = v[[1]], cov = matrix(as.numeric(v[[2]]), nrow(v[[2]])))
 covariances <- function(vc) lapply(names(vc), function(g) plain(list(g, vc[[g]])))
-read_tmb <- function(f) list(loglik = -f$fit$objective, beta = I(unname(fixef(f)$cond)), zi = I(unname(fixef(f)$zi)), disp = I(unname(fixef(f)$disp)),
+read_tmb <- function(f) list(loglik = -f$fit$objective, beta = I(unname(fixef(f)$cond)), zi = I(unname(fixef(f)$zi)), disp = I(unname(fixef(f)$disp)), power = I(unname(f$fit$par[names(f$fit$par) == "psi"])),
   vc = covariances(VarCorr(f)$cond), ok = isTRUE(f$sdr$pdHess))
 read_structure <- function(f) c(read_tmb(f), list(par = I(unname(getME(f, "theta")))))
 read_lme4 <- function(f) list(loglik = as.numeric(logLik(f)), beta = I(unname(fixef(f))), vc = covariances(VarCorr(f)), ok = is.null(f@optinfo$conv$lme4$code))

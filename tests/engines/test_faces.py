@@ -1,7 +1,7 @@
 """Structures with several optima: a column without variance, a dispersion that trades with effects of a row each.
 
-Digits are those of glmmTMB 1.1.5 at the better optimum: from its own start it ends there for the Salamanders, for the
-others from smaller dispersions only (log dispersion 3, and -8 for nbinom1).
+Digits are those of glmmTMB 1.1.5 at the better optimum: from its own start it ends there for the Salamanders, the zeros
+and the binary responses, for the others from other starts only (log dispersion 3, -8 for nbinom1, sd 0.14 for ar1).
 """
 
 from __future__ import annotations
@@ -70,3 +70,55 @@ def test_standard_deviations_beside_a_limit_are_zero() -> None:
     assert m.tidy("ran_pars")["estimate"].min() == 0
     assert m.boundary[0].text == "variance of tt1 | g estimated 0, and the covariance of the others has rank 1"
     assert m.loglik == pytest.approx(-136.20433372, abs=1e-6)  # glmmTMB's; 8e-4 lower on the floor
+
+
+def zeros_or_dispersion(seed: int) -> dict[str, Any]:
+    """Thirty groups with four rows: counts with a quarter of extra zeros, and binary responses."""
+    rng = np.random.default_rng(seed)
+    g, t = np.repeat(np.arange(GROUPS), TIMES), np.tile(np.arange(TIMES), GROUPS)
+    x = rng.normal(size=GROUPS * TIMES).round(3)
+    b = rng.normal(size=(GROUPS, 1)).repeat(TIMES, 1).ravel() * 0.7 * (t != 1)
+    mu = np.exp(0.5 + 0.3 * x + b)
+    count = rng.poisson(mu) * (rng.random(GROUPS * TIMES) > 0.25)
+    rng.normal(size=GROUPS * TIMES), rng.gamma(2, mu)  # of other responses
+    binary = (rng.random(GROUPS * TIMES) < 1 / (1 + np.exp(-0.3 * x - b))).astype(int)
+    labels = {"t": np.char.add("t", t.astype(str)), "g": np.char.add("g", g.astype(str))}
+    return {"count": count, "binary": binary, "x": x, **labels}
+
+
+def test_zeros_and_a_dispersion_explain_the_same_rows() -> None:
+    """Without a dispersion or without extra zeros there is an optimum each; the better one has both."""
+    m = rf.fit("count ~ x + (1 | g)", zeros_or_dispersion(1), family="nbinom1", zero_inflation="~ 1")
+    assert m.converged
+    assert m.loglik == pytest.approx(-198.20694358, abs=1e-6)  # 0.2 below: no extra zeros
+
+
+def test_correlations_of_effects_without_variance_are_looked_at() -> None:
+    """From a correlation of -1 the slope keeps the variance at zero, from one of -0.56 it does not."""
+    groups, times, rows = 14, 4, 3
+    rng = np.random.default_rng(27)
+    g, t = np.repeat(np.arange(groups), times * rows), np.tile(np.repeat(np.arange(times), rows), groups)
+    x = rng.normal(size=len(g)).round(3)
+    y = rng.gamma(2, np.exp(0.5 + 0.3 * x) / 2).round(4) + 0.001
+    data = {"y": y, "x": x, "t": np.char.add("t", t.astype(str)), "g": np.char.add("g", g.astype(str))}
+    m = rf.fit("y ~ x + ar1(t + 0 | g)", data, family="gamma")
+    assert m.converged
+    assert m.loglik == pytest.approx(-231.92704409, abs=1e-7)  # -231.92707721 at zero
+
+
+def test_the_floor_beside_a_large_deviation_is_zero() -> None:
+    """With a correlation of 1 the covariance with a deviation in the hundreds counts, however small the other one is."""
+    m = rf.fit("binary ~ x + cs(t + 0 | g)", zeros_or_dispersion(16), family="binomial")
+    assert m.converged
+    assert m.loglik == pytest.approx(-71.73458906, abs=1e-7)  # 1.3e-6 below at the usual floor
+
+
+@pytest.mark.parametrize("terms", ["exp(0 + numFactor(age) | Subject) + (1 | Subject)",
+                                   "(1 | Subject) + exp(0 + numFactor(age) | Subject)"])  # fmt: skip
+def test_the_order_of_the_terms_decides_nothing(terms: str) -> None:
+    """The digits are those of nlme 3.1-162's gls with corExp, by maximum likelihood: the common effect has no variance."""
+    boys = rf.datasets.load("Oxboys")
+    m = rf.fit(f"height ~ age + {terms}", boys, dispersion=0, method="ml")
+    assert m.converged
+    # A residual of 1e-4 beside heights of 150 leaves 1e-7 of a correlation.
+    assert m.loglik == pytest.approx(-340.964048, abs=1e-5)
