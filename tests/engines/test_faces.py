@@ -107,7 +107,7 @@ def test_correlations_of_effects_without_variance_are_looked_at() -> None:
 
 
 def test_the_floor_beside_a_large_deviation_is_zero() -> None:
-    """With a correlation of 1 the covariance with a deviation in the hundreds counts, however small the other one is."""
+    """With a correlation of 1 the covariance with a large deviation counts, however small the other one is."""
     m = rf.fit("binary ~ x + cs(t + 0 | g)", zeros_or_dispersion(16), family="binomial")
     assert m.converged
     assert m.loglik == pytest.approx(-71.73458906, abs=1e-7)  # 1.3e-6 below at the usual floor
@@ -116,7 +116,7 @@ def test_the_floor_beside_a_large_deviation_is_zero() -> None:
 @pytest.mark.parametrize("terms", ["exp(0 + numFactor(age) | Subject) + (1 | Subject)",
                                    "(1 | Subject) + exp(0 + numFactor(age) | Subject)"])  # fmt: skip
 def test_the_order_of_the_terms_decides_nothing(terms: str) -> None:
-    """The digits are those of nlme 3.1-162's gls with corExp, by maximum likelihood: the common effect has no variance."""
+    """The digits are those of nlme 3.1-162's gls with corExp, by ML: the common effect has no variance."""
     boys = rf.datasets.load("Oxboys")
     m = rf.fit(f"height ~ age + {terms}", boys, dispersion=0, method="ml")
     assert m.converged
