@@ -182,8 +182,9 @@ pub fn minimise(
     let one = e.moments().factors.len() == 1 && e.patterns.iter().all(|p| p.is_bent());
     // A residual that is held has nothing to trade.
     let told = || residual.is_some() || e.plan.coefficients_of(1).is_empty();
-    let exact = one && e.is_normal(rows) && told();
-    let uneven = residual.is_none() && !e.patterns.is_empty() && e.is_normal(rows);
+    let shared = e.is_normal(rows) && e.patterns.iter().any(|p| !p.pattern.is_loadings());
+    let exact = one && shared && told();
+    let uneven = residual.is_none() && shared;
     e.whole = exact || residual.is_some();
     // A residual trades variances with a structure, and leaves its covariances what they are.
     let linked = residual.is_some() && constraint.tied.is_empty();
