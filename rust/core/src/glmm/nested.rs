@@ -69,7 +69,8 @@ impl Task<'_, '_> {
         if looked {
             found = self.elsewhere(e, &free, found);
         }
-        loop {
+        // What one term has found may open a way for another: the order of the terms decides nothing.
+        for _ in 0..free.len().max(1) {
             let so_far = found.point.deviance;
             found = self.nested_models(e, &free, found)?;
             if !looked {
@@ -79,8 +80,7 @@ impl Task<'_, '_> {
                 found = self.beside_faces(e, &free, &contradicted, found);
             }
             found = self.out_of_zero(e, &free, found);
-            // What one term has found may open a way for another: the order of the terms decides nothing.
-            if free.len() < 2 || found.point.deviance > so_far - BETTER {
+            if found.point.deviance > so_far - BETTER {
                 break;
             }
         }
