@@ -56,3 +56,21 @@ def test_terms_in_the_span_of_the_fixed_effects_are_zero(random: str) -> None:
     other = rf.fit(f"y ~ w * t + x + {rest}" if rest else "y ~ w * t + x", data)
     assert m.criterion == pytest.approx(other.criterion, abs=1e-6)
     assert np.all(m.ddf > 0)
+
+
+def test_estimates_are_those_at_the_theta_reported() -> None:
+    """What is flat may lead the search far away; beta, modes and covariances are not left there when it is set to 0."""
+    data = rf.datasets.load("warpbreaks")
+    m = rf.fit("log(breaks) ~ wool + (tension | wool)", data)
+    slopes = "(0 + dummy(tension, c('M', 'H')) | wool)"
+    other = rf.fit(f"log(breaks) ~ wool + {slopes}", data)
+    assert m.criterion == pytest.approx(other.criterion, abs=1e-7)
+    # Optima good to 1e-8 of the criterion, which is flat to second order in theta.
+    np.testing.assert_allclose(m.params, other.params, rtol=1e-4)
+    np.testing.assert_allclose(m.vcov(), other.vcov(), rtol=1e-4)
+    np.testing.assert_allclose(m.fitted(), other.fitted(), rtol=1e-4)
+    np.testing.assert_allclose(m.core.evaluate(m.theta, True)["beta"], m.params, rtol=1e-10)
+    (edge,) = m.boundary
+    assert edge.names == ("(Intercept)",)
+    modes = m.ranef(std_error=True)["wool"]
+    assert (modes[["(Intercept)", "std_error__(Intercept)"]] == 0).all(axis=None)

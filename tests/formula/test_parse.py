@@ -276,6 +276,7 @@ def test_dot_is_left_to_the_frame():
         ("y ~ x = z", 6, "without assignment"),
         ("y ~ df$x", 6, "no meaning"),
         ("y ~ a %o% b", 6, "%in%"),
+        ("y ~ a %% 2", 6, "arithmetic goes inside"),
         ("y ~ x^z", 5, "exponent"),
         ("y ~ x^0", 5, "exponent"),
         ("y ~ foo(x)", 4, "unknown function `foo`"),

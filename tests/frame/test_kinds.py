@@ -180,6 +180,14 @@ def test_numbers_of_64_bits_label_groups_exactly(start, missing):
         assert factor.codes.tolist() == [-1 if i == missing else i % 4 for i in range(12)], name
 
 
+def test_whole_numbers_beyond_64_bits_are_not_merged():
+    y, step = np.arange(6.0), np.arange(6) // 2
+    with pytest.raises(DataError, match="more than 64 bits, which would not be told apart"):
+        build("y ~ (1 | g)", {"y": y, "g": [10**30 + int(i) for i in step]})
+    _, design = build("y ~ (1 | g)", {"y": y, "g": [10**30 * (1 + int(i)) for i in step]})
+    assert len(design.terms[0].levels) == 3
+
+
 def test_dates_can_group_but_are_no_numbers():
     days = [dt.date(2024, 1, 1 + i % 3) for i in range(9)]
     y = np.arange(9.0)

@@ -8,7 +8,7 @@ import pytest
 from scipy.interpolate import CubicSpline, LSQUnivariateSpline, make_interp_spline
 
 from frame.frames import columns
-from ranef.errors import DataError, FormulaError, RanefError
+from ranef.errors import DataError, FormulaError, RanefError, UnknownColumnError
 from ranef.formula import functions
 from ranef.frame import build, matrix
 from ranef.frame.evaluate import CALLS
@@ -101,7 +101,27 @@ EVERY = [
     "C(f, sum)",
     "C(f, contr.helmert)",
     "as.numeric(b)",
+    "as.numeric(factor(f))",
+    "as.integer(ordered(h))",
+    "as.numeric(as.character(k))",
+    "as.character(f)",
+    "as.logical(k - 1)",
     "as.integer(x)",
+    "dummy(f, 'lo')",
+    "dummy(f)",
+    "dummy(f, c('lo', 'hi'))",
+    "I(x - mean(x))",
+    "I((x - median(x)) / sd(x))",
+    "I((x - min(x)) / (max(x) - min(x)))",
+    "I(x / sum(pos))",
+    "poly(x, 2, raw = T)",
+    "factor(k, levels = 4:1)",
+    "cut(x, c(-9, seq(-1, 1, 0.5), 9))",
+    "asinh(x)",
+    "atan2(x, z)",
+    "plogis(x)",
+    "qnorm(plogis(x))",
+    "sinpi(x)",
     "factor(f, labels = c('A', 'B', 'C'))",
     "ordered(f)",
     "f",
@@ -138,8 +158,51 @@ def test_elementwise_values():
     np.testing.assert_array_equal(column("I(!(x > 0) | z < 3)")[:, 1], ~(x > 0) | (z < 3))
 
 
-def test_a_column_named_pi_goes_first():
-    np.testing.assert_array_equal(column("I(2 * pi)", {**DATA, "pi": x})[:, 0], 2 * x)
+@pytest.mark.parametrize(("name", "env"), [("pi", {}), ("T", {}), ("own", {"own": 3.0})])
+def test_columns_go_before_constants_and_stay_columns(name, env):
+    data = {**DATA, name: x}
+    np.testing.assert_array_equal(column(f"I(2 * {name})", data, env=env)[:, 0], 2 * x)
+    spec, _ = build(f"y ~ I(2 * {name})", data, env=env)
+    with pytest.raises(UnknownColumnError, match=f"'{name}'"):
+        spec.new(DATA)
+
+
+def test_numbers_of_levels_and_numbers_written_as_text():
+    """R: as.numeric(factor) is the number of the level, whatever its label; as.numeric(as.character(f)) the label."""
+    labels = pd.Categorical(["40", "5", "40", "300"] * 5, categories=["300", "40", "5", "7"])
+    data = {"y": np.arange(20.0), "f": labels, "t": ["40", "5", "40", "300"] * 5}
+    for rhs, wanted in [
+        ("as.numeric(f)", [2, 3, 2, 1]),
+        ("as.numeric(as.character(f))", [40, 5, 40, 300]),
+        ("as.integer(t)", [40, 5, 40, 300]),
+        ("as.numeric(factor(t, levels = c(5, 40, 300)))", [2, 1, 2, 3]),
+    ]:
+        np.testing.assert_array_equal(column(rhs, data)[:4, 0], wanted)
+        spec, _ = build(f"y ~ {rhs}", data)
+        for kind in (list, pd.Categorical):  # new data may hold text where there was a factor, and the other way about
+            one = spec.new({"f": kind(["300"]), "t": kind(["300"])})
+            assert matrix(one.fixed, 1)[0, 1] == wanted[3]
+    with pytest.raises(DataError, match="level '9' has no number"):
+        build("y ~ as.numeric(f)", data)[0].new({"f": ["9"]})
+
+
+def test_dummy_is_lme4s():
+    data = {"y": np.arange(6.0), "f": ["a", "b", "c"] * 2, "g": list("uuvvww")}
+    _, design = build("y ~ (0 + dummy(f, 'b') | g) + (0 + dummy(f) | g)", data)
+    b, c = np.array([0.0, 1, 0] * 2), np.array([0.0, 0, 1] * 2)
+    np.testing.assert_array_equal(matrix(design.terms[0].blocks, 6), b[:, None])
+    np.testing.assert_array_equal(matrix(design.terms[1].blocks, 6), np.column_stack([b, c]))
+    assert design.terms[1].names == ("dummy(f)b", "dummy(f)c")
+    assert np.isnan(build("y ~ dummy(f)", data)[0].new({"f": [None]}).fixed[1].x).all()
+    with pytest.raises(DataError, match="'z' is a level that was not among those fitted"):
+        build("y ~ dummy(f)", data)[0].new({"f": ["z"]})
+
+
+def test_scale_and_mean_of_the_fitted_data_stay():
+    spec, _ = build("y ~ I(x - mean(x)) + I(x / max(x))", DATA)
+    new = matrix(spec.new({"x": [1.0, 2.0]}).fixed, 2)
+    np.testing.assert_allclose(new[:, 1], [1 - x.mean(), 2 - x.mean()], rtol=1e-14)
+    np.testing.assert_allclose(new[:, 2], [1 / x.max(), 2 / x.max()], rtol=1e-14)
 
 
 def test_scale_is_rs():
@@ -283,7 +346,17 @@ def test_infinite_results_are_errors():
         ("I(x %in% c())", "needs values"),
         ("I('a')", "one number"),
         ("exp('a')", "numbers are needed"),
-        ("as.numeric(f)", "factor"),
+        (
+            "as.numeric(as.character(f))",
+            r"'mid' are no numbers; as.numeric\(factor\(x\)\) numbers the lev",
+        ),
+        ("dummy(f, 'zzz')", "'zzz' is no level; the levels are"),
+        ("dummy(const)", "1 to 100 columns, not 0"),
+        ("mean(x)", "one number for each of the 50 rows"),
+        ("max(1, 2)", "first argument is a column"),
+        ("I(x:2)", "a range such as 1:3"),
+        ("I(1:1e9)", "up to 1000 numbers"),
+        ("seq(1, 2, 0)", "up to 1000 numbers"),
         ("contr.sum()", "one number"),
     ],
 )

@@ -214,6 +214,20 @@ def test_type_two_of_what_no_term_contains_has_the_rows_of_lmertest():
     np.testing.assert_allclose(table["dendf"][-1:], joint["dendf"], rtol=1e-10)
 
 
+def test_type_three_has_the_rows_of_lmertest():
+    """One row a level but the first, however the factor is coded: degrees of freedom depend on that, F does not."""
+    formula = "normexam ~ standLRT * schgend + sex + (standLRT + sex | school)"
+    data = rf.datasets.load("Exam")
+    # lmerTest 3.1-3: anova(m, type = 3).
+    dendf = [54.9200661715972, 56.6067971309547, 436.501455427077, 54.4487222724183]
+    statistic = [564.158549344478, 2.10399351161391, 24.5407326624477, 0.130979065099193]
+    for coding in ("treatment", "sum", "helmert"):
+        table = rf.anova(rf.fit(formula, data, contrasts={"schgend": coding}), type=3)
+        # Its Hessian is a difference quotient, and its optimum good to 1e-5 of the degrees of freedom.
+        np.testing.assert_allclose(table["dendf"], dendf, rtol=5e-5)
+        np.testing.assert_allclose(table["statistic"], statistic, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_an_exact_f_test_on_two_degrees_of_freedom(kind):
     """Kenward and Roger's formulas are 0 / 0 there: F of three blocks beside two whole plots each is MS / MS."""

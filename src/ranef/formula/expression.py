@@ -24,7 +24,7 @@ TOKEN = re.compile(
     |(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     |(?P<quoted>`[^`]+`)
     |(?P<name>[^\W0-9][\w.]*|\.[^\W0-9][\w.]*)
-    |(?P<op>%[^%\s]*%|\*\*|<=|>=|==|!=|&&|\|\||[-+*/^<>=!&|(),\[\]])""",
+    |(?P<op>%[^%\s]*%|\*\*|<=|>=|==|!=|&&|\|\||[-+*/^<>=!&|(),:\[\]])""",
     re.VERBOSE,
 )
 # R operator -> (Python, as R prints it between its operands)
@@ -32,7 +32,7 @@ BINARY = {
     "^": ("**", "^"), "**": ("**", "^"), "*": ("*", " * "), "/": ("/", "/"), "+": ("+", " + "), "-": ("-", " - "),
     "<": ("<", " < "), ">": (">", " > "), "<=": ("<=", " <= "), ">=": (">=", " >= "), "==": ("==", " == "),
     "!=": ("!=", " != "), "&": ("and", " & "), "&&": ("and", " & "), "|": ("or", " | "), "||": ("or", " | "),
-    "%%": ("%", "%%"), "%/%": ("//", "%/%"), "%in%": ("in", " %in% "),
+    ":": ("@", ":"), "%%": ("%", "%%"), "%/%": ("//", "%/%"), "%in%": ("in", " %in% "),
 }  # fmt: skip
 UNARY = {"-": ("-", "-"), "+": ("+", "+"), "!": ("not", "!")}
 WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None", "True": "True", "False": "False", "None": "None"}
@@ -127,7 +127,7 @@ def _scan(source: str, reader: _Reader) -> Iterator[tuple[str, str, int]]:
 def _refusal(char: str) -> str:
     if char in "\"'`":
         return "this quote is not closed"
-    if char in "{}@$;:\\?~":
+    if char in "{}@$;\\?~":
         return f"`{char}` has no meaning inside a call of a formula"
     return f"the character {char!r} has no meaning here"
 
@@ -284,8 +284,15 @@ def _check_node(node: ast.AST, reader: _Reader) -> None:
         raise FormulaError("only a function can be called", reader.text, _position(reader, offset))
     if isinstance(node, ast.Compare) and len(node.ops) > 1:
         raise FormulaError("write a chain of comparisons as (a < b) & (b < c)", reader.text, _position(reader, offset))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult) and any(map(_is_name, ast.walk(node))):
+        message = "a range such as 1:3 has numbers at its ends; interactions stand outside of calls"
+        raise FormulaError(message, reader.text, _position(reader, offset))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         _check_exponent(node.right, reader)
+
+
+def _is_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name)
 
 
 def _check_exponent(node: ast.expr, reader: _Reader) -> None:

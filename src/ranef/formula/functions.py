@@ -11,16 +11,24 @@ from __future__ import annotations
 # value of row i depends on row i alone; the same name is also accepted as np.name and numpy.name
 ELEMENTWISE = frozenset(
     {
-        "abs", "acos", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "asin", "atan", "cbrt", "ceil",
-        "ceiling", "cos", "cosh", "exp", "exp2", "expm1", "floor", "ifelse", "log", "log10", "log1p", "log2", "maximum",
-        "minimum", "pmax", "pmin", "power", "rint", "round", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh",
+        "abs", "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "asin",
+        "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "ceiling", "cos", "cosh", "cospi", "exp", "exp2", "expm1",
+        "floor", "ifelse", "log", "log10", "log1p", "log2", "maximum", "minimum", "plogis", "pmax", "pmin", "pnorm",
+        "power", "qlogis", "qnorm", "rint", "round", "sign", "sin", "sinh", "sinpi", "sqrt", "square", "tan", "tanh",
         "trunc", "where",
     }
 )  # fmt: skip
 # identities and conversions
-SHAPE = frozenset({"I", "as.numeric", "as.integer", "c", "cbind", "cens", "se"})
+SHAPE = frozenset(
+    {"I", "as.character", "as.integer", "as.logical", "as.numeric", "c", "cbind", "cens", "dummy", "se", "seq"}
+)
 # numeric columns whose knots, means … are remembered from the fitted data
-STATEFUL = frozenset({"bs", "cc", "center", "cr", "ns", "poly", "scale", "squeeze", "standardize"})
+STATEFUL = frozenset(
+    {
+        "bs", "cc", "center", "cr", "max", "mean", "median", "min", "ns", "poly", "scale", "sd", "squeeze",
+        "standardize", "sum",
+    }
+)  # fmt: skip
 # factors
 CATEGORICAL = frozenset(
     {"C", "as.factor", "as.ordered", "byNumber", "cut", "factor", "interaction", "numFactor", "ordered", "relevel"}
@@ -35,7 +43,7 @@ CODINGS = {
 CODING_CALLS = frozenset({"contr.treatment", "contr.sum", "contr.helmert", "contr.poly", "contr.SAS", "Treatment"})
 
 FUNCTIONS = ELEMENTWISE | SHAPE | STATEFUL | CATEGORICAL | CODING_CALLS
-CONSTANTS = {"pi": 3.141592653589793}  # a column of this name goes first
+CONSTANTS = {"pi": 3.141592653589793, "T": True, "F": False}  # a column of this name goes first
 
 # names of covariance structures that may wrap a bar, diag(1 + x | g); what they mean is not this floor's business
 PLAIN = ("us", "diag")  # every standard deviation, and every correlation, is a parameter

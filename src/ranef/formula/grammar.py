@@ -320,7 +320,7 @@ def _refuse(symbol: str) -> str:
     if symbol in "=<":
         return f"`{symbol}` has no meaning here: a formula is `response ~ terms`, without assignment"
     if symbol.startswith("%"):
-        return f"unknown operator `{symbol}`; only %in% has a meaning here"
+        return f"unknown operator `{symbol}`; only %in% has a meaning here, arithmetic goes inside I(...)"
     if symbol == ",":
         return "a comma has a meaning only inside a call"
     if symbol in LOOKALIKES:
@@ -640,6 +640,8 @@ def _guarded(context: _Context, start: int, intercept: bool) -> Items:
     try:
         return _items(context, start, intercept)
     except FormulaicError as error:
+        if found := re.search("%%", context.text[start:]):  # which the tokenizer takes for an open quotation
+            raise context.fail(_refuse(found.group()), start + found.start()) from error
         raise context.fail(f"this formula cannot be read: {str(error).splitlines()[0]}", None) from error
     except RecursionError:
         raise context.fail("this formula is nested too deeply", None) from None

@@ -142,6 +142,7 @@ def build(
         outcome,
         _named(trials),
         design.categories,
+        frozenset(frame.evaluator.columns),
     )
     return spec, replace(design, others=others) if others else design
 

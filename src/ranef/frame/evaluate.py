@@ -19,7 +19,7 @@ from ranef.formula.functions import CODINGS, CONSTANTS
 from ranef.frame.coding import Coding, level_name, read_coding
 from ranef.frame.design import Array, Levels
 from ranef.frame.levels import number_order
-from ranef.frame.table import Column, Table, as_factor, shorten, unknown_column, written_numbers
+from ranef.frame.table import Column, Table, as_factor, is_number, shorten, written_numbers
 from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, State
 
 
@@ -31,13 +31,14 @@ class Categories:
     levels: Levels
     ordered: bool = False
     coding: Coding | None = None
+    text: bool = False
 
     @classmethod
     def of(cls, column: Column) -> Categories:
         """Take over a column of codes."""
         if column.codes is None or column.levels is None:
             raise DataError(f"column {column.name!r} holds no categories")
-        return cls(column.codes, column.levels, column.ordered)
+        return cls(column.codes, column.levels, column.ordered, text=column.text)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Measured:
     y: Array
     sd: Array
 
+
+MAX_LIST = 1_000  # numbers that a range may have
 
 Value = Any  # Column, Array, Matrix, Categories, or a constant
 
@@ -80,11 +83,14 @@ class Evaluator:
         (label, position of the call) -> what a stateful transform remembers; filled on the fitted data.
     env : mapping
         The caller's further functions and constants.
+    known : frozenset of str
+        Names that were columns of the fitted data: they mean nothing else in new data that lack them.
     """
 
     table: Table
     states: dict[tuple[str, int], State]
     env: Mapping[str, Any] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
     columns: dict[str, Column] = field(default_factory=dict)
     lengths: tuple[str, ...] = ()
 
@@ -105,7 +111,7 @@ class Evaluator:
         name = factor.column
         if name is None:
             return _Walk(self, factor).run()
-        if name in self.env and name not in self.table.names:
+        if name in self.env and self.is_constant(name):
             return _Walk(self, factor).finish(self.env[name])
         return self.column(name)
 
@@ -116,7 +122,7 @@ class Evaluator:
 
     def is_constant(self, name: str) -> bool:
         """Tell whether a name is a constant of the caller or of the language, not a column."""
-        return name not in self.table.names and (name in self.env or name in CONSTANTS)
+        return name not in {*self.table.names, *self.known} and (name in self.env or name in CONSTANTS)
 
 
 def _ends(factor: Factor) -> set[str]:
@@ -203,15 +209,14 @@ class _Walk:
 
     def on_name(self, node: ast.Name) -> Value:
         name = self.factor.names[int(node.id[2:])]
-        if name in self.outer.table.names:
+        if not self.outer.is_constant(name):
             return self.outer.column(name)
-        if name in self.outer.env:
-            return self.outer.env[name]
-        if name in CONSTANTS:
-            return CONSTANTS[name]
-        raise unknown_column(name, self.outer.table.names)
+        return self.outer.env[name] if name in self.outer.env else CONSTANTS[name]
 
     def on_binop(self, node: ast.BinOp) -> Value:
+        if isinstance(node.op, ast.MatMult):  # R's 1:3
+            ends = self.number(self.walk(node.left)), self.number(self.walk(node.right))
+            return _seq(self, node.col_offset, *ends, by=1 if ends[0] <= ends[1] else -1)
         left, right = self.number(self.walk(node.left)), self.number(self.walk(node.right))
         return BINARY[type(node.op)](left, right)
 
@@ -373,16 +378,82 @@ def _identity(_walk: _Walk, _at: int, x: Value) -> Value:
     return x
 
 
-def _numeric(walk: _Walk, _at: int, x: Value) -> Value:
-    return walk.number(x)
+def _numeric(walk: _Walk, at: int, x: Value) -> Value:
+    """R's `as.numeric`: of a factor the numbers of its levels, of text the numbers that are written there."""
+    if not walk.is_text(x) or getattr(x, "time", False):
+        return walk.number(x)
+    value, state = walk.categories(x), walk.state(at)
+    if state.setdefault("text", value.text):  # what the column fitted was, whatever holds the new data
+        return _written(walk, value)
+    codes = _reorder(value, state.setdefault("levels", value.levels.tolist()))
+    if (new := (codes < 0) & (value.codes >= 0)).any():
+        raise walk.fail(
+            f"level {value.levels[value.codes[new][0]]!r} has no number: it was not among the levels fitted"
+        )
+    return np.where(codes < 0, np.nan, codes + 1.0)
 
 
-def _integer(walk: _Walk, _at: int, x: Value) -> Value:
-    return np.trunc(walk.number(x))
+def _written(walk: _Walk, value: Categories) -> Array:
+    """Return the numbers that labels write."""
+    odd = [label for label in value.levels if not is_number(str(label))]
+    if odd:
+        hint = written_numbers(value.levels) or "as.numeric(factor(x)) numbers the levels"
+        raise walk.fail(f"{shorten(odd, 4)} {'are no numbers' if len(odd) > 1 else 'is no number'}; {hint}")
+    return np.array([*map(float, value.levels), np.nan])[value.codes]
+
+
+def _integer(walk: _Walk, at: int, x: Value) -> Value:
+    return np.trunc(_numeric(walk, at, x))
+
+
+def _character(walk: _Walk, _at: int, x: Value) -> Value:
+    """R's `as.character`: the labels as text, in the order of text."""
+    value = walk.categories(x)
+    names = [level_name(label) for label in value.levels]
+    wanted = sorted(set(names))
+    index = {name: code for code, name in enumerate(wanted)}
+    lut = np.array([*(index[name] for name in names), -1], np.int32)
+    return Categories(lut[value.codes], Levels.of(wanted), text=True)
+
+
+def _logical(walk: _Walk, _at: int, x: Value) -> Value:
+    """R's `as.logical` of numbers and truth values."""
+    if isinstance(x, Column) and x.x is not None and x.x.dtype.kind == "b":
+        return x.x
+    return walk.number(x) != 0
+
+
+def _dummy(walk: _Walk, at: int, x: Value, levels: Value = None) -> Value:
+    """lme4's `dummy`: a column of 0 and 1 for each of some levels; default: all but the first."""
+    value = walk.categories(x)
+    known = walk.state(at).setdefault("levels", value.levels.tolist())
+    wanted = known[1:] if levels is None else levels if isinstance(levels, list) else [levels]
+    labels = {level_name(label) for label in known}
+    if unknown := [label for label in wanted if level_name(label) not in labels]:
+        raise walk.fail(f"{shorten(unknown)} is no level; the levels are {shorten(known)}")
+    if not 0 < len(wanted) <= MAX_COLUMNS:
+        raise walk.fail(f"dummy() makes 1 to {MAX_COLUMNS} columns, not {len(wanted)}")
+    if new := [label for label in _used(value) if level_name(label) not in labels]:
+        raise walk.fail(f"{shorten(new)} is a level that was not among those fitted")
+    missing = value.codes < 0
+    columns = [np.where(missing, np.nan, walk.equal(value, label)) for label in wanted]
+    return Matrix(tuple(columns), tuple(map(level_name, wanted)))
+
+
+def _used(value: Categories) -> list[Any]:
+    return [value.levels[code] for code in np.unique(value.codes) if code >= 0]
+
+
+def _seq(walk: _Walk, _at: int, start: Value, end: Value, by: Value = 1) -> Value:
+    """R's `seq(from, to, by)`."""
+    first, last, step = (float(walk.number(v)) for v in (start, end, by))
+    if step == 0 or not 0 <= (count := (last - first) / step) <= MAX_LIST:
+        raise walk.fail(f"seq() makes up to {MAX_LIST} numbers, from the first towards the last")
+    return [first + step * i for i in range(int(count + 1e-10) + 1)]
 
 
 def _list(_walk: _Walk, _at: int, *items: Value) -> Value:
-    return list(items)
+    return [one for item in items for one in (item if isinstance(item, list) else [item])]
 
 
 def _on_rows(value: Any, n: int) -> Array:
@@ -571,10 +642,10 @@ def _coding_call(kind: str) -> Callable[..., Value]:
 
 
 CALLS: dict[str, Callable[..., Value]] = {
-    "I": _identity, "as.numeric": _numeric, "as.integer": _integer, "c": _list, "cbind": _cbind, "C": _coded,
-    "cens": _cens, "as.factor": _factor, "as.ordered": _ordered, "byNumber": _by_number, "cut": _cut, "factor": _factor,
-    "interaction": _interaction, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel,
-    "se": _se,
+    "C": _coded, "I": _identity, "as.character": _character, "as.factor": _factor, "as.integer": _integer,
+    "as.logical": _logical, "as.numeric": _numeric, "as.ordered": _ordered, "byNumber": _by_number, "c": _list,
+    "cbind": _cbind, "cens": _cens, "cut": _cut, "dummy": _dummy, "factor": _factor, "interaction": _interaction,
+    "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel, "se": _se, "seq": _seq,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
 }  # fmt: skip
 

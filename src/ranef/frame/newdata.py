@@ -32,7 +32,7 @@ def new_design(
 ) -> NewDesign:
     """See `Spec.new`."""
     which = _wanted(spec, groups)
-    new = _New(spec, Evaluator(table, spec.states, spec.env))
+    new = _New(spec, Evaluator(table, spec.states, spec.env, spec.columns))
     bars = [spec.bars[i] for i in which]
     parts = [part if wanted is None or part.name in wanted else Part(part.name) for part in spec.parts]
     plans = (*spec.fixed, *(p for part in parts for p in part.fixed), *(p for bar in bars for p in bar.columns))

@@ -134,6 +134,8 @@ class Spec:
         The column of the `trials=` argument; "" if an array was given.
     categories : tuple
         Labels of a response that came as categories.
+    columns : frozenset of str
+        The columns that formulas read: new data must have them, whatever else their names mean (`pi`, `T`, `env=`).
     """
 
     formula: Formula
@@ -149,6 +151,7 @@ class Spec:
     outcome: Outcome = field(default_factory=Outcome)
     trials: str | None = None
     categories: tuple[Any, ...] = ()
+    columns: frozenset[str] = frozenset()
 
     @property
     def formulas(self) -> tuple[Formula, ...]:

@@ -33,8 +33,9 @@ class Column:
     `missing` marks missing rows (None: none); there `x` is NaN (False for bool) and `codes` -1. `time` columns are
     dates or times: usable as categories only, with their text as labels. `listed` categories (a polars Enum) have an
     order that somebody chose, and may be a response of ordered categories although they are coded as unordered ones.
-    `complete`: every level is known to occur. `exact` are the whole numbers themselves where float64 does not tell them
-    apart (64 bits that label people or messages): as categories the column goes by these.
+    `text`: the labels are what rows hold, no levels that somebody declared. `complete`: every level is known to occur.
+    `exact` are the whole numbers themselves where float64 does not tell them apart (64 bits that label people or
+    messages): as categories the column goes by these.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Column:
     missing: Array | None = None
     time: bool = False
     listed: bool = False
+    text: bool = False
     complete: bool = False
     exact: Array | None = None
 
@@ -426,7 +428,7 @@ def _polars_text(name: str, series: Any) -> Column:
     out = rank[codes]
     if missing is not None:
         out[missing] = -1
-    return factor_column(name, out, Levels.of([labels[i] for i in order]), False)
+    return replace(factor_column(name, out, Levels.of([labels[i] for i in order]), False), text=True)
 
 
 def _polars_codes(name: str, series: Any, levels: list[str]) -> Column:
@@ -501,7 +503,7 @@ def _sorted_text(column: Column) -> Column:
     rank[order] = np.arange(len(labels))
     rank[-1] = -1  # where codes are -1
     codes = rank[column.codes]
-    return factor_column(column.name, codes, Levels.of([labels[i] for i in order]), False)
+    return replace(factor_column(column.name, codes, Levels.of([labels[i] for i in order]), False), text=True)
 
 
 def array_column(name: str, values: Array, missing: Array | None = None, truth: bool = False) -> Column:
@@ -598,6 +600,11 @@ def objects_column(name: str, values: Array, missing: Array | None = None) -> Co
         if any(issubclass(t, (str, bytes, bool, np.bool_)) for t in types):
             raise TypeError
         numbers = _object_numbers(values, gone, types)
+    except OverflowError:
+        raise DataError(
+            f"column {name!r} holds whole numbers of more than 64 bits, which would not be told apart: make them text, "
+            f"or smaller"
+        ) from None
     except (TypeError, ValueError, ArithmeticError):
         names = ", ".join(sorted(t.__name__ for t in types))
         if len(types) == 1 and not issubclass(next(iter(types)), bytes) and _is_label(present):
@@ -614,6 +621,8 @@ def _object_numbers(values: Array, gone: Array, types: set[type]) -> Array:
         high = max(whole)
         if min(whole) >= -(2**63) and high < 2**64:
             return whole.astype(np.int64 if high < 2**63 else np.uint64)
+        if len(set(map(float, whole))) < len(set(whole)):
+            raise OverflowError
     return np.where(gone, np.nan, values).astype(np.float64)
 
 
@@ -653,7 +662,7 @@ def _text_column(name: str, values: Array, gone: Array) -> Column:
         codes = np.fromiter((-1 if g else index[v] for v, g in pairs), small_int(len(levels)), len(values))
     else:
         codes = np.fromiter(map(index.__getitem__, values), small_int(len(levels)), len(values))
-    return factor_column(name, codes, Levels.of(levels), False)
+    return replace(factor_column(name, codes, Levels.of(levels), False), text=True)
 
 
 def _plain(labels: Any) -> list[Any]:

@@ -22,13 +22,16 @@ MAX_COLUMNS = 100
 
 @dataclass(frozen=True)
 class Matrix:
-    """Several numeric columns from one call, with the endings of their names."""
+    """Several numeric columns from one call, with the endings of their names (numbers, unless they are given)."""
 
     columns: tuple[Array, ...]
+    names: tuple[str, ...] = ()
 
     @property
     def endings(self) -> tuple[str, ...]:
         """What follows the label of the call in the names of the columns."""
+        if self.names and len(self.columns) > 1:
+            return self.names
         return tuple(str(i + 1) for i in range(len(self.columns))) if len(self.columns) > 1 else ("",)
 
 
@@ -66,6 +69,45 @@ def where(test: Array, yes: Array, no: Array) -> Array:
     return np.where(test, yes, no)
 
 
+def plogis(x: Array) -> Array:
+    """R's `plogis`: the inverse of the logit."""
+    from scipy.special import expit
+
+    return np.asarray(expit(x))
+
+
+def qlogis(p: Array) -> Array:
+    """R's `qlogis`: the logit."""
+    from scipy.special import logit
+
+    return np.asarray(logit(p))
+
+
+def pnorm(x: Array) -> Array:
+    """R's `pnorm`: the standard normal distribution function."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(x))
+
+
+def qnorm(p: Array) -> Array:
+    """R's `qnorm`: the standard normal quantile."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(p))
+
+
+def sinpi(x: Array) -> Array:
+    """Return sin(pi x), exact at whole and half numbers."""
+    return cospi(np.asarray(x) - 0.5)
+
+
+def cospi(x: Array) -> Array:
+    """Return cos(pi x), exact at whole and half numbers."""
+    turn = np.abs(np.remainder(np.asarray(x, np.float64) + 1, 2) - 1)  # in [0, 1]
+    return np.where(turn == 0.5, 0.0, np.cos(np.pi * turn))
+
+
 _SAME = [
     "abs",
     "arccos",
@@ -73,6 +115,7 @@ _SAME = [
     "arcsin",
     "arcsinh",
     "arctan",
+    "arctan2",
     "arctanh",
     "cbrt",
     "ceil",
@@ -98,8 +141,10 @@ _SAME = [
 ]
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     **{name: getattr(np, name) for name in _SAME},
-    "acos": np.arccos, "asin": np.arcsin, "atan": np.arctan, "ceiling": np.ceil, "ifelse": where, "log": log,
-    "maximum": maximum, "minimum": minimum, "pmax": maximum, "pmin": minimum, "round": round_, "where": where,
+    "acos": np.arccos, "acosh": np.arccosh, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
+    "atan2": np.arctan2, "atanh": np.arctanh, "ceiling": np.ceil, "cospi": cospi, "ifelse": where, "log": log,
+    "maximum": maximum, "minimum": minimum, "plogis": plogis, "pmax": maximum, "pmin": minimum, "pnorm": pnorm,
+    "qlogis": qlogis, "qnorm": qnorm, "round": round_, "sinpi": sinpi, "where": where,
 }  # fmt: skip
 
 
@@ -327,7 +372,21 @@ def _curvature(k: Array, cyclic: bool) -> Array:
     return curvature
 
 
+def _of_all(name: str, figure: Callable[[Array], Any]) -> Callable[..., float]:
+    """Return a function that makes one number of a column, as in I(x - mean(x)); that of the fitted data stays."""
+
+    def of(x: Array, state: State, na_rm: Any = True) -> float:
+        if not state:
+            kept = _present(x, name) if na_rm else x
+            state["value"] = float(figure(kept))
+        return state["value"]
+
+    return of
+
+
 STATEFUL: dict[str, Callable[..., Any]] = {
     "bs": bs, "cc": cc, "center": center, "cr": cr, "ns": ns, "poly": poly, "scale": scale, "squeeze": squeeze,
     "standardize": scale,
+    **{name: _of_all(name, getattr(np, name)) for name in ("max", "mean", "median", "min", "sum")},
+    "sd": _of_all("sd", lambda x: np.std(x, ddof=1) if len(x) > 1 else np.nan),
 }  # fmt: skip

@@ -81,9 +81,9 @@ def hypotheses(
 
     Terms of which `is_whole` is true have no matrix of rows where they are tested beside all others.
 
-    The rows of types I and II are scaled to a unit diagonal and those of type III orthonormal over the cells; a term
-    that no other contains has, of type II, one row a coefficient. Fai and Cornelius' degrees of freedom depend on that
-    (a little), F does not. With one term all types are type I, as in lmerTest.
+    The rows of types I and II are scaled to a unit diagonal, those of type III are each about one cell beside the first
+    levels; a term that no other contains has, of type II, one row a coefficient. Fai and Cornelius' degrees of freedom
+    depend on that (a little), F does not. All of it is as in lmerTest; with one term all types are type I there too.
     """
     terms = [t for t in fixed_terms(m, component) if t.columns.start < t.columns.stop]
     tested = [t for t in terms if t.factors]
@@ -331,7 +331,29 @@ def _estimable(space: Array, own: Array, inside: Array) -> Array:
     outside[inside] = False
     functions = _left_null(space[:, outside]).T @ space
     u, found, _ = np.linalg.svd(functions[:, own], full_matrices=False)
-    return u[:, found > DEPENDENT].T @ functions
+    functions = u[:, found > DEPENDENT].T @ functions
+    return _one_a_cell(functions[:, own]) @ functions
+
+
+def _one_a_cell(a: Array) -> Array:
+    """Return B, such that every row of BA is 1 at a cell of its own and 0 at those of the other rows.
+
+    Cells are taken from the last on, as far as they are independent: those without a first level, if all are filled.
+    """
+    q = len(a)
+    work = np.hstack([a, np.eye(q)])
+    size = np.abs(a).max(initial=0.0)
+    done = 0
+    for j in range(a.shape[1] - 1, -1, -1):
+        i = done + int(np.argmax(np.abs(work[done:, j]))) if done < q else q
+        if i == q or abs(work[i, j]) <= ALONE * size:
+            continue
+        work[[done, i]] = work[[i, done]]
+        work[done] /= work[done, j]
+        others = np.arange(q) != done
+        work[others] -= np.outer(work[others, j], work[done])
+        done += 1
+    return work[::-1, a.shape[1] :]
 
 
 def _left_null(a: Array) -> Array:

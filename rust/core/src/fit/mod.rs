@@ -180,24 +180,37 @@ impl Model {
             (0..k).for_each(|b| (first[f][a + b * k], first[f][b + a * k]) = (0.0, 0.0));
         }
         let mut optimum = optimise::minimise_again(&mut self.lmm, reml, &first, options)?;
+        if self.zero_flat(&flat, &mut optimum.lambda) {
+            // Rounding errors may have led the search far along what is flat: what it ends with is found anew here.
+            let (evaluations, iterations) = (optimum.evaluations, optimum.iterations);
+            let here = optimum.lambda;
+            optimum = optimise::minimise(&mut self.lmm, reml, &here, options)?;
+            optimum.evaluations += evaluations;
+            optimum.iterations += iterations;
+            if self.zero_flat(&flat, &mut optimum.lambda) {
+                optimum.solution = self.lmm.solve(&optimum.lambda, reml)?;
+            }
+        }
+        Ok(optimum)
+    }
+
+    /// Make what is flat zero in the user's columns; whether that changes Lambda.
+    fn zero_flat(&self, flat: &[(usize, usize)], lambda: &mut [Vec<f64>]) -> bool {
         let mut moved = false;
-        for &(f, a) in &flat {
-            let factor = &self.lmm.moments.factors[f];
+        for &(f, a) in flat {
+            let factor = &self.m().factors[f];
             let k = factor.cols;
             for s in factor.slots.iter().filter(|s| s.carrier.is_some_and(|c| s.offset + c == a)) {
                 // A carrier bears the shifts of the others: the user's column is zero where these are taken off.
                 for b in 0..k {
                     let others = (0..s.cols).filter(|&r| s.offset + r != a);
-                    let v: f64 = others.map(|r| s.shift[r] * optimum.lambda[f][s.offset + r + b * k]).sum();
-                    optimum.lambda[f][a + b * k] = v;
-                    moved |= v != 0.0;
+                    let v: f64 = others.map(|r| s.shift[r] * lambda[f][s.offset + r + b * k]).sum();
+                    moved |= v != lambda[f][a + b * k];
+                    lambda[f][a + b * k] = v;
                 }
             }
         }
-        if moved {
-            optimum.solution = self.lmm.solve(&optimum.lambda, reml)?;
-        }
-        Ok(optimum)
+        moved
     }
 
     fn report(&self, reml: bool, o: &Optimum) -> Report {

@@ -9,6 +9,7 @@ use crate::dense;
 use crate::design::{Block, Codes};
 use crate::error::shape;
 use crate::linear::dot;
+use crate::optimise::slot_block;
 use crate::CoreError;
 
 impl Model {
@@ -48,7 +49,10 @@ impl Model {
         let factor = &m.factors[*f];
         let mut out = vec![0.0; factor.levels * k * k];
         let mut half = vec![0.0; k * k];
-        let lam = |r: usize, c: usize| state.lambda[*f][s.offset + r + (s.offset + c) * factor.cols];
+        // In the user's columns from the start, so that a variance of zero is exactly that.
+        let mut lambda = slot_block(&state.lambda[*f], factor.cols, s.offset, k);
+        lambda.chunks_exact_mut(k).for_each(|column| to_user(s, column));
+        let lam = |r: usize, c: usize| lambda[r + c * k];
         for (l, out) in out.chunks_exact_mut(k * k).enumerate() {
             let z = &inv.diag[*f][l * factor.cols * factor.cols..(l + 1) * factor.cols * factor.cols];
             for c in 0..k {
@@ -61,14 +65,6 @@ impl Model {
                     out[r + c * k] =
                         state.sigma * state.sigma * (0..k).map(|t| half[r + t * k] * lam(c, t)).sum::<f64>();
                 }
-            }
-            for c in 0..k {
-                to_user(s, &mut out[c * k..(c + 1) * k]);
-            }
-            for r in 0..k {
-                let mut row: Vec<f64> = (0..k).map(|c| out[r + c * k]).collect();
-                to_user(s, &mut row);
-                row.iter().enumerate().for_each(|(c, v)| out[r + c * k] = *v);
             }
         }
         Ok(out)

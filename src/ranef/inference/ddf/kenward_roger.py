@@ -31,7 +31,7 @@ from ranef.frame.design import Array
 from ranef.inference.ddf.forms import Forms, of_linear
 from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, objection, padded
 from ranef.inference.ddf.method import Joint, Method, basis_of, form, kept, partial_of
-from ranef.inference.ddf.satterthwaite import LOCK, covariance, phi
+from ranef.inference.ddf.satterthwaite import FLAT, LOCK, covariance, phi
 from ranef.inference.dummies import objection as objection_to_dummies
 from ranef.inference.dummies import written_out
 from ranef.inference.memory import remembered
@@ -158,6 +158,7 @@ def ingredients(m: Fit) -> KenwardRoger:
         stands in for it.
     """
     forms, m = forms_of(m), restricted(m)
+    linear = isinstance(m.estimate, Estimate)
     if not forms.exact:
         warnings.warn(
             "ddf='kenward-roger': the expected information of crossed factors with so many levels is out of reach; the "
@@ -165,13 +166,34 @@ def ingredients(m: Fit) -> KenwardRoger:
             RanefWarning,
             stacklevel=6,
         )
-    spread = covariance(forms.expected)
+    spread = covariance(_identified(m, forms) if linear and forms.exact else forms.expected)
     change = 2 * np.tensordot(spread, forms.bends, axes=2)
-    if isinstance(m.estimate, Estimate):
+    if linear:
         partial = partial_of(m)
         return KenwardRoger((phi(m) if partial is None else partial.dense) + change, forms.slopes, spread, forms.exact)
     change -= curvature(linear_entries(m), spread) / 2
     return KenwardRoger(phi(m) + padded(m, change), padded(m, forms.slopes), spread, forms.exact)
+
+
+def _identified(m: Fit, forms: Forms) -> Array:
+    """Return the information, zero for what it only seems to know of variances that the fixed effects take all of.
+
+    tr(P V_a P V_a) is then a difference of equal numbers, of which one is tr(Phi X'V^-1 V_a V^-1 X)^2.
+    """
+    out, cov = forms.expected.copy(), m.estimate.vcov
+    cov = cov.dense if isinstance(cov, PartialCovariance) else cov
+    here = np.flatnonzero(~np.isnan(cov.diagonal()))
+    few = [a for a, (term, _, _) in enumerate(m.core.entries) if len(m.layout.terms[term].levels) <= m.estimate.rank]
+    if not few or not len(here):
+        return out
+    unit = np.sqrt(cov.diagonal()[here])
+    inverse = np.linalg.pinv(cov[np.ix_(here, here)] / np.outer(unit, unit), hermitian=True)
+    for a in few:
+        slope = forms.slopes[a][np.ix_(here, here)] / np.outer(unit, unit)
+        taken = inverse @ slope
+        if out[a, a] <= FLAT * np.sum(taken * taken.T):
+            out[a], out[:, a] = 0.0, 0.0
+    return out
 
 
 def adjusted(m: Fit) -> Array:
