@@ -70,6 +70,7 @@ def test_estimates_are_those_at_the_theta_reported() -> None:
     np.testing.assert_allclose(m.vcov(), other.vcov(), rtol=1e-4)
     np.testing.assert_allclose(m.fitted(), other.fitted(), rtol=1e-4)
     np.testing.assert_allclose(m.core.evaluate(m.theta, True)["beta"], m.params, rtol=1e-10)
+    np.testing.assert_allclose(m.ddf, other.ddf, rtol=1e-3)
     (edge,) = m.boundary
     assert edge.names == ("(Intercept)",)
     modes = m.ranef(std_error=True)["wool"]

@@ -117,6 +117,12 @@ EVERY = [
     "poly(x, 2, raw = T)",
     "factor(k, levels = 4:1)",
     "cut(x, c(-9, seq(-1, 1, 0.5), 9))",
+    "cut(x, c(-Inf, 0, Inf))",
+    "cut(x, 3, labels = FALSE)",
+    "ifelse(x > 0, 'up', ifelse(z > 3, f, 'down'))",
+    "C(f, contr.treatment(3, base = 2))",
+    "C(ordered(k), poly, 2)",
+    "interaction(f, x > 0, drop = TRUE, sep = '_')",
     "asinh(x)",
     "atan2(x, z)",
     "plogis(x)",
@@ -184,6 +190,35 @@ def test_numbers_of_levels_and_numbers_written_as_text():
             assert matrix(one.fixed, 1)[0, 1] == wanted[3]
     with pytest.raises(DataError, match="level '9' has no number"):
         build("y ~ as.numeric(f)", data)[0].new({"f": ["9"]})
+
+
+def test_factor_keeps_or_loses_its_order_as_in_r():
+    """R: factor(x, levels, ordered = is.ordered(x))."""
+    data = {"y": np.arange(6.0), "o": pd.Categorical(["a", "b", "c"] * 2, ordered=True), "t": ["a", "b", "c"] * 2}
+    for rhs, ordered in [
+        ("factor(o)", True),
+        ("factor(o, levels = c('c', 'b', 'a'))", True),
+        ("factor(o, ordered = FALSE)", False),
+        ("factor(t, ordered = TRUE)", True),
+        ("factor(t, levels = c('c', 'b', 'a'))", False),
+    ]:
+        names = build(f"y ~ {rhs}", data)[1].fixed_names
+        assert names[1].endswith(".L") == ordered, rhs
+
+
+def test_contrasts_of_a_formula_as_in_r():
+    """The first argument of contr.treatment is the number of levels, base the place of the reference."""
+    data = {"y": np.arange(8.0), "k": [1, 2, 3, 4] * 2}
+    for coding, kept in [
+        ("contr.treatment(4)", [2, 3, 4]),
+        ("contr.treatment(4, base = 3)", [1, 2, 4]),
+        ("contr.treatment, base = 2", [1, 3, 4]),
+        ("Treatment(2)", [1, 3, 4]),
+    ]:
+        made = column(f"1 + C(k, {coding})", data)[:4, 1:]
+        np.testing.assert_array_equal(made, np.eye(4)[:, np.array(kept) - 1])
+    all_of, two = (column(f"1 + C(k, poly{n})", data) for n in ("", ", 2"))
+    np.testing.assert_array_equal(two, all_of[:, :3])
 
 
 def test_dummy_is_lme4s():
@@ -357,6 +392,10 @@ def test_infinite_results_are_errors():
         ("I(x:2)", "a range such as 1:3"),
         ("I(1:1e9)", "up to 1000 numbers"),
         ("seq(1, 2, 0)", "up to 1000 numbers"),
+        ("C(f, contr.treatment(4))", "is for 4 levels; these are 3"),
+        ("C(f, contr.treatment, base = 4)", "place of a reference level, 1 to 3"),
+        ("C(f, poly, 3)", "1 to 2, not 3"),
+        ("ifelse(x > 0, factor(f), 'a')", "takes text, not factors"),
         ("contr.sum()", "one number"),
     ],
 )

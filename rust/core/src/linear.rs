@@ -347,12 +347,17 @@ impl Lmm {
         parts
     }
 
+    /// Whether `flat` has to look: that takes a factorisation, elsewhere than where the model stands.
+    pub(crate) fn may_be_flat(&self, reml: bool) -> bool {
+        let m = &self.moments;
+        reml && m.factors[..m.random()].iter().any(|f| f.levels <= m.rank())
+    }
+
     /// Columns of random terms (factor, column) in the span of the fixed effects: REML does not depend on their variance.
     pub(crate) fn flat(&mut self, reml: bool) -> Result<Vec<(usize, usize)>, CoreError> {
-        let (m, rank) = (&self.moments, self.moments.rank());
-        let possible = |levels: usize| reml && levels <= rank;
+        let rank = self.moments.rank();
         let mut out = vec![];
-        if !m.factors[..m.random()].iter().any(|f| possible(f.levels)) {
+        if !self.may_be_flat(reml) {
             return Ok(out);
         }
         // Where neither the effects nor the noise is so large that rounding could tell a difference.
@@ -360,7 +365,7 @@ impl Lmm {
         let h = self.back(&s, true).1;
         let (m, sym, p) = (&self.moments, &self.symbolic, self.moments.p());
         let inverse = self.selected_inverse();
-        for (f, factor) in m.factors[..m.random()].iter().enumerate().filter(|(_, f)| possible(f.levels)) {
+        for (f, factor) in m.factors[..m.random()].iter().enumerate().filter(|(_, f)| f.levels <= rank) {
             let k = factor.cols;
             for a in 0..k {
                 let mut most = 0.0f64;

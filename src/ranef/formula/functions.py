@@ -43,7 +43,7 @@ CODINGS = {
 CODING_CALLS = frozenset({"contr.treatment", "contr.sum", "contr.helmert", "contr.poly", "contr.SAS", "Treatment"})
 
 FUNCTIONS = ELEMENTWISE | SHAPE | STATEFUL | CATEGORICAL | CODING_CALLS
-CONSTANTS = {"pi": 3.141592653589793, "T": True, "F": False}  # a column of this name goes first
+CONSTANTS = {"pi": 3.141592653589793, "Inf": float("inf"), "T": True, "F": False}  # a column of this name goes first
 
 # names of covariance structures that may wrap a bar, diag(1 + x | g); what they mean is not this floor's business
 PLAIN = ("us", "diag")  # every standard deviation, and every correlation, is a parameter

@@ -188,6 +188,8 @@ def _number(token: Token, before: list[Token], context: _Context) -> list[Token]
         return [_operator("-", position), Leaf({INTERCEPT: None}, "1", position)]
     if value == "1":
         return [Leaf({INTERCEPT: None}, "1", position)]
+    if before and before[-1].kind is Kind.OPERATOR and before[-1].token[0] in "<>=!":
+        raise _refused(before[-1], context)
     if value[0] in "\"'":
         raise context.fail("text in quotes is not a term; back-quote a column name: `a name`", position)
     raise context.fail("a number other than 0 and 1 is not a term; arithmetic goes inside I(...)", position)
@@ -300,7 +302,7 @@ def _check(marks: list[Token], context: _Context, end: int) -> list[Token]:
 def _check_operator(token: Token, out: list[Token], operand_next: bool, context: _Context) -> None:
     symbol = token.token
     if symbol not in OPERATORS and symbol not in STRUCTURES:
-        raise context.fail(_refuse(symbol), token.source_start)
+        raise _refused(token, context)
     if symbol in STRUCTURES and not operand_next:
         raise context.fail("an operator (+ …) is missing before this", token.source_start)
     if symbol in "+-" and out and _is(out[-1], *"+-"):
@@ -314,10 +316,17 @@ def _check_operator(token: Token, out: list[Token], operand_next: bool, context:
         out.append(token)
 
 
+def _refused(token: Token, context: _Context) -> FormulaError:
+    """Refuse an operator; of `==` each sign is a token."""
+    at = token.source_start or 0
+    first = next((i for i in (at - 1, at) if context.text.startswith("==", i)), None)
+    return context.fail(_refuse(token.token), at) if first is None else context.fail(_refuse("=="), first)
+
+
 def _refuse(symbol: str) -> str:
     if symbol == "~":
         return "a formula has one `~`"
-    if symbol in "=<":
+    if symbol in ("=", "<-"):
         return f"`{symbol}` has no meaning here: a formula is `response ~ terms`, without assignment"
     if symbol.startswith("%"):
         return f"unknown operator `{symbol}`; only %in% has a meaning here, arithmetic goes inside I(...)"

@@ -16,7 +16,8 @@ from ranef.errors import DataError, FormulaError, NotAvailableError
 from ranef.formula import Factor
 from ranef.formula.expression import tree
 from ranef.formula.functions import CODINGS, CONSTANTS
-from ranef.frame.coding import Coding, level_name, read_coding
+from ranef.frame.coding import Coding, contrast, level_name, read_coding
+from ranef.frame.coding import Matrix as GivenContrasts
 from ranef.frame.design import Array, Levels
 from ranef.frame.levels import number_order
 from ranef.frame.table import Column, Table, as_factor, is_number, shorten, written_numbers
@@ -310,6 +311,8 @@ class _Walk:
         try:
             if name in self.outer.env:
                 return self.call_env(self.outer.env[name], args, options)
+            if name in ("ifelse", "where") and any(isinstance(a, str) or self.is_text(a) for a in args[1:]):
+                return self.chosen(*args)
             if name in ELEMENTWISE:
                 function = ELEMENTWISE[name]
                 return function(*self.elementwise(name, args), **{k: self.number(v) for k, v in options.items()})
@@ -327,6 +330,18 @@ class _Walk:
         if name in ("ifelse", "where") and args:
             return [self.truth(args[0]), *(self.number(a) for a in args[1:])]
         return [self.number(a) for a in args]
+
+    def chosen(self, test: Value, yes: Value, no: Value) -> Categories:
+        """R's `ifelse` of text: a factor whose levels are in the order of text."""
+        if any(self.is_text(side) and not side.text for side in (yes, no)):
+            raise self.fail("ifelse() takes text, not factors (of which R would take the numbers); as.character(f)")
+        pick = np.broadcast_to(self.truth(test), (self.outer.table.n,))
+        sides = [self.plain(side) if self.is_text(side) else side for side in (yes, no)]
+        rows = np.where(pick, *(np.broadcast_to(np.asarray(side, object), pick.shape) for side in sides))
+        labels = [None if label is None else level_name(label) for label in rows.tolist()]
+        wanted = sorted({label for label in labels if label is not None})
+        index = {label: code for code, label in enumerate(wanted)} | {None: -1}
+        return Categories(np.array([index[label] for label in labels], np.int32), Levels.of(wanted), text=True)
 
     def call_env(self, function: Any, args: list[Value], options: dict[str, Value]) -> Value:
         """Call the caller's function with float arrays, text as arrays of labels; it remembers nothing for new data."""
@@ -468,9 +483,7 @@ def _cbind(walk: _Walk, _at: int, *items: Value) -> Value:
     return Matrix(tuple(np.ascontiguousarray(column) for column in columns))
 
 
-def _factor(
-    walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value = None, ordered: Value = False
-) -> Value:
+def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value = None, ordered: Value = None) -> Value:
     value = walk.categories(x)
     if levels is None and labels is not None:  # one row of new data has fewer levels than labels
         levels = walk.state(at).setdefault("levels", value.levels.tolist())
@@ -482,7 +495,7 @@ def _factor(
         if not isinstance(labels, list) or len(labels) != len(known):
             raise walk.fail(f"labels are {len(known)} texts, one a level")
         known = Levels.of(labels)
-    return Categories(codes, known, bool(ordered) or (value.ordered and levels is None), value.coding)
+    return Categories(codes, known, value.ordered if ordered is None else bool(ordered), value.coding)
 
 
 def _reorder(value: Categories, wanted: list[Any]) -> Array:
@@ -508,7 +521,8 @@ def _relevel(walk: _Walk, at: int, x: Value, ref: Value) -> Value:
     )
 
 
-def _interaction(walk: _Walk, _at: int, *parts: Value) -> Value:
+def _interaction(walk: _Walk, _at: int, *parts: Value, sep: Value = ".", drop: Value = True) -> Value:  # noqa: ARG001
+    """R's `interaction`; levels without rows vanish anyhow, dropped or not."""
     values = [walk.categories(part) for part in parts]
     codes, labels = values[0].codes.astype(np.int64), [level_name(v) for v in values[0].levels]
     for value in values[1:]:
@@ -516,7 +530,7 @@ def _interaction(walk: _Walk, _at: int, *parts: Value) -> Value:
         if len(labels) * size > 1_000_000:
             raise walk.fail("interaction() of these columns has more than a million combinations; use a:b")
         codes = np.where((codes < 0) | (value.codes < 0), -1, codes + len(labels) * value.codes)
-        labels = [f"{a}.{level_name(b)}" for b in value.levels for a in labels]
+        labels = [f"{a}{sep}{level_name(b)}" for b in value.levels for a in labels]
     return Categories(codes.astype(np.int32), Levels.of(labels))
 
 
@@ -590,12 +604,14 @@ def _cut(
     if not state:
         state["breaks"] = _breaks(x, breaks)
     cuts = np.array(state["breaks"])
-    if labels is not None and (not isinstance(labels, list) or len(labels) != len(cuts) - 1):
+    if labels not in (None, False) and (not isinstance(labels, list) or len(labels) != len(cuts) - 1):
         raise walk.fail(f"labels are {len(cuts) - 1} texts, one an interval")
     codes = np.searchsorted(cuts, x, "left" if right else "right") - 1
     if include_lowest:
         codes = np.where(x == cuts[0 if right else -1], 0 if right else len(cuts) - 2, codes)
     codes = np.where(np.isfinite(x) & (codes >= 0) & (codes < len(cuts) - 1), codes, -1)
+    if labels is False:  # R: the numbers of the intervals
+        return np.where(codes < 0, np.nan, codes + 1.0)
     return Categories(codes.astype(np.int32), Levels.of(labels or _intervals(cuts, bool(right))))
 
 
@@ -617,28 +633,77 @@ def _breaks(x: Array, breaks: Value) -> list[float]:
 
 def _intervals(cuts: Array, right: bool) -> list[str]:
     digits = next((d for d in range(3, 16) if len({f"{c:.{d}g}" for c in cuts}) == len(cuts)), 16)
-    shown = [f"{c:.{digits}g}" for c in cuts]
+    shown = [f"{c:.{digits}g}".replace("inf", "Inf") for c in cuts]
     pattern = "({},{}]" if right else "[{},{})"
     return [pattern.format(a, b) for a, b in pairwise(shown)]
 
 
-def _coded(walk: _Walk, at: int, x: Value, contr: Value = None, levels: Value = None, contrasts: Value = None) -> Value:
-    """C(x, sum): a factor with its own contrasts."""
-    value = _factor(walk, at, x, levels)
+def _coded(
+    walk: _Walk,
+    at: int,
+    x: Value,
+    contr: Value = None,
+    levels: Value = None,
+    contrasts: Value = None,
+    base: Value = None,
+    how_many: Value = None,
+) -> Value:
+    """C(x, sum): a factor with its own contrasts; `C(x, contr, 2)` and `how.many = 2` keep the first two."""
+    if levels is not None and not isinstance(levels, list):
+        levels, how_many = None, levels
+    value, state = _factor(walk, at, x, levels), walk.state(at)
     coding = contr if contr is not None else contrasts
-    if coding is None:
-        return value
+    if coding is not None and "coding" not in state:  # rows of new data have fewer levels
+        state["coding"] = _coding_of(walk, coding, value.levels, base, how_many)
+    return Categories(value.codes, value.levels, value.ordered, state.get("coding"))
+
+
+def _coding_of(walk: _Walk, coding: Value, levels: Levels, base: Value, how_many: Value) -> Coding:
+    """Return the contrasts that C() was given."""
+    if isinstance(coding, str) and base is not None:
+        coding = _Counted(coding, None, base)
+    if isinstance(coding, _Counted):
+        coding = coding.of(walk, levels)
     if isinstance(coding, list):
         coding = np.array(coding, np.float64)
-    return Categories(value.codes, value.levels, value.ordered, read_coding(coding, walk.factor.label))
+    coding = read_coding(coding, walk.factor.label)
+    if how_many is None:
+        return coding
+    made, names = contrast(coding, levels, walk.factor.label)
+    if not isinstance(how_many, int) or not 0 < how_many <= made.shape[1]:
+        raise walk.fail(f"of these contrasts there are 1 to {made.shape[1]}, not {how_many}")
+    return GivenContrasts(made[:, :how_many], tuple(names[:how_many]))
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """R's contr.treatment(n, base): n levels, of which that at place `base`, counted from 1, is the reference."""
+
+    kind: str
+    n: Value
+    base: Value
+
+    def of(self, walk: _Walk, levels: Levels) -> Coding:
+        """Return the contrasts of a factor of these levels."""
+        n = len(self.n) if isinstance(self.n, list) else self.n
+        if n is not None and n != len(levels):
+            raise walk.fail(f"contr.{self.kind}({n}) is for {n} levels; these are {len(levels)}: {shorten(levels)}")
+        if self.base is None or isinstance(self.base, str):
+            return self.kind if self.base is None else (self.kind, self.base)
+        if self.kind != "treatment" or not isinstance(self.base, int) or not 0 < self.base <= len(levels):
+            raise walk.fail(f"base= is the place of a reference level, 1 to {len(levels)}, of contr.treatment")
+        return (self.kind, levels[self.base - 1])
 
 
 def _coding_call(kind: str) -> Callable[..., Value]:
-    def call(_walk: _Walk, _at: int, base: Value = None, reference: Value = None) -> Value:
-        base = base if base is not None else reference
-        return kind if base is None else (kind, base)
+    def call(_walk: _Walk, _at: int, n: Value = None, base: Value = None) -> Value:
+        return _Counted(kind, n, base)
 
     return call
+
+
+def _by_label(_walk: _Walk, _at: int, reference: Value = None) -> Value:
+    return "treatment" if reference is None else ("treatment", reference)
 
 
 CALLS: dict[str, Callable[..., Value]] = {
@@ -646,7 +711,8 @@ CALLS: dict[str, Callable[..., Value]] = {
     "as.logical": _logical, "as.numeric": _numeric, "as.ordered": _ordered, "byNumber": _by_number, "c": _list,
     "cbind": _cbind, "cens": _cens, "cut": _cut, "dummy": _dummy, "factor": _factor, "interaction": _interaction,
     "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel, "se": _se, "seq": _seq,
-    **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.") or name == "Treatment"},
+    "Treatment": _by_label,
+    **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.")},
 }  # fmt: skip
 
 _VISIT: dict[type[ast.AST], Callable[[_Walk, Any], Value]] = {

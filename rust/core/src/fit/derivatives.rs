@@ -46,6 +46,26 @@ impl Model {
         Ok(self.theta_gradient(&self.term_lambda_from_theta(theta)?, &g))
     }
 
+    /// Of every theta whether the criterion depends on it at all: what rounding leaves of its curvature means nothing.
+    /// The model may be left elsewhere.
+    pub(crate) fn flat_thetas(&mut self, reml: bool) -> Result<Vec<bool>, CoreError> {
+        if !self.lmm.may_be_flat(reml) {
+            return Ok(vec![false; self.theta_len()]);
+        }
+        self.leave();
+        let flat = self.lmm.flat(reml)?;
+        let mut out = vec![];
+        for (f, s) in self.slots() {
+            let is = |column: usize| flat.contains(&(f, s.offset + column));
+            // The user's row also enters that of the carrier, by its shift.
+            let alone = |r: usize| s.carrier.is_none_or(|c| c == r || s.shift[r] == 0.0 || is(c));
+            for c in 0..s.cols {
+                out.extend(s.structure.rows(c, s.cols).map(|r| is(r) && alone(r)));
+            }
+        }
+        Ok(out)
+    }
+
     /// d vcov(beta) / d (theta, sigma): (m x p x p), exact. Dropped columns are NaN.
     pub fn vcov_jacobian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
         let exact = self.lambda_from_theta(theta)?;

@@ -20,6 +20,16 @@ impl Model {
     /// and Sigma* = Lambda Lambda'; by differences of the gradient where the traces are out of proportion. `recover` leads
     /// back to theta where the factor has moved.
     pub fn hessian(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
+        let flat = self.flat_thetas(reml)?;
+        let mut out = self.curved(theta, sigma, reml)?;
+        let m = flat.len() + 1;
+        for (i, _) in flat.iter().enumerate().filter(|(_, flat)| **flat) {
+            (0..m).for_each(|j| (out[i + j * m], out[j + i * m]) = (0.0, 0.0));
+        }
+        Ok(out)
+    }
+
+    fn curved(&mut self, theta: &[f64], sigma: f64, reml: bool) -> Result<Vec<f64>, CoreError> {
         if !(sigma > 0.0) || !sigma.is_finite() {
             return shape("sigma must be positive");
         }
