@@ -330,6 +330,12 @@ def test_expressions_can_group():
     assert design.terms[3].levels[0] == "1:FALSE"
 
 
+@pytest.mark.parametrize("call", ["se(x, pos)", "cens(x, b)", "poly(x, 2)"])
+def test_what_is_no_column_cannot_group(call):
+    with pytest.raises(DataError, match="cannot group rows"):
+        build(f"y ~ (1 | {call})", DATA)
+
+
 def test_values_that_a_function_does_not_give_are_missing():
     _, design = build("y ~ log(x)", DATA)
     assert design.dropped == {"log(x)": int((x <= 0).sum())}
@@ -373,6 +379,8 @@ def test_infinite_results_are_errors():
         ("I(1)", "one number for each of the 50 rows"),
         ("I(2 * pi)", "one number for each"),
         ("c(x, z)", "one number for each"),
+        ("c(x, 1)", "one number for each"),
+        ("Treatment(x)", "one number for each"),
         ("cut(x, 1)", "does not take"),
         ("cut(x, c(1, 1))", "distinct"),
         ("relevel(f, ref = 'zzz')", "not a level"),

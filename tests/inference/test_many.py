@@ -119,7 +119,7 @@ def test_a_refit_to_a_response_that_is_no_column_keeps_no_data():
         again.update(method="ml")
 
 
-@pytest.mark.parametrize("bad", ["y", ["a", "b"], object()])
+@pytest.mark.parametrize("bad", ["y", ["a", "b"], object(), np.ones(180) + 1j])
 def test_responses_that_are_no_numbers_are_told(bad):
     data = rf.datasets.load("sleepstudy")
     m = rf.fit("Reaction ~ Days + (1 | Subject)", data)

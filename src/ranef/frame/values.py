@@ -95,6 +95,8 @@ def categories_of(value: Any, label: str) -> Categories:
         return value
     if isinstance(value, Matrix):
         raise DataError(f"{label} has several columns and cannot group rows")
+    if not isinstance(value, (Column, np.ndarray)):
+        raise DataError(f"{label} makes a response and cannot group rows")
     if not isinstance(value, Column):
         missing = np.isnan(value) if value.dtype.kind == "f" else None
         value = Column(label, value, missing=missing if missing is not None and missing.any() else None)

@@ -63,7 +63,7 @@ def _placed(old: Array, at: Any, new: Any) -> Array:
 def _response(m: Fit, y: Any) -> Array:
     check_order("refit", y, index_of(m))
     try:
-        values = np.ascontiguousarray(y, dtype=np.float64)
+        values = _real(y)
     except (TypeError, ValueError):
         raise DataError(f"refit: y is an array of numbers, one a row, not {shorten([y], 1):.60}") from None
     if values.ndim != 1 or len(values) not in (m.layout.n, m.layout.n_input):
@@ -291,13 +291,21 @@ def columns_of(Y: Any, n: int) -> tuple[tuple[str, ...], Array]:
 
 def _named_columns(Y: Any) -> tuple[tuple[str, ...], Array]:
     if isinstance(Y, Mapping):
-        return tuple(map(str, Y)), np.column_stack([np.asarray(v, dtype=float) for v in Y.values()])
+        return tuple(map(str, Y)), np.column_stack([_real(v) for v in Y.values()])
     if hasattr(Y, "columns") or hasattr(Y, "column_names"):
         frame = narwhals_frame(Y)
-        return tuple(map(str, frame.columns)), frame.to_numpy().astype(np.float64)
-    values = np.asarray(Y, dtype=np.float64)
+        return tuple(map(str, frame.columns)), _real(frame.to_numpy())
+    values = _real(Y)
     values = values[:, None] if values.ndim == 1 else values
     return tuple(f"y{j + 1}" for j in range(values.shape[-1] if values.ndim else 0)), values
+
+
+def _real(values: Any) -> Array:
+    """Return numbers as float64; of complex ones numpy would drop the imaginary part."""
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise TypeError("complex numbers")
+    return np.asarray(array, dtype=np.float64, order="C")
 
 
 def unusable(names: Sequence[str], responses: Array) -> dict[str, str]:
