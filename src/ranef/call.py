@@ -360,6 +360,8 @@ def _check_manner(seed: Any, progress: Any) -> None:
 def _checked(call: Call, method: Any) -> Call:
     """Return the call with its engine and criterion, after all checks that need no data."""
     _check_wishes(call)
+    if isinstance(method, str) and method.lower() == "pql":
+        _check_free_dispersion(call)
     if not call.family.is_gaussian_identity or call.dispersion is not None or call.zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
@@ -573,6 +575,16 @@ def _is_canonical(call: Call) -> bool:
     return plain and (family.entry.name, family.link) in (("binomial", "logit"), ("poisson", "log"))
 
 
+def _check_free_dispersion(call: Call) -> None:
+    """Quasi-likelihood has a dispersion that no family knows, Var(y) = sigma^2 V(mu), and profiles it out."""
+    if call.dispersion is not None or call.parameters:
+        raise OptionError(
+            "method='pql' estimates the one dispersion sigma^2 of Var(y) = sigma^2 V(mu) itself, as MASS::glmmPQL does "
+            "by default, and cannot hold it: leave dispersion= and the like out. With sigma = 1 a binomial or Poisson "
+            "model has a likelihood, which is less biased: leave method out for Laplace's approximation"
+        )
+
+
 def _check_pql(call: Call) -> None:
     """Quasi-likelihood knows a mean and its variance function, nothing else."""
     family = call.family
@@ -583,8 +595,6 @@ def _check_pql(call: Call) -> None:
         )
     if call.wishes is not None:
         raise NotAvailableError("method='pql' takes no fixed=, equal=, prior= or penalty=")
-    if call.dispersion is not None or call.parameters:
-        raise OptionError("method='pql' estimates one dispersion itself: leave dispersion= and the like out")
     if call.formula.censored:
         raise NotAvailableError("method='pql': quasi-likelihood has no place for a censored response")
     if family.is_gaussian_identity:

@@ -107,6 +107,7 @@ def test_a_dispersion_near_one_gives_what_laplace_gives():
         ("count ~ x", {"family": "poisson"}, OptionError, "random effects"),
         ("time ~ x + (1 | g)", {}, OptionError, "linear model"),
         ("time ~ x + (1 | g)", {"family": "gamma", "dispersion": "~ x"}, OptionError, "dispersion"),
+        ("count ~ x + (1 | g)", {"family": "poisson", "dispersion": 1}, OptionError, "cannot hold it"),
         ("count ~ x + (1 | g)", {"family": "poisson", "quadrature": 5}, OptionError, "quadrature"),
         ("count ~ x + cs(0 + factor(h) | g)", {"family": "poisson"}, NotAvailableError, "cs"),
     ],

@@ -154,3 +154,34 @@ def test_a_tweedie_of_counts_is_their_poisson_at_its_limit(unit):
     # A power of 1 + 1e-6: gammas a thousandth wide about the multiples.
     np.testing.assert_allclose(m.tidy()["std_error"][1], p.tidy()["std_error"][1], rtol=1e-2)
     assert m.params["x"] == pytest.approx(p.params["x"], rel=2e-2)
+
+
+def test_a_dispersion_with_a_predictor_went_to_its_limit_as_a_whole(data):
+    rng = np.random.default_rng(4)
+    counts = data.assign(count=rng.poisson(np.exp(0.5 + 0.4 * data["x"])))
+    m = rf.fit("count ~ x + (1 | g)", counts, family="nbinom1", dispersion="~ x")
+    assert "dispersion (x" in note(m, "at_a_limit")
+
+
+def test_a_skew_normal_beside_an_edge_is_half_of_a_normal():
+    rng = np.random.default_rng(1)
+    data = {"y": 2 + np.abs(rng.normal(size=40)), "g": np.arange(40) % 5}
+    with pytest.warns(rf.errors.ConvergenceWarning):
+        m = rf.fit("y ~ 1 + (1 | g)", data, family="skew_normal")
+    assert "half of a normal" in note(m, "half_normal")
+    assert not note(m, "without_information")
+    held = rf.fit("y ~ 1 + (1 | g)", data, family="skew_normal", shape=20)
+    assert held.converged
+    assert not note(held, "half_normal")
+
+
+@pytest.mark.parametrize(("inside", "words"), [(0, "cut points"), (2, "no bound")])
+def test_proportions_of_which_too_few_lie_inside(inside, words):
+    rng = np.random.default_rng(6)
+    y = (rng.random(40) < 0.6).astype(float)
+    y[:inside] = [0.3, 0.8][:inside]
+    data = {"y": y, "x": rng.normal(size=40), "g": np.arange(40) % 8}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        m = rf.fit("y ~ x + (1 | g)", data, family="ordered_beta")
+    assert words in note(m, "few_inside")

@@ -25,6 +25,7 @@ PILE = 0.03  # share of the rows at one end of a continuous response that is no 
 ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
 NO_IDEA = 10.0  # a standard error of a log or logit above this says that the parameter may as well be infinite
+EDGED = 500.0  # a shape beyond which a skew normal has an edge: all but 0.1 % of its standard deviation
 SMOOTHEST = 60.0  # the largest smoothness that is tried
 LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
@@ -186,7 +187,7 @@ def folded(m: Fit) -> Iterator[Message]:
 
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
-    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _at_the_edge(m):
+    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _at_the_edge(m) or _edged(m):
         return
     beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
@@ -260,6 +261,47 @@ def _fixed_part(m: Fit, rows: Rows, component: int) -> Array:
     return linear_predictor(m, rows, [False] * len(rows.terms), component)
 
 
+def half_normal(m: Fit) -> Iterator[Message]:
+    """P41: a skew normal response all on one side of an edge, whose shape has no finite estimate."""
+    if shape := _edged(m):
+        text = (
+            f"the shape went to {shape:.3g}, where a skew normal is half of a normal that ends at an edge: the "
+            f"likelihood rises on towards infinity, by next to nothing, and standard errors beside an edge mean "
+            f"nothing; hold it (shape={np.sign(shape) * 20:.0f}) or give it a prior"
+        )
+        yield Message("half_normal", text, {"shape": shape})
+
+
+def _edged(m: Fit) -> float:
+    """Return the shape of a skew normal, nearest to 0 among the rows, that makes it half of a normal; 0 for others."""
+    if m.task.linear or m.distribution.entry.name != "skew_normal" or m.design is None:
+        return 0.0
+    rows = fitted_design(m, "shape")
+    parts = enumerate(m.layout.components[: len(rows.components)])
+    shapes = [_fixed_part(m, rows, k) for k, part in parts if part.name == "shape" and part.names]
+    least = min((float(v) for shape in shapes for v in shape), key=abs, default=0.0)
+    return least if abs(least) > EDGED else 0.0
+
+
+def few_inside(m: Fit) -> Iterator[Message]:
+    """P41: proportions of which too few lie inside (0, 1) for what is estimated from those."""
+    if m.distribution.entry.name not in ("ordered_beta", "zero_one_inflated_beta") or m.design is None:
+        return
+    y = np.asarray(m.design.y)
+    inside, needed = int(np.count_nonzero((y > 0) & (y < 1))), len(m.layout.components[0].names)
+    if inside <= needed and any(part.name == "dispersion" and part.names for part in m.layout.components):
+        why = (
+            "nothing tells the dispersion, nor the cut points apart"
+            if inside == 0
+            else "the mean can fit them exactly, and the likelihood has no bound"
+        )
+        text = (
+            f"{inside} of {m.layout.n} responses lie strictly between 0 and 1, and the mean has {needed} coefficients: "
+            f"{why}; simplify the mean, hold the dispersion, or fit 0 and 1 alone (family='binomial')"
+        )
+        yield Message("few_inside", text, {"rows": inside})
+
+
 def _runaways(m: Fit) -> Iterator[tuple[str, str, float]]:
     """Coefficients that put rows at the end of a parameter's range, where the likelihood is flat.
 
@@ -329,5 +371,5 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, no_residual,
-    edge_of_means, folded, without_information, lattice, smoothest, times_by_number,
+    edge_of_means, folded, without_information, lattice, half_normal, few_inside, smoothest, times_by_number,
 )  # fmt: skip

@@ -34,27 +34,11 @@ impl Glmm {
         theta.extend(&at.shape);
         let p = self.engine.plan.p();
         let q = p + theta.len();
-        let (_, curve) = self.engine.working_solution(&at.lambda);
-        let reach = self.engine.reaches();
-        let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
-        let loss = self.information_loss(&curve);
-        let stride = (f64::EPSILON * loss).cbrt().clamp(STEP, LONG_STEP);
-        let mut step: Vec<f64> = (0..p).map(|j| (stride * error[j]).min(0.1 * reach[j])).collect();
-        // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
-        // covariance they have at the limit.
-        let e = &self.engine;
-        let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
-        let vanished = self.vanished(&shape);
-        let none = search::Residual::of(e, rows).filter(|r| r.is_zero(&at.beta)).map(|r| r.at);
-        let unknown = self.engine.unknown(&curve, BOUNDLESS);
-        let mut lost: Vec<usize> =
-            (0..q).filter(|&j| if j < p { unknown[j] || none == Some(j) } else { vanished[j - p] }).collect();
-        let mut scale = self.engine.model.theta_scale();
-        scale.extend(patterns::scale(&self.engine.patterns, &at.shape));
-        step.extend(theta.iter().zip(&scale).map(|(t, s)| stride * t.abs().max(*s).min(1e6)));
+        let Steps { step, unit, mut lost, limited, loss } = self.steps(rows, &at, &theta);
         let mut h = vec![0.0; q * q];
         let latent = self.engine.latent.clone();
-        let mut moves = vec![0.0; latent.len() * q];
+        let r = latent.len();
+        let mut moves = vec![0.0; r * q];
         let free = self.free_parameters(q);
         let known = self.known_second_derivatives(rows, &at);
         let told = |j: usize| known.as_ref().is_some_and(|k| k.mean.contains(&j));
@@ -64,7 +48,7 @@ impl Glmm {
             .copied()
             .filter(|&j| !latent.contains(&j) && !lost.contains(&j) && !told(j))
             .collect();
-        for (j, step, sides) in self.differences(rows, &theta, &list, &step, loss < LITTLE_LOSS)? {
+        for (j, step, sides) in self.differences(rows, &theta, &list, &step, loss)? {
             if sides.is_none() && j >= p {
                 // The covariance ends there: it is one of its limits.
                 lost.push(j);
@@ -78,29 +62,27 @@ impl Glmm {
                 h[i + j * q] = (a - b) / (4.0 * step);
             }
             for (i, &l) in latent.iter().enumerate() {
-                moves[i + j * latent.len()] = (up.mode[l] - down.mode[l]) / (2.0 * step);
+                moves[i + j * r] = (up.mode[l] - down.mode[l]) / (2.0 * step);
             }
         }
-        for j in 0..q {
-            for i in 0..j {
-                let v = match (told(i), told(j)) {
-                    (false, false) => 0.5 * (h[i + j * q] + h[j + i * q]),
-                    (false, true) => h[j + i * q],
-                    _ => h[i + j * q],
-                };
-                h[i + j * q] = v;
-                h[j + i * q] = v;
-            }
-        }
+        symmetrise(&mut h, q, told);
         known.iter().for_each(|k| k.put(&mut h, q, p));
-        for &j in &lost {
-            (0..q).for_each(|i| (h[i + j * q], h[j + i * q]) = (0.0, 0.0));
-            h[j + j * q] = 1.0;
+        lost.iter().for_each(|&j| leave_out(&mut h, q, j));
+        let n = free.len();
+        // Coefficients come first among the free parameters, and each is one of them.
+        let (mut h, mut moves) = (summed(&summed_rows(&h, q, &free), n, &free), summed(&moves, r, &free));
+        let limited: Vec<usize> = list.into_iter().filter(|j| limited.contains(j)).collect();
+        while let Some(j) = adrift(&h, n, &limited) {
+            leave_out(&mut h, n, j);
+            moves[j * r..(j + 1) * r].fill(0.0);
+            lost.push(j);
         }
-        let (r, l) = (free.len(), latent.len());
-        let h = summed(&summed_rows(&h, q, &free), r, &free);
-        let inverse =
-            if l == 0 { scaled_inverse(&h, r) } else { self.latent_covariance(&at, &h, r, &summed(&moves, l, &free))? };
+        let inverse = if r == 0 {
+            scaled_inverse(&h, n)
+        } else {
+            let unit: Vec<f64> = free.iter().map(|set| set.iter().map(|&j| unit[j]).fold(0.0, f64::max)).collect();
+            self.latent_covariance(&at, &h, n, &moves, &unit)?
+        };
         let mut inverse = inverse.map(|v| spread(&v, q, &free));
         if let Some(v) = &mut inverse {
             for &j in &lost {
@@ -108,6 +90,33 @@ impl Glmm {
             }
         }
         Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
+    }
+
+    /// How far differences go, and which parameters have none.
+    fn steps(&mut self, rows: &GlmmRows<'_>, at: &Point, theta: &[f64]) -> Steps {
+        let (_, curve) = self.engine.working_solution(&at.lambda);
+        let p = at.beta.len();
+        let reach = self.engine.reaches();
+        let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
+        let loss = self.information_loss(&curve);
+        let stride = (f64::EPSILON * loss).cbrt().clamp(STEP, LONG_STEP);
+        let mut step: Vec<f64> = (0..p).map(|j| (stride * error[j]).min(0.1 * reach[j])).collect();
+        let mut unit: Vec<f64> = (0..p).map(|j| error[j].min(reach[j])).collect();
+        let e = &self.engine;
+        let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
+        // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
+        // covariance they have at the limit.
+        let vanished = self.vanished(&shape);
+        let none = search::Residual::of(e, rows).filter(|r| r.is_zero(&at.beta)).map(|r| r.at);
+        let unknown = e.unknown(&curve, BOUNDLESS);
+        let gone = |j: usize| if j < p { unknown[j] || none == Some(j) } else { vanished[j - p] };
+        let lost = (0..p + theta.len()).filter(|&j| gone(j)).collect();
+        let mut scale = e.model.theta_scale();
+        scale.extend(patterns::scale(&e.patterns, &at.shape));
+        unit.extend(theta.iter().zip(&scale).map(|(t, s)| t.abs().max(*s).min(1e6)));
+        step.extend(unit[p..].iter().map(|u| stride * u));
+        let limited = (0..p).filter(|&j| reach[j].is_finite()).collect();
+        Steps { step, unit, lost, limited, loss }
     }
 
     /// What needs no differences: the coefficients of the mean of a normal response whose terms all have structures.
@@ -163,7 +172,7 @@ impl Glmm {
     }
 
     /// Gradients on both sides of the optimum along the parameters of a list, with the steps taken; on one side where many
-    /// rows allow it and modes are `straight` enough. Passes over few rows run in one thread, so that copies of the model
+    /// rows allow it and little information is lost (`loss`). Passes over few rows run in one thread, so that copies of the model
     /// share the parameters; how many there are is the same for any number of threads, and so is the result. The model
     /// stays where it is.
     fn differences(
@@ -172,12 +181,12 @@ impl Glmm {
         theta: &[f64],
         list: &[usize],
         step: &[f64],
-        straight: bool,
+        loss: f64,
     ) -> Result<Vec<Difference>, CoreError> {
         if rows.n > SHARED_ROWS {
             let at = self.at.clone();
-            let ways = self.ways(rows, theta, list, step);
-            let one_side = if straight { self.one_side(rows, theta, &ways) } else { None };
+            let ways = self.ways(rows, theta, list, step, loss);
+            let one_side = if loss < LITTLE_LOSS { self.one_side(rows, theta, &ways) } else { None };
             let turned = self.at.as_ref().map(|p| &p.lambda) != at.as_ref().map(|p| &p.lambda);
             let out = match one_side {
                 Some(out) if !turned => return Ok(out),
@@ -189,7 +198,7 @@ impl Glmm {
             return Ok(out);
         }
         let mut model = self.clone();
-        let ways = model.ways(rows, theta, list, step);
+        let ways = model.ways(rows, theta, list, step, loss);
         if rows.n * ways.len() < FEW {
             return Ok(model.both_sides(rows, theta, &ways));
         }
@@ -198,7 +207,8 @@ impl Glmm {
     }
 
     /// The parameters of a list, their steps, and how the mode moves with them.
-    fn ways(&mut self, rows: &GlmmRows<'_>, theta: &[f64], list: &[usize], step: &[f64]) -> Vec<Way> {
+    fn ways(&mut self, rows: &GlmmRows<'_>, theta: &[f64], list: &[usize], step: &[f64], loss: f64) -> Vec<Way> {
+        let bent = BENT * (MUCH_LOSS / loss).min(1.0);
         let at = self.centre(rows, theta);
         let change = |at: &Point, j: usize| {
             let (p, e) = (at.beta.len(), &self.engine);
@@ -210,7 +220,7 @@ impl Glmm {
             }
             Some(e.mode_change(at, &dbeta, &dlambda))
         };
-        list.iter().map(|&j| Way { j, step: step[j], mode: at.as_ref().and_then(|at| change(at, j)) }).collect()
+        list.iter().map(|&j| Way { j, step: step[j], mode: at.as_ref().and_then(|at| change(at, j)), bent }).collect()
     }
 
     /// Stand at the Lambda that theta gives, which may be turned against that of the optimum; none where it is singular or
@@ -298,7 +308,7 @@ impl Glmm {
                 let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
                 let beside = way.mode.as_ref().and_then(|(mode, size)| {
                     let u: Vec<f64> = at.u.iter().zip(mode).map(|(u, d)| u + by * d).collect();
-                    self.gradient_beside(rows, &b, (&lambda, &shape), &u, by * by * size)
+                    self.gradient_beside(rows, &b, (&lambda, &shape), &u, way.bent * by * by * size)
                 });
                 beside.or_else(|| Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0))
             };
@@ -310,26 +320,34 @@ impl Glmm {
     }
 
     /// Derivatives at (beta, Lambda) with the mode predicted to first order, which is all that a central difference needs;
-    /// none where Lambda is singular, the factorisation fails, or the mode, which moves by `size` (squared, in terms of its
-    /// curvature), is not where it is predicted.
+    /// none where Lambda is singular, the factorisation fails, or the mode is further than `most` (squared, in terms of its
+    /// curvature) from where it is predicted.
     fn gradient_beside(
         &mut self,
         rows: &GlmmRows<'_>,
         beta: &[f64],
         (lambda, shape): (&[Vec<f64>], &[f64]),
         u: &[f64],
-        size: f64,
+        most: f64,
     ) -> Option<Gradient> {
         if self.engine.lifted(lambda, shape).ok()? != lambda {
             return None;
         }
         let (at, left) = self.engine.beside(rows, beta, lambda, shape, u, Want::Slope).ok()?;
-        (left < BENT * size + RESIDUE).then(|| self.slope_at(rows, lambda, at).0)
+        (left < most + RESIDUE).then(|| self.slope_at(rows, lambda, at).0)
     }
 
     /// Covariance where some coefficients are latent: theirs given the rest is that of the joint mode, and they follow
-    /// the rest by `moves` (d latent / d outer, r x q).
-    fn latent_covariance(&self, at: &Point, h: &[f64], q: usize, moves: &[f64]) -> Result<Option<Vec<f64>>, CoreError> {
+    /// the rest by `moves` (d latent / d outer, r x q). A parameter without a variance that none of them follows (a
+    /// variance of zero is at its least) leaves them theirs; `unit` is that of its changes.
+    fn latent_covariance(
+        &self,
+        at: &Point,
+        h: &[f64],
+        q: usize,
+        moves: &[f64],
+        unit: &[f64],
+    ) -> Result<Option<Vec<f64>>, CoreError> {
         let latent = &self.engine.latent;
         let r = latent.len();
         let outer: Vec<usize> = (0..q).filter(|j| !latent.contains(j)).collect();
@@ -338,20 +356,22 @@ impl Glmm {
         let Some(v) = scaled_inverse(&inner, o) else { return Ok(None) };
         let (_, lx) = self.engine.joint_factor(&at.lambda)?;
         let given = dense::inverse_from_cholesky(&lx, r, r);
+        let still = |j: usize| (0..r).all(|a| (moves[a + j * r] * unit[j]).abs() < STILL * given[a + a * r].sqrt());
+        let heeded: Vec<usize> = (0..o).filter(|&t| !v[t + t * o].is_nan() || !still(outer[t])).collect();
         let mut out = vec![0.0; q * q];
         for (b, &j) in outer.iter().enumerate() {
             for (a, &i) in outer.iter().enumerate() {
                 out[i + j * q] = v[a + b * o];
             }
             for (a, &i) in latent.iter().enumerate() {
-                let cov: f64 = (0..o).map(|t| moves[a + outer[t] * r] * v[t + b * o]).sum();
+                let cov: f64 = heeded.iter().map(|&t| moves[a + outer[t] * r] * v[t + b * o]).sum();
                 out[i + j * q] = cov;
                 out[j + i * q] = cov;
             }
         }
         for (b, &j) in latent.iter().enumerate() {
             for (a, &i) in latent.iter().enumerate() {
-                let follow: f64 = (0..o).map(|t| out[i + outer[t] * q] * moves[b + outer[t] * r]).sum();
+                let follow: f64 = heeded.iter().map(|&t| out[i + outer[t] * q] * moves[b + outer[t] * r]).sum();
                 out[i + j * q] = given[a + b * r] + follow;
             }
         }
@@ -401,8 +421,18 @@ impl Glmm {
     }
 }
 
-/// Second derivatives of -log-likelihood in coefficients of the mean (p x p, of which theirs are used) and in them and
-/// the parameters of the structures (p rows).
+/// Steps of differences and the units of the parameters (standard errors of coefficients, theta's own size), internal;
+/// the parameters at a limit, the coefficients that may run to one, and `information_loss`.
+struct Steps {
+    step: Vec<f64>,
+    unit: Vec<f64>,
+    lost: Vec<usize>,
+    limited: Vec<usize>,
+    loss: f64,
+}
+
+/// Second derivatives of -log-likelihood in coefficients of the mean, and in them and the parameters of the structures
+/// (rows of all coefficients).
 struct Known {
     mean: Vec<usize>,
     own: Vec<f64>,
@@ -411,8 +441,9 @@ struct Known {
 
 impl Known {
     fn put(&self, h: &mut [f64], q: usize, p: usize) {
-        for &j in &self.mean {
-            self.mean.iter().for_each(|&i| h[i + j * q] = self.own[i + j * p]);
+        let r = self.mean.len();
+        for (b, &j) in self.mean.iter().enumerate() {
+            self.mean.iter().enumerate().for_each(|(a, &i)| h[i + j * q] = self.own[a + b * r]);
             for t in p..q {
                 h[j + t * q] = self.cross[j + (t - p) * p];
                 h[t + j * q] = h[j + t * q];
@@ -445,11 +476,13 @@ fn spread(v: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
     out
 }
 
-/// A parameter, its step, and the change of the mode along it with its squared size, where that is known.
+/// A parameter, its step, the change of the mode along it with its squared size, where that is known, and the share of
+/// that by which the mode may be elsewhere (squared).
 struct Way {
     j: usize,
     step: f64,
     mode: Option<(Vec<f64>, f64)>,
+    bent: f64,
 }
 
 /// A parameter, the step taken, and the gradients on both sides.
@@ -466,6 +499,9 @@ const LONG_STEP: f64 = 5e-3;
 /// Largest loss of information (see `information_loss`) for one-sided differences: what bends a predicted mode changes
 /// their gradients by as much more as the rows of a level know better than its variance.
 const LITTLE_LOSS: f64 = 100.0;
+/// Above this loss modes must be predicted better in central differences, too: beside the stiff rows of a dispersion that
+/// ran to its limit their errors are larger than what is left of the information.
+const MUCH_LOSS: f64 = 1e4;
 /// Steps of one-sided differences in those of central ones: of coefficients, which are in standard errors, and of theta,
 /// which are in its own size, so that the modes bend by as much.
 const SHORT: f64 = 0.03;
@@ -482,14 +518,58 @@ const LOADING: f64 = 1e-4;
 /// Eigenvalue of the scaled Hessian below which its direction counts as flat.
 const FLAT: f64 = 1e-7;
 
-/// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
-/// that it identifies: parameters that take part in a flat direction have NaN.
-fn scaled_inverse(h: &[f64], q: usize) -> Option<Vec<f64>> {
+/// Share of a direction without curvature that makes it a coefficient's own.
+const OWN: f64 = 0.99;
+/// Standard errors, in units of what changes, by which a latent coefficient may follow a parameter without a variance:
+/// more than the errors of differences.
+const STILL: f64 = 1e-2;
+
+/// The mean of both halves of a Hessian by differences; along parameters whose columns are told, the other one.
+fn symmetrise(h: &mut [f64], q: usize, told: impl Fn(usize) -> bool) {
+    for j in 0..q {
+        for i in 0..j {
+            let v = match (told(i), told(j)) {
+                (false, false) => 0.5 * (h[i + j * q] + h[j + i * q]),
+                (false, true) => h[j + i * q],
+                _ => h[i + j * q],
+            };
+            h[i + j * q] = v;
+            h[j + i * q] = v;
+        }
+    }
+}
+
+/// Take a parameter out of a Hessian.
+fn leave_out(h: &mut [f64], q: usize, j: usize) {
+    (0..q).for_each(|i| (h[i + j * q], h[j + i * q]) = (0.0, 0.0));
+    h[j + j * q] = 1.0;
+}
+
+/// One of the coefficients `limited` that by itself is a direction without curvature: it runs to a limit of its range, and
+/// what is left of its row in the Hessian is rounding, which must not spread to the others.
+fn adrift(h: &[f64], q: usize, limited: &[usize]) -> Option<usize> {
+    let scaled = unit_diagonal(h, q)?.0;
+    if dense::cholesky(&mut scaled.clone(), q, q).is_ok() {
+        return None;
+    }
+    let (w, e) = dense::eigen_symmetric(&scaled, q);
+    let flat = e.chunks_exact(q.max(1)).zip(&w).filter(|(_, w)| **w < FLAT);
+    flat.flat_map(|(axis, _)| limited.iter().filter(|&&j| axis[j].powi(2) > OWN)).next().copied()
+}
+
+/// A Hessian scaled to a unit diagonal, and the scales; none where it is not finite.
+fn unit_diagonal(h: &[f64], q: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     if h.iter().any(|v| !v.is_finite()) {
         return None;
     }
     let d: Vec<f64> = (0..q).map(|j| 1.0 / h[j + j * q].abs().max(1e-300).sqrt()).collect();
-    let scaled: Vec<f64> = (0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect();
+    Some(((0..q * q).map(|t| h[t] * d[t % q] * d[t / q]).collect(), d))
+}
+
+/// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
+/// that it identifies: parameters that take part in a flat direction have NaN.
+fn scaled_inverse(h: &[f64], q: usize) -> Option<Vec<f64>> {
+    let (scaled, d) = unit_diagonal(h, q)?;
     let mut l = scaled.clone();
     let mut v = if dense::cholesky(&mut l, q, q).is_ok() {
         dense::inverse_from_cholesky(&l, q, q)

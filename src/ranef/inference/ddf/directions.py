@@ -160,12 +160,16 @@ def dispersion_columns(m: Fit, design: Design) -> Iterator[Array]:
     if part is None or not len(at):
         return
     if part.names == ("(Intercept)",):
-        largest = max((float(np.diag(c).max()) for c in m.estimate.covariances), default=0.0)
-        if m.sigma**2 > NO_RESIDUAL * largest:
+        if m.sigma**2 > NO_RESIDUAL * largest_variance(m):
             yield np.array(1.0)
         return
     first = m.layout.component("dispersion").first
     yield from matrix(part.fixed, design.n)[:, at - first].T
+
+
+def largest_variance(m: Fit) -> float:
+    """Return the largest variance of a random effect; 0 without any."""
+    return max((float(np.diag(c).max()) for c in m.estimate.covariances), default=0.0)
 
 
 def dispersion_at(m: Fit) -> Array:

@@ -8,6 +8,7 @@ entries of the covariance matrices and in its own scale, and all forms are linea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,11 +17,15 @@ import numpy as np
 
 from ranef.engines.linear import make_core
 from ranef.frame.design import Array
-from ranef.inference.ddf.directions import RESIDUAL, Direction
+from ranef.inference.ddf.directions import RESIDUAL, Direction, largest_variance
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
     from ranef.model import Fit
+
+#: A residual standard deviation of less than this share of the largest effect's is taken for that share: V is the same
+#: to 1e-8, and less would cost more digits than that.
+LEAST = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +103,16 @@ class Entries:
     def __init__(self, m: Fit, design: Design) -> None:
         plain = [t if t.structure == "diag" else replace(t, structure="us") for t in design.terms]
         self.core = make_core(replace(design, terms=tuple(plain), others=()))
-        self.relative = tuple(c / m.sigma**2 for c in m.estimate.covariances)
+        self.sigma = max(m.sigma, LEAST * math.sqrt(largest_variance(m)))
+        self.relative = tuple(c / self.sigma**2 for c in m.estimate.covariances)
         theta = np.concatenate([_theta(c, t) for c, t in zip(self.relative, plain, strict=True)])
         reml = m.method == "reml"
         raw = self.core.kenward_roger(theta, reml)
         own = _forms(raw)
         # The core's sigma is at its optimum, ours may be held; squares of y go by 1 / sigma^2.
-        ratio = (m.sigma / self.core.evaluate(theta, reml)["sigma"]) ** 2
+        ratio = (self.sigma / self.core.evaluate(theta, reml)["sigma"]) ** 2
         gradient = np.asarray(raw["traces"]) - np.asarray(raw["squares"]) / ratio if own.exact else own.gradient
         self.own = Forms(ratio * own.slopes, ratio * own.bends, own.expected, own.average / ratio, gradient, own.exact)
-        self.sigma = m.sigma
 
     @property
     def phi(self) -> Array:

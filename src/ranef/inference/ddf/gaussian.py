@@ -24,7 +24,7 @@ from ranef.engines.linear import EXACT
 from ranef.engines.parameters import COEFFICIENT, Place
 from ranef.engines.plan import make_plan
 from ranef.frame.design import Array
-from ranef.inference.ddf.directions import Derivatives, derivatives
+from ranef.inference.ddf.directions import Derivatives, derivatives, largest_variance
 from ranef.inference.ddf.forms import Entries, Forms, Space
 from ranef.inference.ddf.units import Units, is_small
 from ranef.inference.memory import remembered
@@ -94,7 +94,7 @@ def _of_likelihood(m: Fit, design: Design) -> str:
     estimated = any(j not in m.estimate.held for at in spread for j in at)
     if not design.terms and not estimated:
         return "all of its variances are known"
-    if estimated and m.sigma <= EXACT * float(np.std(np.asarray(design.y))):
+    if estimated and np.hypot(m.sigma, np.sqrt(largest_variance(m))) <= EXACT * float(np.std(np.asarray(design.y))):
         return "it fits the response exactly: no residual variance is left"
     return ""
 

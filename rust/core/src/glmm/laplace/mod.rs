@@ -76,6 +76,9 @@ pub struct Engine {
     /// integrated out (restricted likelihood) or only profiled (lme4's nAGQ = 0).
     pub latent: Vec<usize>,
     pub restricted: bool,
+    /// The Cholesky factor of X'V^-1X of the latent coefficients at the current factor, where the difference that it
+    /// usually is would lose its digits.
+    uncancelled: Option<Vec<f64>>,
     /// The coefficient of a Gaussian residual's log standard deviation, and that logarithm for one unit of it, where its
     /// curvature is asked for.
     pub residual: Option<(usize, f64)>,
@@ -212,6 +215,7 @@ impl Engine {
             level_weights: vec![],
             latent: vec![],
             restricted: false,
+            uncancelled: None,
             residual: None,
             whole: false,
             tolerance: INNER_TOLERANCE,
@@ -265,6 +269,7 @@ impl Engine {
     }
 
     fn factorise(&mut self, lambda: &[Vec<f64>]) -> Result<(), CoreError> {
+        self.uncancelled = None;
         let lmm = &mut self.model.lmm;
         lmm.evaluations += 1;
         lmm.numeric.factorise(&lmm.symbolic, Source { moments: &lmm.moments, lambda })
@@ -430,6 +435,7 @@ impl Engine {
             deviance = -2.0 * groups_loglik.iter().sum::<f64>();
         }
         if self.restricted && !self.latent.is_empty() {
+            self.uncancelled = self.uncancelled_factor(rows, &beta, lambda)?;
             let lx = self.joint_factor(lambda)?.1;
             let r = self.latent.len();
             let logdet: f64 = (0..r).map(|j| lx[j + j * r].ln()).sum();

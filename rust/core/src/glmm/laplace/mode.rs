@@ -69,7 +69,7 @@ impl Engine {
             if !decrement.is_finite() {
                 return Err(CoreError::NotFinite("the mode of the random effects cannot be found".into()));
             }
-            // Rounding ends what is asked to be closer than double precision.
+            // Rounding ends what is asked to be closer than double precision, here and where no step leads on.
             let nearest = decrement < INNER_TOLERANCE && !(decrement < 0.1 * last);
             if decrement < self.tolerance || nearest {
                 u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
@@ -89,6 +89,9 @@ impl Engine {
                     break;
                 }
                 t *= 0.5;
+                if t < 1e-10 && decrement < INNER_TOLERANCE {
+                    return Ok(u);
+                }
                 if t < 1e-10 {
                     return Err(CoreError::NotFinite("the mode of the random effects cannot be found".into()));
                 }
@@ -99,18 +102,27 @@ impl Engine {
 
     /// L^-1 Lambda'Z'D2X (size x r) of the latent coefficients and the Cholesky factor of their X'V^-1X.
     pub fn joint_factor(&self, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>), CoreError> {
-        let lmm = &self.model.lmm;
-        let (p1, r) = (self.plan.p() + 1, self.latent.len());
-        let all = lmm.right_hand_side(lambda);
-        let mut f: Vec<f64> = all.chunks_exact(p1).flat_map(|row| self.latent.iter().map(|&j| row[j])).collect();
-        lmm.numeric.forward(&lmm.symbolic, &mut f, r);
-        let mut a: Vec<f64> =
-            (0..r * r).map(|t| lmm.moments.xx[self.latent[t % r] + self.latent[t / r] * p1]).collect();
-        dense::syrk_rows(&mut a, r, &f, r, lmm.symbolic.size, -1.0);
-        dense::mirror(&mut a, r);
+        let (f, a) = self.information_left(lambda, &self.latent);
+        if let Some(lx) = &self.uncancelled {
+            return Ok((f, lx.clone()));
+        }
+        let r = self.latent.len();
         let mut lx = positive(&a, r);
         dense::cholesky(&mut lx, r, r)?;
         Ok((f, lx))
+    }
+
+    /// L^-1 Lambda'Z'D2X (size x r) of some coefficients and their X'D2X - X'D2Z Lambda H^-1 Lambda'Z'D2X.
+    pub(super) fn information_left(&self, lambda: &[Vec<f64>], list: &[usize]) -> (Vec<f64>, Vec<f64>) {
+        let lmm = &self.model.lmm;
+        let (p1, r) = (self.plan.p() + 1, list.len());
+        let all = lmm.right_hand_side(lambda);
+        let mut f: Vec<f64> = all.chunks_exact(p1).flat_map(|row| list.iter().map(|&j| row[j])).collect();
+        lmm.numeric.forward(&lmm.symbolic, &mut f, r);
+        let mut a: Vec<f64> = (0..r * r).map(|t| lmm.moments.xx[list[t % r] + list[t / r] * p1]).collect();
+        dense::syrk_rows(&mut a, r, &f, r, lmm.symbolic.size, -1.0);
+        dense::mirror(&mut a, r);
+        (f, a)
     }
 
     /// E = H^-1 Lambda'Z'D2X L_X^-T (size x r) from what `joint_factor` gives.
@@ -165,6 +177,7 @@ impl Engine {
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
         let mut s = self.pass(rows, &self.effects(lambda, &u), Want::Joint);
         let mut h = s.value + 0.5 * dot(&u, &self.precision(&u));
+        let mut last = f64::INFINITY;
         for _ in 0..MAX_INNER {
             self.stop.check()?;
             if !h.is_finite() {
@@ -181,13 +194,15 @@ impl Engine {
             let (f, lx) = self.joint_factor(lambda)?;
             self.joint_solve(&f, &lx, &mut du, &mut db);
             let decrement = dot(&gu, &du) + dot(&gb, &db);
+            let nearest = decrement.abs() < INNER_TOLERANCE && !(decrement.abs() < 0.1 * last);
+            last = decrement.abs();
             let mut t = 1.0;
             loop {
                 let trial: Vec<f64> = u.iter().zip(&du).map(|(u, s)| u + t * s).collect();
                 let mut moved = beta.clone();
                 self.latent.iter().zip(&db).for_each(|(&j, d)| moved[j] += t * d);
                 rows::fixed_part(&self.plan, rows, &moved, &mut self.fixed);
-                if decrement.abs() < self.tolerance {
+                if nearest || decrement.abs() < self.tolerance {
                     return Ok((moved, trial));
                 }
                 s = self.pass(rows, &self.effects(lambda, &trial), Want::Joint);
@@ -201,6 +216,10 @@ impl Engine {
                     break;
                 }
                 t *= 0.5;
+                if !(t > 1e-10) && decrement.abs() < INNER_TOLERANCE {
+                    rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
+                    return Ok((beta, u));
+                }
                 if !(t > 1e-10) {
                     return Err(lost("cannot be found"));
                 }

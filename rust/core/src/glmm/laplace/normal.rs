@@ -7,7 +7,9 @@
 
 use super::super::rows::{self, GlmmRows, Want};
 use super::{dot, Engine, Point};
+use crate::dense;
 use crate::family::Link;
+use crate::CoreError;
 
 /// Share of a coefficient's information that may be left beside the random effects before it is summed without
 /// cancellation.
@@ -26,36 +28,82 @@ impl Engine {
     }
 
     /// X'V^-1X of the coefficients `mean` of normal responses at a point whose factor is the current one, with the
-    /// penalty's curvature (p x p; the others are those of the working model).
+    /// penalty's curvature (over these coefficients).
     pub fn mean_information(&mut self, rows: &GlmmRows<'_>, at: &Point, mean: &[usize]) -> Vec<f64> {
-        let p = self.plan.p();
-        let (solution, curve) = self.working_solution(&at.lambda);
-        let mut out: Vec<f64> = curve.iter().map(|v| 0.5 * v).collect();
-        let all = &self.moments().xx;
-        if mean.iter().all(|&j| out[j * (p + 1)] > LITTLE * all[j * (p + 2)]) {
-            return out;
+        let (f, left) = self.information_left(&at.lambda, mean);
+        let mut out = self.uncancelled_information(rows, (&at.beta, &at.lambda), mean, f, &left).unwrap_or(left);
+        let (p, r) = (self.plan.p(), mean.len());
+        for (t, v) in out.iter_mut().enumerate() {
+            *v += self.penalty_curvature.get(mean[t % r] + mean[t / r] * p).map_or(0.0, |v| 0.5 * v);
         }
-        let mut follow = solution.f;
-        self.lmm().numeric.backward(&self.lmm().symbolic, &mut follow, p + 1);
+        out
+    }
+
+    /// The Cholesky factor of X'V^-1X of the latent coefficients of normal responses at the current factor, where it is not
+    /// a difference; `fixed` holds the predictors of beta.
+    pub(super) fn uncancelled_factor(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        lambda: &[Vec<f64>],
+    ) -> Result<Option<Vec<f64>>, CoreError> {
+        if !self.is_normal(rows) {
+            return Ok(None);
+        }
+        let mean = self.latent.clone();
+        let (f, left) = self.information_left(lambda, &mean);
+        let Some(mut lx) = self.uncancelled_information(rows, (beta, lambda), &mean, f, &left) else {
+            return Ok(None);
+        };
+        dense::cholesky(&mut lx, mean.len(), mean.len())?;
+        Ok(Some(lx))
+    }
+
+    /// X'V^-1X of the coefficients `mean` without cancellation, where little of it is `left` by the difference that it
+    /// usually is; `f` is the factor's L^-1 Lambda'Z'WX.
+    fn uncancelled_information(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        (beta, lambda): (&[f64], &[Vec<f64>]),
+        mean: &[usize],
+        mut f: Vec<f64>,
+        left: &[f64],
+    ) -> Option<Vec<f64>> {
+        let (all, p1, r) = (&self.moments().xx, self.plan.p() + 1, mean.len());
+        if (0..r).all(|a| left[a * (r + 1)] > LITTLE * all[mean[a] * (p1 + 1)]) {
+            return None;
+        }
+        self.lmm().numeric.backward(&self.lmm().symbolic, &mut f, r);
+        let moved: Vec<Vec<f64>> = (0..r).map(|a| f.chunks_exact(r).map(|row| -row[a]).collect()).collect();
+        Some(self.summed_information(rows, beta, lambda, mean, &moved))
+    }
+
+    /// (X - Z Lambda B)'W(X - Z Lambda B) + B'B of the coefficients `mean`, with B = -`moved`.
+    fn summed_information(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        lambda: &[Vec<f64>],
+        mean: &[usize],
+        moved: &[Vec<f64>],
+    ) -> Vec<f64> {
         let (zero, mut bare) = (vec![0.0; rows.n], rows.clone());
         bare.data.y = &zero;
         bare.components[0].offset = None;
-        let moved: Vec<Vec<f64>> =
-            mean.iter().map(|j| follow.chunks_exact(p + 1).map(|row| -row[*j]).collect()).collect();
-        let effects: Vec<Vec<Vec<f64>>> = moved.iter().map(|u| self.effects(&at.lambda, u)).collect();
+        let effects: Vec<Vec<Vec<f64>>> = moved.iter().map(|u| self.effects(lambda, u)).collect();
+        let mut out = vec![];
         for (a, &j) in mean.iter().enumerate() {
-            let mut beta = at.beta.clone();
-            mean.iter().for_each(|&k| beta[k] = f64::from(k == j));
-            rows::fixed_part(&self.plan, &bare, &beta, &mut self.fixed);
+            let mut one = beta.to_vec();
+            mean.iter().for_each(|&k| one[k] = f64::from(k == j));
+            rows::fixed_part(&self.plan, &bare, &one, &mut self.fixed);
             let s = self.pass(&bare, &effects[a], Want::Joint);
             let own = self.precision(&moved[a]);
             for (c, &k) in mean.iter().enumerate() {
                 let rest: f64 = s.zg.iter().zip(&effects[c]).map(|(g, b)| dot(g, b)).sum();
-                let penalty = self.penalty_curvature.get(k + j * p).map_or(0.0, |v| 0.5 * v);
-                out[k + j * p] = s.xg[k] + rest + dot(&own, &moved[c]) + penalty;
+                out.push(s.xg[k] + rest + dot(&own, &moved[c]));
             }
         }
-        rows::fixed_part(&self.plan, rows, &at.beta, &mut self.fixed);
+        rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
         out
     }
 }
