@@ -297,18 +297,8 @@ def _convergence_text(m: Fit) -> str:
         )
     if (why := next((n.text for n in m.messages if n.code in ("edge_of_means", "unlogged_offset")), None)) is not None:
         return f"{c.outcome.value}: {why}"
-    if c.outcome.name == "unbounded":
-        return (
-            f"{c.outcome.value}, as the random effects can fit some groups exactly; take a structure of fewer "
-            f"parameters, or hold the residual variance"
-        )
-    if c.outcome.name == "flat_mode":
-        nodes = (
-            "with nested grouping factors quadrature=9 integrates beyond the mode; else "
-            if m.task.quadrature == 1
-            else ""
-        )
-        return f"{c.outcome.value}; {nodes}leave out what the data say too little about"
+    if c.outcome.name in ("unbounded", "flat_mode"):
+        return next(n.text for n in m.messages if n.code == "not_converged")
     return (
         f"{c.outcome.value}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "

@@ -104,10 +104,25 @@ def on_boundary(m: Fit) -> Iterator[Message]:
 
 
 def not_converged(m: Fit) -> Iterator[Message]:
-    """Return the certificate fails."""
+    """Return that the certificate fails."""
     if not m.converged:
         c = m.certificate
-        yield Message("not_converged", c.outcome.value, {"decrease": c.decrease, "curvature": c.curvature})
+        text = f"{c.outcome.value}{_way_out(m)}"
+        yield Message("not_converged", text, {"decrease": c.decrease, "curvature": c.curvature})
+
+
+def _way_out(m: Fit) -> str:
+    """Return what to do where the criterion has no optimum."""
+    outcome = m.certificate.outcome.name
+    if outcome == "unbounded":
+        return (
+            ", as the random effects can fit some groups exactly; take a structure of fewer parameters, or hold the "
+            "residual variance"
+        )
+    if outcome == "flat_mode":
+        nodes = "with nested grouping factors quadrature=9 integrates beyond the mode; else "
+        return f"; {nodes if m.task.quadrature == 1 else ''}leave out what the data say too little about"
+    return ""
 
 
 def without_bound(m: Fit) -> Iterator[Message]:
