@@ -6,6 +6,7 @@ import ast
 import inspect
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -192,10 +193,9 @@ class _Walk:
         n = self.outer.table.n
         if isinstance(value, (Column, Matrix, Categories, Censored, Measured)):
             return value
-        try:
+        array: Array = np.empty(0)
+        with suppress(ValueError):  # of a list of columns and numbers
             array = np.asarray(value)
-        except ValueError:  # a list of columns and numbers
-            array = np.empty(0)
         if array.ndim == 2 and len(array) == n and 0 < array.shape[1] <= MAX_COLUMNS:
             return Matrix(tuple(np.ascontiguousarray(array[:, j], np.float64) for j in range(array.shape[1])))
         if array.ndim != 1 or len(array) != n or array.dtype.kind not in "iufb":

@@ -23,7 +23,7 @@ from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import Array, Block, matrix
 from ranef.inference.ddf.method import kept, partial_of, unit_rows
 from ranef.inference.dummies import written_out
-from ranef.inference.sweeping import Sequential, given_levels, of_levels, wide_terms
+from ranef.inference.sweeping import Sequential, given_levels, of_levels, one_a_cell, wide_terms
 from ranef.inference.terms import FixedTerm, fixed_terms, is_linear_model
 from ranef.model import design_of
 
@@ -332,28 +332,7 @@ def _estimable(space: Array, own: Array, inside: Array) -> Array:
     functions = _left_null(space[:, outside]).T @ space
     u, found, _ = np.linalg.svd(functions[:, own], full_matrices=False)
     functions = u[:, found > DEPENDENT].T @ functions
-    return _one_a_cell(functions[:, own]) @ functions
-
-
-def _one_a_cell(a: Array) -> Array:
-    """Return B, such that every row of BA is 1 at a cell of its own and 0 at those of the other rows.
-
-    Cells are taken from the last on, as far as they are independent: those without a first level, if all are filled.
-    """
-    q = len(a)
-    work = np.hstack([a, np.eye(q)])
-    size = np.abs(a).max(initial=0.0)
-    done = 0
-    for j in range(a.shape[1] - 1, -1, -1):
-        i = done + int(np.argmax(np.abs(work[done:, j]))) if done < q else q
-        if i == q or abs(work[i, j]) <= ALONE * size:
-            continue
-        work[[done, i]] = work[[i, done]]
-        work[done] /= work[done, j]
-        others = np.arange(q) != done
-        work[others] -= np.outer(work[others, j], work[done])
-        done += 1
-    return work[::-1, a.shape[1] :]
+    return one_a_cell(functions[:, own]) @ functions
 
 
 def _left_null(a: Array) -> Array:

@@ -31,6 +31,7 @@ TOLERANCE = 1e-13  # relative residual of the equations of two factors
 MOST_STEPS = 5_000  # of conjugate gradients
 DEPENDENT = 1e-9  # of a column that others leave less than this share of, nothing is left
 NULL = 1e-10  # eigenvalues of E'ME below this share of the largest are zero
+INDEPENDENT = 1e-6  # weight of a level in what is left of a row, beside the largest, below which it is none
 
 #: Rows of a matrix, a chunk at a time.
 Rows = Callable[[slice], Array]
@@ -336,8 +337,8 @@ def given_levels(rows: Rows, n: int, columns: int, wide: Sequence[Wide]) -> tupl
 def of_levels(w: Wide, others: Sequence[Wide], rows: Rows, n: int, columns: int, p: int) -> Array | None:
     """Return the estimable functions of the levels of a factor that involve nothing else, (q, p).
 
-    They are an orthonormal basis, over the levels, of what the other columns leave of the dummies; None where the
-    levels are too many for a matrix.
+    They span, over the levels, what the other columns leave of the dummies, and each is about one level beside the
+    first; None where the levels are too many for a matrix.
     """
     if p > most_written():
         return None
@@ -354,17 +355,36 @@ def of_levels(w: Wide, others: Sequence[Wide], rows: Rows, n: int, columns: int,
 
 
 def range_of(s: Array) -> Array:
-    """Return orthonormal rows that span the range of a positive semidefinite matrix.
+    """Return rows that span the range of a positive semidefinite matrix, as `one_a_cell` has them.
 
-    Mostly everything but the constant: then they are rows of a reflection that takes the constant to the first axis.
+    Mostly everything but the constant: then they are the differences from the first level.
     """
     size = len(s)
     constant = np.full(size, size**-0.5)
     unit = np.trace(s) / size
-    if np.abs(s @ constant).max() < NULL * unit:
-        root = _root(s + unit * np.outer(constant, constant))
-        if root is not None:
-            axis = constant + np.eye(size)[0]
-            return (np.eye(size) - 2 * np.outer(axis, axis) / (axis @ axis))[1:]
+    if np.abs(s @ constant).max() < NULL * unit and _root(s + unit * np.outer(constant, constant)) is not None:
+        return np.eye(size)[1:] - np.eye(size)[:1]
     values, vectors = np.linalg.eigh(s)
-    return vectors[:, values > NULL * values[-1]].T
+    rows = vectors[:, values > NULL * values[-1]].T
+    return one_a_cell(rows) @ rows
+
+
+def one_a_cell(a: Array) -> Array:
+    """Return B, such that every row of BA is 1 at a cell of its own and 0 at those of the other rows.
+
+    Cells are taken from the last on, as far as they are independent: those without a first level, if all are filled.
+    """
+    q = len(a)
+    work = np.hstack([a, np.eye(q)])
+    size = np.abs(a).max(initial=0.0)
+    done = 0
+    for j in range(a.shape[1] - 1, -1, -1):
+        i = done + int(np.argmax(np.abs(work[done:, j]))) if done < q else q
+        if i == q or abs(work[i, j]) <= INDEPENDENT * size:
+            continue
+        work[[done, i]] = work[[i, done]]
+        work[done] /= work[done, j]
+        others = np.arange(q) != done
+        work[others] -= np.outer(work[others, j], work[done])
+        done += 1
+    return work[::-1, a.shape[1] :]
