@@ -11,7 +11,6 @@
 use crate::optimise;
 
 use super::laplace::Engine;
-use super::nested::touched;
 use super::patterns::{self, Patterned};
 use super::rows::GlmmRows;
 use super::search::{First, Residual};
@@ -63,8 +62,7 @@ pub fn ranked(
 ) -> Ranked {
     let (beta, lambda, shape) = (from.beta.to_vec(), from.lambda.to_vec(), from.shape.to_vec());
     let mut out = vec![Candidate { beta, lambda, shape, deviance: f64::INFINITY }];
-    let terms: Vec<Patterned> =
-        e.patterns.iter().filter(|p| correlated(p) && !touched(p, &e.constraint)).cloned().collect();
+    let terms: Vec<Patterned> = e.patterns.iter().filter(|p| correlated(p)).cloned().collect();
     let traded = if terms.is_empty() {
         add_smaller_dispersions(e, rows, from, scores, &mut out)
     } else {

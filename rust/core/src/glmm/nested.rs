@@ -16,11 +16,13 @@ use super::constraint::Constraint;
 use super::faces::{self, Leave, SMALL};
 use super::laplace::Engine;
 use super::patterns::{self, Patterned};
-use super::rows::GlmmRows;
+use super::rows::{self, GlmmRows};
 use super::search::{self, First, Found, Residual};
 
 /// Deviance that a trial must gain to be worth its while.
 const BETTER: f64 = 1e-6;
+/// Difference of the logarithms of two rows' residual standard deviations from which the larger may be the smaller.
+const UNEVEN: f64 = 0.3;
 
 /// A search and what it is for.
 #[derive(Clone, Copy)]
@@ -85,6 +87,7 @@ impl Task<'_, '_> {
             }
         }
         found = self.with_all(e, found);
+        found = self.following_others(e, found);
         found = self.without_residual(e, found);
         found = self.closer_to_zero(e, &free, found);
         if e.evaluations > before {
@@ -201,6 +204,29 @@ impl Task<'_, '_> {
         let mut beta = found.point.beta.clone();
         beside.iter().flatten().for_each(|&j| beta[j] = self.usual[j]);
         let first = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target: None };
+        self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
+    }
+
+    /// The best beside one where normal responses with large residuals have small ones and the others large: the mean
+    /// follows the rows whose residuals are small, and more than one choice of these may be an optimum.
+    fn following_others(&self, e: &mut Engine, found: Found) -> Found {
+        if self.nested || given_up(&found) || !e.is_normal(self.rows) {
+            return found;
+        }
+        let own = e.plan.coefficients_of(1);
+        if own.len() < 2 {
+            return found;
+        }
+        let (mut beta, mut predictors) = (found.point.beta.clone(), vec![]);
+        rows::fixed_part(&e.plan, self.rows, &beta, &mut predictors);
+        let sd = predictors.chunks_exact(e.plan.k).map(|row| row[1]);
+        let (least, most) = sd.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        if !(most - least > UNEVEN) {
+            return found;
+        }
+        // The other side of one standard deviation for all, that of the response.
+        own.iter().for_each(|&j| beta[j] = 2.0 * self.usual[j] - beta[j]);
+        let first = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target: goal(&found) };
         self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
     }
 
@@ -419,7 +445,7 @@ pub fn leads_further(next: &Found, found: &Found) -> bool {
 }
 
 /// Whether parameters of a term are held or tied.
-pub fn touched(p: &Patterned, constraint: &Constraint) -> bool {
+fn touched(p: &Patterned, constraint: &Constraint) -> bool {
     let own = p.first..p.first + p.pattern.parameters();
     constraint.held.iter().any(|(i, _)| own.contains(i)) || constraint.tied.iter().flatten().any(|i| own.contains(i))
 }
