@@ -14,7 +14,9 @@ mod triangles;
 
 pub use eigen::{eigen_symmetric, inverse_upwards, lower_factor};
 pub use factor::{cholesky, panel_factor, small_cholesky};
-pub use inverse::{inverse_from_cholesky, inverse_until, mirror, small_inverse, Precision, TILED_INVERSE};
+pub use inverse::{
+    inverse_from_cholesky, inverse_into, inverse_until, mirror, small_inverse, Precision, TILED_INVERSE,
+};
 pub use packed::{
     packed_at, packed_cholesky, packed_len, packed_solve_left_l, packed_solve_right_l, packed_solve_right_lt,
     packed_syrk, stripes, Stripe,

@@ -10,6 +10,8 @@ use crate::design::{Moments, Pair};
 
 /// Multiplications of leaves that are not worth a thread.
 const LITTLE: f64 = 1e6;
+/// Columns of a block that are copied at once.
+const SOME_COLUMNS: usize = 64;
 
 impl Numeric {
     /// Diagonal blocks of (L L')^-1.
@@ -280,37 +282,42 @@ impl Inverter<'_> {
         }
     }
 
-    /// Block of the inverse over a supernode's columns and rows, both triangles.
+    /// Block of the inverse over a supernode's columns and rows, both triangles. All of it happens in the memory of the
+    /// result, as every thread holds the blocks of a path to the root.
     fn super_inverse(&self, s: &Super, parent: Option<&Front>) -> Vec<f64> {
         let (w, r) = (s.width as usize, s.below as usize);
-        let ld = w + r;
+        let (ld, stop) = (w + r, Some(&self.num.stop));
         let panel = self.num.panel(s);
-        let mut zww = dense::inverse_until(panel, w, ld, self.precision, Some(&self.num.stop));
         let Some(parent) = parent.filter(|_| r > 0) else {
-            return zww;
+            return dense::inverse_until(panel, w, ld, self.precision, stop);
         };
+        // (L11 L11')^-1 without gaps between its columns, which then move to where they belong.
+        let mut z = vec![0.0; ld * ld];
+        dense::inverse_into(panel, w, ld, &mut z[..w * w], self.precision, stop);
+        for j in (0..w).rev() {
+            z.copy_within(j * w..(j + 1) * w, j * ld);
+            z[j * ld + w..(j + 1) * ld].fill(0.0);
+        }
         let mut idx = vec![];
         relative_scalars(self.sym, s, &mut idx);
-        let mut z = vec![0.0; ld * ld];
+        let (own, below) = z.split_at_mut(w * ld);
         for (j, &cj) in idx.iter().enumerate() {
             let column = &parent.a[cj as usize * parent.ld..(cj as usize + 1) * parent.ld];
-            let out = &mut z[(w + j) * ld + w..(w + j + 1) * ld];
+            let (left, out) = below[j * ld..(j + 1) * ld].split_at_mut(w);
             out.iter_mut().zip(&idx).for_each(|(o, &i)| *o = column[i as usize]);
+            left.iter_mut().enumerate().for_each(|(i, o)| *o = panel[w + j + i * ld]);
         }
-        // Y = L21 L11^-1; Z_rw = -Z_rr Y; Z_ww = (L11 L11')^-1 - Y' Z_rw
-        let mut y = vec![0.0; r * w];
-        for j in 0..w {
-            y[j * r..(j + 1) * r].copy_from_slice(&panel[w + j * ld..w + r + j * ld]);
+        // Y = L21 L11^-1, transposed where Z_wr will be; Z_rw = -Z_rr Y; Z_ww = (L11 L11')^-1 - Y' Z_rw.
+        dense::solve_left_lt(panel, w, ld, below, r, ld);
+        dense::gemm_nt(&mut own[w..], ld, &below[w..], ld, below, ld, r, w, r, -1.0);
+        let mut some = Vec::with_capacity(SOME_COLUMNS * r);
+        for columns in own.chunks_mut(SOME_COLUMNS * ld) {
+            some.clear();
+            columns.chunks_exact(ld).for_each(|column| some.extend_from_slice(&column[w..]));
+            dense::gemm(columns, ld, below, ld, &some, r, w, columns.len() / ld, r, -1.0);
         }
-        dense::solve_right_l(panel, w, ld, &mut y, r, r);
-        let (own, below) = z.split_at_mut(w * ld);
-        dense::gemm(&mut own[w..], ld, &below[w..], ld, &y, r, r, w, r, -1.0);
-        dense::gemm_tn(&mut zww, w, &y, r, &own[w..], ld, w, w, r, -1.0);
-        for j in 0..w {
-            own[j * ld..j * ld + w].copy_from_slice(&zww[j * w..(j + 1) * w]);
-            for i in 0..r {
-                below[j + i * ld] = own[w + i + j * ld];
-            }
+        for (i, column) in below.chunks_exact_mut(ld).enumerate() {
+            column[..w].iter_mut().enumerate().for_each(|(j, o)| *o = own[w + i + j * ld]);
         }
         z
     }

@@ -1,5 +1,8 @@
 //! Numbers on the symbolic factorisation: the factor and triangular solves.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use rayon::prelude::*;
 
 use super::leaves;
@@ -142,10 +145,48 @@ fn small_sandwich<const K: usize>(a: &[f64], v: &[f64], b: &[f64], out: &mut [f6
     }
 }
 
-/// A square working matrix of a supernode: what it adds to its parent, or its part of the inverse.
+/// A square working matrix of a supernode: its part of the inverse.
 pub(super) struct Front {
     pub a: Vec<f64>,
     pub ld: usize,
+}
+
+/// What a supernode adds to its parent: the lower triangle, column by column, as many may wait for their parent.
+struct Update(Vec<f64>);
+
+impl Update {
+    /// Of a square matrix.
+    fn new(mut a: Vec<f64>, rows: usize) -> Self {
+        let mut to = 0;
+        for j in 0..rows {
+            a.copy_within(j * rows + j..(j + 1) * rows, to);
+            to += rows - j;
+        }
+        a.truncate(to);
+        a.shrink_to_fit();
+        Update(a)
+    }
+
+    /// Add what the supernode `child` has for its parent to the lower triangles of the parent's own `w` columns and of
+    /// the rows below them.
+    fn add_to(&self, sym: &Symbolic, child: usize, panel: &mut [f64], update: &mut [f64], w: usize) {
+        let ld = panel.len() / w;
+        let r = ld - w;
+        let mut idx = vec![];
+        relative_scalars(sym, &sym.supers[child], &mut idx);
+        let mut rest = self.0.as_slice();
+        for (j, &cj) in idx.iter().enumerate() {
+            let (from, more) = rest.split_at(idx.len() - j);
+            rest = more;
+            let (to, shift) = match (cj as usize).checked_sub(w) {
+                None => (&mut panel[cj as usize * ld..(cj as usize + 1) * ld], 0),
+                Some(c) => (&mut update[c * r..(c + 1) * r], w as u32),
+            };
+            for (&ri, v) in idx[j..].iter().zip(from) {
+                to[(ri - shift) as usize] += v;
+            }
+        }
+    }
 }
 
 /// Shared access to slices whose parts are written by different tasks.
@@ -259,33 +300,36 @@ impl Numeric {
         } else {
             self.leaves.par_chunks(LEAVES).try_for_each(leaf_chunk)?;
         }
-        let run = |range: (usize, usize), fronts: &mut Vec<(usize, Front)>| -> Result<(), CoreError> {
+        let run = |range: (usize, usize), updates: &mut Vec<(usize, Update)>| -> Result<(), CoreError> {
             for s in range.0..range.1 {
                 if !sym.supers[s].leaf {
-                    factor_super(sym, s, src, &shared, fronts, stop)?;
+                    begin(sym, s, src, &shared);
+                    finish(sym, s, &shared, updates, stop)?;
                 }
             }
             Ok(())
         };
-        let mut fronts: Vec<(usize, Front)> = vec![];
-        if self.schedule.tasks.len() == 1 {
-            run(self.schedule.tasks[0], &mut fronts)?;
-        } else if !self.schedule.tasks.is_empty() {
-            let groups = group_tasks(&self.schedule.tasks);
-            let parts: Result<Vec<_>, CoreError> = groups
-                .into_par_iter()
-                .map(|g| {
-                    let mut f = vec![];
-                    for &t in g {
-                        run(t, &mut f)?;
-                    }
-                    Ok(f)
-                })
-                .collect();
-            fronts.extend(parts?.into_iter().flatten());
+        let mut merge = Merge::new(sym, &self.schedule.top, src, &shared);
+        let tasks = &self.schedule.tasks;
+        if tasks.len() == 1 {
+            run(tasks[0], &mut merge.updates)?;
+        } else if !tasks.is_empty() {
+            // In order, so that few results wait for one before them.
+            let groups = group_tasks(tasks).into_iter().enumerate();
+            let turns = Mutex::new(&mut merge);
+            groups.par_bridge().try_for_each(|(i, g)| {
+                let mut updates = vec![];
+                g.iter().try_for_each(|&t| run(t, &mut updates))?;
+                turns.lock().expect("nothing panics under the lock").add(i, updates);
+                Ok(())
+            })?;
         }
+        let Merge { roots, mut updates, .. } = merge;
         for &s in &self.schedule.top {
-            factor_super(sym, s, src, &shared, &mut fronts, stop)?;
+            if !roots.contains(&s) {
+                begin(sym, s, src, &shared);
+            }
+            finish(sym, s, &shared, &mut updates, stop)?;
         }
         self.logdet = self.log_determinant(sym);
         Ok(())
@@ -511,45 +555,54 @@ fn leaf_panel(sym: &Symbolic, s: &Super, src: Source<'_>, panels: &Shared) -> Re
     dense::panel_factor(panel, w, r, None)
 }
 
-fn factor_super(
-    sym: &Symbolic,
-    index: usize,
-    src: Source<'_>,
-    panels: &Shared,
-    fronts: &mut Vec<(usize, Front)>,
-    stop: &Stop,
-) -> Result<(), CoreError> {
+/// What groups of subtrees add to the supernodes above them, in the order of the groups whoever is ready first. Roots
+/// take it up at once: all of it together would need more memory than anything else.
+struct Merge<'a> {
+    sym: &'a Symbolic,
+    panels: &'a Shared,
+    /// Roots whose panels hold their own entries already.
+    roots: Vec<usize>,
+    /// The group whose turn it is, and those that came before their turn.
+    next: usize,
+    early: BTreeMap<usize, Vec<(usize, Update)>>,
+    /// What waits for a supernode that is not a root.
+    updates: Vec<(usize, Update)>,
+}
+
+impl<'a> Merge<'a> {
+    fn new(sym: &'a Symbolic, top: &[usize], src: Source<'_>, panels: &'a Shared) -> Self {
+        let roots: Vec<usize> = top.iter().copied().filter(|&s| sym.supers[s].below == 0).collect();
+        roots.iter().for_each(|&s| begin(sym, s, src, panels));
+        Merge { sym, panels, roots, next: 0, early: BTreeMap::new(), updates: vec![] }
+    }
+
+    fn add(&mut self, group: usize, updates: Vec<(usize, Update)>) {
+        self.early.insert(group, updates);
+        while let Some(updates) = self.early.remove(&self.next) {
+            self.next += 1;
+            for (child, update) in updates {
+                let parent = self.sym.supers[child].parent as usize;
+                if self.roots.contains(&parent) {
+                    let s = &self.sym.supers[parent];
+                    let panel = self.panels.slice(s.panel, s.panel_len());
+                    update.add_to(self.sym, child, panel, &mut [], s.width as usize);
+                } else {
+                    self.updates.push((child, update));
+                }
+            }
+        }
+    }
+}
+
+/// Write the original entries of a supernode to its panel.
+fn begin(sym: &Symbolic, index: usize, src: Source<'_>, panels: &Shared) {
     let s = &sym.supers[index];
-    let (w, r) = (s.width as usize, s.below as usize);
+    let ld = (s.width + s.below) as usize;
     let panel = panels.slice(s.panel, s.panel_len());
     panel.fill(0.0);
     if s.packed {
-        assemble_packed(sym, index, src, panel, panels);
-        return dense::packed_cholesky(panel, w, stop);
+        return begin_packed(sym, s, src, panel);
     }
-    let mut update = vec![0.0; r * r];
-    assemble(sym, index, src, panel, &mut update, fronts, panels);
-    dense::panel_factor(panel, w, r, Some(stop))?;
-    if r > 0 {
-        dense::syrk_lower(&mut update, r, &panel[w..], w + r, r, w, -1.0);
-        fronts.push((index, Front { a: update, ld: r }));
-    }
-    Ok(())
-}
-
-/// Original entries and the children's contributions, in the lower triangles of the panel and of the update.
-fn assemble(
-    sym: &Symbolic,
-    index: usize,
-    src: Source<'_>,
-    panel: &mut [f64],
-    update: &mut [f64],
-    fronts: &mut Vec<(usize, Front)>,
-    panels: &Shared,
-) {
-    let s = &sym.supers[index];
-    let (w, r) = (s.width as usize, s.below as usize);
-    let ld = w + r;
     sym.for_edges(s, |p, column, e, row| {
         src.edge(e, sym.factor_at[p] as usize, &mut panel[row + column * ld..], ld);
     });
@@ -557,36 +610,10 @@ fn assemble(
         let c = (sym.offset[p] - sym.offset[s.first as usize]) as usize;
         src.diagonal(sym.factor_at[p] as usize, sym.level(p), &mut panel[c + c * ld..], ld);
     }
-    let mut idx = vec![];
-    let mut leaves = vec![];
-    for &c in sym.children(index) {
-        let child = &sym.supers[c as usize];
-        if child.leaf {
-            leaves.push(c);
-            continue;
-        }
-        // Children come in order, so a front is found from the end in a few steps.
-        if let Some(k) = fronts.iter().rposition(|(i, _)| *i == c as usize) {
-            let (_, f) = fronts.swap_remove(k);
-            relative_scalars(sym, child, &mut idx);
-            for (j, &cj) in idx.iter().enumerate() {
-                let from = &f.a[j * f.ld..(j + 1) * f.ld];
-                let (to, shift) = match (cj as usize).checked_sub(w) {
-                    None => (&mut panel[cj as usize * ld..(cj as usize + 1) * ld], 0),
-                    Some(c) => (&mut update[c * r..(c + 1) * r], w as u32),
-                };
-                for (&ri, v) in idx[j..].iter().zip(&from[j..]) {
-                    to[(ri - shift) as usize] += v;
-                }
-            }
-        }
-    }
-    leaves::add(sym, &leaves, panel, update, w, panels);
 }
 
-/// The same for a packed root, whose children are leaves.
-fn assemble_packed(sym: &Symbolic, index: usize, src: Source<'_>, panel: &mut [f64], panels: &Shared) {
-    let s = &sym.supers[index];
+/// The same for a packed root.
+fn begin_packed(sym: &Symbolic, s: &Super, src: Source<'_>, panel: &mut [f64]) {
     let w = s.width as usize;
     let mut block = vec![];
     let mut put = |row: usize, column: usize, rows: usize, block: &[f64]| {
@@ -609,7 +636,38 @@ fn assemble_packed(sym: &Symbolic, index: usize, src: Source<'_>, panel: &mut [f
         src.diagonal(sym.factor_at[p] as usize, sym.level(p), &mut block, k);
         put(c, c, k, &block);
     }
-    leaves::add_packed(sym, sym.children(index), panel, w, panels);
+}
+
+/// Add the children's contributions to a supernode that has begun, and factor it.
+fn finish(
+    sym: &Symbolic,
+    index: usize,
+    panels: &Shared,
+    updates: &mut Vec<(usize, Update)>,
+    stop: &Stop,
+) -> Result<(), CoreError> {
+    let s = &sym.supers[index];
+    let (w, r) = (s.width as usize, s.below as usize);
+    let panel = panels.slice(s.panel, s.panel_len());
+    if s.packed {
+        leaves::add_packed(sym, sym.children(index), panel, w, panels);
+        return dense::packed_cholesky(panel, w, stop);
+    }
+    let mut update = vec![0.0; r * r];
+    let (leaves, inner): (Vec<u32>, Vec<u32>) = sym.children(index).iter().partition(|&&c| sym.supers[c as usize].leaf);
+    for c in inner.into_iter().map(|c| c as usize) {
+        // Children come in order, so an update is found from the end in a few steps; a root has taken some up already.
+        if let Some(k) = updates.iter().rposition(|(i, _)| *i == c) {
+            updates.swap_remove(k).1.add_to(sym, c, panel, &mut update, w);
+        }
+    }
+    leaves::add(sym, &leaves, panel, &mut update, w, panels);
+    dense::panel_factor(panel, w, r, Some(stop))?;
+    if r > 0 {
+        dense::syrk_lower(&mut update, r, &panel[w..], w + r, r, w, -1.0);
+        updates.push((index, Update::new(update, r)));
+    }
+    Ok(())
 }
 
 /// L^-1 times sparse right-hand sides, one row of new data at a time: only ancestors of its nodes are visited.

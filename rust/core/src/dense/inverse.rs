@@ -72,28 +72,27 @@ pub fn inverse_from_cholesky(l: &[f64], n: usize, ldl: usize) -> Vec<f64> {
 /// The same in a chosen precision (if it is large, else in double precision); cut short, and worthless, when asked to.
 pub fn inverse_until(l: &[f64], n: usize, ldl: usize, precision: Precision, stop: Option<&Stop>) -> Vec<f64> {
     let mut out = vec![0.0; n * n];
-    if n == 0 {
-        return out;
-    }
+    inverse_into(l, n, ldl, &mut out, precision, stop);
+    out
+}
+
+/// The same, written to `out` (n x n, zeros before).
+pub fn inverse_into(l: &[f64], n: usize, ldl: usize, out: &mut [f64], precision: Precision, stop: Option<&Stop>) {
     if n <= SMALL {
         for j in 0..n {
             out[j + j * n] = 1.0;
         }
-        solve_left_l(l, n, ldl, &mut out, n, n);
-        solve_left_lt(l, n, ldl, &mut out, n, n);
-        return out;
+        solve_left_l(l, n, ldl, out, n, n);
+        solve_left_lt(l, n, ldl, out, n, n);
+    } else if n < TILED_INVERSE {
+        let mut buffer = vec![0.0; n * n];
+        triangles::inverse(mat(l, n, n, ldl), mat_mut(out, n, n, n), mat_mut(&mut buffer, n, n, n));
+        mirror(out, n);
+    } else if precision == Precision::Single {
+        single(l, n, ldl, out, stop);
+    } else {
+        double(l, n, ldl, out, stop);
     }
-    if n >= TILED_INVERSE {
-        match precision {
-            Precision::Double => double(l, n, ldl, &mut out, stop),
-            Precision::Single => single(l, n, ldl, &mut out, stop),
-        }
-        return out;
-    }
-    let mut buffer = vec![0.0; n * n];
-    triangles::inverse(mat(l, n, n, ldl), mat_mut(&mut out, n, n, n), mat_mut(&mut buffer, n, n, n));
-    mirror(&mut out, n);
-    out
 }
 
 /// Copy the lower triangle of a square matrix to the upper one, in blocks that stay in the cache.
