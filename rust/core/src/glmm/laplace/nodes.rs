@@ -57,15 +57,14 @@ impl Engine {
         let mut out: Vec<Vec<Vec<f64>>> = vec![vec![]; q.chain.depth()];
         let size = LevelSums::size(&self.plan).unwrap_or(usize::MAX).saturating_mul(q.rules[0].len());
         let keep = size <= KEPT.max(4 * rows.n);
-        let mut kept = vec![];
+        let mut nodes = vec![];
         q.walk(groups, &mut |d, at, delta| {
             let mut log = q.prior(groups, d, at, &delta[d]);
             if d == 0 {
-                let b = q.effects(lambda, groups, delta);
+                let mut b = q.effects(lambda, groups, delta);
                 let inner = q.chain.factor[0];
                 if keep {
-                    kept.push(rows::level_sums(&self.plan, &self.family, rows, &self.fixed, &b));
-                    log.iter_mut().zip(&kept[at].value).for_each(|(l, v)| *l -= v);
+                    nodes.push(b.swap_remove(0));
                 } else {
                     let value = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, None).0;
                     log.iter_mut().zip(&value).for_each(|(l, v)| *l -= v);
@@ -73,6 +72,13 @@ impl Engine {
             }
             out[d].push(log);
         });
+        if !keep {
+            return (out, vec![]);
+        }
+        let kept = rows::level_sums(&self.plan, &self.family, rows, &self.fixed, &nodes);
+        for (log, kept) in out[0].iter_mut().zip(&kept) {
+            log.iter_mut().zip(&kept.value).for_each(|(l, v)| *l -= v);
+        }
         (out, kept)
     }
 
@@ -202,12 +208,15 @@ impl Engine {
         let groups = self.groups(q, &at.lambda, &at.u)?;
         let (p, k) = (self.plan.p(), q.chain.cols[0]);
         let (mut beta, mut sums) = (vec![0.0; p], Sums::zero(&q.chain));
+        let mut zg = [vec![]];
         q.walk(&groups, &mut |d, c, delta| {
             let (weight, kept) = (&at.weights[d][c], &self.at_nodes[c]);
             sums.prior(q, &groups, d, weight, delta);
-            let weighted = |(g, w): (&[f64], &f64)| g.iter().map(|g| w * g).collect::<Vec<f64>>();
-            let zg: Vec<f64> = kept.zg.chunks_exact(k).zip(weight).flat_map(weighted).collect();
-            sums.rows(q, &groups, &at.lambda, &[zg], delta);
+            zg[0].clear();
+            for (g, w) in kept.zg.chunks_exact(k).zip(weight) {
+                zg[0].extend(g.iter().map(|g| w * g));
+            }
+            sums.rows(q, &groups, &at.lambda, &zg, delta);
             for (xg, w) in kept.xg.chunks_exact(p.max(1)).zip(weight) {
                 beta.iter_mut().zip(xg).for_each(|(b, g)| *b += w * g);
             }

@@ -114,6 +114,9 @@ impl Groups {
                 let own = block_mut(&mut self.l[d], l, k * k);
                 dense::small_cholesky(own, k, k)?;
                 logdet[l] = 2.0 * (0..k).map(|i| own[i + i * k].ln()).sum::<f64>();
+                if d + 1 == chain.depth() {
+                    continue;
+                }
                 let own = own.to_vec();
                 for (a, e) in (d + 1..chain.depth()).enumerate() {
                     let ke = chain.cols[e];
@@ -161,8 +164,7 @@ impl Groups {
         // Adjoints of L: Q', less the weight of log L_ii.
         let depth = chain.depth();
         let transposed = |q: &[f64], k: usize, ke: usize| -> Vec<f64> {
-            let t = |b: &[f64]| (0..k * ke).map(|t| b[t / ke + (t % ke) * k]).collect::<Vec<f64>>();
-            q.chunks_exact(k * ke).flat_map(t).collect()
+            q.chunks_exact(k * ke).flat_map(|b| (0..k * ke).map(move |t| b[t / ke + (t % ke) * k])).collect()
         };
         let mut diag: Vec<Vec<f64>> = vec![];
         let mut above: Vec<Vec<Vec<f64>>> = vec![];
@@ -176,6 +178,10 @@ impl Groups {
             above.push((d + 1..depth).map(|e| transposed(&moved[d][e - d], k, chain.cols[e])).collect());
         }
         for d in (0..depth).rev() {
+            if chain.cols[d] == 1 && d + 1 == depth {
+                diag[d].iter_mut().zip(&self.l[d]).for_each(|(v, l)| *v *= 0.5 / l);
+                continue;
+            }
             for l in 0..chain.levels[d] {
                 self.backward(chain, d, l, &mut diag, &mut above);
             }

@@ -113,25 +113,33 @@ impl LevelSums {
 /// Most fixed columns whose sums by level cost less than another look at the density.
 const NARROW: usize = 12;
 
-/// `LevelSums` at the effects b of one grouping factor; fixed columns are dense.
-pub fn level_sums(plan: &Plan, family: &Family, rows: &GlmmRows<'_>, fixed: &[f64], b: &[Vec<f64>]) -> LevelSums {
+/// `LevelSums` at several effects of the only grouping factor, one look at the columns for all; they are dense.
+pub fn level_sums(
+    plan: &Plan,
+    family: &Family,
+    rows: &GlmmRows<'_>,
+    fixed: &[f64],
+    nodes: &[Vec<f64>],
+) -> Vec<LevelSums> {
     let size = plan.z[0].levels * (1 + plan.z[0].columns.len() + plan.p());
-    let bounds = chunk_bounds(rows.n, size, family.grain());
+    let bounds = chunk_bounds(rows.n, size, family.grain() / nodes.len().max(1));
     let run = |w: &[usize]| {
-        let mut out = LevelSums::zero(plan);
-        level_range(plan, family, rows, fixed, b, (w[0], w[1]), &mut out);
+        let mut out = vec![LevelSums::zero(plan); nodes.len()];
+        level_range(plan, family, rows, fixed, nodes, (w[0], w[1]), &mut out);
         out
     };
     if bounds.len() == 2 {
         return run(&bounds);
     }
-    let parts: Vec<LevelSums> = bounds.par_windows(2).map(run).collect();
-    let mut total = LevelSums::zero(plan);
+    let parts: Vec<Vec<LevelSums>> = bounds.par_windows(2).map(run).collect();
+    let mut total = vec![LevelSums::zero(plan); nodes.len()];
+    let add = |a: &mut [f64], b: &[f64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
     for part in &parts {
-        let add = |a: &mut [f64], b: &[f64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        add(&mut total.value, &part.value);
-        add(&mut total.zg, &part.zg);
-        add(&mut total.xg, &part.xg);
+        for (total, part) in total.iter_mut().zip(part) {
+            add(&mut total.value, &part.value);
+            add(&mut total.zg, &part.zg);
+            add(&mut total.xg, &part.xg);
+        }
     }
     total
 }
@@ -141,35 +149,46 @@ fn level_range(
     family: &Family,
     rows: &GlmmRows<'_>,
     fixed: &[f64],
-    b: &[Vec<f64>],
+    nodes: &[Vec<f64>],
     (from, to): (usize, usize),
-    out: &mut LevelSums,
+    out: &mut [LevelSums],
 ) {
-    let (k, p, zf, stride) = (plan.k, plan.p(), &plan.z[0], family.stride(2));
-    let (cols, size) = (zf.columns.len(), family.panel().min(to - from));
+    let (k, stride) = (plan.k, family.stride(2));
+    let size = family.panel().min(to - from);
     let mut panel = Panel::of(size, plan, stride);
     let mut start = from;
     while start < to {
         let n = size.min(to - start);
         panel.fill_z(plan, rows, start, n);
         panel.fill_x(plan, rows, start, n);
-        panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
-        add_random(plan, &mut panel, b, n);
-        family.evaluate(&rows.data, start, &panel.eta[..n * k], 2, &mut panel.out[..n * stride]);
+        for (b, out) in nodes.iter().zip(&mut *out) {
+            panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
+            add_random(plan, &mut panel, std::slice::from_ref(b), n);
+            family.evaluate(&rows.data, start, &panel.eta[..n * k], 2, &mut panel.out[..n * stride]);
+            out.add(plan, &panel, stride, n, |r| rows.weights.map_or(-1.0, |w| -w[start + r]));
+        }
+        start += n;
+    }
+}
+
+impl LevelSums {
+    /// Add what the family said of a panel; `weight` is the factor of a row.
+    fn add(&mut self, plan: &Plan, panel: &Panel, stride: usize, n: usize, weight: impl Fn(usize) -> f64) {
+        let (p, zf) = (plan.p(), &plan.z[0]);
+        let cols = zf.columns.len();
         for (r, row) in panel.out[..n * stride].chunks_exact(stride).enumerate() {
-            let w = rows.weights.map_or(-1.0, |w| -w[start + r]);
+            let w = weight(r);
             let l = panel.codes[0][r] as usize;
-            out.value[l] += w * row[0];
-            let zg = &mut out.zg[l * cols..(l + 1) * cols];
+            self.value[l] += w * row[0];
+            let zg = &mut self.zg[l * cols..(l + 1) * cols];
             for ((o, col), z) in zg.iter_mut().zip(&zf.columns).zip(&panel.z[0][r * cols..(r + 1) * cols]) {
                 *o += w * row[1 + col.component] * z;
             }
-            let xg = &mut out.xg[l * p..(l + 1) * p];
+            let xg = &mut self.xg[l * p..(l + 1) * p];
             for (c, xp) in plan.x.iter().enumerate() {
                 let d = xp.dense.len();
                 xp.add(xg, w * row[1 + c], &panel.x[c][r * d..(r + 1) * d]);
             }
         }
-        start += n;
     }
 }
