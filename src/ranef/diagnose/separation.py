@@ -13,6 +13,7 @@ mu where d > 0 and falls where d < 0, so that the same directions separate it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ranef.engines.linear import sources
 from ranef.engines.plan import anchored
 from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
-from ranef.families.links import link_of
+from ranef.families.links import Link, link_of
 from ranef.frame.design import matrix
 
 # Every fit asks whether it went far: what few of them need is imported when they do.
@@ -67,7 +68,11 @@ def _categories_went_far(m: Fit) -> bool:
 
 def _certain(m: Fit, component: int) -> tuple[float, float]:
     """Return the predictors of a component beyond which outcomes are certain: of a probit nearer than of a logit."""
-    link = link_of(m.link) if component == 0 else m.distribution.link_of(m.layout.components[component].name)
+    return _ends(link_of(m.link) if component == 0 else m.distribution.link_of(m.layout.components[component].name))
+
+
+@cache
+def _ends(link: Link) -> tuple[float, float]:
     if link.legal != "unit":
         return -FAR, FAR
     return max(-FAR, float(link.forward(UNLIKELY))), min(FAR, float(link.forward(1 - UNLIKELY)))
