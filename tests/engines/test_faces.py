@@ -130,3 +130,17 @@ def test_the_mean_may_follow_either_rows() -> None:
     m = rf.fit("uptake ~ log(conc) + (1 | Treatment)", co2, dispersion="~ Type", method="ml")
     assert m.converged
     assert m.loglik == pytest.approx(-289.577498, abs=1e-6)  # glmmTMB's; the other one is 3.7 lower
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(55, "gau"), (49, "exp")])
+def test_effects_of_no_variance_have_it_without_correlation(seed: int, kind: str) -> None:
+    """With large correlations nothing is gained from a variance of zero on; without them it is: effects of single rows."""
+    rng = np.random.default_rng(seed)
+    x, noise = rng.normal(size=72), rng.normal(size=72)
+    time = np.tile([0.9, 1.9, 3.3], 24)
+    y = (rng.random(72) < 1 / (1 + np.exp(0.4 - 0.7 * x - 0.6 * noise))).astype(float)
+    data = {"y": y, "x": x, "time": time, "id": np.repeat(np.arange(24), 3), "row": np.arange(72)}
+    m = rf.fit(f"y ~ x + {kind}(numFactor(time) + 0 | id)", data, family="binomial")
+    inside = rf.fit("y ~ x + (1 | row)", data, family="binomial")
+    assert m.converged
+    assert m.loglik > inside.loglik - 1e-7  # its limit of no range

@@ -13,7 +13,7 @@
 use crate::dense;
 use crate::design::Moments;
 use crate::optimise::{invert, mul};
-use crate::structure::Pattern;
+use crate::structure::{Kind, Pattern};
 
 use super::patterns::Patterned;
 
@@ -126,29 +126,33 @@ fn traced(v: &[f64], s: &[f64], k: usize) -> f64 {
 
 /// Correlations of neighbours at which a structure without variance is looked at.
 const NEIGHBOURS: [f64; 7] = [0.0, 0.1, 0.3, 0.6, 0.9, 0.98, -0.5];
+/// By how much the range is shorter than any to begin from where there is to be no correlation.
+const SHORTER: f64 = 3.0;
 /// Deviance that it must promise to gain there.
 const PROMISED: f64 = 1e-6;
 
 /// Parameters with variances at which a structure whose variances are zero promises most, if it promises anything. With
 /// Sigma = t S, t small, the deviance changes by t tr(S slope) + t^2 / 2 times the information tr(G S G S), summed over the
 /// levels: the slope asks for the correlations in S, of which nothing is known at zero (Davies 1977). `slope` is d deviance
-/// / d Sigma of the factor there, `shape` the parameters to begin from, whose standard deviations are units.
+/// / d Sigma of the term there, `shape` the parameters to begin from, whose standard deviations are units.
 pub fn out_of_zero(m: &Moments, p: &Patterned, shape: &[f64], slope: &[f64]) -> Option<Vec<f64>> {
-    let (k, d, ld) = (p.pattern.k, p.pattern.deviations(), m.factors[p.factor].cols);
+    let (k, d) = (p.pattern.k, p.pattern.deviations());
     if k < 2 || d == 0 || p.pattern.parameters() == d {
         return None;
     }
-    let slope: Vec<f64> = (0..k * k).map(|t| slope[p.offset + t % k + (p.offset + t / k) * ld]).collect();
     let unit: Vec<f64> = (0..k).map(|i| p.theta(shape)[i.min(d - 1)].exp()).collect();
     let visible = marginal_information(m, p, &vec![0.0; k * k]);
     let mut best: Option<(f64, Vec<f64>)> = None;
     for r in NEIGHBOURS {
-        let Some(theta) = p.pattern.near(&unit, &p.pattern.neighbours(r)) else { continue };
+        let Some(mut theta) = p.pattern.near(&unit, &p.pattern.neighbours(r)) else { continue };
+        if r == 0.0 && p.pattern.kind.needs_distance() {
+            theta[d] += if p.pattern.kind == Kind::OrnsteinUhlenbeck { SHORTER.ln() } else { -SHORTER.ln() };
+        }
         let correlation = p.pattern.correlations(&theta);
-        let share = if d == 1 { vec![1.0; k] } else { steepest(&slope, &correlation, &unit) };
+        let share = if d == 1 { vec![1.0; k] } else { steepest(slope, &correlation, &unit) };
         let moved: Vec<f64> =
             (0..k * k).map(|t| correlation[t] * share[t % k] * unit[t % k] * share[t / k] * unit[t / k]).collect();
-        let falls = -moved.iter().zip(&slope).map(|(a, b)| a * b).sum::<f64>();
+        let falls = -moved.iter().zip(slope).map(|(a, b)| a * b).sum::<f64>();
         let information: f64 = visible.chunks_exact(k * k).map(|v| traced(v, &moved, k)).sum();
         let promised = 0.5 * falls * falls / information;
         if falls > 0.0 && promised > best.as_ref().map_or(PROMISED, |b| b.0) {

@@ -7,7 +7,7 @@
 //! the search has ended: a trial is given up as soon as its quadratic model sees that it leads nowhere, and gone on
 //! from, in the larger model, where it leads further.
 
-use crate::optimise::{mul, slot_block, Options, Outcome};
+use crate::optimise::{invert, mul, slot_block, Options, Outcome};
 use crate::structure::{Kind, Pattern};
 use crate::CoreError;
 
@@ -181,8 +181,8 @@ impl Task<'_, '_> {
             if !none || given_up(&found) {
                 continue;
             }
-            let slope = &found.sigma_gradient[p.factor];
-            let Some(theta) = faces::out_of_zero(e.moments(), p, self.from.shape, slope) else { continue };
+            let Some(slope) = self.slope_near_zero(e, p, &found) else { continue };
+            let Some(theta) = faces::out_of_zero(e.moments(), p, self.from.shape, &slope) else { continue };
             let mut shape = found.point.shape.clone();
             shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
             let (beta, lambda) = (&found.point.beta, &found.point.lambda);
@@ -190,6 +190,23 @@ impl Task<'_, '_> {
             found = self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found);
         }
         found
+    }
+
+    /// d deviance / d Sigma of a term (k x k) next to no variance: with the usual correlations, as it is lost in rounding
+    /// along those at a limit.
+    fn slope_near_zero(&self, e: &mut Engine, p: &Patterned, found: &Found) -> Option<Vec<f64>> {
+        let (k, d, mut shape) = (p.pattern.k, p.pattern.deviations(), found.point.shape.clone());
+        for (i, usual) in p.theta(self.from.shape).iter().enumerate() {
+            shape[p.first + i] = if i < d { usual + SMALL.ln() } else { *usual };
+        }
+        let mut lambda = found.point.lambda.clone();
+        patterns::put(e.moments(), &e.patterns, &shape, &mut lambda).ok()?;
+        let at = e.evaluate(self.rows, &found.point.beta, &lambda, &shape, &found.point.u).ok()?;
+        let ld = e.moments().factors[p.factor].cols;
+        let slope = e.slope(self.rows, &at);
+        let inverse = invert(&slot_block(&lambda[p.factor], ld, p.offset, k), k);
+        let half = mul(&slot_block(&slope.n[p.factor], ld, p.offset, k), &inverse, k, false);
+        Some(mul(&inverse, &half, k, true))
     }
 
     /// The best beside one where a predictor beside the mean has run to a limit (no dispersion, no zero too many): there it
