@@ -134,7 +134,7 @@ def test_the_mean_may_follow_either_rows() -> None:
 
 @pytest.mark.parametrize(("seed", "kind"), [(55, "gau"), (49, "exp")])
 def test_effects_of_no_variance_have_it_without_correlation(seed: int, kind: str) -> None:
-    """With large correlations nothing is gained from a variance of zero on; without them it is: effects of single rows."""
+    """With large correlations no variance is best; without them some is: effects of single rows."""
     rng = np.random.default_rng(seed)
     x, noise = rng.normal(size=72), rng.normal(size=72)
     time = np.tile([0.9, 1.9, 3.3], 24)
