@@ -11,7 +11,7 @@ from typing import Any
 
 from ranef.engines import Control, Task, Wishes, is_linear, make_control
 from ranef.engines.laplace import NEARLY_ZERO
-from ranef.engines.pql import VARIANCES
+from ranef.engines.pql import VARIANCES, quasi_variance
 from ranef.engines.survey import Weights, read_weights
 from ranef.engines.thresholds import NOMINAL
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
@@ -229,7 +229,9 @@ class Call:
             family = replace(family, categories=len(design.categories))
         if family.entry.nominal:
             family = replace(family, levels=tuple(map(str, design.categories[1:])))
-        return Task(family, self.method, self.quadrature, self.control, self.linear, self.wishes)
+        known = self.dispersion if self.method == "pql" else None
+        variance = None if known is None else quasi_variance(family, float(known))  # pyright: ignore[reportArgumentType]
+        return Task(family, self.method, self.quadrature, self.control, self.linear, self.wishes, variance)
 
 
 def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
@@ -361,8 +363,8 @@ def _checked(call: Call, method: Any) -> Call:
     """Return the call with its engine and criterion, after all checks that need no data."""
     _check_wishes(call)
     if isinstance(method, str) and method.lower() == "pql":
-        _check_free_dispersion(call)
-    if not call.family.is_gaussian_identity or call.dispersion is not None or call.zero_inflation is not None:
+        _check_quasi_dispersion(call)
+    elif not call.family.is_gaussian_identity or call.dispersion is not None or call.zero_inflation is not None:
         _check_components(call)
     linear = call.is_linear()
     restricted = linear or (call.is_gaussian() and not _penalises_mean(call) and call.sampling_weights is None)
@@ -575,13 +577,14 @@ def _is_canonical(call: Call) -> bool:
     return plain and (family.entry.name, family.link) in (("binomial", "logit"), ("poisson", "log"))
 
 
-def _check_free_dispersion(call: Call) -> None:
-    """Quasi-likelihood has a dispersion that no family knows, Var(y) = sigma^2 V(mu), and profiles it out."""
-    if call.dispersion is not None or call.parameters:
+def _check_quasi_dispersion(call: Call) -> None:
+    """Quasi-likelihood has one dispersion, Var(y) = sigma^2 V(mu): estimated, or a number."""
+    value = call.dispersion
+    number = isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < float("inf")
+    if call.parameters or not (value is None or number):
         raise OptionError(
-            "method='pql' estimates the one dispersion sigma^2 of Var(y) = sigma^2 V(mu) itself, as MASS::glmmPQL does "
-            "by default, and cannot hold it: leave dispersion= and the like out. With sigma = 1 a binomial or Poisson "
-            "model has a likelihood, which is less biased: leave method out for Laplace's approximation"
+            "method='pql' has one dispersion, that of Var(y) = sigma^2 V(mu): it is estimated, as MASS::glmmPQL does, "
+            "or held at a positive number, dispersion=1 (Breslow & Clayton); it takes no formula, no other parameters"
         )
 
 

@@ -19,6 +19,7 @@ from ranef.errors import (
     ConvergenceWarning,
     FormulaError,
     NotAvailableError,
+    RanefWarning,
     SeparationWarning,
 )
 from ranef.formula import Formula
@@ -126,9 +127,10 @@ def fit(
         Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure),
         else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
         glmmTMB's `REML = TRUE` does. With priors the mode of likelihood x prior is found, whatever the method: "map"
-        is "ml" with priors. "pql" is penalised quasi-likelihood with a free dispersion, as MASS::glmmPQL: a
-        linear mixed model of the working response, iterated (Breslow & Clayton 1993). It is no likelihood: loglik, aic
-        and bic are NaN, and estimates are biased where outcomes are binary or counts small.
+        is "ml" with priors. "pql" is penalised quasi-likelihood with a free dispersion, as MASS::glmmPQL, or with one
+        that is held, `dispersion=1`: a linear mixed model of the working response, iterated (Breslow & Clayton 1993).
+        It is no likelihood: loglik, aic and bic are NaN, and estimates are biased where outcomes are binary or counts
+        small.
     quadrature : int
         For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes a
         dimension (one grouping factor, or several of which each is nested in the next: (x | a) + (1 | a:b); the nodes
@@ -285,6 +287,9 @@ def _finished(m: Fit) -> Fit:
         warnings.warn(_convergence_text(m), ConvergenceWarning, stacklevel=4)
     if not m.task.linear and m.separation:
         warnings.warn(next(n.text for n in m.messages if n.code == "separation"), SeparationWarning, stacklevel=4)
+    improper = () if m.distribution.custom is None else (n.text for n in m.messages if n.code == "improper_density")
+    for text in improper:
+        warnings.warn(text, RanefWarning, stacklevel=4)
     return m
 
 

@@ -35,7 +35,6 @@ CASES = {
     "probit": ("one ~ x + (1 | g)", {"family": "binomial", "link": "probit"}),
     "gamma": ("time ~ x + (1 | g)", {"family": "gamma", "link": "log"}),
     "offset": ("count ~ x + offset(log(size)) + (1 | g)", {"family": "poisson"}),
-    "frequencies": ("count ~ x + (1 | g)", {"family": "poisson", "frequency_weights": "w"}),
     "rank deficient": ("count ~ x + I(2 * x) + (1 | g)", {"family": "poisson"}),
     "log-link gaussian": ("time ~ x + (1 | g)", {"link": "log"}),
 }
@@ -55,6 +54,86 @@ def test_it_is_the_fixed_point_of_the_working_model(case):
     assert_allclose(np.nan_to_num(m.params), np.nan_to_num(again.params), rtol=1e-5, atol=1e-6)
     assert_allclose(m.sigma, again.sigma, rtol=1e-5)
     assert_allclose(m.theta, again.theta, rtol=1e-4, atol=1e-4)
+
+
+SMALL = data(60)
+
+
+def dense_pql(m, y, z, v, slope, phi):
+    """Coefficients, their standard errors and the standard deviation of (1 | g) by Breslow & Clayton's equations."""
+    from scipy.optimize import minimize_scalar
+
+    x, eta = np.column_stack([np.ones(len(y)), SMALL["x"]]), np.asarray(m.predict(type="link")) + 0.01 * SMALL["x"]
+    for _ in range(15):
+        mu, d = z(eta), slope(eta)
+        work, noise = eta + (y - mu) / d, phi * v(mu) / d**2
+
+        def fitted(log_sd, work=work, noise=noise):
+            cov = np.exp(2 * log_sd) * np.equal.outer(SMALL["g"], SMALL["g"])
+            total = np.linalg.inv(cov + np.diag(noise))
+            inner = np.linalg.inv(x.T @ total @ x)
+            beta = inner @ x.T @ total @ work
+            rest = total @ (work - x @ beta)
+            return (work - x @ beta) @ rest - np.linalg.slogdet(total)[1], beta, inner, x @ beta + cov @ rest
+
+        found = minimize_scalar(lambda s: fitted(s)[0], bounds=(-4, 1), method="bounded", options={"xatol": 1e-9})
+        _, beta, inner, eta = fitted(found.x)
+    return beta, np.sqrt(np.diag(inner)), np.exp(found.x)
+
+
+HELD = {
+    "poisson": ("count", {"family": "poisson", "dispersion": 1}, np.exp, lambda mu: mu, np.exp, 1.0),
+    "more than poisson": ("count", {"family": "poisson", "dispersion": 1.7}, np.exp, lambda mu: mu, np.exp, 1.7),
+    "gamma": ("time", {"family": "gamma", "link": "log", "dispersion": 3}, np.exp, np.square, np.exp, 1 / 3),
+    "gaussian": ("time", {"link": "log", "dispersion": 2}, np.exp, np.ones_like, np.exp, 4.0),
+    "bernoulli": (
+        "one", {"family": "binomial", "dispersion": 1}, lambda e: 1 / (1 + np.exp(-e)), lambda mu: mu * (1 - mu),
+        lambda e: np.exp(-e) / (1 + np.exp(-e)) ** 2, 1.0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_a_dispersion_that_is_held(case):
+    response, arguments, inverse, variance, slope, phi = HELD[case]
+    m = rf.fit(f"{response} ~ x + (1 | g)", SMALL, method="pql", **arguments)
+    beta, errors, sd = dense_pql(m, np.asarray(SMALL[response]), inverse, variance, slope, phi)
+    assert_allclose(m.sigma**2, phi, rtol=1e-12)
+    assert m.npar == 3
+    # One search ends at 1e-8 of a standard deviation's logarithm, the other at 1e-7 of the predictor.
+    assert_allclose(m.params, beta, rtol=1e-5)
+    assert_allclose(m.tidy("fixed")["std_error"], errors, rtol=1e-5)
+    assert_allclose(m.varcorr()["g"].sd, sd, rtol=1e-5)
+    assert np.isnan(m.tidy("ran_pars")["std_error"].iloc[-1])
+    assert "held at" in str(m.summary())
+    again = pickle.loads(pickle.dumps(m))
+    assert_allclose(again.tidy()["std_error"], m.tidy()["std_error"], rtol=1e-12)
+
+
+def test_a_held_dispersion_has_no_part_in_degrees_of_freedom():
+    """With sigma known a balanced mean has those of the groups: its variance is a multiple of chi-square with 19."""
+    balanced = {"g": np.repeat(np.arange(20), 12), "y": 40 + np.random.default_rng(1).poisson(60, 240)}
+    m = rf.fit("y ~ 1 + (1 | g)", balanced, family="poisson", method="pql", dispersion=1e-4)
+    assert_allclose(m.tidy("fixed")["df"], 20, rtol=0.02)  # ML: 2 v^2 / Var(v) with 20 groups, noise nearly none
+
+
+def test_a_held_dispersion_of_one_draws_responses():
+    m = rf.fit("count ~ x + (1 | g)", DATA, family="poisson", method="pql", dispersion=1)
+    assert m.simulate(2, seed=1).shape == (240, 2)
+
+
+@pytest.mark.parametrize("dispersion", [None, 1])
+def test_a_frequency_is_that_many_rows(dispersion):
+    rows = np.repeat(np.arange(240), DATA["w"].astype(int))
+    written = {name: values[rows] for name, values in DATA.items()}
+    arguments = {"family": "poisson", "method": "pql", "dispersion": dispersion}
+    m = rf.fit("count ~ x + (1 | g)", DATA, frequency_weights="w", **arguments)
+    n = rf.fit("count ~ x + (1 | g)", written, **arguments)
+    assert_allclose(m.params, n.params, rtol=1e-10)  # the same sums in another order
+    assert_allclose(m.sigma, n.sigma, rtol=1e-10)
+    assert m.df_residual == n.df_residual
+    for effects in ("fixed", "ran_pars"):
+        assert_allclose(m.tidy(effects)["std_error"], n.tidy(effects)["std_error"], rtol=1e-8)
 
 
 def test_there_is_no_likelihood():
@@ -107,7 +186,7 @@ def test_a_dispersion_near_one_gives_what_laplace_gives():
         ("count ~ x", {"family": "poisson"}, OptionError, "random effects"),
         ("time ~ x + (1 | g)", {}, OptionError, "linear model"),
         ("time ~ x + (1 | g)", {"family": "gamma", "dispersion": "~ x"}, OptionError, "dispersion"),
-        ("count ~ x + (1 | g)", {"family": "poisson", "dispersion": 1}, OptionError, "cannot hold it"),
+        ("count ~ x + (1 | g)", {"family": "poisson", "dispersion": 0}, OptionError, "positive number"),
         ("count ~ x + (1 | g)", {"family": "poisson", "quadrature": 5}, OptionError, "quadrature"),
         ("count ~ x + cs(0 + factor(h) | g)", {"family": "poisson"}, NotAvailableError, "cs"),
     ],

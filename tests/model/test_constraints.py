@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from numpy.testing import assert_allclose
 
 import ranef as rf
 from ranef.errors import ArgumentError, NotAvailableError, OptionError
@@ -230,9 +231,107 @@ def test_missing_values_and_dependent_columns(data):
 
 
 def test_correlations_that_are_no_parameters_are_not_tied(rich):
-    """Lags of a Toeplitz matrix beyond the first depend on several partial correlations."""
-    with pytest.raises(NotAvailableError, match=r"'cor\(lag2 \| g\)' is a function of several parameters"):
-        rf.fit("v ~ x + toep(0 + t | g)", rich, equal=[("cor(lag1 | g)", "cor(lag2 | g)")])
+    """Lags of several terms; within a term they can be."""
+    two = "v ~ x + homtoep(0 + t | g) + homtoep(0 + t | h)"
+    with pytest.raises(NotAvailableError, match="lags of several terms"):
+        rf.fit(two, {**rich, "h": rich["g"] % 7}, equal=[("cor(lag2 | g)", "cor(lag2 | h)")])
+    with pytest.raises(NotAvailableError, match="turn together"):
+        rf.fit("v ~ x + rr(0 + t | g, d = 1)", rich, fixed={"loading(t1.1 | g)": 0.0})
+
+
+def lagged(n=50, k=4, rows=3):
+    """Balanced rows of n groups, `rows` at each of k times, with correlations .5, .3, .2."""
+    from scipy.linalg import toeplitz
+
+    rng = np.random.default_rng(52)
+    b = 1.1 * rng.normal(size=(n, k)) @ np.linalg.cholesky(toeplitz([1, 0.5, 0.3, 0.2])).T
+    g, t = np.repeat(np.arange(n), k * rows), np.tile(np.repeat(np.arange(k), rows), n)
+    return {"g": g, "f": np.array([f"c{i}" for i in t]), "y": 0.4 + b[g, t] + 0.7 * rng.normal(size=n * k * rows)}
+
+
+def minus_loglik(y, lags, sd, sigma, k=4, rows=3):
+    """-log-likelihood of the groups of `lagged`, the mean profiled out."""
+    from scipy.linalg import toeplitz
+
+    z, y = np.kron(np.eye(k), np.ones((rows, 1))), y.reshape(-1, k * rows)
+    v = sd**2 * z @ toeplitz(np.r_[1, lags]) @ z.T + sigma**2 * np.eye(k * rows)
+    inverse, one = np.linalg.inv(v), np.ones(k * rows)
+    e = y - (y @ inverse @ one).sum() / (len(y) * one @ inverse @ one)
+    return 0.5 * (len(y) * np.linalg.slogdet(v)[1] + np.einsum("ij,jk,ik", e, inverse, e) + y.size * np.log(2 * np.pi))
+
+
+LAGS = {
+    "held": ({"fixed": {"cor(lag2 | g)": 0.45}}, lambda p: [p[0], 0.45, p[1]], [1, 3]),
+    "two held": ({"fixed": {"cor(lag1 | g)": 0.5, "cor(lag3 | g)": 0.1}}, lambda p: [0.5, p[0], 0.1], [2]),
+    "tied": ({"equal": [("cor(lag2 | g)", "cor(lag3 | g)")]}, lambda p: [p[0], p[1], p[1]], [1, 2]),
+    "tied to the first": ({"equal": [("cor(lag3 | g)", "cor(lag1 | g)")]}, lambda p: [p[0], p[1], p[0]], [1, 2]),
+}
+
+
+@pytest.mark.parametrize("case", LAGS)
+def test_correlations_at_later_lags(case):
+    """Against the dense likelihood: its optimum, and its curvature there."""
+    from scipy.optimize import minimize
+
+    arguments, lags, places = LAGS[case]
+    data = lagged()
+    m = rf.fit("y ~ 1 + homtoep(0 + f | g)", data, method="ml", **arguments)
+    at = np.array([m.varcorr()["g"].parameters[i].value for i in [*places, 0]] + [m.sigma])
+
+    def objective(p):
+        return minus_loglik(data["y"], lags(p), p[-2], p[-1])
+
+    found = minimize(objective, at, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
+    assert_allclose(m.loglik, -found.fun, atol=1e-7)  # the simplex ends at 1e-10
+    assert m.npar == 1 + len(at)
+    step = 1e-4 * np.eye(len(at))
+
+    def bend(a, b):
+        return objective(at + a + b) - objective(at + a - b) - objective(at - a + b) + objective(at - a - b)
+
+    rows = [[bend(a, b) for b in step] for a in step]
+    errors = np.sqrt(np.diag(np.linalg.inv(np.array(rows) / 4e-8)))
+    own = np.asarray(m.tidy("ran_pars")["std_error"])[[*places, 0, -1]]
+    assert_allclose(own, errors, rtol=1e-4)  # second differences with steps of 1e-4
+    held = np.isnan(np.asarray(m.tidy("ran_pars")["std_error"])).sum()
+    assert held == len(arguments.get("fixed", {}))
+
+
+def test_all_lags_tied_are_compound_symmetry():
+    data = lagged()
+    tied = rf.fit("y ~ 1 + homtoep(0 + f | g)", data, equal=[[f"cor(lag{i} | g)" for i in (1, 2, 3)]])
+    same = rf.fit("y ~ 1 + homcs(0 + f | g)", data)
+    assert_allclose(tied.loglik, same.loglik, atol=1e-8)
+    assert tied.npar == same.npar
+
+
+def test_every_parameter_at_its_estimate_is_the_same_fit():
+    data = lagged()
+    m = rf.fit("y ~ 1 + toep(0 + f | g)", data, method="ml")
+    table = m.tidy("ran_pars").iloc[:-1]
+    names = [f"sd({t[4:]} | g)" if t.startswith("sd__") else f"cor({t[5:]} | g)" for t in table["term"]]
+    held = rf.fit("y ~ 1 + toep(0 + f | g)", data, method="ml", fixed=dict(zip(names, table["estimate"], strict=True)))
+    assert_allclose(held.loglik, m.loglik, atol=1e-8)
+    assert held.npar == m.npar - 7
+
+
+def test_a_later_lag_is_profiled_beside_one_that_is_held():
+    from scipy.optimize import brentq, minimize
+    from scipy.stats import chi2
+
+    data = lagged()
+    m = rf.fit("y ~ 1 + homtoep(0 + f | g)", data, method="ml", fixed={"cor(lag2 | g)": 0.45})
+
+    def rise(value):
+        def objective(p):
+            return minus_loglik(data["y"], [p[0], 0.45, value], p[1], p[2])
+
+        found = minimize(objective, [0.45, 1.0, 0.7], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9})
+        return 2 * (found.fun + m.loglik) - chi2.ppf(0.95, 1)
+
+    found = rf.confint(m, method="profile", which=["cor(lag3 | g)"])
+    low, high = float(found["conf_low"].iloc[0]), float(found["conf_high"].iloc[0])
+    assert_allclose([low, high], [brentq(rise, -0.2, 0.2), brentq(rise, 0.25, 0.6)], atol=1e-3)  # an interpolated curve
 
 
 def test_names_that_do_not_exist_are_told(data):
@@ -269,8 +368,8 @@ def test_values_that_are_not_legal_are_told(data):
         fit(**{"cor(g)": 1})
     with pytest.raises(OptionError, match="nan"):
         fit(x=float("nan"))
-    with pytest.raises(NotAvailableError, match="several parameters"):
-        rf.fit("y ~ x + homtoep(0 + f | h)", data, fixed={"cor(lag2 | h)": 0.2})
+    with pytest.raises(OptionError, match=r"no covariance has cor\(lag1 \| h\) = 0.9, cor\(lag2 \| h\) = -0.5"):
+        rf.fit("y ~ x + homtoep(0 + f | h)", data, fixed={"cor(lag1 | h)": 0.9, "cor(lag2 | h)": -0.5})
     with pytest.raises(NotAvailableError, match="start"):
         rf.fit("y ~ x + (1 | g)", data, fixed={"sd(g)": 1}, control={"start": [1.0]})
 

@@ -403,3 +403,25 @@ def test_distribution_functions_that_cannot_serve(cut):
         rf.fit("counts ~ x", cut, family=NB, trials="w")
     with pytest.raises(OptionError, match="cens"):
         rf.fit("cens(y, code, upper) ~ x", cut, family=TRIALS)
+
+
+def test_probabilities_that_do_not_sum_to_one_are_told():
+    """A constant left out; terms of 1e80 whose difference is noise, as a dispersion that nothing holds runs away."""
+    rng = np.random.default_rng(9)
+    table = {"g": np.arange(240) % 12, "k": rng.poisson(3, 240), "n": rng.integers(3, 9, 240)}
+    table["s"] = rng.binomial(table["n"], 0.5) / table["n"]
+    own = rf.custom_family(lambda y, mu: y * np.log(mu) - mu, ["mu"], ["log"], support="count")
+    with pytest.warns(rf.RanefWarning, match="lacks a constant"):
+        m = rf.fit("k ~ 1 + (1 | g)", table, family=own)
+    assert [n.code for n in m.messages].count("improper_density") == 1
+
+    def lossy(y, p, phi, trials):
+        choose = special.gammaln(trials + 1) - special.gammaln(y + 1) - special.gammaln(trials - y + 1)
+        return choose + special.betaln(y + p * phi, trials - y + (1 - p) * phi) - special.betaln(p * phi, (1 - p) * phi)
+
+    own = rf.custom_family(lossy, ["p", "phi"], ["logit", "log"], support="binomial")
+    with pytest.warns(rf.RanefWarning, match="loses its digits"):
+        rf.fit("s ~ 1 + (1 | g)", table, family=own, trials="n", phi=1e20)
+    assert "improper_density" not in [
+        n.code for n in rf.fit("s ~ 1 + (1 | g)", table, family=own, trials="n", phi=10.0).messages
+    ]

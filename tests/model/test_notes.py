@@ -163,11 +163,15 @@ def test_an_unlogged_offset_is_named_when_the_search_fails():
     """An exposure of hundreds, not logged: means of e^500; the fit ends in an error, which says why."""
     rng = np.random.default_rng(4)
     frame = pd.DataFrame({"y": rng.poisson(2, 120), "g": np.arange(120) % 12, "e": rng.uniform(1, 500, 120)})
-    says = r"the offset spans .* offset\(log\(offset\)\)"
+    says = r"offset e spans .* offset\(log\(e\)\)"
     with pytest.raises(rf.errors.DataError, match=says):
         rf.fit("y ~ 1 + offset(e) + (1 | g)", frame, family="poisson")
     with pytest.raises(rf.errors.DataError, match=says):
         rf.fit("y ~ 1 + offset(e) + (1 | g)", frame, family="poisson", prior={"sd(g)": "half_normal(1)"})
+    with pytest.raises(rf.errors.DataError, match=says):
+        rf.fit("y ~ 1 + (1 | g)", frame, family="poisson", offset="e")
+    with pytest.raises(rf.errors.DataError, match="the offset spans"):
+        rf.fit("y ~ 1 + (1 | g)", frame, family="poisson", offset=frame["e"].to_numpy())
     with pytest.warns(rf.ConvergenceWarning, match="offset e spans"):
         rf.fit("y ~ 1 + offset(e)", frame, family="poisson")
     assert "unlogged_offset" not in codes(rf.fit("y ~ 1 + offset(log(e)) + (1 | g)", frame, family="poisson"))

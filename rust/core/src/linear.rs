@@ -73,7 +73,7 @@ pub struct Slope {
     pub expected: Curvature,
     /// Second derivative of the deviance (as exact as `expected`).
     pub observed: Curvature,
-    /// Second derivative in log sigma^2.
+    /// Second derivative in log sigma^2; infinite where sigma is known, so that nothing moves it.
     pub nu: f64,
 }
 
@@ -159,7 +159,16 @@ impl Lmm {
 
     pub fn nu(&self, reml: bool) -> f64 {
         let m = &self.moments;
-        (if reml { m.n - m.rank() } else { m.n }) as f64
+        if reml {
+            m.total - m.rank() as f64
+        } else {
+            m.total
+        }
+    }
+
+    /// The residual variance at a solution: known, or r2 / nu.
+    pub fn variance(&self, s: &Solution, reml: bool) -> f64 {
+        self.moments.variance.unwrap_or(s.r2 / self.nu(reml))
     }
 
     /// Factorise the system of the random effects alone; log|A_uu|.
@@ -219,7 +228,7 @@ impl Lmm {
         b
     }
 
-    /// Factorise at Lambda and profile out beta, u and sigma.
+    /// Factorise at Lambda and profile out beta, u and, where it is not known, sigma.
     pub fn solve(&mut self, lambda: &[Vec<f64>], reml: bool) -> Result<Solution, CoreError> {
         self.evaluations += 1;
         self.numeric.factorise(&self.symbolic, Source { moments: &self.moments, lambda })?;
@@ -247,9 +256,9 @@ impl Lmm {
         let logdet_x = 2.0 * (0..p).map(|j| lx[j + j * p].ln()).sum::<f64>();
         let nu = self.nu(reml);
         let logdet_z = if reml { self.numeric.logdet } else { self.solve_alone(lambda)? };
-        let criterion =
-            logdet_z + if reml { logdet_x } else { 0.0 } + nu * (1.0 + (2.0 * std::f64::consts::PI * r2 / nu).ln())
-                - self.moments.sum_log_w;
+        let around = |variance: f64| nu * (2.0 * std::f64::consts::PI * variance).ln();
+        let residual = self.moments.variance.map_or_else(|| nu + around(r2 / nu), |known| around(known) + r2 / known);
+        let criterion = logdet_z + if reml { logdet_x } else { 0.0 } + residual - self.moments.sum_log_w;
         if !criterion.is_finite() {
             return Err(CoreError::NotFinite("the criterion is not finite".into()));
         }
@@ -291,7 +300,7 @@ impl Lmm {
         self.numeric.selected_inverse(&self.symbolic, &self.moments, Precision::Double)
     }
 
-    /// N of every factor with residual variance r2 / nu replaced by `scale`, and what it was made of.
+    /// N of every factor at residual variance `scale`, and what it was made of.
     fn gradient_matrices(&self, s: &Solution, reml: bool, scale: f64, precision: Precision) -> Parts {
         let (u, h) = self.back(s, reml);
         let random = self.moments.random();
@@ -390,10 +399,11 @@ impl Lmm {
         Ok(n)
     }
 
-    /// Gradient and curvature of the profiled deviance at a solution (whose factor is the current one).
+    /// Gradient and curvature of the deviance, sigma profiled out unless known, at a solution (whose factor is the current one).
     pub fn slope(&self, s: &Solution, reml: bool, precision: Precision) -> Slope {
-        let nu = self.nu(reml);
-        let parts = self.gradient_matrices(s, reml, s.r2 / nu, precision);
+        let nu = if self.moments.variance.is_some() { f64::INFINITY } else { self.nu(reml) };
+        let variance = self.variance(s, reml);
+        let parts = self.gradient_matrices(s, reml, variance, precision);
 
         let gradient: Vec<f64> = self.components.iter().map(|i| entry(&parts.n, &self.moments, i)).collect();
         let a: Vec<f64> = self.components.iter().map(|i| entry(&parts.uu, &self.moments, i)).collect();
@@ -411,7 +421,7 @@ impl Lmm {
                 }
             })
             .collect();
-        let scale = nu / s.r2;
+        let scale = 1.0 / variance;
         let q = if parts.shrunk.is_empty() { self.quadratic(s, &parts.u).0 } else { self.quadratic_of_one(s, &parts) };
         let q: Vec<f64> = q.iter().map(|v| v * scale).collect();
         let info = self.information(&parts, reml);

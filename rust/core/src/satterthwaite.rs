@@ -32,8 +32,7 @@ impl Model {
         // Last, since the factor may be another one after it.
         let curved = self.hessian(theta, sigma, reml)?;
         let (m, p) = (theta.len() + 1, self.lmm.moments.p_total);
-        let mut spread = dense::inverse_upwards(&curved, m, flat);
-        spread.iter_mut().for_each(|v| *v *= 2.0);
+        let spread = self.spread(&curved, m, flat);
         let df = (0..p).map(|j| {
             let (v, own) = (vcov[j * (p + 1)], |i: usize| slopes[i * p * p + j * (p + 1)]);
             let along = |i: usize| (0..m).map(|k| spread[k + i * m] * own(k)).sum::<f64>();
@@ -41,5 +40,15 @@ impl Model {
         });
         let df = df.collect();
         Ok(Satterthwaite { slopes, spread, df })
+    }
+
+    /// 2 H^-1 of the m parameters that are estimated; sigma, the last, has no spread where it is known.
+    fn spread(&self, curved: &[f64], m: usize, flat: f64) -> Vec<f64> {
+        let free = if self.lmm.moments.variance.is_some() { m - 1 } else { m };
+        let inner: Vec<f64> = (0..free * free).map(|t| curved[t % free + (t / free) * m]).collect();
+        let inverse = dense::inverse_upwards(&inner, free, flat);
+        let mut out = vec![0.0; m * m];
+        (0..free * free).for_each(|t| out[t % free + (t / free) * m] = 2.0 * inverse[t]);
+        out
     }
 }

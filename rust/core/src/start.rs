@@ -274,7 +274,7 @@ impl<'a> Sums<'a> {
         for at in 0..self.m.pairs.len() {
             self.cross_moments(at, &weights, &mut a);
         }
-        a[c + c * n] = (self.m.n - self.m.p()) as f64;
+        a[c + c * n] = self.m.total - self.m.p() as f64;
         b[c] = self.rss;
         let x = product(&invert(&a, n), &b, n, n, 1);
         if x.iter().any(|v| !v.is_finite()) {

@@ -327,6 +327,12 @@ impl Lmm {
         Ok(Lmm { model, pool })
     }
 
+    /// Say that the rows stand for `total` ones, and what the residual variance is, where it is known; before a fit.
+    #[pyo3(signature = (total=None, variance=None))]
+    fn assume(&mut self, total: Option<f64>, variance: Option<f64>) -> PyResult<()> {
+        self.model.assume(total, variance).map_err(to_python)
+    }
+
     #[getter]
     fn n(&self) -> usize {
         self.model.lmm.moments.n

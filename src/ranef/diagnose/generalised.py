@@ -11,6 +11,7 @@ import numpy as np
 from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdispersed, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
+from ranef.diagnose.propriety import worst_sum
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
@@ -97,11 +98,11 @@ def _step(column: Array) -> float:
 
 def unlogged_offset(m: Fit) -> Iterator[Message]:
     """P5: an offset under a log link that looks like an exposure, not like its logarithm."""
-    offset = None if m.design is None else m.design.offset
-    if m.task.linear or offset is None:
+    if m.task.linear or m.design is None or m.design.offset is None:
         return
-    if (text := checks.unlogged_offset(offset, m.link, " + ".join(m.formula.offsets))) is not None:
-        yield Message("unlogged_offset", text, {"low": float(offset.min()), "high": float(offset.max())})
+    if (text := checks.unlogged_offset(m.design, m.link)) is not None:
+        low, high = float(m.design.offset.min()), float(m.design.offset.max())
+        yield Message("unlogged_offset", text, {"columns": m.design.offset_name, "low": low, "high": high})
 
 
 def dispersion(m: Fit) -> Iterator[Message]:
@@ -207,10 +208,13 @@ def no_extra_zeros(m: Fit) -> Iterator[Message]:
 
 
 def improper_density(m: Fit) -> Iterator[Message]:
-    """Probabilities of an underdispersed generalised Poisson model that do not sum to 1, as its support ends early.
+    """Probabilities that do not sum to 1: of a user's family, or an underdispersed generalised Poisson model.
 
-    Consul & Famoye (1992, Communications in Statistics 21, 89-109) on this error, small for all but small means.
+    The support of the latter ends early. Consul & Famoye (1992, Communications in Statistics 21, 89-109) on this error,
+    small for all but small means.
     """
+    if m.distribution.custom is not None:
+        yield from _improper_of_custom(m)
     if m.distribution.entry.name != "genpois":
         return
     phi = np.ravel(m.predict(type="dispersion"))
@@ -228,6 +232,18 @@ def improper_density(m: Fit) -> Iterator[Message]:
             f"sum to {sums[worst]:.3g}, not 1: this log-likelihood cannot be compared with another; try 'compois'"
         )
         yield Message("improper_density", text, {"sum": float(sums[worst])})
+
+
+def _improper_of_custom(m: Fit) -> Iterator[Message]:
+    total = worst_sum(m)
+    if total is None or abs(total - 1) <= DEFECT:
+        return
+    text = (
+        f"the probabilities of {m.family} sum to {total:.3g} at the estimates, not 1: log_density lacks a constant, or "
+        f"loses its digits there (differences of gammaln of large numbers do); this is no log-likelihood, and AIC and "
+        f"tests mean nothing"
+    )
+    yield Message("improper_density", text, {"sum": total})
 
 
 def _genpois_sum(mu: float, phi: float) -> float:

@@ -18,11 +18,12 @@ import numpy as np
 from ranef.engines import laplace
 from ranef.engines.covariance import Array, Deferred, frozen
 from ranef.engines.estimate import LaplaceEstimate
+from ranef.engines.lags import TOEPLITZ, bound_slopes, toeplitz_coordinates
 from ranef.engines.linear import cells
-from ranef.engines.parameters import EXPLICIT
+from ranef.engines.parameters import EXPLICIT, Place
 from ranef.engines.plan import PROBE, Columns, Plan, make_plan, rows_of
 from ranef.engines.task import Engine, Point, Task, one_by_one
-from ranef.errors import NotAvailableError
+from ranef.errors import NotAvailableError, OptionError
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -114,7 +115,11 @@ def _constrain(core: Any, plan: Plan, held: list[tuple[int, float]], tied: list[
                 f"fixed: {place.name!r} cannot be held at {value:g}: outside its range, or a function of several "
                 f"parameters{hint}"
             ) from None
-    core.constrain(held, tied)
+    try:
+        core.constrain(held, tied)
+    except ValueError:
+        lags = ", ".join(f"{place.name} = {value:g}" for place, value in plan.held if _lag(place) >= 0)
+        raise OptionError(f"fixed: no covariance has {lags} together; move them towards what nearer lags say") from None
 
 
 def _check_tied(core: Any, plan: Plan, tied: list[list[int]]) -> None:
@@ -130,6 +135,12 @@ def _check_tied(core: Any, plan: Plan, tied: list[list[int]]) -> None:
                     f"equal: {place.name!r} is a function of several parameters and cannot be tied; for "
                     f"equal correlations write cs() or homcs()"
                 ) from None
+    for places in plan.tied:
+        if len({p.at for p in places}) > 1 and max(map(_lag, places)) > 0:
+            raise NotAvailableError(
+                f"equal: {', '.join(repr(p.name) for p in places)} are lags of several terms, of which only the first "
+                f"can be tied; hold them with fixed="
+            )
 
 
 # ---- as an engine ----------------------------------------------------------------------------------------------------
@@ -192,14 +203,14 @@ def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> 
     columns, p = plan.columns, len(record["beta"])
     beta = frozen(columns.expand(np.asarray(record["beta"])))
     found = laplace.from_core({**record, "beta": beta}, core, design, task)
-    turn = _theta_map(core, design, plan)
+    turn = _theta_map(core, design, plan, found.natural)
     whole = np.zeros((len(beta) + len(turn), p + turn.shape[1]))
     whole[: len(beta), :p] = columns.matrix()
     whole[len(beta) :, p:] = turn
     gone = set(found.dropped)
     plain = [(f, t) for f, t in zip(found.factors, design.terms, strict=True) if t.structure in EXPLICIT]
     own = [f[i, j] for f, t in plain for i, j in cells(len(f), t.structure)]
-    rest = np.asarray(record["theta"])[structures_of(core, plan)]
+    rest = _with_lags(np.asarray(record["theta"]), core, plan, found.natural)[structures_of(core, plan)]
     held = len(plan.held) + sum(len(g) - 1 for g in plan.tied)
     return replace(
         found,
@@ -236,7 +247,49 @@ def structures_of(core: Any, plan: Plan) -> list[int]:
     ]
 
 
-def _theta_map(core: Any, design: Design, plan: Plan) -> Array:
+@dataclass(frozen=True, slots=True)
+class Lags:
+    """Correlations of a Toeplitz term of which some beyond the first lag are held or tied; lags count from 0.
+
+    The core leaves the coordinates of these where they are: what they are follows from the correlations.
+    """
+
+    at: tuple[int, ...]
+    correlations: Array
+    held: tuple[int, ...]
+    tied: tuple[tuple[int, int], ...]
+
+
+Naturals = Sequence[tuple[int, str, int | None, float]]
+
+
+def _lags(core: Any, plan: Plan, natural: Naturals) -> list[Lags]:
+    """Return the terms with such correlations, with positions in the core's theta."""
+    first, places = core.ntheta - len(core.parameters), list(core.parameters)
+    out: list[Lags] = []
+    for t, structure in enumerate(plan.structures):
+        held = tuple(_lag(p) for p, _ in plan.held if p.at == t and _lag(p) > 0)
+        groups = [sorted(map(_lag, g)) for g in plan.tied if g[0].at == t and max(map(_lag, g)) > 0]
+        if structure not in TOEPLITZ or not (held or groups):
+            continue
+        at = tuple(first + i for i, (owner, kind, _) in enumerate(places) if owner == t and kind == "cor")
+        values = np.array([v for owner, kind, _, v in natural if owner == t and kind == "cor"])
+        out.append(Lags(at, values, held, tuple((g[0], late) for g in groups for late in g[1:])))
+    return out
+
+
+def _lag(place: Place) -> int:
+    return place.index - 1 if place.kind == "cor" and place.index is not None else -1
+
+
+def _with_lags(theta: Array, core: Any, plan: Plan, natural: Naturals) -> Array:
+    out = theta.copy()
+    for lags in _lags(core, plan, natural):
+        out[list(lags.at)] = toeplitz_coordinates(lags.correlations)
+    return out
+
+
+def _theta_map(core: Any, design: Design, plan: Plan, natural: Naturals) -> Array:
     """Return d theta / d (the core's theta): entries of Lambda of the converted terms by their parameters."""
     jacobians = dict(core.factor_jacobians())
     first = core.ntheta - len(core.parameters)
@@ -257,7 +310,11 @@ def _theta_map(core: Any, design: Design, plan: Plan) -> Array:
             part[:, at : at + len(entries)] = np.eye(len(entries))
             at += len(entries)
         rows.append(part)
-    rows.append(np.eye(core.ntheta)[structures_of(core, plan)])
+    own = np.eye(core.ntheta)
+    for lags in _lags(core, plan, natural):
+        x = toeplitz_coordinates(lags.correlations)
+        own[np.ix_(lags.at, lags.at)] = bound_slopes(x, lags.held, lags.tied)
+    rows.append(own[structures_of(core, plan)])
     return np.vstack(rows)
 
 

@@ -199,6 +199,8 @@ class Estimate:
         (term, "variance" | "correlation", rank of Sigma) for every term whose covariance is singular.
     optimizer : str
         Which optimiser found it.
+    known_sigma : bool
+        Whether sigma was given, not estimated.
     """
 
     theta: Array
@@ -222,11 +224,12 @@ class Estimate:
     multipliers: tuple[Any, ...]
     boundary: tuple[tuple[int, str, int], ...]
     optimizer: str = "newton"
+    known_sigma: bool = False
 
     @property
     def npar(self) -> int:
-        """Parameters estimated: fixed effects, theta and sigma."""
-        return self.rank + len(self.theta) + 1
+        """Parameters estimated: fixed effects, theta and, unless it is known, sigma."""
+        return self.rank + len(self.theta) + (not self.known_sigma)
 
     @property
     def held(self) -> tuple[int, ...]:

@@ -347,7 +347,7 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
     """Return what may have made a search fail: an offset, means out of range, a residual variance held or untold."""
     if task.family.custom is not None and (text := without_value(task.family, _seen(design))):
         return f": {text}"
-    if (text := unlogged_offset(design.offset, task.family.link)) is not None:
+    if (text := unlogged_offset(design, task.family.link)) is not None:
         return f": {text}"
     if BREAKS in why and task.quadrature == 1:
         heavy = "; or hold its shape, nu=5" if task.family.entry.name == "student_t" else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ranef import _core
 from ranef.engines.laplace import layout, named
-from ranef.errors import UnknownParameterError, nearest
+from ranef.errors import NotAvailableError, UnknownParameterError, nearest
 from ranef.families import Distribution
 
 if TYPE_CHECKING:
@@ -63,8 +63,15 @@ class Names:
         ------
         UnknownParameterError
             If there is none; names that exist are listed.
+        NotAvailableError
+            If it is a loading.
         """
         place = self.get(text)
+        if place is None and _bare(text).startswith("loading("):
+            raise NotAvailableError(
+                f"{argument}: {text!r} is no parameter of its own: loadings of several factors turn together and leave "
+                f"the model as it is; cs(), homcs(), (x | g) have parameters that can be named"
+            )
         if place is None:
             raise UnknownParameterError(
                 f"{argument}: there is no parameter {text!r}; {self.known(text)}", argument, text

@@ -2,8 +2,9 @@
 
 With mu = g^-1(eta), the response z = eta + (y - mu) g'(mu) and weights w = prior weight / (g'(mu)^2 V(mu)), the model
 z = X beta + Z b + offset + e, Var(e_i) = sigma^2 / w_i, is fitted by maximum likelihood with sigma^2 free, as
-MASS::glmmPQL does (Breslow & Clayton 1993, section 2.3). The criterion of the last working model is no likelihood of
-the data and is not reported.
+MASS::glmmPQL does, or held at a number (Breslow & Clayton 1993, section 2.3, where it is 1). A row of frequency f has
+weight f w_i and counts as f rows. The criterion of the last working model is no likelihood of the data and is not
+reported.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, Estimate]:
         if isinstance(error, RanefError) and not isinstance(error, DataError):
             raise
         text = str(error).removeprefix("method='pql': ")
-        more = unlogged_offset(design.offset, task.family.link)
+        more = unlogged_offset(design, task.family.link)
         raise DataError(f"method='pql': {text}{'' if more is None else f': {more}'}") from error
 
 
@@ -88,10 +89,10 @@ def check(design: Design, task: Task) -> None:
 
 
 def _iterate(design: Design, task: Task) -> tuple[Any, Estimate]:
-    family, control, eta = task.family, task.control, start(design, task)
+    control, eta = task.control, start(design, task)
     evaluations, iteration = 0, 0
     while True:
-        core, found = _working_fit(design, family, eta, control)
+        core, found = _working_fit(design, task, eta, control)
         evaluations, iteration = evaluations + found.evaluations, iteration + 1
         control, before, eta = replace(control, start=tuple(found.theta.tolist())), eta, predictor(design, found)
         close = float(np.sum((eta - before) ** 2)) <= CLOSE * float(np.sum(eta**2))
@@ -101,12 +102,14 @@ def _iterate(design: Design, task: Task) -> tuple[Any, Estimate]:
     return core, replace(found, criterion=float("nan"), outcome=outcome, iterations=iteration, evaluations=evaluations)
 
 
-def _working_fit(design: Design, family: Distribution, eta: Array, control: Control) -> tuple[Any, Estimate]:
-    z, w = working(design, family, eta)
+def _working_fit(design: Design, task: Task, eta: Array, control: Control) -> tuple[Any, Estimate]:
+    z, w = working(design, task.family, eta)
     weighted = replace(design, weights=w)
     core = linear.make_core(weighted, z, control.threads)
     linear.check_rank(core, weighted)
-    return core, linear.solve(core, weighted, False, control)
+    core.assume(None if design.frequencies is None else float(np.sum(design.frequencies)), task.variance)
+    found = linear.solve(core, weighted, False, control)
+    return core, replace(found, known_sigma=task.variance is not None)
 
 
 def working(design: Design, family: Distribution, eta: Array) -> tuple[Array, Array]:
@@ -148,7 +151,7 @@ def start(design: Design, task: Task) -> Array:
     eta = np.asarray(link_of(family.link).forward(mu), dtype=float)
     bare, control = replace(design, terms=()), replace(task.control, start=None)
     for _ in range(25):
-        before, eta = eta, predictor(bare, _working_fit(bare, family, eta, control)[1])
+        before, eta = eta, predictor(bare, _working_fit(bare, task, eta, control)[1])
         if float(np.sum((eta - before) ** 2)) <= GLM_CLOSE * float(np.sum(eta**2)):
             break
     return eta
@@ -165,6 +168,13 @@ def dispersion_predictor(family: Distribution, sigma: float) -> float:
     """Return the predictor of the family's dispersion parameter at Var(y) = sigma^2 V(mu)."""
     value = 1 / sigma**2 if family.entry.name == "gamma" else sigma
     return float(link_of(family.links[1]).forward(value))
+
+
+def quasi_variance(family: Distribution, dispersion: float) -> float:
+    """Return sigma^2 of Var(y) = sigma^2 V(mu) at a value of the family's dispersion, or itself where it has none."""
+    if family.entry.name in ("binomial", "poisson"):
+        return dispersion
+    return 1 / dispersion if family.entry.name == "gamma" else dispersion**2
 
 
 ENGINE = Engine("pql", estimate, estimate, one_by_one(estimate), linear.variance, linear.save, linear.restore)

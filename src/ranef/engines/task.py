@@ -54,6 +54,8 @@ class Task:
         Whether the linear engine has the likelihood.
     wishes : Wishes or None
         Parameters held, tied, or with priors.
+    variance : float or None
+        The sigma^2 of quasi-likelihood, where it is held.
     """
 
     family: Distribution
@@ -62,6 +64,7 @@ class Task:
     control: Control
     linear: bool
     wishes: Wishes | None = None
+    variance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

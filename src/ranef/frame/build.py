@@ -144,7 +144,8 @@ def build(
         design.categories,
         frozenset(frame.evaluator.columns),
     )
-    return spec, replace(design, others=others) if others else design
+    offsets = " + ".join((*formula.offsets, *filter(None, [_named(offset)])))
+    return spec, replace(design, others=others, offset_name=offsets) if others or offsets else design
 
 
 def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:

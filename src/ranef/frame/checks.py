@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ranef.errors import DataError
-from ranef.frame.design import Array, Design, GroupTerm, why_dropped
+from ranef.frame.design import Design, GroupTerm, why_dropped
 
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 
 
-def unlogged_offset(offset: Array | None, link: str, name: str = "") -> str | None:
+def unlogged_offset(design: Design, link: str) -> str | None:
     """Return what is said of an offset under a log link that looks like an exposure, not like its logarithm."""
+    offset, name = design.offset, design.offset_name
     if link != "log" or offset is None or offset.min() < 0 or np.ptp(offset) <= WIDE:
         return None
     of, it = (f"offset {name}", name) if name else ("the offset", "offset")

@@ -304,6 +304,8 @@ class Design:
         Weights of a survey.
     randomised : pair of ndarrays of float64 or None
         c and d of randomised responses, which are 1 with probability c + d mu.
+    offset_name : str
+        The columns of the offsets of the mean, where they are columns.
     """
 
     n: int
@@ -325,6 +327,7 @@ class Design:
     upper: Array | None = None
     sampling: Sampling | None = None
     randomised: tuple[Array, Array] | None = None
+    offset_name: str = ""
 
     @property
     def components(self) -> tuple[Component, ...]:

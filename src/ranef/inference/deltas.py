@@ -10,17 +10,18 @@ has the standard error sqrt(g' A g), g = df/dpsi. Rows l_i of a term's relative 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
+from ranef.engines.lags import lag_slopes
 from ranef.errors import NotAvailableError
 from ranef.inference.ddf import default_method
 from ranef.inference.ddf.satterthwaite import LOCK, covariance, reason_against
 from ranef.inference.dummies import written_out
 from ranef.inference.parameters import Parameter as Named
-from ranef.inference.parameters import is_toeplitz, parameters, toeplitz_correlations
+from ranef.inference.parameters import is_toeplitz, parameters
 from ranef.inference.varcorr import Covariance, Parameter, has_residual
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def std_errors(m: Fit) -> Array:
     found = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", slopes, inner, slopes), 0.0))
     found[(slopes[:, ~free] != 0).any(axis=1)] = np.nan
     if isinstance(m.estimate, Estimate):
+        found[-1] = np.nan if m.estimate.known_sigma else found[-1]
         return found
     if isinstance(m.estimate, LaplaceEstimate) and m.estimate.held_spread:
         found[[i for i, key in enumerate(row_keys(m)) if key in m.estimate.held_spread]] = np.nan
@@ -141,8 +143,8 @@ def parameter_covariance(m: Fit) -> Array:
     if not len(e.theta):
         return np.array([[e.sigma**2 / (2 * (m.nobs - e.rank * e.reml))]])
     with LOCK:
-        hessian = m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml)
-    return covariance(np.asarray(hessian))
+        hessian = np.asarray(m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml))
+    return np.pad(covariance(hessian[:-1, :-1]), (0, 1)) if e.known_sigma else covariance(hessian)
 
 
 def jacobian(m: Fit) -> Array:
@@ -197,13 +199,6 @@ def natural_slope(parameter: Parameter, term: Covariance) -> float:
         low = -1 / (len(term.names) - 1)
         return (value - low) * (1 - value) / (1 - low)
     return float("nan")
-
-
-def lag_slopes(x: Array) -> Array:
-    """D correlations / d coordinates of a Toeplitz structure, (lags, lags), by complex steps: exact to rounding."""
-    step = 1e-20
-    moved: Any = x[None, :] + 1j * step * np.eye(len(x))
-    return np.asarray(toeplitz_correlations(moved).imag.T / step, dtype=np.float64)
 
 
 def free_entries(term: Covariance) -> list[tuple[int, int]]:

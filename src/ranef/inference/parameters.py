@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.engines.estimate import Array, Estimate
+from ranef.engines.lags import TOEPLITZ, toeplitz_correlations
 from ranef.engines.linear import cells
 from ranef.engines.parameters import of_column, of_pair, spelled
 from ranef.errors import ArgumentError, OptionError, nearest
@@ -224,8 +225,8 @@ def residual(m: Fit) -> list[Parameter]:
     if not has_residual(m.varcorr()):
         return []
     hold = ("coordinate", (len(m.theta),), ())
-    refused = ""
-    if not m.task.linear:
+    refused = "" if m.task.variance is None else "it is held at what dispersion= says"
+    if not (m.task.linear or refused):
         component = next((c for c in m.layout.components if c.name == "dispersion"), None)
         if component is None or not component.names:
             refused = "it is held at what dispersion= says"
@@ -312,26 +313,9 @@ def table(m: Fit, beta: Array, theta: Array, sigma: Array) -> Array:
     return np.column_stack(columns)
 
 
-def toeplitz_correlations(x: Array) -> Array:
-    """Correlations at lags 1, 2, … from the coordinates of a Toeplitz structure, (r, lags) both.
-
-    The coordinates stand for partial correlations x / sqrt(1 + x^2), from which Durbin and Levinson's recursion makes
-    correlations (Barndorff-Nielsen & Schou 1973): rho_k = pi_k e_k-1 + sum_j phi_k-1,j rho_k-j.
-    """
-    partial = x / np.sqrt(1 + x * x)
-    out, left = np.zeros_like(partial), np.ones_like(partial[:, 0])
-    phi: list[Array] = []
-    for k in range(partial.shape[1]):
-        one = partial[:, k]
-        out[:, k] = one * left + sum((phi[j] * out[:, k - 1 - j] for j in range(k)), np.zeros_like(left))
-        phi = [*(phi[j] - one * phi[k - 1 - j] for j in range(k)), one]
-        left = left * (1 - one * one)
-    return out
-
-
 def is_toeplitz(term: Covariance) -> bool:
     """Whether correlations of the term are those of lags."""
-    return term.structure in ("toep", "homtoep")
+    return term.structure in TOEPLITZ
 
 
 def _natural(p: Parameter, column: Array) -> Array:

@@ -24,7 +24,7 @@ from ranef.inference.frames import to_frame
 from ranef.inference.named import position
 from ranef.inference.parameters import IDENTITY, LEVEL, SCALES, Parameter, levels_of, parameters, select, table
 from ranef.inference.profile_reduced import reduced_model
-from ranef.inference.profile_refits import curves_by_refits, runs_away
+from ranef.inference.profile_refits import curves_by_refits, lags_are_given, runs_away
 from ranef.inference.wald import quantile
 from ranef.model import check_fit, design_of
 from ranef.progress import Progress
@@ -473,7 +473,7 @@ def tracer_of(m: Fit) -> Tracer:
     if runs_away(m) and m.task.wishes is None:
         return Tracer(lambda chosen, visits: _walked_or_followed(m, _laplace, chosen, visits), lambda: None, True)
     core = _laplace(m)
-    if runs_away(m):
+    if runs_away(m) or lags_are_given(m):
         return replace(
             core,
             curves=lambda chosen, visits: _walked_or_followed(m, lambda _: core, chosen, visits),
@@ -506,8 +506,10 @@ def _walked_or_followed(
 
 
 def _can_be_held(m: Fit, p: Parameter) -> bool:
-    """Whether a fit can hold it: later lags beside priors and parameters held, and loadings, are the core's alone."""
-    return (p.hold[0] != "lag" or m.task.wishes is None) and not p.label.startswith("loading(")
+    """Whether a fit can hold it: loadings, and later lags beside priors, are the core's alone."""
+    wishes = m.task.wishes
+    later = p.hold[0] == "lag" and wishes is not None and bool(wishes.priors or wishes.firth)
+    return not later and not p.label.startswith("loading(")
 
 
 def _repaired(m: Fit, p: Parameter | None, record: Any, visits: list[tuple[float, bool]]) -> Any:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import LaplaceEstimate
+from ranef.engines.lags import toeplitz_correlations
 from ranef.frame.design import Array
 from ranef.inference.ddf.satterthwaite import LOCK
-from ranef.inference.parameters import Parameter, toeplitz_correlations
+from ranef.inference.parameters import Parameter
 
 if TYPE_CHECKING:
     from ranef.model import Fit

@@ -111,6 +111,8 @@ def _coordinate(p: Parameter, plan: Plan, core: Any, shifts: Mapping[int, int], 
         return replace(p, hold=(kind, (to,), ())) if to >= 0 else replace(p, refused=_held(value))
     place = plan.names.get(p.label)
     assert place is not None
+    if any(place == held for held, _ in plan.held):
+        return replace(p, refused=_held(value))
     if kind == "lag":
         assert place.index is not None
         before = [replace(place, index=i) for i in range(1, place.index + 1)]
@@ -118,8 +120,6 @@ def _coordinate(p: Parameter, plan: Plan, core: Any, shifts: Mapping[int, int], 
     if plan.structures[place.at] in EXPLICIT:
         shift = shifts[place.at]
         return replace(p, hold=(kind, tuple(i + shift for i in first), tuple(i + shift for i in second)))
-    if any(place == held for held, _ in plan.held):
-        return replace(p, refused=_held(value))
     hold = ("coordinate", (_position(core, _leader(plan, place)),), ())
     if not plan.converted[place.at]:
         return replace(p, hold=hold)

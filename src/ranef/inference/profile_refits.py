@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.engines.lags import TOEPLITZ
 from ranef.engines.plan import make_plan
 from ranef.errors import RanefError
 from ranef.inference.ddf.satterthwaite import LOCK
@@ -51,6 +52,15 @@ def runs_away(m: Fit) -> bool:
     return bool(unknown.any() or m.separation or beside)
 
 
+def lags_are_given(m: Fit) -> bool:
+    """Whether correlations at later lags of a Toeplitz structure are held or tied: others are no coordinates then."""
+    if m.task.wishes is None:
+        return False
+    plan = make_plan(design_of(m, "profile"), m.task)
+    asked = [*(p for p, _ in plan.held), *(p for group in plan.tied for p in group)]
+    return any(p.kind == "cor" and (p.index or 0) > 1 and plan.structures[p.at] in TOEPLITZ for p in asked)
+
+
 @dataclass
 class Walk:
     """Fits with one parameter of a maximum likelihood fit held: points (raw value, zeta) with what was estimated.
@@ -71,7 +81,8 @@ class Walk:
         if raw in self.found:
             return self.found[raw][0]
         self.fits += 1
-        found = self._of_lag(raw) if self.parameter.hold[0] == "lag" else self._of_fit(raw)
+        alone = self.parameter.hold[0] == "lag" and self.m.task.wishes is None
+        found = self._of_lag(raw) if alone else self._of_fit(raw)
         rise = math.nan if found is None else found[0] + self.missing(raw) - self.m.criterion
         if found is None or not math.isfinite(rise):
             self.failures += 1

@@ -36,7 +36,7 @@ def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
         raise OptionError(f"simulate: re={re!r} is unknown; use 'new' or 'conditional'")
     if not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"simulate: n={n!r} must be a positive whole number")
-    if m.method == "pql" and "dispersion" not in m.distribution.parameters:
+    if m.method == "pql" and "dispersion" not in m.distribution.parameters and m.sigma != 1:
         raise NotAvailableError(
             f"simulate: quasi-likelihood has a dispersion (sigma = {m.sigma:.3g}) that no {m.family} distribution has; "
             f"fit by method='ml', or with a family that has a dispersion"

@@ -89,6 +89,10 @@ pub struct Moments {
     pub carrier: Option<Vec<f64>>,
     pub sum_log_w: f64,
     pub n_terms: usize,
+    /// How many rows the rows stand for.
+    pub total: f64,
+    /// The residual variance, where it is known.
+    pub variance: Option<f64>,
 }
 
 impl Moments {
@@ -166,6 +170,8 @@ impl Moments {
             carrier: plan.carrier.clone(),
             sum_log_w: rows.weights.map_or(0.0, |w| w.iter().map(|w| w.ln()).sum()),
             n_terms: rows.terms.len() - split.wide.len(),
+            total: rows.n as f64,
+            variance: None,
         };
         out.pin();
         let given = linear::given_wide(&out)?;

@@ -140,6 +140,18 @@ impl Model {
         &self.lmm.moments
     }
 
+    /// Say that the rows stand for `total` ones, and what the residual variance is, where it is known; before a fit.
+    pub fn assume(&mut self, total: Option<f64>, variance: Option<f64>) -> Result<(), CoreError> {
+        let legal = |v: f64| v > 0.0 && v.is_finite();
+        if !total.is_none_or(|n| n.is_finite() && n > self.m().rank() as f64) || !variance.is_none_or(legal) {
+            return shape("a total number of rows above the rank and a positive variance, or none");
+        }
+        let m = &mut self.lmm.moments;
+        (m.total, m.variance) = (total.unwrap_or(m.n as f64), variance);
+        (self.state, self.left) = (None, None);
+        Ok(())
+    }
+
     pub fn theta_len(&self) -> usize {
         self.lmm.components.len()
     }
@@ -216,7 +228,7 @@ impl Model {
     fn report(&self, reml: bool, o: &Optimum) -> Report {
         let m = self.m();
         let s = &o.solution;
-        let sigma = (s.r2 / self.lmm.nu(reml)).sqrt();
+        let sigma = self.lmm.variance(s, reml).sqrt();
         let lambda = self.term_lambda(&o.lambda);
         let u = self.lmm.modes(s);
         Report {
@@ -247,11 +259,10 @@ impl Model {
         self.leave();
         let floored = optimise::floored(self.m(), &lambda);
         let at_floor = self.lmm.solve(&floored, reml)?;
-        let nu = self.lmm.nu(reml);
-        let n = self.lmm.unprofiled(&at_floor, reml, at_floor.r2 / nu)?;
+        let n = self.lmm.unprofiled(&at_floor, reml, self.lmm.variance(&at_floor, reml))?;
         let g = optimise::sigma_gradient(self.m(), &floored, &n);
         let solution = if floored == lambda { at_floor } else { self.lmm.solve(&lambda, reml)? };
-        let sigma = (solution.r2 / nu).sqrt();
+        let sigma = self.lmm.variance(&solution, reml).sqrt();
         let out = Evaluation {
             criterion: solution.criterion,
             gradient: self.theta_gradient(&self.term_lambda_from_theta(theta)?, &g),
@@ -276,7 +287,7 @@ impl Model {
             Some(s) if s.lambda == lambda && self.m().wide.is_empty() => Ok(s),
             _ => {
                 let solution = self.lmm.solve(&lambda, reml)?;
-                let sigma = (solution.r2 / self.lmm.nu(reml)).sqrt();
+                let sigma = self.lmm.variance(&solution, reml).sqrt();
                 Ok(State { lambda, solution, sigma })
             }
         }

@@ -4,7 +4,7 @@ use crate::design::{Block, Codes};
 use crate::error::shape;
 use crate::family::Family;
 use crate::optimise::{self, Boundary, Options, Outcome, Stop};
-use crate::structure::{Kind, Natural};
+use crate::structure::{Kind, Lag, Natural};
 use crate::CoreError;
 
 use super::candidates;
@@ -142,12 +142,18 @@ impl Glmm {
         }
         let mut inner = vec![];
         for &(i, value) in held {
-            let own = |p: &&patterns::Patterned| (p.first..p.first + p.pattern.parameters()).contains(&i);
-            match patterns.iter().find(own).and_then(|p| p.pattern.unconstrained(i - p.first, value)) {
+            // A later lag is held by the structure itself: its parameter says nothing.
+            let natural = |p: &patterns::Patterned| match p.pattern.lag(i - p.first) {
+                Some(1..) => (value.abs() < 1.0).then_some(0.0),
+                _ => p.pattern.unconstrained(i - p.first, value),
+            };
+            match patterns::owner(patterns, i).and_then(|t| natural(&patterns[t])) {
                 Some(v) => inner.push((i, v)),
                 None => return shape(format!("a parameter cannot be held at {value}")),
             }
         }
+        let (followers, tied) = give_lags(patterns, held, tied)?;
+        inner.extend(followers.into_iter().map(|i| (i, 0.0)));
         self.engine.constraint = Constraint { held: inner, tied };
         Ok(())
     }
@@ -466,4 +472,49 @@ fn first_beta(e: &Engine, rows: &GlmmRows<'_>) -> Vec<f64> {
     }
     // The shifts of the other columns are booked on the constant: their coefficients are zero, so nothing is to do.
     e.plan.internal_beta(&user)
+}
+
+/// Tell Toeplitz structures which of their correlations beyond the first are held or equal to an earlier one: these are
+/// no parameters. What is left of the ties, after the parameters that have lost their meaning.
+#[allow(clippy::type_complexity)]
+fn give_lags(
+    patterns: &mut [patterns::Patterned],
+    held: &[(usize, f64)],
+    tied: Vec<Vec<usize>>,
+) -> Result<(Vec<usize>, Vec<Vec<usize>>), CoreError> {
+    let place = |i: usize| {
+        let t = patterns::owner(patterns, i)?;
+        patterns[t].pattern.lag(i - patterns[t].first).map(|lag| (t, lag))
+    };
+    let mut given: Vec<(usize, usize, Lag)> = vec![];
+    for &(i, value) in held {
+        given.extend(place(i).map(|(t, _)| (t, i, Lag::Held(value))));
+    }
+    let (mut followers, mut rest) = (vec![], vec![]);
+    for mut set in tied {
+        if !set.iter().any(|&i| place(i).is_some_and(|p| p.1 > 0)) {
+            rest.push(set);
+            continue;
+        }
+        set.sort_unstable();
+        let Some((term, first)) = place(set[0]) else { return shape("a tie of lags with other parameters") };
+        for &i in &set[1..] {
+            match place(i) {
+                Some((t, _)) if t == term => given.push((t, i, Lag::As(first))),
+                _ => return shape("a tie of lags of several terms"),
+            }
+            followers.push(i);
+        }
+    }
+    for (t, p) in patterns.iter_mut().enumerate().filter(|(_, p)| p.pattern.lag(p.pattern.deviations()).is_some()) {
+        let mut own: Vec<_> = given.iter().filter(|g| g.0 == t).map(|&(_, i, lag)| (i - p.first, lag)).collect();
+        if own.iter().all(|&(j, _)| j == p.pattern.deviations()) {
+            own.clear(); // the first one alone is a parameter as any other
+        }
+        p.pattern.give(&own);
+        if p.pattern.factor(&p.pattern.start(&vec![1.0; p.pattern.k])).is_err() {
+            return shape("no covariance has correlations at lags like these together");
+        }
+    }
+    Ok((followers, rest))
 }

@@ -58,6 +58,11 @@ pub fn find(m: &Moments, given: &[Option<Pattern>]) -> Result<Vec<Patterned>, Co
     Ok(out)
 }
 
+/// The term that has a parameter.
+pub fn owner(patterns: &[Patterned], i: usize) -> Option<usize> {
+    patterns.iter().position(|p| (p.first..p.first + p.pattern.parameters()).contains(&i))
+}
+
 pub fn length(patterns: &[Patterned]) -> usize {
     patterns.iter().map(|p| p.pattern.parameters()).sum()
 }

@@ -59,7 +59,7 @@ impl Model {
         }
         let lambda = self.lambda_from_theta(theta)?;
         let s = self.lmm.solve(&lambda, reml)?;
-        let sigma = (s.r2 / self.lmm.nu(reml)).sqrt();
+        let sigma = self.lmm.variance(&s, reml).sqrt();
         let (mut out, products) = self.ingredients(&lambda, &s, sigma, reml);
         let columns = work_of_columns(&self.lmm, &lambda);
         let most = columns.unwrap_or(f64::INFINITY);

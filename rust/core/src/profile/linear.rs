@@ -137,7 +137,7 @@ impl Surface for Linear {
             (s, along) = self.solve(&lambda, value)?;
         }
         let m = &self.model.lmm.moments;
-        let rows = m.n as f64;
+        let rows = m.total;
         let deviance = s.logdet_z + rows * (2.0 * std::f64::consts::PI * s2).ln() + s.r2 / s2 - m.sum_log_w;
         if !deviance.is_finite() {
             return Err(CoreError::NotFinite("the deviance is not finite".into()));

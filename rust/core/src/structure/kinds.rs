@@ -180,7 +180,7 @@ impl Kind {
         let rest = &theta[d..];
         let one = S::constant(1.0);
         let lags: Vec<S> = match self {
-            Kind::Toeplitz | Kind::HomogeneousToeplitz => autocorrelations(&partials(rest)),
+            Kind::Toeplitz | Kind::HomogeneousToeplitz => of_lags(p, rest),
             Kind::Ar1 | Kind::HeterogeneousAr1 if k > 1 => powers(correlation(capped(rest[0])), k),
             Kind::Unstructured => p.tree.correlations(rest),
             Kind::Correlated => from_pairs(rest, k),
@@ -244,7 +244,9 @@ impl Kind {
             Kind::Exponential | Kind::Gaussian => out.push(typical(&p.distance, k).ln()),
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => out.push(compound_inverse(0.2, k)),
             Kind::Toeplitz | Kind::HomogeneousToeplitz => {
-                out.extend((0..others).map(|l| if l == 0 { 0.2 } else { 0.0 }))
+                let begun = |first: f64| (0..others).map(|l| if l == 0 { first } else { 0.0 }).collect::<Vec<_>>();
+                let legal = |rest: &Vec<f64>| possible(&of_lags(p, rest));
+                out.extend(FIRST_LAGS.map(begun).into_iter().find(legal).unwrap_or_else(|| begun(FIRST_LAGS[0])));
             }
             Kind::Unstructured | Kind::Correlated => out.resize(out.len() + others, 0.0),
             _ => out.push(0.3),
@@ -273,7 +275,7 @@ impl Kind {
             Kind::ReducedRank => (0..rest.len()).for_each(|i| add("loading", Some(i), rest[i])),
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => add("cor", None, compound(rest[0], k)),
             Kind::Toeplitz | Kind::HomogeneousToeplitz => {
-                let lags = autocorrelations(&partials(rest));
+                let lags = of_lags(p, rest);
                 (1..k).for_each(|l| add("cor", Some(l), lags[l]));
             }
             Kind::Unstructured | Kind::Correlated => {
@@ -399,18 +401,53 @@ fn partials<S: Scalar>(a: &[S]) -> Vec<S> {
     a.iter().map(|&a| correlation(capped(a))).collect()
 }
 
+/// Where the correlation at a lag comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lag {
+    /// The partial autocorrelation, which is the parameter.
+    Partial,
+    /// It is known.
+    Held(f64),
+    /// It is that at an earlier lag (counted from 0).
+    As(usize),
+}
+
+/// First lags that a search may begin from: the first at which those that are known are possible.
+const FIRST_LAGS: [f64; 8] = [0.2, 0.0, -0.2, 0.7, -0.7, 1.5, -1.5, 3.0];
+
+/// Autocorrelations of a Toeplitz structure. One that is given decides its partial autocorrelation by the earlier ones:
+/// rho_m = inner + left partial_m, so that no search can leave it; partials beyond 1 belong to no covariance.
+fn of_lags<S: Scalar>(p: &Pattern, rest: &[S]) -> Vec<S> {
+    let own = partials(rest);
+    recursion(rest.len(), |m, rho, inner, left| match p.lags.get(m).copied().unwrap_or(Lag::Partial) {
+        Lag::Partial => own[m],
+        Lag::Held(value) => (S::constant(value) - inner) / left,
+        Lag::As(earlier) => (rho[earlier + 1] - inner) / left,
+    })
+}
+
+/// Whether a covariance has such autocorrelations.
+fn possible(lags: &[f64]) -> bool {
+    let k = lags.len();
+    let mut r: Vec<f64> = (0..k * k).map(|t| lags[(t % k).abs_diff(t / k)]).collect();
+    dense::cholesky(&mut r, k, k).is_ok()
+}
+
 /// Autocorrelations 0..m from partial autocorrelations (Durbin-Levinson; Barndorff-Nielsen & Schou 1973).
 pub(crate) fn autocorrelations<S: Scalar>(partial: &[S]) -> Vec<S> {
+    recursion(partial.len(), |m, _, _, _| partial[m])
+}
+
+/// The recursion over partial autocorrelations that may depend on what came before: their position, the
+/// autocorrelations so far, what these say of the next one, and the variance that they leave.
+fn recursion<S: Scalar>(count: usize, partial: impl Fn(usize, &[S], S, S) -> S) -> Vec<S> {
     let mut rho = vec![S::constant(1.0)];
     let mut phi: Vec<S> = vec![];
     let mut left = S::constant(1.0);
-    for &partial in partial {
-        let m = phi.len();
-        let mut r = partial * left;
-        for (t, p) in phi.iter().enumerate() {
-            r = r + *p * rho[m - t];
-        }
-        rho.push(r);
+    for m in 0..count {
+        let inner = phi.iter().enumerate().fold(S::constant(0.0), |sum, (t, p)| sum + *p * rho[m - t]);
+        let partial = partial(m, &rho, inner, left);
+        rho.push(inner + partial * left);
         let mut next: Vec<S> = (0..m).map(|t| phi[t] - partial * phi[m - 1 - t]).collect();
         next.push(partial);
         phi = next;

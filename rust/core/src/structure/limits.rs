@@ -225,6 +225,8 @@ impl Pattern {
         let rest = &theta[d..];
         match self.kind {
             Kind::Ar1 | Kind::HeterogeneousAr1 => self.of_partials(theta, &[rest[0]]),
+            // With a correlation given, a partial one of +-1 leaves it no place: the search cannot end there.
+            Kind::Toeplitz | Kind::HomogeneousToeplitz if self.is_given() => None,
             Kind::Toeplitz | Kind::HomogeneousToeplitz => self.of_partials(theta, rest),
             Kind::CompoundSymmetry | Kind::HomogeneousCompoundSymmetry => {
                 let near = (1.0 / NEAR).ln();

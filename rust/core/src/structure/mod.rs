@@ -15,7 +15,7 @@ use crate::jet::{Jet, Scalar};
 use crate::CoreError;
 
 pub(crate) use kinds::autocorrelations;
-pub use kinds::Kind;
+pub use kinds::{Kind, Lag};
 pub use limits::{Chart, Limit, Scale};
 use tree::Tree;
 
@@ -42,6 +42,8 @@ pub struct Pattern {
     pub nu: Option<f64>,
     /// Which correlations of `unstructured` are coordinates of their own.
     tree: Tree,
+    /// Where the correlations of Toeplitz structures come from; all from their parameters where nothing is said.
+    lags: Vec<Lag>,
 }
 
 /// A parameter in the units a reader expects.
@@ -60,7 +62,7 @@ impl Pattern {
         if k == 0 {
             return shape(format!("structure '{name}' needs at least one column"));
         }
-        let mut out = Pattern { kind, k, distance: vec![], matrix, rank: k.min(2), nu: None, tree: Tree::star(k) };
+        let mut out = Pattern { matrix, ..Pattern::bare(kind, k) };
         if kind.needs_distance() {
             if coordinates.len() != k || coordinates.iter().any(|c| c.len() != coordinates[0].len() || c.is_empty()) {
                 return shape(format!("structure '{name}' needs a point for each of its {k} columns"));
@@ -82,6 +84,19 @@ impl Pattern {
             }
         }
         Ok(out)
+    }
+
+    fn bare(kind: Kind, k: usize) -> Self {
+        Pattern {
+            kind,
+            k,
+            distance: vec![],
+            matrix: vec![],
+            rank: k.min(2),
+            nu: None,
+            tree: Tree::star(k),
+            lags: vec![],
+        }
     }
 
     /// The same with another rank (of `rr`; 2 if nothing is said).
@@ -111,10 +126,27 @@ impl Pattern {
         self.tree = Tree::through(self.k, &own).unwrap_or_else(|| Tree::star(self.k));
     }
 
+    /// Say where the correlations of a Toeplitz structure come from: parameters (beyond the first lag) and their source.
+    pub fn give(&mut self, lags: &[(usize, Lag)]) {
+        let d = self.deviations();
+        self.lags = vec![Lag::Partial; self.parameters() - d];
+        lags.iter().for_each(|&(j, lag)| self.lags[j - d] = lag);
+    }
+
+    /// Whether a correlation of it comes from elsewhere than its parameter.
+    pub fn is_given(&self) -> bool {
+        self.lags.iter().any(|&lag| lag != Lag::Partial)
+    }
+
+    /// The lag that a parameter is the correlation of, from 0, if it is one of a Toeplitz structure.
+    pub fn lag(&self, j: usize) -> Option<usize> {
+        matches!(self.kind, Kind::Toeplitz | Kind::HomogeneousToeplitz).then(|| j.checked_sub(self.deviations()))?
+    }
+
     /// Names of the parameters of a structure of k columns; the values mean nothing.
     pub fn names(name: &str, k: usize) -> Result<Vec<Natural>, CoreError> {
         let kind = Kind::parse(name)?;
-        let bare = Pattern { kind, k, distance: vec![], matrix: vec![], rank: k.min(2), nu: None, tree: Tree::star(k) };
+        let bare = Pattern::bare(kind, k);
         Ok(bare.report(&vec![0.0; bare.parameters()]))
     }
 
@@ -402,6 +434,32 @@ mod tests {
                     assert!((numeric - exact[row + 10 * j]).abs() < 1e-7 * (1.0 + numeric.abs()), "{:?} {j}", p.kind);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn given_lags_are_kept() {
+        let mut p = Pattern::new("toep", 5, &[], vec![]).unwrap();
+        p.give(&[(6, Lag::Held(0.4)), (8, Lag::As(0))]);
+        let theta = [0.1, -0.2, 0.0, 0.3, 0.2, 0.5, 7.0, -0.1, 7.0];
+        let r = p.correlations(&theta);
+        assert!((r[2] - 0.4).abs() < 1e-14 && (r[4] - r[1]).abs() < 1e-14, "{r:?}");
+        for j in 0..theta.len() {
+            let at = |s: f64| {
+                let mut t = theta;
+                t[j] += s;
+                p.sigma(&t)
+            };
+            let (up, down) = (at(1e-6), at(-1e-6));
+            for (i, exact) in p.derivative(&theta, j).into_iter().enumerate() {
+                assert!((exact - (up[i] - down[i]) / 2e-6).abs() < 1e-8, "{j} {i}");
+                // rounding of the difference
+            }
+        }
+        // A start is a covariance whatever is held.
+        for held in [-0.9, 0.0, 0.95] {
+            p.give(&[(6, Lag::Held(held)), (8, Lag::Held(held * held))]);
+            assert!(p.factor(&p.start(&[1.0; 5])).is_ok(), "{held}");
         }
     }
 
