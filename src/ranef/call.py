@@ -24,6 +24,7 @@ from ranef.frame.randomised import read_design
 from ranef.priors import Prior, read_priors
 
 METHODS = ("reml", "ml", "map", "pql")
+MOST_NODES = 500
 ARGUMENTS = (
     "formula", "data", "family", "link", "dispersion", "zero_inflation", "method", "quadrature", "offset",
     "precision_weights", "frequency_weights", "sampling_weights", "trials", "contrasts", "missing", "control",
@@ -632,6 +633,10 @@ def _check_quadrature(call: Call) -> None:
     q = call.quadrature
     if not isinstance(q, Integral) or isinstance(q, bool) or q < 0:
         raise OptionError(f"quadrature={q!r} is the number of nodes: 1 (Laplace), more, or 0 (joint modes)")
+    if q > MOST_NODES:
+        raise OptionError(
+            f"quadrature={q!r}: at most {MOST_NODES} nodes a dimension, as weights of more underflow; 25 are as exact"
+        )
     if q != 1 and not call.linear and call.method == "reml":
         raise OptionError(f"quadrature={q!r} goes with method='ml'; REML integrates by Laplace's approximation")
     if call.linear and q != 1:

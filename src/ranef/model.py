@@ -124,13 +124,13 @@ def fit(
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
     method : "reml" | "ml" | "map" | "pql", optional
-        Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure),
-        else "ml". For other families "reml" integrates the coefficients of the mean out by Laplace's approximation, as
-        glmmTMB's `REML = TRUE` does. With priors the mode of likelihood x prior is found, whatever the method: "map"
-        is "ml" with priors. "pql" is penalised quasi-likelihood with a free dispersion, as MASS::glmmPQL, or with one
-        that is held, `dispersion=1`: a linear mixed model of the working response, iterated (Breslow & Clayton 1993).
-        It is no likelihood: loglik, aic and bic are NaN, and estimates are biased where outcomes are binary or counts
-        small.
+        Default: "reml" where the response is gaussian (identity link, one residual variance, any covariance structure)
+        and has no frequency weights, else "ml". For other families "reml" integrates the coefficients of the mean out
+        by Laplace's approximation, as glmmTMB's `REML = TRUE` does. With priors the mode of likelihood x prior is
+        found, whatever the method: "map" is "ml" with priors. "pql" is penalised quasi-likelihood with a free
+        dispersion, as MASS::glmmPQL, or with one that is held, `dispersion=1`: a linear mixed model of the working
+        response, iterated (Breslow & Clayton 1993). It is no likelihood: loglik, aic and bic are NaN, and estimates
+        are biased where outcomes are binary or counts small.
     quadrature : int
         For other than linear models: 1 is Laplace's approximation, k > 1 adaptive Gauss-Hermite with k nodes a
         dimension (one grouping factor, or several of which each is nested in the next: (x | a) + (1 | a:b); the nodes

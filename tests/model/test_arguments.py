@@ -54,6 +54,7 @@ def sleepstudy():
         ({"subset": "Days > 2"}, ArgumentError, "select rows"),
         ({"start": [1]}, ArgumentError, "control="),
         ({"quadrature": 9}, OptionError, "exact"),
+        ({"quadrature": 1000}, OptionError, "at most 500"),
         ({"missing": "ignore"}, OptionError, "drop"),
         ({"precision_weights": "weight"}, UnknownColumnError, "weight"),
         ({"threads": -2}, OptionError, "threads"),

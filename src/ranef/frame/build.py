@@ -144,8 +144,7 @@ def build(
         design.categories,
         frozenset(frame.evaluator.columns),
     )
-    offsets = " + ".join((*formula.offsets, *filter(None, [_named(offset)])))
-    return spec, replace(design, others=others, offset_name=offsets) if others or offsets else design
+    return spec, replace(design, others=others, offset_name=_offset_name(formula, offset))
 
 
 def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
@@ -179,6 +178,11 @@ def _of_groups(given: Any, formulas: Sequence[Formula], argument: str = "cov") -
             if name not in bars:
                 raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
     return {name: value for name, value in given.items() if name in bars}
+
+
+def _offset_name(formula: Formula, given: Any) -> str:
+    """Return the columns of the offsets of the mean."""
+    return " + ".join((*formula.offsets, *filter(None, [_named(given)])))
 
 
 def _named(value: Any) -> str | None:
