@@ -1,6 +1,5 @@
 //! The quadratic model in coefficients, parameters of structures and covariances together, and its minimum.
 
-use super::super::constraint::Constraint;
 use super::*;
 
 /// Share of the response's standard deviation that is no residual any more.
@@ -10,23 +9,13 @@ pub(super) const NONE: f64 = 1e-4;
 /// there is no density further on.
 pub(super) const HARDLY: f64 = 100.0;
 
-/// What is known around a point, of which quadratic models are made.
-pub(super) struct Around<'a> {
-    pub(super) slope: &'a Slope,
-    pub(super) working: &'a linear::Slope,
-    pub(super) turned: &'a [f64],
-    /// Directions at rest, and components among them.
-    pub(super) rest: &'a [bool],
-    pub(super) fixed: &'a [bool],
-    pub(super) charts: &'a [Chart],
-    pub(super) components: &'a [Component],
-    pub(super) point: &'a Point,
-    pub(super) residual: Option<&'a Residual>,
-    pub(super) constraint: &'a Constraint,
+/// What quadratic models around a point are made of.
+pub(super) struct Around<'m, 'a, 'r> {
+    pub(super) set: &'m Setting<'a, 'r>,
+    pub(super) here: &'m Here,
     /// A measured Hessian, and what secants say.
-    pub(super) measured: Option<&'a [f64]>,
-    pub(super) secants: &'a [(Vec<f64>, Vec<f64>)],
-    pub(super) exact: bool,
+    pub(super) measured: Option<&'m [f64]>,
+    pub(super) secants: &'m [(Vec<f64>, Vec<f64>)],
 }
 
 /// A step in (beta, pattern parameters) and components, the decrease it promises, what a unit of damping adds to the
@@ -39,17 +28,17 @@ pub(super) struct Proposal {
     pub(super) curvature: f64,
 }
 
-impl Around<'_> {
+impl Around<'_, '_, '_> {
     /// Coefficients that run to a limit of their range.
     pub(super) fn unknown(&self, e: &Engine) -> Vec<usize> {
-        let unknown = e.unknown(&self.slope.beta_curvature, HARDLY);
+        let unknown = e.unknown(&self.here.slope.beta_curvature, HARDLY);
         (0..unknown.len()).filter(|&j| unknown[j]).collect()
     }
 
     /// Those, and the correlations or ranges of structures at a limit, which `finish` compares with the limit itself.
     pub(super) fn at_ends(&self, e: &Engine) -> Vec<usize> {
-        let p = self.point.beta.len();
-        let limits = e.patterns.iter().filter(|q| q.pattern.limit(q.theta(&self.point.shape)).is_some());
+        let (p, shape) = (self.here.point.beta.len(), &self.here.point.shape);
+        let limits = e.patterns.iter().filter(|q| q.pattern.limit(q.theta(shape)).is_some());
         let ends = limits.flat_map(|q| q.first + q.pattern.deviations()..q.first + q.pattern.parameters());
         self.unknown(e).into_iter().chain(ends.map(|i| p + i)).collect()
     }
@@ -57,28 +46,40 @@ impl Around<'_> {
     /// The minimiser of the quadratic model with every parameter within its range; those `gone` (coefficients, then
     /// parameters of structures) stay.
     pub(super) fn propose(&self, e: &Engine, close: bool, damping: f64, gone: &[usize]) -> Proposal {
-        let (p, free) = (self.point.beta.len(), self.point.shape.len());
-        let sizes = (p, free, self.components.len() + free);
-        let whole = close && (self.exact || self.slope.trade.is_some());
-        let (mut joint, curvature) =
-            Joint::new(self.slope, self.working, self.turned, sizes, self.rest, (close, whole), damping);
+        let (set, Here { point, slope, working, turned, rest, fixed, .. }) = (self.set, self.here);
+        let (p, free) = (point.beta.len(), point.shape.len());
+        let sizes = (p, free, set.components.len() + free);
+        let whole = close && (set.exact || slope.trade.is_some());
+        let (mut joint, curvature) = Joint::new(slope, working, turned, sizes, rest, (close, whole), damping);
         if let Some(h) = self.measured {
             joint.replace(h, damping);
         }
         joint.eliminate(&e.latent);
-        if damping < 0.5 && !(close && self.exact) {
+        if damping < 0.5 && !(close && set.exact) {
             joint.correct(self.secants);
         }
-        self.constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
-        (0..free).filter(|&i| self.rest[i]).for_each(|i| joint.hold(p + i));
+        set.constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));
+        (0..free).filter(|&i| rest[i]).for_each(|i| joint.hold(p + i));
         gone.iter().for_each(|&j| joint.hold(j));
-        self.residual.iter().filter(|r| r.rests(self.point, self.slope)).for_each(|r| joint.hold(r.at));
+        let residual = set.residual.as_ref();
+        residual.iter().filter(|r| r.rests(point, slope)).for_each(|r| joint.hold(r.at));
         let stiff = joint.diagonal(damping);
-        let least = self.residual.and_then(|r| r.room(&self.point.beta));
-        let (mut db, d, promised) =
-            within(&mut joint, self.components, self.fixed, self.charts, &self.point.shape, self.rest, least);
-        self.constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
+        let least = residual.and_then(|r| r.room(&point.beta));
+        let (mut db, d, promised) = within(&mut joint, &set.components, fixed, &set.charts, &point.shape, rest, least);
+        set.constraint.followers().for_each(|(i, j)| db[p + j] = db[p + i]);
         Proposal { db, d, promised, stiff, curvature }
+    }
+}
+
+impl Proposal {
+    /// Curvature along the step, relative to what damping adds there.
+    pub(super) fn relative_curvature(&self) -> f64 {
+        let size: f64 = self.stiff.iter().zip(self.db.iter().chain(&self.d)).map(|(s, d)| s * d * d).sum();
+        if size > 0.0 {
+            2.0 * self.promised.abs() / size
+        } else {
+            1.0
+        }
     }
 }
 
@@ -288,16 +289,6 @@ pub(super) fn whole_observed(slope: &Slope, turning: &[f64], rest: &[bool], damp
     let mut h: Vec<f64> = (0..c * c).map(|t| if free(t) { slope.observed[t] } else { 0.0 }).collect();
     (0..c).for_each(|j| h[j * (c + 1)] += damping * (h[j * (c + 1)].abs() + turning[j * (c + 1)]) + 1e-300);
     h
-}
-
-/// Curvature along a step that promises `decrease`, relative to what damping adds there.
-pub(super) fn relative_curvature(decrease: f64, stiff: &[f64], db: &[f64], d: &[f64]) -> f64 {
-    let size: f64 = stiff.iter().zip(db.iter().chain(d)).map(|(s, d)| s * d * d).sum();
-    if size > 0.0 {
-        2.0 * decrease / size
-    } else {
-        1.0
-    }
 }
 
 /// The minimiser of the model with every parameter within its range, and a coefficient not below its `least` step: what

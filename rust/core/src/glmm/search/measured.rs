@@ -44,17 +44,8 @@ impl Measured {
 
 /// Hessian of the deviance in (beta, directions) from differences of its exact gradient: for the few models (mixtures with
 /// random effects in several parameters) whose curvature the working linear model does not resemble.
-pub(super) fn measure(
-    e: &mut Engine,
-    rows: &GlmmRows<'_>,
-    point: &Point,
-    mark: &Mark,
-    slope: &Slope,
-    charts: &[Chart],
-    components: &[Component],
-    fixed: &[bool],
-    turned: &[f64],
-) -> Option<Vec<f64>> {
+pub(super) fn measure(e: &mut Engine, set: &Setting<'_, '_>, here: &Here) -> Option<Vec<f64>> {
+    let (Setting { rows, components, charts, .. }, Here { point, mark, slope, fixed, turned, .. }) = (set, here);
     let (p, free, c) = (point.beta.len(), point.shape.len(), components.len());
     let n = p + free + c;
     let mut h = vec![0.0; n * n];

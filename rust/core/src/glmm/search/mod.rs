@@ -9,8 +9,11 @@ mod charted;
 mod ending;
 mod joint;
 mod measured;
+mod pace;
 mod residual;
 mod secants;
+mod setting;
+mod trial;
 
 use crate::dense;
 use crate::design::Moments;
@@ -23,6 +26,7 @@ use crate::optimise::{
 use crate::structure::{Chart, Limit};
 use crate::CoreError;
 
+use super::constraint::Constraint;
 use super::laplace::{dot, positive, Engine, Point, Slope, INNER_TOLERANCE};
 use super::patterns::{self, Direction, Path, Patterned};
 use super::rows::GlmmRows;
@@ -32,9 +36,12 @@ pub use ending::settled;
 use ending::*;
 use joint::*;
 use measured::*;
+use pace::*;
 use residual::shortened;
 pub use residual::Residual;
 use secants::*;
+use setting::*;
+use trial::*;
 
 /// Pairs kept for the secant correction.
 const MEMORY: usize = 12;
@@ -46,20 +53,16 @@ const PATIENCE: usize = 8;
 const USUAL: usize = 14;
 /// Iterations that a measured Hessian is kept for.
 const KEPT: usize = 6;
-/// Rejected trials in a row that are shortened as their deviance says; further ones are shortened by more.
-const GENTLE: usize = 3;
 /// What is left of the damping after a step that went well, where the curvature is exact.
 const EASE: f64 = 0.2;
 /// Share of the curvature along a step below which damping is none.
 const NEGLIGIBLE: f64 = 1e-2;
+/// Promised change of the deviance from which the observed curvature takes over.
+const NEAR: f64 = 0.5;
 /// Promised change of the deviance of steps that are too long for a secant.
 const LONG: f64 = 2.0;
-/// Longest step along a direction without an optimum, in Newton steps.
-const LONGEST: f64 = 8.0;
 /// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
 const RECENT: usize = 2;
-/// What is left of random effects that are too much to begin with.
-const SMALLER: f64 = 0.1;
 /// Iterations in which a search that goes along flat modes meets one.
 const LATELY: usize = 6;
 /// Deviance that a limit may be worse by than the edge of the search just before it.
@@ -93,75 +96,6 @@ pub struct First<'a> {
 /// nothing this many times.
 const IDLE: f64 = 1e-6;
 const TWICE: usize = 3;
-/// Steps after which a search must have come nearer to its goal.
-const STEPS: usize = 8;
-/// Most of the way that may then be left.
-const LEFT: f64 = 0.3;
-/// How many such steps.
-const PATIENT: usize = 24;
-/// Rows times random effects up to which steps cost next to nothing.
-const CHEAP: usize = 400_000;
-/// Deviance of one observation by which a model is of another kind.
-const FAR: f64 = 10.0;
-
-/// A deviance to be reached, and how far it was when this was asked last.
-struct Goal {
-    target: f64,
-    most: f64,
-    left: f64,
-    steps: usize,
-    /// Whether the first steps may be slow: they are cheap, and the model is exact.
-    patient: bool,
-}
-
-impl Goal {
-    /// Whether what a step may reach is too little, or the last ones led nowhere.
-    fn is_lost(&mut self, deviance: f64, reach: f64) -> bool {
-        let left = deviance - self.target;
-        self.steps += 1;
-        if left > self.most || left > 0.0 && (left > reach || self.is_slow(left)) {
-            return true;
-        }
-        if self.steps.is_multiple_of(STEPS) {
-            self.left = left.max(0.0);
-        }
-        false
-    }
-
-    fn is_slow(&self, left: f64) -> bool {
-        let free = if self.patient { PATIENT } else { 0 };
-        self.steps > free && self.steps.is_multiple_of(STEPS) && left > LEFT * self.left
-    }
-}
-
-/// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
-/// Newton steps have length 1 in eta for ever. Where the promise fell as such a tail says and the direction is the same,
-/// the next step is twice as long.
-struct Pace {
-    step: Vec<f64>,
-    promised: f64,
-    stretch: f64,
-}
-
-impl Pace {
-    fn next(&self, step: &[f64], promised: f64) -> f64 {
-        if !self.goes_on(step) {
-            return 1.0;
-        }
-        let tail = (promised / self.promised).ln() + self.stretch;
-        if tail.abs() < 0.35 * self.stretch {
-            (2.0 * self.stretch).min(LONGEST)
-        } else {
-            1.0
-        }
-    }
-
-    /// Whether a step goes on where the last one went, no shorter.
-    fn goes_on(&self, step: &[f64]) -> bool {
-        let (new, old) = (dot(step, step).sqrt(), dot(&self.step, &self.step).sqrt());
-        dot(step, &self.step) > 0.9 * new * old && new > 0.6 * old
-    }
-}
 
 /// Minimise the Laplace (or quadrature) deviance.
 pub fn minimise(
@@ -171,282 +105,213 @@ pub fn minimise(
     from: &First<'_>,
     options: &Options,
 ) -> Result<Found, CoreError> {
-    let components = e.lmm().components.clone();
-    let (p, c, free) = (e.plan.p(), components.len(), from.shape.len());
-    let mut first = e.evaluations;
-    let mut trouble = 0;
-    let constraint = e.constraint.clone();
-    let charts = patterns::charts(e.moments(), &e.patterns, units, &constraint, from.shape);
-    let residual = Residual::of(e, rows);
-    e.residual = residual.as_ref().map(|r| (r.at, r.unit));
-    let one = e.moments().factors.len() == 1 && e.patterns.iter().all(|p| p.is_bent());
-    // A residual that is held has nothing to trade.
-    let told = || residual.is_some() || e.plan.coefficients_of(1).is_empty();
-    let shared = e.is_normal(rows) && e.patterns.iter().any(|p| !p.pattern.is_loadings());
-    let exact = one && shared && told();
-    let uneven = residual.is_none() && shared;
-    e.whole = exact || residual.is_some();
-    // A residual trades variances with a structure, and leaves its covariances what they are.
-    let linked = residual.is_some() && constraint.tied.is_empty();
-    let mut shape = from.shape.to_vec();
-    constraint.impose(&mut shape);
-    let shape = patterns::step(&e.patterns, &shape, &vec![0.0; free], &charts, false);
-    let (mut lambda, _) = clip_all(e.moments(), units, from.lambda, false);
-    patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
-    let zero = vec![0.0; e.size()];
-    e.tolerance = LOOSE;
-    let mut shape = shape;
-    let mut begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
-    for _ in 0..3 {
-        // Random effects that leave the support or overflow: begin with smaller ones.
-        if begun.is_err() {
-            lambda.iter_mut().flatten().for_each(|l| *l *= SMALLER);
-            lambda = clip_all(e.moments(), units, &lambda, false).0;
-            shape = patterns::shrunk(&e.patterns, &shape, &charts, SMALLER);
-            constraint.impose(&mut shape);
-            patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)?;
-            begun = e.evaluate(rows, from.beta, &lambda, &shape, &zero);
+    let set = Setting::of(e, rows, units, from.shape, options);
+    let first = e.evaluations;
+    let point = set.begin(e, from)?;
+    let mut search = Search::new(&set, &point, from.target, first);
+    let here = search.run(e, point)?;
+    search.end(e, here)
+}
+
+/// A search on its way.
+struct Search<'s, 'a, 'r> {
+    set: &'s Setting<'a, 'r>,
+    secants: Vec<Secant>,
+    /// The point before, if a secant can be made from there.
+    last: Option<Mark>,
+    pace: Option<Pace>,
+    goal: Option<Goal>,
+    curvature: Option<Measured>,
+    /// Directions that rested at the last point.
+    resting: Vec<bool>,
+    damping: f64,
+    /// Near the optimum the observed curvature takes over.
+    close: bool,
+    iterations: usize,
+    /// Evaluations before the search, and those spent on measuring.
+    uncounted: usize,
+    /// Rejected trials and late iterations.
+    trouble: usize,
+    /// Steps in a row that gained nothing.
+    idle: usize,
+    /// Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
+    tail: bool,
+    /// The iteration that met a flat mode last.
+    flat: Option<usize>,
+    /// The engine's factor is not that of the point, or its mode is rough.
+    stale: bool,
+    /// Least curvature of the covariances, and what the last proposal promised.
+    least: f64,
+    decrease: f64,
+    outcome: Outcome,
+}
+
+impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
+    fn new(set: &'s Setting<'a, 'r>, point: &Point, target: Option<f64>, first: usize) -> Self {
+        let goal = target.map(|t| Goal::new(t, point.deviance, set.rows.n, point.u.len(), set.exact));
+        Search {
+            set,
+            secants: vec![],
+            last: None,
+            pace: None,
+            goal,
+            curvature: None,
+            resting: vec![false; set.components.len() + set.charts.len()],
+            damping: 0.0,
+            close: false,
+            iterations: 0,
+            uncounted: first,
+            trouble: 0,
+            idle: 0,
+            tail: false,
+            flat: None,
+            stale: false,
+            least: 1.0,
+            decrease: 0.0,
+            outcome: Outcome::Converged,
         }
     }
-    let mut point = begun?;
-    let mut secants: Vec<Secant> = vec![];
-    let mut last: Option<Mark> = None;
-    let (mut damping, mut close, mut iterations) = (0.0, false, 0);
-    let mut least = 1.0;
-    let mut decrease;
-    let mut outcome = Outcome::Converged;
-    let mut resting: Vec<bool> = vec![false; c + free];
-    let mut stale = false;
-    let mut pace: Option<Pace> = None;
-    // Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
-    let mut tail = false;
-    let mut curvature: Option<Measured> = None;
-    let begin = |target: f64| (FAR * rows.n as f64, point.deviance - target, exact && rows.n * point.u.len() <= CHEAP);
-    let mut goal = from.target.map(|target| {
-        let (most, left, patient) = begin(target);
-        Goal { target, most, left, steps: 0, patient }
-    });
-    let mut idle = 0;
-    // The iteration that met a flat mode last.
-    let mut flat = None;
-    let (slope, held) = loop {
-        let slope = bent(e.slope(rows, &point), &charts, &point.shape);
-        let slope = if linked { patterns::linked(slope, &e.patterns, &charts, &point.shape) } else { slope };
-        let slope = charted(slope, &patterns::stretches(&charts, &point.shape));
-        let working = working_slope(&slope, 0);
-        let fixed = at_floor(e.moments(), units, &components, &point.lambda, &working_slope(&slope, free));
-        let pooled = constraint.pooled(&slope.gradient[..free]);
-        let held = patterns::held(&e.patterns, &point.shape, &charts, &pooled);
-        let still = (0..free).map(|i| held[i] || constraint.holds(i));
-        let rest: Vec<bool> = still.chain(fixed.iter().copied()).collect();
-        if rest != resting {
-            secants.clear();
-            last = None;
-            resting.clone_from(&rest);
-        }
-        let turned = padded(&turning(e.moments(), &components, &slope.n, &fixed), free, c);
-        let mark = Mark::new(e, &point, &slope, &charts);
-        if let Some(before) = last.take() {
-            // Along a long step the curvature changes by more than a secant says.
-            if close || pace.as_ref().is_some_and(|last| last.promised < LONG) {
-                secants.push(mark.secant(&before));
-            }
-            if secants.len() > MEMORY {
-                secants.remove(0);
-            }
-        }
-        trouble += (iterations > USUAL && !tail) as usize;
-        // Measuring leaves the factor of the engine elsewhere.
-        let mut fresh = true;
-        if exact && trouble >= PATIENCE {
-            // There is no better curvature than the exact one.
-            (curvature, close) = (None, true);
-        } else if trouble < PATIENCE {
-            curvature = None;
-        } else {
-            curvature = curvature.take().and_then(|c: Measured| c.carried(e, &components, &point.lambda, &rest));
-            if curvature.is_none() {
-                let before = e.evaluations;
-                let h = measure(e, rows, &point, &mark, &slope, &charts, &components, &fixed, &turned);
-                curvature = h.map(|hessian| Measured::new(hessian, &point.lambda, &rest));
-                secants.clear();
-                (stale, fresh) = (true, false);
-                first += e.evaluations - before;
-            }
-        }
-        let local: Vec<_> = secants.iter().map(|s| s.local(e, &point.lambda, &components, &fixed)).collect();
-        let around = Around {
-            slope: &slope,
-            working: &working,
-            turned: &turned,
-            rest: &rest,
-            fixed: &fixed,
-            charts: &charts,
-            components: &components,
-            point: &point,
-            residual: residual.as_ref(),
-            constraint: &constraint,
-            measured: curvature.as_ref().map(|c| &c.hessian[..]),
-            secants: &local,
-            exact,
-        };
-        let mut accepted = None;
-        let mut misled = false;
-        if std::mem::take(&mut e.flat) {
-            flat = Some(iterations);
-        }
-        let mut long = fresh;
-        let mut rejected = 0;
-        let mut gone = vec![];
+
+    /// Steps until there is none.
+    fn run(&mut self, e: &mut Engine, mut point: Point) -> Result<Here, CoreError> {
         loop {
-            let Proposal { db, d, promised, stiff, curvature: l } = around.propose(e, close, damping, &gone);
-            if close {
-                least = l;
+            let here = Here::of(e, self.set, point);
+            self.remember(&here);
+            self.trouble += (self.iterations > USUAL && !self.tail) as usize;
+            match self.advance(e, &here)? {
+                Step::To(next) => {
+                    self.last = Some(here.mark);
+                    point = *next;
+                    self.iterations += 1;
+                }
+                // Measure anew, from the same point.
+                Step::Misled => match self.set.again(e, &here.point) {
+                    Ok(same) => point = same,
+                    Err(_) => {
+                        (self.outcome, self.stale) = (Outcome::Stalled, true);
+                        return Ok(here);
+                    }
+                },
+                Step::None => return Ok(here),
             }
-            decrease = promised.abs();
-            if decrease < 0.5 && !close {
-                close = true;
+        }
+    }
+
+    /// Make a secant of the step that led here; those before a parameter came to rest or left are of another model.
+    fn remember(&mut self, here: &Here) {
+        if here.rest != self.resting {
+            self.secants.clear();
+            self.last = None;
+            self.resting.clone_from(&here.rest);
+        }
+        if let Some(before) = self.last.take() {
+            // Along a long step the curvature changes by more than a secant says.
+            if self.close || self.pace.as_ref().is_some_and(|last| last.promised < LONG) {
+                self.secants.push(here.mark.secant(&before));
+            }
+            if self.secants.len() > MEMORY {
+                self.secants.remove(0);
+            }
+        }
+    }
+
+    /// The measured curvature to be used here, if any, and whether it has just been measured: the engine's factor is then
+    /// elsewhere.
+    fn measured(&mut self, e: &mut Engine, here: &Here) -> (Option<Measured>, bool) {
+        if self.trouble < PATIENCE {
+            return (None, false);
+        }
+        if self.set.exact {
+            // There is no better curvature than the exact one.
+            self.close = true;
+            return (None, false);
+        }
+        let carried = self.curvature.take();
+        let carried = carried.and_then(|c| c.carried(e, &self.set.components, &here.point.lambda, &here.rest));
+        if carried.is_some() {
+            return (carried, false);
+        }
+        let before = e.evaluations;
+        let hessian = measure(e, self.set, here);
+        self.secants.clear();
+        self.stale = true;
+        self.uncounted += e.evaluations - before;
+        (hessian.map(|h| Measured::new(h, &here.point.lambda, &here.rest)), true)
+    }
+
+    /// One iteration: trials until a step is taken, or none is worth it.
+    fn advance(&mut self, e: &mut Engine, here: &Here) -> Result<Step, CoreError> {
+        let (curvature, elsewhere) = self.measured(e, here);
+        let (lambda, components) = (&here.point.lambda, &self.set.components);
+        let secants: Vec<_> = self.secants.iter().map(|s| s.local(e, lambda, components, &here.fixed)).collect();
+        let measured = curvature.as_ref().map(|c| &c.hessian[..]);
+        let around = Around { set: self.set, here, measured, secants: &secants };
+        if std::mem::take(&mut e.flat) {
+            self.flat = Some(self.iterations);
+        }
+        let mut tries = Tries::new(!elsewhere, curvature.as_ref().is_some_and(|c| c.age > 0));
+        let step = loop {
+            let proposal = around.propose(e, self.close, self.damping, &tries.gone);
+            self.decrease = proposal.promised.abs();
+            if self.close {
+                self.least = proposal.curvature;
+            } else if self.decrease < NEAR {
+                self.close = true;
                 continue;
             }
-            let noise = 1e-11 * (point.deviance.abs() + rows.n as f64);
-            if decrease < options.tolerance || (decrease < IDLE && idle >= TWICE) {
-                if damping > 0.0 {
-                    // Short steps promise little anywhere.
-                    decrease = around.propose(e, true, 0.0, &around.at_ends(e)).promised.abs();
-                    if decrease > IDLE.max(noise) {
-                        outcome = Outcome::Stalled;
-                    }
-                }
-                break;
+            if self.is_over(e, &around) {
+                break Step::None;
             }
-            let times = if close { 3.0 } else { 10.0 };
-            let reach = if damping == 0.0 { times * decrease } else { f64::INFINITY };
-            let hopeless = goal.as_mut().is_some_and(|goal| goal.is_lost(point.deviance, reach));
-            if e.evaluations - first >= options.max_evaluations || hopeless {
-                outcome = Outcome::MaxEvaluations;
-                break;
+            let trial = self.trial(e, &around, &proposal, &mut tries)?;
+            if let Some(step) = self.judged(e, &around, &proposal, trial, &mut tries) {
+                break step;
             }
-            let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &charts, linked);
-            let (mut trial, _) =
-                clip_all(e.moments(), units, &apply(e.moments(), &components, &point.lambda, &d), false);
-            let stretch = match &pace {
-                Some(pace) if long && damping == 0.0 && decrease < 0.5 => pace.next(&db, decrease),
-                _ => 1.0,
-            };
-            long = false;
-            let mut b: Vec<f64> = point.beta.iter().zip(&db).map(|(b, d)| b + stretch * d).collect();
-            if uneven {
-                b = shortened(e, rows, &point.beta, b);
-            } else if let Some(residual) = &residual {
-                b[residual.at] = residual.step(point.beta[residual.at], stretch * db[residual.at]);
-            }
-            let near = fresh && d.iter().all(|v| v.abs() < 0.5) && short(&slope.directions, &db[p..]);
-            let u = if near {
-                let (delta, dlambda) = moved(e.moments(), &components, &d, &slope, &db[p..]);
-                let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
-                e.predict_mode(&point, &db, &delta, &dlambda)
-            } else if fresh {
-                let db: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
-                e.mode_under(&point, &db, &trial).unwrap_or_else(|| point.u.clone())
-            } else {
-                point.u.clone()
-            };
-            fresh = stretch > 1.0;
-            // An evaluation that fails is a rejected step, so its interruption is asked for apart.
-            options.stop.check()?;
-            e.tolerance = (1e-3 * decrease).clamp(INNER_TOLERANCE, LOOSE);
-            let next = patterns::put(e.moments(), &e.patterns, &shape, &mut trial)
-                .and_then(|()| e.evaluate(rows, &b, &trial, &shape, &u));
-            match next {
-                Ok(next) if point.deviance - next.deviance > 0.05 * decrease - noise => {
-                    idle = if point.deviance - next.deviance < noise { idle + 1 } else { 0 };
-                    let ratio = (point.deviance - next.deviance) / decrease;
-                    let bend = relative_curvature(decrease, &stiff, &db, &d);
-                    damping = if ratio > 0.5 || decrease < noise {
-                        damping * if exact { EASE } else { 0.1 }
-                    } else {
-                        damping
-                    };
-                    if damping < if exact { NEGLIGIBLE * bend } else { 1e-3 } {
-                        damping = 0.0;
-                    }
-                    let step = db[..p].to_vec();
-                    tail = decrease < 0.5 && pace.is_some_and(|last| last.goes_on(&step));
-                    if tail && secants.len() > RECENT {
-                        secants.drain(..secants.len() - RECENT);
-                    }
-                    pace = Some(Pace { step, promised: decrease, stretch });
-                    accepted = Some(next);
-                    stale = e.tolerance > INNER_TOLERANCE;
-                    break;
-                }
-                _ if stretch > 1.0 => {
-                    stale = true;
-                    pace = None;
-                }
-                Err(_) if gone.is_empty() && !around.unknown(e).is_empty() => {
-                    // The range may end there: what the rows say nothing about stays, and does not shorten the others' way.
-                    stale = true;
-                    gone = around.unknown(e);
-                }
-                next => {
-                    stale = true;
-                    trouble += 1;
-                    rejected += 1;
-                    idle += (decrease < IDLE) as usize;
-                    if curvature.as_ref().is_some_and(|c| c.age > 0) {
-                        misled = true;
-                        break;
-                    }
-                    damping = if rejected <= GENTLE && (exact || trouble >= PATIENCE) {
-                        let worse = next.map_or(f64::INFINITY, |n| n.deviance - point.deviance);
-                        let part = (decrease / (2.0 * decrease + worse)).clamp(0.1, 0.5);
-                        damping + relative_curvature(decrease, &stiff, &db, &d) * (1.0 / part - 1.0)
-                    } else {
-                        (damping * 5.0).max(0.5)
-                    };
-                    if damping > 1e8 {
-                        outcome = Outcome::Stalled;
-                        break;
-                    }
-                }
-            }
-        }
-        if misled {
-            // Measure anew, from the same point.
-            curvature = None;
-            e.tolerance = INNER_TOLERANCE;
-            match e.evaluate(rows, &point.beta, &point.lambda, &point.shape, &point.u) {
-                Ok(same) => point = same,
-                Err(_) => {
-                    (outcome, stale) = (Outcome::Stalled, true);
-                    break (slope, held);
-                }
-            }
-            continue;
-        }
-        match accepted {
-            Some(next) => {
-                last = Some(mark);
-                point = next;
-                iterations += 1;
-            }
-            None => break (slope, held),
-        }
-    };
-    let mut slope = uncharted(slope, &patterns::stretches(&charts, &point.shape));
-    let held = or_ended(&e.patterns, &charts, &point.shape, held);
-    let lately = |at: usize| at + LATELY > iterations;
-    if outcome != Outcome::Converged && (e.flat || flat.is_some_and(lately)) {
-        outcome = Outcome::FlatMode;
+        };
+        self.curvature = curvature.filter(|_| !matches!(step, Step::Misled));
+        Ok(step)
     }
-    if let Some(residual) = residual.filter(|r| r.rests(&point, &slope)) {
-        stale = true;
-        match residual.least(e, rows, &point, &slope) {
-            Ok(Some(least)) if outcome == Outcome::Converged => (point, slope) = least,
-            Ok(_) => {}
-            Err(unbounded) => outcome = unbounded,
+
+    /// Whether the search ends here: what a step promises is nothing, or the search has gone on for long enough.
+    fn is_over(&mut self, e: &mut Engine, around: &Around<'_, '_, '_>) -> bool {
+        let (options, point) = (self.set.options, &around.here.point);
+        if self.decrease < options.tolerance || (self.decrease < IDLE && self.idle >= TWICE) {
+            if self.damping > 0.0 {
+                // Short steps promise little anywhere.
+                self.decrease = around.propose(e, true, 0.0, &around.at_ends(e)).promised.abs();
+                if self.decrease > IDLE.max(self.set.noise(point)) {
+                    self.outcome = Outcome::Stalled;
+                }
+            }
+            return true;
         }
+        let times = if self.close { 3.0 } else { 10.0 };
+        let reach = if self.damping == 0.0 { times * self.decrease } else { f64::INFINITY };
+        let hopeless = self.goal.as_mut().is_some_and(|goal| goal.is_lost(point.deviance, reach));
+        if e.evaluations - self.uncounted >= options.max_evaluations || hopeless {
+            self.outcome = Outcome::MaxEvaluations;
+            return true;
+        }
+        false
     }
-    finish(e, rows, units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
+
+    /// Report what was found, and leave the engine there.
+    fn end(mut self, e: &mut Engine, here: Here) -> Result<Found, CoreError> {
+        let (set, Here { mut point, slope, held, .. }) = (self.set, here);
+        let mut slope = uncharted(slope, &patterns::stretches(&set.charts, &point.shape));
+        let held = or_ended(&e.patterns, &set.charts, &point.shape, held);
+        let lately = self.flat.is_some_and(|at| at + LATELY > self.iterations);
+        if self.outcome != Outcome::Converged && (e.flat || lately) {
+            self.outcome = Outcome::FlatMode;
+        }
+        if let Some(residual) = set.residual.as_ref().filter(|r| r.rests(&point, &slope)) {
+            self.stale = true;
+            match residual.least(e, set.rows, &point, &slope) {
+                Ok(Some(least)) if self.outcome == Outcome::Converged => (point, slope) = least,
+                Ok(_) => {}
+                Err(unbounded) => self.outcome = unbounded,
+            }
+        }
+        let Search { outcome, iterations, decrease, least, stale, .. } = self;
+        finish(e, set.rows, set.units, point, slope, &held, Ending { outcome, iterations, decrease, least, stale })
+    }
 }
