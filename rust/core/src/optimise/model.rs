@@ -2,7 +2,7 @@
 
 use super::scale::{mul, put_block, slot_block};
 use crate::dense;
-use crate::design::Moments;
+use crate::design::{Moments, Structure};
 use crate::linear::{dot, Component, Slope};
 
 /// Quadratic model of the deviance in the components of delta.
@@ -431,17 +431,25 @@ pub fn apply(m: &Moments, components: &[Component], lambda: &[Vec<f64>], d: &[f6
     let mut out = lambda.to_vec();
     for (f, s, k, block) in blocks(components, d) {
         let slot = &m.factors[f].slots[s];
-        let (w, v) = dense::eigen_symmetric(&block, k);
-        let mut root = vec![0.0; k * k];
-        for c in 0..k {
-            let sd = w[c].max(0.0).sqrt();
-            for a in 0..k {
-                root[a + c * k] = v[a + c * k] * sd;
-            }
-        }
         let old = slot_block(&lambda[f], m.factors[f].cols, slot.offset, k);
-        let root = if k == 1 { vec![root[0].abs()] } else { dense::lower_factor(&root, k) };
+        let root = if slot.structure == Structure::Diagonal { diagonal_root(&block, k) } else { lower_root(&block, k) };
         put_block(&mut out[f], m.factors[f].cols, slot.offset, k, &mul(&old, &root, k, false));
     }
     out
+}
+
+/// Of a diagonal matrix. A triangular root of one that is singular need not be diagonal.
+fn diagonal_root(a: &[f64], k: usize) -> Vec<f64> {
+    (0..k * k).map(|t| if t % (k + 1) == 0 { a[t].max(0.0).sqrt() } else { 0.0 }).collect()
+}
+
+/// The lower triangular root of a symmetric matrix, as far as that is positive.
+fn lower_root(a: &[f64], k: usize) -> Vec<f64> {
+    let (w, v) = dense::eigen_symmetric(a, k);
+    let root: Vec<f64> = (0..k * k).map(|t| v[t] * w[t / k].max(0.0).sqrt()).collect();
+    if k == 1 {
+        vec![root[0].abs()]
+    } else {
+        dense::lower_factor(&root, k)
+    }
 }
