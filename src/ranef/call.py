@@ -10,7 +10,6 @@ from numbers import Integral, Real
 from typing import Any
 
 from ranef.engines import Control, Task, Wishes, is_linear, make_control
-from ranef.engines.laplace import NEARLY_ZERO
 from ranef.engines.pql import VARIANCES, quasi_variance
 from ranef.engines.survey import Weights, read_weights
 from ranef.engines.thresholds import NOMINAL
@@ -403,9 +402,9 @@ def _part(name: str, value: Value, family: Distribution, env: Any) -> Part:
 
 
 def _held(name: str, value: float, family: Distribution) -> Part:
-    """Return a parameter held at a value on its own scale; a residual standard deviation of 0 is nearly that."""
+    """Return a parameter held at a value on its own scale; what stands for no residual the response decides."""
     if value == 0 and _may_vanish(name, family):
-        value = NEARLY_ZERO
+        return Part(name, nothing=family.link_of(name))
     return Part(name, None, predictor_of(value, family.link_of(name), name))
 
 

@@ -119,8 +119,8 @@ def fit(
     dispersion : str or number, optional
         One-sided formula of the dispersion, "~ x + (1 | g)"; default "~ 1". A number holds it there; for a gaussian 0
         (or "~ 0") leaves no residual variance beside a covariance structure, as glmmTMB's `dispformula = ~ 0` (an SD of
-        1.22e-4), and "~ 0 + offset(log(se))" takes known standard deviations. What it means is the family's (glmmTMB's
-        `sigma()`); summary says it.
+        5e-5 times that of what the fixed effects leave), and "~ 0 + offset(log(se))" takes known standard deviations.
+        What it means is the family's (glmmTMB's `sigma()`); summary says it.
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.
     method : "reml" | "ml" | "map" | "pql", optional

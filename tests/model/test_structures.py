@@ -19,12 +19,27 @@ def sleep():
 
 
 def test_no_residual_variance(sleep):
-    """`dispersion=0` is glmmTMB's `dispformula = ~ 0`: a residual SD of eps^(1/4), about 1.22e-4."""
+    """`dispersion=0` is glmmTMB's `dispformula = ~ 0`: a residual SD of next to nothing beside the response."""
     formula = "Reaction ~ Days + ar1(factor(Days) + 0 | Subject)"
     m = rf.fit(formula, sleep, dispersion=0, method="ml")
-    assert m.sigma == pytest.approx(np.finfo(float).eps ** 0.25)
+    left = sleep["Reaction"] - np.polyval(np.polyfit(sleep["Days"], sleep["Reaction"], 1), sleep["Days"])
+    assert m.sigma == pytest.approx(5e-5 * left.std(ddof=0))
     assert rf.fit(formula, sleep, dispersion="~ 0", method="ml").loglik == m.loglik
     assert rf.fit(formula, sleep, dispersion=3, method="ml").sigma == pytest.approx(3)
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+@pytest.mark.parametrize("structure", ["hetar1", "toep"])
+def test_no_residual_variance_in_any_units(sleep, structure, method):
+    """What stands for no residual is a share of the response: a likelihood changes by its Jacobian alone."""
+    formula = f"Reaction ~ Days + {structure}(factor(Days) + 0 | Subject)"
+    degrees = len(sleep) - (2 if method == "reml" else 0)
+    one = rf.fit(formula, sleep, dispersion=0, method=method)
+    for scale in (1e-4, 1e4):
+        m = rf.fit(formula, sleep.assign(Reaction=scale * sleep["Reaction"]), dispersion=0, method=method)
+        assert m.converged
+        # The criterion has 1e-8 of its own beside such a residual: eps / share^2.
+        assert m.loglik + degrees * np.log(scale) == pytest.approx(one.loglik, abs=1e-7)
 
 
 def test_known_sampling_errors(sleep):

@@ -35,6 +35,7 @@ from ranef.families.custom import Seen, check_begin, core_spec, without_value
 from ranef.formula.functions import PATTERNED, STRUCTURES
 from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
 from ranef.frame.design import Block, Component, part_of
+from ranef.frame.little import little
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
@@ -44,9 +45,6 @@ NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in uni
 NONE = 1e-30  # and to do without: below the floor of every search
 FAILED = "failed"  # the outcome of a search that had no point to begin from
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
-#: The residual standard deviation that stands for none, eps^(1/4), as glmmTMB's dispformula = ~ 0: small beside any
-#: response in sensible units, and the likelihood can still be computed.
-NEARLY_ZERO = float(np.finfo(np.float64).eps) ** 0.25
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 
 
@@ -172,7 +170,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
             at = Found(search_with(core, design, task))
     except ValueError as error:
         raise explained(error, design, task) from error
-    if at.outcome == "stalled" and (why := _too_little(design, task, NEARLY_ZERO)):
+    if at.outcome == "stalled" and (why := _too_little(design, task, little(design))):
         raise DataError(f"the search was lost in rounding errors{why}")
     return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread)
 

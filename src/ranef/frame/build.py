@@ -20,6 +20,7 @@ from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused, number_order
+from ranef.frame.little import with_little
 from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_by_row, chances_of, design_named, unknown_design
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
@@ -125,7 +126,7 @@ def build(
     parts = [frame.planned(part) for part in parts]
     bars = frame.bars(formula, parts)
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
-    parts, others = frame.components(parts, design.n)
+    parts, others = frame.components(with_little(parts, design), design.n)
     if drawn:
         design = replace(design, sampling=frame.sampling(drawn, scaling))
     spec = Spec(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ranef.families.links import Link
 from ranef.formula import Bar, Formula
 from ranef.frame.blocks import TermPlan
 from ranef.frame.coding import Coding
@@ -72,6 +73,8 @@ class Part:
         One-sided.
     constant : float or None
         On the scale of the linear predictor.
+    nothing : Link or None
+        Of a standard deviation held at nothing, whose constant depends on the response: `build` fills it in.
     fixed : tuple of TermPlan
         Filled by `build`.
     intercept : bool
@@ -83,6 +86,7 @@ class Part:
     constant: float | None = None
     fixed: tuple[TermPlan, ...] = ()
     intercept: bool = True
+    nothing: Link | None = None
 
 
 @dataclass(frozen=True)
