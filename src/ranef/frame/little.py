@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 #: Share r of the response's standard deviation. The likelihood is off by about r^2 for every row and computed to
 #: eps / r^2, each times what structures make of it: at this share both are about 1e-7 on the models of
-#: `benchmarks/structured.py`
-#: and on sleepstudy. A number in the units of the response cannot stand for none.
+#: `benchmarks/structured.py` and on sleepstudy. A number in the units of the response cannot stand for none.
 NEARLY_ZERO = 5e-5
 NARROW = 50  # columns of a fixed factor that take part in saying how much of the response is left
 
