@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from ranef.engines.linear import cells
 from ranef.engines.parameters import EXPLICIT, Place
 from ranef.engines.plan import PROBE, Columns, Plan, make_plan, rows_of
 from ranef.engines.task import Engine, Point, Task, one_by_one
+from ranef.engines.turns import Rebuilt
 from ranef.errors import NotAvailableError, OptionError
 
 if TYPE_CHECKING:
@@ -151,6 +153,7 @@ class Reduced:
 
     def __init__(self, core: Any, columns: Columns, at: tuple[list[float], list[float]]) -> None:
         self.core, self.columns, self.at = core, columns, at
+        self.turn = core.turn
 
     def cond_cov(self, term: int) -> Array:
         """Conditional covariance of the modes of a term."""
@@ -331,24 +334,13 @@ class Remains:
     at: tuple[list[float], list[float]]
 
 
-class Rebuilt:
-    """The core of a fit that was pickled with its rows: made again when somebody asks it something."""
-
-    def __init__(self, design: Design, task: Task, at: tuple[list[float], list[float]]) -> None:
-        self.parts, self.at = (design, task), at
-        self._core: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._core is None:
-            design, task = self.parts
-            design = laplace.absorbed(design)
-            plan = make_plan(design, task)
-            core = build(design, task, plan)
-            core.adopt(np.nan_to_num(self.at[0]).tolist(), self.at[1], task.quadrature, task.method)
-            self._core = Reduced(core, plan.columns, self.at)
-        return getattr(self._core, name)
+def _rebuilt(design: Design, task: Task, at: tuple[list[float], list[float]]) -> Reduced:
+    """Return the core of a fit, where the fit stands."""
+    design = laplace.absorbed(design)
+    plan = make_plan(design, task)
+    core = build(design, task, plan)
+    core.adopt(np.nan_to_num(at[0]).tolist(), at[1], task.quadrature, task.method)
+    return Reduced(core, plan.columns, at)
 
 
 def save(core: Any, found: LaplaceEstimate) -> Remains:
@@ -359,7 +351,7 @@ def save(core: Any, found: LaplaceEstimate) -> Remains:
 
 def restore(saved: Remains, _found: LaplaceEstimate, design: Any, task: Task) -> Any:
     """Return a core that answers as the fit's did."""
-    return laplace.Remains(saved.conditional) if design is None else Rebuilt(design, task, saved.at)
+    return laplace.Remains(saved.conditional) if design is None else Rebuilt(partial(_rebuilt, design, task, saved.at))
 
 
 ENGINE = Engine("constrained", estimate, estimate, one_by_one(estimate), variance, save, restore)

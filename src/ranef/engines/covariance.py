@@ -150,15 +150,18 @@ class AtTheta:
 
     def level_variances(self) -> Array:
         """Variances of the levels of wide factors."""
-        return self._scale() * np.asarray(self._core.level_variances())
+        with self._core.turn:
+            return self._scale() * np.asarray(self._core.level_variances())
 
     def covariance_of(self, columns: list[int]) -> Array:
         """Covariances of some coefficients."""
-        return self._scale() * np.asarray(self._core.covariance_of(columns))
+        with self._core.turn:
+            return self._scale() * np.asarray(self._core.covariance_of(columns))
 
     def covariance_of_rows(self, rows: Array) -> Array:
         """Covariances of combinations of them."""
-        return self._scale() * np.asarray(self._core.covariance_of_rows(rows))
+        with self._core.turn:
+            return self._scale() * np.asarray(self._core.covariance_of_rows(rows))
 
 
 class Deferred:
@@ -171,8 +174,9 @@ class Deferred:
 
     def __call__(self) -> Any:
         """Return the matrix."""
-        if self._value is None and self._make is not None:
-            self._value = frozen(self._make())
+        make = self._make  # another thread may have it made meanwhile
+        if self._value is None and make is not None:
+            self._value = frozen(make())
             self._make = None
         return self._value
 

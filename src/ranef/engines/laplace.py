@@ -29,6 +29,7 @@ from ranef.engines.thresholds import (
     threshold_names,
     thresholds,
 )
+from ranef.engines.turns import InTurn, Rebuilt
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec, without_value
@@ -129,7 +130,7 @@ def core_of(design: Design, task: Task, parts: Sequence[Any], p: int, terms: Seq
     y = data["y"]
     weights = survey.scaled(design) if design.sampling else survey.Scaled(design.frequencies, {})
     spec = task.family.spec if task.family.custom is None else core_spec(task.family, y)
-    core = _core.Glmm(spec, parts, p, terms, data, weights.rows, task.control.threads)
+    core = InTurn(_core.Glmm(spec, parts, p, terms, data, weights.rows, task.control.threads))
     for term, values in weights.levels.items():
         core.weigh(term, values.tolist())
     return core
@@ -571,16 +572,17 @@ def _of_means(core: Any, held: list[tuple[int, float]], p: int) -> Array:
     singular: with the structure's standard deviations held it is not. The mean's coefficients are orthogonal to those
     of a gaussian's covariance, and have theirs all the same.
     """
-    out = np.asarray(core.vcov())
-    if np.isfinite(out.diagonal()[:p]).any():
-        return out
-    try:
-        core.constrain(held, [])
-        again = np.asarray(core.vcov())
-    except ValueError:
-        return out
-    finally:
-        core.constrain([], [])
+    with core.turn:
+        out = np.asarray(core.vcov())
+        if np.isfinite(out.diagonal()[:p]).any():
+            return out
+        try:
+            core.constrain(held, [])
+            again = np.asarray(core.vcov())
+        except ValueError:
+            return out
+        finally:
+            core.constrain([], [])
     out = np.full_like(out, np.nan)
     out[:p, :p] = again[:p, :p]
     return out
@@ -681,22 +683,11 @@ class Remains:
         )
 
 
-class Rebuilt:
-    """The core of a fit that was pickled with its rows: made again when somebody asks it something."""
-
-    def __init__(self, design: Design, task: Task, found: LaplaceEstimate) -> None:
-        self._parts = (design, task, found)
-        self._core: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._core is None:
-            design, task, found = self._parts
-            self._core = make_core(absorbed(design), task)
-            beta = np.nan_to_num(np.array(found.beta))
-            self._core.adopt(beta.tolist(), list(found.theta), task.quadrature, task.method)
-        return getattr(self._core, name)
+def _rebuilt(design: Design, task: Task, found: LaplaceEstimate) -> Any:
+    """Return the core of a fit, where the fit stands."""
+    core = make_core(absorbed(design), task)
+    core.adopt(np.nan_to_num(np.array(found.beta)).tolist(), list(found.theta), task.quadrature, task.method)
+    return core
 
 
 def save(core: Any, found: LaplaceEstimate) -> Remains:
@@ -706,7 +697,7 @@ def save(core: Any, found: LaplaceEstimate) -> Remains:
 
 def restore(saved: Remains, found: LaplaceEstimate, design: Any, task: Task) -> Any:
     """Return a core that answers as the fit's did."""
-    return saved if design is None else Rebuilt(design, task, found)
+    return saved if design is None else Rebuilt(partial(_rebuilt, design, task, found))
 
 
 ENGINE = Engine("laplace", estimate, again, many, variance, save, restore)

@@ -17,6 +17,7 @@ from ranef.engines.control import Control
 from ranef.engines.covariance import PartialCovariance
 from ranef.engines.estimate import Array, Estimate, Result, from_core
 from ranef.engines.task import Engine, Point, Task
+from ranef.engines.turns import InTurn
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, check_linear
@@ -47,9 +48,8 @@ def term_sources(terms: Sequence[GroupTerm]) -> list[tuple[Any, int, str, list[t
 def make_core(design: Design, y: Array | None = None, threads: int = 0) -> Any:
     """Hand the arrays of a design to the core, which accumulates its cross-products in one pass."""
     response = design.y if y is None else y
-    return _core.Lmm(
-        sources(design.fixed), term_sources(design.terms), response, design.weights, design.offset, threads
-    )
+    rows = sources(design.fixed), term_sources(design.terms), response, design.weights, design.offset
+    return InTurn(_core.Lmm(*rows, threads))
 
 
 def with_dummies(design: Design) -> Design:
@@ -94,7 +94,7 @@ def _emptied(block: Block, columns: list[int], n: int) -> Block:
 
 def restored(state: bytes, estimate: Estimate) -> Any:
     """Return the core of a fit from its saved cross-products, at the fit's optimum."""
-    core = _core.Lmm.from_state(state)
+    core = InTurn(_core.Lmm.from_state(state))
     core.evaluate(np.array(estimate.theta), estimate.reml)
     if isinstance(estimate.vcov, PartialCovariance):
         estimate.vcov.attach(core)

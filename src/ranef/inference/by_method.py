@@ -27,7 +27,7 @@ from ranef.inference.bootstrap import Bootstrap, bootstrap
 from ranef.inference.confint import POINTS, check_method, intervals, refuse_modes
 from ranef.inference.memory import remembered
 from ranef.inference.parameters import Parameter, parameters
-from ranef.inference.profile import Curve, targets, tracer_of, unprofiled
+from ranef.inference.profile import Curve, targets, tracing, unprofiled
 from ranef.inference.profile_refits import runs_away
 from ranef.inference.wald import p_value, quantile
 from ranef.layout import ComponentInfo
@@ -133,15 +133,13 @@ def _no_null(p: Parameter) -> str:
 
 def _root_along(m: Fit, p: Parameter) -> tuple[float, str]:
     """Return the signed root at 0, to which the parameter's curve is followed."""
-    tracer = tracer_of(m)
-    p = tracer.of(p)
-    if p.refused:
-        return math.nan, f"none: {p.refused}"
-    zero = float(p.transform.inverse(np.array(0.0)))
-    found = []
-    for bounds in ({"low": zero}, {"high": zero}):  # 0 is below or above the estimate: the other side ends at once
-        found += tracer.curves([replace(p, **bounds)], [(FAR, True)])
-    tracer.close()
+    zero, found = float(p.transform.inverse(np.array(0.0))), []
+    with tracing(m) as tracer:
+        p = tracer.of(p)
+        if p.refused:
+            return math.nan, f"none: {p.refused}"
+        for bounds in ({"low": zero}, {"high": zero}):  # 0 is below or above the estimate: the other side ends at once
+            found += tracer.curves([replace(p, **bounds)], [(FAR, True)])
     for record, side in zip(found, (0, -1), strict=True):
         if not isinstance(record, str) and record["ends"][side] == "bound" and record["value"][side] == zero:
             root = -float(record["zeta"][side])
@@ -305,9 +303,8 @@ def _combination_interval(m: Fit, row: Array, level: float, points: int) -> tupl
     position = before + len(names[0]) - 1
     cut = float(quantile(level))
     p = Parameter("combination", "fixed", at.component, None, "combination", "coefficient", ("beta", (position,), ()))
-    tracer = tracer_of(own)
-    (record,) = tracer.curves([p], targets(cut, {cut}, points))
-    tracer.close()
+    with tracing(own) as tracer:
+        (record,) = tracer.curves([p], targets(cut, {cut}, points))
     if isinstance(record, str):
         return math.nan, math.nan
     value, zeta = np.asarray(record["value"]), np.asarray(record["zeta"])

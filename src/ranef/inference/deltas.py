@@ -18,7 +18,7 @@ from ranef.engines.estimate import Array, Estimate, LaplaceEstimate
 from ranef.engines.lags import lag_slopes
 from ranef.errors import NotAvailableError
 from ranef.inference.ddf import default_method
-from ranef.inference.ddf.satterthwaite import LOCK, covariance, reason_against
+from ranef.inference.ddf.satterthwaite import covariance, reason_against
 from ranef.inference.dummies import written_out
 from ranef.inference.parameters import Parameter as Named
 from ranef.inference.parameters import is_toeplitz, parameters
@@ -142,8 +142,7 @@ def parameter_covariance(m: Fit) -> Array:
     assert isinstance(e, Estimate)
     if not len(e.theta):
         return np.array([[e.sigma**2 / (2 * (m.nobs - e.rank * e.reml))]])
-    with LOCK:
-        hessian = np.asarray(m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml))
+    hessian = np.asarray(m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml))
     return np.pad(covariance(hessian[:-1, :-1]), (0, 1)) if e.known_sigma else covariance(hessian)
 
 

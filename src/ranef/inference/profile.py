@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError
-from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.dummies import written_out
 from ranef.inference.frames import to_frame
 from ranef.inference.named import position
@@ -387,17 +387,16 @@ def traced(
     m: Fit, asked: list[Parameter], visits: list[tuple[float, bool]], level: float, scale: str, progress: bool | None
 ) -> Profile:
     """Follow the curves of the parameters asked for."""
-    tracer = tracer_of(m)
-    asked = [tracer.of(p) for p in asked]
-    failed = {p.label: p.refused for p in asked if p.refused}
-    good = [p for p in asked if not p.refused]
-    found: list[Any] = []
-    with Progress("profile", len(good), progress) as shown:
-        step = 1 if tracer.long else max(len(good), 1)
-        for i in range(0, len(good), step):
-            found += tracer.curves(good[i : i + step], visits)
-            shown.advance(step)
-    tracer.close()
+    with tracing(m) as tracer:
+        asked = [tracer.of(p) for p in asked]
+        failed = {p.label: p.refused for p in asked if p.refused}
+        good = [p for p in asked if not p.refused]
+        found: list[Any] = []
+        with Progress("profile", len(good), progress) as shown:
+            step = 1 if tracer.long else max(len(good), 1)
+            for i in range(0, len(good), step):
+                found += tracer.curves(good[i : i + step], visits)
+                shown.advance(step)
     failed |= {p.label: record for p, record in zip(good, found, strict=True) if isinstance(record, str)}
     records = {p.label: record for p, record in zip(good, found, strict=True) if not isinstance(record, str)}
     curves = tuple(_curve(m, r.get("parameter", p), r, scale, tracer) for p in good for r in _of(records, p))
@@ -464,7 +463,19 @@ class Tracer:
     theta: int | None = None
 
 
-def tracer_of(m: Fit) -> Tracer:
+@contextmanager
+def tracing(m: Fit) -> Generator[Tracer, None, None]:
+    """Follow curves of a fit, whose core is elsewhere meanwhile: other threads wait until it is back."""
+    turn = getattr(m.core, "turn", nullcontext())  # a slim fit has none, and may have no curves
+    with turn:
+        tracer = _tracer_of(m)
+        try:
+            yield tracer
+        finally:
+            tracer.close()
+
+
+def _tracer_of(m: Fit) -> Tracer:
     """Return what follows the curves of a fit; curves that failed are walked by fits with the parameter held."""
     if m.task.linear:
         return _linear(m)
@@ -530,13 +541,11 @@ def _asked(chosen: list[Parameter]) -> list[tuple[str, list[int], list[int], flo
 
 def _linear(m: Fit) -> Tracer:
     started = time.monotonic()
-    with LOCK:
-        centre = m.core.profile_centre(np.array(m.theta), m.task.control.options)
+    centre = m.core.profile_centre(np.array(m.theta), m.task.control.options)
     at = (centre["x"], centre["deviance"], centre["hessian"])
 
     def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any]:
-        with LOCK:
-            return list(m.core.profile(*at, _asked(chosen), visits))
+        return list(m.core.profile(*at, _asked(chosen), visits))
 
     return Tracer(apart(curves, lambda: None), lambda: None, time.monotonic() - started > LONG)
 
@@ -603,16 +612,13 @@ def _laplace(m: Fit) -> Tracer:
         beta, theta = np.nan_to_num(np.array(estimate.beta)).tolist(), list(estimate.theta)
 
     def close() -> None:
-        with LOCK:
-            core.adopt(beta, theta, m.task.quadrature, "ml")
+        core.adopt(beta, theta, m.task.quadrature, "ml")
 
-    with LOCK:
-        centre = core.profile_centre(beta, theta, m.task.quadrature)
+    centre = core.profile_centre(beta, theta, m.task.quadrature)
     at = (centre["x"], centre["deviance"], centre["hessian"], centre["frozen"])
 
     def curves(chosen: list[Parameter], visits: list[tuple[float, bool]]) -> list[Any]:
-        with LOCK:
-            return list(core.profile(*at, _asked(chosen), visits, m.task.quadrature))
+        return list(core.profile(*at, _asked(chosen), visits, m.task.quadrature))
 
     found = Tracer(apart(curves, close), close, time.monotonic() - started > LONG)
     return found if model is None else replace(found, of=model.coordinate_of, whole=model.whole, theta=len(theta))

@@ -18,7 +18,6 @@ import numpy as np
 from ranef.engines.estimate import LaplaceEstimate
 from ranef.engines.lags import toeplitz_correlations
 from ranef.frame.design import Array
-from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Lags:
         search: Any = minimize
         law = {"type": "eq", "fun": equation, "jac": normal}
         at = np.clip(start / unit, bounds[:, 0], bounds[:, 1])
-        with LOCK:
+        with self.m.core.turn:
             try:
                 options = {"ftol": TIGHT, "maxiter": 300}
                 r = search(objective, at, jac=True, method="SLSQP", bounds=bounds, constraints=law, options=options)

@@ -19,7 +19,6 @@ import numpy as np
 from ranef.engines.lags import TOEPLITZ
 from ranef.engines.plan import make_plan
 from ranef.errors import RanefError
-from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.named import names_of
 from ranef.inference.parameters import EXP, RATIO, SINE, Parameter, residual
 from ranef.inference.profile_lags import Lags
@@ -184,7 +183,7 @@ def _slopes(walk: Walk, raw: Any, zeta: Any, estimates: Sequence[Any]) -> Any:
     own = walk.m
     if own.task.wishes is not None:  # the core of a reduced model has other coordinates
         return quotient
-    with LOCK:
+    with own.core.turn:
         try:
             exact = np.array([_rise(own, walk.parameter, v, e) for v, e in zip(raw, estimates, strict=True)])
         finally:

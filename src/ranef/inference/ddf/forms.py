@@ -78,12 +78,12 @@ def of_linear(m: Fit) -> Forms:
 
     Of quasi-likelihood they are those of the last working model, restricted, at its estimates.
     """
-    raw = m.core.kenward_roger(np.ascontiguousarray(m.theta), True)
-    found = _forms(raw)
+    theta = np.ascontiguousarray(m.theta)
+    found = _forms(m.core.kenward_roger(theta, True))
     if m.method == "reml":
         return found
     # The core's sigma is that of REML; Phi and its slopes go with sigma^2.
-    ratio = (m.sigma / m.core.evaluate(np.ascontiguousarray(m.theta), True)["sigma"]) ** 2
+    ratio = (m.sigma / m.core.evaluate(theta, True)["sigma"]) ** 2
     return replace(found, slopes=ratio * found.slopes, bends=ratio * found.bends)
 
 

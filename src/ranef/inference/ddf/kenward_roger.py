@@ -31,7 +31,7 @@ from ranef.frame.design import Array
 from ranef.inference.ddf.forms import Forms, of_linear
 from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, objection, padded
 from ranef.inference.ddf.method import Joint, Method, basis_of, form, kept, partial_of
-from ranef.inference.ddf.satterthwaite import FLAT, LOCK, covariance, phi
+from ranef.inference.ddf.satterthwaite import FLAT, covariance, phi
 from ranef.inference.dummies import objection as objection_to_dummies
 from ranef.inference.dummies import written_out
 from ranef.inference.memory import remembered
@@ -134,8 +134,7 @@ def forms_of(m: Fit) -> Forms:
     """Return the forms in the parameters in which V is linear."""
     check(m)
     m = restricted(m)
-    with LOCK:
-        return of_linear(m) if isinstance(m.estimate, Estimate) else linear_entries(m).forms
+    return of_linear(m) if isinstance(m.estimate, Estimate) else linear_entries(m).forms
 
 
 def home(m: Fit) -> Fit:

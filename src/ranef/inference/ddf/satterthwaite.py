@@ -9,7 +9,6 @@ of the Laplace engine are linear mixed models too: `gaussian` has the pieces.
 from __future__ import annotations
 
 from dataclasses import replace
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +27,6 @@ from ranef.inference.memory import remembered
 if TYPE_CHECKING:
     from ranef.model import Fit
 
-LOCK = Lock()  # the core differentiates by moving its theta and back: one thread at a time
 FLAT = 1e-8  # eigenvalues of the unit-diagonal Hessian below this are flat directions and are left out
 ALIKE = 1e-8  # relative differences of degrees of freedom below this are rounding
 QUICK = 250_000_000  # entries of the factor times levels: about a second
@@ -132,8 +130,7 @@ def _solved_df(m: Fit, partial: PartialCovariance, rows: Array) -> Array:
     assert isinstance(e, Estimate)
     v = np.diag(partial.between(rows))
     theta = np.ascontiguousarray(e.theta)
-    with LOCK:
-        found = m.core.sensitivity_of_rows(np.ascontiguousarray(rows), theta, e.reml)
+    found = m.core.sensitivity_of_rows(np.ascontiguousarray(rows), theta, e.reml)
     slopes = []
     for term, factor, g in zip(m.layout.terms, e.factors, found, strict=True):
         squares = np.einsum("lar,lbr->abr", g, g)
@@ -174,8 +171,7 @@ def of_core(m: Fit) -> tuple[Array, Array, Array]:
     """`ingredients` of a fit of the linear engine, and the degrees of freedom of its coefficients (dense columns)."""
     e = m.estimate
     assert isinstance(e, Estimate)
-    with LOCK:
-        return m.core.satterthwaite(e.theta, e.sigma, e.reml, FLAT)
+    return m.core.satterthwaite(e.theta, e.sigma, e.reml, FLAT)
 
 
 def covariance(curved: Array) -> Array:

@@ -21,7 +21,6 @@ from ranef.inference.ddf.directions import RESIDUAL as RESIDUALS
 from ranef.inference.ddf.directions import Direction, of_covariance
 from ranef.inference.ddf.forms import in_entries, of_linear
 from ranef.inference.ddf.method import kept
-from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.dummies import written_out
 from ranef.inference.named import named_matrix, names_of
 from ranef.inference.robust.generalised import check_likelihood
@@ -159,8 +158,7 @@ def observed(m: Fit) -> Array:
         )
     if not len(e.theta):
         return np.array([[(m.nobs - e.rank * e.reml) / (2 * m.sigma**4)]])
-    with LOCK:
-        hessian = np.asarray(m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml))
+    hessian = np.asarray(m.core.hessian(np.ascontiguousarray(e.theta), e.sigma, e.reml))
     back = np.linalg.inv(variance_slopes(m))
     return back.T @ hessian @ back / 2
 
@@ -204,8 +202,7 @@ def expected(m: Fit) -> Array:
 
 def _restricted(m: Fit) -> Array:
     """From the core, whose parameters are entries relative to a scale and own to columns with their means taken off."""
-    with LOCK:
-        found = of_linear(m)
+    found = of_linear(m)
     if not found.exact:
         raise NotAvailableError(OUT_OF_REACH)
     covariances = m.estimate.covariances

@@ -9,7 +9,6 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.engines.laplace import absorbed, make_core
 from ranef.errors import NotAvailableError
-from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.robust.adjustments import Adjusted, Adjustment
 from ranef.inference.robust.blocks import blocks_of
 from ranef.inference.robust.clusters import Clusters
@@ -76,8 +75,7 @@ def check_split(m: Fit, what: str) -> None:
 
 def marginal_scores(m: Fit, by: Clusters) -> tuple[Array, Array]:
     """Return the inverse Hessian of (beta, theta) and the scores of the clusters, (count, p + m)."""
-    with LOCK:
-        bread = np.asarray(m.core.vcov())
+    bread = np.asarray(m.core.vcov())
     return bread, likelihood_scores(m, by)
 
 
@@ -87,8 +85,7 @@ def likelihood_scores(m: Fit, by: Clusters) -> Array:
     if m.method != "ml":
         core = make_core(absorbed(design_of(m, "estfun")), m.task)
         core.adopt(np.nan_to_num(m.estimate.beta).tolist(), m.theta.tolist(), m.task.quadrature, "ml")
-    with LOCK:
-        return np.asarray(core.scores(np.ascontiguousarray(by.codes, dtype=np.uint32), by.count))
+    return np.asarray(core.scores(np.ascontiguousarray(by.codes, dtype=np.uint32), by.count))
 
 
 def adjusted_scores(found: Linearised, by: Clusters, scores: Array, adjustment: Adjustment) -> tuple[Array, Adjusted]:

@@ -32,7 +32,6 @@ from ranef.families.law import Data, law_of
 from ranef.families.links import link_of
 from ranef.frame.design import matrix
 from ranef.inference.ddf.method import kept
-from ranef.inference.ddf.satterthwaite import LOCK
 from ranef.inference.memory import remembered
 from ranef.inference.robust.working import Working, loaded, solved_by, times
 from ranef.model import design_of
@@ -100,8 +99,7 @@ def linearised(m: Fit) -> Linearised:
         If the log density is not concave at some row, which has then no working variance.
     """
     design = design_of(m, "robust covariance")
-    with LOCK:
-        eta = np.ascontiguousarray(m.core.eta(), dtype=np.float64)
+    eta = np.ascontiguousarray(m.core.eta(), dtype=np.float64)
     slope, w = _slopes(m, design, eta)
     change = np.asarray(link_of(m.link).slope(eta[:, 0]), dtype=np.float64)
     change = np.where(np.abs(change) > LEAST, change, LEAST)

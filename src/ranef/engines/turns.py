@@ -1,0 +1,66 @@
+"""One question at a time: threads that share a fit take turns at its core.
+
+A core moves while it answers (derivatives, profiles, other nodes) and comes back when it is done. Two threads that ask
+one fit must not meet there, neither within a question nor within several that belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import RLock
+from typing import Any
+
+
+class InTurn:
+    """A core of the extension whose every question waits until no other thread asks.
+
+    `turn` is a lock that its owner may take again: questions that belong together go inside `with core.turn:`, and
+    others wait until the core is back where it was. Who waits holds no lock of the interpreter.
+
+    Parameters
+    ----------
+    core : object
+        Whose methods and attributes this one has.
+    """
+
+    def __init__(self, core: Any) -> None:
+        self._core, self.turn = core, RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        with self.turn:
+            found = getattr(self._core, name)
+        if callable(found):
+            found = self.__dict__[name] = _in_turn(found, self.turn)  # found at once the next time
+        return found
+
+
+def _in_turn(question: Callable[..., Any], turn: Any) -> Callable[..., Any]:
+    """Return the question with its turn; it knows nothing else, so that a core goes with the last fit that has it."""
+
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        with turn:
+            return question(*args, **kwargs)
+
+    return ask
+
+
+class Rebuilt:
+    """The core of a fit that was pickled with its rows: made again when somebody asks it something.
+
+    Parameters
+    ----------
+    make : () -> core
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._made, self._turn = make, None, RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        with self._turn:
+            if self._made is None:
+                self._made = self._make()
+        return getattr(self._made, name)
