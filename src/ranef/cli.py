@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from errno import ENOENT
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +38,7 @@ EPILOG = "exit codes: 0 done, 1 the model or the data are wrong, 2 wrong usage, 
 LOADED_LATE = ("pandas", "ranef.frame.spec", "ranef.formula.grammar", "ranef.report")
 #: What counts as missing in a text file. Nothing else does: "None" may be a level.
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
+STANDARD = "-"  # instead of a file: standard input or output
 READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".feather": "read_feather", ".arrow": "read_feather"}
 PACKERS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
 #: First bytes of files that are no tables for us.
@@ -49,6 +51,8 @@ NO_TABLES = {
     b"[\n": "JSON",
 }
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}
+WRITERS = {".parquet": "to_parquet", ".pq": "to_parquet", ".feather": "to_feather", ".arrow": "to_feather"}
+TABLES = (".csv", ".txt", *SEPARATORS, *WRITERS)
 KINDS = ("auto", "trajectories", "caterpillar", "shrinkage", "residuals", "qq")
 
 
@@ -119,12 +123,13 @@ def _warnings_as_lines() -> Generator[None, None, None]:
 def _fit(options: argparse.Namespace) -> int:
     from ranef.model import fit
 
+    _check_places(options)
     clock = Clock()
     if options.time:  # what a first call loads would otherwise count as reading and fitting
         for name in LOADED_LATE:
             import_module(name)
     clock.lap("load libraries")
-    data = read_table(options.data)
+    data = read_table(options.data, options.na)
     clock.lap("read data")
     m = fit(
         options.formula,
@@ -149,13 +154,38 @@ def _fit(options: argparse.Namespace) -> int:
         progress=False if options.quiet else None,
     )
     clock.lap("fit")
-    if not options.quiet:
-        _write_text(None, str(m.summary()))
+    if not options.quiet and STANDARD not in (options.out, options.tidy):
+        _write_text(STANDARD, str(m.summary()))
         clock.lap("summary")
     _save_all(m, options)
     if options.time:
         print(clock, file=sys.stderr)
     return OK if m.converged else NOT_CONVERGED
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Refuse files that could not be written, before the work is done; standard output takes one of them."""
+    _check_place("--out", options.out, (".json",))
+    _check_place("--tidy", options.tidy, TABLES)
+    if options.out == options.tidy == STANDARD:
+        raise OptionError("--out and --tidy both name standard output: give one of them a file")
+    for option, path in (("--plot", options.plot), ("--save", options.save)):
+        if path == STANDARD:
+            raise OptionError(f"{option} takes the name of a file, not standard output")
+    if options.plot:
+        _check_place("--plot", options.plot, _pictures())
+    _check_place("--save", options.save)
+
+
+def _check_place(option: str, path: str | None, endings: Sequence[str] = ()) -> None:
+    """Refuse endings that say no known format, and folders that do not exist."""
+    if path is None or path == STANDARD:
+        return
+    if endings and Path(path).suffix.lower() not in endings:
+        known = ", ".join(endings)
+        raise OptionError(f"{option} {path}: the ending says the format, and is one of {known}")
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
 
 
 def _save_all(m: Fit, options: argparse.Namespace) -> None:
@@ -215,10 +245,16 @@ def save_plot(m: Fit, path: str, kind: str = "auto") -> None:
     figure = (panels if not hasattr(panels, "ravel") else panels.ravel()[0]).figure
     try:
         figure.savefig(path, dpi=150)
-    except ValueError as error:  # an ending that matplotlib cannot write
-        raise OptionError(f"--plot {path}: {error}") from None
     finally:
         plt.close(figure)
+
+
+def _pictures() -> tuple[str, ...]:
+    """Return the endings of the formats that matplotlib writes."""
+    _matplotlib()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return tuple(f".{kind}" for kind in sorted(FigureCanvasBase.get_supported_filetypes()))
 
 
 def _matplotlib() -> Any:
@@ -253,8 +289,9 @@ def _draw(m: Fit, kind: str) -> Any:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    _check_place("--out", options.out, TABLES)
     m = load_model(options.model)
-    data = read_table(options.data)
+    data = read_table(options.data, options.na)
     found = m.predict(
         data,
         type=options.type,
@@ -332,31 +369,33 @@ def _datasets(options: argparse.Namespace) -> int:
             raise OptionError("--out needs the NAME of a data set")
         found = [datasets.describe(name) for name in datasets.names()]
         width = max(len(d.name) for d in found)
-        _write_text(None, "".join(f"{d.name:<{width}}  {d.rows:>6}  {d.title}\n" for d in found))
+        _write_text(STANDARD, "".join(f"{d.name:<{width}}  {d.rows:>6}  {d.title}\n" for d in found))
     elif options.out:
+        _check_place("--out", options.out, TABLES)
         write_table(datasets.load(options.name), options.out)
     else:
-        _write_text(None, f"{datasets.describe(options.name)}\n")
+        _write_text(STANDARD, f"{datasets.describe(options.name)}\n")
     return OK
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def read_table(path: str) -> Any:
+def read_table(path: str, missing: Sequence[str] = ()) -> Any:
     """Read a CSV, TSV, Parquet or Feather file, or CSV from standard input for `"-"`.
 
-    Text columns stay text: the frame takes them as factors with their levels in alphabetical order.
+    In text files `missing` too are missing values. Text columns stay text: the frame takes them as factors with their
+    levels in alphabetical order.
     """
-    if path != "-" and (reader := READERS.get(Path(path).suffix.lower())):
+    if path != STANDARD and (reader := READERS.get(Path(path).suffix.lower())):
         return _read_columns(path, reader)
     if "~" in path and not Path(path).exists():
         raise OptionError(f"{path!r} looks like a formula: the file comes first, ranef fit DATA FORMULA")
-    raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    return _read_text(raw, path)
+    raw = sys.stdin.buffer.read() if path == STANDARD else Path(path).read_bytes()
+    return _read_text(raw, path, missing)
 
 
-def _read_text(raw: bytes, path: str) -> Any:
+def _read_text(raw: bytes, path: str, missing: Sequence[str]) -> Any:
     import pandas as pd
 
     try:
@@ -370,7 +409,7 @@ def _read_text(raw: bytes, path: str) -> Any:
             sep=separator,
             decimal=_decimal(raw, separator),
             skipinitialspace=True,
-            na_values=MISSING,
+            na_values=[*MISSING, *missing],
             keep_default_na=False,
         )
     except DataError:
@@ -420,20 +459,23 @@ def _read_columns(path: str, reader: str) -> Any:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
 
-def write_table(frame: Any, path: str | None) -> None:
-    """Write a data frame as CSV, TSV or Parquet by the ending of `path`; CSV on standard output for None."""
+def write_table(frame: Any, path: str) -> None:
+    """Write a data frame as CSV, TSV, Parquet or Feather by the ending of `path`; CSV on standard output for `"-"`."""
     import narwhals as nw
 
     pandas = nw.from_native(frame, eager_only=True).to_pandas()
-    suffix = "" if path is None else Path(path).suffix.lower()
-    if suffix in (".parquet", ".pq"):
-        pandas.to_parquet(path, index=False)
+    suffix = Path(path).suffix.lower()
+    if suffix in WRITERS:
+        try:
+            getattr(pandas.reset_index(drop=True), WRITERS[suffix])(path)
+        except ImportError:
+            raise NotAvailableError(f"writing {path} needs pyarrow: pip install pyarrow") from None
         return
     _write_text(path, pandas.to_csv(index=False, sep=SEPARATORS.get(suffix, ","), na_rep="NA", lineterminator="\n"))
 
 
-def _write_text(path: str | None, text: str) -> None:
-    if path is not None:
+def _write_text(path: str, text: str) -> None:
+    if path != STANDARD:
         Path(path).write_text(text, encoding="utf-8")
         return
     try:
@@ -518,13 +560,18 @@ def _fit_options(commands: Any) -> None:
     p.add_argument("--frequency-weights", metavar="COL", help="how many equal rows a row stands for")
     p.add_argument("--offset", metavar="COL", help="column added to the linear predictor")
     p.add_argument("--missing", choices=("drop", "raise"), default="drop", help="rows with missing values")
+    _missing_option(p)
     p.add_argument(
         "--contrasts", metavar="COL=KIND", action="append", default=[],
         help="treatment, sum, helmert or poly for a factor; may be repeated",
     )  # fmt: skip
     p.add_argument("--threads", type=int, metavar="N", help="threads of the core (default: all)")
     p.add_argument("--out", metavar="FIT.json", help="write a complete report of the fit (not a model to predict from)")
-    p.add_argument("--tidy", metavar="TABLE.csv", help="write estimates with 95%% intervals (.csv, .tsv, .parquet)")
+    p.add_argument(
+        "--tidy", metavar="TABLE.csv",
+        help="write estimates with 95%% intervals (.csv, .tsv, .parquet, .feather); --out - and --tidy - write to "
+        "standard output, instead of the summary",
+    )  # fmt: skip
     p.add_argument("--plot", metavar="FILE.png", help="draw a picture (.png, .pdf, .svg)")
     p.add_argument("--plot-kind", choices=KINDS, default="auto", help="which picture (default: what suits the model)")
     p.add_argument("--save", metavar="MODEL.ranef", help="save the model for ranef predict (a Python pickle)")
@@ -561,7 +608,18 @@ def _predict_options(commands: Any) -> None:
     p.add_argument("--level", type=float, default=0.95, help="coverage of the interval (default: 0.95)")
     p.add_argument("--std-error", action="store_true", help="add standard errors")
     p.add_argument("--seed", type=int, help="seed of drawn effects")
-    p.add_argument("--out", metavar="FILE.csv", help="write here instead of standard output (.csv, .tsv, .parquet)")
+    _missing_option(p)
+    p.add_argument(
+        "--out", metavar="FILE.csv", default=STANDARD,
+        help="write here instead of standard output (.csv, .tsv, .parquet, .feather)",
+    )  # fmt: skip
+
+
+def _missing_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--na", metavar="TEXT", action="append", default=[],
+        help="what else is a missing value in a text file, such as . or -999; may be repeated",
+    )  # fmt: skip
 
 
 def _datasets_options(commands: Any) -> None:
@@ -571,4 +629,6 @@ def _datasets_options(commands: Any) -> None:
     )  # fmt: skip
     p.set_defaults(command=_datasets)
     p.add_argument("name", metavar="NAME", nargs="?", help="data set; without it, all are listed")
-    p.add_argument("--out", metavar="FILE.csv", help="write the data (.csv, .tsv, .parquet)")
+    p.add_argument(
+        "--out", metavar="FILE.csv", help="write the data (.csv, .tsv, .parquet, .feather; - for standard output)"
+    )

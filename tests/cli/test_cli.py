@@ -157,6 +157,44 @@ def test_missing_values_in_text_files(tmp_path):
     assert table["g"].isna().tolist() == [False, False, False, True]
 
 
+def test_standard_output_takes_a_table_or_the_report_alone(csv, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main(["fit", csv, FORMULA, "--tidy", "-"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert table["term"].tolist()[:2] == ["(Intercept)", "Days"]
+    assert main(["fit", csv, FORMULA, "--out", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["formula"] == FORMULA
+    assert main(["datasets", "sleepstudy", "--out", "-"]) == 0
+    assert capsys.readouterr().out == Path(csv).read_text()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet", ".feather"])
+def test_tables_are_written_by_their_ending(csv, tmp_path, ending):
+    path = tmp_path / f"t{ending}"
+    assert main(["fit", csv, FORMULA, "--quiet", "--tidy", str(path)]) == 0
+    assert cli.read_table(str(path))["term"].tolist()[:2] == ["(Intercept)", "Days"]
+
+
+@pytest.mark.parametrize("mark", [".", "unknown", "?"])
+def test_one_text_in_a_column_of_numbers_is_told(mark, tmp_path, capsys):
+    data = rf.datasets.sim_crossed().head(300)
+    data["age"] = (data["x1"] * 10).round().astype(int).astype(str)
+    data.loc[7, "age"] = mark
+    path = str(tmp_path / "d.csv")
+    data.to_csv(path, index=False)
+    assert main(["fit", path, "y ~ age + (1 | a)"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"'age' is text that holds numbers, and '{mark}' in row 7 (counted from 0): it is taken as a factor" in out
+    data["y"] = data["y"].astype(str)
+    data.loc[3, "y"] = mark
+    data.to_csv(path, index=False)
+    assert f"because of '{mark}' in row 3" in failed(capsys, 1, main(["fit", path, "y ~ x1 + (1 | a)"]))
+    assert main(["fit", path, "y ~ age + (1 | a)", "--na", mark]) == 0
+    assert "300 rows; 2 dropped" in capsys.readouterr().out
+
+
 def test_missing_raise(tmp_path, capsys):
     path = tmp_path / "d.csv"
     rf.datasets.sim_crossed().to_csv(path, index=False)
@@ -194,6 +232,12 @@ def test_the_picture_suits_the_model(formula, csv, tmp_path):
         ([FORMULA, "--no-such-option"], 2, "unrecognized"),
         ([FORMULA, "--quiet", "--plot", "x.nope"], 2, "nope"),
         ([FORMULA, "--quiet", "--out", "no/such/folder/x.json"], 1, "No such file"),
+        ([FORMULA, "--tidy", "table.foo"], 2, ".parquet"),
+        ([FORMULA, "--tidy", "table"], 2, ".csv"),
+        ([FORMULA, "--out", "fit.txt"], 2, ".json"),
+        ([FORMULA, "--out", "-", "--tidy", "-"], 2, "both name standard output"),
+        ([FORMULA, "--plot", "-"], 2, "--plot takes the name of a file"),
+        ([FORMULA, "--save", "-"], 2, "--save takes the name of a file"),
         ([], 2, "FORMULA"),
     ],
 )

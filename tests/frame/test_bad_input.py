@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -181,6 +183,19 @@ def test_numbers_written_as_text_are_told():
                 build(formula, data)
     with pytest.raises(DataError, match=r"^response 'f' holds categories \('hi', 'lo', 'mid'\), not numbers$"):
         build("f ~ x", DATA)
+
+
+@pytest.mark.parametrize("odd", [".", "unknown"])
+def test_numbers_spoilt_by_a_text_are_no_factor_of_half_the_rows(odd):
+    written = [odd, *(f"{v:.4f}" for v in np.linspace(0, 1, 29))]
+    data = {"y": np.arange(30.0), "x": written, "g": np.arange(30) % 5}
+    with pytest.raises(DataError, match=rf"column 'x' holds numbers .*'{re.escape(odd)}' in row 0 .*factor\(x\)"):
+        build("y ~ x + (1 | g)", data)
+    with pytest.raises(DataError, match=rf"'{re.escape(odd)}' in row 0"):
+        build("y ~ 1", data, weights="x")
+    assert len(build("y ~ factor(x)", data)[0].factors["factor(x)"].levels) == 30
+    ids = ["pilot", *(f"{i}" for i in range(1, 30))]  # whoever groups by it means labels
+    assert len(build("y ~ 1 + (1 | x)", {**data, "x": ids})[1].terms[0].levels) == 30
 
 
 def test_an_error_names_few_of_many_columns():

@@ -90,7 +90,7 @@ def grouped(seed=1, n=240):
             "y ~ t + (1 | g)",
             {"t": lambda d: (d["h"] / 4 + 0.1).map("{:.2f}".format).where(d["h"] > 0, "?").mask(d["h"] == 1, "9.5")},
             "text_numbers",
-            "'t' is text that holds numbers, and '\\?': it is taken as a factor of 10 levels",
+            "'t' is text that holds numbers, and '\\?' in rows 22, .* it is taken as a factor of 10 levels",
         ),
         ("y ~ g + (1 | g)", {}, "fixed_and_grouping", "'g' appears fixed and as grouping"),
         ("y ~ x + (1 | g) + (x | g)", {}, "two_intercepts", "two random intercepts for 'g'"),

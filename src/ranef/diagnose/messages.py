@@ -18,7 +18,7 @@ from ranef.formula import INTERCEPT
 from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, matrix
 from ranef.frame.design import why_dropped
-from ranef.frame.table import is_number, shorten
+from ranef.frame.table import AS_MISSING, FEW_NUMBERS, is_number, read_table, shorten, strays, where_found
 from ranef.inference.ddf.strata import constant_within
 from ranef.inference.named import names_of
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ranef.model import Fit
 
 FEW_LEVELS = 5
-FEW_NUMBERS = 10  # fewer numbers with a point may be codes such as versions
 MOST_NAMES = 20
 MOST_WORK = 100_000_000  # operations that a note may cost
 ROUNDING = 1e-9  # what least squares leave of a vector that lies in the columns' span
@@ -238,19 +237,23 @@ def _measured(levels: Any) -> bool:
 
 
 def text_numbers(m: Fit) -> Iterator[Message]:
-    """Return that measurements written as text are taken as a factor."""
+    """Return that measurements written as text, or numbers that some text spoils, are taken as a factor."""
     for label, state in m.spec.factors.items():
         text = [v for v in state.levels if isinstance(v, str)]
-        numbers = [v for v in text if is_number(v)]
-        if (
-            len(text) >= FEW_NUMBERS
-            and len(numbers) >= 0.9 * len(text)
-            and sum("." in v for v in numbers) > len(text) / 2
-        ):
-            others = [v for v in text if not is_number(v)]
-            but = f", and {shorten(others, 3)}" if others else ""
-            text = f"{label!r} is text that holds numbers{but}: it is taken as a factor of {len(text)} levels"
-            yield Message("text_numbers", text, {"column": label, "levels": len(state.levels)})
+        odd = strays(text)
+        points = sum("." in v for v in text)
+        measured = len(text) >= FEW_NUMBERS and all(map(is_number, text)) and points > len(text) / 2
+        if odd or measured:
+            taken = f"it is taken as a factor of {len(text)} levels"
+            but = f", and {_where_found(m, label, odd)}: {taken}; if it is none, convert the column{AS_MISSING}"
+            says = f"{label!r} is text that holds numbers{but if odd else f': {taken}'}"
+            yield Message("text_numbers", says, {"column": label, "levels": len(state.levels), "strays": odd})
+
+
+def _where_found(m: Fit, label: str, odd: list[str]) -> str:
+    """Return texts and the rows of the data that have them, where the fit has the column."""
+    table = None if m.data is None else read_table(m.data)
+    return shorten(odd, 3) if table is None or label not in table.names else where_found(table.column(label), odd)
 
 
 def fixed_and_grouping(m: Fit) -> Iterator[Message]:

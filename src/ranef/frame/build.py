@@ -31,6 +31,7 @@ from ranef.frame.values import (
     categories_of,
     default_coding,
     not_a_time,
+    not_spoilt,
     number_of,
     side_array,
     side_column,
@@ -339,6 +340,7 @@ class _Frame:
         if self.is_factor(label):
             not_a_time(value, label)
             codes, levels, unused = self.level_use(label)
+            not_spoilt(value, levels, len(codes))
             coding = self.given.get(label, default_coding(value))
             self.factors[label] = FactorState(levels, unused, coding)
             self.variables[label] = Coded(codes, levels, coding)

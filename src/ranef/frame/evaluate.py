@@ -282,7 +282,7 @@ class _Walk:
                 return np.full(len(value.codes), np.nan)
             if value.x is None:
                 what = "a date or time" if value.time else "a factor"
-                hint = written_numbers(value.levels or ())
+                hint = written_numbers(value)
                 raise self.fail(f"column {value.name!r} is {what}, not numbers{hint and '; '}{hint}")
             x = np.asarray(value.x, np.float64)
             return np.where(value.missing, np.nan, x) if value.x.dtype.kind == "b" and value.missing is not None else x
@@ -415,7 +415,7 @@ def _written(walk: _Walk, value: Categories) -> Array:
     """Return the numbers that labels write."""
     odd = [label for label in value.levels if not is_number(str(label))]
     if odd:
-        hint = written_numbers(value.levels) or "as.numeric(factor(x)) numbers the levels"
+        hint = written_numbers(value) or "as.numeric(factor(x)) numbers the levels"
         raise walk.fail(f"{shorten(odd, 4)} {'are no numbers' if len(odd) > 1 else 'is no number'}; {hint}")
     return np.array([*map(float, value.levels), np.nan])[value.codes]
 

@@ -23,6 +23,7 @@ from ranef.frame.kernels import any_nonfinite, code_use, factorize, small_int
 NUMERIC = {"f8": "f8", "f4": "f4", "i8": "i8", "i4": "i4", "i2": "i4", "i1": "i4", "u1": "i4", "u2": "i4", "u4": "i8"}
 FLOAT, WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 EXACT = 2**53  # whole numbers up to here are float64's own
+FEW_NUMBERS = 10  # fewer numbers may be codes, with a text among them
 CODES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 
 
@@ -670,16 +671,39 @@ def _plain(labels: Any) -> list[Any]:
     return [v if isinstance(v, (str, int, float, bool)) else str(v) for v in labels.tolist()]
 
 
-def written_numbers(labels: Sequence[Any]) -> str:
-    """Say that labels are numbers written as text, and what kept them from being read as numbers; "" of others."""
-    text = [label for label in labels if isinstance(label, str)]
+def written_numbers(value: Any) -> str:
+    """Say that labels are numbers written as text, and what kept them from being read as numbers; "" of others.
+
+    Parameters
+    ----------
+    value : Column or Categories
+        With `codes` and `levels`.
+    """
+    text = [label for label in value.levels or () if isinstance(label, str)]
     odd = [label for label in text if not is_number(label)]
     if len(odd) > len(text) / 2 and all(is_number(label.replace(",", ".", 1)) for label in text):
         return "they are numbers with decimal commas, written as text: convert the column"
     if not text or len(odd) > len(text) / 2:
         return ""
-    reason = f" because of {shorten(odd, 3)}" if odd else ""
-    return f"they are numbers written as text{reason}: convert the column"
+    reason = f" because of {where_found(value, odd)}" if odd else ""
+    return f"they are numbers written as text{reason}: convert the column{AS_MISSING if odd else ''}"
+
+
+#: How a column of numbers that some texts spoil becomes one of numbers.
+AS_MISSING = " (pandas.to_numeric(…, errors='coerce'), or ranef fit --na, makes the others missing)"
+
+
+def strays(labels: Sequence[Any]) -> list[str]:
+    """Return the few texts among labels that are numbers else; none where they are many, or numbers are few."""
+    text = [label for label in labels if isinstance(label, str)]
+    odd = [label for label in text if not is_number(label)]
+    return odd if len(text) >= FEW_NUMBERS and len(odd) <= len(text) / 10 else []
+
+
+def where_found(value: Any, labels: Sequence[str]) -> str:
+    """Return some labels of categories and the first rows that have them."""
+    wanted = [i for i, label in enumerate(value.levels) if label in set(labels)]
+    return f"{shorten(labels, 3)} in {rows_of(np.isin(value.codes, wanted))}"
 
 
 def is_number(text: str) -> bool:

@@ -11,16 +11,19 @@ from ranef.errors import ArgumentError, DataError, FormulaError
 from ranef.formula import parse
 from ranef.frame.blocks import Number
 from ranef.frame.coding import Coding
-from ranef.frame.design import Array
+from ranef.frame.design import Array, Levels
 from ranef.frame.evaluate import Categories, Evaluator
 from ranef.frame.table import (
+    AS_MISSING,
     Column,
     Table,
     any_column,
     as_factor,
     check_order,
     shorten,
+    strays,
     unknown_column,
+    where_found,
     written_numbers,
 )
 from ranef.frame.transforms import Matrix
@@ -36,7 +39,8 @@ def side_column(what: str, value: Any, table: Table) -> Column | None:
         column = side_array(what, value, table.n)
         check_order(what, value, table.index)
     if column.x is None or column.x.dtype.kind == "b":
-        raise DataError(f"{what}: {column.name!r} does not hold numbers")
+        hint = "" if column.codes is None else written_numbers(column)
+        raise DataError(f"{what}: {column.name!r} does not hold numbers{hint and '; '}{hint}")
     return column
 
 
@@ -122,8 +126,18 @@ def _column_numbers(column: Column, label: str) -> Any:
         return np.full(len(column.codes), np.nan)
     what = "dates or times" if column.time else "text or categories"
     needed = "numbers are needed" + (f" for {label}" if label == "offset" else "")
-    hint = written_numbers(column.levels or ())
+    hint = written_numbers(column)
     raise DataError(f"column {column.name!r} holds {what}; {needed}{hint and '; '}{hint}")
+
+
+def not_spoilt(value: Any, levels: Levels, n: int) -> None:
+    """Refuse a column of text that some texts keep from being numbers, and that would be a factor of half the rows."""
+    if isinstance(value, Column) and value.text and 2 * len(levels) > n and (odd := strays(levels.tolist())):
+        raise DataError(
+            f"column {value.name!r} holds numbers written as text because of {where_found(value, odd)}, and as a "
+            f"factor it would have {len(levels)} levels in {n} rows: convert the column{AS_MISSING}, or write "
+            f"factor({value.name}) for a factor"
+        )
 
 
 def response_of(value: Any, name: str, keep: Callable[[Array], Array]) -> Array:
@@ -133,7 +147,7 @@ def response_of(value: Any, name: str, keep: Callable[[Array], Array]) -> Array:
         truth = value.x is not None and value.x.dtype.kind == "b"
         if value.x is None:
             what = "dates or times" if value.time else f"categories ({shorten(value.levels or [], 4)})"
-            hint = written_numbers(value.levels or ())
+            hint = written_numbers(value)
             raise DataError(f"response {name!r} holds {what}, not numbers{hint and '; '}{hint}")
         value = value.x
     if truth:
