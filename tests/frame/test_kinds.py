@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 
 import numpy as np
 import pandas as pd
@@ -340,3 +341,37 @@ def test_one_index_may_name_columns_and_levels():
     for _ in range(2):
         column = read_table(pd.DataFrame({"g": group})).column("g")
         assert column.levels.tolist() == [1, 2]
+
+
+class Bare:
+    """An object that has no text of its own."""
+
+
+def test_objects_label_groups_by_their_text_and_are_no_times():
+    ids = [uuid.UUID(int=i % 3) for i in range(6)]
+    for data in (pd.DataFrame({"g": ids}), pl.DataFrame({"g": pl.Series(ids, dtype=pl.Object)}), {"g": ids}):
+        found = read_table(data).column("g")
+        assert not found.time
+        assert list(found.levels) == [str(i) for i in ids[:3]]
+    bare = [Bare() for _ in range(6)]
+    for values in (bare, np.array([complex(i) for i in range(6)], object)):
+        for data in (pl.DataFrame({"g": pl.Series(values, dtype=pl.Object)}), {"g": values}):
+            with pytest.raises(DataError, match=r"column 'g' .*no numbers, text or truth values"):
+                read_table(data).column("g")
+    fixed = np.array(["b", "a"], np.dtypes.StringDType())
+    assert list(read_table({"g": fixed}).column("g").levels) == ["a", "b"]
+
+
+def test_rows_in_other_shapes_are_told_how_to_become_a_frame():
+    with pytest.raises(DataError, match=r"DataFrame.* of its fields"):
+        read_table(np.zeros(3, [("y", "f8"), ("x", "f8")]))
+    with pytest.raises(DataError, match="from_batches"):
+        read_table(pa.table({"y": [1.0]}).to_batches()[0])
+
+
+@pytest.mark.parametrize("formula", ["y ~ f + fb", "y ~ 1 + (f + fb | g)"])
+def test_coefficients_of_one_name_are_refused(formula):
+    f = np.array(list("aabbcc") * 2)
+    data = {"y": np.arange(12.0), "f": f, "fb": np.arange(12.0) ** 2, "g": np.arange(12) % 3}
+    with pytest.raises(DataError, match=r"2 coefficients would be named 'fb'.*rename"):
+        build(formula, data)

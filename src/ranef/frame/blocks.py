@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from ranef.errors import NotAvailableError
+from ranef.errors import DataError, NotAvailableError
 from ranef.formula import Factor
 from ranef.frame.coding import Coding, contrast, indicators, level_name
 from ranef.frame.design import Array, Block, Indicators, Levels
@@ -68,7 +68,27 @@ def counted(plans: Sequence[TermPlan], variables: Variables) -> tuple[tuple[Term
         TermPlan(plan.factors, plan.full, sum(len(b.names) for b in blocks), len(blocks), plan.wide)
         for plan, blocks in zip(plans, made, strict=True)
     ]
-    return tuple(sized), tuple(block for blocks in made for block in blocks)
+    blocks = tuple(block for blocks in made for block in blocks)
+    check_names(blocks)
+    return tuple(sized), blocks
+
+
+def check_names(blocks: Sequence[Block]) -> None:
+    """Refuse two columns of one name, which no question could tell apart: level "b" of f, and a column "fb".
+
+    Raises
+    ------
+    DataError
+    """
+    if len(blocks) < 2 or all(block.codes is None for block in blocks):
+        return
+    counts = Counter(name for block in blocks for name in block.names)
+    if len(counts) < sum(counts.values()):
+        name, count = counts.most_common(1)[0]
+        raise DataError(
+            f"{count} coefficients would be named {name!r}, as a factor and its level are written together: rename a "
+            f"column or a level"
+        )
 
 
 def widened(plans: Sequence[TermPlan], variables: Variables) -> tuple[TermPlan, ...]:

@@ -13,7 +13,7 @@ from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionErro
 from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
 from ranef.formula.functions import PLAIN
 from ranef.formula.terms import factors_of
-from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, counted, widened
+from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, check_names, counted, widened
 from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
 from ranef.frame.design import NO_WEIGHT, Array, Block, Component, Design, GroupTerm, Levels, Sampling, why_dropped
 from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
@@ -365,6 +365,7 @@ class _Frame:
         if bar.structure in SERIAL:
             self.check_times(columns)
         blocks = blocks_of(plans, self.variables)
+        check_names(blocks)
         names = tuple(name for block in blocks for name in block.names)
         levels_of = {label: state.levels for label, state in self.factors.items()}
         place = place_of(columns, levels_of, self.known, len(names))

@@ -6,12 +6,14 @@ goes through narwhals to pyarrow or numpy first. One `Column` type comes out wha
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import re
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ NUMERIC = {"f8": "f8", "f4": "f4", "i8": "i8", "i4": "i4", "i2": "i4", "i1": "i4
 FLOAT, WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 EXACT = 2**53  # whole numbers up to here are float64's own
 FEW_NUMBERS = 10  # fewer numbers may be codes, with a text among them
+TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 CODES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 
 
@@ -299,6 +302,10 @@ def _way_to_a_frame(data: Any) -> str:
         return "; a formula comes first" if "~" in data else "; read the file first, as with pandas.read_csv"
     if isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping):
         return "; pandas.DataFrame(…) makes one of such rows"
+    if isinstance(data, np.ndarray) and data.dtype.names:
+        return "; pandas.DataFrame(…) makes one of its fields"
+    if hasattr(data, "to_struct_array"):
+        return "; pyarrow.Table.from_batches([…]) makes one of such rows"
     if isinstance(data, np.ndarray):
         return "; name its columns: pandas.DataFrame(…, columns=[…])"
     return ""
@@ -523,7 +530,7 @@ def array_column(name: str, values: Array, missing: Array | None = None, truth: 
     if kind in "mM":
         text = values.astype("m8[us]").astype(object) if kind == "m" else values  # numpy's text counts microseconds
         return time_column(name, np.array([str(v) for v in text], object), np.isnat(values))
-    if kind == "U":
+    if kind in "UT":
         return objects_column(name, values.astype(object))
     if kind == "O":
         return objects_column(name, values, missing)
@@ -608,9 +615,11 @@ def objects_column(name: str, values: Array, missing: Array | None = None) -> Co
         ) from None
     except (TypeError, ValueError, ArithmeticError):
         names = ", ".join(sorted(t.__name__ for t in types))
-        if len(types) == 1 and not issubclass(next(iter(types)), bytes) and _is_label(present):
+        if len(types) == 1 and _is_label(only := next(iter(types))):
             text = np.array([None if g else str(v) for v, g in zip(values, gone, strict=True)], object)
-            return time_column(name, text, gone)
+            return (
+                time_column(name, text, gone) if _is_time(only) else replace(_text_column(name, text, gone), text=False)
+            )
         raise DataError(_mixture(name, present, np.flatnonzero(~gone), names)) from None
     return _number_column(name, numbers, gone if gone.any() else None)
 
@@ -640,9 +649,15 @@ def _mixture(name: str, present: Array, rows: Array, types: str) -> str:
     )
 
 
-def _is_label(present: Array) -> bool:
-    """Dates, times and intervals can label groups; containers cannot."""
-    return not hasattr(present[0], "__len__")
+def _is_label(kind: type) -> bool:
+    """Dates, intervals and whatever else has a text of its own can label groups; containers and bytes cannot."""
+    own = (kind.__str__, kind.__repr__) != (object.__str__, object.__repr__)
+    return own and not any("__len__" in vars(base) for base in kind.__mro__) and not issubclass(kind, Number)
+
+
+def _is_time(kind: type) -> bool:
+    """Dates, times, durations; pandas' periods know the time they start at."""
+    return issubclass(kind, TIMES) or hasattr(kind, "start_time")
 
 
 def _is_missing(value: Any) -> bool:
