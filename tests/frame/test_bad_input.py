@@ -203,3 +203,10 @@ def test_an_error_names_few_of_many_columns():
     with pytest.raises(DataError) as caught:
         check("y ~ 1 + (t | g)", data)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("call", ["cut(1, 3)", "cut(sqrt(1), 3)"])
+def test_functions_of_constants_are_no_columns(call):
+    for formula in (f"y ~ z:{call}", f"y ~ x + {call}", f"y ~ 1 + (1 | {call})"):
+        with pytest.raises(DataError, match="one value for each of the"):
+            build(formula, DATA)

@@ -322,3 +322,14 @@ def test_numbers_in_labels():
     assert number_order(["1.5 h", "10 h", "2 h"]) == [0, 2, 1]
     for others in (["a1", "b2"], ["t1", "t01"], ["2020-01", "2020-02"], ["a", "b"], [1.0, 2.0]):
         assert number_order(others) is None
+
+
+@pytest.mark.parametrize("structure", ["ar1", "toep", "cs", "diag"])
+def test_a_structure_of_one_constant_is_a_variance(structure):
+    rng = np.random.default_rng(3)
+    g = np.repeat(np.arange(8), 6)
+    data = {"y": rng.normal(size=8)[g] + rng.normal(size=48), "x": rng.normal(size=48), "g": g}
+    m, plain = rf.fit(f"y ~ x + {structure}(1 | g)", data), rf.fit("y ~ x + (1 | g)", data)
+    assert abs(m.loglik - plain.loglik) < 1e-7  # two engines, searches that end within 1e-8 of the deviance
+    assert len(m.tidy(effects="ran_pars")["estimate"]) >= 2
+    np.testing.assert_allclose(m.predict({k: v[:5] for k, v in data.items()}), m.fitted()[:5], rtol=1e-10)

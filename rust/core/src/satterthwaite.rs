@@ -34,9 +34,11 @@ impl Model {
         let (m, p) = (theta.len() + 1, self.lmm.moments.p_total);
         let spread = self.spread(&curved, m, flat);
         let df = (0..p).map(|j| {
-            let (v, own) = (vcov[j * (p + 1)], |i: usize| slopes[i * p * p + j * (p + 1)]);
+            // Of log v: squares of variances leave the range of numbers before standard errors do.
+            let v = vcov[j * (p + 1)];
+            let own = |i: usize| slopes[i * p * p + j * (p + 1)] / v;
             let along = |i: usize| (0..m).map(|k| spread[k + i * m] * own(k)).sum::<f64>();
-            2.0 * v * v / (0..m).map(|i| own(i) * along(i)).sum::<f64>()
+            2.0 / (0..m).map(|i| own(i) * along(i)).sum::<f64>()
         });
         let df = df.collect();
         Ok(Satterthwaite { slopes, spread, df })

@@ -20,7 +20,7 @@ STEP = 1e-20  # imaginary
 def toeplitz_correlations(x: Array) -> Array:
     """Correlations at lags 1, 2, … from the coordinates of a Toeplitz structure, (r, lags) both."""
     partial = x / np.sqrt(1 + x * x)
-    out, left = np.zeros_like(partial), np.ones_like(partial[:, 0])
+    out, left = np.zeros_like(partial), np.ones(len(partial), partial.dtype)
     phi: list[Array] = []
     for k in range(partial.shape[1]):
         one = partial[:, k]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ranef.frame import Block, Design, GroupTerm
 
 EXACT = 1e-5  # a residual standard deviation below this share of the response's is none
+LARGEST = 1e75  # of standard deviations and standard errors: degrees of freedom take fourth powers of them
 LOOSE = 1e-6  # predicted change of the deviance at which another optimiser's answer counts as an optimum
 
 
@@ -131,7 +132,10 @@ def estimate(design: Design, reml: bool, control: Control) -> tuple[Any, Estimat
         check_rank(core, design)
         found = solve(core, design, reml, control)
     except ValueError as error:
+        check_sizes(design)
         raise error if isinstance(error, RanefError) else DataError(str(error)) from error
+    if out_of_range(found):
+        check_sizes(design)
     if found.outcome != "converged":
         check_residual(found, design)
     return core, found
@@ -244,6 +248,25 @@ def check_residual(found: Estimate, design: Design) -> None:
     """Where the random effects explain every row, the criterion has no minimum."""
     if found.sigma <= EXACT * float(np.std(np.asarray(design.y))):
         raise DataError("the model fits the response exactly: no residual variance is left")
+
+
+def out_of_range(found: Estimate) -> bool:
+    """Whether squares of variances may have left the range of doubles, or a column counts as 0 since its own have."""
+    vcov = found.vcov.dense if isinstance(found.vcov, PartialCovariance) else found.vcov
+    sizes = np.sqrt([found.sigma**2, *vcov.diagonal()])
+    return bool(found.dropped) or bool(((sizes < 1 / LARGEST) | (sizes > LARGEST)).any())
+
+
+def check_sizes(design: Design) -> None:
+    """Refuse the units of a response or a column that lead there."""
+    columns = [(f"column {b.names[0]!r}", b.x) for b in design.fixed if b.x is not None and b.codes is None]
+    for what, x in ((f"response {design.response_name!r}", design.y), *columns):
+        largest = float(np.abs(np.asarray(x)).max())
+        if 0 < largest < 1 / LARGEST or largest > LARGEST:
+            raise DataError(
+                f"{what} has values of {largest:.3g} at most; beyond {1 / LARGEST:g} and {LARGEST:g} squares of "
+                f"variances are 0 or infinite to a computer: give it in other units, multiplied by a power of ten"
+            )
 
 
 def check_rank(core: Any, design: Design) -> None:

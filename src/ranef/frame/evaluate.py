@@ -191,6 +191,10 @@ class _Walk:
 
     def finish(self, value: Any) -> Any:
         n = self.outer.table.n
+        if isinstance(value, (Matrix, Categories)):  # a function of constants alone gives a single one
+            parts = value.columns if isinstance(value, Matrix) else (value.codes,)
+            if any(np.shape(part) != (n,) for part in parts):
+                raise self.fail(f"this does not give one value for each of the {n} rows")
         if isinstance(value, (Column, Matrix, Categories, Censored, Measured)):
             return value
         array: Array = np.empty(0)

@@ -71,7 +71,8 @@ def _new_term(bar: BarPlan, codes: Array, new: _New) -> GroupTerm:
     b = bar.bar
     pieces = [blocks_of((plan,), new.variables) for plan in bar.columns]
     blocks = tuple(block for piece in pieces for block in piece)
-    fresh = new.fresh.get(bar.columns[0].factors[0].label, ()) if bar.points is not None else ()
+    at = bar.columns[0].factors if bar.points is not None else ()  # of positions: a constant has none
+    fresh = new.fresh.get(at[0].label, ()) if at else ()
     if fresh and blocks[0].contrast is not None:  # a row for every position, a column for every fitted one
         blocks = (replace(blocks[0], names=bar.names, contrast=blocks[0].contrast[:, : len(bar.names)]),)
     owners = tuple(owner for piece, owner in zip(pieces, bar.owners, strict=False) for _ in piece)

@@ -279,6 +279,16 @@ pub(super) fn to_user(s: &TermSlot, b: &mut [f64]) {
 
 /// Coefficients of all columns; dropped ones are NaN.
 pub(crate) fn user_beta(m: &Moments, beta: &[f64]) -> Vec<f64> {
+    user_coefficients(m, beta, m.y_shift)
+}
+
+/// How coefficients of all columns move with those of the core: differences of `user_beta` would lose the digits of
+/// columns in small units.
+pub(crate) fn user_slopes(m: &Moments, beta: &[f64]) -> Vec<f64> {
+    user_coefficients(m, beta, 0.0)
+}
+
+fn user_coefficients(m: &Moments, beta: &[f64], y_shift: f64) -> Vec<f64> {
     let mut out = vec![f64::NAN; m.p_total];
     for (&j, &b) in m.kept.iter().zip(beta) {
         out[j] = b;
@@ -287,7 +297,7 @@ pub(crate) fn user_beta(m: &Moments, beta: &[f64]) -> Vec<f64> {
         let extra: f64 = m.kept.iter().zip(beta).map(|(&j, b)| m.x_shift[j] * b).sum();
         for (o, c) in out.iter_mut().zip(c) {
             if *c != 0.0 {
-                *o += c * (m.y_shift - extra);
+                *o += c * (y_shift - extra);
             }
         }
     }

@@ -4,7 +4,7 @@ mod coordinates;
 mod derivatives;
 mod predictions;
 
-pub(crate) use coordinates::{user_beta, user_matrix, user_vcov};
+pub(crate) use coordinates::{user_beta, user_matrix, user_slopes, user_vcov};
 
 use rayon::prelude::*;
 

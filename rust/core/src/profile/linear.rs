@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::dense;
-use crate::fit::{user_beta, Model};
+use crate::fit::{user_beta, user_slopes, Model};
 use crate::linear::{dot, Solution};
 use crate::optimise::{self, Options, Stop};
 use crate::CoreError;
@@ -111,13 +111,12 @@ fn direction(s: &Solution, a: &[f64]) -> (Vec<f64>, f64) {
 /// Coefficient j of the user's columns.
 fn held(model: &Model, j: usize) -> Held {
     let m = &model.lmm.moments;
-    let at = |beta: &[f64]| user_beta(m, beta)[j];
-    let origin = at(&vec![0.0; m.p()]);
+    let origin = user_beta(m, &vec![0.0; m.p()])[j];
     let weights = (0..m.p())
         .map(|t| {
             let mut unit = vec![0.0; m.p()];
             unit[t] = 1.0;
-            at(&unit) - origin
+            user_slopes(m, &unit)[j]
         })
         .collect();
     Held { weights, origin }

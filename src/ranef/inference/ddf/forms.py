@@ -110,7 +110,8 @@ class Entries:
         raw = self.core.kenward_roger(theta, reml)
         own = _forms(raw)
         # The core's sigma is at its optimum, ours may be held; squares of y go by 1 / sigma^2.
-        ratio = (self.sigma / self.core.evaluate(theta, reml)["sigma"]) ** 2
+        with np.errstate(over="ignore"):  # standard deviations beyond 1e150 have no degrees of freedom
+            ratio = np.square(self.sigma / self.core.evaluate(theta, reml)["sigma"])
         gradient = np.asarray(raw["traces"]) - np.asarray(raw["squares"]) / ratio if own.exact else own.gradient
         self.own = Forms(ratio * own.slopes, ratio * own.bends, own.expected, own.average / ratio, gradient, own.exact)
 

@@ -31,7 +31,7 @@ from ranef.frame.design import Array
 from ranef.inference.ddf.forms import Forms, of_linear
 from ranef.inference.ddf.gaussian import curvature, instead, linear_entries, objection, padded
 from ranef.inference.ddf.method import Joint, Method, basis_of, form, kept, partial_of
-from ranef.inference.ddf.satterthwaite import FLAT, covariance, phi
+from ranef.inference.ddf.satterthwaite import FLAT, covariance, matched, phi
 from ranef.inference.dummies import objection as objection_to_dummies
 from ranef.inference.dummies import written_out
 from ranef.inference.memory import remembered
@@ -246,7 +246,7 @@ def degrees(m: Fit, hypotheses: Array) -> Array:
     g = np.einsum("ri,mij,rj->mr", rows, found.slopes[:, here][:, :, here], rows, optimize=True)
     v = np.diag(form(own, np.atleast_2d(hypotheses), phi(own)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * v**2 / np.einsum("ir,ij,jr->r", g, found.spread, g)
+        return matched(v, g, found.spread)
 
 
 def joint(m: Fit, hypotheses: Array, values: Array, _about: Array) -> Joint:

@@ -150,7 +150,8 @@ def phi(m: Fit) -> Array:
 def matched(v: Array, g: Array, spread: Array) -> Array:
     """2 v^2 / (g' A g) for several contrasts; g is (m, r)."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return 2 * v**2 / np.sum(g * (spread @ g), axis=0)
+        g = g / v  # of log v: squares of variances leave the range of numbers before standard errors do
+        return 2 / np.sum(g * (spread @ g), axis=0)
 
 
 @remembered
