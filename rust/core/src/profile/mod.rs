@@ -13,7 +13,6 @@ pub use chart::Hold;
 pub use laplace::Laplace;
 pub use linear::Linear;
 
-use crate::linear::dot;
 use crate::CoreError;
 use chart::Chart;
 use search::{inverse, minimise, Value};
@@ -186,22 +185,6 @@ pub fn curve<S: Surface>(
     Ok(Curve { points, ends: [low, high], failures, lowest, evaluations })
 }
 
-/// The inverse curvature of coordinates of these sizes, whatever their units: `h` has a row and a column of `width`.
-fn inverse_in_sizes(h: &[f64], width: usize, sizes: &[f64], idle: &[Vec<f64>]) -> Vec<f64> {
-    let m = sizes.len();
-    let both = |t: usize| sizes[t % m] * sizes[t / m];
-    let mut inner: Vec<f64> = (0..m * m).map(|t| h[t % m + (t / m) * width] * both(t)).collect();
-    let idle: Vec<Vec<f64>> = idle.iter().map(|d| d.iter().zip(sizes).map(|(d, s)| d / s).collect()).collect();
-    let unit = |d: &Vec<f64>| {
-        let length = dot(d, d).sqrt().max(f64::MIN_POSITIVE);
-        d.iter().map(|d| d / length).collect()
-    };
-    stiffen(&mut inner, &idle.iter().map(unit).collect::<Vec<_>>(), m);
-    let mut b = inverse(&inner, m);
-    b.iter_mut().enumerate().for_each(|(t, b)| *b *= both(t));
-    b
-}
-
 /// Give directions without effect the curvature of the coordinates they mix with. Left at 0 it would make a coordinate
 /// that hardly matters (a root of a covariance whose correlation is nearly 0) look free, and steps along it without end.
 fn stiffen(h: &mut [f64], idle: &[Vec<f64>], m: usize) {
@@ -253,11 +236,9 @@ impl<S: Surface> Tracer<'_, S> {
                 (0..n).map(|i| (0..n).map(|j| rows[i * w + a] * h[i + j * n] * rows[j * w + b]).sum::<f64>()).sum()
             })
             .collect();
-        // What moves some x by its natural size.
-        let scale = self.surface.scale(x);
-        let reach = |a: usize| (0..n).map(|i| (rows[i * w + a] / scale[i]).abs()).fold(0.0, f64::max);
-        let sizes: Vec<f64> = (0..m).map(|a| if reach(a) > 0.0 { 1.0 / reach(a) } else { 1.0 }).collect();
-        let b = inverse_in_sizes(&full, w, &sizes, &self.chart.idle(&y));
+        let mut inner: Vec<f64> = (0..m * m).map(|t| full[t % m + (t / m) * w]).collect();
+        stiffen(&mut inner, &self.chart.idle(&y), m);
+        let b = inverse(&inner, m);
         let cross: Vec<f64> = (0..m).map(|i| full[i + m * w]).collect();
         let drift: Vec<f64> = (0..m).map(|i| -(0..m).map(|j| b[i + j * m] * cross[j]).sum::<f64>()).collect();
         let schur = full[m + m * w] + cross.iter().zip(&drift).map(|(c, d)| c * d).sum::<f64>();

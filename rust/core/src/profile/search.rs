@@ -123,9 +123,7 @@ fn update(b: &mut [f64], at: &Found, y: &[f64], value: &Value, n: usize) {
     let s: Vec<f64> = y.iter().zip(&at.y).map(|(a, b)| a - b).collect();
     let d: Vec<f64> = value.gradient.iter().zip(&at.value.gradient).map(|(a, b)| a - b).collect();
     let sd = dot(&s, &d);
-    // In the units of no coordinate.
-    let largest: f64 = s.iter().zip(&d).map(|(s, d)| (s * d).abs()).sum();
-    if !(sd > 1e-10 * largest) {
+    if !(sd > 1e-10 * (dot(&s, &s) * dot(&d, &d)).sqrt()) {
         return;
     }
     let bd = times(b, &d, 1.0);
