@@ -118,8 +118,9 @@ def fit(
         Link of the mean, or parameter -> link; the family's default otherwise.
     dispersion : str or number, optional
         One-sided formula of the dispersion, "~ x + (1 | g)"; default "~ 1". A number holds it there; for a gaussian 0
-        (or "~ 0") leaves no residual variance beside a covariance structure, as glmmTMB's `dispformula = ~ 0` (an SD of
-        5e-5 times that of what the fixed effects leave), and "~ 0 + offset(log(se))" takes known standard deviations.
+        (or "~ 0") leaves no residual variance beside a covariance structure, as glmmTMB's `dispformula = ~ 0` (its SD
+        of 1.2e-4; 5e-5 times that of what the fixed effects leave where 1.2e-4 is no small share of it, or too small a
+        one), and "~ 0 + offset(log(se))" takes known standard deviations.
         What it means is the family's (glmmTMB's `sigma()`); summary says it.
     zero_inflation : str or number, optional
         One-sided formula of the probability (logit) of a zero beside the family's own; none by default.

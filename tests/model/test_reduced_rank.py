@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ranef as rf
-from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError
+from ranef.errors import FormulaError, NotAvailableError, OptionError
 
 FULL = "y ~ 0 + trait + rr(0 + trait | g, d = {})"
 
@@ -147,5 +147,5 @@ def test_matern_of_smoothness_one_half_is_exponential(spatial):
 def test_what_goes_by_cluster_or_by_name_is_refused(traits, fits):
     with pytest.raises(NotAvailableError, match="reduced rank"):
         rf.estfun(fits[1])
-    with pytest.raises(ArgumentError, match=r"no parameter 'loading\(g\)'; the model has traita"):
+    with pytest.raises(NotAvailableError, match=r"'loading\(g\)' is no parameter of its own"):
         rf.fit(FULL.format(1), traits, precision_weights="w", method="ml", fixed={"loading(g)": 0.2})

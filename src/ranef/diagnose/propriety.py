@@ -33,14 +33,17 @@ def worst_sum(m: Fit) -> float | None:
     rows, eta = fitted_predictors(m, "diagnose")
     order = np.argsort(eta[:, 0])
     chosen = order[np.linspace(0, len(order) - 1, ROWS).astype(int)]
-    trials = rows.data.trials
-    sums = [_sum(family, eta[i], None if trials is None else float(trials[i])) for i in chosen]
+    trials, largest = rows.data.trials, int(np.max(m.design.y, initial=0))
+    sums = [_sum(family, eta[i], None if trials is None else float(trials[i]), largest) for i in chosen]
     known = [s for s in sums if s is not None]
     return max(known, key=lambda s: abs(s - 1)) if known else None
 
 
-def _sum(family: Distribution, eta: Array, trials: float | None) -> float | None:
-    """Return the sum over all successes, or over counts until they no longer add; None where that is too many."""
+def _sum(family: Distribution, eta: Array, trials: float | None, largest: int) -> float | None:
+    """Return the sum over all successes, or over counts until they no longer add; None where that is too many.
+
+    None also where it is too large beyond the largest count only: a density may be meant for zeros and ones alone.
+    """
     if family.entry.support == "binomial":
         size = 1.0 if trials is None else trials
         return float(np.sum(_probabilities(family, eta, np.arange(size + 1) / size, trials)))
@@ -48,7 +51,8 @@ def _sum(family: Distribution, eta: Array, trials: float | None) -> float | None
     while count <= LAST:
         found = _probabilities(family, eta, np.arange(count, dtype=float), None)
         if not found[-count // 10 :].sum() > TAIL or found.sum() > MUCH:
-            return float(found.sum())
+            beyond = found.sum() > 1 + TAIL >= found[: largest + 1].sum()
+            return None if beyond else float(found.sum())
         count *= 10
     return None
 

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 #: Share r of the response's standard deviation. The likelihood is off by about r^2 for every row and computed to
 #: eps / r^2, each times what structures make of it: at this share both are about 1e-7 on the models of
-#: `benchmarks/structured.py` and on sleepstudy. A number in the units of the response cannot stand for none.
+#: `benchmarks/structured.py` and on sleepstudy. A number in the units of the response cannot stand
+#: for none, whatever they are.
 NEARLY_ZERO = 5e-5
+#: glmmTMB's, eps^(1/4): where it is such a share of the response both say the same to the last digit.
+USUAL = float(np.finfo(np.float64).eps ** 0.25)
+LEAST, MOST = 2e-6, 2e-4
 NARROW = 50  # columns of a fixed factor that take part in saying how much of the response is left
 
 
@@ -34,7 +38,8 @@ def with_little(parts: Sequence[Part], design: Design) -> list[Part]:
 
 def little(design: Design) -> float:
     """Return the residual standard deviation that stands for none."""
-    return NEARLY_ZERO * _spread(design)
+    spread = _spread(design)
+    return USUAL if LEAST * spread <= USUAL <= MOST * spread else NEARLY_ZERO * spread
 
 
 def _spread(design: Design) -> float:
