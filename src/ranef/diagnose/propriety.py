@@ -33,7 +33,7 @@ def worst_sum(m: Fit) -> float | None:
     rows, eta = fitted_predictors(m, "diagnose")
     order = np.argsort(eta[:, 0])
     chosen = order[np.linspace(0, len(order) - 1, ROWS).astype(int)]
-    trials, largest = rows.data.trials, int(np.max(m.design.y, initial=0))
+    trials, largest = rows.data.trials, int(np.max(np.asarray(m.design.y), initial=0))
     sums = [_sum(family, eta[i], None if trials is None else float(trials[i]), largest) for i in chosen]
     known = [s for s in sums if s is not None]
     return max(known, key=lambda s: abs(s - 1)) if known else None

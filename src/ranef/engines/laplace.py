@@ -29,7 +29,7 @@ from ranef.engines.thresholds import (
     threshold_names,
     thresholds,
 )
-from ranef.engines.turns import InTurn, Rebuilt
+from ranef.engines.turns import Rebuilt, in_turn
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec, without_value
@@ -130,7 +130,7 @@ def core_of(design: Design, task: Task, parts: Sequence[Any], p: int, terms: Seq
     y = data["y"]
     weights = survey.scaled(design) if design.sampling else survey.Scaled(design.frequencies, {})
     spec = task.family.spec if task.family.custom is None else core_spec(task.family, y)
-    core = InTurn(_core.Glmm(spec, parts, p, terms, data, weights.rows, task.control.threads))
+    core = in_turn(_core.Glmm(spec, parts, p, terms, data, weights.rows, task.control.threads))
     for term, values in weights.levels.items():
         core.weigh(term, values.tolist())
     return core

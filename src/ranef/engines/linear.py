@@ -17,7 +17,7 @@ from ranef.engines.control import Control
 from ranef.engines.covariance import PartialCovariance
 from ranef.engines.estimate import Array, Estimate, Result, from_core
 from ranef.engines.task import Engine, Point, Task
-from ranef.engines.turns import InTurn
+from ranef.engines.turns import in_turn
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, check_linear
@@ -50,7 +50,7 @@ def make_core(design: Design, y: Array | None = None, threads: int = 0) -> Any:
     """Hand the arrays of a design to the core, which accumulates its cross-products in one pass."""
     response = design.y if y is None else y
     rows = sources(design.fixed), term_sources(design.terms), response, design.weights, design.offset
-    return InTurn(_core.Lmm(*rows, threads))
+    return in_turn(_core.Lmm(*rows, threads))
 
 
 def with_dummies(design: Design) -> Design:
@@ -95,7 +95,7 @@ def _emptied(block: Block, columns: list[int], n: int) -> Block:
 
 def restored(state: bytes, estimate: Estimate) -> Any:
     """Return the core of a fit from its saved cross-products, at the fit's optimum."""
-    core = InTurn(_core.Lmm.from_state(state))
+    core = in_turn(_core.Lmm.from_state(state))
     core.evaluate(np.array(estimate.theta), estimate.reml)
     if isinstance(estimate.vcov, PartialCovariance):
         estimate.vcov.attach(core)
@@ -253,8 +253,8 @@ def check_residual(found: Estimate, design: Design) -> None:
 def out_of_range(found: Estimate) -> bool:
     """Whether squares of variances may have left the range of doubles, or a column counts as 0 since its own have."""
     vcov = found.vcov.dense if isinstance(found.vcov, PartialCovariance) else found.vcov
-    sizes = np.sqrt([found.sigma**2, *vcov.diagonal()])
-    return bool(found.dropped) or bool(((sizes < 1 / LARGEST) | (sizes > LARGEST)).any())
+    variances = [found.sigma**2, *vcov.diagonal().tolist()]
+    return bool(found.dropped) or min(variances) < LARGEST**-2 or max(variances) > LARGEST**2
 
 
 def check_sizes(design: Design) -> None:

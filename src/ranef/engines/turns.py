@@ -7,7 +7,9 @@ one fit must not meet there, neither within a question nor within several that b
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from threading import RLock
+from types import GetSetDescriptorType, MethodDescriptorType
 from typing import Any
 
 
@@ -26,22 +28,28 @@ class InTurn:
     def __init__(self, core: Any) -> None:
         self._core, self.turn = core, RLock()
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
+
+def in_turn(core: Any) -> Any:
+    """Return the core as one that is asked in turn."""
+    return _kind(type(core))(core)
+
+
+@cache
+def _kind(core: type) -> type[InTurn]:
+    """Return the class whose methods and attributes are those of a class of the extension, in turn."""
+    own: dict[str, Any] = {}
+    for name, value in vars(core).items():
+        if isinstance(value, MethodDescriptorType):
+            own[name] = _asked(value)
+        elif isinstance(value, GetSetDescriptorType):
+            own[name] = property(_asked(value.__get__))
+    return type(f"{core.__name__}InTurn", (InTurn,), own)
+
+
+def _asked(question: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(self: InTurn, *args: Any, **kwargs: Any) -> Any:
         with self.turn:
-            found = getattr(self._core, name)
-        if callable(found):
-            found = self.__dict__[name] = _in_turn(found, self.turn)  # found at once the next time
-        return found
-
-
-def _in_turn(question: Callable[..., Any], turn: Any) -> Callable[..., Any]:
-    """Return the question with its turn; it knows nothing else, so that a core goes with the last fit that has it."""
-
-    def ask(*args: Any, **kwargs: Any) -> Any:
-        with turn:
-            return question(*args, **kwargs)
+            return question(self._core, *args, **kwargs)
 
     return ask
 

@@ -146,7 +146,7 @@ def build(
         design.categories,
         frozenset(frame.evaluator.columns),
     )
-    return spec, replace(design, others=others, offset_name=_offset_name(formula, offset))
+    return spec, _completed(design, others, _offset_name(formula, offset))
 
 
 def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
@@ -180,6 +180,10 @@ def _of_groups(given: Any, formulas: Sequence[Formula], argument: str = "cov") -
             if name not in bars:
                 raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
     return {name: value for name, value in given.items() if name in bars}
+
+
+def _completed(design: Design, others: tuple[Component, ...], offsets: str) -> Design:
+    return replace(design, others=others, offset_name=offsets) if others or offsets else design
 
 
 def _offset_name(formula: Formula, given: Any) -> str:
