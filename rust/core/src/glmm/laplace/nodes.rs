@@ -9,6 +9,8 @@ use super::{Engine, Parts, Point};
 
 /// Numbers that are kept by node and level, whatever there are of rows.
 const KEPT: usize = 1_000_000;
+/// Those for which one look at the columns does for all nodes.
+const AT_ONCE: usize = 20_000;
 
 /// X't, Lambda v by factor, d / d M by factor and level.
 type Kept = (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>);
@@ -75,7 +77,10 @@ impl Engine {
         if !keep {
             return (out, vec![]);
         }
-        let kept = rows::level_sums(&self.plan, &self.family, rows, &self.fixed, &nodes);
+        // The sums of all nodes leave the cache where there are many.
+        let at_once = if size <= AT_ONCE { nodes.len() } else { 1 };
+        let sums = |nodes: &[Vec<f64>]| rows::level_sums(&self.plan, &self.family, rows, &self.fixed, nodes);
+        let kept: Vec<LevelSums> = nodes.chunks(at_once).flat_map(sums).collect();
         for (log, kept) in out[0].iter_mut().zip(&kept) {
             log.iter_mut().zip(&kept.value).for_each(|(l, v)| *l -= v);
         }
