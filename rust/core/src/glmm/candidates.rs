@@ -23,6 +23,9 @@ const ROUGH: f64 = 1e-2;
 /// Smallest standard deviation, as a share of the usual start's.
 const SMALL: f64 = 0.3;
 
+/// Effects that leave all the variance to a dispersion, as a share of the usual start's.
+const HARDLY: f64 = 0.1;
+
 /// Rows of an effect from which they say what is dispersion and what is not.
 const ROWS: usize = 2;
 /// Least change of the logarithm of the information by that of the dispersion, and most change of the latter.
@@ -62,7 +65,7 @@ pub fn ranked(
 ) -> Ranked {
     let (beta, lambda, shape) = (from.beta.to_vec(), from.lambda.to_vec(), from.shape.to_vec());
     let mut out = vec![Candidate { beta, lambda, shape, deviance: f64::INFINITY }];
-    let terms: Vec<Patterned> = e.patterns.iter().filter(|p| correlated(p)).cloned().collect();
+    let terms: Vec<Patterned> = e.patterns.iter().filter(|p| p.pattern.deviations() > 0).cloned().collect();
     let traded = if terms.is_empty() {
         add_smaller_dispersions(e, rows, from, scores, &mut out)
     } else {
@@ -83,6 +86,9 @@ fn add_suggested(
     out: &mut Vec<Candidate>,
 ) -> bool {
     let noise = terms.iter().find_map(|p| Noise::beside(e, rows, p, from.beta));
+    if noise.is_none() && !terms.iter().any(correlated) {
+        return false;
+    }
     for (share, one) in if noise.is_some() { &CHOICES[..] } else { &[(1.0, 0.0)] } {
         let mut next = out[0].clone();
         for p in terms {
@@ -96,7 +102,16 @@ fn add_suggested(
         e.constraint.impose(&mut next.shape);
         out.push(next);
     }
-    matches!(noise, Some(Noise::Dispersion(..)))
+    let traded = matches!(noise, Some(Noise::Dispersion(..)));
+    if traded {
+        let mut next = out[0].clone();
+        for p in terms {
+            next.shape[p.first..p.first + p.pattern.deviations()].iter_mut().for_each(|s| *s += HARDLY.ln());
+        }
+        e.constraint.impose(&mut next.shape);
+        out.push(next);
+    }
+    traded
 }
 
 /// Starts of a model without structures, whose effects trade with a dispersion; whether they do.
@@ -121,6 +136,9 @@ fn add_smaller_dispersions(
         noise.put(e, *share, from.beta, &mut next.beta);
         out.push(next);
     }
+    let mut next = out[0].clone();
+    next.lambda.iter_mut().flatten().for_each(|l| *l *= HARDLY);
+    out.push(next);
     true
 }
 
@@ -176,10 +194,10 @@ fn dispersion_constant(e: &Engine, rows: &GlmmRows<'_>) -> Option<usize> {
 }
 
 /// Columns of a factor.
-type Columns = (usize, std::ops::Range<usize>);
+pub type Columns = (usize, std::ops::Range<usize>);
 
 /// Whether most effects have a row or two.
-fn few_rows(e: &Engine, rows: &GlmmRows<'_>, columns: &Columns) -> bool {
+pub fn few_rows(e: &Engine, rows: &GlmmRows<'_>, columns: &Columns) -> bool {
     rows.n < ROWS * grams(e, columns).filter(|g| *g > 0.0).count()
 }
 

@@ -11,6 +11,10 @@ pub struct Constraint {
 }
 
 impl Constraint {
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.tied.is_empty()
+    }
+
     /// Parameters that satisfy it: tied ones get their mean.
     pub fn impose(&self, shape: &mut [f64]) {
         for set in &self.tied {

@@ -28,6 +28,9 @@ const NONE: f64 = -20.0;
 const OPPOSITE: f64 = 0.5;
 /// Correlation of neighbours where those found are hardly related.
 const RELATED: f64 = 0.9;
+/// Parameters of partial autocorrelations of 0.6 and 0.95: of one that has ended, and of the next one instead.
+const WITHIN: f64 = 0.8;
+const NEXT: f64 = 3.0;
 /// Columns up to which every one is left out in turn.
 const WIDEST: usize = 12;
 /// Deviance that the others must gain without a column for it to be left out where nothing lies at an end.
@@ -58,6 +61,7 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> 
             let large: Vec<f64> = sd(&awake).iter().map(|s| larger * s).collect();
             out.extend(pattern.near(&large, &identity(k)));
             out.extend(pattern.near(&sd(usual), &pattern.neighbours(opposite(pattern, correlation[1]))));
+            out.extend(later_lags(pattern, &awake));
             (0..k).filter(|&j| k <= WIDEST && !zero(j.min(d - 1))).collect()
         }
     };
@@ -69,6 +73,21 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> 
         }));
     }
     out
+}
+
+/// Where a partial autocorrelation has ended at +-1, the next one may end there instead, on either side.
+fn later_lags(pattern: &Pattern, found: &[f64]) -> Vec<Vec<f64>> {
+    let lags = matches!(pattern.kind, Kind::Toeplitz | Kind::HomogeneousToeplitz);
+    let Some(limit) = pattern.limit(found).filter(|_| lags) else { return vec![] };
+    let Some(at) = limit.lost.iter().position(|lost| *lost).filter(|at| at + 1 < found.len()) else { return vec![] };
+    let with = |next: f64| {
+        let mut theta = found.to_vec();
+        theta[at] = WITHIN.copysign(theta[at]);
+        theta[at + 1..].fill(0.0);
+        theta[at + 1] = next;
+        theta
+    };
+    vec![with(-NEXT), with(NEXT)]
 }
 
 /// A correlation of neighbours unlike the one found: of the other sign, or where distances allow no negative one, large

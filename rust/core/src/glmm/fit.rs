@@ -10,6 +10,7 @@ use crate::CoreError;
 use super::candidates;
 use super::constraint::Constraint;
 use super::laplace::{Engine, Point};
+use super::loose;
 use super::nested;
 use super::patterns;
 use super::penalty::{Item, Over, Target};
@@ -248,6 +249,12 @@ impl Glmm {
                 found
             }
         };
+        let e = &mut self.engine;
+        let found = if start.theta.is_none() {
+            loose::not_below_toeplitz(e, rows, (&e.plan.user_beta(&beta), method), found, options)?
+        } else {
+            found
+        };
         let report = self.report(&found);
         let (solution, _) = self.engine.working_solution(&found.point.lambda);
         self.engine.model.set_state(found.point.lambda.clone(), solution, 1.0);
@@ -409,7 +416,7 @@ impl Glmm {
 }
 
 /// The best that is found from coefficients, their scores, and the coefficients before they were bettered.
-fn found_from(
+pub(super) fn found_from(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
     (beta, scores, usual): (&[f64], &[Vec<f64>], &[f64]),

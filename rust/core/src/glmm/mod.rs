@@ -11,6 +11,7 @@ mod fit;
 mod hessian;
 mod laplace;
 mod loadings;
+mod loose;
 mod many;
 mod nested;
 mod patterns;

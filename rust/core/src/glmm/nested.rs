@@ -20,7 +20,7 @@ use super::rows::{self, GlmmRows};
 use super::search::{self, First, Found, Residual};
 
 /// Deviance that a trial must gain to be worth its while.
-const BETTER: f64 = 1e-6;
+pub const BETTER: f64 = 1e-6;
 /// Difference of the logarithms of two rows' residual standard deviations from which the larger may be the smaller.
 const UNEVEN: f64 = 0.3;
 
@@ -156,7 +156,7 @@ impl Task<'_, '_> {
             while let Some(theta) = from.pop() {
                 let mut shape = found.point.shape.clone();
                 shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
-                let (beta, lambda) = (&self.with_some_residual(e, &found), &found.point.lambda);
+                let (beta, lambda) = (&self.revived(e, &found), &found.point.lambda);
                 let first = First { beta, lambda, shape: &shape, target: goal(&found) };
                 if let Some(next) = self.search(e, &first).ok().filter(|next| leads_further(next, &found)) {
                     found = next;
@@ -213,15 +213,19 @@ impl Task<'_, '_> {
     /// is flat, and random effects, dispersion and zeros may explain the same rows. Predictors beside the mean begin as the
     /// moments of the response say; a residual that structures leave nothing is looked after elsewhere.
     fn with_all(&self, e: &mut Engine, found: Found) -> Found {
-        let beside: Vec<Vec<usize>> = (1..e.family.names().len()).map(|k| e.plan.coefficients_of(k)).collect();
-        let gone = |own: &Vec<usize>| !own.is_empty() && own.iter().all(|&j| found.unknown[j]);
-        if !beside.iter().any(gone) || given_up(&found) || Residual::of(e, self.rows).is_some() {
+        if self.gone(e, &found).is_empty() || given_up(&found) || Residual::of(e, self.rows).is_some() {
             return found;
         }
         let mut beta = found.point.beta.clone();
-        beside.iter().flatten().for_each(|&j| beta[j] = self.usual[j]);
+        (1..e.family.names().len()).flat_map(|k| e.plan.coefficients_of(k)).for_each(|j| beta[j] = self.usual[j]);
         let first = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target: None };
         self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
+    }
+
+    /// Coefficients of the predictors beside the mean that have run to a limit, where they are flat.
+    fn gone(&self, e: &Engine, found: &Found) -> Vec<usize> {
+        let beside = (1..e.family.names().len()).map(|k| e.plan.coefficients_of(k));
+        beside.filter(|own| own.iter().all(|&j| found.unknown[j])).flatten().collect()
     }
 
     /// The best beside one where normal responses with large residuals have small ones and the others large: the mean
@@ -378,12 +382,8 @@ impl Task<'_, '_> {
         let own = e.constraint.clone();
         e.constraint.held.extend(held.iter().map(|&(j, v)| (p.first + j, v)));
         let shape = self.awake(&found.point.shape, p);
-        let from = First {
-            beta: &self.with_some_residual(e, found),
-            lambda: &found.point.lambda,
-            shape: &shape,
-            target: goal(found),
-        };
+        let from =
+            First { beta: &self.revived(e, found), lambda: &found.point.lambda, shape: &shape, target: goal(found) };
         let out = self.search(e, &from);
         e.constraint = own;
         let out = out.ok()?;
@@ -391,12 +391,14 @@ impl Task<'_, '_> {
         Some(Start::new(&out, shape))
     }
 
-    /// Coefficients of a search that begins elsewhere: a residual that is left nothing is that of the start.
-    fn with_some_residual(&self, e: &Engine, found: &Found) -> Vec<f64> {
+    /// Coefficients of a search that begins elsewhere: a residual that is left nothing is that of the start, and so are
+    /// predictors that have run to a limit, as nothing leads back from there.
+    fn revived(&self, e: &Engine, found: &Found) -> Vec<f64> {
         let mut out = found.point.beta.clone();
         if let Some(r) = Residual::of(e, self.rows).filter(|r| r.is_little(&out)) {
             out[r.at] = self.from.beta[r.at];
         }
+        self.gone(e, found).into_iter().for_each(|j| out[j] = self.usual[j]);
         out
     }
 

@@ -213,7 +213,7 @@ pub fn lost(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], shape:
 }
 
 /// Parameters that rest on an end of their range while the deviance would go down beyond it, and what loses its meaning
-/// with them.
+/// with them; and what moves nothing.
 pub fn held(patterns: &[Patterned], shape: &[f64], charts: &[Chart], gradient: &[f64]) -> Vec<bool> {
     let at = |i: usize| {
         let (a, g, chart) = (shape[i], gradient[i], &charts[i]);
@@ -225,6 +225,8 @@ pub fn held(patterns: &[Patterned], shape: &[f64], charts: &[Chart], gradient: &
         let own = &mut out[p.first..p.first + n];
         if d > 0 && own[..d].iter().all(|h| *h) {
             own.fill(true);
+        } else if p.pattern.is_silent(p.theta(shape)) {
+            own[d..].fill(true);
         } else if own[d..].iter().any(|h| *h) {
             let lost = p.pattern.limit(p.theta(shape)).map_or_else(Vec::new, |l| l.lost);
             if lost.iter().zip(&*own).any(|(lost, held)| *lost && *held) {

@@ -18,6 +18,8 @@ const NOTHING: f64 = 1e-12;
 const FAR: f64 = 1e20;
 /// Correlation of the nearest columns below which they are none.
 const UNRELATED: f64 = 1e-4;
+/// That below which no gain of the deviance can be told from rounding errors.
+const SILENT: f64 = 1e-7;
 /// Distance, in ranges, at which nothing is correlated.
 const APART: f64 = 30.0;
 
@@ -249,9 +251,18 @@ impl Pattern {
 
     /// Whether a range is so short that nothing is related: a limit, too, which no slope leaves.
     pub fn is_unrelated(&self, theta: &[f64]) -> bool {
+        self.is_related_below(UNRELATED, theta)
+    }
+
+    /// Whether it is so short that correlations are lost in rounding errors.
+    pub fn is_silent(&self, theta: &[f64]) -> bool {
+        self.is_related_below(SILENT, theta)
+    }
+
+    fn is_related_below(&self, most: f64, theta: &[f64]) -> bool {
         self.k > 1 && self.kind.needs_distance() && {
             let correlation = self.correlations(theta);
-            (0..correlation.len()).all(|t| t % (self.k + 1) == 0 || correlation[t] < UNRELATED)
+            (0..correlation.len()).all(|t| t % (self.k + 1) == 0 || correlation[t] < most)
         }
     }
 
@@ -306,7 +317,8 @@ impl Pattern {
         out
     }
 
-    /// Structures inside this one, or at its end (the Gaussian correlation is that of a Matern one of no end of smoothness).
+    /// Structures inside this one, or at its end (the Gaussian correlation is that of a Matern one of no end of smoothness, none
+    /// that of a short range).
     pub fn smaller(&self) -> Vec<Pattern> {
         let kinds: &[Kind] = match self.kind {
             Kind::Diagonal => &[Kind::HomogeneousDiagonal],
@@ -315,6 +327,7 @@ impl Pattern {
             Kind::Toeplitz => &[Kind::HomogeneousToeplitz, Kind::CompoundSymmetry, Kind::HeterogeneousAr1],
             Kind::HomogeneousToeplitz => &[Kind::HomogeneousCompoundSymmetry, Kind::Ar1],
             Kind::Matern if self.nu.is_none() => &[Kind::Exponential, Kind::Gaussian],
+            kind if kind.needs_distance() => &[Kind::HomogeneousDiagonal],
             _ => &[],
         };
         let count = if self.k > 1 { kinds.len() } else { 0 };
@@ -341,6 +354,10 @@ impl Pattern {
             (Kind::Matern, Kind::Gaussian) => {
                 let most = super::kinds::SMOOTHNESS.1;
                 out.extend([rest[0] - 2f64.ln() - 0.5 * most, most]);
+            }
+            (kind, Kind::HomogeneousDiagonal) if kind.needs_distance() => {
+                let chart = self.range_chart();
+                out.push(if kind == Kind::OrnsteinUhlenbeck { chart.high } else { chart.low });
             }
             (Kind::Matern, _) => out.extend([rest[0], 0.5f64.ln()]),
             _ => out.extend(rest),

@@ -145,6 +145,10 @@ impl Groups {
         let (own, outer) = delta[d..].split_at_mut(1);
         let own = &mut own[0];
         let root = std::f64::consts::SQRT_2;
+        if k == 1 && self.l_above[d].is_empty() {
+            own.iter_mut().zip(&self.l[d]).for_each(|(o, l)| *o = root * x[0] / l);
+            return;
+        }
         for (l, out) in own.chunks_exact_mut(k).enumerate() {
             out.iter_mut().zip(x).for_each(|(o, x)| *o = root * x);
             for (a, above) in self.l_above[d].iter().enumerate() {

@@ -92,8 +92,13 @@ impl Quadrature {
         let c = &self.chain;
         let mut out = vec![vec![]; c.depth()];
         for (d, &f) in c.factor.iter().enumerate() {
-            let u: Vec<f64> = groups.u[d].iter().zip(&delta[d]).map(|(u, d)| u + d).collect();
-            out[f] = scaled(&lambda[f], &u, c.cols[d]);
+            let mut u: Vec<f64> = groups.u[d].iter().zip(&delta[d]).map(|(u, d)| u + d).collect();
+            out[f] = if c.cols[d] == 1 {
+                u.iter_mut().for_each(|u| *u *= lambda[f][0]);
+                u
+            } else {
+                scaled(&lambda[f], &u, c.cols[d])
+            };
         }
         out
     }
@@ -216,9 +221,23 @@ impl Sums {
         }
     }
 
+    /// The same for the one effect of a level of the only factor.
+    fn add_one(&mut self, l: usize, g: f64, delta: f64) {
+        self.slope[0][l] += g;
+        self.moved[0][0][l] += g * delta;
+    }
+
     /// Add the rows' part at one choice of nodes: `zg` is Z'D1 by factor, the posterior weights included.
     pub fn rows(&mut self, q: &Quadrature, groups: &Groups, lambda: &[Vec<f64>], zg: &[Vec<f64>], delta: &[Vec<f64>]) {
         let c = &q.chain;
+        if let ([f], [1]) = (c.factor.as_slice(), c.cols.as_slice()) {
+            let g = zg[*f].iter().map(|z| lambda[*f][0] * z);
+            for (l, (g, (u, x))) in g.zip(groups.u[0].iter().zip(&delta[0])).enumerate() {
+                self.add_one(l, g, *x);
+                self.direct[0][l] += g * (u + x);
+            }
+            return;
+        }
         for (d, &f) in c.factor.iter().enumerate() {
             let k = c.cols[d];
             let mut g = vec![0.0; k];
@@ -239,6 +258,12 @@ impl Sums {
     /// Add the effects' own part, u, at a depth: `weight` by level.
     pub fn prior(&mut self, q: &Quadrature, groups: &Groups, d: usize, weight: &[f64], delta: &[Vec<f64>]) {
         let k = q.chain.cols[d];
+        if q.chain.depth() == 1 && k == 1 {
+            for (l, (w, (u, x))) in weight.iter().zip(groups.u[0].iter().zip(&delta[0])).enumerate() {
+                self.add_one(l, w * (u + x), *x);
+            }
+            return;
+        }
         let mut g = vec![0.0; k];
         for (l, w) in weight.iter().enumerate() {
             let at = l * k..(l + 1) * k;
