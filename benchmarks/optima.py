@@ -174,12 +174,12 @@ def translated(model: Generated, fit: Any, row: Row) -> tuple[list[float], list[
     return [*row["beta"], *dispersion, *row.get("zi", [])], theta
 
 
-def ours_at(model: Generated, fit: Any, row: Row) -> float:
-    """Return our criterion at another package's parameters."""
+def ours_at(model: Generated, fit: Any, row: Row) -> float | str:
+    """Return our criterion at another package's parameters, or why there is none (outside the support, a flat mode)."""
     try:
         return float(fit.core.evaluate(*map(np.array, translated(model, fit, row)))["loglik"])
-    except ValueError:  # outside the support, or no mode there
-        return float("nan")
+    except ValueError as error:
+        return str(error)
 
 
 def shown(values: Any) -> str:
@@ -189,6 +189,8 @@ def shown(values: Any) -> str:
 def verdict(model: Generated, fit: Any, row: Row) -> str:
     """Say what lies behind a better log-likelihood."""
     here = ours_at(model, fit, row)
+    if isinstance(here, str):
+        return f"criteria differ: {here}"
     if here > fit.loglik + BETTER:
         return f"MISSED: our criterion there is {here - fit.loglik:+.3g}"
     return f"criteria differ: ours there is {here - fit.loglik:+.3g}"
@@ -218,7 +220,8 @@ def compare(models: list[Generated], fits: dict[str, Any], rows: list[Row]) -> N
         )
         result = "no result" if gap is None else "better" if gap > BETTER else "worse" if gap < -BETTER else "same"
         count[package, result] += 1
-        if gap is not None and abs(ours_at(by_name[row["name"]], fit, row) - row["loglik"]) > 1e-5:
+        here = ours_at(by_name[row["name"]], fit, row) if gap is not None else 0.0
+        if gap is not None and (isinstance(here, str) or abs(here - row["loglik"]) > 1e-5):
             count[package, "of these, another criterion at its parameters"] += 1
         if result == "better":
             print(report(by_name[row["name"]], fit, row))
