@@ -245,7 +245,8 @@ def _certificate(m: Fit) -> str:
 
 
 def _messages(m: Fit) -> list[str]:
-    bounds = [f"Boundary: {b.text}; a valid optimum, on the edge of what a covariance can be." for b in m.boundary]
+    says = "; a valid optimum, on the edge of what a covariance can be." if m.converged else "."
+    bounds = [f"Boundary: {b.text}{says}" for b in m.boundary]
     return bounds + [f"Note: {note.text}" for note in m.messages if note.code not in SHOWN]
 
 
