@@ -205,11 +205,11 @@ def fit(
         arrays; the design too may be a column or array of these names, one a row.
     **parameters
         Further parameters of the family by name, as `dispersion`: `nu="~ x"`, `nu=4`. For ordinal families
-        `threshold="symmetric"` or "equidistant", `scale="~ x"` (log scale without a constant) and `nominal="~ x"`
-        (effects that differ from threshold to threshold and add to it, as in ordinal::clm: brms' `cs(x)` with the
-        opposite sign). For "multinomial" the name of a category, `B="~ x"`, gives its log odds against the first
-        category a formula of their own; without, the model's formula holds for each, coefficients and random effects
-        apart.
+        `threshold="symmetric"`, "symmetric2" (symmetric about 0) or "equidistant", `scale="~ x"` (log scale without a
+        constant) and `nominal="~ x"` (effects that differ from threshold to threshold and add to it, as in
+        ordinal::clm: brms' `cs(x)` with the opposite sign). For "multinomial" the name of a category, `B="~ x"`, gives
+        its log odds against the first category a formula of their own; without, the model's formula holds for each,
+        coefficients and random effects apart.
 
     Returns
     -------

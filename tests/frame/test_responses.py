@@ -49,6 +49,7 @@ def test_ordered_categories_drop_unused_ones():
     design = response("grade", "ordinal")
     assert design.y.tolist() == [2, 0, 1, 2]
     assert design.categories == ("a", "b", "c")
+    assert design.absent == tuple(c for c in DATA["grade"].cat.categories if c not in "abc")
     assert [b.names for b in design.fixed] == [("x",)]  # the thresholds are the intercepts
 
 

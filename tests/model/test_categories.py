@@ -90,12 +90,68 @@ def test_nominal_effects_of_two_categories_are_effects(data, family):
 
 
 @pytest.mark.parametrize("family", ORDINAL)
-@pytest.mark.parametrize("arrangement", ["symmetric", "equidistant"])
+@pytest.mark.parametrize("arrangement", ["symmetric", "symmetric2", "equidistant"])
 def test_arrangements_of_thresholds_are_nested(data, family, arrangement):
     free, tied = (rf.fit("grade ~ x + (1 | g)", data, family=family, threshold=t) for t in ("flexible", arrangement))
-    assert tied.npar == free.npar - 1
+    assert tied.npar == free.npar - (2 if arrangement == "symmetric2" else 1)
     assert tied.loglik < free.loglik
+    assert "not tested" not in str(rf.anova(tied, free))
     assert_allclose(np.asarray(tied.predict(type="probs")).sum(axis=1), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("categories", "middle"), [(4, [0.0]), (5, [])])
+def test_thresholds_symmetric_about_zero(categories, middle):
+    rng = np.random.default_rng(8)
+    y = np.digitize(rng.logistic(size=300), np.linspace(-1.5, 1.5, categories - 1))
+    m = rf.fit("y ~ 1", {"y": y}, family="cumulative", threshold="symmetric2")
+    p = np.asarray(m.predict(type="probs"))[0]
+    assert_allclose(p, p[::-1], rtol=1e-12)
+    both = np.bincount(y) + np.bincount(y)[::-1]  # the estimates are the shares of either side, pooled
+    assert_allclose(p, both / both.sum(), atol=TIGHT)
+    spacing = np.asarray(m.coefficients("threshold"))
+    cuts = np.log(p.cumsum()[:-1] / (1 - p.cumsum()[:-1]))
+    assert_allclose(cuts, [*-spacing[::-1], *middle, *spacing], atol=1e-9)
+    symmetric = rf.fit("y ~ 1", {"y": y}, family="cumulative", threshold="symmetric")
+    assert "not tested" not in str(rf.anova(m, symmetric))
+
+
+def test_two_categories_have_one_threshold(data):
+    yes = data.assign(yes=data["grade"] > "low")
+    plain = rf.fit("yes ~ x + (1 | g)", yes, family="cumulative")
+    for arrangement in ("symmetric", "equidistant"):
+        m = rf.fit("yes ~ x + (1 | g)", yes, family="cumulative", threshold=arrangement)
+        assert (m.npar, m.loglik) == (plain.npar, pytest.approx(plain.loglik, abs=1e-9))
+    with pytest.raises(OptionError, match="one threshold between two categories at 0"):
+        rf.fit("yes ~ x + (1 | g)", yes, family="cumulative", threshold="symmetric2")
+
+
+@pytest.mark.parametrize("family", [*ORDINAL, "multinomial"])
+def test_categories_without_rows_are_told(data, family):
+    levels = ["none", "low", "mid", "high", "higher"]
+    declared = data.assign(grade=pd.Categorical(data["grade"].astype(str).replace("mid", "low"), levels, ordered=True))
+    note = next(n for n in rf.fit("grade ~ x", declared, family=family).messages if n.code == "categories_absent")
+    assert note.evidence == {"absent": ["mid", "higher"], "categories": ["none", "low", "high"]}
+    assert "no row has the categories 'mid', 'higher'" in note.text
+
+
+def test_whole_numbers_are_categories_whether_or_not_rows_miss_one(data):
+    code = data["grade"].cat.codes.to_numpy()
+    gappy = data.assign(grade=np.where(np.arange(N) == 7, np.nan, code))
+    m = rf.fit("grade ~ x", gappy, family="cumulative")
+    assert list(m.coefficients("threshold").index) == ["0|1", "1|2", "2|3"]
+
+
+@pytest.mark.parametrize("family", ["cumulative", "binomial"])
+def test_new_responses_go_by_the_categories_of_the_fit(data, family):
+    response = data["grade"] if family != "binomial" else pd.Categorical(np.where(data["grade"] > "low", "yes", "no"))
+    used = data.assign(grade=response)
+    m = rf.fit("grade ~ x + (1 | g)", used, family=family)
+    levels = list(used["grade"].cat.categories)
+    backwards = pd.Categorical(used["grade"].astype(str), levels[::-1], ordered=True)
+    for column in (used["grade"].astype(str), backwards):
+        assert_allclose(m.augment(used.assign(grade=column))["residual"], m.residuals(), atol=1e-12)
+    with pytest.raises(DataError, match=r"'odd' is no category of the fit.*row 3"):
+        m.augment(used.assign(grade=np.where(np.arange(N) == 3, "odd", used["grade"].astype(str))))
 
 
 @pytest.mark.parametrize("family", ORDINAL)

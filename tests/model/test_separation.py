@@ -36,6 +36,45 @@ def test_ordered_categories(data, threshold):
     assert rf.fit("level ~ x + cell", data, family="cumulative", threshold=threshold).separation == ()
 
 
+PLACES = {
+    "a level": ("b ~ x + cell", lambda d: np.where(d["cell"] == "c", 1, d["b"]), "'c' of 'cell': 1 in all"),
+    "the reference": ("b ~ x + cell", lambda d: np.where(d["cell"] == "a", 0, d["b"]), "'a' of 'cell': 0 in all"),
+    "a cell": (
+        "b ~ cell * two",
+        lambda d: np.where((d["cell"] == "b") & (d["two"] == "v"), 0, d["b"]),
+        "'b' of 'cell' with 'v' of 'two': 0 in all",
+    ),
+    "a number": ("b ~ x", lambda d: np.where(d["x"] > 0.5, "yes", "no"), "'x': 'yes' in all 45 rows above 0.49"),
+    "a number below": (
+        "b ~ dummy",
+        lambda d: np.where(d["dummy"] == 0, 1, d["b"]),
+        "'dummy': 1 in all 75 rows below",
+    ),
+    "successes": ("cbind(b, 1 - b) ~ cell", lambda d: np.where(d["cell"] == "c", 1, d["b"]), "only successes in all"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_place_in_the_data_is_told(data, name):
+    formula, outcome, says = PLACES[name]
+    n = len(data)
+    b, two = np.random.default_rng(2).integers(0, 2, n), np.where(np.arange(n) // 3 % 2, "u", "v")
+    frame = data.assign(b=b, two=two, dummy=np.arange(n) % 2)
+    with pytest.warns(rf.SeparationWarning) as told:
+        m = rf.fit(formula, frame.assign(b=outcome(frame)), family="binomial")
+    note = next(n for n in m.messages if n.code == "separation")
+    assert says in note.text
+    assert str(told[0].message) == note.text
+    assert len(note.evidence["places"]) == 1
+
+
+def test_places_of_counts_and_categories(data):
+    with pytest.warns(rf.SeparationWarning, match=r"\('c' of 'cell': 'top' in all \d+ rows\)"):
+        rf.fit("apart ~ x + cell", data, family="cumulative")
+    with pytest.warns(rf.SeparationWarning, match=r"\('b' of 'cell': 0 in all \d+ rows\)"):
+        rf.fit("zero ~ x + cell", data, family="poisson")
+
+
 @pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog", "cauchit"])
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_every_link_of_a_probability(data, link, value):
@@ -100,7 +139,7 @@ def counts():
 
 @pytest.mark.parametrize("family", ["truncated_poisson", "truncated_nbinom2"])
 def test_counts_above_zero_that_are_all_one(counts, family):
-    with pytest.warns(rf.SeparationWarning, match="separated by cellb:") as caught:
+    with pytest.warns(rf.SeparationWarning, match=r"separated by cellb \(") as caught:
         m = rf.fit("ones ~ cell", counts, family=family)
     assert m.separation == ("cellb",)
     assert "firth" not in str(caught[0].message)  # which truncated families have not
@@ -120,7 +159,7 @@ def test_zeros_of_a_hurdle_say_nothing_of_its_counts(counts):
 
 @pytest.mark.filterwarnings("ignore::ranef.ConvergenceWarning")
 def test_a_level_without_anything_but_zeros(counts):
-    with pytest.warns(rf.SeparationWarning, match="separated by cellb:"):
+    with pytest.warns(rf.SeparationWarning, match=r"separated by cellb \("):
         m = rf.fit("size ~ cell", counts, family="tweedie")
     assert m.separation == ("cellb",)
 
@@ -138,7 +177,7 @@ def test_families_of_ones_own(counts):
 
 def test_columns_that_were_dropped_are_not_named(counts):
     frame = counts.assign(s=counts["yes"], twice=2 * counts["yes"])
-    with pytest.warns(rf.SeparationWarning, match="separated by s:"):
+    with pytest.warns(rf.SeparationWarning, match=r"separated by s \("):
         rf.fit("yes ~ s + twice", frame, family="binomial")
 
 

@@ -12,6 +12,7 @@ from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdispersed, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.diagnose.propriety import worst_sum
+from ranef.diagnose.separated_data import places
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
@@ -39,12 +40,13 @@ FEW_ROWS = 20_000  # for which a note may take some milliseconds
 def separation(m: Fit) -> Iterator[Message]:
     """P6: infinite estimates."""
     if m.separation:
-        yield Message("separation", separation_text(m), {"columns": list(m.separation)})
+        yield Message("separation", separation_text(m), {"columns": list(m.separation), "places": places(m)})
 
 
 def separation_text(m: Fit) -> str:
     """Return what is said about separation."""
-    columns = ", ".join(m.separation)
+    where = "; ".join(places(m))
+    columns = ", ".join(m.separation) + (f" ({where})" if where else "")
     return (
         f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
         f"and their standard errors have no meaning (the others have); a prior keeps them finite, "

@@ -83,6 +83,18 @@ def rows_dropped(m: Fit) -> Iterator[Message]:
         yield Message("rows_dropped", text, {"rows": gone, "columns": columns})
 
 
+def categories_absent(m: Fit) -> Iterator[Message]:
+    """Categories that the response declares and no row has: they have no threshold, and the others are neighbours."""
+    absent = [] if m.design is None else list(m.design.absent)
+    if absent:
+        what, verb = ("category", "is") if len(absent) == 1 else ("categories", "are")
+        text = (
+            f"response {m.layout.response!r}: no row has the {what} {shorten(absent, 8)}, which {verb} no part of the "
+            f"model; it has {shorten(list(m.spec.categories), 12)}"
+        )
+        yield Message("categories_absent", text, {"absent": absent, "categories": list(m.spec.categories)})
+
+
 def columns_dropped(m: Fit) -> Iterator[Message]:
     """Return fixed columns removed as linearly dependent."""
     everything = names_of(m, "all")[0]
@@ -324,6 +336,7 @@ def lone_power(m: Fit) -> Iterator[Message]:
 
 CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     rows_dropped,
+    categories_absent,
     columns_dropped,
     on_boundary,
     not_converged,

@@ -24,6 +24,7 @@ from ranef.engines.task import Engine, Point, Task
 from ranef.engines.thresholds import (
     NOMINAL,
     check_nominal,
+    check_thresholds,
     nominal_names,
     threshold_matrix,
     threshold_names,
@@ -160,6 +161,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     design = absorbed(design)
     check(design)
     check_nominal(design)
+    check_thresholds(design, task.family)
     if task.family.custom is not None:
         check_begin(task.family, _seen(design))
     check_method(design, task)

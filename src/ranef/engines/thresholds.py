@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.errors import DataError
+from ranef.errors import DataError, OptionError
 from ranef.families import Distribution
 from ranef.frame.design import Block, matrix
 
@@ -110,13 +110,16 @@ def check_nominal(design: Design) -> None:
 def threshold_matrix(categories: int, arrangement: str) -> Array:
     """Return T with thresholds = T alpha, (categories - 1, coefficients).
 
-    "flexible": each its own; "equidistant": the first and a spacing; "symmetric": the centre and distances from it.
+    "flexible": each its own; "equidistant": the first and a spacing; "symmetric": the centre and distances from it;
+    "symmetric2": distances from a centre of 0.
     """
     count = categories - 1
     if arrangement == "equidistant":
-        return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])
+        return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])[:, :count]  # one has no spacing
     if arrangement == "symmetric":
         return _symmetric(count)
+    if arrangement == "symmetric2":
+        return _about_zero(count)
     return np.eye(count)
 
 
@@ -132,10 +135,36 @@ def _symmetric(count: int) -> Array:
     return out
 
 
+def _about_zero(count: int) -> Array:
+    """Distances from 0, the same on both sides; the middle one of an odd number of thresholds is 0."""
+    out = np.zeros((count, count // 2))
+    for k in range(count // 2):
+        below = count // 2 - 1 - k
+        out[below, k], out[count - 1 - below, k] = -1.0, 1.0
+    return out
+
+
+def check_thresholds(design: Design, family: Distribution) -> None:
+    """Refuse an arrangement that leaves nothing to estimate.
+
+    Raises
+    ------
+    OptionError
+        For "symmetric2" of two categories, whose only threshold would be 0.
+    """
+    if family.entry.ordinal and family.threshold == "symmetric2" and len(design.categories) == 2:
+        raise OptionError(
+            "threshold='symmetric2' holds the one threshold between two categories at 0; leave it out (the threshold "
+            "is then estimated), or give fixed= a value for it"
+        )
+
+
 def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[str, ...]:
     """Return the names of the threshold coefficients, such as "low|middle"."""
     if family.threshold == "equidistant":
-        return ("threshold.1", "spacing")
+        return ("threshold.1", "spacing")[: len(categories) - 1]
+    if family.threshold == "symmetric2":
+        return tuple(f"spacing.{j + 1}" for j in range((len(categories) - 1) // 2))
     if family.threshold == "symmetric":
         half = (len(categories) - 2) // 2
         centres = ("central",) if len(categories) % 2 == 0 else ("central.1", "central.2")

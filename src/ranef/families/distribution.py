@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ranef.families.custom import Custom
 
 PREFIXES = ("truncated_", "hurdle_", "hurdle.", "zero_inflated_", "zero_truncated_", "zi_", "zi.", "zt_")
-THRESHOLDS = ("flexible", "symmetric", "equidistant")
+THRESHOLDS = ("flexible", "symmetric", "symmetric2", "equidistant")
 SCALE = "scale"
 #: Other names of parameters: brms' and glmmTMB's.
 ALSO = {"mu": "mean", "conditional": "mean", "conditional_mean": "mean", "disp": "dispersion", "zprob": ZERO}
@@ -37,7 +37,7 @@ class Distribution:
     categories : int
         Number of ordered categories; 0 for other families.
     threshold : str
-        How thresholds are arranged: "flexible", "symmetric" or "equidistant".
+        How thresholds are arranged: "flexible", "symmetric", "symmetric2" (about 0) or "equidistant".
     scaled : bool
         Whether an ordinal family has a scale.
     levels : tuple of str

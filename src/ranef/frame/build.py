@@ -486,6 +486,7 @@ class _Frame:
             table.kind,
             trials=self.sizes(sides["trials"]) if found is None else found.trials,
             categories=() if found is None else found.categories,
+            absent=() if found is None else found.absent,
             frequencies=self.weights(sides["frequencies"], "frequencies"),
             censor=None if found is None else found.censor,
             upper=None if found is None else found.upper,

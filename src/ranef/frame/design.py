@@ -294,6 +294,8 @@ class Design:
         Number of trials of each row, for binomial families.
     categories : tuple
         Labels of a response that came as categories, in the order of its codes.
+    absent : tuple
+        Categories that such a response declares, without rows.
     frequencies : ndarray of float64 or None
         Frequency weights: how many equal rows a row stands for.
     censor : ndarray of int8 or None
@@ -328,6 +330,7 @@ class Design:
     sampling: Sampling | None = None
     randomised: tuple[Array, Array] | None = None
     offset_name: str = ""
+    absent: tuple[Any, ...] = ()
 
     @property
     def components(self) -> tuple[Component, ...]:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ranef.errors import DataError, OptionError
-from ranef.frame.design import Array
+from ranef.frame.design import Array, Levels
 from ranef.frame.evaluate import Categories, Censored, Measured
 from ranef.frame.kernels import is_count
-from ranef.frame.levels import drop_unused
+from ranef.frame.levels import drop_unused, translate
 from ranef.frame.spec import Outcome
 from ranef.frame.table import Column, rows_of, shorten
 from ranef.frame.transforms import Matrix
@@ -56,6 +56,7 @@ class Response:
     censor: Array | None = None
     upper: Array | None = None
     precision: Array | None = None
+    absent: tuple[Any, ...] = ()
 
 
 def read_response(given: Given) -> Response:
@@ -237,10 +238,7 @@ def _with_one_trial(given: Given, y: Array, levels: tuple[Any, ...] = ()) -> Res
 def _two_levels(given: Given) -> Response:
     found = categories_of(given.value, given.name)
     if given.categories:
-        codes, levels = given.keep(found.codes), found.levels
-        index = {label: code for code, label in enumerate(given.categories)}
-        y = np.array([*(index.get(label, -1) for label in levels), -1], np.float64)[codes]
-        return _with_one_trial(given, np.where(y < 0, np.nan, y), given.categories)
+        return _with_one_trial(given, _by_the_fit(given, found), given.categories)
     codes, levels = given.keep(found.codes), found.levels
     if len(levels) != 2:
         codes, levels, _ = drop_unused(codes, levels)
@@ -290,13 +288,32 @@ def _proportion(given: Given, y: Array) -> Response:
 
 
 def _ordinal(given: Given) -> Response:
-    return _coded(given, _ordered(given))
+    return _coded(given, _one_column(given) if given.categories else _ordered(given))
+
+
+def _one_column(given: Given) -> Categories:
+    if isinstance(given.value, Matrix):
+        raise DataError(f"response {given.name!r} is not one column; there is one category in every row")
+    return categories_of(given.value, given.name)
+
+
+def _by_the_fit(given: Given, found: Categories) -> Array:
+    """Return the codes of new responses in the order of the fit, whatever their own; NaN where missing."""
+    codes = given.keep(found.codes)
+    y = translate(codes, found.levels, Levels.of(given.categories)).astype(np.float64)
+    new = (y < 0) & (codes >= 0)
+    if new.any():
+        labels = list(dict.fromkeys(found.levels[int(code)] for code in codes[new].tolist()))
+        what = "is no category" if len(labels) == 1 else "are no categories"
+        raise DataError(
+            f"response {given.name!r}: {shorten(labels, 4)} {what} of the fit, which has "
+            f"{shorten(list(given.categories), 8)}; {given.where(new)}. Leave such rows out, or correct the labels"
+        )
+    return np.where(codes < 0, np.nan, y)
 
 
 def _nominal(given: Given) -> Response:
-    if isinstance(given.value, Matrix):
-        raise DataError(f"response {given.name!r} is not one column; a multinomial one holds a category in every row")
-    found = categories_of(given.value, given.name)
+    found = _one_column(given)
     if len(found.levels) > MOST:
         raise DataError(
             f"response {given.name!r} has {len(found.levels)} values, too many for categories (at most {MOST})"
@@ -306,20 +323,21 @@ def _nominal(given: Given) -> Response:
 
 def _coded(given: Given, found: Categories) -> Response:
     if given.categories:
-        index = {label: code for code, label in enumerate(given.categories)}
-        y = np.array([*(index.get(label, np.nan) for label in found.levels), np.nan])[given.keep(found.codes)]
-        return Response(y, None, given.categories)
-    codes, levels, _ = drop_unused(given.keep(found.codes), found.levels)
+        return Response(_by_the_fit(given, found), None, given.categories)
+    codes, levels, absent = drop_unused(given.keep(found.codes), found.levels)
     if len(levels) < 2:
         raise DataError(f"response {given.name!r} has one category in the rows used; two or more are needed")
-    return Response(codes.astype(np.float64), None, tuple(levels))
+    return Response(codes.astype(np.float64), None, tuple(map(_label, levels)), absent=tuple(map(_label, absent)))
+
+
+def _label(level: Any) -> Any:
+    """Return a category as it was meant: whole numbers are floats only where some rows had none."""
+    return int(level) if isinstance(level, float) and level.is_integer() else level
 
 
 def _ordered(given: Given) -> Categories:
     value = given.value
-    if isinstance(value, Matrix):
-        raise DataError(f"response {given.name!r} is not one column")
-    found = categories_of(value, given.name)
+    found = _one_column(given)
     numbers = isinstance(value, np.ndarray) or (isinstance(value, Column) and value.x is not None)
     if numbers:
         whole = all(float(v) == round(float(v)) for v in found.levels) and len(found.levels) <= MOST

@@ -57,6 +57,8 @@ FAMILIES = {
     ("exponential", "gamma"): "",
     ("exponential", "weibull"): "",
 }
+#: Arrangement of thresholds -> those that are special cases of it.
+ARRANGED = {"flexible": ("symmetric", "symmetric2", "equidistant"), "symmetric": ("symmetric2", "equidistant")}
 IRREGULAR = ("cs", "homcs", "ar1", "hetar1", "toep", "homtoep", "ou", "exp", "gau")
 
 
@@ -164,7 +166,7 @@ def _families(small: Fit, large: Fit, found: _Found) -> None:
     a, b = small.distribution, large.distribution
     if a.link != b.link:
         found.obstacles.append(f"the links differ: {a.link} and {b.link}")
-    if a.entry.ordinal and a.threshold != b.threshold and b.threshold != "flexible":
+    if a.entry.ordinal and a.threshold != b.threshold and a.threshold not in ARRANGED.get(b.threshold, ()):
         found.obstacles.append(f"the thresholds differ: {a.threshold} and {b.threshold}")
     if a.zero_inflation and not b.zero_inflation:
         found.obstacles.append("the larger one has no zero inflation")
