@@ -176,8 +176,8 @@ def fit(
         Factor f -> known matrix K of `propto(0 + f | g)` (covariance proportional to K) and `equalto(0 + f | g)` (equal
         to it), as a pandas frame with labels or a pair (matrix, labels); levels are matched by name, and K may have
         more. `propto(0 + f | g, K)` with `env={"K": …}` is the same. Grouping factor g -> covariance K between its
-        levels (kinship, phylogeny) for `(x | g)`: b ~ N(0, K (x) Sigma); levels of K without data integrate out. A
-        sparse K is given as (scipy sparse matrix, labels).
+        levels (kinship, phylogeny) for `(x | g)`: b ~ N(0, K (x) Sigma); levels of K without data integrate out, and
+        are predicted given the others. A sparse K is given as (scipy sparse matrix, labels).
     precision : dict, optional
         Grouping factor g -> inverse of such a covariance, dense or sparse (`rf.pedigree`, a Markov random field), with
         labels. Levels without data are part of the model and have conditional modes. Levels of new data that the
@@ -600,7 +600,7 @@ class Fit:
 
         return varcorr(self)
 
-    def ranef(self, std_error: bool = False, covariance: bool = False) -> dict[str, Any]:
+    def ranef(self, std_error: bool = False, covariance: bool = False, levels: str = "model") -> dict[str, Any]:
         """Conditional modes of the random effects: one frame per grouping factor, one row per level.
 
         Labels are in the column `level`; the modes of a variable of that name are in `level_`.
@@ -611,6 +611,9 @@ class Fit:
             Add `std_error__<name>` columns: conditional standard deviations given theta and sigma (lme4's condVar).
         covariance : bool
             Add `cov__<name>.<name>` columns: the full conditional covariance.
+        levels : "model" | "related"
+            "related" adds the levels of `cov=` without data, given those that have data (those of `precision=` are
+            always there).
 
         Returns
         -------
@@ -628,7 +631,7 @@ class Fit:
         """
         from ranef.inference.modes import ranef
 
-        return ranef(self, std_error, covariance)
+        return ranef(self, std_error, covariance, levels)
 
     def coef(self) -> dict[str, Any]:
         """Return fixed effect plus conditional mode: one frame per grouping factor, one row per level.

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from numpy.testing import assert_allclose
 from scipy import sparse, stats
 
 import ranef as rf
-from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
+from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, UnseenLevelError
 
 GROUPS = 25
 
@@ -112,6 +113,65 @@ def test_modes_are_best_linear_predictions(data, kin):
     v = z @ k @ z.T + m.sigma**2 * np.eye(len(data))
     rest = data["y"] - m.estimate.beta[0] - m.estimate.beta[1] * data["x"]
     np.testing.assert_allclose(m.estimate.modes[0][:, 0], k @ z.T @ np.linalg.solve(v, rest), atol=1e-7)
+
+
+MODELS = {
+    "gaussian": ("y ~ x + (x | g)", {}),
+    "poisson": ("count ~ x + (1 | g)", {"family": "poisson"}),
+    "held": ("count ~ x + (1 | g)", {"family": "nbinom2", "fixed": {"sd(g)": 0.6}}),
+    "two components": ("y ~ x + (1 | g)", {"dispersion": "~ x"}),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_levels_without_data_are_predicted_given_the_others(data, kin, name):
+    """As by the inverse of the whole matrix, in which they are part of the model."""
+    formula, wanted = MODELS[name]
+    m = rf.fit(formula, data, cov={"g": kin}, **wanted)
+    whole = pd.DataFrame(np.linalg.inv(kin), kin.index, kin.columns)
+    p = rf.fit(formula, data, precision={"g": whole}, **wanted)
+    new = [level for level in kin.index if level not in set(data["g"])]
+    rows = {"x": [0.0, 1.0, -0.5], "g": [new[1], data["g"][0], new[4]]}
+    close = {"rtol": 1e-5, "atol": 1e-6}  # two searches, that of the whole matrix over more levels
+    for asked in ({"std_error": True}, {"re": "integrate"}, {"interval": "prediction", "seed": 1}):
+        assert_allclose(np.asarray(m.predict(rows, **asked)), np.asarray(p.predict(rows, **asked)), **close)
+    tables = (f.ranef(std_error=True, **more)["g"] for f, more in ((m, {"levels": "related"}), (p, {})))
+    ours, theirs = (table.set_index("level").sort_index() for table in tables)
+    assert len(ours) == len(kin) > len(m.ranef()["g"])
+    assert_allclose(ours, theirs, **close)
+    old = list(m.layout.terms[0].levels)
+    weights = kin.loc[new, old].to_numpy() @ np.linalg.inv(kin.loc[old, old])
+    assert_allclose(ours.loc[new].iloc[:, : m.estimate.modes[0].shape[1]], weights @ m.estimate.modes[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["pandas", "polars", "pair", "sparse"])
+def test_levels_without_data_that_are_numbers(data, kin, form):
+    numbers = {label: i for i, label in enumerate(sorted(kin.index))}
+    k, own = kin.to_numpy(), [numbers[label] for label in kin.index]
+    given = {
+        "pandas": pd.DataFrame(k, own, own),
+        "polars": pl.DataFrame({"label": list(map(str, own)), **{str(i): k[:, j] for j, i in enumerate(own)}}),
+        "pair": (k, own),
+        "sparse": (sparse.csc_array(k), own),
+    }[form]
+    m = rf.fit("y ~ x + (1 | g)", data.assign(g=data["g"].map(numbers)), cov={"g": given})
+    text = rf.fit("y ~ x + (1 | g)", data, cov={"g": kin})
+    new = [label for label in sorted(kin.index) if label not in set(data["g"])]
+    expected = text.predict({"x": [0.0, 0.0], "g": new[:2]})
+    assert_allclose(m.predict({"x": [0.0, 0.0], "g": [numbers[label] for label in new[:2]]}), expected, rtol=1e-6)
+    assert m.ranef(levels="related")["g"]["level"].tolist()[-1] in numbers.values()
+
+
+def test_levels_that_no_relationship_knows_stay_new(data, kin):
+    m = rf.fit("y ~ x + (1 | g)", data, cov={"g": kin})
+    with pytest.raises(UnseenLevelError, match="'nobody'"):
+        m.predict({"x": [0.0], "g": ["nobody"]})
+    assert m.predict({"x": [0.0], "g": ["nobody"]}, new_levels="population")[0] == m.params["(Intercept)"]
+    with pytest.raises(OptionError, match="levels='all'"):
+        m.ranef(levels="all")
+    new = next(label for label in kin.index if label not in set(data["g"]))
+    with pytest.raises(UnseenLevelError, match=new):  # which takes the rows of the fit
+        m.slim().predict({"x": [0.0], "g": [new]})
 
 
 def test_scale_of_the_relationship(data, kin):

@@ -108,6 +108,12 @@ class Relation:
             out[:, first : first + BLOCK] = np.asarray(lu.solve(unit))[levels]
         return out
 
+    def precision(self) -> Any:
+        """Return Q, sparse."""
+        size = len(self.diag)
+        upper = sparse.csr_matrix((self.value, self.level.astype(np.int64), self.start.astype(np.int64)), (size, size))
+        return (upper + upper.T + sparse.diags(self.diag)).tocsc()
+
     def _factor(self) -> Factor:
         """Return the factor, which is made once."""
         if self not in FACTORS:
@@ -115,12 +121,8 @@ class Relation:
         return FACTORS[self]
 
     def _factorised(self) -> Factor:
-        size = len(self.diag)
-        upper = sparse.csr_matrix((self.value, self.level.astype(np.int64), self.start.astype(np.int64)), (size, size))
-        whole = (upper + upper.T + sparse.diags(self.diag)).tocsc()
-        lu = sparse_linalg.splu(
-            whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
+        options = {"SymmetricMode": True}
+        lu = sparse_linalg.splu(self.precision(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
         return Factor(lu, lu.U.tocsr(), np.sqrt(lu.U.diagonal()))
 
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import unique
+from ranef.errors import OptionError, nearest
 from ranef.inference.frames import to_frame
+from ranef.inference.relatives import knowing, lacking
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -22,8 +24,11 @@ def grouped(m: Fit) -> dict[str, list[int]]:
     return out
 
 
-def ranef(m: Fit, std_error: bool, covariance: bool) -> dict[str, Any]:
+def ranef(m: Fit, std_error: bool, covariance: bool, which: str = "model") -> dict[str, Any]:
     """One frame per grouping factor: `level`, the modes (of a column "level": `level_`), and their uncertainty."""
+    if which not in ("model", "related"):
+        raise OptionError(f"ranef: levels={which!r} is unknown; {nearest(which, ('model', 'related'))}")
+    m = knowing(m, lacking(m)) if which == "related" else m
     return {
         label: to_frame(_frame(m, terms, std_error, covariance), m.layout.kind) for label, terms in grouped(m).items()
     }

@@ -17,9 +17,11 @@ from ranef.errors import NotAvailableError, OptionError, RanefWarning, UnseenLev
 from ranef.families import Data, Link, link_of
 from ranef.families.distribution import ALSO
 from ranef.families.law import Nominal, Ordinal
+from ranef.frame.coding import level_name
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
-from ranef.frame.table import collected, narwhals_frame, rows_of
+from ranef.frame.table import collected, narwhals_frame, read_table, rows_of
 from ranef.inference.frames import to_frame
+from ranef.inference.relatives import knowing, lacking, relations
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
 from ranef.predict.joint import covariance, has_slopes, mean_slopes, predictors_of, probability_slopes
@@ -72,6 +74,7 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
     question = replace(question, type="probs") if likeliest else question
     target = target_of(m, question)
     which = included(m, question.re)
+    m = m if newdata is None else knowing(m, related_levels(m, newdata))
     rows = fitted_design(m, "predict") if newdata is None else new_rows(m, newdata, question, which, target)
     blank = unusable(rows, which, question)
     estimate = blanked(estimated(m, rows, which, question, target), blank)
@@ -348,6 +351,17 @@ def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool], target: Targe
             if which[t] and unseen.levels:
                 raise unseen_error(m.layout.terms[t], unseen)
     return rows
+
+
+def related_levels(m: Fit, newdata: Any) -> dict[int, list[str]]:
+    """Return the names of levels of new rows that have no data, and that `cov=` relates to some that have."""
+    columns = set(read_table(newdata).names)
+    at = [t for t in relations(m) if all(columns.issuperset(f.names) for f in m.spec.bars[t].bar.factors)]
+    if not at:
+        return {}
+    more, d = lacking(m), m.spec.new(newdata, groups={m.layout.terms[t].label for t in at}, parts=())
+    fresh = {t: set(map(level_name, u.levels)) for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
+    return {t: [name for name in more[t] if name in fresh[t]] for t in at if t in fresh}
 
 
 def _plays(term: GroupInfo, parts: list[str] | None) -> bool:
