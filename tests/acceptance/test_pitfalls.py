@@ -49,7 +49,7 @@ def test_p06_p08_separation(frame):
     told = notes(m)
     assert "rf.prior.normal" in told["separation"]
     assert "firth" in told["separation"]
-    assert "all responses at f = c are 1" in told["one_outcome"]
+    assert "'c' of 'f': 1 in all" in told["separation"]
     assert np.isfinite(m.loglik)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 import ranef as rf
+from ranef.errors import UnseenLevelError
 from ranef.families import Data, law_of, names, read_family
 
 N, GROUPS = 400, 20
@@ -68,6 +73,36 @@ def test_everything_is_finite(m):
     assert m.family in m.summary() or m.task.linear
     again = m.refit(m.simulate(1, seed=2)[:, 0])
     assert again.converged
+
+
+def _new(kind, rows):
+    frame = {"x": [0.5, None, -1.0][:rows], "g": ["1", "2", "nobody"][:rows], "n": [3.0, 4.0, 5.0][:rows]}
+    if kind == "polars":
+        return pl.DataFrame(frame, schema={"x": pl.Float64, "g": pl.String, "n": pl.Float64})
+    return pd.DataFrame(frame).astype({"x": float, "g": object, "n": float})
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_new_rows_have_an_answer_each(m, kind, rows):
+    """None, one, and one of each sort: a value missing, a level that the fit has not seen."""
+    new, ordered = _new(kind, rows), m.distribution.categorical
+    own = ("probs",) if ordered else tuple(p for p in m.distribution.parameters if p != "mean")
+    for asked in ("response", "link", *own):
+        for how in ({}, {"re": "none"}, {"re": "integrate"}, {"new_levels": "sample", "seed": 1}):
+            found = np.asarray(m.predict(new, type=asked, **{"new_levels": "population", **how}), dtype=float)
+            assert len(found) == rows
+            lost = np.isnan(found.reshape(rows, -1)).any(axis=1) if rows else np.empty(0)
+            # A component that is one number is known where x is missing.
+            assert lost.tolist() in ([False, True, False][:rows], [False] * rows if asked in own else None)
+    for interval in ("confidence", "prediction"):
+        table = np.asarray(m.predict(new, interval=interval, new_levels="population", seed=2), dtype=float)
+        low, high = table[:, -2], table[:, -1]
+        assert (np.isnan(low) == np.isnan(high)).all()
+        assert (low[~np.isnan(low)] <= high[~np.isnan(high)]).all()
+        assert np.isnan(low).sum() == (rows > 1)
+    with pytest.raises(UnseenLevelError) if rows == 3 else nullcontext():
+        m.predict(new)
 
 
 def test_the_average_lies_between_the_smallest_and_the_largest_response(m):

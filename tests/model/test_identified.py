@@ -30,14 +30,14 @@ def note(m, code):
 def test_a_level_with_one_outcome_is_named(data):
     with pytest.warns(rf.SeparationWarning):
         m = rf.fit("b ~ f + (1 | g)", data, family="binomial")
-    assert note(m, "one_outcome").startswith("all responses at f = a are 0")
+    assert "('a' of 'f': 0 in all" in note(m, "separation")
 
 
 def test_a_level_without_a_count_is_named(data):
     counts = data.assign(k=np.where(data["f"] == "a", 0, np.random.default_rng(2).poisson(3, len(data))))
     with pytest.warns(rf.SeparationWarning):
         m = rf.fit("k ~ f + (1 | g)", counts, family="poisson")
-    assert note(m, "one_outcome").startswith("all responses at f = a are 0")
+    assert "('a' of 'f': 0 in all" in note(m, "separation")
 
 
 def test_single_trials_show_neither_row_effects_nor_dispersion(data):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ranef as rf
@@ -192,3 +193,23 @@ def test_html_escapes_names():
 def test_html_belongs_to_the_notebook(sleep):
     assert sleep._repr_html_() == summary_html(sleep)
     assert "<html" not in summary_html(sleep)
+
+
+def test_categories_and_their_law_are_said():
+    rng = np.random.default_rng(4)
+    answer = pd.Categorical(np.array(["no", "so", "yes"])[rng.integers(0, 3, 90)], ["no", "so", "yes"], ordered=True)
+    data = pd.DataFrame({"answer": answer, "x": rng.normal(size=90), "two": np.where(answer == "no", "no", "yes")})
+    plain = rf.fit("answer ~ x", data, family="cumulative", threshold="equidistant").summary()
+    assert " Response: no < so < yes\n      Law: P(Y <= c) = F(threshold - location)\n" in plain
+    scaled = rf.fit("answer ~ x", data, family="sratio", scale="~ x").summary()
+    assert "Law: P(Y = c | Y >= c) = F((threshold - location) / scale)\n" in scaled
+    assert (
+        " Response: log odds of so and yes against no\n" in rf.fit("answer ~ x", data, family="multinomial").summary()
+    )
+    assert " Response: yes (against no)\n" in rf.fit("two ~ x", data, family="binomial").summary()
+
+
+def test_held_coefficients_have_no_test():
+    data = {"y": np.random.default_rng(1).poisson(2, 60), "x": np.linspace(-1, 1, 60)}
+    text = rf.fit("y ~ x", data, family="poisson", fixed={"x": 0.25}).summary()
+    assert next(line for line in text.splitlines() if line.startswith(" x ")).split() == ["x", "0.25000", "held"]

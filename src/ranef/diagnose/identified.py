@@ -17,7 +17,6 @@ from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
     from ranef.engines.estimate import Array
-    from ranef.frame import Block
     from ranef.model import Fit
     from ranef.predict.rows import Rows
 
@@ -31,34 +30,7 @@ LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
 NOTHING = 1e-3  # an estimated one of less than this share is none: a search stops at 1e-4
-ENDS = {"binomial": (0, 1), "count": (0,)}  # what all responses of a level are where its estimate has no bound
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
-
-
-def one_outcome(m: Fit) -> Iterator[Message]:
-    """P8: a level of a fixed factor in which every trial failed, or every one succeeded, or nothing was counted."""
-    design = m.design
-    ends = ENDS.get(m.distribution.entry.support)
-    if not m.separation or design is None or ends is None:
-        return
-    y = np.asarray(design.y)
-    for block in design.fixed:
-        if block.codes is None or block.contrast is None or block.x is not None:
-            continue
-        for code, level in enumerate(_levels(m, block)):
-            found = np.unique(y[np.asarray(block.codes) == code])
-            if len(found) == 1 and found[0] in ends:
-                text = f"all responses at {level} are {found[0]:g}: the estimate of that level has no bound"
-                yield Message("one_outcome", text, {"level": level, "columns": list(block.names)})
-
-
-def _levels(m: Fit, block: Block) -> list[str]:
-    """Return "factor = level" for the levels of a main effect; nothing for interactions."""
-    assert block.contrast is not None
-    for label, factor in m.spec.factors.items():
-        if len(factor.levels) == len(block.contrast) and all(name.startswith(label) for name in block.names):
-            return [f"{label} = {level}" for level in factor.levels]
-    return []
 
 
 def single_trials(m: Fit) -> Iterator[Message]:
@@ -370,6 +342,6 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    residual_absorbed, one_outcome, single_trials, above_one, piled_up, residual_held, no_residual,
+    residual_absorbed, single_trials, above_one, piled_up, residual_held, no_residual,
     edge_of_means, folded, without_information, lattice, half_normal, few_inside, smoothest, times_by_number,
 )  # fmt: skip

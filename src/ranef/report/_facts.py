@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -41,6 +42,7 @@ KINDS = {
     "cumulative": "Cumulative link", "sratio": "Stopping ratio", "cratio": "Continuation ratio",
     "acat": "Adjacent category", "multinomial": "Multinomial logit",
 }  # fmt: skip
+MOST_LABELS = 10  # categories that a summary lists
 FRAMES = {"pyarrow": "pyarrow table", "dict": "dict of arrays"}
 
 
@@ -98,7 +100,7 @@ def _title(m: Fit) -> str:
         return f"Linear {mixed}model fit by {_method(m)}"
     if m.method == "pql":
         return f"Generalised linear mixed model fit by {METHODS[m.method]}"
-    how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive Gauss-Hermite quadrature, {m.task.quadrature} nodes")
+    how = APPROXIMATIONS.get(m.task.quadrature, f"adaptive quadrature, {m.task.quadrature} nodes")
     kind = KINDS.get(m.distribution.entry.name, "Generalised linear")
     return f"{kind} {mixed}model fit by {_method(m)}" + (f" ({how})" if m.layout.terms else "")
 
@@ -113,7 +115,7 @@ def _method(m: Fit) -> str:
 
 def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     weights, offset = m.call.precision_weights, m.call.offset
-    lines = [*_family(m), ("Formula", str(m.formula)), *_formulas(m), ("Data", _data(m))]
+    lines = [*_family(m), *_outcome(m), ("Formula", str(m.formula)), *_formulas(m), ("Data", _data(m))]
     lines[-1:-1] = [] if m.task.variance is None else [("Dispersion", f"held at {m.call.dispersion}")]
     lines += [] if weights is None else [("Weights", f"precision weights {_named(weights)}")]
     lines += [("Weights", "known sampling variances, the squares of the standard errors in se()")] * m.formula.measured
@@ -161,6 +163,23 @@ def _family(m: Fit) -> list[tuple[str, str]]:
         ", hurdle" if family.zero_inflation and family.truncated else ", zero-inflated" if family.zero_inflation else ""
     )
     return [("Family", f"{family.name}{zeros} ({family.link} link)")]
+
+
+def _outcome(m: Fit) -> list[tuple[str, str]]:
+    """Return what the response is where it came as categories: their order and the law, or which one is modelled."""
+    labels, entry = list(map(str, m.spec.categories)), m.distribution.entry
+    if not labels:
+        return []
+    if entry.nominal:
+        return [("Response", f"log odds of {listing(labels[1:])} against {labels[0]}")]
+    if not entry.ordinal:
+        return [("Response", f"{labels[1]} (against {labels[0]})")]
+    many = len(labels) > MOST_LABELS
+    shown = [*labels[: MOST_LABELS - 2], "…", labels[-1]] if many else labels
+    law = entry.note[entry.note.index("P(") :].partition(";")[0].partition(", as")[0]
+    if not m.distribution.scaled:
+        law = re.sub(r"\((\w+ - \w+)\) / scale", r"\1", law)
+    return [("Response", " < ".join(shown)), ("Law", law)]
 
 
 def _formulas(m: Fit) -> list[tuple[str, str]]:
@@ -379,9 +398,8 @@ def _fixed(m: Fit, component: ComponentInfo, found: Mapping[str, Any], method: M
     cells = [
         [found["term"][j] for j in at],
         *_with_errors(found["estimate"][at], found["std_error"][at], _is_held(m, component)),
-        *([degrees(found["df"][at])] if test == "t" else []),
-        aligned(found["statistic"][at], places=3),
-        p_values(found["p_value"][at]),
+        *(_unless(_is_held(m, component), degrees(found["df"][at])) if test == "t" else []),
+        *_unless(_is_held(m, component), aligned(found["statistic"][at], places=3), p_values(found["p_value"][at])),
     ]
     heads = ["", "Estimate", "Std. Error", *(["df"] if test == "t" else []), f"{test} value", f"Pr(>|{test}|)"]
     robust = (f"Robust: {method.errors}.",) if method.errors and np.isfinite(found["std_error"][at]).any() else ()
@@ -446,6 +464,11 @@ def _why_normal(m: Fit, component: ComponentInfo, ddf: str | None) -> tuple[str,
 
 def _is_held(m: Fit, component: ComponentInfo) -> list[bool]:
     return [j in m.estimate.held for j in _shown(m, component)]
+
+
+def _unless(held: Sequence[bool], *cells: Sequence[str]) -> list[list[str]]:
+    """Return columns that are empty where a coefficient is held: no test is asked of it."""
+    return [["" if h else cell for h, cell in zip(held, column, strict=True)] for column in cells]
 
 
 def _with_errors(estimate: Array, error: Array, held: Sequence[bool]) -> tuple[list[str], list[str]]:

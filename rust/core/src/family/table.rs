@@ -331,8 +331,8 @@ static TABLE: [Entry; 26] = [
         parameters: &[
             UNIT_MEAN,
             dispersion("precision phi"),
-            parameter("lower", Range::Real, Link::Identity, "cutpoint below which the response is 0"),
-            parameter("upper", Range::Real, Link::Identity, "cutpoint above which the response is 1"),
+            parameter("lower", Range::Real, Link::Identity, "cutpoint, below which the response is 0"),
+            parameter("upper", Range::Real, Link::Identity, "cutpoint, above which the response is 1"),
         ],
         support: Legal::ClosedUnit,
         note: "beta inside, P(0) = F(lower - eta), P(1) = F(eta - upper); the dispersion is the precision phi",
