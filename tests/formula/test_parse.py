@@ -287,6 +287,8 @@ def test_dot_is_left_to_the_frame():
         ("foo(y) ~ x", 0, "unknown function"),
         ("y ~ foo(1 + x | g)", 4, "covariance structure"),
         ("y ~ diag(x || g)", 4, "single |"),
+        ("y ~ diag(x |id| g)", 4, "or diag(… | …) in each formula"),
+        ("y ~ ar1(0 + x |id| g)", 4, "correlate freely; write (… |id| …) for that"),
         ("y ~ {x}", 4, "braces"),
         ("y ~ x[1]", 5, "square"),
         ("y ~ 1st", 4, "digit"),

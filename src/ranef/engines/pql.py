@@ -71,7 +71,8 @@ def check(design: Design, task: Task) -> None:
         if term.structure not in PLAIN:
             raise NotAvailableError(
                 f"method='pql' takes terms (x | g) and (x || g), not {term.structure}(… | {term.label}): leave method "
-                f"out for Laplace's approximation"
+                f"out for Laplace's approximation. (corAR1 and others of MASS::glmmPQL correlate residuals of the "
+                f"working model, which is no structure of random effects)"
             )
         if term.relation is not None:
             raise NotAvailableError(

@@ -469,10 +469,17 @@ def _bar(structure: str, context: _Context, at: int, left: Items, right: Items, 
 
 
 def _wrap(structure: str, args: tuple[str, ...], context: _Context, at: int, items: Items) -> Items:
-    bars = [item for item in items if isinstance(item, Bar) and item.structure == "us" and not item.name]
+    bars = [item for item in items if isinstance(item, Bar) and item.structure == "us"]
     if len(bars) < len(items):
         raise context.fail(f"{structure}() takes one bar with a single |: {structure}(1 + x | g)", at)
-    return dict.fromkeys(Bar(b.terms, b.factors, structure, args, at) for b in bars)
+    label = next((b.name for b in bars if b.name), "")
+    if label and structure != "us":
+        raise context.fail(
+            f"{structure}(… |{label}| …): a label lets the effects of several formulas correlate freely; write "
+            f"(… |{label}| …) for that, or {structure}(… | …) in each formula, without correlations between them",
+            at,
+        )
+    return dict.fromkeys(Bar(b.terms, b.factors, structure, args, at, name=b.name) for b in bars)
 
 
 @dataclass(frozen=True)
