@@ -99,6 +99,29 @@ def test_arrangements_of_thresholds_are_nested(data, family, arrangement):
     assert_allclose(np.asarray(tied.predict(type="probs")).sum(axis=1), 1, rtol=1e-12)
 
 
+@pytest.mark.parametrize("held", [{"none|low": 1.5}, {"mid|high": -1.0}, {"none|low": 0.2, "low|mid": 0.4}])
+def test_thresholds_are_held_where_the_others_would_start(data, held):
+    """Where the held ones leave no place for the starts of the others, these make way."""
+    m = rf.fit("grade ~ x + (1 | g)", data, family="cumulative", fixed=held)
+    assert m.converged
+    cuts = m.coefficients("threshold")
+    assert {name: cuts[name] for name in held} == held
+    assert (np.diff(np.asarray(cuts)) > 0).all()
+    prior = {name: rf.prior.normal(value, 1e-5) for name, value in held.items()}
+    near = rf.fit("grade ~ x + (1 | g)", data, family="cumulative", prior=prior)
+    # A score of about 1,000 moves what has the prior by 1,000 x 1e-10, and the log-likelihood by 1,000 times that.
+    assert m.loglik == pytest.approx(near.loglik, abs=1e-3)
+    assert m.params["x"] == pytest.approx(near.params["x"], abs=1e-5)
+
+
+@pytest.mark.parametrize("asked", [{"fixed": {"none|low": 1.0, "low|mid": 0.5}}, {"equal": [("none|low", "low|mid")]}])
+def test_thresholds_that_cannot_rise_are_refused(data, asked):
+    with pytest.raises(OptionError, match="thresholds rise from category to category"):
+        rf.fit("grade ~ x", data, family="cumulative", **asked)
+    with pytest.raises(OptionError, match="thresholds rise"):
+        rf.fit("grade ~ x", data, family="cumulative", threshold="equidistant", fixed={"spacing": -0.5})
+
+
 @pytest.mark.parametrize(("categories", "middle"), [(4, [0.0]), (5, [])])
 def test_thresholds_symmetric_about_zero(categories, middle):
     rng = np.random.default_rng(8)

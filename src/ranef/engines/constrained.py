@@ -24,6 +24,7 @@ from ranef.engines.linear import cells
 from ranef.engines.parameters import EXPLICIT, Place
 from ranef.engines.plan import PROBE, Columns, Plan, make_plan, rows_of
 from ranef.engines.task import Engine, Point, Task, one_by_one
+from ranef.engines.thresholds import in_order, nominal_names, threshold_matrix
 from ranef.engines.turns import Rebuilt
 from ranef.errors import NotAvailableError, OptionError
 
@@ -188,16 +189,23 @@ def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:
     """
     try:
         core = build(design, task, plan)
-        start = _start(laplace.start_of(task, design), plan.columns)
+        start = _start(laplace.start_of(task, design), plan.columns, design, task)
         return core, core.fit(start, task.quadrature, task.control.options, task.method)
     except ValueError as error:
         raise laplace.explained(error, design, task) from error
 
 
-def _start(start: dict[str, Any] | None, columns: Columns) -> dict[str, Any] | None:
+def _start(start: dict[str, Any] | None, columns: Columns, design: Design, task: Task) -> dict[str, Any] | None:
     if start is None or "beta" not in start or columns.trivial:
         return start
-    beta = np.asarray(start["beta"])
+    beta = np.array(start["beta"])
+    if task.family.entry.name == "cumulative":
+        matrix = threshold_matrix(len(design.categories), task.family.threshold)
+        first = len(beta) - matrix.shape[1] * (1 + len(nominal_names(design)))
+        at = slice(first, first + matrix.shape[1])
+        to = columns.to[at]
+        if (to < 0).any() or len(np.unique(to)) < len(to):
+            beta[at] = in_order(matrix, beta[at], to, columns.values[at])
     return {**start, "beta": np.array([beta[columns.to == r].mean() for r in range(columns.size)])}
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranef.engines.estimate import Array
 from ranef.errors import DataError, OptionError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ranef.frame import Design
 
 NOMINAL = "nominal"
+SPREAD = 100.0  # what the full gaps between thresholds are worth, in distance from where they would start
 ALIASED = 1e-9  # a column left over after projection by less than this, relative to itself, is a combination of others
 
 
@@ -157,6 +159,50 @@ def check_thresholds(design: Design, family: Distribution) -> None:
             "threshold='symmetric2' holds the one threshold between two categories at 0; leave it out (the threshold "
             "is then estimated), or give fixed= a value for it"
         )
+
+
+def in_order(matrix: Array, start: Array, to: NDArray[np.int64], values: Array) -> Array:
+    """Return coefficients near `start` whose thresholds rise, some of them held or tied.
+
+    The thresholds are those nearest to where they would start whose gaps are as large a share (at most all) of the gaps
+    there as can be: a linear program.
+
+    Parameters
+    ----------
+    matrix : (thresholds, width) array
+    start : (width,) array
+        Without regard to what is held.
+    to, values : (width,) arrays
+        Coefficients of one number are one; those of -1 are held at their value.
+
+    Raises
+    ------
+    OptionError
+        If there are none.
+    """
+    from scipy.optimize import linprog
+
+    kinds = np.unique(to[to >= 0])
+    own = matrix @ (to[:, None] == kinds).astype(np.float64)
+    known, cuts = matrix @ np.where(to < 0, values, 0.0), matrix @ start
+    count, free = own.shape
+    gaps, one, none = np.diff(cuts), np.eye(count), np.zeros((count, 1))
+    found = linprog(
+        np.concatenate([np.zeros(free), [-SPREAD], np.ones(count)]),
+        A_ub=np.vstack([
+            np.hstack([-np.diff(own, axis=0), gaps[:, None], np.zeros((count - 1, count))]),
+            np.hstack([own, none, -one]),
+            np.hstack([-own, none, -one]),
+        ]),
+        b_ub=np.concatenate([np.diff(known), cuts - known, known - cuts]),
+        bounds=[(None, None)] * free + [(0, 1)] + [(0, None)] * count,
+        method="highs",
+    )  # fmt: skip
+    if found.x is None or not found.x[free] > ALIASED:
+        raise OptionError(
+            "fixed=, equal=: thresholds rise from category to category, and as these are held or tied they cannot"
+        )
+    return np.where(to < 0, values, np.append(found.x[:free], 0.0)[np.searchsorted(kinds, to)])
 
 
 def threshold_names(categories: Sequence[Any], family: Distribution) -> tuple[str, ...]:
