@@ -138,7 +138,7 @@ def test_what_a_label_cannot_join(data):
         rf.fit("y ~ x + (1 |p| g)", data, dispersion="~ 1 + (1 |p| z)")
     with pytest.raises(FormulaError, match="twice"):
         rf.fit("y ~ x + (1 |p| g) + (1 + x |p| g)", data)
-    with pytest.raises(FormulaError, match="one bar"):
+    with pytest.raises(FormulaError, match="in each formula"):
         rf.fit("y ~ x + diag(1 |p| g)", data)
     with pytest.raises(FormulaError):
         rf.parse("y ~ (1 |p g)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -39,27 +39,25 @@ FEW_ROWS = 20_000  # for which a note may take some milliseconds
 
 def separation(m: Fit) -> Iterator[Message]:
     """P6: infinite estimates."""
-    if m.separation:
-        yield Message("separation", separation_text(m), {"columns": list(m.separation), "places": places(m)})
-
-
-def separation_text(m: Fit) -> str:
-    """Return what is said about separation."""
-    where = "; ".join(places(m))
-    columns = ", ".join(m.separation) + (f" ({where})" if where else "")
-    return (
+    names = m.separation
+    if not names:
+        return
+    found = places(m, names)
+    columns = ", ".join(names) + (f" ({'; '.join(found)})" if found else "")
+    text = (
         f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
         f"and their standard errors have no meaning (the others have); a prior keeps them finite, "
-        f"prior={{{_remedy(m)}}}{_firth(m)}; or collapse levels, or drop the columns"
+        f"prior={{{_remedy(m, names)}}}{_firth(m)}; or collapse levels, or drop the columns"
     )
+    yield Message("separation", text, {"columns": list(names), "places": found})
 
 
-def _remedy(m: Fit) -> str:
+def _remedy(m: Fit, names: Sequence[str]) -> str:
     """Return priors of the components whose columns are separated."""
     if m.design is None:
         return "'fixed': rf.prior.normal(0, 2.5)"
     owners = names_of(m.design, m.distribution)
-    found = [owners.owners[place.at] for name in m.separation if (place := owners.get(name)) is not None]
+    found = [owners.owners[place.at] for name in names if (place := owners.get(name)) is not None]
     others = [c.name for c in m.layout.components[1:]] if not m.distribution.entry.nominal else []
     classes = dict.fromkeys(name if name in others else "fixed" for name in found or ["fixed"])
     return ", ".join(f"'{name}': rf.prior.normal(0, 2.5)" for name in classes)

@@ -27,21 +27,23 @@ MOST = 4  # places that are listed
 Side = tuple[NDArray[np.bool_], str]  # which rows lie there, and what is said where all do
 
 
-def places(m: Fit) -> list[str]:
-    """Return where the outcome is the same in all rows, for the terms whose columns separate it."""
+def places(m: Fit, names: Sequence[str]) -> list[str]:
+    """Return where the outcome is the same in all rows, for the terms of the columns that separate it."""
     if m.design is None or m.distribution.custom is not None:
         return []
-    found = list(dict.fromkeys(place for component in range(len(m.layout.components)) for place in _of(m, component)))
+    found = list(
+        dict.fromkeys(place for component in range(len(m.layout.components)) for place in _of(m, component, names))
+    )
     more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
     return found[:MOST] + more
 
 
-def _of(m: Fit, component: int) -> Iterator[str]:
+def _of(m: Fit, component: int, names: Sequence[str]) -> Iterator[str]:
     """Yield the places of one component."""
     part, design = m.layout.components[component], m.design
     assert design is not None
     prefix = f"{part.name}." if component or m.distribution.entry.nominal else ""
-    mine = {name.removeprefix(prefix) for name in m.separation if name.startswith(prefix)}
+    mine = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     if not mine or part.name == "threshold" or component >= len(design.components):
         return
     plans = m.spec.fixed if not component else next((p.fixed for p in m.spec.parts if p.name == part.name), ())
