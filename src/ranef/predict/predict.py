@@ -355,12 +355,14 @@ def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool], target: Targe
 
 def related_levels(m: Fit, newdata: Any) -> dict[int, list[str]]:
     """Return the names of levels of new rows that have no data, and that `cov=` relates to some that have."""
-    columns = set(read_table(newdata).names)
-    at = [t for t in relations(m) if all(columns.issuperset(f.names) for f in m.spec.bars[t].bar.factors)]
-    if not at:
+    at = relations(m)
+    if not at:  # as of most fits: their new data are read once
         return {}
-    more, d = lacking(m), m.spec.new(newdata, groups={m.layout.terms[t].label for t in at}, parts=())
+    columns = set(read_table(newdata).names)
+    at = [t for t in at if all(columns.issuperset(f.names) for f in m.spec.bars[t].bar.factors)]
+    d = m.spec.new(newdata, groups={m.layout.terms[t].label for t in at}, parts=())
     fresh = {t: set(map(level_name, u.levels)) for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
+    more = lacking(m) if any(t in fresh for t in at) else {}
     return {t: [name for name in more[t] if name in fresh[t]] for t in at if t in fresh}
 
 
