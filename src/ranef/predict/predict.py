@@ -14,6 +14,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, UnseenLevelError, nearest
+from ranef.families import ZERO as INFLATION
 from ranef.families import Data, Link, link_of
 from ranef.families.distribution import ALSO
 from ranef.families.law import Nominal, Ordinal
@@ -267,7 +268,8 @@ def check(m: Fit, q: Question, newdata: Any) -> None:
     family = m.distribution
     types = ("response", "link", *_own_types(family))
     if q.type not in types:
-        raise OptionError(f"predict: type={q.type!r} is unknown for {family.name}; {nearest(q.type, types)}")
+        lacks = "the model has no zero inflation" if q.type == INFLATION else f"it is unknown for {family.name}"
+        raise OptionError(f"predict: type={q.type!r}: {lacks}; {nearest(q.type, types)}")
     if q.new_levels not in NEW_LEVELS:
         raise OptionError(f"predict: new_levels={q.new_levels!r} is unknown; {nearest(q.new_levels, NEW_LEVELS)}")
     if q.interval is not None and q.interval not in INTERVALS:
@@ -291,6 +293,11 @@ def _check_interval(m: Fit, q: Question) -> None:
     if q.type == "class":
         raise OptionError("predict: a category has neither a standard error nor an interval; take type='probs'")
     target = target_of(m, q)
+    if target.component is None and q.type == "dispersion":
+        raise NotAvailableError(
+            "predict: a residual standard deviation that all rows share has no standard error here; "
+            "rf.confint(m, method='profile') gives its interval"
+        )
     if target.component is None and target.slopes is None:
         raise NotAvailableError(
             f"predict: the expected response of {m.family} joins several linear predictors in a way whose standard "
