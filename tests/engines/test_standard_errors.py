@@ -87,3 +87,6 @@ def test_a_dispersion_at_its_limit_leaves_the_others_their_errors():
     # In the limit logit(y) is normal: its linear model has the same coefficients, errors up to those of the search.
     assert_allclose(m.params, normal.params, rtol=1e-3)
     assert_allclose(m.tidy()["std_error"][:2], normal.tidy()["std_error"][:2], rtol=5e-3)
+    # And its likelihood, that of y itself: rounding errors decide where the precision ends, at 1e-5 at most.
+    y = np.asarray(data["y"])
+    assert m.loglik == pytest.approx(normal.loglik - np.log(y * (1 - y)).sum(), abs=1e-5)

@@ -361,6 +361,39 @@ def test_the_largest_smoothness_is_an_end(seed):
     assert m.loglik == pytest.approx(gau.loglik, abs=0.02)  # of order 1 / nu
 
 
+def spread_of(m) -> dict[str, float]:
+    table = m.tidy("ran_pars")
+    return dict(zip(table["term"], table["std_error"], strict=True))
+
+
+def test_a_range_in_which_nothing_is_related_has_no_standard_error():
+    """The others have those of the model without it, up to the error of differences and correlations of 1e-5."""
+    rng = np.random.default_rng(0)
+    counts, x = rng.poisson(np.exp(1 + 0.8 * rng.normal(size=80))), np.tile(np.arange(4.0), 20)
+    data = pd.DataFrame({"y": counts, "x": x, "id": np.repeat(np.arange(20), 4)})
+    m = rf.fit("y ~ 1 + exp(numFactor(x) + 0 | id)", data, family="poisson")
+    assert "flat direction: the range" in next(n.text for n in m.messages if n.code == "unrelated")
+    plain = rf.fit("y ~ 1 + homdiag(factor(x) + 0 | id)", data, family="poisson")
+    assert m.loglik == pytest.approx(plain.loglik, abs=1e-5)
+    assert np.isnan(spread_of(m)["range"])
+    assert spread_of(m)["sd"] == pytest.approx(spread_of(plain)["sd"], rel=1e-3)
+    assert m.estimate.vcov[0, 0] == pytest.approx(plain.estimate.vcov[0, 0], rel=1e-3)
+
+
+def test_the_least_smoothness_is_an_end():
+    """Noise and one effect a group: the smoothness goes to its end, and the others are as if it were held there."""
+    data = shared(20, times=4, groups=20)
+    m = fitted("mat", data)
+    said = {n.code: n.text for n in m.messages}
+    assert "flat direction: the smoothness" in said["roughest"]
+    assert "may be anything" in said["vague"]
+    assert np.isnan(spread_of(m)["range"])
+    held = rf.fit("y ~ 1 + mat(numFactor(x) + 0 | id, nu = 0.02)", data, method="ml", family="gaussian")
+    assert m.loglik == pytest.approx(held.loglik, abs=SLACK)
+    assert np.isnan(spread_of(m)["nu"])
+    assert spread_of(m)["sd"] == pytest.approx(spread_of(held)["sd"], rel=1e-3)
+
+
 def dense_normal(m, y, x, groups, beta, sigma):
     """-log-likelihood and X'V^-1X of y ~ N(X beta, V), group by group; without beta the restricted one."""
     sizes, half, info, cross, squares = len(y), 0.0, 0.0, 0.0, 0.0

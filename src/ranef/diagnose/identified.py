@@ -25,7 +25,6 @@ ALONE = 5  # … if no other value is repeated a fifth as often
 LIMIT = 6.0  # on the scale of a log or logit link
 NO_IDEA = 10.0  # a standard error of a log or logit above this says that the parameter may as well be infinite
 EDGED = 500.0  # a shape beyond which a skew normal has an edge: all but 0.1 % of its standard deviation
-SMOOTHEST = 60.0  # the largest smoothness that is tried
 LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
@@ -301,21 +300,6 @@ def _runaways(m: Fit) -> Iterator[tuple[str, str, float]]:
                 yield part.name, name, float(b)
 
 
-def smoothest(m: Fit) -> Iterator[Message]:
-    """P41: a Matern correlation as smooth as can be, where the likelihood is flat in the smoothness."""
-    if m.task.linear or m.task.wishes is not None:
-        return
-    for number, name, _, value in m.estimate.natural:
-        if name == "nu" and value > 0.99 * SMOOTHEST:
-            term = m.layout.terms[number]
-            text = (
-                f"flat direction: the smoothness nu of mat(… | {term.label}) came to {value:.0f}, the end of its "
-                f"range, beyond which next to nothing changes; gau(… | {term.label}) is what it goes to, with a "
-                f"parameter less"
-            )
-            yield Message("smoothest", text, {"group": term.label, "nu": value})
-
-
 def residual_absorbed(m: Fit) -> Iterator[Message]:
     """P41: a residual variance beside a structure that contains it."""
     gaussian = m.distribution.is_gaussian_identity and not m.task.linear
@@ -343,5 +327,5 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, single_trials, above_one, piled_up, residual_held, no_residual,
-    edge_of_means, folded, without_information, lattice, half_normal, few_inside, smoothest, times_by_number,
+    edge_of_means, folded, without_information, lattice, half_normal, few_inside, times_by_number,
 )  # fmt: skip

@@ -58,9 +58,10 @@ def messages(m: Fit) -> tuple[Message, ...]:
     """All notes on a fit; of a slim fit those taken before its rows went."""
     if m.digest:
         return m.digest.messages
-    from ranef.diagnose import generalised, identified
+    from ranef.diagnose import flat, generalised, identified
 
-    return tuple(note for check in (*CHECKS, *generalised.CHECKS, *identified.CHECKS) for note in check(m))
+    checks = (*CHECKS, *generalised.CHECKS, *identified.CHECKS, *flat.CHECKS)
+    return tuple(note for check in checks for note in check(m))
 
 
 def held(m: Fit) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 //!
 //! Beta with mean mu and precision phi (Ferrari & Cribari-Neto 2004), written with the remainder of Stirling's formula
 //! instead of log-gammas, so that a large phi does not cancel:
-//!     log f = a log(y/mu) + b log((1-y)/(1-mu)) + log(phi mu (1-mu))/2 - log(2 pi)/2 - log y(1-y)
-//!             + binet(phi) - binet(a) - binet(b),    a = mu phi, b = (1 - mu) phi.
+//!     log f = -phi KL(mu, y) + log(phi mu (1-mu))/2 - log(2 pi)/2 - log y(1-y)
+//!             + binet(phi) - binet(a) - binet(b),    a = mu phi, b = (1 - mu) phi,
+//! KL the divergence of a Bernoulli variable of mean y from one of mean mu.
 
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
-use crate::jet::Scalar;
+use crate::jet::{Scalar, Univariate};
 use crate::special::{self, HALF_LN_2PI};
 
 #[derive(Clone, Copy)]
@@ -18,12 +19,31 @@ fn binet<S: Scalar>(ln_x: S) -> S {
     ln_x.compose(special::binet_jet(ln_x.value(), S::ORDER))
 }
 
+/// Difference of logits up to which the divergence is computed from it.
+const NEAR: f64 = 0.5;
+
 fn ln_beta<S: Scalar>(y: f64, mean: &Par<S>, precision: &Par<S>) -> S {
     let (lm, lc, lp) = (mean.ln(), mean.ln_1m(), precision.ln());
     let (la, lb) = (lm + lp, lc + lp);
     let (ly, lz) = (y.ln(), (-y).ln_1p());
-    let kernel = la.exp() * (-lm + ly) + lb.exp() * (-lc + lz);
+    let apart = lm - lc - (ly - lz);
+    let kernel = if apart.value().abs() < NEAR {
+        lp.exp() * apart.compose(minus_divergence(y, apart.value()))
+    } else {
+        la.exp() * (-lm + ly) + lb.exp() * (-lc + lz)
+    };
     kernel + (lm + lb) * 0.5 + binet(lp) - binet(la) - binet(lb) - (HALF_LN_2PI + ly + lz)
+}
+
+/// -KL(mu, y) of means whose logits differ by d = logit mu - logit y, and its derivatives in d. With K the cumulant function
+/// of a Bernoulli variable of mean y, mu = K'(d) and KL = d K'(d) - K(d): of the order of d^2, where the two terms of the
+/// definition are of the order of d.
+fn minus_divergence(y: f64, d: f64) -> Univariate {
+    let odds = y * d.exp_m1();
+    let mu = y * d.exp() / (1.0 + odds);
+    let k2 = mu * (1.0 - mu);
+    let (k3, k4) = (k2 * (1.0 - 2.0 * mu), k2 * (1.0 - 6.0 * k2));
+    [odds.ln_1p() - d * mu, -d * k2, -k2 - d * k3, -2.0 * k3 - d * k4]
 }
 
 fn beta_cdf<S: Scalar>(y: f64, p: &[Par<S>; 4]) -> (S, S) {
@@ -180,5 +200,39 @@ impl<E: Ends> Density for WithEnds<E> {
 
     fn legal(&self) -> Legal {
         Legal::ClosedUnit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the power series of K: -KL = -sum (n - 1) / n! kappa_n d^n with the cumulants kappa of a Bernoulli variable.
+    #[test]
+    fn divergence_of_means_that_hardly_differ() {
+        for y in [1e-6, 0.3, 0.5, 0.97] {
+            let (k2, m) = (y * (1.0 - y), 1.0 - 2.0 * y);
+            let (k3, k4) = (k2 * m, k2 * (1.0 - 6.0 * k2));
+            for d in [1e-7, -1e-5, 1e-3] {
+                let series = -d * d * (k2 / 2.0 + d * k3 / 3.0 + d * d * k4 / 8.0);
+                let [value, slope, ..] = minus_divergence(y, d);
+                // The terms have the rounding error of y d; the series is short by d^5.
+                let rounding = 4.0 * f64::EPSILON * y * d.abs() + 0.1 * y * d.abs().powi(5);
+                assert!((value - series).abs() < rounding, "{y} {d}: {value} {series}");
+                let slope_series = -d * (k2 + d * k3 + d * d * k4 / 2.0);
+                assert!((slope / slope_series - 1.0).abs() < 1e-8, "{y} {d}: {slope} {slope_series}");
+            }
+        }
+    }
+
+    /// Beside the logits' difference at which the other formula takes over, the two agree.
+    #[test]
+    fn divergence_is_of_one_piece() {
+        for (y, d) in [(0.2, 0.5), (0.9, -0.5), (1e-4, 0.5)] {
+            let mu = y * f64::exp(d) / (1.0 + y * d.exp_m1());
+            let plain = mu * (y / mu).ln() + (1.0 - mu) * ((1.0 - y) / (1.0 - mu)).ln();
+            // Terms of the order of y, eps each.
+            assert!((minus_divergence(y, d)[0] - plain).abs() < 1e-15, "{y} {d}");
+        }
     }
 }

@@ -18,6 +18,9 @@ use super::start;
 
 /// What is begun from: shares left to a residual, and of a correlation of 1 instead of that which the scores say.
 const CHOICES: [(f64, f64); 5] = [(0.05, 0.0), (0.3, 0.0), (0.6, 0.0), (0.9, 0.0), (0.6, 0.9)];
+/// What is left to a dispersion that the effects explain: none of it may be an optimum of its own, which steps from further
+/// away do not find.
+const NEXT_TO_NONE: (f64, f64) = (1e-3, 0.0);
 /// Tolerance of the modes there.
 const ROUGH: f64 = 1e-2;
 /// Smallest standard deviation, as a share of the usual start's.
@@ -30,7 +33,7 @@ const HARDLY: f64 = 0.1;
 const ROWS: usize = 2;
 /// Least change of the logarithm of the information by that of the dispersion, and most change of the latter.
 const WEAK: f64 = 0.1;
-const MOST: f64 = 5.0;
+const MOST: f64 = 10.0;
 
 /// A place to begin, and its deviance.
 #[derive(Clone, Debug)]
@@ -89,7 +92,8 @@ fn add_suggested(
     if noise.is_none() && !terms.iter().any(correlated) {
         return false;
     }
-    for (share, one) in if noise.is_some() { &CHOICES[..] } else { &[(1.0, 0.0)] } {
+    let choices = noise.as_ref().map_or_else(|| vec![(1.0, 0.0)], Noise::choices);
+    for (share, one) in &choices {
         let mut next = out[0].clone();
         for p in terms {
             if let Some(theta) = suggested(e, p, from.shape, &scores[p.factor], *share, *one) {
@@ -130,10 +134,10 @@ fn add_smaller_dispersions(
     else {
         return false;
     };
-    for (share, _) in CHOICES.iter().filter(|c| c.1 == 0.0) {
+    for (share, _) in noise.choices().into_iter().filter(|c| c.1 == 0.0) {
         let mut next = Candidate { deviance: f64::INFINITY, ..out[0].clone() };
-        next.lambda = start::variances(e.moments(), scores, *share);
-        noise.put(e, *share, from.beta, &mut next.beta);
+        next.lambda = start::variances(e.moments(), scores, share);
+        noise.put(e, share, from.beta, &mut next.beta);
         out.push(next);
     }
     let mut next = out[0].clone();
@@ -175,6 +179,11 @@ impl Noise {
         e.start_weights(rows, beta);
         let slope = (then / now).ln();
         (slope.abs() > WEAK).then_some(Noise::Dispersion(constant, slope))
+    }
+
+    fn choices(&self) -> Vec<(f64, f64)> {
+        let none = matches!(self, Noise::Dispersion(..)).then_some(NEXT_TO_NONE);
+        CHOICES.into_iter().chain(none).collect()
     }
 
     /// Leave a share of the variance at `usual` to the rows.

@@ -77,11 +77,17 @@ impl Glmm {
             moves[j * r..(j + 1) * r].fill(0.0);
             lost.push(j);
         }
-        let inverse = if r == 0 {
-            scaled_inverse(&h, n)
-        } else {
-            let unit: Vec<f64> = free.iter().map(|set| set.iter().map(|&j| unit[j]).fold(0.0, f64::max)).collect();
-            self.latent_covariance(&at, &h, n, &moves, &unit)?
+        let unit: Vec<f64> = free.iter().map(|set| set.iter().map(|&j| unit[j]).fold(0.0, f64::max)).collect();
+        let ranges = patterns::ranges(&self.engine.patterns, q - patterns::length(&self.engine.patterns));
+        let inverse = loop {
+            let inverse =
+                if r == 0 { scaled_inverse(&h, n) } else { self.latent_covariance(&at, &h, n, &moves, &unit)? };
+            let vague = |i: &usize| inverse.as_ref().is_some_and(|v| v[i * (n + 1)] > VAGUE * VAGUE);
+            let alone = |i: &usize| matches!(&free[*i][..], [j] if ranges.contains(j) && !lost.contains(j));
+            let Some(i) = (0..n).find(|i| alone(i) && vague(i)) else { break inverse };
+            leave_out(&mut h, n, i);
+            moves[i * r..(i + 1) * r].fill(0.0);
+            lost.push(free[i][0]);
         };
         let mut inverse = inverse.map(|v| spread(&v, q, &free));
         if let Some(v) = &mut inverse {
@@ -538,6 +544,9 @@ fn symmetrise(h: &mut [f64], q: usize, told: impl Fn(usize) -> bool) {
         }
     }
 }
+
+/// Standard error of the logarithm of a range or smoothness with which it may be anything.
+const VAGUE: f64 = 10.0;
 
 /// Take a parameter out of a Hessian.
 fn leave_out(h: &mut [f64], q: usize, j: usize) {

@@ -7,7 +7,7 @@
 //! the search has ended: a trial is given up as soon as its quadratic model sees that it leads nowhere, and gone on
 //! from, in the larger model, where it leads further.
 
-use crate::optimise::{invert, mul, slot_block, Options, Outcome};
+use crate::optimise::{self, invert, mul, slot_block, Options, Outcome};
 use crate::structure::{Kind, Pattern};
 use crate::CoreError;
 
@@ -21,6 +21,8 @@ use super::search::{self, First, Found, Residual};
 
 /// Deviance that a trial must gain to be worth its while.
 pub const BETTER: f64 = 1e-6;
+/// Ratio of units from which those of the start are not those of the end.
+const GROWN: f64 = 10.0;
 /// Difference of the logarithms of two rows' residual standard deviations from which the larger may be the smaller.
 const UNEVEN: f64 = 0.3;
 
@@ -93,6 +95,29 @@ impl Task<'_, '_> {
         if e.evaluations > before {
             search::settled(e, self.rows, &found.point)?;
         }
+        self.in_units_of_the_end(e, found)
+    }
+
+    /// The same in units of what the rows say where the search has ended, if that is much more than where it began: what
+    /// stood for a variance of zero may then be seen. The engine is at the optimum, before and after.
+    fn in_units_of_the_end(&self, e: &mut Engine, found: Found) -> Result<Found, CoreError> {
+        let units = optimise::units(e.moments());
+        let own = |unit: &[f64]| -> Vec<f64> {
+            let k = unit.len().isqrt();
+            (0..k).map(|i| unit[i * (k + 1)]).collect()
+        };
+        let grown = |(now, then): (&Vec<f64>, &Vec<f64>)| own(now).iter().zip(own(then)).any(|(a, b)| *a > GROWN * b);
+        let zero = !found.boundary.is_empty() && !given_up(&found);
+        if self.nested || !zero || !units.iter().flatten().zip(self.units.iter().flatten()).any(grown) {
+            return Ok(found);
+        }
+        let at = &found.point;
+        let first = First { beta: &at.beta, lambda: &at.lambda, shape: &at.shape, target: None };
+        let next = search::minimise(e, self.rows, &units, &first, self.options);
+        if let Some(next) = next.ok().filter(|next| leads_further(next, &found)) {
+            return Ok(next);
+        }
+        search::settled(e, self.rows, &found.point)?;
         Ok(found)
     }
 
@@ -248,7 +273,9 @@ impl Task<'_, '_> {
         // The other side of one standard deviation for all, that of the response.
         own.iter().for_each(|&j| beta[j] = 2.0 * self.usual[j] - beta[j]);
         let first = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target: goal(&found) };
-        self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
+        let from = (&first, Some(&found.point.beta[..]));
+        let next = search::elsewhere(e, self.rows, self.units, from, self.options);
+        next.ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
     }
 
     /// The same without the little that is left of a residual, where it is not missed.

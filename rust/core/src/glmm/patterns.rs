@@ -204,12 +204,19 @@ pub fn lost(m: &Moments, patterns: &[Patterned], units: &[Vec<Vec<f64>>], shape:
         if let Some(limit) = p.pattern.limit(p.theta(shape)) {
             own.copy_from_slice(&limit.lost);
         }
+        own.iter_mut().zip(p.pattern.says_nothing(p.theta(shape))).for_each(|(o, lost)| *o |= lost);
         own.iter_mut().zip(&low).zip(p.theta(shape)).for_each(|((o, low), a)| *o |= *a < low + ZERO);
         if !low.is_empty() && own[..low.len()].iter().all(|o| *o) {
             own.fill(true);
         }
     }
     out
+}
+
+/// Where the ranges (or rates) and smoothnesses of structures stand, whose first parameter is number `first`.
+pub fn ranges(patterns: &[Patterned], first: usize) -> Vec<usize> {
+    let far = patterns.iter().filter(|p| p.pattern.kind.needs_distance());
+    far.flat_map(|p| first + p.first + p.pattern.deviations()..first + p.first + p.pattern.parameters()).collect()
 }
 
 /// Parameters that rest on an end of their range while the deviance would go down beyond it, and what loses its meaning

@@ -20,6 +20,8 @@ const FAR: f64 = 1e20;
 const UNRELATED: f64 = 1e-4;
 /// That below which no gain of the deviance can be told from rounding errors.
 const SILENT: f64 = 1e-7;
+/// Logarithms of a smoothness and the end of its range that are one.
+const END: f64 = 1e-6;
 /// Distance, in ranges, at which nothing is correlated.
 const APART: f64 = 30.0;
 
@@ -264,6 +266,16 @@ impl Pattern {
             let correlation = self.correlations(theta);
             (0..correlation.len()).all(|t| t % (self.k + 1) == 0 || correlation[t] < most)
         }
+    }
+
+    /// Parameters beside the standard deviations that say nothing where they are: a smoothness at an end of its range, and
+    /// all of them where nothing is related.
+    pub fn says_nothing(&self, theta: &[f64]) -> Vec<bool> {
+        let (d, (low, high)) = (self.deviations(), super::kinds::SMOOTHNESS);
+        let unrelated = self.is_unrelated(theta);
+        let smoothness = |i: usize| self.kind == Kind::Matern && i > d;
+        let at_end = |t: f64| t <= low + END || t >= high - END;
+        (0..theta.len()).map(|i| (i >= d && unrelated) || (smoothness(i) && at_end(theta[i]))).collect()
     }
 
     /// The limit of partial autocorrelations of which the first at +-1 decides: later ones have nothing to explain.

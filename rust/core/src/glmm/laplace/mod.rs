@@ -346,6 +346,18 @@ impl Engine {
         self.reaches().into_iter().enumerate().map(|(j, reach)| error(j) > most * reach).collect()
     }
 
+    /// Rounding error of the log-determinant at a point whose weights are the current ones: where rows say nearly all of
+    /// random effects, what these leave to the others is the difference of large numbers.
+    pub fn cancelled(&self, lambda: &[Vec<f64>]) -> f64 {
+        let known = |(factor, lambda): (&crate::design::Factor, &Vec<f64>)| -> f64 {
+            let k = factor.cols;
+            let size: Vec<f64> = (0..k).map(|r| (0..k).map(|c| lambda[r + c * k].powi(2)).sum()).collect();
+            let level = |g: &[f64]| (0..k).map(|i| g[i * (k + 1)].abs() * size[i]).sum::<f64>();
+            factor.gram.chunks_exact(k * k).map(level).sum()
+        };
+        f64::EPSILON * self.moments().factors.iter().zip(lambda).map(known).sum::<f64>()
+    }
+
     /// Linear predictors of the rows at a point, row-major n x K.
     pub fn predictors(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Vec<f64> {
         rows::fixed_part(&self.plan, rows, &at.beta, &mut self.fixed);

@@ -49,13 +49,13 @@ impl Around<'_, '_, '_> {
         let (set, Here { point, slope, working, turned, rest, fixed, .. }) = (self.set, self.here);
         let (p, free) = (point.beta.len(), point.shape.len());
         let sizes = (p, free, set.components.len() + free);
-        let whole = close && (set.exact || slope.trade.is_some());
+        let whole = close && (self.here.exact || slope.trade.is_some());
         let (mut joint, curvature) = Joint::new(slope, working, turned, sizes, rest, (close, whole), damping);
         if let Some(h) = self.measured {
             joint.replace(h, damping);
         }
         joint.eliminate(&e.latent);
-        if damping < 0.5 && !(close && set.exact) {
+        if damping < 0.5 && !(close && self.here.exact) {
             joint.correct(self.secants);
         }
         set.constraint.followers().for_each(|(i, j)| joint.tie(p + i, p + j));

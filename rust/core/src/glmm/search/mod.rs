@@ -105,10 +105,22 @@ pub fn minimise(
     from: &First<'_>,
     options: &Options,
 ) -> Result<Found, CoreError> {
+    elsewhere(e, rows, units, (from, None), options)
+}
+
+/// The same, given up where it comes nearer to coefficients that were found before (`back`) than to those it began with.
+pub fn elsewhere(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    units: &[Vec<Vec<f64>>],
+    (from, back): (&First<'_>, Option<&[f64]>),
+    options: &Options,
+) -> Result<Found, CoreError> {
     let set = Setting::of(e, rows, units, from.shape, options);
     let first = e.evaluations;
     let point = set.begin(e, from)?;
     let mut search = Search::new(&set, &point, from.target, first);
+    search.back = back.map(|to| Back::new(from.beta, to));
     let here = search.run(e, point)?;
     search.end(e, here)
 }
@@ -121,6 +133,7 @@ struct Search<'s, 'a, 'r> {
     last: Option<Mark>,
     pace: Option<Pace>,
     goal: Option<Goal>,
+    back: Option<Back>,
     curvature: Option<Measured>,
     /// Directions that rested at the last point.
     resting: Vec<bool>,
@@ -155,6 +168,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             last: None,
             pace: None,
             goal,
+            back: None,
             curvature: None,
             resting: vec![false; set.components.len() + set.charts.len()],
             damping: 0.0,
@@ -221,7 +235,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
         if self.trouble < PATIENCE {
             return (None, false);
         }
-        if self.set.exact {
+        if here.exact {
             // There is no better curvature than the exact one.
             self.close = true;
             return (None, false);
@@ -273,12 +287,12 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
 
     /// Whether the search ends here: what a step promises is nothing, or the search has gone on for long enough.
     fn is_over(&mut self, e: &mut Engine, around: &Around<'_, '_, '_>) -> bool {
-        let (options, point) = (self.set.options, &around.here.point);
-        if self.decrease < options.tolerance || (self.decrease < IDLE && self.idle >= TWICE) {
+        let (options, Here { point, noise, cancelled, .. }) = (self.set.options, around.here);
+        if self.decrease < options.tolerance || (self.decrease < IDLE.max(*cancelled) && self.idle >= TWICE) {
             if self.damping > 0.0 {
                 // Short steps promise little anywhere.
                 self.decrease = around.propose(e, true, 0.0, &around.at_ends(e)).promised.abs();
-                if self.decrease > IDLE.max(self.set.noise(point)) {
+                if self.decrease > IDLE.max(*noise) {
                     self.outcome = Outcome::Stalled;
                 }
             }
@@ -286,7 +300,8 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
         }
         let times = if self.close { 3.0 } else { 10.0 };
         let reach = if self.damping == 0.0 { times * self.decrease } else { f64::INFINITY };
-        let hopeless = self.goal.as_mut().is_some_and(|goal| goal.is_lost(point.deviance, reach));
+        let lost = self.goal.as_mut().is_some_and(|goal| goal.is_lost(point.deviance, reach));
+        let hopeless = lost || self.back.as_ref().is_some_and(|back| back.is_near(around.here));
         if e.evaluations - self.uncounted >= options.max_evaluations || hopeless {
             self.outcome = Outcome::MaxEvaluations;
             return true;

@@ -51,6 +51,28 @@ impl Goal {
     }
 }
 
+/// The way back to coefficients that were found before.
+pub(super) struct Back {
+    middle: Vec<f64>,
+    way: Vec<f64>,
+}
+
+impl Back {
+    pub(super) fn new(from: &[f64], to: &[f64]) -> Self {
+        let middle = from.iter().zip(to).map(|(a, b)| 0.5 * (a + b)).collect();
+        Back { middle, way: from.iter().zip(to).map(|(a, b)| b - a).collect() }
+    }
+
+    /// Whether more than half of the way is gone, as the information measures it; coefficients that were the same at both
+    /// ends go their own ways.
+    pub(super) fn is_near(&self, here: &Here) -> bool {
+        let (beta, curve, p) = (&here.point.beta, &here.slope.beta_curvature, self.way.len());
+        let of: Vec<usize> = (0..p).filter(|&j| self.way[j] != 0.0).collect();
+        let along = |i: usize| of.iter().map(|&j| curve[i + j * p] * self.way[j]).sum::<f64>();
+        of.iter().map(|&i| (beta[i] - self.middle[i]) * along(i)).sum::<f64>() > 0.0
+    }
+}
+
 /// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
 /// Newton steps have length 1 in eta for ever. Where the promise fell as such a tail says and the direction is the same,
 /// the next step is twice as long.

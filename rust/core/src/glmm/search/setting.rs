@@ -4,6 +4,8 @@ use super::*;
 
 /// What is left of random effects that are too much to begin with.
 const SMALLER: f64 = 0.1;
+/// Rounding error of a deviance, relative to its size and the number of rows.
+const ROUNDING: f64 = 1e-11;
 
 /// What stays the same in a search.
 pub(super) struct Setting<'a, 'r> {
@@ -75,11 +77,6 @@ impl<'a, 'r> Setting<'a, 'r> {
         e.tolerance = INNER_TOLERANCE;
         e.evaluate(self.rows, &at.beta, &at.lambda, &at.shape, &at.u)
     }
-
-    /// Rounding error of the deviance.
-    pub(super) fn noise(&self, at: &Point) -> f64 {
-        1e-11 * (at.deviance.abs() + self.rows.n as f64)
-    }
 }
 
 /// A point of the search and what is known there, in the coordinates of the search.
@@ -93,6 +90,11 @@ pub(super) struct Here {
     /// Directions at rest, and components among them.
     pub(super) rest: Vec<bool>,
     pub(super) fixed: Vec<bool>,
+    /// The observed curvature is the exact one: that of all points, or of coefficients beside effects that are none.
+    pub(super) exact: bool,
+    /// Rounding error of the deviance, and the part of it that is lost in differences.
+    pub(super) noise: f64,
+    pub(super) cancelled: f64,
     pub(super) mark: Mark,
 }
 
@@ -109,9 +111,13 @@ impl Here {
         let fixed = at_floor(e.moments(), units, components, &point.lambda, &working_slope(&slope, free));
         let held = patterns::held(&e.patterns, &point.shape, charts, &constraint.pooled(&slope.gradient[..free]));
         let still = (0..free).map(|i| held[i] || constraint.holds(i));
-        let rest = still.chain(fixed.iter().copied()).collect();
+        let rest: Vec<bool> = still.chain(fixed.iter().copied()).collect();
+        let none = fixed.len() == rest.len() && rest.iter().all(|r| *r);
+        let exact = set.exact || (none && e.latent.is_empty() && !e.jeffreys);
         let turned = padded(&turning(e.moments(), components, &slope.n, &fixed), free, c);
+        let cancelled = e.cancelled(&point.lambda);
+        let noise = ROUNDING * (point.deviance.abs() + rows.n as f64) + cancelled;
         let mark = Mark::new(e, &point, &slope, charts);
-        Here { point, slope, working, turned, held, rest, fixed, mark }
+        Here { point, slope, working, turned, held, rest, fixed, exact, noise, cancelled, mark }
     }
 }

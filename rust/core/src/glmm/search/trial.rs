@@ -83,7 +83,7 @@ impl Search<'_, '_, '_> {
         let point = &around.here.point;
         let gained = trial.next.as_ref().map_or(f64::NEG_INFINITY, |next| point.deviance - next.deviance);
         match trial.next {
-            Ok(next) if gained > ENOUGH * self.decrease - self.set.noise(point) => {
+            Ok(next) if gained > ENOUGH * self.decrease - around.here.noise => {
                 self.accept(e, around, proposal, gained, trial.stretch);
                 return Some(Step::To(Box::new(next)));
             }
@@ -91,7 +91,7 @@ impl Search<'_, '_, '_> {
             Err(_) if tries.gone.is_empty() && !around.unknown(e).is_empty() => tries.gone = around.unknown(e),
             _ => {
                 self.stale = true;
-                return self.reject(proposal, gained, tries);
+                return self.reject(around, proposal, gained, tries);
             }
         }
         self.stale = true;
@@ -99,7 +99,7 @@ impl Search<'_, '_, '_> {
     }
 
     fn accept(&mut self, e: &Engine, around: &Around<'_, '_, '_>, proposal: &Proposal, gained: f64, stretch: f64) {
-        let (exact, noise) = (self.set.exact, self.set.noise(&around.here.point));
+        let (exact, noise) = (around.here.exact, around.here.noise);
         self.idle = if gained < noise { self.idle + 1 } else { 0 };
         if gained / self.decrease > 0.5 || self.decrease < noise {
             self.damping *= if exact { EASE } else { 0.1 };
@@ -117,14 +117,20 @@ impl Search<'_, '_, '_> {
     }
 
     /// Shorten the next step, if there is to be one.
-    fn reject(&mut self, proposal: &Proposal, gained: f64, tries: &mut Tries) -> Option<Step> {
+    fn reject(
+        &mut self,
+        around: &Around<'_, '_, '_>,
+        proposal: &Proposal,
+        gained: f64,
+        tries: &mut Tries,
+    ) -> Option<Step> {
         self.trouble += 1;
         tries.rejected += 1;
         self.idle += (self.decrease < IDLE) as usize;
         if tries.carried {
             return Some(Step::Misled);
         }
-        self.damping = if tries.rejected <= GENTLE && (self.set.exact || self.trouble >= PATIENCE) {
+        self.damping = if tries.rejected <= GENTLE && (around.here.exact || self.trouble >= PATIENCE) {
             let part = (self.decrease / (2.0 * self.decrease - gained)).clamp(0.1, 0.5);
             self.damping + proposal.relative_curvature() * (1.0 / part - 1.0)
         } else {
