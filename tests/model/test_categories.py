@@ -95,7 +95,9 @@ def test_arrangements_of_thresholds_are_nested(data, family, arrangement):
     free, tied = (rf.fit("grade ~ x + (1 | g)", data, family=family, threshold=t) for t in ("flexible", arrangement))
     assert tied.npar == free.npar - (2 if arrangement == "symmetric2" else 1)
     assert tied.loglik < free.loglik
-    assert "not tested" not in str(rf.anova(tied, free))
+    table = str(rf.anova(tied, free))
+    assert "not tested" not in table
+    assert f"; threshold {arrangement}" in table
     assert_allclose(np.asarray(tied.predict(type="probs")).sum(axis=1), 1, rtol=1e-12)
 
 

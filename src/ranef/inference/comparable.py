@@ -49,9 +49,9 @@ def text_of(m: Fit) -> str:
 
 
 def names_of_models(fits: Sequence[Fit]) -> list[str]:
-    """Return a line for each model, with the family and method where they differ."""
+    """Return a line for each model, with its family, link and arrangement of thresholds where they differ."""
     texts = [text_of(m) for m in fits]
-    for of in (lambda m: m.family, lambda m: f"link {m.link}"):
+    for of in (lambda m: m.family, lambda m: f"link {m.link}", lambda m: f"threshold {m.distribution.threshold}"):
         values = [of(m) for m in fits]
         if len(set(values)) > 1:
             texts = [f"{text}; {value}" for text, value in zip(texts, values, strict=True)]
