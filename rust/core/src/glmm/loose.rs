@@ -36,8 +36,7 @@ pub fn not_below_toeplitz(
         let Ok((lambda, shape)) = e.covariance_at(&theta) else { continue };
         let target = Some(found.point.deviance - nested::BETTER);
         let from = First { beta: &e.plan.internal_beta(&beta), lambda: &lambda, shape: &shape, target };
-        let trial = search::minimise(e, rows, &units, &from, options);
-        match trial {
+        match search::minimise(e, rows, &units, &from, options) {
             Ok(next) if nested::leads_further(&next, &found) => found = next,
             Err(CoreError::Interrupted) => return Err(CoreError::Interrupted),
             _ => {}
