@@ -115,7 +115,7 @@ impl Model {
             if w.aliased.binary_search(&(level as u32)).is_ok() {
                 return Ok(None);
             }
-            let at = sym.offset[sym.position[sym.base[w.factor] as usize + level] as usize] as usize;
+            let at = sym.at(w.factor, level);
             let along = m.booked(w).map_or_else(|| vec![0.0; m.p()], |(along, _)| along);
             return Ok(Some((Some(at), along)));
         }
@@ -181,7 +181,7 @@ impl Model {
         let inverse = optimise::invert(&lambda[f], kf);
         let mut out = vec![0.0; m.factors[f].levels * cols * k];
         for (l, g) in out.chunks_exact_mut(cols * k).enumerate() {
-            let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+            let at = sym.at(f, l);
             for a in 0..cols {
                 for t in 0..kf {
                     let v = inverse[t + (slot.offset + a) * kf];

@@ -24,6 +24,8 @@ use crate::design::{Moments, Part};
 use crate::levels::{carried, paired, place, push_triangle, quadratic_forms, take_products};
 use crate::{optimise, CoreError};
 
+pub use crate::dense::dot;
+
 /// A free entry of Sigma*: rows and columns of one factor, `row >= col`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Component {
@@ -379,7 +381,7 @@ impl Lmm {
             for a in 0..k {
                 let mut most = 0.0f64;
                 for l in 0..factor.levels {
-                    let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                    let at = sym.at(f, l);
                     let row = &h[(at + a) * p..(at + a + 1) * p];
                     // 1 - A^-1 over (u, beta): what the data say of the effect beyond the coefficients.
                     most = most.max(1.0 - inverse.diag[f][l * k * k + a * (k + 1)] - dot(row, row));
@@ -537,9 +539,4 @@ pub(crate) fn entry(matrices: &[Vec<f64>], m: &Moments, i: &Component) -> f64 {
     } else {
         2.0 * v
     }
-}
-
-#[inline]
-pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }

@@ -249,7 +249,7 @@ ENDS: dict[str, Callable[[Array], Array]] = {
 def direction(x: Array, sign: Array) -> list[int]:
     """Return the columns that take part in a separating direction of X, or none."""
     scale = np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
-    rows = np.unique(np.column_stack([sign, x / scale]), axis=0)
+    rows = _distinct(np.column_stack([sign, x / scale]))
     if rows.size > LARGEST:
         return []
     free, fixed = rows[rows[:, 0] != 0], rows[rows[:, 0] == 0]
@@ -260,6 +260,14 @@ def direction(x: Array, sign: Array) -> list[int]:
     columns = np.flatnonzero(np.abs(found) > ZERO)
     moving = [int(j) for j in columns if np.ptp(x[:, j]) > 0]
     return moving or [int(j) for j in columns]
+
+
+def _distinct(rows: Array) -> Array:
+    """Return every different row once, found by a number of its own: to sort whole rows takes longer than many fits."""
+    key = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    found = rows[first]
+    return found if np.array_equal(found[which], rows) else np.unique(rows, axis=0)
 
 
 def is_overlapped(inward: Array, level: Array) -> bool:

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::leaves::{dot, Batch};
+use super::leaves::Batch;
 use super::numeric::{group_tasks, relative_scalars, Front, Numeric, Shared, LEAVES};
 use super::symbolic::{Edge, Super, Symbolic, NONE};
-use crate::dense::{self, Precision, RowBlock};
+use crate::dense::{self, dot, Precision, RowBlock};
 use crate::design::{Moments, Pair};
 
 /// Multiplications of leaves that are not worth a thread.
@@ -182,8 +182,7 @@ impl Inverter<'_> {
         if !self.pairs.is_empty() {
             self.store_pairs(s, &z, ld);
         }
-        let leaves: Vec<u32> =
-            self.sym.children(index).iter().copied().filter(|&c| self.sym.supers[c as usize].leaf).collect();
+        let leaves = self.sym.leaves(index);
         // Enough batches for any number of threads, and never a number that depends on them.
         let work: f64 = leaves.iter().map(|&c| self.sym.supers[c as usize].leaf_work()).sum();
         let batch = if work < LITTLE { LEAVES } else { (leaves.len() / 16).clamp(16, LEAVES) };

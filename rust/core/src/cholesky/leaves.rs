@@ -6,7 +6,7 @@
 
 use super::numeric::{relative_scalars, Numeric, Shared};
 use super::symbolic::{Super, Symbolic};
-use crate::dense::{self, RowBlock};
+use crate::dense::{self, dot, RowBlock};
 
 /// Entries of a front that stay in the second-level cache together with the leaves.
 const SLAB: usize = 32_768;
@@ -16,19 +16,6 @@ const SPREAD: usize = 256;
 const INDIRECT: f64 = 8.0;
 /// Fronts smaller than this are not worth a dense kernel.
 const SMALL_FRONT: usize = 32;
-
-#[inline]
-pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut acc = [0.0f64; 8];
-    let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f64 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in ca.zip(cb) {
-        for t in 0..8 {
-            acc[t] += x[t] * y[t];
-        }
-    }
-    acc.iter().sum::<f64>() + tail
-}
 
 /// Whether leaves reach so much of a front with `ld` rows that dense kernels are faster.
 fn spread_pays(sym: &Symbolic, leaves: &[u32], ld: usize) -> bool {

@@ -11,8 +11,12 @@ mod columns;
 mod graph;
 mod inverse;
 mod leaves;
+mod merge;
 mod numeric;
 mod order;
+mod row_solver;
+mod solves;
+mod source;
 mod supernodes;
 mod symbolic;
 #[cfg(test)]
@@ -21,6 +25,8 @@ mod whole;
 
 pub use columns::Columns;
 pub use inverse::SelectedInverse;
-pub use numeric::{Numeric, Source, Tail};
+pub use numeric::Numeric;
+pub use row_solver::Tail;
+pub use source::Source;
 pub use symbolic::Symbolic;
-pub use whole::Whole;
+pub use whole::{Small, Whole};

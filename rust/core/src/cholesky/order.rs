@@ -231,6 +231,7 @@ impl<'a> Builder<'a> {
         let (supers, structure, panel_size) = self.structures(&ranges, &super_of, &offset);
         let (children_start, children) = children_of(&supers);
         let relative = relative_offsets(&supers, &structure, &children_start, &children, &offset);
+        let row = self.position.iter().map(|&q| offset[q as usize]).collect();
         Symbolic {
             nodes: n,
             size: size as usize,
@@ -240,6 +241,7 @@ impl<'a> Builder<'a> {
             widths,
             factor_at,
             offset,
+            row,
             edge_start: self.edge_start,
             edges: self.edges,
             supers,
@@ -248,6 +250,7 @@ impl<'a> Builder<'a> {
             children_start,
             children,
             panel_size,
+            trees: Default::default(),
         }
     }
 

@@ -1,6 +1,10 @@
 //! What is known of the factor before its numbers: found once a model, shared by every factorisation.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use super::graph::Graph;
+use super::whole::Forest;
 use crate::dense;
 use crate::design::Moments;
 use crate::CoreError;
@@ -64,6 +68,8 @@ pub struct Symbolic {
     /// Factor of the node at each position, and its first scalar row.
     pub factor_at: Vec<u16>,
     pub offset: Vec<u32>,
+    /// First scalar row of every node.
+    pub row: Vec<u32>,
     /// Edges to later nodes, by position.
     pub edge_start: Vec<u32>,
     pub edges: Vec<Edge>,
@@ -74,6 +80,8 @@ pub struct Symbolic {
     pub children_start: Vec<u32>,
     pub children: Vec<u32>,
     pub panel_size: usize,
+    /// Found when it is asked for (see `Symbolic::forest`).
+    pub(super) trees: OnceLock<Forest>,
 }
 
 impl Symbolic {
@@ -84,6 +92,17 @@ impl Symbolic {
     pub fn level(&self, position: usize) -> usize {
         let node = self.order[position];
         (node - self.base[self.factor_at[position] as usize]) as usize
+    }
+
+    /// First scalar row of a level.
+    #[inline]
+    pub fn at(&self, factor: usize, level: usize) -> usize {
+        self.row[self.base[factor] as usize + level] as usize
+    }
+
+    /// First scalar rows of the first `levels` levels of a factor.
+    pub fn first_rows(&self, factor: usize, levels: usize) -> &[u32] {
+        &self.row[self.base[factor] as usize..][..levels]
     }
 
     pub fn width_at(&self, position: usize) -> usize {
@@ -97,6 +116,15 @@ impl Symbolic {
 
     pub fn children(&self, s: usize) -> &[u32] {
         &self.children[self.children_start[s] as usize..self.children_start[s + 1] as usize]
+    }
+
+    /// Children that are leaves.
+    pub fn leaves(&self, s: usize) -> Cow<'_, [u32]> {
+        let (children, leaf) = (self.children(s), |c: &&u32| self.supers[**c as usize].leaf);
+        match children.iter().all(|c| leaf(&c)) {
+            true => Cow::Borrowed(children),
+            false => Cow::Owned(children.iter().filter(leaf).copied().collect()),
+        }
     }
 
     pub fn rows(&self, s: &Super) -> &[u32] {

@@ -1,6 +1,6 @@
 //! The block elimination against dense algebra, on designs that reach every path through it.
 
-use super::{Columns, Numeric, SelectedInverse, Source, Symbolic};
+use super::{Columns, Numeric, SelectedInverse, Small, Source, Symbolic};
 use crate::dense;
 use crate::design::{Block, Codes, Moments, Numeric as Column, Rows, Structure, Term};
 
@@ -182,16 +182,39 @@ impl Case {
             (0..k).for_each(|i| natural[sym.offset[pos] as usize + i] = first[f] + sym.level(pos) * k + i);
         }
         let check = |at: &[usize], x: &[f64]| {
-            for (q, row) in x.chunks_exact(at.len()).enumerate() {
+            for (q, row) in x.chunks_exact(at.len().max(1)).enumerate() {
                 for (v, &c) in row.iter().zip(at) {
                     assert!((v - z[natural[q] + natural[c] * n]).abs() < 1e-10);
                 }
             }
         };
         let at: Vec<usize> = (0..n).step_by(n.div_ceil(9)).chain([n - 1]).collect();
-        let mut x = vec![0.0; n * at.len()];
-        num.whole(sym).columns(&at, &mut x);
-        check(&at, &x);
+        let (mut place, forest) = (vec![0; n], sym.forest());
+        for supers in forest.trees().chain([forest.all()]) {
+            let whole = num.whole(sym, supers, &mut place);
+            let scalars: Vec<usize> = whole.scalars.iter().map(|&q| q as usize).collect();
+            let mine: Vec<usize> = at.iter().copied().filter(|q| scalars.contains(q)).collect();
+            let local: Vec<usize> = mine.iter().map(|&q| place[q] as usize).collect();
+            let mut x = vec![0.0; scalars.len() * mine.len()];
+            whole.columns(&local, &mut x);
+            // What is not of the tree is 0.
+            let mut spread = vec![0.0; n * mine.len()];
+            for (&q, row) in scalars.iter().zip(x.chunks_exact(mine.len().max(1))) {
+                spread[q * mine.len()..(q + 1) * mine.len()].copy_from_slice(row);
+            }
+            check(&mine, &spread);
+            if Small::suits(sym, supers) {
+                let mut small = Small::default();
+                small.invert(num, sym, supers, &mut place);
+                for &q in &mine {
+                    spread.fill(0.0);
+                    for (&to, v) in scalars.iter().map(|s| (s, place[*s])) {
+                        spread[to] = small.inverse[v as usize + place[q] as usize * small.size];
+                    }
+                    check(&[q], &spread[..n]);
+                }
+            }
+        }
         if Columns::work(sym).is_none() {
             return assert!(num.columns(sym).is_err());
         }

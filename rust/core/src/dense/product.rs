@@ -7,6 +7,24 @@ use super::kernel::multiply;
 use super::tiles::{mat, mat_mut, ranges, Tiles, PARALLEL_WORK, TILE};
 use super::triangles::lower_product;
 
+/// Sum of products. Long ones in eight sums side by side.
+#[inline]
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    const SHORT: usize = 12;
+    if a.len() < SHORT {
+        return a.iter().zip(b).map(|(x, y)| x * y).sum();
+    }
+    let mut acc = [0.0f64; 8];
+    let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f64 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in ca.zip(cb) {
+        for t in 0..8 {
+            acc[t] += x[t] * y[t];
+        }
+    }
+    acc.iter().sum::<f64>() + tail
+}
+
 /// Sums over many rows in registers.
 fn syrk_narrow<const N: usize>(c: &mut [f64], ldc: usize, a: &[f64], k: usize, alpha: f64) {
     let mut acc = [[[0.0f64; N]; N]; 2];

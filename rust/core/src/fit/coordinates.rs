@@ -137,7 +137,7 @@ impl Model {
                 let factor = &m.factors[f];
                 let mut out = vec![0.0; factor.levels * s.cols];
                 for l in 0..factor.levels {
-                    let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize + s.offset;
+                    let at = sym.at(f, l) + s.offset;
                     let b = &mut out[l * s.cols..(l + 1) * s.cols];
                     for (r, b) in b.iter_mut().enumerate() {
                         *b = (0..s.cols)
@@ -163,8 +163,7 @@ impl Model {
         for w in &m.wide {
             let booked = m.booked(w).map_or(0.0, |(along, rest)| dot(&along, beta) + rest);
             for (j, l) in (w.base..w.levels).enumerate() {
-                out[w.first + j] =
-                    booked + u[sym.offset[sym.position[sym.base[w.factor] as usize + l] as usize] as usize];
+                out[w.first + j] = booked + u[sym.at(w.factor, l)];
             }
             w.dropped().for_each(|j| out[j] = f64::NAN);
         }

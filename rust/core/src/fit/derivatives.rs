@@ -115,7 +115,7 @@ impl Model {
         }
         let mut rows = vec![0.0; m.factors[f].levels * w];
         for (l, g) in rows.chunks_exact_mut(w).enumerate() {
-            let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+            let at = sym.at(f, l);
             // Rows of Z'V^-1X: Lambda^-T times those of Lambda'Z'V^-1X.
             for (a, g) in g.chunks_exact_mut(p).enumerate() {
                 for t in 0..kf {

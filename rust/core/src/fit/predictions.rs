@@ -27,7 +27,7 @@ impl Model {
             let mut own = m.booked(w).map_or(vec![0.0; p], |(along, _)| along);
             dense::solve_left_l(&state.solution.lx, p, p, &mut own, 1, p);
             for l in w.base..w.levels {
-                let at = sym.offset[sym.position[sym.base[w.factor] as usize + l] as usize] as usize;
+                let at = sym.at(w.factor, l);
                 let through: f64 = own.iter().zip(&h[at * p..]).map(|(own, h)| (own - h) * (own - h)).sum();
                 out.push(state.sigma * state.sigma * (inverse.diag[w.factor][l] + through));
             }

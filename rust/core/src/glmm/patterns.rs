@@ -531,7 +531,7 @@ pub fn general_quadratic(
 ) -> (Vec<f64>, Vec<f64>) {
     let (m, sym) = (&lmm.moments, &lmm.symbolic);
     let (c, p) = (directions.len(), m.p());
-    let place = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+    let place = |f: usize, l: usize| sym.at(f, l);
     let (mut moved, mut image) = (vec![], vec![]);
     let mut x = vec![0.0; sym.size * c];
     let mut cross = vec![0.0; p * c];

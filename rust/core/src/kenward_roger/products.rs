@@ -72,7 +72,7 @@ impl Model {
     fn gram_times_fixed<const W: usize>(&self, b: &[f64], w: usize) -> Vec<f64> {
         let w = if W == 0 { w } else { W };
         let (m, sym) = (&self.lmm.moments, &self.lmm.symbolic);
-        let row = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize * w;
+        let row = |f: usize, l: usize| sym.at(f, l) * w;
         let mut out = vec![0.0; b.len()];
         let mut add = |to: usize, from: usize, v: f64| {
             out[to..to + w].iter_mut().zip(&b[from..from + w]).for_each(|(o, b)| *o += v * b);

@@ -2,6 +2,7 @@
 
 use super::information::Probing;
 use super::{dot, Component, Lmm, Parts};
+use crate::cholesky::Small;
 use crate::{dense, CoreError};
 
 /// Columns of A^-1 that are formed at once: from pieces in the cache, and from larger ones.
@@ -69,22 +70,79 @@ impl Lmm {
 
     /// tr(M E_i M E_j), with A over (u, beta) if `h` is there, from pieces in the cache.
     pub(super) fn information_of_whole(&self, parts: &Parts) -> Vec<f64> {
-        let (c, p, size) = (self.components.len(), self.moments.p(), self.symbolic.size);
+        let (sym, c) = (&self.symbolic, self.components.len());
         let mut info = vec![0.0; c * c];
-        let rows: Vec<Vec<usize>> = (0..self.moments.factors.len()).map(|f| self.level_rows(f)).collect();
-        let whole = self.numeric.whole(&self.symbolic);
+        let mut place = vec![0u32; sym.size];
+        if !parts.h.is_empty() {
+            // Coefficients tie all trees together.
+            self.add_information(sym.forest().all(), &mut place, parts, &mut info);
+            return info;
+        }
+        let mut small = Small::default();
+        for tree in sym.forest().trees() {
+            if Small::suits(sym, tree) {
+                small.invert(&self.numeric, sym, tree, &mut place);
+                self.add_small(&small, &mut info);
+            } else {
+                self.add_information(tree, &mut place, parts, &mut info);
+            }
+        }
+        info
+    }
+
+    /// The share of a small tree: sums over two levels of M_ll' at the cells of two components.
+    fn add_small(&self, tree: &Small, info: &mut [f64]) {
+        let (c, n) = (self.components.len(), tree.size);
+        let shrunk = |i: usize, j: usize| f64::from(u8::from(i == j)) - tree.inverse[i + j * n];
+        for (i, ci) in self.components.iter().enumerate() {
+            let times = if ci.row == ci.col { 1.0 } else { 2.0 };
+            for (j, cj) in self.components.iter().enumerate() {
+                let (own, others) = (&tree.nodes[ci.factor], &tree.nodes[cj.factor]);
+                let mut sum = 0.0;
+                for l in own {
+                    if ci.row + ci.col + cj.row + cj.col == 0 {
+                        let column = &tree.inverse[l * n..(l + 1) * n];
+                        let square = |o: &usize| (f64::from(u8::from(o == l)) - column[*o]).powi(2);
+                        sum += others.iter().map(square).sum::<f64>();
+                        continue;
+                    }
+                    for o in others {
+                        for (s, t) in cj.cells() {
+                            sum += shrunk(o + s, l + ci.row) * shrunk(o + t, l + ci.col);
+                        }
+                    }
+                }
+                info[i + j * c] += times * sum;
+            }
+        }
+    }
+
+    /// The share of some trees.
+    fn add_information(&self, supers: &[u32], place: &mut [u32], parts: &Parts, info: &mut [f64]) {
+        let (sym, p) = (&self.symbolic, self.moments.p());
+        let whole = self.numeric.whole(sym, supers, place);
+        let size = whole.scalars.len();
+        let mut rows: Vec<Vec<usize>> = self.moments.factors.iter().map(|_| Vec::with_capacity(size)).collect();
+        for s in supers.iter().map(|&s| &sym.supers[s as usize]) {
+            for q in s.first as usize..s.last as usize {
+                rows[sym.factor_at[q] as usize].push(place[sym.offset[q] as usize] as usize);
+            }
+        }
+        let h: Vec<f64> = match parts.h.is_empty() {
+            true => vec![],
+            false => whole.scalars.iter().flat_map(|&q| &parts.h[q as usize * p..][..p]).copied().collect(),
+        };
         for Chunk { plan, at } in self.chunks(&rows, COLUMNS) {
             let m = at.len();
             let mut x = vec![0.0; size * m];
             whole.columns(&at, &mut x);
-            if !parts.h.is_empty() {
-                let own: Vec<f64> = at.iter().flat_map(|q| parts.h[q * p..(q + 1) * p].iter().copied()).collect();
-                dense::gemm_tn(&mut x, m, &own, p, &parts.h, p, m, size, p, 1.0);
+            if !h.is_empty() {
+                let own: Vec<f64> = at.iter().flat_map(|q| h[q * p..(q + 1) * p].iter().copied()).collect();
+                dense::gemm_tn(&mut x, m, &own, p, &h, p, m, size, p, 1.0);
             }
             to_shrinkage(&mut x, &at);
-            add_products(&self.components, &x, m, &plan, &rows, 1.0, &mut info);
+            add_products(&self.components, &x, m, &plan, &rows, 1.0, info);
         }
-        info
     }
 
     /// Multiplications of `traces_of_columns`, the factor that it uses up included; None where it is not to be had.

@@ -110,15 +110,12 @@ pub fn positive(a: &[f64], p: usize) -> Vec<f64> {
         return a.to_vec();
     }
     let scaled: Vec<f64> = (0..p * p).map(|t| a[t] / (scale[t % p] * scale[t / p])).collect();
-    let (w, v) = dense::eigen_symmetric(&scaled, p);
-    let mut out = vec![0.0; p * p];
-    for (t, w) in w.iter().enumerate() {
-        let w = w.abs().max(1e-4);
-        for j in 0..p {
-            for i in 0..p {
-                out[i + j * p] += w * v[i + t * p] * v[j + t * p] * scale[i] * scale[j];
-            }
-        }
+    let (w, mut v) = dense::eigen_symmetric(&scaled, p);
+    for (column, w) in v.chunks_exact_mut(p).zip(&w) {
+        let root = w.abs().max(1e-4).sqrt();
+        column.iter_mut().zip(&scale).for_each(|(v, s)| *v *= root * s);
     }
+    let mut out = vec![0.0; p * p];
+    dense::gemm_nt(&mut out, p, &v, p, &v, p, p, p, p, 1.0);
     out
 }

@@ -15,7 +15,7 @@ impl Engine {
         let mut out = u.to_vec();
         for c in &m.couplings {
             let k = m.factors[c.factor].cols;
-            let at = |l: usize| sym.offset[sym.position[sym.base[c.factor] as usize + l] as usize] as usize;
+            let at = |l: usize| sym.at(c.factor, l);
             for (l, d) in c.diag.iter().enumerate() {
                 (at(l)..at(l) + k).for_each(|i| out[i] = d * u[i]);
             }
@@ -70,7 +70,7 @@ impl Engine {
             let k = factor.cols;
             let turn = mul(&invert(&new[f], k), &old[f], k, false);
             for l in 0..factor.levels {
-                let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                let at = sym.at(f, l);
                 for c in 0..k {
                     out[at + c] = (0..k).map(|s| turn[c + s * k] * from.u[at + s]).sum();
                 }
@@ -87,9 +87,13 @@ impl Engine {
             .enumerate()
             .map(|(f, factor)| {
                 let k = factor.cols;
+                if k == 1 {
+                    let rows = sym.first_rows(f, factor.levels);
+                    return rows.iter().map(|&at| lambda[f][0] * u[at as usize]).collect();
+                }
                 let mut b = vec![0.0; factor.levels * k];
                 for (l, b) in b.chunks_exact_mut(k).enumerate() {
-                    let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                    let at = sym.at(f, l);
                     for c in 0..k {
                         let uc = u[at + c];
                         b.iter_mut().zip(&lambda[f][c * k..(c + 1) * k]).for_each(|(b, l)| *b += l * uc);
@@ -106,8 +110,13 @@ impl Engine {
         let mut out = vec![0.0; sym.size];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
+            if k == 1 {
+                let rows = sym.first_rows(f, factor.levels);
+                rows.iter().zip(&g[f]).for_each(|(&at, g)| out[at as usize] = lambda[f][0] * g);
+                continue;
+            }
             for (l, g) in g[f].chunks_exact(k).enumerate() {
-                let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                let at = sym.at(f, l);
                 for c in 0..k {
                     out[at + c] = lambda[f][c * k..(c + 1) * k].iter().zip(g).map(|(l, g)| l * g).sum();
                 }
@@ -119,7 +128,7 @@ impl Engine {
     /// Numbers in elimination order by factor (levels x cols).
     pub(super) fn by_factor(&self, u: &[f64]) -> Vec<Vec<f64>> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
-        let at = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        let at = |f: usize, l: usize| sym.at(f, l);
         let one = |(f, x): (usize, &crate::design::Factor)| {
             (0..x.levels).flat_map(|l| u[at(f, l)..at(f, l) + x.cols].to_vec()).collect()
         };
@@ -129,7 +138,7 @@ impl Engine {
     /// Entries of one factor (levels x cols) of a vector in elimination order.
     pub(super) fn by_level(&self, f: usize, u: &[f64]) -> Vec<f64> {
         let (k, sym) = (self.moments().factors[f].cols, &self.lmm().symbolic);
-        let offset = |l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        let offset = |l: usize| sym.at(f, l);
         (0..self.moments().factors[f].levels).flat_map(|l| u[offset(l)..offset(l) + k].iter().copied()).collect()
     }
 
@@ -137,7 +146,7 @@ impl Engine {
     pub(super) fn add_levels(&self, f: usize, a: &[f64], out: &mut [f64]) {
         let (k, sym) = (self.moments().factors[f].cols, &self.lmm().symbolic);
         for (l, a) in a.chunks_exact(k).enumerate() {
-            let at = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+            let at = sym.at(f, l);
             out[at..at + k].iter_mut().zip(a).for_each(|(o, a)| *o += a);
         }
     }

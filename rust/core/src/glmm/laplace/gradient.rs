@@ -86,8 +86,16 @@ impl Engine {
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             let mut n = vec![0.0; k * k];
+            if k == 1 {
+                for (&o, z) in sym.first_rows(f, factor.levels).iter().zip(whitened[f].iter()) {
+                    let o = o as usize;
+                    n[0] += bt[o] * at.u[o] + qu[o] * v[o] + 1.0 - z;
+                }
+                out.push(n);
+                continue;
+            }
             for l in 0..factor.levels {
-                let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                let o = sym.at(f, l);
                 let z = &whitened[f][l * k * k..(l + 1) * k * k];
                 for b in 0..k {
                     for a in 0..k {
@@ -142,7 +150,7 @@ impl Engine {
                 let k = factor.cols;
                 let mut out = vec![0.0; factor.levels * k * r];
                 for l in 0..factor.levels {
-                    let o = sym.offset[sym.position[sym.base[g] as usize + l] as usize] as usize;
+                    let o = sym.at(g, l);
                     let z = &mut inv.diag[g][l * k * k..(l + 1) * k * k];
                     for a in 0..k {
                         for b in 0..k {
@@ -191,7 +199,7 @@ impl Engine {
         let (m, sym, r) = (self.moments(), &self.lmm().symbolic, self.latent.len());
         for (i, c) in m.couplings.iter().enumerate() {
             let k = m.factors[c.factor].cols;
-            let at = |l: usize| sym.offset[sym.position[sym.base[c.factor] as usize + l] as usize] as usize;
+            let at = |l: usize| sym.at(c.factor, l);
             for (l, w) in c.pair.start.windows(2).enumerate() {
                 for t in w[0] as usize..w[1] as usize {
                     let (one, two) = (at(l), at(c.pair.level[t] as usize));

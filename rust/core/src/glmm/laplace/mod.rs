@@ -34,6 +34,7 @@ use super::quadrature::Quadrature;
 use super::rows::{self, GlmmRows, Plan, Want};
 use super::trade::Trade;
 
+pub use crate::dense::dot;
 pub use curvature::positive;
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
@@ -492,8 +493,4 @@ impl Engine {
             m.xx[j * p1..j * p1 + p1 - 1].copy_from_slice(&xx[j * (p1 - 1)..(j + 1) * (p1 - 1)]);
         }
     }
-}
-
-pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }

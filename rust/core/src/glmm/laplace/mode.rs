@@ -141,7 +141,7 @@ impl Engine {
         }
         let (f, lx) = self.joint_factor(lambda).ok()?;
         let (e, r, sym) = (self.integrated(&f, &lx), self.latent.len(), &self.lmm().symbolic);
-        let at = |f: usize, l: usize| sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+        let at = |f: usize, l: usize| sym.at(f, l);
         let one = |(f, x): (usize, &crate::design::Factor)| {
             (0..x.levels).flat_map(|l| e[at(f, l) * r..(at(f, l) + x.cols) * r].to_vec()).collect()
         };
@@ -282,7 +282,7 @@ impl Engine {
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             for l in 0..factor.levels {
-                let o = sym.offset[sym.position[sym.base[f] as usize + l] as usize] as usize;
+                let o = sym.at(f, l);
                 for a in 0..k {
                     half[o + a] = 0.5 * (0..k).map(|b| delta[f][a + b * k] * at.u[o + b]).sum::<f64>();
                 }

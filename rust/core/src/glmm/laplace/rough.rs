@@ -22,7 +22,7 @@ impl Engine {
         let p = self.plan.p();
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
         let folded = self.folded();
-        let mut s = self.pass(rows, &b, Want::Joint);
+        let mut s = self.pass(rows, &b, Want::Fixed);
         for _ in 0..START_STEPS {
             let mut h = positive(&s.xx, p);
             let mut step: Vec<f64> = s.xg.iter().map(|g| -g).collect();
@@ -46,7 +46,7 @@ impl Engine {
                 let trial: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b + t * s).collect();
                 rows::fixed_part(&self.plan, rows, &trial, &mut self.fixed);
                 if across || self.folded() <= folded {
-                    let next = self.pass(rows, &b, Want::Joint);
+                    let next = self.pass(rows, &b, Want::Fixed);
                     if next.value < s.value - 1e-4 * t * decrement {
                         (beta, s, moved) = (trial, next, true);
                         break;

@@ -4,8 +4,9 @@
 //! u = u_hat + delta, L' delta = sqrt(2) x, so that an inner level follows its ancestors' nodes.
 
 use super::chain::{Chain, NONE};
+use crate::dense::{self, dot};
 use crate::design::Moments;
-use crate::{dense, CoreError};
+use crate::CoreError;
 
 /// H and its factor, by depth and level; blocks are column-major.
 pub struct Groups {
@@ -285,8 +286,4 @@ impl Groups {
 
 fn own_lower(l: &[f64], k: usize) -> Vec<f64> {
     (0..k * k).map(|t| if t % k >= t / k { l[t] } else { 0.0 }).collect()
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use crate::family::GRAIN;
 
-use super::panel::{chunk_bounds, sparse_entries, Panel, PANEL};
-use super::plan::{packed3, Plan};
+use super::panel::{chunk_bounds, sparse_entries, Columns, PANEL};
+use super::plan::{packed3, Plan, XPlan};
 use super::GlmmRows;
 use crate::design::Moments;
 
@@ -42,7 +42,7 @@ impl Restricted {
     fn row(
         &self,
         plan: &Plan,
-        panel: &Panel,
+        columns: &Columns<'_>,
         rows: &GlmmRows<'_>,
         i: usize,
         r: usize,
@@ -54,7 +54,7 @@ impl Restricted {
         for (a, xp) in plan.x.iter().enumerate() {
             let out = &mut w[a * n..(a + 1) * n];
             let d = xp.dense.len();
-            for (col, x) in xp.dense.iter().zip(&panel.x[a][r * d..(r + 1) * d]) {
+            for (col, x) in xp.dense.iter().zip(&columns.x(a)[r * d..(r + 1) * d]) {
                 if let Some(p) = self.position[col.coef] {
                     out[p] += x;
                 }
@@ -73,9 +73,9 @@ impl Restricted {
         }
         for (f, zf) in plan.z.iter().enumerate() {
             let cols = zf.columns.len();
-            let l = panel.codes[f][r] as usize;
+            let l = columns.codes(f)[r] as usize;
             for (c, col) in zf.columns.iter().enumerate() {
-                let z = panel.z[f][r * cols + c];
+                let z = columns.z(f)[r * cols + c];
                 let e = &self.by_level[f][(l * cols + c) * n..(l * cols + c + 1) * n];
                 let out = &mut w[col.component * n..(col.component + 1) * n];
                 out.iter_mut().zip(e).for_each(|(o, e)| *o -= z * e);
@@ -123,52 +123,98 @@ fn skewness_range(
     to: usize,
     out: &mut Adjoint,
 ) {
-    let skewed = Skewed::new(plan, m, rows, cov, d3);
-    let (mut panel, mut scratch, mut s) =
-        (Panel::of(PANEL.min(to - from), plan, 0), skewed.scratch(), vec![0.0; plan.k]);
-    let mut start = from;
-    while start < to {
+    let (skewed, k) = (Skewed::new(plan, m, rows, cov, d3), plan.k);
+    let mut columns = Columns::of(PANEL.min(to - from), plan);
+    let (mut scratch, mut s) = (skewed.scratch(), vec![0.0; PANEL.min(to - from) * k]);
+    for start in (from..to).step_by(PANEL) {
         let n = PANEL.min(to - start);
-        panel.fill_z(plan, rows, start, n);
-        panel.fill_x(plan, rows, start, n);
-        if skewed.plain_rows(&mut panel, start, n, out) {
-            start += n;
-            continue;
-        }
-        for r in 0..n {
-            skewed.row(&panel, start + r, r, &mut scratch, &mut s);
-            for (c, xp) in plan.x.iter().enumerate() {
-                let dc = xp.dense.len();
-                let x = &panel.x[c][r * dc..(r + 1) * dc];
-                xp.add(&mut out.x, s[c], x);
-                if !xp.sparse.is_empty() {
-                    sparse_entries(xp, &rows.components[c], start + r, &mut scratch.entries);
-                    scratch.entries.iter().for_each(|&(j, x)| out.x[j as usize] += s[c] * x);
-                }
-            }
-            for (f, zf) in plan.z.iter().enumerate() {
-                let cols = zf.columns.len();
-                let l = panel.codes[f][r] as usize;
-                if zf.intercept {
-                    out.z[f][l] += s[zf.columns[0].component];
-                    continue;
-                }
-                for (c, col) in zf.columns.iter().enumerate() {
-                    out.z[f][l * cols + c] += s[col.component] * panel.z[f][r * cols + c];
-                }
-            }
-        }
-        start += n;
+        columns.fill_z(rows, start, n);
+        columns.fill_x(rows, start, n);
+        skewed.panel(&columns, start, &mut scratch, &mut s[..n * k]);
+        add_fixed(plan, rows, &columns, start, &s[..n * k], &mut scratch.entries, &mut out.x);
+        add_random(plan, &columns, &s[..n * k], &mut out.z);
     }
 }
 
-/// to += sum_i s_i x_i over rows of D numbers.
-fn add_rows<const D: usize>(to: &mut [f64], x: &[f64], s: &[f64]) {
-    let mut sum = [0.0; D];
-    for (x, s) in x.chunks_exact(D).zip(s) {
-        (0..D).for_each(|i| sum[i] += s * x[i]);
+/// X't += of the present rows, one number a row and predictor.
+fn add_fixed(
+    plan: &Plan,
+    rows: &GlmmRows<'_>,
+    columns: &Columns<'_>,
+    start: usize,
+    t: &[f64],
+    entries: &mut Vec<(u32, f64)>,
+    out: &mut [f64],
+) {
+    let k = plan.k;
+    for (c, xp) in plan.x.iter().enumerate() {
+        let (d, x) = (xp.dense.len(), columns.x(c));
+        match d {
+            0 => {}
+            1 => add_rows::<1>(xp, x, &t[c..], k, out),
+            2 => add_rows::<2>(xp, x, &t[c..], k, out),
+            3 => add_rows::<3>(xp, x, &t[c..], k, out),
+            4 => add_rows::<4>(xp, x, &t[c..], k, out),
+            _ => {
+                let mut sum = vec![0.0; d];
+                crate::dense::gemm_nt(&mut sum, d, x, d, &t[c..], k, d, 1, t.len() / k, 1.0);
+                xp.add(out, 1.0, &sum);
+            }
+        }
+        for (r, t) in t.iter().skip(c).step_by(k).enumerate().filter(|_| !xp.sparse.is_empty()) {
+            sparse_entries(xp, &rows.components[c], start + r, entries);
+            entries.iter().for_each(|&(j, x)| out[j as usize] += t * x);
+        }
     }
-    to.iter_mut().zip(sum).for_each(|(o, v)| *o += v);
+}
+
+/// The dense columns of a component, D of them.
+fn add_rows<const D: usize>(xp: &XPlan, x: &[f64], t: &[f64], apart: usize, out: &mut [f64]) {
+    let mut sum = [0.0; D];
+    for (x, t) in x.chunks_exact(D).zip(t.iter().step_by(apart)) {
+        (0..D).for_each(|i| sum[i] += t * x[i]);
+    }
+    xp.add(out, 1.0, &sum);
+}
+
+/// Z't += of the present rows, one number a row and predictor.
+fn add_random(plan: &Plan, columns: &Columns<'_>, t: &[f64], out: &mut [Vec<f64>]) {
+    fn single<const C: usize>(codes: &[i32], z: &[f64], t: impl Iterator<Item = f64>, out: &mut [f64]) {
+        for ((&l, z), t) in codes.iter().zip(z.chunks_exact(C)).zip(t) {
+            let out = &mut out[l as usize * C..(l as usize + 1) * C];
+            (0..C).for_each(|c| out[c] += t * z[c]);
+        }
+    }
+    let k = plan.k;
+    for ((f, zf), out) in plan.z.iter().enumerate().zip(out) {
+        let (cols, codes, z) = (zf.columns.len(), columns.codes(f), columns.z(f));
+        let c0 = zf.columns[0].component;
+        let own = t.iter().skip(c0).step_by(k).copied();
+        if zf.intercept {
+            codes.iter().zip(own).for_each(|(&l, t)| out[l as usize] += t);
+            continue;
+        }
+        match cols {
+            _ if zf.columns.iter().any(|c| c.component != c0) => {}
+            1 => {
+                single::<1>(codes, z, own, out);
+                continue;
+            }
+            2 => {
+                single::<2>(codes, z, own, out);
+                continue;
+            }
+            3 => {
+                single::<3>(codes, z, own, out);
+                continue;
+            }
+            _ => {}
+        }
+        for ((&l, z), t) in codes.iter().zip(z.chunks_exact(cols)).zip(t.chunks_exact(k)) {
+            let out = &mut out[l as usize * cols..(l as usize + 1) * cols];
+            out.iter_mut().zip(z).zip(&zf.columns).for_each(|((o, z), col)| *o += t[col.component] * z);
+        }
+    }
 }
 
 /// Room for one row: entries of sparse columns, the part of integrated fixed effects, S_i, columns in use.
@@ -178,6 +224,37 @@ struct Scratch {
     sq: Vec<f64>,
     /// Columns of a term that are not zero.
     touched: Vec<usize>,
+    /// S_i of a panel's rows where it is one number.
+    single: Vec<f64>,
+}
+
+/// z'C z of the rows, C their level's block.
+fn add_forms(blocks: &[f64], codes: &[i32], z: &[f64], cols: usize, out: &mut [f64]) {
+    fn fixed<const C: usize>(blocks: &[f64], codes: &[i32], z: &[f64], out: &mut [f64]) {
+        for ((out, &l), z) in out.iter_mut().zip(codes).zip(z.chunks_exact(C)) {
+            let block = &blocks[l as usize * C * C..(l as usize + 1) * C * C];
+            for b in 0..C {
+                *out += z[b] * (0..C).map(|a| block[a + b * C] * z[a]).sum::<f64>();
+            }
+        }
+    }
+    match cols {
+        1 => return fixed::<1>(blocks, codes, z, out),
+        2 => return fixed::<2>(blocks, codes, z, out),
+        3 => return fixed::<3>(blocks, codes, z, out),
+        4 => return fixed::<4>(blocks, codes, z, out),
+        _ => {}
+    }
+    // Indicator columns of wide terms are mostly zero.
+    let mut touched = vec![];
+    for ((out, &l), z) in out.iter_mut().zip(codes).zip(z.chunks_exact(cols)) {
+        let block = &blocks[l as usize * cols * cols..(l as usize + 1) * cols * cols];
+        touched.clear();
+        touched.extend((0..cols).filter(|&a| z[a] != 0.0));
+        for &b in &touched {
+            *out += z[b] * touched.iter().map(|&a| block[a + b * cols] * z[a]).sum::<f64>();
+        }
+    }
 }
 
 /// s_i = 1/2 D3_i : S_i of the rows.
@@ -198,53 +275,64 @@ impl<'a> Skewed<'a> {
     fn scratch(&self) -> Scratch {
         let k = self.plan.k;
         let fixed = self.cov.restricted.as_ref().map_or(0, |r| r.len());
-        Scratch { entries: vec![], w: vec![0.0; k * fixed], sq: vec![0.0; k * k], touched: vec![] }
+        Scratch { entries: vec![], w: vec![0.0; k * fixed], sq: vec![0.0; k * k], touched: vec![], single: vec![] }
     }
 
-    /// A panel of one predictor and intercepts (see `Plan::plain`): s_i take the place of the predictors.
-    fn plain_rows(&self, panel: &mut Panel, from: usize, n: usize, out: &mut Adjoint) -> bool {
-        let Some(first) = self.plan.plain().filter(|_| self.cov.restricted.is_none()) else { return false };
-        let Panel { x, eta: s, codes, .. } = panel;
-        let s = &mut s[..n];
-        s.fill(0.0);
-        for (diag, codes) in self.cov.diag.iter().zip(codes.iter()) {
-            s.iter_mut().zip(codes).for_each(|(s, &l)| *s += diag[l as usize]);
+    /// s_i of the present rows, n x K.
+    fn panel(&self, columns: &Columns<'_>, start: usize, scratch: &mut Scratch, out: &mut [f64]) {
+        let k = self.plan.k;
+        let one = self.plan.single().filter(|_| self.cov.restricted.is_none());
+        let Some(c) = one else {
+            for (r, out) in out.chunks_exact_mut(k).enumerate() {
+                self.row(columns, start + r, r, scratch, out);
+            }
+            return;
+        };
+        // Random effects in one predictor: S_i is a number.
+        let sq = &mut scratch.single;
+        sq.clear();
+        sq.resize(out.len() / k, 0.0);
+        for (f, zf) in self.plan.z.iter().enumerate() {
+            add_forms(&self.cov.diag[f], columns.codes(f), columns.z(f), zf.columns.len(), sq);
         }
-        for (pair, entry) in self.cov.pairs.iter().zip(&self.plan.entry) {
-            s.iter_mut().zip(&entry[from..from + n]).for_each(|(s, &e)| *s += 2.0 * pair[e as usize]);
+        for (p, pair) in self.m.pairs.iter().enumerate() {
+            let (kl, ko) = (self.plan.z[pair.lead].columns.len(), self.plan.z[pair.other].columns.len());
+            let entry = &self.plan.entry[p][start..start + sq.len()];
+            if kl * ko == 1 && self.plan.z[pair.lead].intercept && self.plan.z[pair.other].intercept {
+                sq.iter_mut().zip(entry).for_each(|(s, &e)| *s += 2.0 * self.cov.pairs[p][e as usize]);
+                continue;
+            }
+            let (zl, zo) = (columns.z(pair.lead).chunks_exact(kl), columns.z(pair.other).chunks_exact(ko));
+            for ((s, &e), (zl, zo)) in sq.iter_mut().zip(entry).zip(zl.zip(zo)) {
+                let c = &self.cov.pairs[p][e as usize * kl * ko..(e as usize + 1) * kl * ko];
+                for (column, zo) in c.chunks_exact(kl).zip(zo).filter(|(_, z)| **z != 0.0) {
+                    *s += 2.0 * zo * column.iter().zip(zl).map(|(c, z)| c * z).sum::<f64>();
+                }
+            }
         }
-        s.iter_mut().zip(&self.d3[from..from + n]).for_each(|(s, d)| *s *= 0.5 * d);
-        for (out, codes) in out.z.iter_mut().zip(codes.iter()) {
-            s.iter().zip(codes).for_each(|(s, &l)| out[l as usize] += s);
+        let k3 = k * (k + 1) * (k + 2) / 6;
+        let d3 = self.d3[start * k3..].chunks_exact(k3);
+        for ((out, d), s) in out.chunks_exact_mut(k).zip(d3).zip(sq) {
+            let places = &self.third[(c * k + c) * k..][..k];
+            out.iter_mut().zip(places).for_each(|(o, &at)| *o = 0.5 * d[at] * *s);
         }
-        let d = self.plan.x[0].dense.len();
-        let to = &mut out.x[first..first + d];
-        match d {
-            0 => {}
-            1 => add_rows::<1>(to, &x[0], s),
-            2 => add_rows::<2>(to, &x[0], s),
-            3 => add_rows::<3>(to, &x[0], s),
-            4 => add_rows::<4>(to, &x[0], s),
-            _ => x[0].chunks_exact(d).zip(s).for_each(|(x, s)| to.iter_mut().zip(x).for_each(|(o, x)| *o += *s * x)),
-        }
-        true
     }
 
     /// Row i, the r-th of its panel, whose random columns are filled in.
     #[inline]
-    fn row(&self, panel: &Panel, i: usize, r: usize, scratch: &mut Scratch, s: &mut [f64]) {
-        let Scratch { entries, w, sq, touched } = scratch;
+    fn row(&self, columns: &Columns<'_>, i: usize, r: usize, scratch: &mut Scratch, s: &mut [f64]) {
+        let Scratch { entries, w, sq, touched, .. } = scratch;
         let k = self.plan.k;
         let k3 = k * (k + 1) * (k + 2) / 6;
         sq.fill(0.0);
         for (f, zf) in self.plan.z.iter().enumerate() {
             if zf.intercept {
-                sq[zf.columns[0].component * (k + 1)] += self.cov.diag[f][panel.codes[f][r] as usize];
+                sq[zf.columns[0].component * (k + 1)] += self.cov.diag[f][columns.codes(f)[r] as usize];
                 continue;
             }
             let cols = zf.columns.len();
-            let l = panel.codes[f][r] as usize;
-            let z = &panel.z[f][r * cols..(r + 1) * cols];
+            let l = columns.codes(f)[r] as usize;
+            let z = &columns.z(f)[r * cols..(r + 1) * cols];
             let c = &self.cov.diag[f][l * cols * cols..(l + 1) * cols * cols];
             // Indicator columns of wide terms are mostly zero.
             touched.clear();
@@ -266,7 +354,7 @@ impl<'a> Skewed<'a> {
                 continue;
             }
             let c = &self.cov.pairs[p][e * kl * ko..(e + 1) * kl * ko];
-            let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
+            let (zl, zo) = (&columns.z(pair.lead)[r * kl..][..kl], &columns.z(pair.other)[r * ko..][..ko]);
             touched.clear();
             touched.extend((0..kl).filter(|&a| zl[a] != 0.0));
             for b in (0..ko).filter(|&b| zo[b] != 0.0) {
@@ -279,7 +367,7 @@ impl<'a> Skewed<'a> {
             }
         }
         if let Some(fixed) = &self.cov.restricted {
-            fixed.row(self.plan, panel, self.rows, i, r, entries, w);
+            fixed.row(self.plan, columns, self.rows, i, r, entries, w);
             let n = fixed.len();
             for a in 0..k {
                 for b in 0..k {
@@ -305,14 +393,12 @@ pub fn skewness_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covari
     let mut out = vec![0.0; rows.n * k];
     out.par_chunks_mut(PANEL * k).enumerate().with_min_len(16).for_each(|(c, out)| {
         let (start, n) = (c * PANEL, out.len() / k);
-        let (mut panel, mut scratch) = (Panel::of(n, plan, 0), skewed.scratch());
-        panel.fill_z(plan, rows, start, n);
+        let mut columns = Columns::of(n, plan);
+        columns.fill_z(rows, start, n);
         if cov.restricted.is_some() {
-            panel.fill_x(plan, rows, start, n);
+            columns.fill_x(rows, start, n);
         }
-        for (r, out) in out.chunks_exact_mut(k).enumerate() {
-            skewed.row(&panel, start + r, r, &mut scratch, out);
-        }
+        skewed.panel(&columns, start, &mut skewed.scratch(), out);
     });
     out
 }
@@ -321,19 +407,11 @@ pub fn skewness_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covari
 pub fn random_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<Vec<f64>> {
     let k = plan.k;
     let mut out: Vec<Vec<f64>> = plan.z.iter().map(|f| vec![0.0; f.levels * f.columns.len()]).collect();
-    let mut panel = Panel::of(PANEL.min(rows.n), plan, 0);
+    let mut columns = Columns::of(PANEL.min(rows.n), plan);
     for start in (0..rows.n).step_by(PANEL) {
         let n = PANEL.min(rows.n - start);
-        panel.fill_z(plan, rows, start, n);
-        for (f, zf) in plan.z.iter().enumerate() {
-            let cols = zf.columns.len();
-            for r in 0..n {
-                let at = panel.codes[f][r] as usize * cols;
-                for (c, col) in zf.columns.iter().enumerate() {
-                    out[f][at + c] += t[(start + r) * k + col.component] * panel.z[f][r * cols + c];
-                }
-            }
-        }
+        columns.fill_z(rows, start, n);
+        add_random(plan, &columns, &t[start * k..(start + n) * k], &mut out);
     }
     out
 }
@@ -342,18 +420,20 @@ pub fn random_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64]) -> Vec<Vec<f6
 pub fn fixed_adjoint(plan: &Plan, rows: &GlmmRows<'_>, t: &[f64], clusters: Option<(&[u32], usize)>) -> Vec<f64> {
     let (k, p) = (plan.k, plan.p());
     let mut out = vec![0.0; p * clusters.map_or(1, |c| c.1)];
-    let mut panel = Panel::of(PANEL.min(rows.n), plan, 0);
+    let mut columns = Columns::of(PANEL.min(rows.n), plan);
     let mut entries = vec![];
     for start in (0..rows.n).step_by(PANEL) {
         let n = PANEL.min(rows.n - start);
-        panel.fill_x(plan, rows, start, n);
-        for r in 0..n {
-            let at = clusters.map_or(0, |c| c.0[start + r] as usize);
-            let out = &mut out[at * p..(at + 1) * p];
+        columns.fill_x(rows, start, n);
+        let Some((index, _)) = clusters else {
+            add_fixed(plan, rows, &columns, start, &t[start * k..(start + n) * k], &mut entries, &mut out);
+            continue;
+        };
+        for (r, &at) in index[start..start + n].iter().enumerate() {
+            let out = &mut out[at as usize * p..(at as usize + 1) * p];
             for (c, xp) in plan.x.iter().enumerate() {
                 let (d, g) = (xp.dense.len(), t[(start + r) * k + c]);
-                let x = &panel.x[c][r * d..(r + 1) * d];
-                xp.add(out, g, x);
+                xp.add(out, g, &columns.x(c)[r * d..(r + 1) * d]);
                 if !xp.sparse.is_empty() {
                     sparse_entries(xp, &rows.components[c], start + r, &mut entries);
                     entries.iter().for_each(|&(j, x)| out[j as usize] += g * x);

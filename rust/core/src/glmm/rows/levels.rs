@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::panel::{add_random, chunk_bounds, Panel};
+use super::panel::{chunk_bounds, Panel};
 use super::plan::Plan;
 use super::GlmmRows;
 use crate::family::Family;
@@ -46,13 +46,14 @@ pub fn level_pass(
         let mut start = from;
         while start < to {
             let n = size.min(to - start);
-            panel.fill_z(plan, rows, start, n);
-            panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
-            add_random(plan, &mut panel, effects, n);
+            panel.columns.fill_z(rows, start, n);
+            panel.predict(fixed, effects);
+            let codes: Vec<&[i32]> = (0..plan.z.len()).map(|f| panel.columns.codes(f)).collect();
+            let z: Vec<&[f64]> = (0..plan.z.len()).map(|f| panel.columns.z(f)).collect();
             family.evaluate(&rows.data, start, &panel.eta[..n * k], order, &mut panel.out[..n * stride]);
             for (r, row) in panel.out[..n * stride].chunks_exact(stride).enumerate() {
                 let w = rows.weights.map_or(-1.0, |w| -w[start + r]);
-                let l = panel.codes[inner][r] as usize;
+                let l = codes[inner][r] as usize;
                 value[l] += w * row[0];
                 let Some(pi) = pi else { continue };
                 let w = w * pi[l];
@@ -61,9 +62,9 @@ pub fn level_pass(
                 sums.iter_mut().zip(d).for_each(|(s, d)| *s += w * d);
                 for (f, zf) in plan.z.iter().enumerate() {
                     let cols = zf.columns.len();
-                    let at = panel.codes[f][r] as usize * cols;
+                    let at = codes[f][r] as usize * cols;
                     for (c, col) in zf.columns.iter().enumerate() {
-                        zg[f][at + c] += w * d[col.component] * panel.z[f][r * cols + c];
+                        zg[f][at + c] += w * d[col.component] * z[f][r * cols + c];
                     }
                 }
             }
@@ -159,11 +160,10 @@ fn level_range(
     let mut start = from;
     while start < to {
         let n = size.min(to - start);
-        panel.fill_z(plan, rows, start, n);
-        panel.fill_x(plan, rows, start, n);
+        panel.columns.fill_x(rows, start, n);
+        panel.columns.fill_z(rows, start, n);
         for (b, out) in nodes.iter().zip(&mut *out) {
-            panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
-            add_random(plan, &mut panel, std::slice::from_ref(b), n);
+            panel.predict(fixed, std::slice::from_ref(b));
             family.evaluate(&rows.data, start, &panel.eta[..n * k], 2, &mut panel.out[..n * stride]);
             out.add(plan, &panel, stride, n, |r| rows.weights.map_or(-1.0, |w| -w[start + r]));
         }
@@ -173,21 +173,23 @@ fn level_range(
 
 impl LevelSums {
     /// Add what the family said of a panel; `weight` is the factor of a row.
-    fn add(&mut self, plan: &Plan, panel: &Panel, stride: usize, n: usize, weight: impl Fn(usize) -> f64) {
+    fn add(&mut self, plan: &Plan, panel: &Panel<'_>, stride: usize, n: usize, weight: impl Fn(usize) -> f64) {
         let (p, zf) = (plan.p(), &plan.z[0]);
         let cols = zf.columns.len();
+        let (codes, z) = (panel.columns.codes(0), panel.columns.z(0));
+        let x: Vec<&[f64]> = (0..plan.x.len()).map(|c| panel.columns.x(c)).collect();
         for (r, row) in panel.out[..n * stride].chunks_exact(stride).enumerate() {
             let w = weight(r);
-            let l = panel.codes[0][r] as usize;
+            let l = codes[r] as usize;
             self.value[l] += w * row[0];
             let zg = &mut self.zg[l * cols..(l + 1) * cols];
-            for ((o, col), z) in zg.iter_mut().zip(&zf.columns).zip(&panel.z[0][r * cols..(r + 1) * cols]) {
+            for ((o, col), z) in zg.iter_mut().zip(&zf.columns).zip(&z[r * cols..(r + 1) * cols]) {
                 *o += w * row[1 + col.component] * z;
             }
             let xg = &mut self.xg[l * p..(l + 1) * p];
             for (c, xp) in plan.x.iter().enumerate() {
                 let d = xp.dense.len();
-                xp.add(xg, w * row[1 + c], &panel.x[c][r * d..(r + 1) * d]);
+                xp.add(xg, w * row[1 + c], &x[c][r * d..(r + 1) * d]);
             }
         }
     }

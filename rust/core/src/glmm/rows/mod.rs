@@ -3,6 +3,7 @@
 //! sums, `adjoint` goes the other way, `levels` sums by group for quadrature.
 
 mod adjoint;
+mod fixed;
 mod levels;
 mod panel;
 mod pass;

@@ -14,74 +14,142 @@ pub(super) fn chunk_bounds(n: usize, size: usize, grain: usize) -> Vec<usize> {
     (0..=chunks).map(|c| n * c / chunks).collect()
 }
 
-/// Values of one panel of rows.
-pub(super) struct Panel {
-    pub(super) x: Vec<Vec<f64>>,
-    pub(super) z: Vec<Vec<f64>>,
-    pub(super) codes: Vec<Vec<i32>>,
-    pub(super) eta: Vec<f64>,
-    pub(super) out: Vec<f64>,
+/// Values of the columns of some rows: those of all rows where the plan has them, else a panel's own.
+pub(super) struct Columns<'p> {
+    plan: &'p Plan,
+    own: Filled,
+    from: usize,
+    n: usize,
 }
 
-impl Panel {
-    /// A panel of `size` rows.
-    pub(super) fn of(size: usize, plan: &Plan, stride: usize) -> Self {
-        Panel {
-            x: plan.x.iter().map(|x| vec![0.0; size * x.dense.len()]).collect(),
-            z: plan.z.iter().map(|f| vec![1.0; size * f.columns.len()]).collect(),
-            codes: plan.z.iter().map(|_| vec![0; size]).collect(),
-            eta: vec![0.0; size * plan.k],
-            out: vec![0.0; size * stride],
-        }
+/// Dense fixed columns by component, random columns and levels by factor, row by row.
+#[derive(Default)]
+pub(super) struct Filled {
+    x: Vec<Vec<f64>>,
+    z: Vec<Vec<f64>>,
+    codes: Vec<Vec<i32>>,
+}
+
+impl<'p> Columns<'p> {
+    /// Room for `size` rows.
+    pub(super) fn of(size: usize, plan: &'p Plan) -> Self {
+        let own = if plan.filled.is_some() {
+            Filled::default()
+        } else {
+            Filled {
+                x: plan.x.iter().map(|x| vec![0.0; size * x.dense.len()]).collect(),
+                z: plan.z.iter().map(|f| vec![1.0; size * f.columns.len()]).collect(),
+                codes: plan.z.iter().map(|_| vec![0; size]).collect(),
+            }
+        };
+        Columns { plan, own, from: 0, n: 0 }
     }
 
-    pub(super) fn fill_x(&mut self, plan: &Plan, rows: &GlmmRows<'_>, from: usize, m: usize) {
-        if let Some((x, _)) = &plan.filled {
-            copy(&plan.x, |x| x.dense.len(), x, &mut self.x, from, m);
+    /// Those of all rows.
+    pub(super) fn all(plan: &'p Plan, rows: &GlmmRows<'_>) -> Filled {
+        let mut out = Columns::of(rows.n, plan);
+        out.fill_x(rows, 0, rows.n);
+        out.fill_z(rows, 0, rows.n);
+        out.own
+    }
+
+    /// The fixed columns of rows `from..from + n`.
+    pub(super) fn fill_x(&mut self, rows: &GlmmRows<'_>, from: usize, n: usize) {
+        (self.from, self.n) = (from, n);
+        if self.plan.filled.is_some() {
             return;
         }
-        for (k, xp) in plan.x.iter().enumerate() {
+        for (k, xp) in self.plan.x.iter().enumerate() {
             let d = xp.dense.len();
             for (c, col) in xp.dense.iter().enumerate() {
                 let block = &rows.components[k].fixed[col.block].block;
-                block.fill(col.col, from, m, col.shift, &mut self.x[k][c..], d);
+                block.fill(col.col, from, n, col.shift, &mut self.own.x[k][c..], d);
                 if col.scale != 1.0 {
-                    self.x[k][c..].iter_mut().step_by(d).take(m).for_each(|v| *v *= col.scale);
+                    self.own.x[k][c..].iter_mut().step_by(d).take(n).for_each(|v| *v *= col.scale);
                 }
             }
         }
     }
 
-    pub(super) fn fill_z(&mut self, plan: &Plan, rows: &GlmmRows<'_>, from: usize, m: usize) {
-        if let Some((_, z)) = &plan.filled {
-            self.fill_codes(plan, rows, from, m);
-            copy(&plan.z, |f| if f.intercept { 0 } else { f.columns.len() }, z, &mut self.z, from, m);
+    /// The random columns and levels of rows `from..from + n`.
+    pub(super) fn fill_z(&mut self, rows: &GlmmRows<'_>, from: usize, n: usize) {
+        (self.from, self.n) = (from, n);
+        if self.plan.filled.is_some() {
             return;
         }
-        self.fill_codes(plan, rows, from, m);
-        for (f, zf) in plan.z.iter().enumerate() {
-            if zf.intercept {
-                continue;
-            }
+        for (f, zf) in self.plan.z.iter().enumerate() {
+            rows.terms[zf.term].codes.fill(from, &mut self.own.codes[f][..n]);
             let k = zf.columns.len();
-            for (c, col) in zf.columns.iter().enumerate() {
-                rows.terms[col.term].blocks[col.block].fill(col.col, from, m, col.shift, &mut self.z[f][c..], k);
+            for (c, col) in zf.columns.iter().enumerate().filter(|_| !zf.intercept) {
+                rows.terms[col.term].blocks[col.block].fill(col.col, from, n, col.shift, &mut self.own.z[f][c..], k);
             }
         }
     }
 
-    fn fill_codes(&mut self, plan: &Plan, rows: &GlmmRows<'_>, from: usize, m: usize) {
-        for (f, zf) in plan.z.iter().enumerate() {
-            rows.terms[zf.term].codes.fill(from, &mut self.codes[f][..m]);
-        }
+    /// Where the present rows lie: in the columns of all rows, or at the head of our own.
+    fn place(&self) -> (&Filled, usize) {
+        self.plan.filled.as_ref().map_or((&self.own, 0), |all| (all, self.from))
+    }
+
+    /// Dense fixed columns of a component (rows x columns, row-major).
+    pub(super) fn x(&self, component: usize) -> &[f64] {
+        let ((values, at), d) = (self.place(), self.plan.x[component].dense.len());
+        &values.x[component][at * d..(at + self.n) * d]
+    }
+
+    /// Columns of a factor (rows x columns, row-major).
+    pub(super) fn z(&self, factor: usize) -> &[f64] {
+        let ((values, at), k) = (self.place(), self.plan.z[factor].columns.len());
+        &values.z[factor][at * k..(at + self.n) * k]
+    }
+
+    /// Levels of a factor.
+    pub(super) fn codes(&self, factor: usize) -> &[i32] {
+        let (values, at) = self.place();
+        &values.codes[factor][at..at + self.n]
     }
 }
 
-/// Rows `from..from + m` of values that all rows have; `width` is how many a row has.
-fn copy<T>(parts: &[T], width: impl Fn(&T) -> usize, all: &[Vec<f64>], out: &mut [Vec<f64>], from: usize, m: usize) {
-    for ((part, all), out) in parts.iter().zip(all).zip(out) {
-        let d = width(part);
-        out[..m * d].copy_from_slice(&all[from * d..(from + m) * d]);
+/// One panel of rows.
+pub(super) struct Panel<'p> {
+    pub(super) columns: Columns<'p>,
+    pub(super) eta: Vec<f64>,
+    pub(super) out: Vec<f64>,
+}
+
+impl<'p> Panel<'p> {
+    /// A panel of `size` rows.
+    pub(super) fn of(size: usize, plan: &'p Plan, stride: usize) -> Self {
+        Panel { columns: Columns::of(size, plan), eta: vec![0.0; size * plan.k], out: vec![0.0; size * stride] }
+    }
+
+    /// Predictors of the present rows, whose random columns are there, from the `fixed` part of all rows (n x K) and the
+    /// effects `b` by factor (levels x cols).
+    pub(super) fn predict(&mut self, fixed: &[f64], b: &[Vec<f64>]) {
+        let Panel { columns, eta, .. } = self;
+        let (k, from, n) = (columns.plan.k, columns.from, columns.n);
+        eta[..n * k].copy_from_slice(&fixed[from * k..(from + n) * k]);
+        for (f, zf) in columns.plan.z.iter().enumerate() {
+            let (cols, codes, b) = (zf.columns.len(), columns.codes(f), &b[f]);
+            let c0 = zf.columns[0].component;
+            if zf.intercept {
+                eta.iter_mut().skip(c0).step_by(k).zip(codes).for_each(|(eta, &l)| *eta += b[l as usize]);
+                continue;
+            }
+            let rows = eta.chunks_exact_mut(k).zip(codes).zip(columns.z(f).chunks_exact(cols));
+            if cols == 2 && zf.columns[1].component == c0 {
+                for ((eta, &l), z) in rows {
+                    let bl = &b[l as usize * 2..l as usize * 2 + 2];
+                    eta[c0] += bl[0] * z[0] + bl[1] * z[1];
+                }
+                continue;
+            }
+            for ((eta, &l), z) in rows {
+                for ((b, z), col) in b[l as usize * cols..][..cols].iter().zip(z).zip(&zf.columns) {
+                    eta[col.component] += b * z;
+                }
+            }
+        }
     }
 }
 
@@ -94,37 +162,6 @@ pub(super) fn sparse_entries(plan: &XPlan, c: &Component<'_>, i: usize, out: &mu
             let l = codes.get(i) as usize;
             let x = block.x.map_or(1.0, |x| x.get(i));
             out.extend(s.entry[s.start[l] as usize..s.start[l + 1] as usize].iter().map(|&(j, v)| (j, v * x)));
-        }
-    }
-}
-
-/// Add Z b to the predictors of a panel; `b` are effects by factor (levels x cols).
-pub(super) fn add_random(plan: &Plan, panel: &mut Panel, b: &[Vec<f64>], m: usize) {
-    let k = plan.k;
-    for (f, zf) in plan.z.iter().enumerate() {
-        let cols = zf.columns.len();
-        if zf.intercept {
-            let c = zf.columns[0].component;
-            for r in 0..m {
-                panel.eta[r * k + c] += b[f][panel.codes[f][r] as usize];
-            }
-            continue;
-        }
-        let c0 = zf.columns[0].component;
-        if cols == 2 && zf.columns[1].component == c0 {
-            let rows = panel.eta.chunks_exact_mut(k).zip(&panel.codes[f][..m]).zip(panel.z[f].chunks_exact(2));
-            for ((eta, &l), z) in rows {
-                let bl = &b[f][l as usize * 2..l as usize * 2 + 2];
-                eta[c0] += bl[0] * z[0] + bl[1] * z[1];
-            }
-            continue;
-        }
-        for r in 0..m {
-            let bl = &b[f][panel.codes[f][r] as usize * cols..][..cols];
-            let z = &panel.z[f][r * cols..(r + 1) * cols];
-            for ((b, z), col) in bl.iter().zip(z).zip(&zf.columns) {
-                panel.eta[r * k + col.component] += b * z;
-            }
         }
     }
 }
@@ -143,28 +180,21 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
     }
     let run = |(first, out): (usize, &mut [f64])| {
         let n = out.len() / k;
-        let mut panel = Panel::of(PANEL.min(n), plan, 0);
+        let mut columns = Columns::of(PANEL.min(n), plan);
         let mut entries = vec![];
         for from in (0..n).step_by(PANEL) {
             let m = PANEL.min(n - from);
-            panel.fill_x(plan, rows, first + from, m);
-            if k == 1 && plan.x[0].sparse.is_empty() {
-                let offset = rows.components[0].offset.map(|o| &o[first + from..first + from + m]);
-                plan.x[0].predict(beta, &panel.x[0], offset, &mut out[from..from + m]);
-                continue;
-            }
-            for r in 0..m {
-                let i = first + from + r;
-                for (c, xp) in plan.x.iter().enumerate() {
-                    let d = xp.dense.len();
-                    let x = &panel.x[c][r * d..(r + 1) * d];
-                    let mut eta = rows.components[c].offset.map_or(0.0, |o| o[i]);
-                    eta += xp.dot(beta, x);
-                    if !xp.sparse.is_empty() {
-                        sparse_entries(xp, &rows.components[c], i, &mut entries);
-                        eta += entries.iter().map(|&(j, v)| v * beta[j as usize]).sum::<f64>();
-                    }
-                    out[(from + r) * k + c] = eta;
+            columns.fill_x(rows, first + from, m);
+            let out = &mut out[from * k..(from + m) * k];
+            for (c, (xp, component)) in plan.x.iter().zip(&rows.components).enumerate() {
+                let offset = component.offset.map(|o| &o[first + from..first + from + m]);
+                xp.predict(beta, columns.x(c), offset, (&mut out[c..], k));
+                if xp.sparse.is_empty() {
+                    continue;
+                }
+                for (r, eta) in out[c..].iter_mut().step_by(k).enumerate() {
+                    sparse_entries(xp, component, first + from + r, &mut entries);
+                    *eta += entries.iter().map(|&(j, v)| v * beta[j as usize]).sum::<f64>();
                 }
             }
         }
@@ -183,9 +213,8 @@ pub fn predictors(plan: &Plan, rows: &GlmmRows<'_>, fixed: &[f64], b: &[Vec<f64>
     let mut panel = Panel::of(PANEL.min(rows.n), plan, 0);
     for start in (0..rows.n).step_by(PANEL) {
         let n = PANEL.min(rows.n - start);
-        panel.fill_z(plan, rows, start, n);
-        panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
-        add_random(plan, &mut panel, b, n);
+        panel.columns.fill_z(rows, start, n);
+        panel.predict(fixed, b);
         out[start * k..(start + n) * k].copy_from_slice(&panel.eta[..n * k]);
     }
     out

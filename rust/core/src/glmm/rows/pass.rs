@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::panel::{add_random, chunk_bounds, sparse_entries, Panel};
+use super::fixed::FixedSums;
+use super::panel::{chunk_bounds, Panel};
 use super::plan::Plan;
 use super::GlmmRows;
 use crate::design::Moments;
@@ -18,7 +19,9 @@ pub enum Want {
     Newton,
     /// The same with every row's curvature made positive.
     Convex,
-    /// Also everything that concerns the fixed effects.
+    /// Gradient and curvature in the fixed effects alone.
+    Fixed,
+    /// Both, and what they have in common.
     Joint,
     /// And the third derivatives.
     Full,
@@ -27,16 +30,21 @@ pub enum Want {
 }
 
 impl Want {
+    fn random(self) -> bool {
+        !matches!(self, Want::Value | Want::Fixed)
+    }
+
     fn fixed(self) -> bool {
-        matches!(self, Want::Joint | Want::Full | Want::Slope)
+        matches!(self, Want::Fixed | Want::Joint | Want::Full | Want::Slope)
+    }
+
+    /// Cross-products of the fixed effects.
+    fn products(self) -> bool {
+        self.fixed() && self != Want::Slope
     }
 
     fn third(self) -> bool {
         matches!(self, Want::Full | Want::Slope)
-    }
-
-    fn curvature(self) -> bool {
-        self != Want::Value
     }
 }
 
@@ -53,14 +61,14 @@ pub struct Sums {
 
 impl Sums {
     fn zero(plan: &Plan, m: &Moments, want: Want) -> Self {
-        let full = want.fixed();
-        let newton = want.curvature();
-        let p = if full { plan.p() } else { 0 };
+        let newton = want.random();
+        let full = newton && want.fixed();
+        let p = plan.p();
         let sized = |on: bool, n: usize| vec![0.0; if on { n } else { 0 }];
         Sums {
             value: 0.0,
-            xg: vec![0.0; p],
-            xx: sized(want != Want::Slope, p * p),
+            xg: sized(want.fixed(), p),
+            xx: sized(want.products(), p * p),
             zg: m.factors.iter().map(|f| sized(newton, f.levels * f.cols)).collect(),
             gram: m.factors.iter().map(|f| sized(newton, f.levels * f.cols * f.cols)).collect(),
             pairs: m.pairs.iter().map(|p| sized(newton, p.value.len())).collect(),
@@ -152,13 +160,12 @@ fn pass_range(
     let mut panel = Panel::of(size, plan, stride);
     let k2 = k * (k + 1) / 2;
     let k3 = k * (k + 1) * (k + 2) / 6;
-    let mut fixed_sums = FixedSums::new(plan, want);
+    let mut fixed_sums = FixedSums::new(plan, want.products());
     let mut start = from;
     while start < to {
         let n = size.min(to - start);
-        panel.fill_z(plan, rows, start, n);
-        panel.eta[..n * k].copy_from_slice(&fixed[start * k..(start + n) * k]);
-        add_random(plan, &mut panel, b, n);
+        panel.columns.fill_z(rows, start, n);
+        panel.predict(fixed, b);
         let (eta, out) = (&panel.eta[..n * k], &mut panel.out[..n * stride]);
         if first_only {
             family.evaluate_first(&rows.data, start, eta, out);
@@ -173,15 +180,15 @@ fn pass_range(
             panel.out[..n * stride].iter_mut().for_each(|v| *v = -*v);
         }
         s.value += panel.out[..n * stride].iter().step_by(stride).sum::<f64>();
-        if want != Want::Value {
-            if want == Want::Convex {
-                panel.out[..n * stride].chunks_exact_mut(stride).for_each(|row| convex(k, &mut row[1 + k..1 + k + k2]));
-            }
+        if want == Want::Convex {
+            panel.out[..n * stride].chunks_exact_mut(stride).for_each(|row| convex(k, &mut row[1 + k..1 + k + k2]));
+        }
+        if want.random() {
             scatter_random(plan, m, &panel, stride, start, n, s);
         }
         if want.fixed() {
-            panel.fill_x(plan, rows, start, n);
-            fixed_sums.scatter(plan, rows, &panel, stride, start, n, s);
+            panel.columns.fill_x(rows, start, n);
+            fixed_sums.add(plan, rows, &panel, stride, (start, n), s, want.random());
         }
         if want.third() {
             for (to, row) in
@@ -192,8 +199,10 @@ fn pass_range(
         }
         start += n;
     }
-    fixed_sums.finish(plan, s);
-    if want.curvature() {
+    if want.fixed() {
+        fixed_sums.finish(plan, s);
+    }
+    if want.random() {
         for (gram, f) in s.gram.iter_mut().zip(&plan.z) {
             mirror_blocks(gram, f.columns.len());
         }
@@ -232,29 +241,26 @@ fn convex(k: usize, d: &mut [f64]) {
     }
 }
 
-fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start: usize, n: usize, s: &mut Sums) {
-    let k = plan.k;
+fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel<'_>, stride: usize, start: usize, n: usize, s: &mut Sums) {
+    let (k, columns, out) = (plan.k, &panel.columns, &panel.out[..n * stride]);
     for (f, zf) in plan.z.iter().enumerate() {
-        let cols = zf.columns.len();
+        let (cols, codes, z) = (zf.columns.len(), columns.codes(f), columns.z(f));
         let (zg, gram) = (&mut s.zg[f], &mut s.gram[f]);
+        let c0 = zf.columns[0].component;
+        let at = Place { stride, g: 1 + c0, w: 1 + k + packed(k, c0, c0) };
         if zf.intercept {
-            let c = zf.columns[0].component;
-            let (g, w) = (1 + c, 1 + k + packed(k, c, c));
-            for (row, &l) in panel.out.chunks_exact(stride).zip(&panel.codes[f][..n]) {
-                zg[l as usize] += row[g];
-                gram[l as usize] += row[w];
+            for (row, &l) in out.chunks_exact(stride).zip(codes) {
+                zg[l as usize] += row[at.g];
+                gram[l as usize] += row[at.w];
             }
             continue;
         }
-        let c0 = zf.columns[0].component;
         if zf.columns.iter().all(|c| c.component == c0) {
-            let at = Place { stride, g: 1 + c0, w: 1 + k + packed(k, c0, c0) };
-            scatter_single(&panel.out[..n * stride], at, &panel.codes[f][..n], &panel.z[f], cols, zg, gram);
+            scatter_single(out, at, codes, z, cols, zg, gram);
             continue;
         }
-        for (r, row) in panel.out.chunks_exact(stride).take(n).enumerate() {
-            let l = panel.codes[f][r] as usize;
-            let z = &panel.z[f][r * cols..(r + 1) * cols];
+        for ((row, &l), z) in out.chunks_exact(stride).zip(codes).zip(z.chunks_exact(cols)) {
+            let l = l as usize;
             let zg = &mut zg[l * cols..(l + 1) * cols];
             let gram = &mut gram[l * cols * cols..(l + 1) * cols * cols];
             for b in (0..cols).filter(|&b| z[b] != 0.0) {
@@ -270,17 +276,17 @@ fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel, stride: usize, start:
         let (lead, other) = (&plan.z[pair.lead], &plan.z[pair.other]);
         let (kl, ko) = (lead.columns.len(), other.columns.len());
         let entry = &plan.entry[p][start..start + n];
-        let out = &mut s.pairs[p];
+        let sums = &mut s.pairs[p];
         if lead.intercept && other.intercept {
             let w = 1 + k + packed(k, lead.columns[0].component, other.columns[0].component);
-            for (row, &e) in panel.out.chunks_exact(stride).zip(entry) {
-                out[e as usize] += row[w];
+            for (row, &e) in out.chunks_exact(stride).zip(entry) {
+                sums[e as usize] += row[w];
             }
             continue;
         }
-        for (r, (row, &e)) in panel.out.chunks_exact(stride).zip(entry).enumerate() {
-            let block = &mut out[e as usize * kl * ko..][..kl * ko];
-            let (zl, zo) = (&panel.z[pair.lead][r * kl..][..kl], &panel.z[pair.other][r * ko..][..ko]);
+        let (zl, zo) = (columns.z(pair.lead).chunks_exact(kl), columns.z(pair.other).chunks_exact(ko));
+        for ((row, &e), (zl, zo)) in out.chunks_exact(stride).zip(entry).zip(zl.zip(zo)) {
+            let block = &mut sums[e as usize * kl * ko..][..kl * ko];
             for (b, &zb) in zo.iter().enumerate().filter(|(_, z)| **z != 0.0) {
                 for (a, &za) in zl.iter().enumerate() {
                     let w = row[1 + k + packed(k, lead.columns[a].component, other.columns[b].component)];
@@ -331,186 +337,6 @@ fn scatter_single(out: &[f64], at: Place, codes: &[i32], z: &[f64], cols: usize,
             zg[b] += g * zb;
             let wz = w * zb;
             gram[b * cols + b..(b + 1) * cols].iter_mut().zip(&z[b..]).for_each(|(o, za)| *o += wz * za);
-        }
-    }
-}
-
-/// Dense partial sums of the fixed effects, one block for every two predictors.
-struct FixedSums {
-    products: bool,
-    blocks: Vec<Vec<f64>>,
-    entries: Vec<Vec<(u32, f64)>>,
-}
-
-impl FixedSums {
-    fn new(plan: &Plan, want: Want) -> Self {
-        let products = matches!(want, Want::Full | Want::Joint);
-        let mut blocks = vec![];
-        for a in 0..plan.k {
-            for b in a..plan.k {
-                blocks.push(vec![0.0; if products { plan.x[a].dense.len() * plan.x[b].dense.len() } else { 0 }]);
-            }
-        }
-        FixedSums { products, blocks, entries: vec![vec![]; plan.k] }
-    }
-
-    fn scatter(
-        &mut self,
-        plan: &Plan,
-        rows: &GlmmRows<'_>,
-        panel: &Panel,
-        stride: usize,
-        start: usize,
-        n: usize,
-        s: &mut Sums,
-    ) {
-        let (k, p) = (plan.k, plan.p());
-        if let Some(first) = plan.plain() {
-            let (out, x) = (&panel.out[..n * stride], &panel.x[0]);
-            match plan.x[0].dense.len() {
-                1 => return self.scatter_plain::<1>(first, out, stride, x, &panel.codes, s),
-                2 => return self.scatter_plain::<2>(first, out, stride, x, &panel.codes, s),
-                3 => return self.scatter_plain::<3>(first, out, stride, x, &panel.codes, s),
-                4 => return self.scatter_plain::<4>(first, out, stride, x, &panel.codes, s),
-                _ => {}
-            }
-        }
-        for (r, row) in panel.out.chunks_exact(stride).take(n).enumerate() {
-            for a in 0..k {
-                let da = plan.x[a].dense.len();
-                let xa = &panel.x[a][r * da..(r + 1) * da];
-                let g = row[1 + a];
-                plan.x[a].add(&mut s.xg, g, xa);
-                for b in (a..k).filter(|_| self.products) {
-                    let w = row[1 + k + packed(k, a, b)];
-                    if w == 0.0 {
-                        continue;
-                    }
-                    let db = plan.x[b].dense.len();
-                    let xb = &panel.x[b][r * db..(r + 1) * db];
-                    let block = &mut self.blocks[packed(k, a, b)];
-                    for (i, &x) in xa.iter().enumerate() {
-                        let wx = w * x;
-                        // A block on the diagonal is symmetric: its upper triangle is enough.
-                        let from = if a == b { i } else { 0 };
-                        block[i * db + from..(i + 1) * db].iter_mut().zip(&xb[from..]).for_each(|(o, y)| *o += wx * y);
-                    }
-                }
-            }
-            self.sparse_row(plan, rows, panel, row, start + r, r, s);
-            for (f, zf) in plan.z.iter().enumerate() {
-                let cols = zf.columns.len();
-                let l = panel.codes[f][r] as usize;
-                for (c, col) in zf.columns.iter().enumerate() {
-                    let z = panel.z[f][r * cols + c];
-                    if z == 0.0 {
-                        continue;
-                    }
-                    let out = &mut s.zx[f][(l * cols + c) * (p + 1)..][..p + 1];
-                    for a in 0..k {
-                        let wz = row[1 + k + packed(k, col.component, a)] * z;
-                        if wz != 0.0 {
-                            let da = plan.x[a].dense.len();
-                            let xa = &panel.x[a][r * da..(r + 1) * da];
-                            plan.x[a].add(out, wz, xa);
-                            self.entries[a].iter().for_each(|&(j, x)| out[j as usize] += wz * x);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// One predictor with D dense columns beside intercepts of groups, summed in registers.
-    fn scatter_plain<const D: usize>(
-        &mut self,
-        first: usize,
-        out: &[f64],
-        stride: usize,
-        x: &[f64],
-        codes: &[Vec<i32>],
-        s: &mut Sums,
-    ) {
-        let rows = || out.chunks_exact(stride).zip(x.chunks_exact(D));
-        let (mut xg, mut xx) = ([0.0; D], [[0.0; D]; D]);
-        for (row, x) in rows() {
-            (0..D).for_each(|i| xg[i] += row[1] * x[i]);
-        }
-        (0..D).for_each(|i| s.xg[first + i] += xg[i]);
-        if self.products {
-            for (row, x) in rows() {
-                for i in 0..D {
-                    let wx = row[2] * x[i];
-                    (0..D).for_each(|j| xx[i][j] += wx * x[j]);
-                }
-            }
-            let block = self.blocks[0].chunks_exact_mut(D);
-            block.zip(&xx).for_each(|(o, x)| o.iter_mut().zip(x).for_each(|(o, x)| *o += x));
-        }
-        let p1 = s.xg.len() + 1;
-        for (zx, codes) in s.zx.iter_mut().zip(codes) {
-            for ((row, x), &l) in rows().zip(codes) {
-                let to = &mut zx[l as usize * p1 + first..][..D];
-                (0..D).for_each(|i| to[i] += row[2] * x[i]);
-            }
-        }
-    }
-
-    /// Sparse columns of one row against each other and against the dense ones.
-    fn sparse_row(
-        &mut self,
-        plan: &Plan,
-        rows: &GlmmRows<'_>,
-        panel: &Panel,
-        row: &[f64],
-        i: usize,
-        r: usize,
-        s: &mut Sums,
-    ) {
-        if plan.x.iter().all(|x| x.sparse.is_empty()) {
-            return;
-        }
-        let (k, p) = (plan.k, plan.p());
-        for a in 0..k {
-            sparse_entries(&plan.x[a], &rows.components[a], i, &mut self.entries[a]);
-            self.entries[a].iter().for_each(|&(j, x)| s.xg[j as usize] += row[1 + a] * x);
-        }
-        for a in 0..k {
-            for b in (0..k).filter(|_| self.products) {
-                let w = row[1 + k + packed(k, a, b)];
-                let db = plan.x[b].dense.len();
-                for &(i, x) in &self.entries[a] {
-                    for (c, y) in plan.x[b].dense.iter().zip(&panel.x[b][r * db..(r + 1) * db]) {
-                        let v = w * x * y;
-                        s.xx[i as usize + c.coef * p] += v;
-                        s.xx[c.coef + i as usize * p] += v;
-                    }
-                    for &(j, y) in &self.entries[b] {
-                        s.xx[i as usize + j as usize * p] += w * x * y;
-                    }
-                }
-            }
-        }
-    }
-
-    fn finish(&self, plan: &Plan, s: &mut Sums) {
-        if !self.products {
-            return;
-        }
-        let (k, p) = (plan.k, plan.p());
-        for a in 0..k {
-            for b in a..k {
-                let db = plan.x[b].dense.len();
-                let block = &self.blocks[packed(k, a, b)];
-                for (i, ci) in plan.x[a].dense.iter().enumerate() {
-                    for (j, cj) in plan.x[b].dense.iter().enumerate().skip(if a == b { i } else { 0 }) {
-                        s.xx[ci.coef + cj.coef * p] += block[i * db + j];
-                        if a != b || i != j {
-                            s.xx[cj.coef + ci.coef * p] += block[i * db + j];
-                        }
-                    }
-                }
-            }
         }
     }
 }

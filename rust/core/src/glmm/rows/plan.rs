@@ -1,7 +1,10 @@
 //! Where every column of the rows goes: dense and sparse fixed columns, random columns by factor.
 
-use super::panel::Panel;
+use std::borrow::Cow;
+
+use super::panel::{Columns, Filled};
 use super::{Component, Fixed, GlmmRows};
+use crate::dense::dot;
 use crate::design::{Block, Codes, Moments, Rows};
 use crate::family::Family;
 use crate::CoreError;
@@ -51,33 +54,34 @@ impl XPlan {
         }
     }
 
-    /// Predictors of rows of dense columns.
-    pub(super) fn predict(&self, beta: &[f64], x: &[f64], offset: Option<&[f64]>, out: &mut [f64]) {
-        fn fixed<const D: usize>(beta: &[f64], x: &[f64], out: &mut [f64]) {
+    /// Predictors of rows of dense columns, `apart` numbers from one to the next.
+    pub(super) fn predict(&self, beta: &[f64], x: &[f64], offset: Option<&[f64]>, (out, apart): (&mut [f64], usize)) {
+        fn fixed<const D: usize>(beta: &[f64], x: &[f64], (out, apart): (&mut [f64], usize)) {
             let b: [f64; D] = std::array::from_fn(|j| beta[j]);
-            for (out, x) in out.iter_mut().zip(x.chunks_exact(D)) {
+            for (out, x) in out.iter_mut().step_by(apart).zip(x.chunks_exact(D)) {
                 *out += (0..D).map(|j| b[j] * x[j]).sum::<f64>();
             }
         }
         match offset {
-            Some(o) => out.copy_from_slice(o),
-            None => out.fill(0.0),
+            Some(o) => out.iter_mut().step_by(apart).zip(o).for_each(|(out, o)| *out = *o),
+            None => out.iter_mut().step_by(apart).for_each(|out| *out = 0.0),
         }
-        match (self.first, self.dense.len()) {
-            (_, 0) => {}
-            (Some(first), 1) => fixed::<1>(&beta[first..], x, out),
-            (Some(first), 2) => fixed::<2>(&beta[first..], x, out),
-            (Some(first), 3) => fixed::<3>(&beta[first..], x, out),
-            (Some(first), 4) => fixed::<4>(&beta[first..], x, out),
-            (_, d) => out.iter_mut().zip(x.chunks_exact(d)).for_each(|(out, x)| *out += self.dot(beta, x)),
+        let (d, own, to) = (self.dense.len(), self.own(beta), (out, apart));
+        match d {
+            0 => {}
+            1 => fixed::<1>(&own, x, to),
+            2 => fixed::<2>(&own, x, to),
+            3 => fixed::<3>(&own, x, to),
+            4 => fixed::<4>(&own, x, to),
+            _ => to.0.iter_mut().step_by(apart).zip(x.chunks_exact(d)).for_each(|(out, x)| *out += dot(&own, x)),
         }
     }
 
-    #[inline]
-    pub(super) fn dot(&self, beta: &[f64], x: &[f64]) -> f64 {
+    /// Coefficients of the dense columns.
+    fn own<'b>(&self, beta: &'b [f64]) -> Cow<'b, [f64]> {
         match self.first {
-            Some(first) => beta[first..first + x.len()].iter().zip(x).map(|(b, x)| b * x).sum(),
-            None => self.dense.iter().zip(x).map(|(c, x)| beta[c.coef] * x).sum(),
+            Some(first) => Cow::Borrowed(&beta[first..first + self.dense.len()]),
+            None => Cow::Owned(self.dense.iter().map(|c| beta[c.coef]).collect()),
         }
     }
 }
@@ -116,9 +120,8 @@ pub struct Plan {
     /// For every pair of factors, the entry of each row.
     pub(super) entry: Vec<Vec<u32>>,
     pub pair_of: Vec<(usize, usize)>,
-    /// Values of the dense columns of all rows, by component, and of the random columns, by factor, where they are few:
-    /// the passes of a fit read them many times.
-    pub(super) filled: Option<(Vec<Vec<f64>>, Vec<Vec<f64>>)>,
+    /// Columns of all rows where they are few: the passes of a fit read them many times.
+    pub(super) filled: Option<Filled>,
 }
 
 /// Numbers up to which the values of all rows are kept: what a processor has at hand anyway.
@@ -134,11 +137,11 @@ pub(super) fn provisional(n: usize, value: impl Fn(usize) -> f64) -> (f64, f64) 
 }
 
 impl Plan {
-    /// The first coefficient of one predictor whose columns are dense and follow one another, where all random effects
-    /// are intercepts.
-    pub(super) fn plain(&self) -> Option<usize> {
-        let one = self.k == 1 && self.x[0].sparse.is_empty() && self.z.iter().all(|f| f.intercept);
-        self.x[0].first.filter(|_| one)
+    /// The only predictor with random effects.
+    pub(super) fn single(&self) -> Option<usize> {
+        let mut all = self.z.iter().flat_map(|f| &f.columns).map(|c| c.component);
+        let first = all.next()?;
+        all.all(|c| c == first).then_some(first)
     }
 
     /// Plan of the passes, and the pattern of the random effects' cross-products.
@@ -179,10 +182,7 @@ impl Plan {
         }
         let columns: usize = out.x.iter().map(|x| x.dense.len()).chain(out.z.iter().map(|f| f.columns.len())).sum();
         if rows.n * columns <= FEW {
-            let mut panel = Panel::of(rows.n, &out, 0);
-            panel.fill_x(&out, rows, 0, rows.n);
-            panel.fill_z(&out, rows, 0, rows.n);
-            out.filled = Some((panel.x, panel.z));
+            out.filled = Some(Columns::all(&out, rows));
         }
         Ok((out, moments))
     }

@@ -1,0 +1,84 @@
+//! What supernodes add to those above them, and how it waits for its turn.
+
+use std::collections::BTreeMap;
+
+use super::numeric::{begin, relative_scalars, Shared};
+use super::source::Source;
+use super::symbolic::Symbolic;
+
+/// What a supernode adds to its parent: the lower triangle, column by column, as many may wait for their parent.
+pub(super) struct Update(Vec<f64>);
+
+impl Update {
+    /// Of a square matrix.
+    pub(super) fn new(mut a: Vec<f64>, rows: usize) -> Self {
+        let mut to = 0;
+        for j in 0..rows {
+            a.copy_within(j * rows + j..(j + 1) * rows, to);
+            to += rows - j;
+        }
+        a.truncate(to);
+        a.shrink_to_fit();
+        Update(a)
+    }
+
+    /// Add what the supernode `child` has for its parent to the lower triangles of the parent's own `w` columns and of
+    /// the rows below them.
+    pub(super) fn add_to(&self, sym: &Symbolic, child: usize, panel: &mut [f64], update: &mut [f64], w: usize) {
+        let ld = panel.len() / w;
+        let r = ld - w;
+        let mut idx = vec![];
+        relative_scalars(sym, &sym.supers[child], &mut idx);
+        let mut rest = self.0.as_slice();
+        for (j, &cj) in idx.iter().enumerate() {
+            let (from, more) = rest.split_at(idx.len() - j);
+            rest = more;
+            let (to, shift) = match (cj as usize).checked_sub(w) {
+                None => (&mut panel[cj as usize * ld..(cj as usize + 1) * ld], 0),
+                Some(c) => (&mut update[c * r..(c + 1) * r], w as u32),
+            };
+            for (&ri, v) in idx[j..].iter().zip(from) {
+                to[(ri - shift) as usize] += v;
+            }
+        }
+    }
+}
+
+/// What groups of subtrees add to the supernodes above them, in the order of the groups whoever is ready first. Roots
+/// take it up at once: all of it together would need more memory than anything else.
+pub(super) struct Merge<'a> {
+    sym: &'a Symbolic,
+    panels: &'a Shared,
+    /// Roots whose panels hold their own entries already.
+    pub(super) roots: Vec<usize>,
+    /// The group whose turn it is, and those that came before their turn.
+    next: usize,
+    early: BTreeMap<usize, Vec<(usize, Update)>>,
+    /// What waits for a supernode that is not a root.
+    pub(super) updates: Vec<(usize, Update)>,
+}
+
+impl<'a> Merge<'a> {
+    pub(super) fn new(sym: &'a Symbolic, top: &[usize], src: Source<'_>, panels: &'a Shared) -> Self {
+        let roots: Vec<usize> = top.iter().copied().filter(|&s| sym.supers[s].below == 0).collect();
+        roots.iter().for_each(|&s| begin(sym, s, src, panels));
+        Merge { sym, panels, roots, next: 0, early: BTreeMap::new(), updates: vec![] }
+    }
+
+    pub(super) fn add(&mut self, group: usize, updates: Vec<(usize, Update)>) {
+        self.early.insert(group, updates);
+        while let Some(updates) = self.early.remove(&self.next) {
+            self.next += 1;
+            for (child, update) in updates {
+                let parent = self.sym.supers[child].parent as usize;
+                if self.roots.contains(&parent) {
+                    let s = &self.sym.supers[parent];
+                    let panel = self.panels.slice(s.panel, s.panel_len());
+                    update.add_to(self.sym, child, panel, &mut [], s.width as usize);
+                } else {
+                    self.updates.push((child, update));
+                }
+            }
+        }
+    }
+}
