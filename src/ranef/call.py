@@ -45,8 +45,15 @@ SETTINGS = "write control={…}, see rf.Control"
 ELSEWHERE = {
     "reml": "write method='reml' or method='ml'",
     "nagq": "write quadrature=",
-    "ziformula": "write zero_inflation='~ …'",
-    "dispformula": "write dispersion='~ …'",
+    **dict.fromkeys(("ziformula", "zi", "hu", "zi_formula"), "write zero_inflation='~ …'"),
+    **dict.fromkeys(("dispformula", "disp_formula", "disp"), "write dispersion='~ …'"),
+    **dict.fromkeys(("sigma", "phi", "shape", "theta"), "this family's is its dispersion, write dispersion='~ …'"),
+    "disc": "write scale='~ …', whose logarithm has the opposite sign",
+    "map": "write fixed={name: value} or equal=[(name, name)]",
+    **dict.fromkeys(("se", "hess"), "standard errors are always there, m.tidy()"),
+    "sparsex": "designs are as sparse as their columns",
+    **dict.fromkeys(("chains", "iter", "warmup", "cores"), "fits are by likelihood, nothing is drawn"),
+    **dict.fromkeys(("fixef_prior", "cov_prior", "resid_prior"), "write prior={'fixed': …, 'cov': …, 'sigma': …}"),
     "random": IN_FORMULA,
     "re_formula": IN_FORMULA,
     "vc_formula": IN_FORMULA,
@@ -61,8 +68,9 @@ ELSEWHERE = {
     "size": "write trials=",
     "exposure": "write offset(log(exposure)) in the formula",
     "priors": "write prior={name: density}",
-    "correlation": "write a structure such as ar1(t + 0 | g) in the formula",
-    "cov_struct": "write a structure such as ar1(t + 0 | g) in the formula",
+    **dict.fromkeys(
+        ("correlation", "cov_struct", "autocor"), "write a structure such as ar1(t + 0 | g) in the formula"
+    ),
 }
 
 Value = str | Formula | float | None
@@ -234,17 +242,17 @@ class Call:
         return Task(family, self.method, self.quadrature, self.control, self.linear, self.wishes, variance)
 
 
-def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
-    """Spec and design of a call."""
+def build_call(call: Call, data: Any, also: Any = None) -> tuple[Spec, Design]:
+    """Spec and design of a call; of the rows in which a response that it does not name, `also`, is there."""
     parts = () if call.linear or call.method == "pql" else call.parts
     if not call.family.entry.nominal:
-        return _built(call, data, call.formula, parts)
+        return _built(call, data, call.formula, parts, also)
     spec, design = _built(call, data, call.formula, parts)
     head, *others = _by_category(spec, design)
     return _built(call, data, replace(head, lhs=spec.formula.lhs), [Part(n, f) for n, f in others])
 
 
-def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part]) -> tuple[Spec, Design]:
+def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part], also: Any = None) -> tuple[Spec, Design]:
     return build(
         formula,
         data,
@@ -263,6 +271,7 @@ def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part]) -> tu
         scaling=call.survey.scaling,
         randomised=call.randomised_response,
         wide=call.linear,
+        also=also,
     )
 
 

@@ -113,7 +113,8 @@ def fit(
         standard errors, as in a meta-analysis: no residual variance is estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`
         "gaussian", "poisson", "nbinom2", "binomial", … (`rf.families.names()`); the names of lme4, glmmTMB and brms are
-        understood. "truncated_<count family>" has no zeros, and is a hurdle model with `zero_inflation`.
+        understood, with a link as R writes it too: "Gamma(link='log')". "truncated_<count family>" has no zeros, and is
+        a hurdle model with `zero_inflation`.
     link : str or dict, optional
         Link of the mean, or parameter -> link; the family's default otherwise.
     dispersion : str or number, optional
@@ -996,7 +997,8 @@ class Fit:
         ----------
         y : array
             One value per row used, or per row given (values at dropped rows are not looked at), in the form in which
-            `simulate` gives them: with trials proportions of successes, for ordinal families category numbers.
+            `simulate` gives them: with trials proportions of successes, of categories their numbers 0, 1, …; or
+            categories by their labels, as texts, a factor, or whole numbers (an integer column) where labels are these.
 
         Returns
         -------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 PREFIXES = ("truncated_", "hurdle_", "hurdle.", "zero_inflated_", "zero_truncated_", "zi_", "zi.", "zt_")
 THRESHOLDS = ("flexible", "symmetric", "symmetric2", "equidistant")
 SCALE = "scale"
+CALLED = re.compile(r"([\w.]+)\s*\((.*)\)", re.DOTALL)  # a family written as a call: Gamma(link="log")
 #: Other names of parameters: brms' and glmmTMB's.
 ALSO = {"mu": "mean", "conditional": "mean", "conditional_mean": "mean", "disp": "dispersion", "zprob": ZERO}
 
@@ -142,7 +145,7 @@ def read_family(family: Any, link: Any = None) -> Distribution:
     Parameters
     ----------
     family : str, Distribution, or a call of `rf.families`
-        A name of ours or of lme4, glmmTMB or brms.
+        A name of ours or of lme4, glmmTMB or brms, or the text of a call as R has it, "Gamma(link = 'log')".
     link : str or dict, optional
         Link of the mean, or parameter -> link.
 
@@ -161,8 +164,43 @@ def read_family(family: Any, link: Any = None) -> Distribution:
         raise ArgumentError(
             f"family= takes a name such as 'poisson' or one of rf.families, not {type(family).__name__}"
         )
-    found = _named(family.strip())
+    called = CALLED.fullmatch(family.strip())
+    found = _named(family.strip()) if called is None else made(called[1], *_arguments_in(called[2], family))
     return found if link is None else with_links(found, link)
+
+
+def made(name: str, link: Any = None, /, arguments: Mapping[str, Any] | None = None) -> Distribution:
+    """Return the family of a call: a link of the mean, `threshold=`, and links by parameter (brms' `link_phi` too)."""
+    links = dict(arguments or {})
+    threshold = links.pop("threshold", None)
+    family = read_family(name, links.pop("link", link))
+    family = family if threshold is None else with_threshold(family, threshold)
+    return with_links(family, {p.removeprefix("link_"): asked for p, asked in links.items()}) if links else family
+
+
+def _arguments_in(text: str, family: str) -> tuple[Any, dict[str, Any]]:
+    """Return the link that stands first in the text of a call, and what is named there."""
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        first, named = [_word(a) for a in call.args], {str(k.arg): _word(k.value) for k in call.keywords}
+        assert len(first) < 2
+        assert isinstance(call.func, ast.Name)
+    except (SyntaxError, ValueError, AssertionError):
+        raise OptionError(
+            f"family={family!r} is not understood; write a name, or a name with its link: \"Gamma(link='log')\""
+        ) from None
+    if numbers := [value for value in (*first, *named.values()) if isinstance(value, int | float)]:
+        raise OptionError(
+            f"family={family!r}: a family's call takes links; a parameter is held at a number by an argument of fit, "
+            f"dispersion={numbers[0]!r} or fixed={{…}}"
+        )
+    return (first[0] if first else None), named
+
+
+def _word(node: ast.expr) -> Any:
+    """Return what stands for a link: a text, or a name as R takes it without quotes."""
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def _named(text: str) -> Distribution:

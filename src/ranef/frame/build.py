@@ -60,6 +60,7 @@ def build(
     scaling: str | None = None,
     randomised: Mapping[str, Any] | None = None,
     wide: bool = False,
+    also: Array | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -97,6 +98,8 @@ def build(
         The design of randomised responses, see `ranef.frame.randomised`.
     wide : bool
         Whether the engine takes fixed factors of many levels without their contrast matrix (`Indicators`).
+    also : array of n numbers, optional
+        A response that the formula does not name: rows in which it is missing are left out.
 
     Returns
     -------
@@ -114,11 +117,10 @@ def build(
     parts = [_resolved_part(part, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
-    design, chances = _chances(randomised, table)
-    sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, **chances)
+    frame.design_name, chances = _chances(randomised, table)
+    sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, also=also, **chances)
     frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
     drawn = _sides(table, **(sampling or {}))
-    frame.design_name = design
     given = [column for column in (*sides.values(), *drawn.values()) if column is not None]
     frame.mask(given, missing, sides["frequencies"])
     frame.contrasts(contrasts or {})
@@ -195,7 +197,8 @@ def _named(value: Any) -> str | None:
     return value if isinstance(value, str) else None if value is None else ""
 
 
-ARGUMENTS = {"weights": "precision_weights", "frequencies": "frequency_weights"}  # what `fit` calls them
+#: What `fit` calls them.
+ARGUMENTS = {"weights": "precision_weights", "frequencies": "frequency_weights", "also": "response"}
 
 
 def _sides(table: Table, **given: Any) -> dict[str, Column | None]:

@@ -27,13 +27,17 @@ from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, S
 
 @dataclass(frozen=True)
 class Categories:
-    """A factor's value before rows are dropped: codes (-1 missing) and levels; `coding` if the formula gave one."""
+    """A factor's value before rows are dropped: codes (-1 missing) and levels; `coding` if the formula gave one.
+
+    `listed` levels were written out in the formula: their order is meant, though contrasts do not look at it.
+    """
 
     codes: Array
     levels: Levels
     ordered: bool = False
     coding: Coding | None = None
     text: bool = False
+    listed: bool = False
 
     @classmethod
     def of(cls, column: Column) -> Categories:
@@ -494,7 +498,7 @@ def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value 
     value = walk.categories(x)
     if levels is None and labels is not None:  # one row of new data has fewer levels than labels
         levels = walk.state(at).setdefault("levels", value.levels.tolist())
-    codes, known = value.codes, value.levels
+    codes, known, listed = value.codes, value.levels, isinstance(levels, list)
     if levels is not None:
         wanted = list(levels) if isinstance(levels, list) else [levels]
         codes, known = _reorder(value, wanted), Levels.of(wanted)
@@ -502,7 +506,8 @@ def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value 
         if not isinstance(labels, list) or len(labels) != len(known):
             raise walk.fail(f"labels are {len(known)} texts, one a level")
         known = Levels.of(labels)
-    return Categories(codes, known, value.ordered if ordered is None else bool(ordered), value.coding)
+    meant = value.ordered if ordered is None else bool(ordered)
+    return Categories(codes, known, meant, value.coding, listed=listed)
 
 
 def _reorder(value: Categories, wanted: list[Any]) -> Array:
