@@ -844,7 +844,8 @@ class Fit:
         ----------
         newdata : data frame or dict, optional
             Rows with the columns of the formula (those of grouping factors only where `re` includes them); default: the
-            rows used.
+            rows used. Precision weights that the fit has by name are read where there is such a column, else they are
+            1.
         re : "all" | "none" | None | list of grouping factors | "integrate"
             Random effects to include: the conditional modes of all terms, of none (population; None says so too, unlike
             lme4's `re.form = NULL`, which is "all"), of the named groups.
