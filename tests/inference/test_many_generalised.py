@@ -89,6 +89,15 @@ def test_rows_that_a_response_lacks_are_left_out_of_its_fit():
     assert_allclose(ordered.glance()["criterion"][1], one.criterion, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["int64", "int8", "float64", "Int64"])
+def test_trials_of_any_kind_of_number(kind):
+    trials = pd.Series(np.resize([4, 7, 9, 12], len(DATA)), index=DATA.index).astype(kind)
+    y = np.random.default_rng(2).binomial(trials.astype(int), 0.4) / trials.astype(float)
+    many = rf.fit_many("~ x + (1 | g)", DATA, {"y": y}, family="binomial", trials=trials)
+    one = rf.fit("y ~ x + (1 | g)", DATA.assign(y=y), family="binomial", trials=trials)
+    assert_allclose(many.glance()["criterion"][0], one.criterion, rtol=1e-12)  # the same search
+
+
 def test_threads_and_order_do_not_matter():
     y = responses("counts", 6)
     one = rf.fit_many("~ x + (x | g)", DATA, y, family="poisson", threads=1)

@@ -512,7 +512,7 @@ class _Frame:
         return read_response(Given(value, formula.response or "", outcome, self.keep, self.rows, sizes))
 
     def sizes(self, trials: Column | None) -> Array | None:
-        return None if trials is None or trials.x is None else self.keep(trials.x)
+        return None if trials is None or trials.x is None else np.ascontiguousarray(self.keep(trials.x), np.float64)
 
     def offsets(self, formula: Formula, given: Column | None) -> Array | None:
         values = [*(self.values[f.label] for f in formula.offset_factors), *([] if given is None else [given])]
