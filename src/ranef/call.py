@@ -370,6 +370,7 @@ def _check_manner(seed: Any, progress: Any) -> None:
 
 def _checked(call: Call, method: Any) -> Call:
     """Return the call with its engine and criterion, after all checks that need no data."""
+    call = _without_dots(call)
     _check_wishes(call)
     if isinstance(method, str) and method.lower() == "pql":
         _check_quasi_dispersion(call)
@@ -389,6 +390,26 @@ def _checked(call: Call, method: Any) -> Call:
     _check_randomised(call)
     _check_custom(call)
     return call
+
+
+def _without_dots(call: Call) -> Call:
+    """Return the call with what `.` stands for in other predictors: the mean's terms but its offset, as in glmmTMB.
+
+    Beside a mean that has a `.` itself it stands for all other columns, as there.
+    """
+    given = {"dispersion": call.dispersion, ZERO: call.zero_inflation, **call.parameters}
+    texts = {name: value.text if isinstance(value, Formula) else value for name, value in given.items()}
+    dotted = [n for n, text in texts.items() if isinstance(text, str) and "." in text and _has_dot(n, given[n], call)]
+    if not dotted or call.formula.dot:
+        return call
+    mean = replace(call.formula, lhs=None, offset_factors=())
+    said = {**given, **{name: str(mean.update(str(texts[name]))) for name in dotted}}
+    own = {name: said[name] for name in call.parameters}
+    return replace(call, dispersion=said["dispersion"], zero_inflation=said[ZERO], parameters=own)
+
+
+def _has_dot(name: str, value: Value, call: Call) -> bool:
+    return _one_sided(name, value, call.env).dot
 
 
 # ---- the components --------------------------------------------------------------------------------------------------

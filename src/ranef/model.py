@@ -39,12 +39,19 @@ __all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 
 #: What other packages call things of a fit, and where they are here.
 ELSEWHERE = {
-    **dict.fromkeys(("pvalues", "bse", "tvalues", "fe_pvalues", "coefs"), "m.tidy()"),
-    **dict.fromkeys(("fe_params", "fixef", "beta", "coef_"), "m.params"),
+    **dict.fromkeys(("pvalues", "bse", "tvalues", "zvalues", "fe_pvalues", "coefs", "std_errors"), "m.tidy()"),
+    **dict.fromkeys(("fe_params", "fixef", "fixed_effects", "beta", "coef_"), "m.params"),
     **dict.fromkeys(("random_effects", "ranefs"), "m.ranef()"),
     **dict.fromkeys(("anova", "confint", "profile", "bootstrap", "contrast", "drop1", "icc", "r2"), "rf.NAME(m)"),
     **dict.fromkeys(("resid", "wresid"), "m.residuals()"),
     **dict.fromkeys(("logLik", "llf"), "m.loglik"),
+    **dict.fromkeys(("df_resid", "rdf"), "m.df_residual"),
+    **dict.fromkeys(("hessian", "hess"), "rf.information(m)"),
+    "phi": "m.sigma",
+    "AIC": "m.aic",
+    "BIC": "m.bic",
+    "AICc": "m.aicc",
+    "getME": "m.theta, m.design, …",
     "conf_int": "rf.confint(m)",
     "cov_params": "m.vcov()",
     "cov_re": "m.varcorr()",
@@ -936,10 +943,11 @@ class Fit:
 
         Parameters
         ----------
-        type : "response" | "pearson" | "deviance" | "scaled" | "quantile"
+        type : "response" | "pearson" | "deviance" | "scaled" | "quantile" | "working"
             y - fitted; divided by the root of the variance function (as lme4: a gaussian's sigma is left in); signed
             roots of the unit deviances; (y - fitted) / SD(y); normal quantiles of F(y), drawn between F(y-) and F(y)
-            where responses are discrete, and over where a censored one may lie (Dunn & Smyth 1996).
+            where responses are discrete, and over where a censored one may lie (Dunn & Smyth 1996); y - fitted on the
+            scale of the predictor, divided by the slope of the inverse link.
         align : "rows" | "input"
             One value per row used, or per row given (NaN where dropped).
         seed : int

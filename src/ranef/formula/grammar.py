@@ -582,6 +582,9 @@ def _tilde(text: str) -> int:
 def _left(text: str, end: int, functions: frozenset[str]) -> Factor | None:
     source = text[:end]
     start = len(source) - len(source.lstrip())
+    if beside := BESIDE.search(source):  # brms' additions to a response; those that are no functions here are unknown
+        name = beside[1]
+        raise FormulaError(f"what is known of a response stands around it: {name}(y, …)", text, beside.start())
     return read_expression(source.strip(), text, start, functions) if source.strip() else None
 
 
@@ -604,6 +607,7 @@ def _prepare(text: object) -> str:
     return text
 
 
+BESIDE = re.compile(r"\|\s*(se|cens)\s*\(")
 BLANK_CALL = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|(?<![\w.])([^\W0-9][\w.]*)( +)(?=\()")
 
 

@@ -114,7 +114,7 @@ def build(
         raise OptionError(f"missing is 'drop' or 'raise', not {missing!r}")
     table = read_table(data)
     formula = _resolved(formula, table, env or {})
-    parts = [_resolved_part(part, table, env or {}) for part in parts]
+    parts = [_resolved_part(part, formula, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
     frame.design_name, chances = _chances(randomised, table)
@@ -228,11 +228,12 @@ def _chances(randomised: Mapping[str, Any] | None, table: Table) -> tuple[str, d
     return "direct", {"c": c, "d": d}
 
 
-def _resolved_part(part: Part, table: Table, env: Mapping[str, Any]) -> Part:
-    return part if part.formula is None else replace(part, formula=_resolved(part.formula, table, env))
+def _resolved_part(part: Part, mean: Formula, table: Table, env: Mapping[str, Any]) -> Part:
+    response = () if mean.lhs is None else mean.lhs.names
+    return part if part.formula is None else replace(part, formula=_resolved(part.formula, table, env, response))
 
 
-def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any]) -> Formula:
+def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any], response: tuple[str, ...] = ()) -> Formula:
     if isinstance(formula, str):
         formula = parse(formula, env)
     elif not isinstance(formula, Formula):
@@ -240,7 +241,7 @@ def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any]) -> F
     if formula.dot:
         from ranef.formula.grammar import read
 
-        formula = read(formula.text, frozenset(env), table.names)
+        formula = read(formula.text, frozenset(env), tuple(name for name in table.names if name not in response))
     return formula
 
 
