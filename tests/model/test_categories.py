@@ -95,8 +95,10 @@ def test_levels_that_are_listed_are_an_order(data):
     m = rf.fit(f"factor(grade, {levels}) ~ x", words, family="clm")
     assert m.design.categories == ("none", "low", "mid", "high")
     assert m.loglik == rf.fit(f"ordered(grade, {levels}) ~ x", words, family="clm").loglik
-    with pytest.raises(DataError, match="without an order"):
+    with pytest.raises(DataError, match=r"without an order.*levels=c\('high', 'low', 'mid', 'none'\)"):
         rf.fit("factor(grade) ~ x", words, family="clm")
+    numbers = data.assign(grade=data["grade"].cat.codes + 1)  # which have one
+    assert rf.fit("factor(grade) ~ x", numbers, family="clm").loglik == m.loglik
 
 
 @pytest.mark.parametrize("family", ORDINAL)

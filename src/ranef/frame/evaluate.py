@@ -29,7 +29,7 @@ from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, S
 class Categories:
     """A factor's value before rows are dropped: codes (-1 missing) and levels; `coding` if the formula gave one.
 
-    `listed` levels were written out in the formula: their order is meant, though contrasts do not look at it.
+    `listed` levels are numbers or were written out in the formula: they have an order, which contrasts do not look at.
     """
 
     codes: Array
@@ -498,7 +498,9 @@ def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value 
     value = walk.categories(x)
     if levels is None and labels is not None:  # one row of new data has fewer levels than labels
         levels = walk.state(at).setdefault("levels", value.levels.tolist())
-    codes, known, listed = value.codes, value.levels, isinstance(levels, list)
+    codes, known = value.codes, value.levels
+    numbers = isinstance(x, np.ndarray) or (isinstance(x, Column) and x.x is not None)
+    listed = isinstance(levels, list) or (numbers and levels is None)
     if levels is not None:
         wanted = list(levels) if isinstance(levels, list) else [levels]
         codes, known = _reorder(value, wanted), Levels.of(wanted)

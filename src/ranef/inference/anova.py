@@ -59,10 +59,10 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
         test against the row before `chisq, df, p_value`, `p_mixture` and `mixture` (the law that holds where variances
         are 0 under the null); `notes` say what was refitted and where p-values are doubtful.
         Of one model, of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models
-        only: the unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`, `dendf`,
-        `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too few for a
-        joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Fai and
-        Cornelius' degrees of freedom from a few hundred combinations of its levels, within 0.5 % of those of all;
+        only: the unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`,
+        `dendf`, `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too
+        few for a joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Fai
+        and Cornelius' degrees of freedom from a few hundred combinations of its levels, within 0.5 % of those of all;
         of more than 7,000 its row is NaN, with a warning, for Kenward and Roger's and robust tests.
 
     Raises
