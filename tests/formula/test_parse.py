@@ -234,6 +234,12 @@ def test_update(old, change, new):
     assert changed.text == new
 
 
+@pytest.mark.parametrize("change", [". ~ . - nope", ". ~ . - x:z", ". ~ . - (1 | h)", ". ~ . - (z | g)", "y ~ x - z"])
+def test_an_update_takes_away_only_what_is_there(change):
+    with pytest.raises(FormulaError, match="a term that is not there; there are 1, x"):
+        parse("y ~ x + offset(o) + (1 | g)").update(change)
+
+
 def test_dot_is_left_to_the_frame():
     f = parse("y ~ . - x + (1 | g)")
     assert f.dot

@@ -118,6 +118,15 @@ def test_a_dot_in_another_predictor_stands_for_the_terms_of_the_mean(dotted, wri
     assert f"{component}.x" in fewer.coefficients().index
 
 
+def test_components_by_their_names_in_glmmtmb():
+    data = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ mined", data, family="nbinom2", zero_inflation="~ mined")
+    for ours, theirs in (("mean", "cond"), ("zero_inflation", "zi"), ("dispersion", "disp")):
+        assert m.vcov(component=theirs).equals(m.vcov(component=ours))
+        assert m.coefficients(theirs).equals(m.coefficients(ours))
+        assert (m.predict(type=theirs) == m.predict(type=ours)).all()
+
+
 def test_a_dot_beside_one_in_the_mean_is_all_columns_but_the_response():
     data = pd.DataFrame(
         {"y": np.resize([0, 0, 1, 3, 2], 60), "x": np.sin(np.arange(60.0)), "z": np.cos(np.arange(60.0))}

@@ -20,7 +20,11 @@ THRESHOLDS = ("flexible", "symmetric", "symmetric2", "equidistant")
 SCALE = "scale"
 CALLED = re.compile(r"([\w.]+)\s*\((.*)\)", re.DOTALL)  # a family written as a call: Gamma(link="log")
 #: Other names of parameters: brms' and glmmTMB's.
-ALSO = {"mu": "mean", "conditional": "mean", "conditional_mean": "mean", "disp": "dispersion", "zprob": ZERO}
+ALSO = {
+    **dict.fromkeys(("mu", "cond", "conditional", "conditional_mean"), "mean"),
+    "disp": "dispersion",
+    **dict.fromkeys(("zi", "zprob"), ZERO),
+}
 
 
 @dataclass(frozen=True, slots=True)
