@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
-from ranef.families.links import ALIASES, Link, link_of, shifted
+from ranef.families.links import ALIASES, LINKS, Link, link_of, shifted
 from ranef.families.table import INSTEAD, ZERO, Entry, entries, names
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def read_family(family: Any, link: Any = None) -> Distribution:
             f"family= takes a name such as 'poisson' or one of rf.families, not {type(family).__name__}"
         )
     called = CALLED.fullmatch(family.strip())
-    found = _named(family.strip()) if called is None else made(called[1], *_arguments_in(called[2], family))
+    found = _named(family.strip()) if called is None else _of_call(called[1], called[2], family)
     return found if link is None else with_links(found, link)
 
 
@@ -182,24 +182,24 @@ def made(name: str, link: Any = None, /, arguments: Mapping[str, Any] | None = N
     return with_links(family, {p.removeprefix("link_"): asked for p, asked in links.items()}) if links else family
 
 
-def _arguments_in(text: str, family: str) -> tuple[Any, dict[str, Any]]:
-    """Return the link that stands first in the text of a call, and what is named there."""
+def _of_call(name: str, text: str, family: str) -> Distribution:
+    """Return the family of the text of a call: a link may stand first, others are named."""
+    known = _named(name)
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(call.args) < 2):
+            raise ValueError
         first, named = [_word(a) for a in call.args], {str(k.arg): _word(k.value) for k in call.keywords}
-        assert len(first) < 2
-        assert isinstance(call.func, ast.Name)
-    except (SyntaxError, ValueError, AssertionError):
+    except (SyntaxError, ValueError):
         raise OptionError(
             f"family={family!r} is not understood; write a name, or a name with its link: \"Gamma(link='log')\""
         ) from None
-    if numbers := [value for value in (*first, *named.values()) if isinstance(value, int | float)]:
-        raise OptionError(
-            f"family={family!r}: a family's call takes links; a parameter is held at a number by an argument of fit, "
-            f"dispersion={numbers[0]!r} or fixed={{…}}"
-        )
-    return (first[0] if first else None), named
+    given = [*(("", value) for value in first), *named.items()]
+    for word, value in ((w, v) for w, v in given if isinstance(v, int | float)):
+        own = known.own_name(word) if known.own_name(word) in known.parameters[1:] else "dispersion"
+        where = f"{own}={value!r}" if own in known.parameters else "fixed={…}"
+        raise OptionError(f"family={family!r}: a family's call takes links; fit holds a parameter at a number, {where}")
+    return made(name, first[0] if first else None, named)
 
 
 def _word(node: ast.expr) -> Any:
@@ -214,6 +214,8 @@ def _named(text: str) -> Distribution:
         return Distribution(entry, tuple(p.link for p in entry.parameters))
     if name in INSTEAD:
         raise OptionError(f"family={text!r}: {INSTEAD[name]}")
+    if (link := ALIASES.get(name, name)) in LINKS:
+        raise OptionError(f"family={text!r} is a link: write family='binomial', link={link!r}, or the family it is of")
     prefix = next((p for p in PREFIXES if name.startswith(p) and name.removeprefix(p) in known), None)
     if prefix is None:
         near = nearest(name, [*known])
