@@ -45,8 +45,15 @@ SETTINGS = "write control={…}, see rf.Control"
 ELSEWHERE = {
     "reml": "write method='reml' or method='ml'",
     "nagq": "write quadrature=",
-    "ziformula": "write zero_inflation='~ …'",
-    "dispformula": "write dispersion='~ …'",
+    **dict.fromkeys(("ziformula", "zi", "hu", "zi_formula"), "write zero_inflation='~ …'"),
+    **dict.fromkeys(("dispformula", "disp_formula", "disp"), "write dispersion='~ …'"),
+    **dict.fromkeys(("sigma", "phi", "shape", "theta"), "this family's is its dispersion, write dispersion='~ …'"),
+    "disc": "write scale='~ …', whose logarithm has the opposite sign",
+    "map": "write fixed={name: value} or equal=[(name, name)]",
+    **dict.fromkeys(("se", "hess"), "standard errors are always there, m.tidy()"),
+    "sparsex": "designs are as sparse as their columns",
+    **dict.fromkeys(("chains", "iter", "warmup", "cores"), "fits are by likelihood, nothing is drawn"),
+    **dict.fromkeys(("fixef_prior", "cov_prior", "resid_prior"), "write prior={'fixed': …, 'cov': …, 'sigma': …}"),
     "random": IN_FORMULA,
     "re_formula": IN_FORMULA,
     "vc_formula": IN_FORMULA,
@@ -61,8 +68,9 @@ ELSEWHERE = {
     "size": "write trials=",
     "exposure": "write offset(log(exposure)) in the formula",
     "priors": "write prior={name: density}",
-    "correlation": "write a structure such as ar1(t + 0 | g) in the formula",
-    "cov_struct": "write a structure such as ar1(t + 0 | g) in the formula",
+    **dict.fromkeys(
+        ("correlation", "cov_struct", "autocor"), "write a structure such as ar1(t + 0 | g) in the formula"
+    ),
 }
 
 Value = str | Formula | float | None
@@ -234,17 +242,17 @@ class Call:
         return Task(family, self.method, self.quadrature, self.control, self.linear, self.wishes, variance)
 
 
-def build_call(call: Call, data: Any) -> tuple[Spec, Design]:
-    """Spec and design of a call."""
+def build_call(call: Call, data: Any, also: Any = None) -> tuple[Spec, Design]:
+    """Spec and design of a call; of the rows in which a response that it does not name, `also`, is there."""
     parts = () if call.linear or call.method == "pql" else call.parts
     if not call.family.entry.nominal:
-        return _built(call, data, call.formula, parts)
+        return _built(call, data, call.formula, parts, also)
     spec, design = _built(call, data, call.formula, parts)
     head, *others = _by_category(spec, design)
     return _built(call, data, replace(head, lhs=spec.formula.lhs), [Part(n, f) for n, f in others])
 
 
-def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part]) -> tuple[Spec, Design]:
+def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part], also: Any = None) -> tuple[Spec, Design]:
     return build(
         formula,
         data,
@@ -263,6 +271,7 @@ def _built(call: Call, data: Any, formula: Formula, parts: Sequence[Part]) -> tu
         scaling=call.survey.scaling,
         randomised=call.randomised_response,
         wide=call.linear,
+        also=also,
     )
 
 
@@ -361,6 +370,7 @@ def _check_manner(seed: Any, progress: Any) -> None:
 
 def _checked(call: Call, method: Any) -> Call:
     """Return the call with its engine and criterion, after all checks that need no data."""
+    call = _without_dots(call)
     _check_wishes(call)
     if isinstance(method, str) and method.lower() == "pql":
         _check_quasi_dispersion(call)
@@ -380,6 +390,26 @@ def _checked(call: Call, method: Any) -> Call:
     _check_randomised(call)
     _check_custom(call)
     return call
+
+
+def _without_dots(call: Call) -> Call:
+    """Return the call with what `.` stands for in other predictors: the mean's terms but its offset, as in glmmTMB.
+
+    Beside a mean that has a `.` itself it stands for all other columns, as there.
+    """
+    given = {"dispersion": call.dispersion, ZERO: call.zero_inflation, **call.parameters}
+    texts = {name: value.text if isinstance(value, Formula) else value for name, value in given.items()}
+    dotted = [n for n, text in texts.items() if isinstance(text, str) and "." in text and _has_dot(n, given[n], call)]
+    if not dotted or call.formula.dot:
+        return call
+    mean = replace(call.formula, lhs=None, offset_factors=())
+    said = {**given, **{name: str(mean.update(str(texts[name]))) for name in dotted}}
+    own = {name: said[name] for name in call.parameters}
+    return replace(call, dispersion=said["dispersion"], zero_inflation=said[ZERO], parameters=own)
+
+
+def _has_dot(name: str, value: Value, call: Call) -> bool:
+    return _one_sided(name, value, call.env).dot
 
 
 # ---- the components --------------------------------------------------------------------------------------------------

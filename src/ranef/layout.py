@@ -10,6 +10,7 @@ import numpy as np
 
 from ranef.engines import Task, coefficients_of
 from ranef.errors import OptionError
+from ranef.families.distribution import ALSO
 from ranef.frame import Design, GroupTerm
 
 
@@ -80,6 +81,7 @@ class Layout:
             If the model has none; the nearest is named.
         """
         found = {c.name: c for c in self.components}
+        name = name if name in found else ALSO.get(name, name)
         if name == "mean" and name not in found:  # a multinomial model's means are those of its categories
             names = tuple(f"{c.name}.{column}" for c in self.components for column in c.names)
             return ComponentInfo(name, names, 0)

@@ -39,12 +39,19 @@ __all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 
 #: What other packages call things of a fit, and where they are here.
 ELSEWHERE = {
-    **dict.fromkeys(("pvalues", "bse", "tvalues", "fe_pvalues", "coefs"), "m.tidy()"),
-    **dict.fromkeys(("fe_params", "fixef", "beta", "coef_"), "m.params"),
+    **dict.fromkeys(("pvalues", "bse", "tvalues", "zvalues", "fe_pvalues", "coefs", "std_errors"), "m.tidy()"),
+    **dict.fromkeys(("fe_params", "fixef", "fixed_effects", "beta", "coef_"), "m.params"),
     **dict.fromkeys(("random_effects", "ranefs"), "m.ranef()"),
     **dict.fromkeys(("anova", "confint", "profile", "bootstrap", "contrast", "drop1", "icc", "r2"), "rf.NAME(m)"),
     **dict.fromkeys(("resid", "wresid"), "m.residuals()"),
     **dict.fromkeys(("logLik", "llf"), "m.loglik"),
+    **dict.fromkeys(("df_resid", "rdf"), "m.df_residual"),
+    **dict.fromkeys(("hessian", "hess"), "rf.information(m)"),
+    "phi": "m.sigma",
+    "AIC": "m.aic",
+    "BIC": "m.bic",
+    "AICc": "m.aicc",
+    "getME": "m.theta, m.design, …",
     "conf_int": "rf.confint(m)",
     "cov_params": "m.vcov()",
     "cov_re": "m.varcorr()",
@@ -113,7 +120,8 @@ def fit(
         standard errors, as in a meta-analysis: no residual variance is estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`
         "gaussian", "poisson", "nbinom2", "binomial", … (`rf.families.names()`); the names of lme4, glmmTMB and brms are
-        understood. "truncated_<count family>" has no zeros, and is a hurdle model with `zero_inflation`.
+        understood, with a link as R writes it too: "Gamma(link='log')". "truncated_<count family>" has no zeros, and is
+        a hurdle model with `zero_inflation`.
     link : str or dict, optional
         Link of the mean, or parameter -> link; the family's default otherwise.
     dispersion : str or number, optional
@@ -843,7 +851,8 @@ class Fit:
         ----------
         newdata : data frame or dict, optional
             Rows with the columns of the formula (those of grouping factors only where `re` includes them); default: the
-            rows used.
+            rows used. Precision weights that the fit has by name are read where there is such a column, else they are
+            1.
         re : "all" | "none" | None | list of grouping factors | "integrate"
             Random effects to include: the conditional modes of all terms, of none (population; None says so too, unlike
             lme4's `re.form = NULL`, which is "all"), of the named groups.
@@ -934,10 +943,11 @@ class Fit:
 
         Parameters
         ----------
-        type : "response" | "pearson" | "deviance" | "scaled" | "quantile"
+        type : "response" | "pearson" | "deviance" | "scaled" | "quantile" | "working"
             y - fitted; divided by the root of the variance function (as lme4: a gaussian's sigma is left in); signed
             roots of the unit deviances; (y - fitted) / SD(y); normal quantiles of F(y), drawn between F(y-) and F(y)
-            where responses are discrete, and over where a censored one may lie (Dunn & Smyth 1996).
+            where responses are discrete, and over where a censored one may lie (Dunn & Smyth 1996); y - fitted on the
+            scale of the predictor, divided by the slope of the inverse link.
         align : "rows" | "input"
             One value per row used, or per row given (NaN where dropped).
         seed : int
@@ -996,7 +1006,8 @@ class Fit:
         ----------
         y : array
             One value per row used, or per row given (values at dropped rows are not looked at), in the form in which
-            `simulate` gives them: with trials proportions of successes, for ordinal families category numbers.
+            `simulate` gives them: with trials proportions of successes, of categories their numbers 0, 1, …; or
+            categories by their labels, as texts, a factor, or whole numbers (an integer column) where labels are these.
 
         Returns
         -------

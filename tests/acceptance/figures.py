@@ -31,13 +31,15 @@ def fitted(formula: str, name: str, **options: Any) -> rf.Fit:
 
 
 def value(m: rf.Fit, name: str) -> float:
-    """Return a figure of a fit by name: "loglik", "sigma", "sd(g)", "var(g)", "range", or a coefficient."""
+    """Return a figure of a fit by name: "loglik", "sigma", "sd(g)", "var(g)", "power", or a coefficient."""
     if name.startswith(("sd(", "var(")):
         kind, group = name.rstrip(")").split("(", 1)
         sd = float(m.varcorr()[group].sd[0])
         return sd if kind == "sd" else sd**2
     if hasattr(m, name):
         return float(getattr(m, name))
+    if name in m.distribution.parameters:
+        return float(m.predict(type=name)[0])
     found = m.coefficients()
     return float(found[name])
 

@@ -94,7 +94,7 @@ ROWS = {
     "090 cplm": (
         "RLD ~ Stock + Zone + (1 | Plant)", "FineRoot", {"family": "tweedie"},
         {"(Intercept)": "-1.9533", "StockMM106": ".0090", "StockMark": "-.8383", "ZoneOuter": "-.8545",
-         "loglik": "83.0446"}, 0.6,
+         "loglik": "83.0446", "power": "1.4204"}, 0.6,
     ),
     "094 VGAM genpois": (SALAMANDERS, "Salamanders", {"family": "genpois"}, {"loglik": "-862.804"}, 0.5001),
     "107 glmmTMB exp": (

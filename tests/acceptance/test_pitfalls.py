@@ -434,7 +434,7 @@ def test_names_that_compose(word):
     assert (found.name, found.inflated_by) == COMPOSED[word]
 
 
-@pytest.mark.parametrize("word", ["quasipoisson", "quasibinomial", "quasi", "geometric", "ziGamma", "zip"])
+@pytest.mark.parametrize("word", ["quasipoisson", "quasibinomial", "quasi", "geometric", "zinb", "zip"])
 def test_names_that_stand_for_something_else_say_what_to_write(word):
     with pytest.raises(OptionError, match=r"nbinom|betabinomial|dispersion|zero_inflation"):
         read_family(word)

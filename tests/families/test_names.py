@@ -61,8 +61,40 @@ def test_links_by_parameter():
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "links"),
+    [
+        ("poisson()", "poisson", ("log",)),
+        ("Gamma(link='log')", "gamma", ("log", "log")),
+        ('binomial(link = "probit")', "binomial", ("probit",)),
+        ("binomial(cloglog)", "binomial", ("cloglog",)),
+        ("inverse.gaussian('1/mu^2')", "inverse_gaussian", ("1/mu^2", "log")),
+        ("ziGamma(link=log)", "gamma", ("log", "log")),
+        ("truncated_nbinom2(link='log', dispersion='identity')", "truncated_nbinom2", ("log", "identity")),
+        ("student(link='identity', link_nu='log')", "student_t", ("identity", "log", "log")),
+    ],
+)
+def test_families_as_calls_of_r_in_text(text, name, links):
+    assert (read_family(text).name, read_family(text).links) == (name, links)
+
+
+def test_a_call_in_text_arranges_thresholds():
+    assert read_family("cumulative(link='probit', threshold='equidistant')").threshold == "equidistant"
+
+
+@pytest.mark.parametrize(
     ("family", "link", "error", "says"),
     [
+        ("poison()", None, OptionError, "did you mean 'poisson'"),
+        ("binomial(link='pobit')", None, OptionError, "did you mean 'probit'"),
+        ("negative.binomial(theta=2)", None, OptionError, "dispersion=2"),
+        ("negative.binomial(2)", None, OptionError, "dispersion=2"),
+        ("student_t(df=4)", None, OptionError, "shape=4"),
+        ("poisson(3)", None, OptionError, "fixed="),
+        ("probit", None, OptionError, "is a link: write family='binomial', link='probit'"),
+        ("logistic", None, OptionError, "link='logit'"),
+        ("binomial(1/mu)", None, OptionError, "a name with its link"),
+        ("binomial(link='logit', 'probit')", None, OptionError, "a name with its link"),
+        ("binomial(__import__('os'))", None, OptionError, "a name with its link"),
         ("poison", None, OptionError, "did you mean 'poisson'"),
         ("quasipoisson", None, OptionError, "nbinom1"),
         ("xyzzy", None, OptionError, "known: gaussian, lognormal"),

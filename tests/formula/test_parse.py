@@ -234,6 +234,12 @@ def test_update(old, change, new):
     assert changed.text == new
 
 
+@pytest.mark.parametrize("change", [". ~ . - nope", ". ~ . - x:z", ". ~ . - (1 | h)", ". ~ . - (z | g)", "y ~ x - z"])
+def test_an_update_takes_away_only_what_is_there(change):
+    with pytest.raises(FormulaError, match="a term that is not there; there are 1, x"):
+        parse("y ~ x + offset(o) + (1 | g)").update(change)
+
+
 def test_dot_is_left_to_the_frame():
     f = parse("y ~ . - x + (1 | g)")
     assert f.dot
@@ -285,6 +291,14 @@ def test_dot_is_left_to_the_frame():
         ("y ~ foo(x)", 4, "unknown function `foo`"),
         ("y ~ x + pooly(x, 2)", 8, "did you mean `poly`"),
         ("foo(y) ~ x", 0, "unknown function"),
+        ("y | trials(n) ~ x", 4, "trials='n'"),
+        ("y | se(s) ~ x", 2, "se(y, …)"),
+        ("y | cens(c) + weights(w) ~ x", 2, "cens(y, …)"),
+        ("y | weights(w) ~ x", 4, "precision_weights="),
+        ("y ~ s(x)", 4, "splines are: bs"),
+        ("y ~ x + (1 | gr(g, cov = A))", 13, "cov="),
+        ("y ~ x + Error(g)", 8, "write (1 | g)"),
+        ("Surv(t, d) ~ x", 0, "cens(y, status)"),
         ("y ~ foo(1 + x | g)", 4, "covariance structure"),
         ("y ~ diag(x || g)", 4, "single |"),
         ("y ~ diag(x |id| g)", 4, "or diag(… | …) in each formula"),

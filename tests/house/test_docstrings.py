@@ -43,7 +43,9 @@ def sessions() -> Iterator[doctest.DocTest]:
 
 @pytest.mark.parametrize("session", list(sessions()), ids=lambda test: test.name.removeprefix("ranef."))
 def test_examples_print_what_they_say(session, monkeypatch):
+    """Examples import what they use: they are run as a reader would, without the names of their module."""
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    session.globs = {"__name__": "example"}
     assert doctest.DocTestRunner(optionflags=OPTIONS).run(session).failed == 0
 
 

@@ -39,9 +39,9 @@ def test_equal_to_single_fits(responses):
 
 def test_failures_are_counted_and_named(responses):
     broken = responses.copy()
-    broken[3, 1], broken[:, 2] = np.nan, 7.0
+    broken[3, 1], broken[:, 2] = np.inf, 7.0
     many = rf.fit_many(FORMULA, zoo.data(), pd.DataFrame(broken, columns=list("abcd")))
-    assert many.failures == {"b": "missing or infinite values", "c": "constant response"}
+    assert many.failures == {"b": "infinite values", "c": "constant response"}
     assert many.failed == 2
     glance = many.glance()
     assert list(glance["converged"]) == [True, False, False, True]
@@ -50,9 +50,33 @@ def test_failures_are_counted_and_named(responses):
     assert glance["failure"].isna().tolist() == [True, False, False, True]
 
 
+def test_each_response_leaves_out_its_own_missing_rows(responses):
+    gaps = responses.copy()
+    gaps[[3, 17], 1] = gaps[5, 2] = gaps[5, 3] = np.nan
+    formula, data = "~ poly(x, 2) + (x | g)", zoo.data().assign(x=zoo.data()["x"].where(np.arange(60) != 9))
+    many = rf.fit_many(formula, data, gaps)
+    assert many.glance()["nobs"].tolist() == [59, 57, 58, 58]
+    for j, name in enumerate(many.responses):
+        one = rf.fit("y ~ poly(x, 2) + (x | g)", data.assign(y=gaps[:, j]))
+        mine = many.tidy()[many.tidy()["response"] == name]
+        # Both stop within 1e-9 of the optimum's criterion, that is about 1e-5 in theta.
+        assert many.glance()["criterion"][j] == pytest.approx(one.criterion, abs=1e-6)
+        np.testing.assert_allclose(mine["estimate"], one.params, rtol=1e-4, atol=1e-5)
+    raised = rf.fit_many(formula, data.drop(index=9), np.delete(gaps, 9, axis=0), missing="raise")
+    assert raised.failures == dict.fromkeys(("y2", "y3", "y4"), "missing or infinite values")
+
+
+def test_a_response_without_rows_for_a_level_is_named(responses):
+    data, gaps = zoo.data(), responses[:, :2].copy()
+    gaps[(data["g"] == data["g"].iloc[0]).to_numpy(), 1] = np.nan
+    many = rf.fit_many("~ x + g", data, gaps)
+    assert "levels" in many.failures["y2"]
+    assert not rf.fit_many("~ x + (1 | g)", data, gaps).failures  # one level less of a grouping factor is no matter
+
+
 def test_all_fail():
     many = rf.fit_many(FORMULA, zoo.data(), np.full((60, 2), np.nan))
-    assert many.failed == 2
+    assert many.failures == dict.fromkeys(("y1", "y2"), "missing in all rows")
     assert many.ran_pars()["sigma"].isna().all()
 
 
@@ -109,6 +133,31 @@ def test_what_fits_again_after_a_refit_sees_the_new_response(kind):
     tested = rf.anova(small, again)
     expected = rf.anova(fresh.update(". ~ . - Days"), fresh)
     assert str(tested).split("\n")[2:4] == str(expected).split("\n")[2:4]
+
+
+@pytest.mark.parametrize("family", ["cumulative", "multinomial"])
+def test_a_refit_takes_labels_of_categories(family):
+    arthritis = rf.datasets.load("arthritis").dropna()
+    m = rf.fit("y ~ age", arthritis, family=family)
+    numbers = m.simulate(1, seed=4)[:, 0]
+    labels = np.array(m.design.categories)[numbers.astype(int)]
+    expected = m.refit(numbers).loglik
+    assert labels.dtype.kind in "iu"  # whole numbers are labels where labels are
+    for y in (labels, labels.astype(str), pd.Categorical(labels), pl.Series(labels)):
+        assert m.refit(y).loglik == expected
+    texts = rf.fit("y ~ age", arthritis.assign(y="c" + arthritis["y"].astype(str)), family="multinomial")
+    assert texts.refit(numbers.astype(int)).loglik == texts.refit(np.char.add("c", labels.astype(str))).loglik
+    with pytest.raises(DataError, match="'9' is no category"):
+        m.refit(np.where(labels == labels[0], "9", labels.astype(str)))
+    with pytest.raises(DataError, match="missing"):
+        m.refit(np.where(labels == labels[0], None, labels.astype(str)))
+
+
+def test_a_refit_takes_a_factor_of_two_levels():
+    contraception = rf.datasets.load("Contraception")
+    m = rf.fit("use ~ age", contraception, family="binomial")
+    assert m.refit(contraception["use"]).loglik == m.loglik
+    assert m.refit(contraception["use"] == "Y").loglik == m.loglik
 
 
 def test_a_refit_to_a_response_that_is_no_column_keeps_no_data():

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 import ranef as rf
-from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownColumnError
+from ranef.errors import ArgumentError, NotAvailableError, OptionError, RanefWarning, UnknownColumnError
+from ranef.inference.varcorr import _has_meaning
 
 COLUMNS = ["effect", "component", "group", "level", "term", "estimate", "std_error", "statistic", "df", "p_value"]
 
@@ -85,6 +86,40 @@ def test_two_terms_of_one_group_are_told_apart():
     together = rf.fit("Reaction ~ Days + (Days || Subject)", rf.datasets.load("sleepstudy"))
     assert m.criterion == pytest.approx(together.criterion, abs=1e-7)
     np.testing.assert_allclose(m.coef()["Subject"]["Days"], together.coef()["Subject"]["Days"], rtol=1e-5)
+
+
+def test_a_factor_called_residual_is_told_apart_from_the_residual():
+    data = rf.datasets.load("sleepstudy").rename(columns={"Subject": "Residual"})
+    m = rf.fit("Reaction ~ Days + (1 | Residual)", data)
+    assert list(m.tidy("ran_pars")["group"]) == ["Residual", "Residual (sigma)"]
+    assert list(m.varcorr().to_frame()["group"]) == ["Residual", "Residual (sigma)"]
+    assert "Residual (sigma)  " in repr(m.varcorr())
+    assert " Residual (sigma)  " in m.summary()
+    plain = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"))
+    np.testing.assert_array_equal(m.tidy("ran_pars")["estimate"], plain.tidy("ran_pars")["estimate"])
+
+
+@pytest.mark.parametrize(("structure", "parameter"), [("ou", "rate"), ("exp", "range")])
+def test_parameters_beside_a_standard_deviation_of_zero_are_missing(structure, parameter):
+    """Rows of a group that add up to nearly 0: no positive correlation is left to explain."""
+    y, g, t = np.random.default_rng(4).normal(size=(50, 4)), np.repeat(np.arange(50), 4), np.tile(np.arange(4.0), 50)
+    data = {"y": (y - 0.99 * y.mean(axis=1, keepdims=True)).ravel(), "t": t, "g": g}
+    m = rf.fit(f"y ~ {structure}(0 + numFactor(t) | g)", data)
+    found = {p.name: p.value for p in m.varcorr()["g"].parameters}
+    assert found["sd"] == 0
+    assert np.isnan([found[parameter], m.tidy("ran_pars")["estimate"][1]]).all()
+    assert "NaN" in m.summary()
+    with pytest.warns(RanefWarning, match="rate|range"):
+        assert rf.confint(m, method="wald", which="random")["conf_low"].isna().tolist() == [True, True, False]
+    assert np.isfinite(m.predict({"t": [1.5], "g": [3]})).all()
+
+
+def test_a_lag_is_missing_only_where_no_pair_of_effects_varies():
+    sd = np.array([0.5, 0.7, 0.0, 0.6])
+    assert [_has_meaning("cor", lag, sd) for lag in (1, 2, 3)] == [True, True, True]
+    assert [_has_meaning("cor", lag, np.array([0.5, 0.0, 0.4])) for lag in (1, 2, None)] == [False, True, True]
+    assert not _has_meaning("cor", None, np.array([0.5, 0.0, 0.0]))
+    assert _has_meaning("sd", 2, np.zeros(3))
 
 
 def test_modes_as_lme4():

@@ -48,6 +48,14 @@ def sleepstudy():
         ({"trials": "Days"}, OptionError, "trials"),
         ({"nu": 4}, ArgumentError, "nu"),
         ({"ziformula": "~ 1"}, ArgumentError, "zero_inflation="),
+        ({"zi": "~ 1"}, ArgumentError, "zero_inflation="),
+        ({"hu": "~ 1"}, ArgumentError, "zero_inflation="),
+        ({"sigma": "~ Days"}, ArgumentError, "dispersion='~"),
+        ({"phi": "~ Days"}, ArgumentError, "dispersion='~"),
+        ({"map": {}}, ArgumentError, "fixed="),
+        ({"chains": 4}, ArgumentError, "nothing is drawn"),
+        ({"autocor": "ar1"}, ArgumentError, "a structure such as"),
+        ({"fixef_prior": "normal"}, ArgumentError, "prior="),
         ({"nAGQ": 3}, ArgumentError, "quadrature="),
         ({"reml": False}, ArgumentError, "method='ml'"),
         ({"groups": "Subject"}, ArgumentError, "random effects stand in the formula"),
@@ -89,6 +97,44 @@ def test_names_of_other_packages_are_answered_with_ours(sleepstudy):
     with pytest.raises(AttributeError, match=r"rf.fit\(formula, data\)"):
         _ = rf.lmer
     assert not hasattr(rf, "emmeans")
+
+
+@pytest.mark.parametrize(
+    ("dotted", "written"),
+    [("~ .", "~ x + f + (1 | g)"), ("~ . - f", "~ x + (1 | g)"), ("~ . - (1 | g) + z.1", "~ x + f + z.1")],
+)
+@pytest.mark.parametrize("component", ["zero_inflation", "dispersion"])
+def test_a_dot_in_another_predictor_stands_for_the_terms_of_the_mean(dotted, written, component):
+    """As in glmmTMB: random effects come along, the offset does not; other columns were taken, the response too."""
+    rng = np.random.default_rng(3)
+    n = 120
+    data = pd.DataFrame({"x": rng.normal(size=n), "z.1": rng.normal(size=n), "f": np.resize(list("abc"), n)})
+    data = data.assign(g=np.arange(n) // 10, y=rng.poisson(2, n) * (rng.random(n) < 0.7))
+    formula = "y ~ x + f + offset(z.1) + (1 | g)"
+    m, expected = (rf.fit(formula, data, family="nbinom2", **{component: text}) for text in (dotted, written))
+    assert list(m.coefficients().index) == list(expected.coefficients().index)
+    assert m.loglik == expected.loglik
+    fewer = m.update(". ~ . - x")  # what the dot meant stays
+    assert f"{component}.x" in fewer.coefficients().index
+
+
+def test_components_by_their_names_in_glmmtmb():
+    data = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ mined", data, family="nbinom2", zero_inflation="~ mined")
+    for ours, theirs in (("mean", "cond"), ("zero_inflation", "zi"), ("dispersion", "disp")):
+        assert m.vcov(component=theirs).equals(m.vcov(component=ours))
+        assert m.coefficients(theirs).equals(m.coefficients(ours))
+        assert (m.predict(type=theirs) == m.predict(type=ours)).all()
+
+
+def test_a_dot_beside_one_in_the_mean_is_all_columns_but_the_response():
+    data = pd.DataFrame(
+        {"y": np.resize([0, 0, 1, 3, 2], 60), "x": np.sin(np.arange(60.0)), "z": np.cos(np.arange(60.0))}
+    )
+    m = rf.fit("y ~ .", data, family="poisson", zero_inflation="~ .")
+    assert [name for name in m.coefficients().index if name.startswith("zero")] == [
+        "zero_inflation.(Intercept)", "zero_inflation.x", "zero_inflation.z",
+    ]  # fmt: skip
 
 
 def test_unknown_arguments_are_type_errors_and_unavailable_ones_not_implemented(sleepstudy):

@@ -89,6 +89,18 @@ def test_nominal_effects_of_two_categories_are_effects(data, family):
     assert m.coefficients("threshold")["no|yes.z"] == pytest.approx(-b.params["z"], abs=TIGHT)
 
 
+def test_levels_that_are_listed_are_an_order(data):
+    """As in R, where clm takes a factor; levels nobody wrote down are no order."""
+    words, levels = data.assign(grade=data["grade"].astype(str)), "levels=c('none', 'low', 'mid', 'high')"
+    m = rf.fit(f"factor(grade, {levels}) ~ x", words, family="clm")
+    assert m.design.categories == ("none", "low", "mid", "high")
+    assert m.loglik == rf.fit(f"ordered(grade, {levels}) ~ x", words, family="clm").loglik
+    with pytest.raises(DataError, match=r"without an order.*levels=c\('high', 'low', 'mid', 'none'\)"):
+        rf.fit("factor(grade) ~ x", words, family="clm")
+    numbers = data.assign(grade=data["grade"].cat.codes + 1)  # which have one
+    assert rf.fit("factor(grade) ~ x", numbers, family="clm").loglik == m.loglik
+
+
 @pytest.mark.parametrize("family", ORDINAL)
 @pytest.mark.parametrize("arrangement", ["symmetric", "symmetric2", "equidistant"])
 def test_arrangements_of_thresholds_are_nested(data, family, arrangement):

@@ -52,7 +52,7 @@ def test_components(zinb):
     assert zinb.vcov("all").shape == (11, 11)
     assert zinb.tidy()["component"].value_counts().to_dict() == {"mean": 8, "zero_inflation": 2, "dispersion": 1}
     with pytest.raises(OptionError, match="zero_inflation"):
-        zinb.vcov("zi")
+        zinb.vcov("zeros")
 
 
 def test_summary_says_it_by_component(zinb):

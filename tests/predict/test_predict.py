@@ -14,7 +14,7 @@ import oracle
 import ranef as rf
 from engines import zoo
 from ranef.engines.linear import sources, term_sources
-from ranef.errors import OptionError, UnknownColumnError, UnseenLevelError
+from ranef.errors import DataError, OptionError, UnknownColumnError, UnseenLevelError
 
 
 @pytest.fixture(scope="module", params=list(zoo.FORMULAS))
@@ -188,6 +188,30 @@ def test_intervals_of_a_plain_linear_model_are_those_of_lm():
     table = m.predict(data.head(2), interval="prediction")
     half = stats.t.ppf(0.975, 58) * np.sqrt(table["std_error"] ** 2 + m.sigma**2)
     assert_allclose(table["conf_high"] - table["estimate"], half)
+
+
+@pytest.mark.parametrize(
+    ("formula", "arguments"),
+    [
+        ("y ~ x + (1 | g)", {"precision_weights": "w"}),
+        ("y ~ x + (1 | g)", {"precision_weights": "w / 2", "dispersion": "~ x"}),
+        ("cens(y, y > 1e9) ~ x", {"precision_weights": "w"}),
+    ],
+)
+def test_precision_weights_of_new_rows_are_read(formula, arguments):
+    data = zoo.data()
+    m = rf.fit(formula, data, **arguments)
+    rows = [7, 3]
+    assert_allclose(m.predict(data.iloc[rows], type="dispersion"), m.predict(type="dispersion")[rows], rtol=1e-12)
+    without = m.predict(data.drop(columns="w").iloc[rows], type="dispersion")
+    ratio = m.predict(type="dispersion")[rows] / without
+    share = 0.5 if "/" in arguments["precision_weights"] else 1.0
+    assert_allclose(ratio, (share * data["w"].iloc[rows]) ** -0.5, rtol=1e-12)
+    if m.task.linear:
+        inside, new = m.predict(interval="prediction"), m.predict(data.iloc[rows], interval="prediction")
+        assert_allclose(new, inside.iloc[rows], rtol=1e-10)
+    with pytest.raises(DataError, match=r"must be positive.*rows 0, 1"):
+        m.predict(data.iloc[rows].assign(w=0.0))
 
 
 def test_weights_widen_in_sample_prediction_intervals():

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import ranef as rf
 from engines import zoo
 from ranef.diagnose.residuals import TYPES
-from ranef.errors import OptionError
+from ranef.errors import NotAvailableError, OptionError
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,26 @@ def test_pearson_as_lme4():
     m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"), method="ml")
     theirs = [-4.66078814060157, -15.0589080599684, -42.5058279793352, 8.59055210129799]  # lme4 1.1-31
     assert_allclose(m.residuals("pearson")[:4], theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("response", "arguments", "slope"),
+    [
+        ("incidence", {"family": "poisson"}, lambda mu: mu),
+        ("incidence", {"family": "poisson", "link": "sqrt"}, lambda mu: 2 * np.sqrt(mu)),
+        ("cbind(incidence, size - incidence)", {"family": "binomial"}, lambda mu: mu * (1 - mu)),
+        ("size", {"family": "gaussian"}, np.ones_like),
+    ],
+)
+def test_working_residuals_are_those_of_the_predictor(response, arguments, slope):
+    m = rf.fit(f"{response} ~ period + (1 | herd)", rf.datasets.load("cbpp"), **arguments)
+    assert_allclose(m.residuals("working"), m.residuals() / slope(m.fitted()), rtol=1e-12)
+
+
+def test_working_residuals_take_one_predictor():
+    m = rf.fit("count ~ mined", rf.datasets.load("Salamanders"), family="poisson", zero_inflation="~ 1")
+    with pytest.raises(NotAvailableError, match="'quantile' or 'pearson'"):
+        m.residuals("working")
 
 
 def test_refuses(m):

@@ -277,14 +277,6 @@ fn family_start(spec: &Bound<'_, PyDict>, data: &Bound<'_, PyDict>) -> PyResult<
     Ok(family_from(spec)?.start(&arrays.view()?, None))
 }
 
-/// None, or (what is needed, the first bad rows, how many there are).
-#[pyfunction]
-fn family_check(spec: &Bound<'_, PyDict>, data: &Bound<'_, PyDict>) -> PyResult<Option<(String, Vec<usize>, usize)>> {
-    let arrays = DataArrays::new(data)?;
-    let result = family_from(spec)?.check(&arrays.view()?);
-    Ok(result.err().map(|bad| (bad.what, bad.rows, bad.count)))
-}
-
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(families, m)?)?;
     m.add_function(wrap_pyfunction!(family_eval, m)?)?;
@@ -292,6 +284,5 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(family_variance, m)?)?;
     m.add_function(wrap_pyfunction!(family_cdf, m)?)?;
     m.add_function(wrap_pyfunction!(family_draw, m)?)?;
-    m.add_function(wrap_pyfunction!(family_start, m)?)?;
-    m.add_function(wrap_pyfunction!(family_check, m)?)
+    m.add_function(wrap_pyfunction!(family_start, m)?)
 }

@@ -89,7 +89,7 @@ def average(
     >>> import ranef as rf
     >>> sleep = rf.datasets.load("sleepstudy")
     >>> fits = [rf.fit(f, sleep) for f in ("Reaction ~ 1 + (1 | Subject)", "Reaction ~ Days + (1 | Subject)")]
-    >>> round(float(average(*fits).table["importance"][1]), 3)
+    >>> round(float(rf.average(*fits).table["importance"][1]), 3)
     1.0
     """
     found, notes = comparable(fits, refit, "average")

@@ -91,7 +91,7 @@ def caic(m: Fit) -> ConditionalAIC:
     --------
     >>> import ranef as rf
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
-    >>> found = caic(m)
+    >>> found = rf.caic(m)
     >>> round(found.caic, 2), round(found.df, 2)
     (1711.52, 31.25)
     """

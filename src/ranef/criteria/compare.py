@@ -49,7 +49,7 @@ def compare(*fits: Any, criterion: str = "aicc", chat: float | None = None, refi
     >>> import ranef as rf
     >>> sleep = rf.datasets.load("sleepstudy")
     >>> fits = [rf.fit(f, sleep) for f in ("Reaction ~ Days + (1 | Subject)", "Reaction ~ Days + (Days | Subject)")]
-    >>> compare(*fits, criterion="aic")["model"][0]
+    >>> rf.compare(*fits, criterion="aic")["model"][0]
     'Reaction ~ Days + (Days | Subject)'
     """
     found, notes = comparable(fits, refit, "compare")

@@ -75,7 +75,7 @@ def partial_r2(m: Fit, method: str = "auto", ddf: Any = None) -> NotedTable:
     --------
     >>> import ranef as rf
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
-    >>> [round(float(v), 3) for v in partial_r2(m)["r2"]]
+    >>> [round(float(v), 3) for v in rf.partial_r2(m)["r2"]]
     [0.279, 0.279]
     """
     check_fit(m, "partial_r2")

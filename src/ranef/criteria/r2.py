@@ -66,7 +66,7 @@ def r2(m: Fit, method: str = "auto") -> R2:
     Examples
     --------
     >>> import ranef as rf
-    >>> r2(rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy")))
+    >>> rf.r2(rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy")))
     R2: marginal 0.2787, conditional 0.7992
     """
     check_fit(m, "r2")

@@ -89,7 +89,7 @@ def repeatability(
     --------
     >>> import ranef as rf
     >>> m = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff"))
-    >>> round(float(repeatability(m)["repeatability"][0]), 3)
+    >>> round(float(rf.repeatability(m)["repeatability"][0]), 3)
     0.418
     """
     check_fit(m, "repeatability")

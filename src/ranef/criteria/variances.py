@@ -276,7 +276,7 @@ def variance_decomposition(m: Fit, method: str = "auto") -> NotedTable:
     --------
     >>> import ranef as rf
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
-    >>> [round(float(s), 3) for s in variance_decomposition(m)["share"]]
+    >>> [round(float(s), 3) for s in rf.variance_decomposition(m)["share"]]
     [0.279, 0.521, 0.201]
     """
     check_fit(m, "variance_decomposition")

@@ -58,7 +58,7 @@ def overdispersion(m: Fit) -> NotedTable:
     >>> import ranef as rf
     >>> seeds = rf.datasets.load("ratings_seeds")
     >>> m = rf.fit("cbind(r, n - r) ~ seed * extract", seeds, family="binomial")
-    >>> overdispersion(m)["ratio"].round(4)
+    >>> rf.overdispersion(m)["ratio"].round(4)
     array([1.8618, 1.9575])
     """
     check_fit(m, "overdispersion")
@@ -108,7 +108,7 @@ def quasi_table(m: Fit, ratio: float | None = None) -> NotedTable:
     --------
     >>> import ranef as rf
     >>> m = rf.fit("count ~ mined + (1 | site)", rf.datasets.load("Salamanders"), family="poisson")
-    >>> quasi_table(m)["std_error"].round(3)
+    >>> rf.quasi_table(m)["std_error"].round(3)
     array([0.381, 0.479])
     """
     check_fit(m, "quasi_table")

@@ -67,6 +67,17 @@ def scaled(o: Observed) -> Array:
         return (o.y - o.mu) / o.sd
 
 
+def working(o: Observed) -> Array:
+    """Return (y - mu) / (d mu / d eta), those of the last step of iterated least squares."""
+    if not o.family.plain_mean:
+        raise NotAvailableError(
+            f"residuals: the mean of {o.family.name} has no single predictor, so that it has no working residuals; use "
+            f"'quantile' or 'pearson' ones"
+        )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (o.y - o.mu) / np.asarray(o.family.link_of(o.family.parameters[0]).slope(o.eta[:, 0]))
+
+
 def deviance_residuals(o: Observed) -> Array:
     """Return signed roots of the unit deviances 2 (log f(y; mean y) - log f(y; mean mu))."""
     if o.family.is_gaussian_identity and o.unit != 1.0:
@@ -110,6 +121,7 @@ TYPES: dict[str, Callable[[Observed], Array]] = {
     "pearson": pearson,
     "deviance": deviance_residuals,
     "scaled": scaled,
+    "working": working,
     "quantile": quantile,
 }
 

@@ -48,7 +48,7 @@ def zeros(m: Fit) -> NotedTable:
     --------
     >>> import ranef as rf
     >>> m = rf.fit("count ~ mined + (1 | site)", rf.datasets.load("Salamanders"), family="poisson")
-    >>> table = zeros(m)
+    >>> table = rf.zeros(m)
     >>> int(table["observed"][0]), round(float(table["expected"][0]))
     (387, 279)
     """

@@ -88,6 +88,11 @@ class Result(Protocol):
         ...
 
     @property
+    def n(self) -> int:
+        """Rows used."""
+        ...
+
+    @property
     def npar(self) -> int:
         """Parameters estimated."""
         ...

@@ -8,12 +8,10 @@ Every name of the table, and every alias, is a function of this module that take
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 from ranef.errors import RanefError
 from ranef.families.custom import custom_family
-from ranef.families.distribution import Distribution, read_family, with_links, with_threshold
+from ranef.families.distribution import Distribution, made, read_family
 from ranef.families.law import Data, Law, law_of
 from ranef.families.links import LINKS, Link, legal_link, link_of
 from ranef.families.table import SUPPORTS, ZERO, Entry, entries
@@ -84,13 +82,6 @@ def _described(entry: Entry) -> str:
     return "\n".join([*lines, f"  {entry.note}"])
 
 
-def _make(name: str, link: Any = None, /, **links: str) -> Distribution:
-    threshold = links.pop("threshold", None)
-    family = read_family(name, links.pop("link", link))
-    family = family if threshold is None else with_threshold(family, threshold)
-    return with_links(family, links) if links else family
-
-
 def __getattr__(name: str) -> Callable[..., Distribution]:
     if name.startswith("_"):
         raise AttributeError(name)
@@ -98,4 +89,4 @@ def __getattr__(name: str) -> Callable[..., Distribution]:
         read_family(name)
     except RanefError as error:
         raise AttributeError(f"module 'ranef.families' has no family {name!r}: {error}") from None
-    return partial(_make, name)
+    return lambda link=None, /, **links: made(name, link, links)

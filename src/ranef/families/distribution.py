@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
-from ranef.families.links import ALIASES, Link, link_of, shifted
+from ranef.families.links import ALIASES, LINKS, Link, link_of, shifted
 from ranef.families.table import INSTEAD, ZERO, Entry, entries, names
 
 if TYPE_CHECKING:
@@ -16,8 +18,13 @@ if TYPE_CHECKING:
 PREFIXES = ("truncated_", "hurdle_", "hurdle.", "zero_inflated_", "zero_truncated_", "zi_", "zi.", "zt_")
 THRESHOLDS = ("flexible", "symmetric", "symmetric2", "equidistant")
 SCALE = "scale"
+CALLED = re.compile(r"([\w.]+)\s*\((.*)\)", re.DOTALL)  # a family written as a call: Gamma(link="log")
 #: Other names of parameters: brms' and glmmTMB's.
-ALSO = {"mu": "mean", "conditional": "mean", "conditional_mean": "mean", "disp": "dispersion", "zprob": ZERO}
+ALSO = {
+    **dict.fromkeys(("mu", "cond", "conditional", "conditional_mean"), "mean"),
+    "disp": "dispersion",
+    **dict.fromkeys(("zi", "zprob"), ZERO),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +149,7 @@ def read_family(family: Any, link: Any = None) -> Distribution:
     Parameters
     ----------
     family : str, Distribution, or a call of `rf.families`
-        A name of ours or of lme4, glmmTMB or brms.
+        A name of ours or of lme4, glmmTMB or brms, or the text of a call as R has it, "Gamma(link = 'log')".
     link : str or dict, optional
         Link of the mean, or parameter -> link.
 
@@ -161,8 +168,43 @@ def read_family(family: Any, link: Any = None) -> Distribution:
         raise ArgumentError(
             f"family= takes a name such as 'poisson' or one of rf.families, not {type(family).__name__}"
         )
-    found = _named(family.strip())
+    called = CALLED.fullmatch(family.strip())
+    found = _named(family.strip()) if called is None else _of_call(called[1], called[2], family)
     return found if link is None else with_links(found, link)
+
+
+def made(name: str, link: Any = None, /, arguments: Mapping[str, Any] | None = None) -> Distribution:
+    """Return the family of a call: a link of the mean, `threshold=`, and links by parameter (brms' `link_phi` too)."""
+    links = dict(arguments or {})
+    threshold = links.pop("threshold", None)
+    family = read_family(name, links.pop("link", link))
+    family = family if threshold is None else with_threshold(family, threshold)
+    return with_links(family, {p.removeprefix("link_"): asked for p, asked in links.items()}) if links else family
+
+
+def _of_call(name: str, text: str, family: str) -> Distribution:
+    """Return the family of the text of a call: a link may stand first, others are named."""
+    known = _named(name)
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(call.args) < 2):
+            raise ValueError
+        first, named = [_word(a) for a in call.args], {str(k.arg): _word(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise OptionError(
+            f"family={family!r} is not understood; write a name, or a name with its link: \"Gamma(link='log')\""
+        ) from None
+    given = [*(("", value) for value in first), *named.items()]
+    for word, value in ((w, v) for w, v in given if isinstance(v, int | float)):
+        own = known.own_name(word) if known.own_name(word) in known.parameters[1:] else "dispersion"
+        where = f"{own}={value!r}" if own in known.parameters else "fixed={…}"
+        raise OptionError(f"family={family!r}: a family's call takes links; fit holds a parameter at a number, {where}")
+    return made(name, first[0] if first else None, named)
+
+
+def _word(node: ast.expr) -> Any:
+    """Return what stands for a link: a text, or a name as R takes it without quotes."""
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def _named(text: str) -> Distribution:
@@ -172,6 +214,8 @@ def _named(text: str) -> Distribution:
         return Distribution(entry, tuple(p.link for p in entry.parameters))
     if name in INSTEAD:
         raise OptionError(f"family={text!r}: {INSTEAD[name]}")
+    if (link := ALIASES.get(name, name)) in LINKS:
+        raise OptionError(f"family={text!r} is a link: write family='binomial', link={link!r}, or the family it is of")
     prefix = next((p for p in PREFIXES if name.startswith(p) and name.removeprefix(p) in known), None)
     if prefix is None:
         near = nearest(name, [*known])

@@ -30,7 +30,7 @@ SUPPORTS = {
 ALIASES = {
     "gaussian": ("Gaussian", "norm"), "nbinom2": ("negative.binomial", "nb2", "negbin", "nb"), "nbinom1": ("nb1",),
     "student_t": ("t_family", "students.t", "scat"), "cumulative": ("clmm", "clmm2", "polr", "propodds", "ocat"),
-    "sratio": ("stopping",), "gamma": ("gamma.fam",), "tweedie": ("tw",),
+    "sratio": ("stopping",), "gamma": ("gamma.fam", "zigamma"), "tweedie": ("tw",),
     "cratio": ("continuation", "cr"), "multinomial": ("mclogit", "nominal"), "genpois": ("generalized.poisson",),
     "beta": ("beta_regression", "beta.fam", "betar"), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
 }  # fmt: skip
@@ -41,7 +41,6 @@ INSTEAD = {
     "quasibinomial": "a quasi-likelihood is none: 'betabinomial' has the larger variance",
     "quasi": "a quasi-likelihood is none: choose a family with a dispersion",
     "geometric": "write family='nbinom2' with dispersion=1",
-    "zigamma": "write family='gamma' with zero_inflation='~ 1'",
     "zip": "write family='poisson' with zero_inflation='~ 1'",
     "zinb": "write family='nbinom2' with zero_inflation='~ 1'",
     "censored.normal": "write family='gaussian' and the response cens(y, status)",

@@ -36,7 +36,8 @@ def parse(text: str, functions: Iterable[str] = ()) -> Formula:
 
     Examples
     --------
-    >>> f = parse("y ~ x + (1 | a/b)")
+    >>> import ranef as rf
+    >>> f = rf.parse("y ~ x + (1 | a/b)")
     >>> [bar.label for bar in f.bars]
     ['a', 'a:b']
     """

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from ranef.errors import FormulaError
-from ranef.formula.functions import CODINGS, FUNCTIONS
+from ranef.formula.functions import CODINGS, FOREIGN, FUNCTIONS
 from ranef.formula.terms import Factor
 
 TOKEN = re.compile(
@@ -250,9 +250,10 @@ def unknown_function(name: str) -> str:
     """Say that a function is unknown, with the nearest known one and what to do."""
     import difflib
 
+    if name in FOREIGN:
+        return f"unknown function `{name}`: {FOREIGN[name]}"
     near = difflib.get_close_matches(name, sorted(FUNCTIONS), 1)
     hint = f" (did you mean `{near[0]}`?)" if near else ""
-    hint = " (a censored response is `cens(y, status)`)" if name == "Surv" else hint
     return (
         f"unknown function `{name}`{hint}. Formulas may call the functions listed in ranef.formula.functions only; "
         f"to allow another one, pass it in env={{{name!r}: ...}}, or compute the column beforehand"

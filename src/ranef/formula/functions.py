@@ -45,6 +45,27 @@ CODING_CALLS = frozenset({"contr.treatment", "contr.sum", "contr.helmert", "cont
 FUNCTIONS = ELEMENTWISE | SHAPE | STATEFUL | CATEGORICAL | CODING_CALLS
 CONSTANTS = {"pi": 3.141592653589793, "Inf": float("inf"), "T": True, "F": False}  # a column of this name goes first
 
+_SMOOTH = "smooths are not here; splines are: bs(x, df=4), ns(x, df=4), cr(x, df=4)"
+_SERIAL = "write a structure, such as ar1(times + 0 | g)"
+_PLAIN_BAR = "write (1 | g)"
+#: What formulas of other packages call, and what to write here.
+FOREIGN = {
+    "Surv": "a censored response is `cens(y, status)`",
+    "trials": "write k / n ~ … and trials='n' in the call of fit, or cbind(k, n - k) ~ …",
+    "weights": "they are an argument of fit: precision_weights=, frequency_weights= or sampling_weights=",
+    "rate": "write + offset(log(time)) on the right",
+    "trunc": "counts without zeros are a family: family='truncated_poisson'",
+    **dict.fromkeys(("s", "te", "ti", "t2", "gp", "lo", "pb"), _SMOOTH),
+    **dict.fromkeys(("ar", "ma", "arma", "corAR1", "car"), _SERIAL),
+    **dict.fromkeys(("re", "random", "Error", "ranef"), _PLAIN_BAR),
+    "gr": "write (1 | g); covariances between the levels of g are given by cov={'g': K}",
+    "mm": "rows that belong to several levels of one factor are not here",
+    "mo": "write ordered(x), whose contrasts are polynomials",
+    "mi": "rows with missing values are left out",
+    "strata": "write a fixed factor, or (1 | g)",
+    "cluster": "robust standard errors come after the fit: rf.robust(m, cluster='g')",
+}
+
 # names of covariance structures that may wrap a bar, diag(1 + x | g); what they mean is not this floor's business
 PLAIN = ("us", "diag")  # every standard deviation, and every correlation, is a parameter
 PATTERNED = (

@@ -72,6 +72,7 @@ class _Context:
     functions: frozenset[str]
     dot: tuple[Item, ...] | None  # what `.` stands for; None leaves it to the frame
     order: dict[str, int]  # label of a factor -> rank of its first appearance outside bars
+    strict: bool = False  # whether what `-` takes away must be there
 
     def fail(self, message: str, position: int | None) -> FormulaError:
         return FormulaError(message, self.text, position)
@@ -399,7 +400,11 @@ def _plus(_context: _Context, _at: int, left: Items, right: Items) -> Items:
     return items
 
 
-def _minus(_context: _Context, _at: int, left: Items, right: Items) -> Items:
+def _minus(context: _Context, at: int, left: Items, right: Items) -> Items:
+    if context.strict and INTERCEPT not in right and not any(item in left for item in right):
+        named = {item: f"offset({item.factor})" if isinstance(item, Offset) else str(item) for item in left}
+        there = ", ".join(text for item, text in named.items() if not isinstance(item, NoIntercept)) or "none"
+        raise context.fail(f"this takes away a term that is not there; there are {there}", at)
     return {item: None for item in left if item not in right}
 
 
@@ -582,6 +587,9 @@ def _tilde(text: str) -> int:
 def _left(text: str, end: int, functions: frozenset[str]) -> Factor | None:
     source = text[:end]
     start = len(source) - len(source.lstrip())
+    if beside := BESIDE.search(source):  # brms' additions to a response; those that are no functions here are unknown
+        name = beside[1]
+        raise FormulaError(f"what is known of a response stands around it: {name}(y, …)", text, beside.start())
     return read_expression(source.strip(), text, start, functions) if source.strip() else None
 
 
@@ -604,6 +612,7 @@ def _prepare(text: object) -> str:
     return text
 
 
+BESIDE = re.compile(r"\|\s*(se|cens)\s*\(")
 BLANK_CALL = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|(?<![\w.])([^\W0-9][\w.]*)( +)(?=\()")
 
 
@@ -640,7 +649,7 @@ def read_update(old: Formula, change: str) -> Formula:
         left = DOT.sub(lambda _: old.lhs.label if old.lhs else ".", left)
         lhs = read_expression(left, left, 0, functions)
     was = (*(t for t in old.fixed if t.factors), *(Offset(f) for f in old.offset_factors), *old.bars)
-    context = _Context(text, functions, was, {})
+    context = _Context(text, functions, was, {}, strict=True)
     return retext(
         _assemble(lhs, _guarded(context, tilde + 1, old.intercept or not _has_dot(text[tilde:])), context, False)
     )

@@ -197,7 +197,7 @@ class Formula:
     @property
     def is_constant(self) -> bool:
         """Whether the right-hand side is the intercept alone."""
-        return self.fixed == (INTERCEPT,) and not self.bars and not self.offset_factors
+        return self.fixed == (INTERCEPT,) and not (self.bars or self.offset_factors or self.dot)
 
     @cached_property
     def factors(self) -> tuple[Factor, ...]:

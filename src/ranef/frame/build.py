@@ -60,6 +60,7 @@ def build(
     scaling: str | None = None,
     randomised: Mapping[str, Any] | None = None,
     wide: bool = False,
+    also: Array | None = None,
 ) -> tuple[Spec, Design]:
     """Turn formula and data into arrays.
 
@@ -97,6 +98,8 @@ def build(
         The design of randomised responses, see `ranef.frame.randomised`.
     wide : bool
         Whether the engine takes fixed factors of many levels without their contrast matrix (`Indicators`).
+    also : array of n numbers, optional
+        A response that the formula does not name: rows in which it is missing are left out.
 
     Returns
     -------
@@ -111,14 +114,13 @@ def build(
         raise OptionError(f"missing is 'drop' or 'raise', not {missing!r}")
     table = read_table(data)
     formula = _resolved(formula, table, env or {})
-    parts = [_resolved_part(part, table, env or {}) for part in parts]
+    parts = [_resolved_part(part, formula, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
     frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
-    design, chances = _chances(randomised, table)
-    sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, **chances)
+    frame.design_name, chances = _chances(randomised, table)
+    sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, also=also, **chances)
     frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
     drawn = _sides(table, **(sampling or {}))
-    frame.design_name = design
     given = [column for column in (*sides.values(), *drawn.values()) if column is not None]
     frame.mask(given, missing, sides["frequencies"])
     frame.contrasts(contrasts or {})
@@ -195,7 +197,8 @@ def _named(value: Any) -> str | None:
     return value if isinstance(value, str) else None if value is None else ""
 
 
-ARGUMENTS = {"weights": "precision_weights", "frequencies": "frequency_weights"}  # what `fit` calls them
+#: What `fit` calls them.
+ARGUMENTS = {"weights": "precision_weights", "frequencies": "frequency_weights", "also": "response"}
 
 
 def _sides(table: Table, **given: Any) -> dict[str, Column | None]:
@@ -225,11 +228,12 @@ def _chances(randomised: Mapping[str, Any] | None, table: Table) -> tuple[str, d
     return "direct", {"c": c, "d": d}
 
 
-def _resolved_part(part: Part, table: Table, env: Mapping[str, Any]) -> Part:
-    return part if part.formula is None else replace(part, formula=_resolved(part.formula, table, env))
+def _resolved_part(part: Part, mean: Formula, table: Table, env: Mapping[str, Any]) -> Part:
+    response = () if mean.lhs is None else mean.lhs.names
+    return part if part.formula is None else replace(part, formula=_resolved(part.formula, table, env, response))
 
 
-def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any]) -> Formula:
+def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any], response: tuple[str, ...] = ()) -> Formula:
     if isinstance(formula, str):
         formula = parse(formula, env)
     elif not isinstance(formula, Formula):
@@ -237,7 +241,7 @@ def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any]) -> F
     if formula.dot:
         from ranef.formula.grammar import read
 
-        formula = read(formula.text, frozenset(env), table.names)
+        formula = read(formula.text, frozenset(env), tuple(name for name in table.names if name not in response))
     return formula
 
 
@@ -509,7 +513,7 @@ class _Frame:
         return read_response(Given(value, formula.response or "", outcome, self.keep, self.rows, sizes))
 
     def sizes(self, trials: Column | None) -> Array | None:
-        return None if trials is None or trials.x is None else self.keep(trials.x)
+        return None if trials is None or trials.x is None else np.ascontiguousarray(self.keep(trials.x), np.float64)
 
     def offsets(self, formula: Formula, given: Column | None) -> Array | None:
         values = [*(self.values[f.label] for f in formula.offset_factors), *([] if given is None else [given])]

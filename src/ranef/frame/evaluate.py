@@ -27,13 +27,17 @@ from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, S
 
 @dataclass(frozen=True)
 class Categories:
-    """A factor's value before rows are dropped: codes (-1 missing) and levels; `coding` if the formula gave one."""
+    """A factor's value before rows are dropped: codes (-1 missing) and levels; `coding` if the formula gave one.
+
+    `listed` levels are numbers or were written out in the formula: they have an order, which contrasts do not look at.
+    """
 
     codes: Array
     levels: Levels
     ordered: bool = False
     coding: Coding | None = None
     text: bool = False
+    listed: bool = False
 
     @classmethod
     def of(cls, column: Column) -> Categories:
@@ -495,6 +499,8 @@ def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value 
     if levels is None and labels is not None:  # one row of new data has fewer levels than labels
         levels = walk.state(at).setdefault("levels", value.levels.tolist())
     codes, known = value.codes, value.levels
+    numbers = isinstance(x, np.ndarray) or (isinstance(x, Column) and x.x is not None)
+    listed = isinstance(levels, list) or (numbers and levels is None)
     if levels is not None:
         wanted = list(levels) if isinstance(levels, list) else [levels]
         codes, known = _reorder(value, wanted), Levels.of(wanted)
@@ -502,7 +508,8 @@ def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value 
         if not isinstance(labels, list) or len(labels) != len(known):
             raise walk.fail(f"labels are {len(known)} texts, one a level")
         known = Levels.of(labels)
-    return Categories(codes, known, value.ordered if ordered is None else bool(ordered), value.coding)
+    meant = value.ordered if ordered is None else bool(ordered)
+    return Categories(codes, known, meant, value.coding, listed=listed)
 
 
 def _reorder(value: Categories, wanted: list[Any]) -> Array:

@@ -18,6 +18,7 @@ NUMBERED = re.compile(r"(\D*?)((?:(?<!.)-)?\d+(?:\.\d+)?)(\D*)")
 def number_order(labels: Sequence[Any]) -> list[int] | None:
     """Return the order of text labels by the number in them; None unless they differ in one number alone.
 
+    >>> from ranef.frame.levels import number_order
     >>> number_order(["t1", "t10", "t2"])
     [0, 2, 1]
     """

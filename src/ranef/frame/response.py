@@ -22,6 +22,7 @@ from ranef.frame.transforms import Matrix
 from ranef.frame.values import categories_of, response_of
 
 NEAR = 1e-6  # a proportion times its trials may miss a whole number by this much, relative to the trials
+FEW = 5  # so many labels are written out in a message
 MOST = 50  # so many distinct whole numbers may be the categories of an ordinal response
 
 
@@ -345,10 +346,11 @@ def _ordered(given: Given) -> Categories:
             raise DataError(
                 f"response {given.name!r} holds numbers that are no categories; use ordered(cut({given.name}, …))"
             )
-    elif not found.ordered and not getattr(value, "listed", False):
+    elif not (found.ordered or (getattr(value, "listed", False) and len(found.levels) <= MOST)):
+        levels = ", ".join(map(repr, found.levels)) if len(found.levels) <= FEW else "'lowest', 'next', …"
         raise DataError(
-            f"response {given.name!r} is a factor without an order ({shorten(found.levels, 5)}); say the order: "
-            f"ordered({given.name}, levels=c('low', 'middle', 'high')), or an ordered column"
+            f"response {given.name!r} is a factor without an order ({shorten(found.levels, FEW)}); say the order, as "
+            f"in ordered({given.name}, levels=c({levels})), or give an ordered column"
         )
     return found
 

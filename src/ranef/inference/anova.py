@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from ranef.errors import ArgumentError, NotAvailableError
+from ranef.errors import ArgumentError
 from ranef.inference.ddf import Joint, Method
 from ranef.inference.frames import to_frame
 from ranef.inference.hypotheses import Hypothesis, hypotheses, read_type
@@ -19,8 +17,6 @@ from ranef.inference.varcorr import has_residual
 from ranef.inference.wald import f_p_value
 from ranef.inference.whole_factor import is_whole, left_out
 from ranef.model import Fit, check_fit
-
-MODELS = "ranef.inference.likelihood_tests"
 
 
 def anova(m: Fit, *others: Fit, **options: Any) -> Any:
@@ -48,17 +44,25 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
         Covariance of the coefficients: "model" (the default), "kenward-roger", or the robust "CR0" … "CR3" with the
         clusters, as in `Fit.vcov`. With CR0 … CR3 a row has Satterthwaite's degrees of freedom and several have
         Hotelling's T^2 (Pustejovsky & Tipton 2018); `ddf="inf"` gives normal and chi-square tests.
+    refit : bool
+        Several models: fit REML fits again by maximum likelihood where their fixed effects differ (the default), rather
+        than refuse.
+    nested : bool
+        Several models: you know that every model is a special case of the next larger one, where that cannot be seen.
     **options
-        For several models see `compare_models`.
+        The above, by name.
 
     Returns
     -------
-    data frame
-        Of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models only: the
-        unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`, `dendf`,
-        `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too few for a
-        joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Fai and
-        Cornelius' degrees of freedom from a few hundred combinations of its levels, within 0.5 % of those of all;
+    data frame, or NotedTable of several models
+        Of several models one row each, by number of parameters: `model, npar, aic, bic, loglik, deviance`, and of the
+        test against the row before `chisq, df, p_value`, `p_mixture` and `mixture` (the law that holds where variances
+        are 0 under the null); `notes` say what was refitted and where p-values are doubtful.
+        Of one model, of the kind of the data: one row per term. F tests have `term`, `sumsq`, `meansq` (linear models
+        only: the unscaled F times sigma^2, as lmerTest; not with a robust covariance, which has none), `numdf`,
+        `dendf`, `statistic`, `p_value`; chi-square tests `term`, `statistic`, `df`, `p_value`. Where clusters are too
+        few for a joint test `p_value` is NaN. A fixed factor of more than 500 levels, beside all other terms, has Fai
+        and Cornelius' degrees of freedom from a few hundred combinations of its levels, within 0.5 % of those of all;
         of more than 7,000 its row is NaN, with a warning, for Kenward and Roger's and robust tests.
 
     Raises
@@ -71,6 +75,9 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
     >>> m = rf.fit("score ~ Machine + (1 | Worker)", rf.datasets.load("Machines"))
     >>> rf.anova(m, type=3, ddf="kenward-roger")["dendf"][0].round(1)
     np.float64(46.0)
+    >>> m0 = m.update(". ~ . - Machine")
+    >>> round(float(rf.anova(m0, m)["chisq"][1]), 3)  # by maximum likelihood
+    75.466
     """
     if not isinstance(m, Fit) and isinstance(m, (list, tuple)) and not others:
         raise ArgumentError("anova takes the fits one by one, anova(m0, m1), not a list; rf.compare takes a list")
@@ -83,9 +90,9 @@ def anova(m: Fit, *others: Fit, **options: Any) -> Any:
                 f"anova of several models is by likelihood ratios and takes {', '.join(known)}, not {wrong!r}; type, "
                 f"ddf, component, vcov and cluster go with the tests of one model, anova(m, {wrong}=…)"
             )
-        if find_spec(MODELS) is None:
-            raise NotAvailableError("anova: tests between models are not available in this version; compare m.aic")
-        return import_module(MODELS).compare_models(m, *others, **options)
+        from ranef.inference.likelihood_tests import compare_models
+
+        return compare_models(m, *others, **options)
     return anova_of_one(m, **options)
 
 

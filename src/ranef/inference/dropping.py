@@ -77,8 +77,8 @@ def drop1(
     -------
     NotedTable
         Rows "<none>" and the terms: `term, npar, aic, bic, loglik`, and of the test `chisq, df, p_value`, with
-        `p_mixture, mixture` as in `compare_models`; NaN for a term that is a combination of others, whose absence
-        changes nothing. With F tests `term, numdf, dendf, statistic, p_value`.
+        `p_mixture, mixture` as in `rf.anova` of several models; NaN for a term that is a combination of others, whose
+        absence changes nothing. With F tests `term, numdf, dendf, statistic, p_value`.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def drop1(
     --------
     >>> import ranef as rf
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
-    >>> round(float(drop1(m)["chisq"][1]), 3)
+    >>> round(float(rf.drop1(m)["chisq"][1]), 3)
     23.537
     """
     check_fit(m, "drop1")

@@ -138,7 +138,7 @@ def exact_rlrt(
     --------
     >>> import ranef as rf
     >>> m = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.load("Dyestuff"))
-    >>> test = exact_rlrt(m, seed=1)
+    >>> test = rf.exact_rlrt(m, seed=1)
     >>> round(test.statistic, 5), test.p_value < 0.01
     (6.36896, True)
     """

@@ -99,7 +99,7 @@ def compare_models(*fits: Any, refit: bool = True, nested: bool = False, test: s
     >>> sleep = rf.datasets.load("sleepstudy")
     >>> m0 = rf.fit("Reaction ~ Days", sleep, method="ml")
     >>> m1 = rf.fit("Reaction ~ Days + (1 | Subject)", sleep, method="ml")
-    >>> round(float(compare_models(m0, m1)["chisq"][1]), 3)
+    >>> round(float(rf.anova(m0, m1)["chisq"][1]), 3)
     106.214
     """
     if test != "lrt":

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from ranef.call import build_call, make_call
+from ranef.call import Call, build_call, make_call
 from ranef.engines import Result, engine_of, linear
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import spelled, unique
-from ranef.errors import DataError, NotAvailableError
+from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.frame.checks import check_response
-from ranef.frame.response import MOST
-from ranef.frame.table import check_order, narwhals_frame, shorten
+from ranef.frame.response import MOST, Given, read_response
+from ranef.frame.table import any_column, check_order, narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
 from ranef.inference.submodels import used_contrasts
@@ -62,8 +62,9 @@ def _placed(old: Array, at: Any, new: Any) -> Array:
 
 def _response(m: Fit, y: Any) -> Array:
     check_order("refit", y, index_of(m))
+    values = _by_label(m, y)
     try:
-        values = _real(y)
+        values = _real(y) if values is None else values
     except (TypeError, ValueError):
         raise DataError(f"refit: y is an array of numbers, one a row, not {shorten([y], 1):.60}") from None
     if values.ndim != 1 or len(values) not in (m.layout.n, m.layout.n_input):
@@ -73,6 +74,29 @@ def _response(m: Fit, y: Any) -> Array:
     if not np.isfinite(values).all():
         raise DataError(f"refit: y is missing or infinite in rows {np.flatnonzero(~np.isfinite(values))[:5].tolist()}")
     return values
+
+
+def _by_label(m: Fit, y: Any) -> Array | None:
+    """Return the codes of a response given by its labels; None where y holds numbers as `simulate` gives them.
+
+    Whole numbers are labels where the categories are numbers, else numbers of categories.
+    """
+    known = design_of(m, "refit").categories
+    if not known or np.ndim(y) != 1:
+        return None
+    column = any_column("refit", y)
+    whole = column.x is not None and column.x.dtype.kind in "iub" and all(_is_number(label) for label in known)
+    if column.codes is None and not whole:
+        return None
+    outcome = m.call.outcome
+    return read_response(Given(column, m.formula.response or "y", outcome, lambda x: x, None, None, known)).y
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        return float(label).is_integer()
+    except (TypeError, ValueError):
+        return False
 
 
 def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any]) -> Fit:
@@ -135,7 +159,7 @@ class ManyFits:
         return f"ManyFits: {len(self)} responses, {self.failed} failed"
 
     def glance(self) -> Any:
-        """Return one row per response: `response, criterion, sigma, converged, boundary, evaluations, failure`.
+        """Return one row per response: `response, nobs, criterion, sigma, converged, boundary, evaluations, failure`.
 
         Examples
         --------
@@ -196,7 +220,9 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
         The predictors and groups.
     Y : (n, m) array, data frame or dict of columns
         One column per response, one row per row of `data`: numbers as `simulate` gives them (proportions where there
-        are trials; of ordinal families numbers of categories, which are the same for all responses).
+        are trials; of ordinal families numbers of categories, which are the same for all responses). Rows in which a
+        response is missing are left out of its own fit only, `nobs` says how many remain; with `missing="raise"` it
+        fails.
     **arguments
         As for `fit`.
 
@@ -233,34 +259,78 @@ def fit_many(formula: str, data: Any, Y: Any, **arguments: Any) -> ManyFits:
     _, design = build_call(call, data)
     check_order("fit_many: Y", Y, getattr(data, "index", None))
     names, responses = columns_of(Y, design.n_input)
-    responses = responses if design.rows is None else responses[design.rows]
-    failures = unusable(names, responses)
-    if call.family.entry.ordinal:
-        design, responses = _ordered(design, responses, [name not in failures for name in names])
-    task = call.task(design)
-    engine = engine_of(task)
-    if task.linear:
-        linear.check(design, call.control)
+    used = responses if design.rows is None else responses[design.rows]
+    failures = unusable(names, used, dropping=call.missing == "drop")
     good = [j for j, name in enumerate(names) if name not in failures]
-    solved = engine.many(design, responses[:, good], task) if good else []
-    found = dict(zip([names[j] for j in good], solved, strict=True))
+    if call.family.entry.ordinal:
+        design, responses = _ordered(design, responses, used[:, good])
+    many = _Many(call, data, design, layout_of(design, call.task(design)), responses)
+    found = {names[j]: e for rows in _by_missing(used, good) for j, e in many.solved(rows).items()}
     failures |= {name: why for name, e in found.items() if (why := _why_failed(e))}
     estimates = tuple(None if isinstance(e := found.get(name), str) else e for name in names)
-    layout = layout_of(design, task)
-    return ManyFits(names, estimates, failures, _fixed_names(layout), _sd_names(layout.terms), layout.kind)
+    return ManyFits(names, estimates, failures, *many.named, many.layout.kind)
 
 
-def _ordered(design: Design, responses: Array, usable: Sequence[bool]) -> tuple[Design, Array]:
+@dataclass(frozen=True, slots=True)
+class _Many:
+    """What the fits of many responses share."""
+
+    call: Call
+    data: Any
+    design: Design  # of the rows in which nothing but responses is missing
+    layout: Layout
+    responses: Array
+
+    @property
+    def named(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of coefficients and standard deviations."""
+        return _fixed_names(self.layout), _sd_names(self.layout.terms)
+
+    def solved(self, at: Sequence[int]) -> dict[int, Result | str]:
+        """Return the estimates, or why there are none, of responses that are missing in the same rows."""
+        used = slice(None) if self.design.rows is None else self.design.rows
+        missing = np.isnan(self.responses[used, at[0]])
+        if not missing.any():
+            return self.by(self.design, at)
+        try:
+            _, design = build_call(self.call, self.data, self.responses[:, at[0]])
+            return self.by(replace(design, categories=self.design.categories), at)
+        except RanefError as error:
+            return dict.fromkeys(at, str(error))
+
+    def by(self, design: Design, at: Sequence[int]) -> dict[int, Result | str]:
+        """Return the estimates of responses by a design of the rows in which they are there."""
+        task = self.call.task(design)
+        layout = layout_of(design, task)
+        if (_fixed_names(layout), _sd_names(layout.terms)) != self.named:
+            return dict.fromkeys(at, "levels of its factors have no rows left, its model has other coefficients")
+        engine = engine_of(task)
+        if task.linear:
+            linear.check(design, self.call.control)
+        rows = slice(None) if design.rows is None else design.rows
+        return dict(zip(at, engine.many(design, np.ascontiguousarray(self.responses[rows][:, at]), task), strict=True))
+
+
+def _by_missing(used: Array, good: Sequence[int]) -> list[list[int]]:
+    """Return responses in groups that are missing in the same rows."""
+    groups: dict[bytes, list[int]] = {}
+    for j in good:
+        groups.setdefault(np.packbits(np.isnan(used[:, j])).tobytes(), []).append(j)
+    return list(groups.values())
+
+
+def _ordered(design: Design, responses: Array, usable: Array) -> tuple[Design, Array]:
     """Return the design with the categories of all responses, and their codes.
 
     Categories are the distinct numbers of all responses in their order: one model has one set of thresholds.
     """
-    known = np.unique(responses[:, list(usable)])
+    known = np.unique(usable[np.isfinite(usable)])
     if not 2 <= len(known) <= MOST:
         raise DataError(
             f"fit_many: the responses have {len(known)} distinct values; as categories, 2 to {MOST} of them"
         )
-    codes = np.searchsorted(known, np.where(np.isfinite(responses), responses, known[0])).astype(np.float64)
+    codes = np.searchsorted(known, responses).astype(np.float64)
+    codes[np.isnan(responses)] = np.nan
     return replace(design, categories=tuple(known.tolist())), codes
 
 
@@ -308,12 +378,17 @@ def _real(values: Any) -> Array:
     return np.asarray(array, dtype=np.float64, order="C")
 
 
-def unusable(names: Sequence[str], responses: Array) -> dict[str, str]:
-    """Responses that cannot be fitted, and why."""
-    missing = ~np.isfinite(responses).all(axis=0)
-    constant = ~missing & (responses == responses[:1]).all(axis=0)
-    out = {names[j]: "missing or infinite values" for j in np.flatnonzero(missing).tolist()}
-    return out | {names[j]: "constant response" for j in np.flatnonzero(constant).tolist()}
+def unusable(names: Sequence[str], responses: Array, dropping: bool = False) -> dict[str, str]:
+    """Responses that cannot be fitted, and why; where rows are dropped, missing values are no reason."""
+    low, high = np.fmin.reduce(responses, axis=0), np.fmax.reduce(responses, axis=0)  # of those that are there
+    bad = np.isinf(responses).any(axis=0) if dropping else ~np.isfinite(responses).all(axis=0)
+    reasons = {
+        "missing in all rows": np.isnan(low),
+        ("" if dropping else "missing or ") + "infinite values": bad,
+        "constant response": low == high,
+    }
+    found = {names[j]: why for why, which in reversed(reasons.items()) for j in np.flatnonzero(which).tolist()}
+    return {name: found[name] for name in names if name in found}
 
 
 def _why_failed(found: Result | str) -> str | None:
@@ -334,6 +409,7 @@ def _figure(fits: ManyFits, of: Any) -> Array:
 def _glance_columns(fits: ManyFits) -> dict[str, Any]:
     return {
         "response": list(fits.responses),
+        "nobs": [0 if e is None else e.n for e in fits.estimates],
         "criterion": _figure(fits, lambda e: e.criterion),
         "sigma": _figure(fits, lambda e: e.sigma),
         "converged": [name not in fits.failures for name in fits.responses],

@@ -21,7 +21,7 @@ from ranef.engines.parameters import of_column, of_pair, spelled
 from ranef.errors import ArgumentError, OptionError, nearest
 from ranef.inference.ddf.method import partial_of
 from ranef.inference.named import names_of
-from ranef.inference.varcorr import Covariance, has_residual
+from ranef.inference.varcorr import Covariance, has_residual, residual_name
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -234,7 +234,7 @@ def residual(m: Fit) -> list[Parameter]:
             refused = "the dispersion is not estimated as one number on the log scale"
         else:
             hold = ("beta", (component.first,), ())
-    return [Parameter("sigma", "ran_pars", "mean", "Residual", "sd__Observation", "sd", hold,
+    return [Parameter("sigma", "ran_pars", "mean", residual_name(m.varcorr()), "sd__Observation", "sd", hold,
                       transform=EXP, refused=refused, residual=True)]  # fmt: skip
 
 

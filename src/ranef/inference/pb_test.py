@@ -130,7 +130,7 @@ def pb_test(
     >>> sleep = rf.datasets.load("sleepstudy")
     >>> m1 = rf.fit("Reaction ~ Days + (1 | Subject)", sleep)
     >>> m0 = rf.fit("Reaction ~ 1 + (1 | Subject)", sleep)
-    >>> pb_test(m1, m0, n=99, seed=1).p_value
+    >>> rf.pb_test(m1, m0, n=99, seed=1).p_value
     0.01
     """
     fits = fits_of((m1, m0), "pb_test")

@@ -341,6 +341,7 @@ def held_from(m: Fit, parameter: Parameter) -> tuple[Fit, float, float]:
     value = float(values(own)[at])
     with np.errstate(divide="ignore"):
         raw = float(parameter.transform.inverse(np.array(value)))
+    raw = 0.0 if math.isnan(raw) else raw  # a parameter without meaning may start anywhere
     step = 0.3
     if parameter.kind == "coefficient":
         error = math.sqrt(max(float(own.estimate.vcov[parameter.hold[1][0], parameter.hold[1][0]]), 0.0))

@@ -50,7 +50,7 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
     -------
     NotedTable
         Rows "<none>" and the reductions: `term, npar, loglik, aic, chisq, df, p_value` (plain chi-square, as lmerTest
-        prints it), `p_mixture, mixture` (the law that holds on the boundary; see `compare_models`).
+        prints it), `p_mixture, mixture` (the law that holds on the boundary; see `rf.anova`).
 
     Raises
     ------
@@ -63,7 +63,7 @@ def ranova(m: Fit, reduce: bool = True) -> NotedTable:
     --------
     >>> import ranef as rf
     >>> m = rf.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", rf.datasets.load("Penicillin"))
-    >>> [round(float(x), 3) for x in ranova(m)["chisq"][1:]]
+    >>> [round(float(x), 3) for x in rf.ranova(m)["chisq"][1:]]
     [105.057, 282.395]
     """
     check_fit(m, "ranova")

@@ -15,7 +15,7 @@ from ranef.inference.ddf.method import coefficient_rows
 from ranef.inference.deltas import std_errors
 from ranef.inference.frames import to_frame
 from ranef.inference.testing import wald_method
-from ranef.inference.varcorr import Covariance, has_residual
+from ranef.inference.varcorr import Covariance, has_residual, residual_name
 from ranef.inference.wald import p_value, quantile
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def ran_pars(m: Fit, level: float | None = None) -> Columns:
     found = m.varcorr()
     rows = [row for key, term in found.items() for row in _ran_par_rows(key, term)]
     if has_residual(found):
-        rows.append(("Residual", "sd__Observation", found.sigma, "mean"))
+        rows.append((residual_name(found), "sd__Observation", found.sigma, "mean"))
     return {
         "effect": "ran_pars",
         "component": [r[3] for r in rows],

@@ -53,7 +53,7 @@ class Covariance:
         The part of the model it belongs to: "mean", "zero_inflation" ….
     parameters : tuple of Parameter
         What was estimated, where a structure has fewer parameters than standard deviations and correlations: sd, cor,
-        rate, range. Empty for "us" and "diag".
+        rate, range. Empty for "us" and "diag". Those that standard deviations of 0 leave without meaning are NaN.
     """
 
     group: str
@@ -125,12 +125,12 @@ class VarCorr(Mapping[str, Covariance]):
 
     def __repr__(self) -> str:
         keys = [t.group if t.component == "mean" else f"{t.component}:{t.group}" for t in self.terms]
-        wide = max(14, *(len(key) + 2 for key in keys)) if keys else 14
+        wide = max(14, *(len(key) + 2 for key in (*keys, residual_name(self))))
         lines = [f"{'group':<{wide}}{'term':<24}{'sd':>12}  corr"]
         for key, term in zip(keys, self.terms, strict=True):
             own = _structure_lines(term) if term.structured else [_line(term, i) for i in range(len(term.names))]
             lines += [f"{key if i == 0 else '':<{wide}}{line}" for i, line in enumerate(own)]
-        residual = [f"{'Residual':<{wide}}{'':<24}{self.sigma:>12.6g}"] if has_residual(self) else []
+        residual = [f"{residual_name(self):<{wide}}{'':<24}{self.sigma:>12.6g}"] if has_residual(self) else []
         return "\n".join([*lines, *residual])
 
 
@@ -147,9 +147,19 @@ def has_residual(found: VarCorr) -> bool:
     return not np.isnan(found.sigma)
 
 
+def residual_name(found: VarCorr) -> str:
+    """Return what tables call the group of the residual; a grouping factor of the model may have taken the name."""
+    return "Residual" if all(t.group != "Residual" for t in found.values()) else "Residual (sigma)"
+
+
 def _parameters(m: Fit, term: int) -> tuple[Parameter, ...]:
     names = m.layout.terms[term].names
-    mine = [(name, at, value) for t, name, at, value in m.estimate.natural if t == term]
+    sd = np.sqrt(np.diag(m.estimate.covariances[term]))
+    mine = [
+        (name, at, value if _has_meaning(name, at, sd) else float("nan"))
+        for t, name, at, value in m.estimate.natural
+        if t == term
+    ]
     if m.layout.terms[term].structure == "rr":
         cells = loading_cells(len(names), len(mine))
         return tuple(
@@ -159,6 +169,14 @@ def _parameters(m: Fit, term: int) -> tuple[Parameter, ...]:
         Parameter(name, "" if at is None else f"lag{at}" if name == "cor" else names[at], value)
         for name, at, value in mine
     )
+
+
+def _has_meaning(name: str, at: int | None, sd: Array) -> bool:
+    """Whether a parameter of a structure says anything: a correlation does between two effects that vary."""
+    if name in ("sd", "loading"):
+        return True
+    lags = range(1, len(sd)) if at is None else [at]
+    return len(sd) < 2 or any((sd[lag:] * sd[:-lag] > 0).any() for lag in lags)
 
 
 def loading_cells(rows: int, count: int) -> list[tuple[int, int]]:
@@ -181,7 +199,7 @@ def rows(vc: VarCorr) -> list[tuple[str, str | None, str | None, float, float]]:
     for key, t in vc.items():
         out += [(key, n, None, t.cov[i, i], t.sd[i]) for i, n in enumerate(t.names)]
         out += [(key, t.names[j], t.names[i], t.cov[i, j], t.corr[i, j]) for i, j in t.pairs]
-    return [*out, *([("Residual", None, None, vc.sigma**2, vc.sigma)] if has_residual(vc) else [])]
+    return [*out, *([(residual_name(vc), None, None, vc.sigma**2, vc.sigma)] if has_residual(vc) else [])]
 
 
 def _columns(table: list[Any]) -> dict[str, list[Any]]:

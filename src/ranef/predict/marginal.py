@@ -52,7 +52,7 @@ def marginal_coefficients(m: Fit) -> NotedTable:
     >>> import ranef as rf
     >>> formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
     >>> m = rf.fit(formula, rf.datasets.load("cbpp"), family="binomial", quadrature=11)
-    >>> marginal_coefficients(m)["marginal"].round(3)
+    >>> rf.marginal_coefficients(m)["marginal"].round(3)
     array([-1.288, -0.94 , -1.072, -1.51 ])
     """
     check_fit(m, "marginal_coefficients")

@@ -334,7 +334,8 @@ def included(m: Fit, re: Any) -> list[bool]:
     for label in asked:
         if label not in labels:
             known = ["all", "none", "integrate", *labels]
-            raise OptionError(f"predict: re={label!r} is not a grouping factor of this model; {nearest(label, known)}")
+            near = nearest(label, known) if isinstance(label, str) else f"known: {', '.join(known)}"
+            raise OptionError(f"predict: re={label!r} is not a grouping factor of this model; {near}")
     return [label in asked for label in labels]
 
 

@@ -15,11 +15,12 @@ from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources, term_sources
 from ranef.engines.pql import dispersion_predictor
 from ranef.engines.thresholds import NOMINAL, threshold_matrix
-from ranef.errors import OptionError
+from ranef.errors import DataError, OptionError, UnknownColumnError
 from ranef.families import Data, Law, law_of
 from ranef.frame.design import Component, matrix, part_of
 from ranef.frame.evaluate import errors_of
-from ranef.frame.table import read_table
+from ranef.frame.table import read_table, rows_of
+from ranef.frame.values import side_column
 from ranef.model import design_of
 from ranef.predict.kriging import placed
 
@@ -103,12 +104,32 @@ def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
     terms = {t: replace(term, relation=known[t]) if known else term for t, (term, _) in found.items()}
     left = {t: rest for t, (_, rest) in found.items() if rest is not None}
     unseen = {t: u for t, u in zip(d.which, d.unseen, strict=True) if u is not None}
-    others, sd = d.others, known_errors(m, newdata)
-    if sd is not None and others:
-        # As the precision weights of the fitted rows (see `absorbed`): known variances times a dispersion of 1.
-        offset = np.log(sd) if others[0].offset is None else others[0].offset + np.log(sd)
+    others, weights = d.others, new_weights(m, newdata)
+    if weights is not None and others:  # as those of the fitted rows, see `absorbed`
+        offset = -0.5 * np.log(weights) + (0.0 if others[0].offset is None else others[0].offset)
         others = (replace(others[0], offset=offset), *others[1:])
-    return Rows(d.n, d.fixed, terms, d.offset, None, unseen, d.missing, others, left=left)
+    return Rows(d.n, d.fixed, terms, d.offset, weights, unseen, d.missing, others, left=left)
+
+
+def new_weights(m: Fit, newdata: Any) -> Array | None:
+    """Return the precision weights of new rows, 1 / se^2 where errors are known; None where they have no such column.
+
+    Raises
+    ------
+    DataError
+        If weights are not positive; missing ones are NaN.
+    """
+    sd, name = known_errors(m, newdata), m.call.precision_weights
+    if sd is not None or not isinstance(name, str):
+        return None if sd is None else sd**-2.0
+    try:
+        column = side_column("precision_weights", name, read_table(newdata))
+    except UnknownColumnError:
+        return None
+    weights = np.asarray(None if column is None else column.x, np.float64)
+    if (bad := weights <= 0).any():
+        raise DataError(f"precision_weights: {name!r} must be positive; it is not in {rows_of(bad)} of the new data")
+    return weights
 
 
 def known_errors(m: Fit, newdata: Any) -> Array | None:

@@ -75,7 +75,9 @@ def cauchy(scale: Number = 1.0, mean: Number = 0.0) -> Prior:
 
 
 def multivariate_t(df: float, scale: Number = 1.0, *, common_scale: bool = False) -> Prior:
-    """Return a multivariate t prior of all coefficients of a class together, centred at 0 (blme's `t`).
+    """Return a multivariate t prior of all coefficients of a class together, centred at 0.
+
+    It is blme's `t`, whose `scale` is the square of this one.
 
     Coefficients share their tail: the density is proportional to (1 + sum (beta_j / scale_j)^2 / df)^(-(df + p) / 2).
 

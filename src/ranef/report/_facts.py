@@ -22,7 +22,7 @@ from ranef.inference.ddf.satterthwaite import knows_levels, reason_against
 from ranef.inference.tables import fixed as fixed_effects
 from ranef.inference.terms import is_linear_model
 from ranef.inference.testing import wald_method
-from ranef.inference.varcorr import Covariance, VarCorr, has_residual
+from ranef.inference.varcorr import Covariance, VarCorr, has_residual, residual_name
 from ranef.report._table import Table, aligned, columns, count, degrees, fixed, general, listing, p_values
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ def _random_of(vc: VarCorr, owner: str) -> list[Section]:
     labels = {key: key if owner == "mean" else t.group for key, t in found.items()}
     groups = [
         *chain.from_iterable(_once(labels[k], len(rows)) for k, rows in shown.items()),
-        *(["Residual"] * residual),
+        *([residual_name(vc)] * residual),
     ]
     names = [*(name for rows in shown.values() for name, _ in rows), *([""] * residual)]
     cells = [groups, names, aligned(sd**2), aligned(sd)]
