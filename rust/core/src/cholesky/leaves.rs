@@ -177,8 +177,8 @@ fn scatter(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels
     }
 }
 
-/// Offsets of a leaf's scalar rows in its parent's front.
-fn relative<'a>(sym: &'a Symbolic, s: &Super, buffer: &'a mut Vec<u32>) -> &'a [u32] {
+/// Offsets of a supernode's scalar rows in its parent's front.
+pub(super) fn relative<'a>(sym: &'a Symbolic, s: &Super, buffer: &'a mut Vec<u32>) -> &'a [u32] {
     if sym.rows(s).len() == s.below as usize {
         return sym.relative(s);
     }

@@ -2,24 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use super::numeric::{begin, relative_scalars, Shared};
+use super::leaves::relative;
+use super::numeric::{begin, Shared};
 use super::source::Source;
 use super::symbolic::Symbolic;
 
+/// Numbers of an update that needs no memory of its own.
+const FEW: usize = 3;
+
 /// What a supernode adds to its parent: the lower triangle, column by column, as many may wait for their parent.
-pub(super) struct Update(Vec<f64>);
+pub(super) struct Update {
+    few: [f64; FEW],
+    many: Vec<f64>,
+}
 
 impl Update {
     /// Of a square matrix.
-    pub(super) fn new(mut a: Vec<f64>, rows: usize) -> Self {
-        let mut to = 0;
-        for j in 0..rows {
-            a.copy_within(j * rows + j..(j + 1) * rows, to);
-            to += rows - j;
+    pub(super) fn new(a: &[f64], rows: usize) -> Self {
+        let triangle = || (0..rows).flat_map(|j| &a[j * rows + j..(j + 1) * rows]).copied();
+        let size = rows * (rows + 1) / 2;
+        let (mut few, mut many) = ([0.0; FEW], vec![]);
+        if size <= FEW {
+            few.iter_mut().zip(triangle()).for_each(|(to, v)| *to = v);
+        } else {
+            many.reserve_exact(size);
+            many.extend(triangle());
         }
-        a.truncate(to);
-        a.shrink_to_fit();
-        Update(a)
+        Update { few, many }
     }
 
     /// Add what the supernode `child` has for its parent to the lower triangles of the parent's own `w` columns and of
@@ -27,9 +36,9 @@ impl Update {
     pub(super) fn add_to(&self, sym: &Symbolic, child: usize, panel: &mut [f64], update: &mut [f64], w: usize) {
         let ld = panel.len() / w;
         let r = ld - w;
-        let mut idx = vec![];
-        relative_scalars(sym, &sym.supers[child], &mut idx);
-        let mut rest = self.0.as_slice();
+        let mut buffer = vec![];
+        let idx = relative(sym, &sym.supers[child], &mut buffer);
+        let mut rest = if self.many.is_empty() { &self.few[..] } else { &self.many };
         for (j, &cj) in idx.iter().enumerate() {
             let (from, more) = rest.split_at(idx.len() - j);
             rest = more;

@@ -14,6 +14,9 @@ use crate::{CoreError, Stop};
 /// Leaves handled by one task.
 pub(super) const LEAVES: usize = 512;
 
+/// Multiplications that are not worth a thread.
+const LITTLE: f64 = 1e6;
+
 /// Ratio of the pivots up to which a block is inverted in single precision.
 const MILD: f64 = 30.0;
 
@@ -65,7 +68,10 @@ impl Schedule {
             }
         }
         let total: f64 = sym.supers.iter().zip(&work).filter(|(s, _)| s.parent == NONE).map(|(_, w)| w).sum();
-        let limit = if total > 1e6 { total / 8.0 } else { f64::INFINITY };
+        if total <= LITTLE {
+            return Schedule { tasks: vec![(0, n)], top: vec![] };
+        }
+        let limit = total / 8.0;
         let mut out = Schedule::default();
         let mut s = n;
         // From the top: a subtree small enough becomes part of a task, anything else belongs to the top.
@@ -140,10 +146,11 @@ impl Numeric {
             self.leaves.par_chunks(LEAVES).try_for_each(leaf_chunk)?;
         }
         let run = |range: (usize, usize), updates: &mut Vec<(usize, Update)>| -> Result<(), CoreError> {
+            let mut room = vec![];
             for s in range.0..range.1 {
                 if !sym.supers[s].leaf {
                     begin(sym, s, src, &shared);
-                    finish(sym, s, &shared, updates, stop)?;
+                    finish(sym, s, &shared, updates, &mut room, stop)?;
                 }
             }
             Ok(())
@@ -168,7 +175,7 @@ impl Numeric {
             if !roots.contains(&s) {
                 begin(sym, s, src, &shared);
             }
-            finish(sym, s, &shared, &mut updates, stop)?;
+            finish(sym, s, &shared, &mut updates, &mut vec![], stop)?;
         }
         self.logdet = self.log_determinant(sym);
         Ok(())
@@ -195,15 +202,21 @@ impl Numeric {
     }
 
     fn log_determinant(&self, sym: &Symbolic) -> f64 {
-        let mut sum = 0.0;
-        for s in &sym.supers {
-            if s.width == 1 {
-                sum += self.panel(s)[0].ln();
+        // One logarithm for as many pivots as a number holds.
+        let usual = |v: f64| (1e-100..1e100).contains(&v);
+        let (mut sum, mut product) = (0.0, 1.0);
+        for v in sym.supers.iter().flat_map(|s| self.pivots(s)) {
+            if usual(v) {
+                product *= v;
             } else {
-                sum += self.pivots(s).map(f64::ln).sum::<f64>();
+                sum += v.ln();
+            }
+            if !usual(product) {
+                sum += product.ln();
+                product = 1.0;
             }
         }
-        2.0 * sum
+        2.0 * (sum + product.ln())
     }
 }
 
@@ -322,12 +335,13 @@ fn begin_packed(sym: &Symbolic, s: &Super, src: Source<'_>, panel: &mut [f64]) {
     }
 }
 
-/// Add the children's contributions to a supernode that has begun, and factor it.
+/// Add the children's contributions to a supernode that has begun, and factor it; `update` is room for its own.
 fn finish(
     sym: &Symbolic,
     index: usize,
     panels: &Shared,
     updates: &mut Vec<(usize, Update)>,
+    update: &mut Vec<f64>,
     stop: &Stop,
 ) -> Result<(), CoreError> {
     let s = &sym.supers[index];
@@ -337,17 +351,18 @@ fn finish(
         leaves::add_packed(sym, sym.children(index), panel, w, panels);
         return dense::packed_cholesky(panel, w, stop);
     }
-    let mut update = vec![0.0; r * r];
+    update.clear();
+    update.resize(r * r, 0.0);
     for c in sym.children(index).iter().map(|&c| c as usize).filter(|&c| !sym.supers[c].leaf) {
         // Children come in order, so an update is found from the end in a few steps; a root has taken some up already.
         if let Some(k) = updates.iter().rposition(|(i, _)| *i == c) {
-            updates.swap_remove(k).1.add_to(sym, c, panel, &mut update, w);
+            updates.swap_remove(k).1.add_to(sym, c, panel, update, w);
         }
     }
-    leaves::add(sym, &sym.leaves(index), panel, &mut update, w, panels);
+    leaves::add(sym, &sym.leaves(index), panel, update, w, panels);
     dense::panel_factor(panel, w, r, Some(stop))?;
     if r > 0 {
-        dense::syrk_lower(&mut update, r, &panel[w..], w + r, r, w, -1.0);
+        dense::syrk_lower(update, r, &panel[w..], w + r, r, w, -1.0);
         updates.push((index, Update::new(update, r)));
     }
     Ok(())

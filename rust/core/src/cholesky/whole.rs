@@ -213,9 +213,9 @@ impl Small {
             let (tail, rest) = self.inverse.split_at_mut(t * n);
             for j in 0..w {
                 let to = &mut rest[(first - t + j) * n..][..t];
-                for (&q, y) in below.iter().zip(self.y[from + j..].iter().step_by(w)) {
+                for (&q, y) in below.iter().zip(self.y[from..].chunks_exact(w)) {
                     let z = &tail[place[q as usize] as usize * n..][..t];
-                    to.iter_mut().zip(z).for_each(|(o, z)| *o -= y * z);
+                    to.iter_mut().zip(z).for_each(|(o, z)| *o -= y[j] * z);
                 }
                 tail.iter_mut().skip(first + j).step_by(n).zip(&*to).for_each(|(o, v)| *o = *v);
             }
@@ -228,9 +228,9 @@ impl Small {
             let (tail, rest) = self.inverse.split_at_mut(t * n);
             for j in 0..w {
                 let to = &mut rest[(first - t + j) * n + t..][..n - t];
-                for (&q, y) in below.iter().zip(self.y[from + j..].iter().step_by(w)) {
+                for (&q, y) in below.iter().zip(self.y[from..].chunks_exact(w)) {
                     let v = &tail[place[q as usize] as usize * n + t..][..n - t];
-                    to.iter_mut().zip(v).for_each(|(o, v)| *o -= y * v);
+                    to.iter_mut().zip(v).for_each(|(o, v)| *o -= y[j] * v);
                 }
             }
             from += r * w;

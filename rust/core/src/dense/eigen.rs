@@ -79,7 +79,7 @@ fn implicit_ql(d: &mut [f64], e: &mut [f64], v: &mut [f64], n: usize) {
             let (mut bulge, mut along) = (e[m - 1], d[m] - shift);
             for i in (l..m).rev() {
                 // Rotate rows i, i + 1 so that the bulge beside (or the shifted end of) the diagonal vanishes.
-                let r = along.hypot(bulge);
+                let r = length(along, bulge);
                 if r == 0.0 {
                     break;
                 }
@@ -102,6 +102,16 @@ fn implicit_ql(d: &mut [f64], e: &mut [f64], v: &mut [f64], n: usize) {
                 }
             }
         }
+    }
+}
+
+/// The root of a sum of squares.
+fn length(a: f64, b: f64) -> f64 {
+    let square = a * a + b * b;
+    if (1e-280..1e280).contains(&square) {
+        square.sqrt()
+    } else {
+        a.hypot(b)
     }
 }
 

@@ -85,7 +85,7 @@ impl Closed for BinomialLogit {
     }
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l }: Power, order: usize, out: &mut [f64]) {
+    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l, .. }: Power, order: usize, out: &mut [f64]) {
         let (x, n) = (eta[0], row.trials);
         let (k, choose) = if n == 1.0 {
             (row.y, 0.0)

@@ -17,6 +17,12 @@ pub trait Closed: Default {
         0.0
     }
 
+    /// Another exponent, none of which is positive.
+    #[inline(always)]
+    fn other(_eta: &[f64]) -> Option<f64> {
+        None
+    }
+
     /// `e` is exp(exponent) and `l` log(1 + e), where they are asked for.
     fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]);
 }
@@ -30,11 +36,12 @@ pub enum Ahead {
     ExpAndLn1p,
 }
 
-/// exp(x) and log(1 + exp(x)).
+/// exp(x) and log(1 + exp(x)), and the same of the other exponent.
 #[derive(Clone, Copy, Default)]
 pub struct Power {
     pub e: f64,
     pub l: f64,
+    pub other: (f64, f64),
 }
 
 /// The last value of a function of one predictor: dispersions are mostly the same from row to row.
@@ -69,6 +76,7 @@ const AT_ONCE: usize = 64;
 pub fn rows<C: Closed>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, stride: usize, out: &mut [f64]) {
     let mut c = C::default();
     let (mut e, mut l) = ([0.0; AT_ONCE], [0.0; AT_ONCE]);
+    let (mut e2, mut l2) = ([0.0; AT_ONCE], [0.0; AT_ONCE]);
     let panels = eta.chunks(AT_ONCE * C::K).zip(out.chunks_mut(AT_ONCE * stride));
     for (first, (eta, out)) in (from..).step_by(AT_ONCE).zip(panels) {
         if C::AHEAD != Ahead::Nothing {
@@ -78,8 +86,13 @@ pub fn rows<C: Closed>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, 
         if C::AHEAD == Ahead::ExpAndLn1p {
             l.iter_mut().zip(&e).for_each(|(l, e)| *l = lanes::ln_1p_unit(*e));
         }
+        if C::other(&eta[..C::K]).is_some() {
+            e2.iter_mut().zip(eta.chunks_exact(C::K)).for_each(|(e, eta)| *e = C::other(eta).unwrap_or(0.0));
+            e2.iter_mut().for_each(|e| *e = lanes::exp(*e));
+            l2.iter_mut().zip(&e2).for_each(|(l, e)| *l = lanes::ln_1p_unit(*e));
+        }
         for (i, (eta, out)) in eta.chunks_exact(C::K).zip(out.chunks_exact_mut(stride)).enumerate() {
-            c.row(&data.row(first + i), eta, Power { e: e[i], l: l[i] }, order, out);
+            c.row(&data.row(first + i), eta, Power { e: e[i], l: l[i], other: (e2[i], l2[i]) }, order, out);
         }
     }
 }
@@ -102,12 +115,18 @@ impl<C: Closed> Closed for Inflated<C> {
     }
 
     #[inline(always)]
+    fn other(eta: &[f64]) -> Option<f64> {
+        Some(-eta[C::K].abs())
+    }
+
+    #[inline(always)]
     fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]) {
         let (m, zeta) = (C::K, eta[C::K]);
         let mut b = [0.0; 10];
         self.base.row(row, &eta[..m], power, order, &mut b);
-        let (p, q) = special::logistic_pair(zeta);
-        let soft = special::softplus(zeta);
+        let (e, soft) = (power.other.0, zeta.max(0.0) + power.other.1);
+        let big = 1.0 / (1.0 + e);
+        let (p, q) = if zeta >= 0.0 { (big, e * big) } else { (e * big, big) };
         let (w, rest) = if row.y > 0.0 { (1.0, 0.0) } else { special::logistic_pair(b[0] - zeta) };
         out[0] = if row.y > 0.0 { b[0] - soft } else { zeta + special::softplus(b[0] - zeta) - soft };
         if order < 2 {

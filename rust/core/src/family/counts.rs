@@ -237,7 +237,7 @@ impl Closed for NegativeBinomial2Log {
     }
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l }: Power, order: usize, out: &mut [f64]) {
+    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l, .. }: Power, order: usize, out: &mut [f64]) {
         let (y, ln_k) = (row.y, eta[1]);
         let seen = self.repeats.get(ln_k, |_| 0);
         *seen += 1;

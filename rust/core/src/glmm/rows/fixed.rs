@@ -9,9 +9,12 @@ use crate::jet::pair as packed;
 
 /// Rows of one level in a row from which their products are made by the dense kernel.
 const RUN: usize = 4;
+/// Rows of a product that the dense kernel takes at once.
+const REGISTER: usize = 8;
 
 /// A pass's sums over the dense columns, and room for one panel.
 pub(super) struct FixedSums {
+    products: bool,
     /// By component a: X_a' (D2_ab X_b for b = a, a + 1, ..., D1_a), row-major.
     blocks: Vec<Vec<f64>>,
     /// The right-hand side of one of these products, row by row.
@@ -19,9 +22,11 @@ pub(super) struct FixedSums {
     entries: Vec<Vec<(u32, f64)>>,
 }
 
-/// Columns of the right-hand side for component `a`.
-fn width(plan: &Plan, a: usize, products: bool) -> usize {
-    1 + if products { plan.x[a..].iter().map(|x| x.dense.len()).sum() } else { 0 }
+/// Columns of the right-hand side for component `a` before the last one that is used, and all of them: where there are
+/// many, as many as fill the kernel's registers.
+fn width(plan: &Plan, a: usize, products: bool) -> (usize, usize) {
+    let wide = if products { plan.x[a..].iter().map(|x| x.dense.len()).sum() } else { 0 };
+    (wide, if wide < REGISTER { wide + 1 } else { (wide + 1).next_multiple_of(REGISTER) })
 }
 
 /// What the family says of the rows of a panel: `stride` numbers each.
@@ -46,8 +51,13 @@ impl<'a> Said<'a> {
 impl FixedSums {
     /// `products`: also X'D2X.
     pub(super) fn new(plan: &Plan, products: bool) -> Self {
-        let block = |a: usize| vec![0.0; plan.x[a].dense.len() * width(plan, a, products)];
-        FixedSums { blocks: (0..plan.k).map(block).collect(), weighted: vec![], entries: vec![vec![]; plan.k] }
+        let block = |a: usize| vec![0.0; plan.x[a].dense.len() * width(plan, a, products).1];
+        FixedSums {
+            products,
+            blocks: (0..plan.k).map(block).collect(),
+            weighted: vec![],
+            entries: vec![vec![]; plan.k],
+        }
     }
 
     /// Add the n rows of a panel; with `cross` also Z'D2X.
@@ -69,7 +79,7 @@ impl FixedSums {
             }
         }
         if plan.x.iter().any(|x| !x.sparse.is_empty()) {
-            let products = !s.xx.is_empty();
+            let products = self.products;
             for (r, row) in said.rows().enumerate() {
                 self.sparse_row(plan, rows, panel, row, (start + r, r), s, (products, cross));
             }
@@ -83,9 +93,9 @@ impl FixedSums {
         if d == 0 {
             return;
         }
-        let Some(wide) = (self.blocks[a].len() / d).checked_sub(1).filter(|w| *w > 0) else {
+        if !self.products {
             return dense::gemm_nt(&mut self.blocks[a], d, x, d, &said.out[1 + a..], said.stride, d, 1, n, 1.0);
-        };
+        }
         if plan.k == 1 {
             match d {
                 1 => return add_square::<1>(&mut self.blocks[0], said, x),
@@ -95,7 +105,7 @@ impl FixedSums {
                 _ => {}
             }
         }
-        let width = wide + 1;
+        let (wide, width) = width(plan, a, true);
         self.weighted.resize(n * width, 0.0);
         let mut from = 0;
         for b in a..plan.k {
@@ -107,7 +117,10 @@ impl FixedSums {
             }
             from += db;
         }
-        self.weighted.iter_mut().skip(wide).step_by(width).zip(said.rows()).for_each(|(o, row)| *o = row[1 + a]);
+        for (to, row) in self.weighted.chunks_exact_mut(width).zip(said.rows()) {
+            to[wide] = row[1 + a];
+            to[wide + 1..].fill(0.0);
+        }
         dense::gemm_nt(&mut self.blocks[a], width, &self.weighted, width, x, d, width, d, n, 1.0);
     }
 
@@ -188,13 +201,12 @@ impl FixedSums {
     pub(super) fn finish(&self, plan: &Plan, s: &mut Sums) {
         let p = plan.p();
         for (a, (xp, block)) in plan.x.iter().zip(&self.blocks).enumerate() {
-            let products = !s.xx.is_empty();
-            let width = width(plan, a, products);
+            let (wide, width) = width(plan, a, self.products);
             for (i, (ci, row)) in xp.dense.iter().zip(block.chunks_exact(width)).enumerate() {
-                s.xg[ci.coef] += row[width - 1];
+                s.xg[ci.coef] += row[wide];
                 let columns = plan.x[a..].iter().flat_map(|x| &x.dense).zip(row);
                 // The block on the diagonal is symmetric: its upper triangle is enough.
-                for (j, (cj, v)) in columns.enumerate().skip(i).filter(|_| products) {
+                for (j, (cj, v)) in columns.enumerate().skip(i).filter(|_| self.products) {
                     s.xx[ci.coef + cj.coef * p] += v;
                     if i != j {
                         s.xx[cj.coef + ci.coef * p] += v;
