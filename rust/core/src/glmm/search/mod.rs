@@ -55,6 +55,8 @@ const PATIENCE: usize = 8;
 const USUAL: usize = 14;
 /// Iterations that a measured Hessian is kept for.
 const KEPT: usize = 6;
+/// Evaluations that may measure Hessians, as a multiple of those that are allowed for steps.
+const MEASURING: usize = 5;
 /// What is left of the damping after a step that went well, where the curvature is exact.
 const EASE: f64 = 0.2;
 /// Share of the curvature along a step below which damping is none.
@@ -153,7 +155,8 @@ struct Search<'s, 'a, 'r> {
     close: bool,
     iterations: usize,
     /// Evaluations before the search, and those spent on measuring.
-    uncounted: usize,
+    first: usize,
+    measuring: usize,
     /// Rejected trials and late iterations.
     trouble: usize,
     /// Steps in a row that gained nothing.
@@ -186,7 +189,8 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             damping: 0.0,
             close: false,
             iterations: 0,
-            uncounted: first,
+            first,
+            measuring: 0,
             trouble: 0,
             idle: 0,
             tail: false,
@@ -261,7 +265,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
         let hessian = measure(e, self.set, here);
         self.secants.clear();
         self.stale = true;
-        self.uncounted += e.evaluations - before;
+        self.measuring += e.evaluations - before;
         (hessian.map(|h| Measured::new(h, &here.point.lambda, &here.rest)), true)
     }
 
@@ -317,11 +321,16 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
         let lost = self.goal.as_mut().is_some_and(|goal| goal.is_lost(point.deviance, reach));
         let known = self.close && self.end.is_some_and(|end| returns_to(end, e, around, proposal));
         let hopeless = lost || known || self.back.as_ref().is_some_and(|back| back.is_near(around.here));
-        if e.evaluations - self.uncounted >= options.max_evaluations || hopeless {
+        if self.has_spent(e, options.max_evaluations) || hopeless {
             self.outcome = Outcome::MaxEvaluations;
             return true;
         }
         false
+    }
+
+    /// Whether a search has had its evaluations: those that measure a curvature are more, but not without end.
+    fn has_spent(&self, e: &Engine, most: usize) -> bool {
+        self.measuring >= MEASURING * most || e.evaluations - self.first - self.measuring >= most
     }
 
     /// Report what was found, and leave the engine there.
