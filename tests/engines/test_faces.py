@@ -64,7 +64,7 @@ def test_a_column_that_contradicts_the_correlation_of_the_others() -> None:
 
 @pytest.mark.parametrize("seed", [27, 57])
 def test_correlations_of_the_other_sign_are_looked_at_from_an_optimum_inside(seed: int) -> None:
-    """Binary responses whose autocorrelation has an optimum on either side of 0: the better one is found from any start."""
+    """Binary responses whose autocorrelation has an optimum on either side of 0: no start leads to a better one."""
     rng = np.random.default_rng(seed)
     g, t = np.repeat(np.arange(30), 4), np.tile(np.arange(4), 30)
     x = rng.normal(size=120).round(3)
