@@ -181,14 +181,7 @@ def folded(m: Fit) -> Iterator[Message]:
 
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
-    if (
-        m.task.linear
-        or m.separation
-        or m.certificate.outcome.name == "flat_mode"
-        or _at_the_edge(m)
-        or _edged(m)
-        or _at_the_last_count(m).size
-    ):
+    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _has_an_edge(m):
         return
     beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
@@ -220,6 +213,11 @@ def without_information(m: Fit) -> Iterator[Message]:
         )
         text = f"{why} standard errors are not given; simplify the model, or hold some at a value"
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+
+
+def _has_an_edge(m: Fit) -> bool:
+    """Whether the fit lies at an edge that another message names."""
+    return _at_the_edge(m) > 0 or _edged(m) != 0 or bool(_at_the_last_count(m).any())
 
 
 def lattice(m: Fit) -> Iterator[Message]:
