@@ -26,7 +26,7 @@ class Control:
         Largest predicted change of the deviance, g'H^-1 g, at which Newton stops. Free of the data's units.
     max_evaluations : int, optional
         Evaluations of the criterion allowed to a search; None: the optimiser's own default. Differences that measure a
-        curvature are not counted, up to five times as many.
+        curvature are not counted, up to ten times as many.
     start : tuple of float, optional
         Start values of `theta`, the entries of the factors Lambda: relative to sigma in linear models, else absolute.
         Without them linear models of fewer than 20 rows for each entry, which may have several optima, are searched

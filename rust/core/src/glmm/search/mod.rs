@@ -56,7 +56,7 @@ const USUAL: usize = 14;
 /// Iterations that a measured Hessian is kept for.
 const KEPT: usize = 6;
 /// Evaluations that may measure Hessians, as a multiple of those that are allowed for steps.
-const MEASURING: usize = 5;
+const MEASURING: usize = 10;
 /// What is left of the damping after a step that went well, where the curvature is exact.
 const EASE: f64 = 0.2;
 /// Share of the curvature along a step below which damping is none.
