@@ -309,7 +309,11 @@ def _convergence_text(m: Fit) -> str:
             f"penalised quasi-likelihood did not settle in {c.iterations} iterations (it need not: Breslow & Clayton "
             f"1993): use method='ml'"
         )
-    if (why := next((n.text for n in m.messages if n.code in ("edge_of_means", "unlogged_offset")), None)) is not None:
+    if (
+        why := next(
+            (n.text for n in m.messages if n.code in ("edge_of_means", "edge_of_support", "unlogged_offset")), None
+        )
+    ) is not None:
         return f"{c.outcome.value}: {why}"
     if c.outcome.name in ("unbounded", "flat_mode"):
         return next(n.text for n in m.messages if n.code == "not_converged")

@@ -224,6 +224,19 @@ def test_p44_means_at_the_edge_of_what_is_legal(family, link):
     assert "edge_of_means" not in notes(legal)
 
 
+def test_p44_the_edge_of_a_support():
+    """A generalised Poisson mean so small beside its dispersion that a response of 1 is the last count there is."""
+    rng = np.random.default_rng(0)
+    x, g = np.sort(rng.normal(size=22).round(2)), np.repeat(np.arange(4), 6)[:22]
+    y = np.sort(rng.poisson(np.exp(0.6 + 0.6 * x)))
+    with pytest.warns(ConvergenceWarning, match="the last count that genpois allows"):
+        m = rf.fit("y ~ x + (1 | g)", {"y": y, "x": x, "g": g}, family="genpois")
+    assert "without_information" not in notes(m)
+    named = next(n.evidence["rows"] for n in m.messages if n.code == "edge_of_support")
+    assert (y[named] == 1).all()
+    assert "edge_of_support" not in notes(rf.fit("y ~ x + (1 | g)", {"y": y, "x": x, "g": g}, family="compois"))
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("family", "link"), EDGES)
 def test_p44_illegal_means_end_in_a_fit_or_in_words(family, link, seed):

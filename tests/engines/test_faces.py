@@ -62,6 +62,23 @@ def test_a_column_that_contradicts_the_correlation_of_the_others() -> None:
     assert [b.names for b in m.boundary] == [("sppPR",)]
 
 
+@pytest.mark.parametrize("seed", [27, 57])
+def test_correlations_of_the_other_sign_are_looked_at_from_an_optimum_inside(seed: int) -> None:
+    """Binary responses whose autocorrelation has an optimum on either side of 0: no start leads to a better one."""
+    rng = np.random.default_rng(seed)
+    g, t = np.repeat(np.arange(30), 4), np.tile(np.arange(4), 30)
+    x = rng.normal(size=120).round(3)
+    y = rng.random(120) < 1 / (1 + np.exp(0.4 - 0.3 * x - 0.5 * rng.normal(size=30)[g] * (t != 1)))
+    labels = {"t": np.char.add("t", t.astype(str)), "g": np.char.add("g", g.astype(str))}
+    data, formula = {"y": y.astype(int), "x": x, **labels}, "y ~ x + ar1(t + 0 | g)"
+    starts = [[np.log(sd), r / np.sqrt(1 - r * r)] for sd in (0.5, 1.5) for r in (-0.9, -0.5, 0.5, 0.9)]
+    ends = [rf.fit(formula, data, family="binomial", control={"start": start}).loglik for start in starts]
+    m = rf.fit(formula, data, family="binomial")
+    assert m.converged
+    assert max(ends) - min(ends) > 0.02  # two optima
+    assert m.loglik > max(ends) - 1e-7  # what searches that end within their tolerance differ by
+
+
 def test_standard_deviations_beside_a_limit_are_zero() -> None:
     """At a correlation of 1 the deviance falls straight in a standard deviation that vanishes: the floor is not 0."""
     rng = np.random.default_rng(9)

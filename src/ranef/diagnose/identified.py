@@ -11,7 +11,7 @@ from ranef.diagnose.messages import Message, row_effect
 from ranef.families import legal_link
 from ranef.frame.checks import absorbed_residual
 from ranef.frame.design import matrix
-from ranef.frame.table import shorten
+from ranef.frame.table import rows_of, shorten
 from ranef.predict.predict import fixed_variance
 from ranef.predict.rows import fitted_design, linear_predictor
 
@@ -143,6 +143,29 @@ def _at_the_edge(m: Fit) -> int:
     return int(np.count_nonzero(left < EDGE * float(np.median(left))))
 
 
+def edge_of_support(m: Fit) -> Iterator[Message]:
+    """P44: a search that ended where a response of an underdispersed generalised Poisson model stops being possible."""
+    if (at := _at_the_last_count(m)).any():
+        text = (
+            f"{rows_of(at)}: at its mean and dispersion a response of 1 is the last count that genpois allows, and "
+            f"its density ends abruptly: the likelihood would rise beyond, so that there is neither a certificate nor "
+            f"standard errors, and estimates along that edge need not be the best ones; family='compois' has none"
+        )
+        yield Message("edge_of_support", text, {"rows": np.flatnonzero(at).tolist()})
+
+
+def _at_the_last_count(m: Fit) -> Array:
+    """Return which responses of 1 a generalised Poisson density nearly leaves out; none for fits that are certified.
+
+    Its factor (theta + lambda y)^(y - 1) keeps larger counts away from theta + lambda y = 0, but not those of 1.
+    """
+    if m.converged or m.design is None or m.distribution.entry.name != "genpois":
+        return np.zeros(1, dtype=bool)
+    mu, root = np.ravel(m.predict(type="conditional")), np.sqrt(np.ravel(m.predict(type="dispersion")))
+    left = 1 + (root - 1) / mu  # (theta + lambda) / theta, with theta = mu / root and lambda = 1 - 1 / root
+    return (np.asarray(m.design.y) == 1) & (left < EDGE)
+
+
 def folded(m: Fit) -> Iterator[Message]:
     """P44: predictors below 0 under a sqrt link, where a higher one is a lower mean."""
     if m.task.linear or m.link != "sqrt" or m.design is None:
@@ -158,7 +181,7 @@ def folded(m: Fit) -> Iterator[Message]:
 
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
-    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _at_the_edge(m) or _edged(m):
+    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _has_an_edge(m):
         return
     beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
@@ -190,6 +213,11 @@ def without_information(m: Fit) -> Iterator[Message]:
         )
         text = f"{why} standard errors are not given; simplify the model, or hold some at a value"
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+
+
+def _has_an_edge(m: Fit) -> bool:
+    """Whether the fit lies at an edge that another message names."""
+    return _at_the_edge(m) > 0 or _edged(m) != 0 or bool(_at_the_last_count(m).any())
 
 
 def lattice(m: Fit) -> Iterator[Message]:
@@ -327,5 +355,5 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, single_trials, above_one, piled_up, residual_held, no_residual,
-    edge_of_means, folded, without_information, lattice, half_normal, few_inside, times_by_number,
+    edge_of_means, edge_of_support, folded, without_information, lattice, half_normal, few_inside, times_by_number,
 )  # fmt: skip

@@ -25,7 +25,8 @@ class Control:
     tolerance : float
         Largest predicted change of the deviance, g'H^-1 g, at which Newton stops. Free of the data's units.
     max_evaluations : int, optional
-        Evaluations of the criterion allowed; None: the optimiser's own default.
+        Evaluations of the criterion allowed to a search; None: the optimiser's own default. Differences that measure a
+        curvature are not counted, up to ten times as many.
     start : tuple of float, optional
         Start values of `theta`, the entries of the factors Lambda: relative to sigma in linear models, else absolute.
         Without them linear models of fewer than 20 rows for each entry, which may have several optima, are searched

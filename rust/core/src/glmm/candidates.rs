@@ -13,7 +13,7 @@ use crate::optimise;
 use super::laplace::Engine;
 use super::patterns::{self, Patterned};
 use super::rows::GlmmRows;
-use super::search::{First, Residual};
+use super::search::{First, Residual, Target};
 use super::start;
 
 /// What is begun from: shares left to a residual, and of a correlation of 1 instead of that which the scores say.
@@ -45,7 +45,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    pub fn first(&self, target: Option<f64>) -> First<'_> {
+    pub fn first<'a>(&'a self, target: Option<Target<'a>>) -> First<'a> {
         First { beta: &self.beta, lambda: &self.lambda, shape: &self.shape, target }
     }
 }
@@ -147,7 +147,7 @@ fn add_smaller_dispersions(
 }
 
 /// The best first, if there are several.
-fn sort(e: &mut Engine, rows: &GlmmRows<'_>, units: &[Vec<Vec<f64>>], out: &mut [Candidate]) {
+pub fn sort(e: &mut Engine, rows: &GlmmRows<'_>, units: &[Vec<Vec<f64>>], out: &mut [Candidate]) {
     if out.len() > 1 {
         for c in out.iter_mut().filter(|c| c.deviance.is_infinite()) {
             c.deviance = deviance(e, rows, units, c);

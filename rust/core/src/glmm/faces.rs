@@ -5,10 +5,8 @@
 //! sign explain what no variance explains, and effects without relation may be large where related ones are small. So a
 //! search that ends on a face is begun again beside the others.
 //!
-//! One that ends inside has another face to go to where the effects of a column contradict the correlations of the
-//! others. At the optimum the score of a correlation is zero; what one column adds to it, s, the others take away, and
-//! where they are left alone the correlation that suits them gains about s^2 / I, with I the others' information. Were
-//! the structure true, that would be chi-squared.
+//! One that ends inside has other faces to go to as well: where the effects of a column contradict the correlations of
+//! the others, or correlations of either sign explain about as much. It costs an evaluation to see how far above each lies.
 
 use crate::dense;
 use crate::design::Moments;
@@ -28,23 +26,15 @@ const NONE: f64 = -20.0;
 const OPPOSITE: f64 = 0.5;
 /// Correlation of neighbours where those found are hardly related.
 const RELATED: f64 = 0.9;
-/// Parameters of partial autocorrelations of 0.6 and 0.95: of one that has ended, and of the next one instead.
-const WITHIN: f64 = 0.8;
+/// Parameters of partial autocorrelations of 0.89 and 0.95: of one that has ended, and of a later one instead.
+const WITHIN: f64 = 2.0;
 const NEXT: f64 = 3.0;
 /// Columns up to which every one is left out in turn.
 const WIDEST: usize = 12;
-/// Deviance that the others must gain without a column for it to be left out where nothing lies at an end.
-const GAIN: f64 = 1.0;
-
-/// Where the columns of a term have no variance in turn.
-pub enum Leave {
-    Each,
-    One(usize),
-}
 
 /// Parameters of a structure beside other faces than the one where a search ended, the most promising last: `found` are
 /// those found, `usual` those to begin from.
-pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> Vec<Vec<f64>> {
+pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64]) -> Vec<Vec<f64>> {
     let (k, d) = (pattern.k, pattern.deviations());
     if k < 2 || d == 0 || pattern.parameters() == d {
         return vec![];
@@ -53,20 +43,13 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> 
     let zero = |i: usize| found[i] < usual[i] + SMALL.ln();
     let awake: Vec<f64> = (0..found.len()).map(|i| if i < d && zero(i) { usual[i] } else { found[i] }).collect();
     let correlation = pattern.correlations(&awake);
-    let mut out = vec![];
-    let columns: Vec<usize> = match leave {
-        Leave::One(j) => vec![j],
-        Leave::Each => {
-            let larger = if (0..d).all(zero) { 1.0 } else { LARGER };
-            let large: Vec<f64> = sd(&awake).iter().map(|s| larger * s).collect();
-            out.extend(pattern.near(&large, &identity(k)));
-            out.extend(pattern.near(&sd(usual), &pattern.neighbours(opposite(pattern, correlation[1]))));
-            out.extend(later_lags(pattern, &awake));
-            (0..k).filter(|&j| k <= WIDEST && !zero(j.min(d - 1))).collect()
-        }
-    };
+    let larger = if (0..d).all(zero) { 1.0 } else { LARGER };
+    let large: Vec<f64> = sd(&awake).iter().map(|s| larger * s).collect();
+    let mut out: Vec<Vec<f64>> = pattern.near(&large, &identity(k)).into_iter().collect();
+    out.extend(pattern.near(&sd(usual), &pattern.neighbours(opposite(pattern, correlation[1]))));
+    out.extend(later_lags(pattern, &awake));
     let looser: Vec<f64> = (0..k * k).map(|t| if t % (k + 1) == 0 { 1.0 } else { LOOSER * correlation[t] }).collect();
-    for &j in columns.iter().filter(|_| d > 1 && k > 2) {
+    for j in (0..k).filter(|&j| d > 1 && k > 2 && k <= WIDEST && !zero(j)) {
         out.extend(pattern.near(&sd(&awake), &looser).map(|mut theta| {
             theta[j] = NONE;
             theta
@@ -75,19 +58,19 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64], leave: Leave) -> 
     out
 }
 
-/// Where a partial autocorrelation has ended at +-1, the next one may end there instead, on either side.
+/// Where a partial autocorrelation has ended at +-1, a later one may end there instead, on either side.
 fn later_lags(pattern: &Pattern, found: &[f64]) -> Vec<Vec<f64>> {
     let lags = matches!(pattern.kind, Kind::Toeplitz | Kind::HomogeneousToeplitz);
     let Some(limit) = pattern.limit(found).filter(|_| lags) else { return vec![] };
     let Some(at) = limit.lost.iter().position(|lost| *lost).filter(|at| at + 1 < found.len()) else { return vec![] };
-    let with = |next: f64| {
+    let with = |later: usize, next: f64| {
         let mut theta = found.to_vec();
         theta[at] = WITHIN.copysign(theta[at]);
         theta[at + 1..].fill(0.0);
-        theta[at + 1] = next;
+        theta[later] = next;
         theta
     };
-    vec![with(-NEXT), with(NEXT)]
+    (at + 1..found.len()).rev().flat_map(|later| [with(later, -NEXT), with(later, NEXT)]).collect()
 }
 
 /// A correlation of neighbours unlike the one found: of the other sign, or where distances allow no negative one, large
@@ -97,31 +80,6 @@ fn opposite(pattern: &Pattern, found: f64) -> f64 {
         true if found < OPPOSITE => RELATED,
         _ => -OPPOSITE.copysign(found),
     }
-}
-
-/// The column of a term with a standard deviation for each that contradicts the correlations of the others most, if it
-/// does. `slope` is d deviance / d Sigma of its factor, the weights of the model are those found.
-pub fn contradicted(m: &Moments, p: &Patterned, shape: &[f64], slope: &[f64]) -> Option<usize> {
-    let (k, d, theta) = (p.pattern.k, p.pattern.deviations(), p.theta(shape));
-    if d < 2 || k < 3 || theta.len() == d || k > WIDEST {
-        return None;
-    }
-    let ld = m.factors[p.factor].cols;
-    let slope: Vec<f64> = (0..k * k).map(|t| slope[p.offset + t % k + (p.offset + t / k) * ld]).collect();
-    let visible = marginal_information(m, p, &p.pattern.sigma(theta));
-    let mut gains = vec![0.0f64; k];
-    for i in d..theta.len() {
-        let moved = p.pattern.derivative(theta, i);
-        for (j, gain) in gains.iter_mut().enumerate() {
-            let others: Vec<f64> = (0..k * k).map(|t| if t % k == j || t / k == j { 0.0 } else { moved[t] }).collect();
-            let score: f64 = others.iter().zip(&slope).map(|(a, b)| a * b).sum();
-            let information: f64 = visible.chunks_exact(k * k).map(|v| 2.0 * traced(v, &others, k)).sum();
-            if information > 0.0 {
-                *gain = gain.max(score * score / information);
-            }
-        }
-    }
-    (0..k).filter(|&j| gains[j] > GAIN).max_by(|&a, &b| gains[a].total_cmp(&gains[b]))
 }
 
 /// (I + G_l Sigma)^-1 G_l of every level: what its rows say of its effects, their own variance included.

@@ -14,7 +14,7 @@ use super::fit::{self, Method, Start};
 use super::laplace::Engine;
 use super::nested;
 use super::rows::GlmmRows;
-use super::search::{self, First, Found};
+use super::search::{self, First, Found, Target};
 
 /// Columns of such terms: of two there is one correlation, and of many the way through Toeplitz ones is long.
 const COLUMNS: std::ops::RangeInclusive<usize> = 3..=6;
@@ -34,7 +34,8 @@ pub fn not_below_toeplitz(
     for term in loose(e, rows, &found) {
         let Some((beta, theta)) = toeplitz(e, rows, term, (first, method), options)? else { continue };
         let Ok((lambda, shape)) = e.covariance_at(&theta) else { continue };
-        let target = Some(found.point.deviance - nested::BETTER);
+        let deviance = found.point.deviance - nested::BETTER;
+        let target = Some(Target { deviance, end: Some(&found.point) });
         let from = First { beta: &e.plan.internal_beta(&beta), lambda: &lambda, shape: &shape, target };
         match search::minimise(e, rows, &units, &from, options) {
             Ok(next) if nested::leads_further(&next, &found) => found = next,

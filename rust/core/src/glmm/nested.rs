@@ -11,18 +11,20 @@ use crate::optimise::{self, invert, mul, slot_block, Options, Outcome};
 use crate::structure::{Kind, Pattern};
 use crate::CoreError;
 
-use super::candidates::{Candidate, Ranked};
+use super::candidates::{self, Candidate, Ranked};
 use super::constraint::Constraint;
-use super::faces::{self, Leave, SMALL};
+use super::faces::{self, SMALL};
 use super::laplace::Engine;
 use super::patterns::{self, Patterned};
 use super::rows::{self, GlmmRows};
-use super::search::{self, First, Found, Residual};
+use super::search::{self, First, Found, Residual, Target};
 
 /// Deviance that a trial must gain to be worth its while.
 pub const BETTER: f64 = 1e-6;
 /// Ratio of units from which those of the start are not those of the end.
 const GROWN: f64 = 10.0;
+/// Deviance up to which a point beside another face is tried from an optimum inside.
+const NEARBY: f64 = 20.0;
 /// Difference of the logarithms of two rows' residual standard deviations from which the larger may be the smaller.
 const UNEVEN: f64 = 0.3;
 
@@ -68,7 +70,6 @@ impl Task<'_, '_> {
             None => self.search(e, self.from)?,
         };
         let before = e.evaluations;
-        let contradicted = self.contradicted(e, &free, &found);
         let looked = self.at_an_end(e, &free, &found);
         if looked {
             found = self.elsewhere(e, &free, found);
@@ -81,7 +82,7 @@ impl Task<'_, '_> {
                 found = self.all_inside(e, &free, found);
             }
             if e.priors.is_empty() && !self.nested {
-                found = self.beside_faces(e, &free, &contradicted, found);
+                found = self.beside_faces(e, &free, found);
             }
             found = self.out_of_zero(e, &free, found);
             if found.point.deviance > so_far - BETTER {
@@ -166,37 +167,42 @@ impl Task<'_, '_> {
         found
     }
 
-    /// The column of every term whose effects contradict the correlations of the others.
-    fn contradicted(&self, e: &Engine, free: &[Patterned], found: &Found) -> Vec<Option<usize>> {
-        let (shape, slope) = (&found.point.shape, &found.sigma_gradient);
-        let of = |p: &Patterned| faces::contradicted(e.moments(), p, shape, &slope[p.factor]);
-        free.iter().map(|p| if self.nested || given_up(found) { None } else { of(p) }).collect()
-    }
-
-    /// The best of what lies beside other faces than what is found: all of them where that is at an end, else that where
-    /// the column that contradicts the others has no variance.
-    fn beside_faces(&self, e: &mut Engine, free: &[Patterned], columns: &[Option<usize>], mut found: Found) -> Found {
-        for (p, column) in free.iter().zip(columns) {
-            let mut from = self.others(e, p, *column, &found);
-            while let Some(theta) = from.pop() {
-                let mut shape = found.point.shape.clone();
-                shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
-                let (beta, lambda) = (&self.revived(e, &found), &found.point.lambda);
-                let first = First { beta, lambda, shape: &shape, target: goal(&found) };
-                if let Some(next) = self.search(e, &first).ok().filter(|next| leads_further(next, &found)) {
+    /// The best of what lies beside other faces than what is found.
+    fn beside_faces(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
+        for p in free {
+            let mut from = self.others(e, p, &found);
+            while let Some(next) = from.pop() {
+                if let Some(next) =
+                    self.search(e, &next.first(goal(&found))).ok().filter(|next| leads_further(next, &found))
+                {
                     found = next;
-                    from = self.others(e, p, None, &found);
+                    from = self.others(e, p, &found);
                 }
             }
         }
         found
     }
 
-    /// Parameters of a term beside other faces.
-    fn others(&self, e: &Engine, p: &Patterned, column: Option<usize>, found: &Found) -> Vec<Vec<f64>> {
-        let leave = if self.ended(e, p, found) { Some(Leave::Each) } else { column.map(Leave::One) };
+    /// Where to begin beside other faces of a term, the most promising last: all of them where the search has ended on one,
+    /// else those that are not far above what is found.
+    fn others(&self, e: &mut Engine, p: &Patterned, found: &Found) -> Vec<Candidate> {
+        if given_up(found) {
+            return vec![];
+        }
+        let (beta, lambda) = (self.revived(e, found), found.point.lambda.clone());
+        let at = |theta: Vec<f64>| {
+            let mut shape = found.point.shape.clone();
+            shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
+            Candidate { beta: beta.clone(), lambda: lambda.clone(), shape, deviance: f64::INFINITY }
+        };
         let (here, usual) = (p.theta(&found.point.shape), p.theta(self.from.shape));
-        leave.map_or_else(Vec::new, |leave| faces::others(&p.pattern, here, usual, leave))
+        let mut all: Vec<Candidate> = faces::others(&p.pattern, here, usual).into_iter().map(at).collect();
+        if !self.ended(e, p, found) {
+            candidates::sort(e, self.rows, self.units, &mut all);
+            all.retain(|c| c.deviance < found.point.deviance + NEARBY);
+            all.reverse();
+        }
+        all
     }
 
     /// The best beside effects of no variance: their correlations say nothing there, and with others the deviance may fall.
@@ -304,7 +310,7 @@ impl Task<'_, '_> {
 
     /// What is found from a trial, if it leads further.
     fn better(&self, e: &mut Engine, found: Found, trial: Option<Start>) -> Result<Found, CoreError> {
-        let worth = |t: &Start| goal(&found).is_none_or(|goal| t.deviance < goal);
+        let worth = |t: &Start| goal(&found).is_none_or(|goal| t.deviance < goal.deviance);
         match trial.filter(worth) {
             Some(t) => {
                 let next = self.search(e, &t.first(self.from.target))?;
@@ -368,7 +374,7 @@ impl Task<'_, '_> {
         let after = p.first + p.pattern.parameters();
         let (less, more) = (pattern.parameters(), p.pattern.parameters());
         let (own, constraint) = (e.patterns.clone(), e.constraint.clone());
-        let target = goal(found);
+        let target = goal(found).map(|goal| Target { end: None, ..goal });
         let (beta, sd, correlation) = self.split(e, p, found);
         let own_start = First { target, ..*self.from };
         let next_to = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target };
@@ -466,14 +472,15 @@ impl Start {
         Start { beta: at.beta.clone(), lambda: at.lambda.clone(), shape, deviance: at.deviance }
     }
 
-    fn first(&self, target: Option<f64>) -> First<'_> {
+    fn first<'a>(&'a self, target: Option<Target<'a>>) -> First<'a> {
         First { beta: &self.beta, lambda: &self.lambda, shape: &self.shape, target }
     }
 }
 
 /// What another search must reach to lead further; any optimum does where the likelihood has no bound.
-fn goal(found: &Found) -> Option<f64> {
-    (found.outcome != Outcome::Unbounded).then_some(found.point.deviance - BETTER)
+fn goal(found: &Found) -> Option<Target<'_>> {
+    let deviance = found.point.deviance - BETTER;
+    (found.outcome != Outcome::Unbounded).then_some(Target { deviance, end: Some(&found.point) })
 }
 
 /// Whether a search has ended before an optimum.

@@ -11,6 +11,7 @@ mod joint;
 mod measured;
 mod pace;
 mod residual;
+mod returning;
 mod secants;
 mod setting;
 mod trial;
@@ -39,6 +40,7 @@ use measured::*;
 use pace::*;
 use residual::shortened;
 pub use residual::Residual;
+use returning::returns_to;
 use secants::*;
 use setting::*;
 use trial::*;
@@ -53,6 +55,8 @@ const PATIENCE: usize = 8;
 const USUAL: usize = 14;
 /// Iterations that a measured Hessian is kept for.
 const KEPT: usize = 6;
+/// Evaluations that may measure Hessians, as a multiple of those that are allowed for steps.
+const MEASURING: usize = 10;
 /// What is left of the damping after a step that went well, where the curvature is exact.
 const EASE: f64 = 0.2;
 /// Share of the curvature along a step below which damping is none.
@@ -88,8 +92,16 @@ pub struct First<'a> {
     pub beta: &'a [f64],
     pub lambda: &'a [Vec<f64>],
     pub shape: &'a [f64],
-    /// A deviance that is to be reached: the search is given up where it does not lead there.
-    pub target: Option<f64>,
+    pub target: Option<Target<'a>>,
+}
+
+/// What a search must do better than: it is given up where it does not lead there.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// A deviance that is to be reached.
+    pub deviance: f64,
+    /// Where another search of the same model has ended.
+    pub end: Option<&'a Point>,
 }
 
 /// Promised change of the deviance that may be nothing but rounding errors of the gradient, where steps have gained
@@ -133,6 +145,7 @@ struct Search<'s, 'a, 'r> {
     last: Option<Mark>,
     pace: Option<Pace>,
     goal: Option<Goal>,
+    end: Option<&'s Point>,
     back: Option<Back>,
     curvature: Option<Measured>,
     /// Directions that rested at the last point.
@@ -142,7 +155,8 @@ struct Search<'s, 'a, 'r> {
     close: bool,
     iterations: usize,
     /// Evaluations before the search, and those spent on measuring.
-    uncounted: usize,
+    first: usize,
+    measuring: usize,
     /// Rejected trials and late iterations.
     trouble: usize,
     /// Steps in a row that gained nothing.
@@ -160,21 +174,23 @@ struct Search<'s, 'a, 'r> {
 }
 
 impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
-    fn new(set: &'s Setting<'a, 'r>, point: &Point, target: Option<f64>, first: usize) -> Self {
-        let goal = target.map(|t| Goal::new(t, point.deviance, set.rows.n, point.u.len(), set.exact));
+    fn new(set: &'s Setting<'a, 'r>, point: &Point, target: Option<Target<'s>>, first: usize) -> Self {
+        let goal = target.map(|t| Goal::new(t.deviance, point.deviance, set.rows.n, point.u.len(), set.exact));
         Search {
             set,
             secants: vec![],
             last: None,
             pace: None,
             goal,
+            end: target.and_then(|t| t.end),
             back: None,
             curvature: None,
             resting: vec![false; set.components.len() + set.charts.len()],
             damping: 0.0,
             close: false,
             iterations: 0,
-            uncounted: first,
+            first,
+            measuring: 0,
             trouble: 0,
             idle: 0,
             tail: false,
@@ -249,7 +265,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
         let hessian = measure(e, self.set, here);
         self.secants.clear();
         self.stale = true;
-        self.uncounted += e.evaluations - before;
+        self.measuring += e.evaluations - before;
         (hessian.map(|h| Measured::new(h, &here.point.lambda, &here.rest)), true)
     }
 
@@ -273,7 +289,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
                 self.close = true;
                 continue;
             }
-            if self.is_over(e, &around) {
+            if self.is_over(e, &around, &proposal) {
                 break Step::None;
             }
             let trial = self.trial(e, &around, &proposal, &mut tries)?;
@@ -286,7 +302,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
     }
 
     /// Whether the search ends here: what a step promises is nothing, or the search has gone on for long enough.
-    fn is_over(&mut self, e: &mut Engine, around: &Around<'_, '_, '_>) -> bool {
+    fn is_over(&mut self, e: &mut Engine, around: &Around<'_, '_, '_>, proposal: &Proposal) -> bool {
         let (options, Here { point, noise, cancelled, .. }) = (self.set.options, around.here);
         if self.decrease < options.tolerance || (self.decrease < IDLE.max(*cancelled) && self.idle >= TWICE) {
             if self.damping > 0.0 {
@@ -299,14 +315,22 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             return true;
         }
         let times = if self.close { 3.0 } else { 10.0 };
-        let reach = if self.damping == 0.0 { times * self.decrease } else { f64::INFINITY };
+        // A saddle promises next to nothing, whatever lies behind it.
+        let saddle = self.close && proposal.curvature < 0.0;
+        let reach = if self.damping == 0.0 && !saddle { times * self.decrease } else { f64::INFINITY };
         let lost = self.goal.as_mut().is_some_and(|goal| goal.is_lost(point.deviance, reach));
-        let hopeless = lost || self.back.as_ref().is_some_and(|back| back.is_near(around.here));
-        if e.evaluations - self.uncounted >= options.max_evaluations || hopeless {
+        let known = self.close && self.end.is_some_and(|end| returns_to(end, e, around, proposal));
+        let hopeless = lost || known || self.back.as_ref().is_some_and(|back| back.is_near(around.here));
+        if self.has_spent(e, options.max_evaluations) || hopeless {
             self.outcome = Outcome::MaxEvaluations;
             return true;
         }
         false
+    }
+
+    /// Whether a search has had its evaluations: those that measure a curvature are more, but not without end.
+    fn has_spent(&self, e: &Engine, most: usize) -> bool {
+        self.measuring >= MEASURING * most || e.evaluations - self.first - self.measuring >= most
     }
 
     /// Report what was found, and leave the engine there.
