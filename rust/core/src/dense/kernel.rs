@@ -49,7 +49,7 @@ struct Strip {
     depth: usize,
 }
 
-/// Strips of ROWS rows of C, in tiles of N columns, then of 2 and of 1.
+/// Strips of ROWS rows of C, in tiles of N columns, 4 or 8.
 #[inline(always)]
 fn strips<const N: usize>(mut c: MatMut<'_, f64>, accum: Accum, a: MatRef<'_, f64>, b: MatRef<'_, f64>, alpha: f64) {
     let (m, n, k) = (a.nrows(), b.ncols(), a.ncols());
@@ -66,13 +66,20 @@ fn strips<const N: usize>(mut c: MatMut<'_, f64>, accum: Accum, a: MatRef<'_, f6
         while j < n {
             // SAFETY: the strip has ROWS rows and k columns, packed or not; `from + rows` and `j` plus the width lie in C.
             unsafe {
-                j += match n - j {
-                    left if left >= N => {
-                        tile::<N>(out.as_mut().subcols_mut(j, N), accum, strip, b.subcols(j, N), alpha)
-                    }
-                    2.. => tile::<2>(out.as_mut().subcols_mut(j, 2), accum, strip, b.subcols(j, 2), alpha),
-                    _ => tile::<1>(out.as_mut().subcols_mut(j, 1), accum, strip, b.subcols(j, 1), alpha),
-                };
+                let width = N.min(n - j);
+                let (out, b) = (out.as_mut().subcols_mut(j, width), b.subcols(j, width));
+                // What is left goes at once: a few sums side by side would wait for each other.
+                match width {
+                    1 => tile::<1>(out, accum, strip, b, alpha),
+                    2 => tile::<2>(out, accum, strip, b, alpha),
+                    3 => tile::<3>(out, accum, strip, b, alpha),
+                    4 if N > 4 => tile::<4>(out, accum, strip, b, alpha),
+                    5 if N > 4 => tile::<5>(out, accum, strip, b, alpha),
+                    6 if N > 4 => tile::<6>(out, accum, strip, b, alpha),
+                    7 if N > 4 => tile::<7>(out, accum, strip, b, alpha),
+                    _ => tile::<N>(out, accum, strip, b, alpha),
+                }
+                j += width;
             }
         }
     }
@@ -114,18 +121,12 @@ unsafe fn sums<const N: usize>(strip: Strip, b: MatRef<'_, f64>) -> [[f64; ROWS]
     sums
 }
 
-/// One tile of C, at most ROWS x N; its columns.
+/// One tile of C, at most ROWS x N.
 ///
 /// # Safety
 /// As for `sums`, and C must have N columns of not more than ROWS contiguous rows.
 #[inline(always)]
-unsafe fn tile<const N: usize>(
-    c: MatMut<'_, f64>,
-    accum: Accum,
-    strip: Strip,
-    b: MatRef<'_, f64>,
-    alpha: f64,
-) -> usize {
+unsafe fn tile<const N: usize>(c: MatMut<'_, f64>, accum: Accum, strip: Strip, b: MatRef<'_, f64>, alpha: f64) {
     let sums = sums::<N>(strip, b);
     let keep = if matches!(accum, Accum::Add) { 1.0 } else { 0.0 };
     let (rows, apart, c) = (c.nrows(), c.col_stride(), c.as_ptr_mut());
@@ -147,7 +148,6 @@ unsafe fn tile<const N: usize>(
             }
         }
     }
-    N
 }
 
 #[cfg(test)]
