@@ -72,7 +72,7 @@ pub struct Whole {
     column: Vec<(u32, u32, u32)>,
 }
 
-/// Multiplications to form all of the inverse of one tree.
+/// Multiplications to form all of the inverse of some supernodes.
 fn work(sym: &Symbolic, tree: &[u32]) -> f64 {
     let (mut t, mut l) = (0.0, 0.0);
     for s in tree.iter().map(|&s| &sym.supers[s as usize]) {
@@ -82,9 +82,12 @@ fn work(sym: &Symbolic, tree: &[u32]) -> f64 {
 }
 
 impl Whole {
-    /// Multiplications to form all of it, tree by tree.
-    pub fn work(sym: &Symbolic) -> f64 {
-        sym.forest().trees().map(|tree| work(sym, tree)).sum()
+    /// Multiplications to form all of it, tree by tree or `together`.
+    pub fn work(sym: &Symbolic, together: bool) -> f64 {
+        match together {
+            true => work(sym, sym.forest().all()),
+            false => sym.forest().trees().map(|tree| work(sym, tree)).sum(),
+        }
     }
 
     /// Some columns of the inverse, row-major (rows x columns), added to zeros.

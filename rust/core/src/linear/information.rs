@@ -108,7 +108,7 @@ impl Lmm {
         let plans = self.probings();
         let probes: usize = plans.iter().flatten().map(|p| p.probes * self.moments.factors[p.factor].cols).sum();
         let solves = 2.0 * (probes * self.symbolic.panel_size) as f64;
-        let whole = Whole::work(&self.symbolic);
+        let whole = Whole::work(&self.symbolic, !parts.h.is_empty());
         if whole < MOST_WHOLE && whole < SCATTERED * solves {
             return self.information_of_whole(parts);
         }
