@@ -1,6 +1,6 @@
 //! The block elimination against dense algebra, on designs that reach every path through it.
 
-use super::{Columns, Numeric, SelectedInverse, Small, Source, Symbolic};
+use super::{Columns, Numeric, SelectedInverse, Small, Source, Symbolic, Whole};
 use crate::dense;
 use crate::design::{Block, Codes, Moments, Numeric as Column, Rows, Structure, Term};
 
@@ -190,6 +190,9 @@ impl Case {
         };
         let at: Vec<usize> = (0..n).step_by(n.div_ceil(9)).chain([n - 1]).collect();
         let (mut place, forest) = (vec![0; n], sym.forest());
+        // Blocks between trees are work, too, where something ties them together.
+        let many = forest.trees().count() > 1 && sym.supers.iter().any(|s| !s.leaf);
+        assert_eq!(Whole::work(sym, true) > Whole::work(sym, false), many);
         for supers in forest.trees().chain([forest.all()]) {
             let whole = num.whole(sym, supers, &mut place);
             let scalars: Vec<usize> = whole.scalars.iter().map(|&q| q as usize).collect();

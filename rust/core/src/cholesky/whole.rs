@@ -66,8 +66,8 @@ pub struct Whole {
     z: Vec<f64>,
     y: Vec<f64>,
     v: Vec<f64>,
-    /// Blocks (L11 L11')^-1 of the leaves, one after another, and of every leaf row the first row of its leaf and where its
-    /// column of the block begins.
+    /// Blocks (L11 L11')^-1 of the leaves, one after another, and of every leaf row the first row of its leaf, where its
+    /// column of the block begins, and how long that is.
     own: Vec<f64>,
     column: Vec<(u32, u32, u32)>,
 }
@@ -140,6 +140,7 @@ impl Small {
         tree.iter().map(|&s| sym.supers[s as usize].width as usize).sum::<usize>() <= Self::MOST
     }
 
+    /// Find the inverse of a tree that suits; `place` as for `Numeric::whole`.
     pub fn invert(&mut self, num: &Numeric, sym: &Symbolic, tree: &[u32], place: &mut [u32]) {
         let of = |leaf: bool| tree.iter().map(|&s| &sym.supers[s as usize]).filter(move |s| s.leaf == leaf);
         self.nodes.resize(sym.base.len(), vec![]);

@@ -1,6 +1,6 @@
 //! The rows of a generalised model, and passes over them: derivatives of the log density, scattered into the
 //! cross-products that the mode needs. `plan` says where columns go, `panel` holds a cache-sized piece of them, `pass`
-//! sums, `adjoint` goes the other way, `levels` sums by group for quadrature.
+//! sums (`fixed` what concerns the fixed effects), `adjoint` goes the other way, `levels` sums by group for quadrature.
 
 mod adjoint;
 mod fixed;
