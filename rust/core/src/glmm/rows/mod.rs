@@ -1,6 +1,7 @@
 //! The rows of a generalised model, and passes over them: derivatives of the log density, scattered into the
 //! cross-products that the mode needs. `plan` says where columns go, `panel` holds a cache-sized piece of them, `pass`
-//! sums (`fixed` what concerns the fixed effects), `adjoint` goes the other way, `levels` sums by group for quadrature.
+//! sums (`fixed` what concerns the fixed effects), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds
+//! what a step does not move.
 
 mod adjoint;
 mod fixed;
@@ -8,6 +9,7 @@ mod levels;
 mod panel;
 mod pass;
 mod plan;
+mod still;
 
 use crate::design::{Block, Rows, Term};
 use crate::error::shape;
@@ -20,6 +22,7 @@ pub use levels::{level_pass, level_sums, LevelSums};
 pub use panel::{fixed_part, predictors};
 pub use pass::{pass, Sums, Want};
 pub use plan::Plan;
+pub use still::still;
 
 /// A block of fixed columns and the index of its first coefficient; blocks with equal `first` share coefficients.
 #[derive(Clone, Debug)]

@@ -168,6 +168,11 @@ pub(super) fn sparse_entries(plan: &XPlan, c: &Component<'_>, i: usize, out: &mu
 
 /// The part of the predictors that does not depend on the random effects, row-major n x K.
 pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<f64>) {
+    fixed_parts(plan, rows, beta, true, out);
+}
+
+/// The same with or without offsets.
+pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offsets: bool, out: &mut Vec<f64>) {
     let k = plan.k;
     out.resize(rows.n * k, 0.0);
     let bounds = chunk_bounds(rows.n, 0, GRAIN);
@@ -187,7 +192,7 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
             columns.fill_x(rows, first + from, m);
             let out = &mut out[from * k..(from + m) * k];
             for (c, (xp, component)) in plan.x.iter().zip(&rows.components).enumerate() {
-                let offset = component.offset.map(|o| &o[first + from..first + from + m]);
+                let offset = component.offset.filter(|_| offsets).map(|o| &o[first + from..first + from + m]);
                 xp.predict(beta, columns.x(c), offset, (&mut out[c..], k));
                 if xp.sparse.is_empty() {
                     continue;

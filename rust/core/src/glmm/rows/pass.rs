@@ -76,6 +76,21 @@ impl Sums {
         }
     }
 
+    /// Room for X'D1 and X'D2X alone.
+    pub(super) fn fixed(plan: &Plan) -> Self {
+        let p = plan.p();
+        let none = vec![];
+        Sums {
+            value: 0.0,
+            xg: vec![0.0; p],
+            xx: vec![0.0; p * p],
+            zg: none.clone(),
+            gram: none.clone(),
+            pairs: none.clone(),
+            zx: none,
+        }
+    }
+
     fn parts(&self) -> impl Iterator<Item = &Vec<f64>> {
         [&self.xg, &self.xx].into_iter().chain(&self.zg).chain(&self.gram).chain(&self.pairs).chain(&self.zx)
     }
@@ -84,7 +99,7 @@ impl Sums {
         self.parts().map(|v| v.len()).sum()
     }
 
-    fn add(&mut self, other: &Sums) {
+    pub(super) fn add(&mut self, other: &Sums) {
         self.value += other.value;
         let mine = [&mut self.xg, &mut self.xx].into_iter();
         let mine = mine.chain(&mut self.zg).chain(&mut self.gram).chain(&mut self.pairs).chain(&mut self.zx);

@@ -236,7 +236,9 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
         }
         if let Some(before) = self.last.take() {
             // Along a long step the curvature changes by more than a secant says.
-            if self.close || self.pace.as_ref().is_some_and(|last| last.promised < LONG) {
+            if self.pace.as_ref().is_some_and(|last| last.ended) {
+                self.secants.clear();
+            } else if self.close || self.pace.as_ref().is_some_and(|last| last.promised < LONG) {
                 self.secants.push(here.mark.secant(&before));
             }
             if self.secants.len() > MEMORY {

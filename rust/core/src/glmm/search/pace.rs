@@ -1,9 +1,16 @@
 //! How fast a search goes: what it must reach, and steps along directions without an optimum.
 
+use super::super::rows::still;
 use super::*;
 
-/// Longest step along a direction without an optimum, in Newton steps.
-const LONGEST: f64 = 8.0;
+/// Change of a step's length within which it goes on as the last one did.
+const ALIKE: f64 = 0.6;
+/// How many e-folds the slope may fall by along a step without an optimum: with the exact curvature it is one.
+const FOLDS: (f64, f64) = (0.2, 1.6);
+/// Least share of a column that rows which stay can tell from nothing.
+const NOTHING: f64 = 1e-9;
+/// Share of the tolerance that is left to fall where such a direction ends.
+const REST: f64 = 0.1;
 /// Steps after which a search must have come nearer to its goal.
 const STEPS: usize = 8;
 /// Most of the way that may then be left.
@@ -74,30 +81,74 @@ impl Back {
 }
 
 /// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
-/// Newton steps have length 1 in eta for ever. Where the promise fell as such a tail says and the direction is the same,
-/// the next step is twice as long.
+/// Newton steps have length 1 in eta for ever.
 pub(super) struct Pace {
     pub(super) step: Vec<f64>,
     pub(super) promised: f64,
-    pub(super) stretch: f64,
+    /// Whether it was made longer, to the end.
+    pub(super) ended: bool,
+    /// Rounding error of differences where it began.
+    pub(super) cancelled: f64,
 }
 
 impl Pace {
-    pub(super) fn next(&self, step: &[f64], promised: f64) -> f64 {
-        if !self.goes_on(step) {
-            return 1.0;
-        }
-        let tail = (promised / self.promised).ln() + self.stretch;
-        if tail.abs() < 0.35 * self.stretch {
-            (2.0 * self.stretch).min(LONGEST)
-        } else {
-            1.0
-        }
-    }
-
     /// Whether a step goes on where the last one went, no shorter.
     pub(super) fn goes_on(&self, step: &[f64]) -> bool {
         let (new, old) = (dot(step, step).sqrt(), dot(&self.step, &self.step).sqrt());
         dot(step, &self.step) > 0.9 * new * old && new > 0.6 * old
     }
+
+    /// A step that goes on where nothing but rows on their way to a limit of their range move: it is made so long that
+    /// hardly anything is left of the tolerance, but not where rounding errors hide what is left. None where it does not go on, or moves other rows too.
+    pub(super) fn to_the_end(
+        &self,
+        e: &Engine,
+        around: &Around<'_, '_, '_>,
+        last: &Secant,
+        step: &[f64],
+    ) -> Option<Vec<f64>> {
+        if !self.goes_on(step) {
+            return None;
+        }
+        let Around { set, here: Here { slope, cancelled, .. }, .. } = around;
+        let reach: Vec<f64> = (0..e.plan.k).map(|k| e.reach(k)).collect();
+        let (ways, across) = free_ways(&still(&e.plan, set.rows, step, &reach), &slope.beta_curvature);
+        let (tolerance, growth) = (REST * set.options.tolerance, (cancelled / self.cancelled).ln().max(0.0));
+        let mut out = step.to_vec();
+        for (way, across) in ways.chunks_exact(step.len()).zip(across.chunks_exact(step.len())) {
+            let (new, old, g) = (dot(across, step), dot(across, &self.step), dot(way, &slope.beta));
+            let before = dot(across, &last.beta).abs();
+            let rate = -(g / (g - dot(way, &last.beta_gradient))).ln() / before;
+            let alike = (ALIKE..1.0 / ALIKE).contains(&(new / old)) && new * g < 0.0;
+            if alike && (FOLDS.0..FOLDS.1).contains(&(rate * old.abs())) {
+                let left = g.abs() / rate;
+                let end = ((left / tolerance).ln() / rate).min((left / cancelled).ln() / (rate + growth / before));
+                let more = (end - new.abs()).max(0.0).copysign(new);
+                out.iter_mut().zip(way).for_each(|(o, v)| *o += more * v);
+            }
+        }
+        (out != step).then_some(out)
+    }
+}
+
+/// Directions along which the rows behind the products `still` stay, and what finds a step's part along each: of all
+/// such directions those that the curvature does not mix.
+fn free_ways(still: &[f64], curvature: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let p = (still.len() as f64).sqrt() as usize;
+    let size: Vec<f64> = (0..p).map(|j| still[j * (p + 1)]).map(|v| if v > 0.0 { v.sqrt() } else { 1.0 }).collect();
+    let scaled: Vec<f64> = still.iter().enumerate().map(|(t, v)| v / (size[t % p] * size[t / p])).collect();
+    let (values, vectors) = dense::eigen_symmetric(&scaled, p);
+    let free = values.iter().take_while(|v| **v < NOTHING).count();
+    let basis = &vectors[..free * p];
+    let unscaled: Vec<f64> = basis.iter().enumerate().map(|(t, v)| v / size[t % p]).collect();
+    let mut bent = vec![0.0; p * free];
+    dense::gemm(&mut bent, p, curvature, p, &unscaled, p, p, free, p, 1.0);
+    let mut among = vec![0.0; free * free];
+    dense::gemm_tn(&mut among, free, &unscaled, p, &bent, p, free, free, p, 1.0);
+    let turned = dense::eigen_symmetric(&among, free).1;
+    let (mut ways, mut across) = (vec![0.0; p * free], vec![0.0; p * free]);
+    dense::gemm(&mut ways, p, &unscaled, p, &turned, free, p, free, free, 1.0);
+    dense::gemm(&mut across, p, basis, p, &turned, free, p, free, free, 1.0);
+    across.iter_mut().enumerate().for_each(|(t, v)| *v *= size[t % p]);
+    (ways, across)
 }

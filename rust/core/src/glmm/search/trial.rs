@@ -35,10 +35,11 @@ impl Tries {
     }
 }
 
-/// Where a trial led, and how far along the proposal that was.
+/// Where a trial led.
 pub(super) struct Trial {
     next: Result<Point, CoreError>,
-    stretch: f64,
+    /// Whether it went on to the end of directions without an optimum.
+    longer: bool,
 }
 
 impl Search<'_, '_, '_> {
@@ -55,20 +56,23 @@ impl Search<'_, '_, '_> {
         let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &set.charts, set.linked);
         let moved = apply(e.moments(), &set.components, &point.lambda, d);
         let (mut lambda, _) = clip_all(e.moments(), set.units, &moved, false);
-        let stretch = match &self.pace {
-            Some(pace) if tries.long && self.damping == 0.0 && self.decrease < NEAR => pace.next(db, self.decrease),
-            _ => 1.0,
+        let further = match (&self.pace, self.secants.last()) {
+            (Some(pace), Some(last)) if tries.long && self.damping == 0.0 && self.decrease < NEAR => {
+                pace.to_the_end(e, around, last, &db[..p])
+            }
+            _ => None,
         };
-        let beta_step: Vec<f64> = db[..p].iter().map(|d| stretch * d).collect();
+        let longer = further.is_some();
+        let beta_step = further.unwrap_or_else(|| db[..p].to_vec());
         let beta = set.coefficients(e, &point.beta, &beta_step);
         let u = around.mode(e, proposal, &beta_step, &lambda, tries.fresh);
-        (tries.long, tries.fresh) = (false, stretch > 1.0);
+        (tries.long, tries.fresh) = (false, longer);
         // An evaluation that fails is a rejected step, so its interruption is asked for apart.
         set.options.stop.check()?;
         e.tolerance = (1e-3 * self.decrease).clamp(INNER_TOLERANCE, LOOSE);
         let next = patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)
             .and_then(|()| e.evaluate(set.rows, &beta, &lambda, &shape, &u));
-        Ok(Trial { next, stretch })
+        Ok(Trial { next, longer })
     }
 
     /// Take the step, or learn from it: none where another trial is to be made.
@@ -84,10 +88,10 @@ impl Search<'_, '_, '_> {
         let gained = trial.next.as_ref().map_or(f64::NEG_INFINITY, |next| point.deviance - next.deviance);
         match trial.next {
             Ok(next) if gained > ENOUGH * self.decrease - around.here.noise => {
-                self.accept(e, around, proposal, gained, trial.stretch);
+                self.accept(e, around, proposal, gained, trial.longer);
                 return Some(Step::To(Box::new(next)));
             }
-            _ if trial.stretch > 1.0 => self.pace = None,
+            _ if trial.longer => self.pace = None,
             Err(_) if tries.gone.is_empty() && !around.unknown(e).is_empty() => tries.gone = around.unknown(e),
             _ => {
                 self.stale = true;
@@ -98,7 +102,7 @@ impl Search<'_, '_, '_> {
         None
     }
 
-    fn accept(&mut self, e: &Engine, around: &Around<'_, '_, '_>, proposal: &Proposal, gained: f64, stretch: f64) {
+    fn accept(&mut self, e: &Engine, around: &Around<'_, '_, '_>, proposal: &Proposal, gained: f64, ended: bool) {
         let (exact, noise) = (around.here.exact, around.here.noise);
         self.idle = if gained < noise { self.idle + 1 } else { 0 };
         if gained / self.decrease > 0.5 || self.decrease < noise {
@@ -112,7 +116,7 @@ impl Search<'_, '_, '_> {
         if self.tail && self.secants.len() > RECENT {
             self.secants.drain(..self.secants.len() - RECENT);
         }
-        self.pace = Some(Pace { step, promised: self.decrease, stretch });
+        self.pace = Some(Pace { step, promised: self.decrease, ended, cancelled: around.here.cancelled });
         self.stale = e.tolerance > INNER_TOLERANCE;
     }
 
