@@ -22,7 +22,7 @@ pub use levels::{level_pass, level_sums, LevelSums};
 pub use panel::{fixed_part, predictors};
 pub use pass::{pass, Sums, Want};
 pub use plan::Plan;
-pub use still::still;
+pub use still::{longest, still};
 
 /// A block of fixed columns and the index of its first coefficient; blocks with equal `first` share coefficients.
 #[derive(Clone, Debug)]

@@ -13,14 +13,26 @@ use crate::jet::pair as packed;
 /// Share of the longest move of a predictor up to which another one stays.
 const SHARE: f64 = 0.1;
 
+/// How far a step moves every predictor of every row, n x K, in units of `reach`; and the longest of these ways.
+fn moves(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> (Vec<f64>, f64) {
+    let mut moved = vec![];
+    fixed_parts(plan, rows, step, false, &mut moved);
+    moved.chunks_exact_mut(plan.k).for_each(|row| row.iter_mut().zip(reach).for_each(|(m, r)| *m = m.abs() / r));
+    let most = moved.iter().copied().fold(0.0, f64::max);
+    (moved, most)
+}
+
+/// How far a step moves the predictor that it moves most, in units of `reach`.
+pub fn longest(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> f64 {
+    moves(plan, rows, step, reach).1
+}
+
 /// X'X over the rows (of each predictor) that a step leaves where they are, as against those it moves most; `reach` is the
 /// unit of each predictor. What has no product there is a direction in which nothing but the others moves.
 pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> Vec<f64> {
     let k = plan.k;
-    let mut moved = vec![];
-    fixed_parts(plan, rows, step, false, &mut moved);
-    moved.chunks_exact_mut(k).for_each(|row| row.iter_mut().zip(reach).for_each(|(m, r)| *m = m.abs() / r));
-    let most = SHARE * moved.iter().copied().fold(0.0, f64::max);
+    let (moved, most) = moves(plan, rows, step, reach);
+    let few = SHARE * most;
     let zero = || Sums::fixed(plan);
     let sums = |from: usize, to: usize| {
         let mut s = zero();
@@ -34,7 +46,7 @@ pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> V
             for (row, moved) in
                 panel.out.chunks_exact_mut(stride).zip(moved[start * k..(start + n) * k].chunks_exact(k))
             {
-                (0..k).for_each(|a| row[1 + k + packed(k, a, a)] = (moved[a] <= most) as u8 as f64);
+                (0..k).for_each(|a| row[1 + k + packed(k, a, a)] = (moved[a] <= few) as u8 as f64);
             }
             fixed.add(plan, rows, &panel, stride, (start, n), &mut s, false);
         }

@@ -1,12 +1,16 @@
 //! How fast a search goes: what it must reach, and steps along directions without an optimum.
 
-use super::super::rows::still;
+use std::ops::Range;
+
+use super::super::rows::{longest, still};
 use super::*;
 
 /// Change of a step's length within which it goes on as the last one did.
 const ALIKE: f64 = 0.6;
 /// How many e-folds the slope may fall by along a step without an optimum: with the exact curvature it is one.
-const FOLDS: (f64, f64) = (0.2, 1.6);
+const FOLDS: Range<f64> = 0.2..1.6;
+/// And while a predictor moves by one unit: one far out, more under a link whose tails are light.
+const FALLS: Range<f64> = 0.3..4.0;
 /// Least share of a column that rows which stay can tell from nothing.
 const NOTHING: f64 = 1e-9;
 /// Share of the tolerance that is left to fall where such a direction ends.
@@ -120,7 +124,8 @@ impl Pace {
             let before = dot(across, &last.beta).abs();
             let rate = -(g / (g - dot(way, &last.beta_gradient))).ln() / before;
             let alike = (ALIKE..1.0 / ALIKE).contains(&(new / old)) && new * g < 0.0;
-            if alike && (FOLDS.0..FOLDS.1).contains(&(rate * old.abs())) {
+            let tail = || FALLS.contains(&(rate / longest(&e.plan, set.rows, way, &reach)));
+            if alike && FOLDS.contains(&(rate * old.abs())) && tail() {
                 let left = g.abs() / rate;
                 let end = ((left / tolerance).ln() / rate).min((left / cancelled).ln() / (rate + growth / before));
                 let more = (end - new.abs()).max(0.0).copysign(new);
