@@ -1,5 +1,6 @@
 //! What a pass sums for the fixed effects: X'D1, X'D2X and Z'D2X.
 
+use super::cells::{Cells, Pairs};
 use super::panel::{sparse_entries, Panel};
 use super::pass::Sums;
 use super::plan::{Plan, XPlan};
@@ -20,6 +21,9 @@ pub(super) struct FixedSums {
     /// The right-hand side of one of these products, row by row.
     weighted: Vec<f64>,
     entries: Vec<Vec<(u32, f64)>>,
+    /// What the family says, summed by cell; by factor and component the weights of its columns, summed by pair.
+    cells: Vec<f64>,
+    pairs: Vec<Vec<Vec<f64>>>,
 }
 
 /// Columns of the right-hand side for component `a` before the last one that is used, and all of them: where there are
@@ -57,6 +61,8 @@ impl FixedSums {
             blocks: (0..plan.k).map(block).collect(),
             weighted: vec![],
             entries: vec![vec![]; plan.k],
+            cells: vec![],
+            pairs: vec![vec![]; plan.z.len()],
         }
     }
 
@@ -72,10 +78,20 @@ impl FixedSums {
         cross: bool,
     ) {
         let said = Said { out: &panel.out[..n * stride], stride, k: plan.k };
-        for a in 0..plan.k {
-            self.add_products(plan, panel, said, a);
-            for f in (0..plan.z.len()).filter(|_| cross) {
-                self.add_cross(plan, panel, said, (f, a), &mut s.zx[f]);
+        match &plan.cells {
+            Some(cells) => self.add_cells(plan, cells, said, start),
+            None => (0..plan.k).for_each(|a| self.add_products(plan, |b| panel.columns.x(b), said, a)),
+        }
+        for f in (0..plan.z.len()).filter(|_| cross) {
+            let z = (panel.columns.codes(f), panel.columns.z(f));
+            if let Some(pairs) = plan.cells.as_ref().and_then(|c| c.pairs[f].as_ref()) {
+                self.add_pairs(plan, pairs, z.1, said, (f, start));
+                continue;
+            }
+            for a in 0..plan.k {
+                weigh(plan, z.1, said, (f, a), &mut self.weighted);
+                let cross = Cross::of(plan, (f, a), panel.columns.x(a), z.0, &self.weighted);
+                cross.add(&mut s.zx[f]);
             }
         }
         if plan.x.iter().any(|x| !x.sparse.is_empty()) {
@@ -86,9 +102,39 @@ impl FixedSums {
         }
     }
 
-    /// The block of component `a`.
-    fn add_products(&mut self, plan: &Plan, panel: &Panel<'_>, said: Said<'_>, a: usize) {
-        let (d, x) = (plan.x[a].dense.len(), panel.columns.x(a));
+    /// Sum what is said of the rows from `start` on by their cells.
+    fn add_cells(&mut self, plan: &Plan, cells: &Cells, said: Said<'_>, start: usize) {
+        let (k, stride) = (plan.k, 1 + plan.k + plan.k * (plan.k + 1) / 2);
+        let used = 1..if self.products { stride } else { 1 + k };
+        self.cells.resize(cells.count * stride, 0.0);
+        for (row, &cell) in said.rows().zip(&cells.of[start..]) {
+            let to = &mut self.cells[cell as usize * stride..][used.clone()];
+            to.iter_mut().zip(&row[used.clone()]).for_each(|(o, v)| *o += v);
+        }
+    }
+
+    /// Sum the weights of a factor's columns by pair.
+    fn add_pairs(&mut self, plan: &Plan, pairs: &Pairs, z: &[f64], said: Said<'_>, (f, start): (usize, usize)) {
+        let cols = plan.z[f].columns.len();
+        self.pairs[f].resize(plan.k, vec![]);
+        for (a, sums) in self.pairs[f].iter_mut().enumerate() {
+            sums.resize(pairs.level.len() * cols, 0.0);
+            if cols == 1 {
+                let at = said.second(plan.z[f].columns[0].component, a);
+                let rows = said.rows().zip(z).zip(&pairs.of[start..]);
+                rows.for_each(|((row, z), &pair)| sums[pair as usize] += row[at] * z);
+                continue;
+            }
+            weigh(plan, z, said, (f, a), &mut self.weighted);
+            for (row, &pair) in self.weighted.chunks_exact(cols).zip(&pairs.of[start..]) {
+                sums[pair as usize * cols..][..cols].iter_mut().zip(row).for_each(|(o, v)| *o += v);
+            }
+        }
+    }
+
+    /// The block of component `a`, where the columns of every component are `columns`.
+    fn add_products<'x>(&mut self, plan: &Plan, columns: impl Fn(usize) -> &'x [f64], said: Said<'_>, a: usize) {
+        let (d, x) = (plan.x[a].dense.len(), columns(a));
         let n = said.rows().len();
         if d == 0 {
             return;
@@ -109,7 +155,7 @@ impl FixedSums {
         self.weighted.resize(n * width, 0.0);
         let mut from = 0;
         for b in a..plan.k {
-            let (db, xb, at) = (plan.x[b].dense.len(), panel.columns.x(b), said.second(a, b));
+            let (db, xb, at) = (plan.x[b].dense.len(), columns(b), said.second(a, b));
             let to = self.weighted.chunks_exact_mut(width);
             for ((to, row), xb) in to.zip(said.rows()).zip(xb.chunks_exact(db.max(1))).filter(|_| db > 0) {
                 let w = row[at];
@@ -122,34 +168,6 @@ impl FixedSums {
             to[wide + 1..].fill(0.0);
         }
         dense::gemm_nt(&mut self.blocks[a], width, &self.weighted, width, x, d, width, d, n, 1.0);
-    }
-
-    /// Z'D2X of a factor and a component: `zx` has p + 1 numbers for every level and column.
-    fn add_cross(&mut self, plan: &Plan, panel: &Panel<'_>, said: Said<'_>, (f, a): (usize, usize), zx: &mut [f64]) {
-        let (zf, xp, x) = (&plan.z[f], &plan.x[a], panel.columns.x(a));
-        let (cols, codes, z) = (zf.columns.len(), panel.columns.codes(f), panel.columns.z(f));
-        if xp.dense.is_empty() {
-            return;
-        }
-        self.weighted.resize(codes.len() * cols, 0.0);
-        for (c, col) in zf.columns.iter().enumerate() {
-            let at = said.second(col.component, a);
-            let to = self.weighted.iter_mut().skip(c).step_by(cols);
-            to.zip(said.rows()).zip(z.iter().skip(c).step_by(cols)).for_each(|((o, row), z)| *o = row[at] * z);
-        }
-        let cross = Cross { xp, x, codes, weights: &self.weighted, cols, p1: plan.p() + 1 };
-        match (xp.first, xp.dense.len()) {
-            (None, _) => cross.scattered(zx),
-            (Some(first), 1) => cross.narrow::<1>(first, zx),
-            (Some(first), 2) => cross.narrow::<2>(first, zx),
-            (Some(first), 3) => cross.narrow::<3>(first, zx),
-            (Some(first), 4) => cross.narrow::<4>(first, zx),
-            (Some(first), 5) => cross.narrow::<5>(first, zx),
-            (Some(first), 6) => cross.narrow::<6>(first, zx),
-            (Some(first), 7) => cross.narrow::<7>(first, zx),
-            (Some(first), 8) => cross.narrow::<8>(first, zx),
-            (Some(first), _) => cross.wide(first, zx),
-        }
     }
 
     /// Sparse columns of one row (number in the data, in the panel) against each other, the dense ones and the random ones.
@@ -197,9 +215,25 @@ impl FixedSums {
         }
     }
 
+    /// Let what was summed by cell and by pair meet the columns.
+    fn finish_cells(&mut self, plan: &Plan, cells: &Cells, s: &mut Sums) {
+        let (k, out) = (plan.k, std::mem::take(&mut self.cells));
+        let said = Said { out: &out, stride: 1 + k + k * (k + 1) / 2, k };
+        (0..k).for_each(|a| self.add_products(plan, |b| &cells.x[b], said, a));
+        for (f, pairs) in cells.pairs.iter().enumerate() {
+            let Some(pairs) = pairs else { continue };
+            for (a, weights) in self.pairs[f].iter().enumerate() {
+                Cross::of(plan, (f, a), &pairs.x[a], &pairs.level, weights).add(&mut s.zx[f]);
+            }
+        }
+    }
+
     /// Put what was summed in its places.
-    pub(super) fn finish(&self, plan: &Plan, s: &mut Sums) {
+    pub(super) fn finish(&mut self, plan: &Plan, s: &mut Sums) {
         let p = plan.p();
+        if let Some(cells) = &plan.cells {
+            self.finish_cells(plan, cells, s);
+        }
         for (a, (xp, block)) in plan.x.iter().zip(&self.blocks).enumerate() {
             let (wide, width) = width(plan, a, self.products);
             for (i, (ci, row)) in xp.dense.iter().zip(block.chunks_exact(width)).enumerate() {
@@ -214,6 +248,17 @@ impl FixedSums {
                 }
             }
         }
+    }
+}
+
+/// Weights of the columns of a factor (rows x cols) in Z'D2X of component `a`.
+fn weigh(plan: &Plan, z: &[f64], said: Said<'_>, (f, a): (usize, usize), out: &mut Vec<f64>) {
+    let columns = &plan.z[f].columns;
+    out.resize(said.rows().len() * columns.len(), 0.0);
+    for (c, col) in columns.iter().enumerate() {
+        let at = said.second(col.component, a);
+        let to = out.iter_mut().skip(c).step_by(columns.len());
+        to.zip(said.rows()).zip(z.iter().skip(c).step_by(columns.len())).for_each(|((o, row), z)| *o = row[at] * z);
     }
 }
 
@@ -245,7 +290,29 @@ struct Cross<'a> {
     p1: usize,
 }
 
-impl Cross<'_> {
+impl<'a> Cross<'a> {
+    /// That of a factor and a component.
+    fn of(plan: &'a Plan, (f, a): (usize, usize), x: &'a [f64], codes: &'a [i32], weights: &'a [f64]) -> Self {
+        Cross { xp: &plan.x[a], x, codes, weights, cols: plan.z[f].columns.len(), p1: plan.p() + 1 }
+    }
+
+    /// Add Z'D2X to `zx`, p + 1 numbers for every level and column.
+    fn add(&self, zx: &mut [f64]) {
+        match (self.xp.first, self.xp.dense.len()) {
+            (_, 0) => {}
+            (None, _) => self.scattered(zx),
+            (Some(first), 1) => self.narrow::<1>(first, zx),
+            (Some(first), 2) => self.narrow::<2>(first, zx),
+            (Some(first), 3) => self.narrow::<3>(first, zx),
+            (Some(first), 4) => self.narrow::<4>(first, zx),
+            (Some(first), 5) => self.narrow::<5>(first, zx),
+            (Some(first), 6) => self.narrow::<6>(first, zx),
+            (Some(first), 7) => self.narrow::<7>(first, zx),
+            (Some(first), 8) => self.narrow::<8>(first, zx),
+            (Some(first), _) => self.wide(first, zx),
+        }
+    }
+
     /// Runs of rows of one level: level, first and last.
     fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         let mut at = 0;

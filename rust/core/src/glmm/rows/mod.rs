@@ -1,9 +1,10 @@
 //! The rows of a generalised model, and passes over them: derivatives of the log density, scattered into the
 //! cross-products that the mode needs. `plan` says where columns go, `panel` holds a cache-sized piece of them, `pass`
-//! sums (`fixed` what concerns the fixed effects), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds
+//! sums (`fixed` what concerns the fixed effects, by the `cells` of a factorial design), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds
 //! what a step does not move.
 
 mod adjoint;
+mod cells;
 mod fixed;
 mod levels;
 mod panel;

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::cells::Cells;
 use super::plan::{Plan, XPlan};
 use super::{Component, GlmmRows};
 use crate::family::GRAIN;
@@ -28,6 +29,13 @@ pub(super) struct Filled {
     x: Vec<Vec<f64>>,
     z: Vec<Vec<f64>>,
     codes: Vec<Vec<i32>>,
+}
+
+impl Filled {
+    /// The kinds of rows among these n.
+    pub(super) fn cells(&self, n: usize, plan: &[XPlan]) -> Option<Cells> {
+        Cells::of(n, plan, &self.x, &self.codes)
+    }
 }
 
 impl<'p> Columns<'p> {
@@ -175,6 +183,9 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
 pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offsets: bool, out: &mut Vec<f64>) {
     let k = plan.k;
     out.resize(rows.n * k, 0.0);
+    if let Some(cells) = &plan.cells {
+        return by_cells(plan, cells, rows, beta, offsets, out);
+    }
     let bounds = chunk_bounds(rows.n, 0, GRAIN);
     let mut pieces = vec![];
     let mut rest: &mut [f64] = out;
@@ -208,6 +219,23 @@ pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offset
         pieces.into_iter().for_each(run);
     } else {
         pieces.into_par_iter().for_each(run);
+    }
+}
+
+/// The same, found once for every cell.
+fn by_cells(plan: &Plan, cells: &Cells, rows: &GlmmRows<'_>, beta: &[f64], offsets: bool, out: &mut [f64]) {
+    let k = plan.k;
+    let mut own = vec![0.0; cells.count * k];
+    for (c, (xp, x)) in plan.x.iter().zip(&cells.x).enumerate() {
+        xp.predict(beta, x, None, (&mut own[c..], k));
+    }
+    for (out, &cell) in out.chunks_exact_mut(k).zip(&cells.of) {
+        out.copy_from_slice(&own[cell as usize * k..][..k]);
+    }
+    for (c, component) in rows.components.iter().enumerate() {
+        if let Some(offset) = component.offset.filter(|_| offsets) {
+            out[c..].iter_mut().step_by(k).zip(offset).for_each(|(out, o)| *out += o);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::cells::Cells;
 use super::panel::{Columns, Filled};
 use super::{Component, Fixed, GlmmRows};
 use crate::dense::dot;
@@ -122,6 +123,8 @@ pub struct Plan {
     pub pair_of: Vec<(usize, usize)>,
     /// Columns of all rows where they are few: the passes of a fit read them many times.
     pub(super) filled: Option<Filled>,
+    /// Kinds of rows, where these are few.
+    pub(super) cells: Option<Cells>,
 }
 
 /// Numbers up to which the values of all rows are kept: what a processor has at hand anyway.
@@ -170,6 +173,7 @@ impl Plan {
             entry: vec![],
             pair_of: moments.pairs.iter().map(|p| (p.lead, p.other)).collect(),
             filled: None,
+            cells: None,
         };
         for c in &rows.components {
             out.add_component(rows, c, &shared);
@@ -182,7 +186,9 @@ impl Plan {
         }
         let columns: usize = out.x.iter().map(|x| x.dense.len()).chain(out.z.iter().map(|f| f.columns.len())).sum();
         if rows.n * columns <= FEW {
-            out.filled = Some(Columns::all(&out, rows));
+            let filled = Columns::all(&out, rows);
+            out.cells = filled.cells(rows.n, &out.x);
+            out.filled = Some(filled);
         }
         Ok((out, moments))
     }
@@ -378,12 +384,17 @@ pub(super) fn row_entries(rows: &GlmmRows<'_>, m: &Moments, pair: &crate::design
 }
 
 pub(super) fn sort_rows(codes: &Codes<'_>, n: usize, levels: usize) -> (Vec<u32>, Vec<u32>) {
+    sort_by(n, levels, |i| codes.get(i) as usize)
+}
+
+/// Where the rows of each level begin among all of them in the order of their levels, and these.
+pub(super) fn sort_by(n: usize, levels: usize, level: impl Fn(usize) -> usize) -> (Vec<u32>, Vec<u32>) {
     let mut start = vec![0u32; levels + 1];
-    (0..n).for_each(|i| start[codes.get(i) as usize + 1] += 1);
+    (0..n).for_each(|i| start[level(i) + 1] += 1);
     (0..levels).for_each(|l| start[l + 1] += start[l]);
     let (mut next, mut order) = (start.clone(), vec![0u32; n]);
     for i in 0..n {
-        let at = &mut next[codes.get(i) as usize];
+        let at = &mut next[level(i)];
         order[*at as usize] = i as u32;
         *at += 1;
     }

@@ -28,11 +28,16 @@ pub fn longest(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) ->
 }
 
 /// X'X over the rows (of each predictor) that a step leaves where they are, as against those it moves most; `reach` is the
-/// unit of each predictor. What has no product there is a direction in which nothing but the others moves.
-pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> Vec<f64> {
+/// unit of each predictor. What has no product there is a direction in which nothing but the others moves. Also the
+/// coefficients of the predictors that have such others, ascending.
+pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> (Vec<f64>, Vec<usize>) {
     let k = plan.k;
     let (moved, most) = moves(plan, rows, step, reach);
     let few = SHARE * most;
+    let moving = |c: &usize| moved.iter().skip(*c).step_by(k).any(|m| *m > few);
+    let mut coefficients: Vec<usize> = (0..k).filter(moving).flat_map(|c| plan.coefficients_of(c)).collect();
+    coefficients.sort_unstable();
+    coefficients.dedup();
     let zero = || Sums::fixed(plan);
     let sums = |from: usize, to: usize| {
         let mut s = zero();
@@ -55,10 +60,10 @@ pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> V
     };
     let bounds = chunk_bounds(rows.n, plan.p() * plan.p(), GRAIN);
     if bounds.len() == 2 {
-        return sums(0, rows.n).xx;
+        return (sums(0, rows.n).xx, coefficients);
     }
     let parts: Vec<Sums> = bounds.par_windows(2).map(|w| sums(w[0], w[1])).collect();
     let mut total = zero();
     parts.iter().for_each(|s| total.add(s));
-    total.xx
+    (total.xx, coefficients)
 }

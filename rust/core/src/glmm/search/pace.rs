@@ -116,7 +116,8 @@ impl Pace {
         }
         let Around { set, here: Here { slope, cancelled, .. }, .. } = around;
         let reach: Vec<f64> = (0..e.plan.k).map(|k| e.reach(k)).collect();
-        let (ways, across) = free_ways(&still(&e.plan, set.rows, step, &reach), &slope.beta_curvature);
+        let (products, of) = still(&e.plan, set.rows, step, &reach);
+        let (ways, across) = free_ways(&products, &slope.beta_curvature, &of);
         let (tolerance, growth) = (REST * set.options.tolerance, (cancelled / self.cancelled).ln().max(0.0));
         let mut out = step.to_vec();
         for (way, across) in ways.chunks_exact(step.len()).zip(across.chunks_exact(step.len())) {
@@ -136,24 +137,28 @@ impl Pace {
     }
 }
 
-/// Directions along which the rows behind the products `still` stay, and what finds a step's part along each: of all
-/// such directions those that the curvature does not mix.
-fn free_ways(still: &[f64], curvature: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let p = (still.len() as f64).sqrt() as usize;
-    let size: Vec<f64> = (0..p).map(|j| still[j * (p + 1)]).map(|v| if v > 0.0 { v.sqrt() } else { 1.0 }).collect();
-    let scaled: Vec<f64> = still.iter().enumerate().map(|(t, v)| v / (size[t % p] * size[t / p])).collect();
+/// Directions among the coefficients `of` along which the rows behind the products `still` stay, and what finds a step's
+/// part along each: of all such directions those that the curvature does not mix.
+fn free_ways(still: &[f64], curvature: &[f64], of: &[usize]) -> (Vec<f64>, Vec<f64>) {
+    let (all, p) = ((still.len() as f64).sqrt() as usize, of.len());
+    let among = |a: &[f64]| -> Vec<f64> { (0..p * p).map(|t| a[of[t % p] + of[t / p] * all]).collect() };
+    let (mut scaled, curvature) = (among(still), among(curvature));
+    let size: Vec<f64> = (0..p).map(|j| scaled[j * (p + 1)]).map(|v| if v > 0.0 { v.sqrt() } else { 1.0 }).collect();
+    scaled.iter_mut().enumerate().for_each(|(t, v)| *v /= size[t % p] * size[t / p]);
     let (values, vectors) = dense::eigen_symmetric(&scaled, p);
     let free = values.iter().take_while(|v| **v < NOTHING).count();
-    let basis = &vectors[..free * p];
-    let unscaled: Vec<f64> = basis.iter().enumerate().map(|(t, v)| v / size[t % p]).collect();
+    let unscaled: Vec<f64> = vectors[..free * p].iter().enumerate().map(|(t, v)| v / size[t % p]).collect();
     let mut bent = vec![0.0; p * free];
-    dense::gemm(&mut bent, p, curvature, p, &unscaled, p, p, free, p, 1.0);
-    let mut among = vec![0.0; free * free];
-    dense::gemm_tn(&mut among, free, &unscaled, p, &bent, p, free, free, p, 1.0);
-    let turned = dense::eigen_symmetric(&among, free).1;
-    let (mut ways, mut across) = (vec![0.0; p * free], vec![0.0; p * free]);
-    dense::gemm(&mut ways, p, &unscaled, p, &turned, free, p, free, free, 1.0);
-    dense::gemm(&mut across, p, basis, p, &turned, free, p, free, free, 1.0);
-    across.iter_mut().enumerate().for_each(|(t, v)| *v *= size[t % p]);
-    (ways, across)
+    dense::gemm(&mut bent, p, &curvature, p, &unscaled, p, p, free, p, 1.0);
+    let mut between = vec![0.0; free * free];
+    dense::gemm_tn(&mut between, free, &unscaled, p, &bent, p, free, free, p, 1.0);
+    let turned = dense::eigen_symmetric(&between, free).1;
+    let mut turn = |basis: &[f64], scale: &dyn Fn(usize) -> f64| -> Vec<f64> {
+        let (own, mut out) = (&mut bent, vec![0.0; all * free]);
+        own.fill(0.0);
+        dense::gemm(own, p, basis, p, &turned, free, p, free, free, 1.0);
+        own.iter().enumerate().for_each(|(t, v)| out[of[t % p] + t / p * all] = v * scale(t % p));
+        out
+    };
+    (turn(&unscaled, &|_| 1.0), turn(&vectors[..free * p], &|j| size[j]))
 }
