@@ -27,7 +27,11 @@ impl Numeric {
         self.invert(sym, SelectedInverse { pairs, ..SelectedInverse::zero(m) }, m, Precision::Double)
     }
 
-    fn invert(&self, sym: &Symbolic, mut out: SelectedInverse, m: &Moments, precision: Precision) -> SelectedInverse {
+    fn invert(&self, sym: &Symbolic, out: SelectedInverse, m: &Moments, precision: Precision) -> SelectedInverse {
+        let mut out = match self.direct_inverse(sym, out) {
+            Ok(found) => return found,
+            Err(zero) => zero,
+        };
         let diag: Vec<Shared> = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
         let pairs: Vec<Shared> = out.pairs.iter_mut().map(|d| Shared::new(d)).collect();
         let leads: Vec<usize> = m.links().map(|p| p.lead).collect();

@@ -6,12 +6,15 @@
 //! sweep; where the rest fills in it becomes one dense front, handled by blocked kernels (multifrontal method,
 //! Duff & Reid 1983; selected inverse, Takahashi et al. 1973). Whether it is worth ordering that rest, or better to
 //! take all of it as one dense front, is decided by an estimate of the cost of both.
+//! Small trees of single numbers need none of this (`direct`).
 
 mod columns;
+mod direct;
 mod graph;
 mod inverse;
 mod leaves;
 mod merge;
+mod nest;
 mod numeric;
 mod order;
 mod row_solver;

@@ -1,9 +1,11 @@
 //! Numbers on the symbolic factorisation.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
+use super::direct::Direct;
+use super::inverse::SelectedInverse;
 use super::leaves;
 use super::merge::{Merge, Update};
 use super::source::Source;
@@ -15,7 +17,7 @@ use crate::{CoreError, Stop};
 pub(super) const LEAVES: usize = 512;
 
 /// Multiplications that are not worth a thread.
-const LITTLE: f64 = 1e6;
+pub(super) const LITTLE: usize = 1_000_000;
 
 /// Ratio of the pivots up to which a block is inverted in single precision.
 const MILD: f64 = 30.0;
@@ -68,7 +70,7 @@ impl Schedule {
             }
         }
         let total: f64 = sym.supers.iter().zip(&work).filter(|(s, _)| s.parent == NONE).map(|(_, w)| w).sum();
-        if total <= LITTLE {
+        if total <= LITTLE as f64 {
             return Schedule { tasks: vec![(0, n)], top: vec![] };
         }
         let limit = total / 8.0;
@@ -97,6 +99,7 @@ impl Schedule {
 #[derive(Clone)]
 pub struct Numeric {
     panels: Vec<f64>,
+    direct: Option<Arc<Direct>>,
     pub(super) schedule: Schedule,
     pub(super) leaves: Vec<u32>,
     pub logdet: f64,
@@ -106,9 +109,14 @@ pub struct Numeric {
 
 impl Numeric {
     pub fn new(sym: &Symbolic) -> Self {
+        Numeric { direct: Direct::of(sym).map(Arc::new), ..Numeric::with_fronts(sym) }
+    }
+
+    /// One that takes the way of large factors.
+    pub(super) fn with_fronts(sym: &Symbolic) -> Self {
         let leaves = (0..sym.supers.len() as u32).filter(|&s| sym.supers[s as usize].leaf).collect();
         let (panels, schedule) = (vec![0.0; sym.panel_size], Schedule::new(sym));
-        Numeric { panels, schedule, leaves, logdet: 0.0, stop: Stop::default() }
+        Numeric { panels, direct: None, schedule, leaves, logdet: 0.0, stop: Stop::default() }
     }
 
     /// Panel (width + below) x width of a supernode: L on top, the rows below it under it; or a packed triangle.
@@ -127,6 +135,36 @@ impl Numeric {
     }
 
     pub fn factorise(&mut self, sym: &Symbolic, src: Source<'_>) -> Result<(), CoreError> {
+        match &self.direct {
+            Some(direct) => direct.factorise(sym, src, &mut self.panels)?,
+            None => self.factorise_fronts(sym, src)?,
+        }
+        self.logdet = self.log_determinant(sym);
+        Ok(())
+    }
+
+    /// The inverse on the pattern of L, where a small factor finds it without fronts.
+    pub(super) fn direct_inverse(
+        &self,
+        sym: &Symbolic,
+        out: SelectedInverse,
+    ) -> Result<SelectedInverse, SelectedInverse> {
+        match &self.direct {
+            Some(direct) => Ok(direct.invert(sym, &self.panels, out)),
+            None => Err(out),
+        }
+    }
+
+    /// Pivots and regressions by node, of a small factor.
+    pub(super) fn columns_of<'a, const N: usize>(
+        &'a self,
+        sym: &'a Symbolic,
+    ) -> Option<impl Fn(usize) -> (f64, [f64; N]) + 'a> {
+        let direct = self.direct.as_ref()?;
+        Some(move |p| direct.column(sym, &self.panels, p))
+    }
+
+    fn factorise_fronts(&mut self, sym: &Symbolic, src: Source<'_>) -> Result<(), CoreError> {
         let (shared, stop) = (Shared::new(&mut self.panels), &self.stop);
         let scalar = sym.scalar() && src.moments.couplings.is_empty();
         let leaf_chunk = |chunk: &[u32]| -> Result<(), CoreError> {
@@ -177,7 +215,6 @@ impl Numeric {
             }
             finish(sym, s, &shared, &mut updates, &mut vec![], stop)?;
         }
-        self.logdet = self.log_determinant(sym);
         Ok(())
     }
 

@@ -12,7 +12,20 @@ pub struct Source<'a> {
     pub lambda: &'a [Vec<f64>],
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// Diagonal of a factor of single numbers, by level.
+    pub(super) fn scalars(self, f: usize) -> impl Fn(usize) -> f64 + 'a {
+        let (gram, square) = (&self.moments.factors[f].gram, self.lambda[f][0] * self.lambda[f][0]);
+        let prior = self.moments.couplings.iter().find(|c| c.factor == f).map(|c| &c.diag);
+        move |level| prior.map_or(1.0, |d| d[level]) + square * gram[level]
+    }
+
+    /// What the entries of every pair of factors of single numbers are multiplied by, and these.
+    pub(super) fn scalar_pairs(self) -> Vec<(f64, &'a [f64])> {
+        let pairs = self.moments.pairs.iter().map(|p| (self.lambda[p.lead][0] * self.lambda[p.other][0], &p.value[..]));
+        pairs.chain(self.moments.couplings.iter().map(|c| (1.0, &c.pair.value[..]))).collect()
+    }
+
     /// Lambda' G Lambda + Q of one level, written with leading dimension `ld`.
     pub(super) fn diagonal(&self, f: usize, level: usize, out: &mut [f64], ld: usize) {
         let factor = &self.moments.factors[f];

@@ -118,22 +118,40 @@ impl Case {
     fn check(&self) -> Symbolic {
         let m = &self.moments;
         let sym = Symbolic::new(m).unwrap();
-        let mut num = Numeric::new(&sym);
-        num.factorise(&sym, Source { moments: m, lambda: &self.lambda }).unwrap();
+        for num in [Numeric::new(&sym), Numeric::with_fronts(&sym)] {
+            self.check_numbers(&sym, num);
+        }
+        sym
+    }
+
+    fn check_numbers(&self, sym: &Symbolic, mut num: Numeric) {
+        let m = &self.moments;
+        num.factorise(sym, Source { moments: m, lambda: &self.lambda }).unwrap();
         let (mut a, first, n) = self.dense();
         dense::cholesky(&mut a, n, n).unwrap();
         let logdet = 2.0 * (0..n).map(|i| a[i + i * n].ln()).sum::<f64>();
         assert!((num.logdet - logdet).abs() < 1e-9 * logdet.abs().max(1.0));
         let z = dense::inverse_from_cholesky(&a, n, n);
-        let inv = num.selected_inverse_pairs(&sym, m);
+        let inv = num.selected_inverse_pairs(sym, m);
         self.check_inverse(&inv, &z, &first, n);
-        let diagonal = num.selected_inverse(&sym, m, dense::Precision::Double);
+        self.check_nest(sym, &num, &inv, &z, &first, n);
+        let diagonal = num.selected_inverse(sym, m, dense::Precision::Double);
         assert!(diagonal.pairs.is_empty());
         self.check_inverse(&diagonal, &z, &first, n);
-        self.check_tail(&sym, &num);
-        self.check_solves(&sym, &num, &z, &first, n);
-        self.check_whole(&sym, &mut num, &z, &first, n);
-        sym
+        self.check_tail(sym, &num);
+        self.check_solves(sym, &num, &z, &first, n);
+        self.check_whole(sym, &mut num, &z, &first, n);
+    }
+
+    /// Sums of squares over all levels of two factors, where these are nested.
+    fn check_nest(&self, sym: &Symbolic, num: &Numeric, inv: &SelectedInverse, z: &[f64], first: &[usize], n: usize) {
+        let Some(sums) = num.squares_of_nest(sym, inv) else { return };
+        let shrunk = |i: usize, j: usize| f64::from(u8::from(i == j)) - z[i + j * n];
+        let levels = |f: usize| first[f]..first[f] + self.moments.factors[f].levels;
+        for (a, b) in (0..first.len()).flat_map(|a| (0..first.len()).map(move |b| (a, b))) {
+            let dense: f64 = levels(a).flat_map(|i| levels(b).map(move |j| shrunk(i, j).powi(2))).sum();
+            assert!((sums[a + b * first.len()] - dense).abs() < 1e-10 * dense.max(1.0));
+        }
     }
 
     fn check_inverse(&self, inv: &SelectedInverse, z: &[f64], first: &[usize], n: usize) {

@@ -432,7 +432,11 @@ pub(super) fn found_from(
             (lambda, shape)
         }
     };
-    let from = search::First { beta, lambda: &lambda, shape: &shape, target: None };
+    let conditional = match &start.theta {
+        None if e.patterns.is_empty() && e.plan.only_first() => start::conditional(e, rows, &lambda, beta),
+        _ => beta.to_vec(),
+    };
+    let from = search::First { beta: &conditional, lambda: &lambda, shape: &shape, target: None };
     if start.theta.is_some() {
         return search::minimise(e, rows, &units, &from, options);
     }

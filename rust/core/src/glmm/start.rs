@@ -1,18 +1,28 @@
-//! Variances to start from: the scores of the random effects at zero against their expected size.
+//! Variances and coefficients to start from. For the variances, the scores of the random effects at zero against their expected size.
 //!
 //! With score s = Z'(-D1) of a fit without random effects and G = Z'D2Z, E[s s'] = G + G Sigma G to first order: sums of
 //! squared scores per column give linear equations in the variances, crossed factors included through their pairs. A
 //! level weighs 1 / (g + median g)^2, so that one with all the information (an outlier in x) does not decide.
 
 use crate::design::{Moments, Pair};
+use crate::family::Link;
 use crate::optimise::invert;
 
+use super::laplace::Engine;
 use super::patterns::Patterned;
+use super::rows::{GlmmRows, Plan};
 
 /// Smallest and largest standard deviation to start from, in units of a usual level's information.
 const LOW: f64 = 0.3;
 /// Largest one.
 const HIGH: f64 = 1e6;
+
+/// Rows that a mean is taken over.
+const SOME: usize = 64;
+/// Variance of a predictor beyond which coefficients are not carried any further.
+const WIDE: f64 = 4.0;
+/// (16 sqrt(3) / (15 pi))^2, the square of the ratio of logistic and normal curves.
+const LOGISTIC: f64 = 0.346;
 
 /// Relative factors of every grouping factor (diagonal), from the scores Z'D1 by factor (levels x cols), where `share` of
 /// the variance of the fit without random effects is that of the rows.
@@ -69,6 +79,44 @@ pub fn variances(m: &Moments, zg: &[Vec<f64>], share: f64) -> Vec<Vec<f64>> {
         out.push(lambda);
     }
     out
+}
+
+/// Coefficients of the first predictor given random effects of the factors `lambda` (diagonal), from those of a fit
+/// without any: a log-normal mean is exp(v / 2) times its median, and a predictor with variance v flattens logistic and
+/// probit curves (Zeger, Liang & Albert 1988, section 3.2).
+pub fn conditional(e: &Engine, rows: &GlmmRows<'_>, lambda: &[Vec<f64>], beta: &[f64]) -> Vec<f64> {
+    let (link, variance) = (e.family.links().first(), usual_variance(&e.plan, rows, lambda).min(WIDE));
+    let steeper = |c: f64| {
+        let mut out = beta.to_vec();
+        e.plan.coefficients_of(0).into_iter().for_each(|j| out[j] *= (1.0 + c * variance).sqrt());
+        out
+    };
+    match link {
+        Some(Link::Logit) => steeper(LOGISTIC),
+        Some(Link::Probit) => steeper(1.0),
+        Some(Link::Log) => {
+            let fixed = rows.components.iter().take(1).flat_map(|c| &c.fixed);
+            let mut user = e.plan.user_beta(beta);
+            if let Some(f) = fixed.into_iter().find(|f| f.block.is_intercept() || f.block.is_cell_means()) {
+                user[f.first..f.first + f.block.cols].iter_mut().for_each(|b| *b -= 0.5 * variance);
+            }
+            e.plan.internal_beta(&user)
+        }
+        _ => beta.to_vec(),
+    }
+}
+
+/// Variance of the random part of a predictor, the mean over some rows.
+fn usual_variance(plan: &Plan, rows: &GlmmRows<'_>, lambda: &[Vec<f64>]) -> f64 {
+    let some = rows.n.min(SOME);
+    let of = |i: usize| -> f64 {
+        let parts = plan.z.iter().zip(lambda).flat_map(|(f, l)| {
+            let own = f.columns.iter().enumerate();
+            own.map(move |(c, column)| (column.value(rows, i) * l[c * (f.columns.len() + 1)]).powi(2))
+        });
+        parts.sum()
+    };
+    (0..some).map(|t| of(t * (rows.n / some))).sum::<f64>() / some.max(1) as f64
 }
 
 /// Covariance of the columns of a term (k x k) that the scores of its factor suggest, where `share` of the variance of the

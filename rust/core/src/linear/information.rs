@@ -5,7 +5,7 @@ use crate::dense;
 use crate::levels::place;
 
 use super::exact::add_products;
-use super::{dot, triangles_of_shrinkage, Lmm, Parts};
+use super::{dot, triangles_of_shrinkage, Component, Lmm, Parts};
 
 /// Multiplications that the whole of A^-1 may take, and how much slower those of a solve are, with their addressing.
 const MOST_WHOLE: f64 = 1e8;
@@ -57,8 +57,17 @@ impl Lmm {
             (_, 0, _) => vec![],
             (Some(a), ..) if !reml => a.information(parts, false),
             (_, 1, 0) => self.information_of_one(parts, reml),
-            _ => self.information_of_many(parts),
+            _ => self.information_of_nest(parts).unwrap_or_else(|| self.information_of_many(parts)),
         }
+    }
+
+    /// That of nested factors of single numbers.
+    fn information_of_nest(&self, parts: &Parts) -> Option<Vec<f64>> {
+        let m = &self.moments;
+        let plain = parts.h.is_empty() && m.couplings.is_empty() && m.wide.is_empty();
+        let sums = plain.then(|| self.numeric.squares_of_nest(&self.symbolic, &parts.inv)).flatten()?;
+        let of = |i: &Component, j: &Component| sums[i.factor + j.factor * m.factors.len()];
+        Some(self.components.iter().flat_map(|j| self.components.iter().map(move |i| of(i, j))).collect())
     }
 
     fn information_of_one(&self, parts: &Parts, reml: bool) -> Vec<f64> {

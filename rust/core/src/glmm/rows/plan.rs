@@ -96,6 +96,13 @@ pub struct ZColumn {
     pub component: usize,
 }
 
+impl ZColumn {
+    /// Value in a row.
+    pub fn value(&self, rows: &GlmmRows<'_>, row: usize) -> f64 {
+        rows.terms[self.term].blocks[self.block].value(row, self.col) - self.shift
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct ZFactor {
     pub term: usize,
