@@ -8,6 +8,10 @@ use super::{dot, positive, Engine};
 /// Steps, and the longest change of a coefficient in one.
 const START_STEPS: usize = 12;
 const STRIDE: f64 = 2.0;
+/// Promised change of -sum log f that is not worth a step: the search goes on from there with everything else. With
+/// structures or effects in several predictors, which have more optima, it begins closer.
+const ENOUGH: f64 = 0.1;
+const CLOSE: f64 = 1e-3;
 
 impl Engine {
     /// Fixed effects without random effects: damped Newton steps on -sum log f, roughly.
@@ -22,6 +26,7 @@ impl Engine {
         let p = self.plan.p();
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
         let folded = self.folded();
+        let enough = if self.patterns.is_empty() && self.plan.only_first() { ENOUGH } else { CLOSE };
         let mut s = self.pass(rows, &b, Want::Fixed);
         for _ in 0..START_STEPS {
             let mut h = positive(&s.xx, p);
@@ -37,7 +42,7 @@ impl Engine {
                 step.iter_mut().for_each(|d| *d *= STRIDE / longest);
             }
             let decrement = -dot(&step, &s.xg);
-            if !(decrement > 1e-3) || !s.value.is_finite() {
+            if !(decrement > enough) || !s.value.is_finite() {
                 break;
             }
             let mut t = 1.0;
