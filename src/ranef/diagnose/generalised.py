@@ -218,7 +218,7 @@ def improper_density(m: Fit) -> Iterator[Message]:
     if m.distribution.entry.name != "genpois":
         return
     phi = np.ravel(m.predict(type="dispersion"))
-    mu = m.predict(type="conditional")
+    mu = m.predict(type="mean")
     low = phi < 1
     if not low.any():
         return

@@ -161,7 +161,7 @@ def _at_the_last_count(m: Fit) -> Array:
     """
     if m.converged or m.design is None or m.distribution.entry.name != "genpois":
         return np.zeros(1, dtype=bool)
-    mu, root = np.ravel(m.predict(type="conditional")), np.sqrt(np.ravel(m.predict(type="dispersion")))
+    mu, root = np.ravel(m.predict(type="mean")), np.sqrt(np.ravel(m.predict(type="dispersion")))
     left = 1 + (root - 1) / mu  # (theta + lambda) / theta, with theta = mu / root and lambda = 1 - 1 / root
     return (np.asarray(m.design.y) == 1) & (left < EDGE)
 
