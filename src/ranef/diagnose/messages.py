@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.engines.nesting import BEYOND, most_nodes
 from ranef.formula import INTERCEPT
 from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, matrix
@@ -132,8 +133,10 @@ def _way_out(m: Fit) -> str:
             "residual variance"
         )
     if outcome == "flat_mode":
-        nodes = "with nested grouping factors quadrature=9 integrates beyond the mode; else "
-        return f"; {nodes if m.task.quadrature == 1 else ''}leave out what the data say too little about"
+        laplace = m.task.quadrature == 1 and m.method == "ml"
+        nodes = most_nodes(m.design, BEYOND) if laplace and m.design is not None else 1
+        wider = f"quadrature={nodes} integrates beyond the mode; else " if nodes > 1 else ""
+        return f"; {wider}leave out what the data say too little about"
     return ""
 
 

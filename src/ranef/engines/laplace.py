@@ -19,7 +19,7 @@ from ranef.engines import survey
 from ranef.engines.covariance import Deferred, frozen
 from ranef.engines.estimate import Array, LaplaceEstimate, Result, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
-from ranef.engines.nesting import check_quadrature
+from ranef.engines.nesting import BEYOND, check_quadrature, most_nodes
 from ranef.engines.task import Engine, Point, Task
 from ranef.engines.thresholds import (
     NOMINAL,
@@ -351,8 +351,11 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
     if (text := unlogged_offset(design, task.family.link)) is not None:
         return f": {text}"
     if BREAKS in why and task.quadrature == 1:
-        heavy = "; or hold its shape, nu=5" if task.family.entry.name == "student_t" else ""
-        return f"; with nested grouping factors quadrature=9 integrates beyond the mode{heavy}"
+        nodes = most_nodes(design, BEYOND) if task.method == "ml" else 1
+        wider = f"quadrature={nodes} integrates beyond the mode" if nodes > 1 else ""
+        heavy = "hold its shape, nu=5" if task.family.entry.name == "student_t" else ""
+        cures = [cure for cure in (wider, heavy) if cure]
+        return f"; {'; or '.join(cures)}" if cures else ""
     mean = task.family.entry.parameters[0].range
     if (safe := legal_link(mean, task.family.link)) is not None:
         link = task.family.link
