@@ -20,6 +20,7 @@ from ranef.engines.covariance import Deferred, frozen
 from ranef.engines.estimate import Array, LaplaceEstimate, Result, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
 from ranef.engines.nesting import BEYOND, check_quadrature, most_nodes
+from ranef.engines.runaways import reported
 from ranef.engines.task import Engine, Point, Task
 from ranef.engines.thresholds import (
     NOMINAL,
@@ -541,14 +542,15 @@ def from_core(
     `vcov` is that of (beta, theta), where it is known already, `spread` computes it where the core does not.
     """
     beta = frozen(record["beta"])
+    known = None if vcov is None else frozen(vcov)
+    joint = Deferred(None if known is not None else spread or _spread(core, design, task, record["natural"]), known)
     return LaplaceEstimate(
         theta=frozen(record["theta"]),
         loglik=float(record["loglik"]),
         reml=task.method == "reml",
         beta=beta,
-        joint=Deferred(None, frozen(vcov))
-        if vcov is not None
-        else Deferred(spread or _spread(core, design, task, record["natural"])),
+        joint=joint,
+        told=told(joint, beta, design, task),
         sigma=sigma_of(beta, design, task.family),
         rank=core.p - len(core.dropped),
         inner=int(record["inner"]),
@@ -558,6 +560,11 @@ def from_core(
         unbounded=bool(record.get("unbounded", False)),
         **of_search(record, core),
     )
+
+
+def told(joint: Deferred, beta: Array, design: Design, task: Task) -> Deferred:
+    """Return what makes the covariance matrix of the coefficients as it is reported."""
+    return Deferred(lambda: reported(joint(), beta, named(design, task.family), design.n, task.family))
 
 
 def _spread(core: Any, design: Design, task: Task, natural: Sequence[Any]) -> Callable[[], Array]:

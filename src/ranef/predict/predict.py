@@ -25,6 +25,7 @@ from ranef.predict.observations import check_observation, new_trials, observed_i
 from ranef.predict.rows import (
     Rows,
     aligned,
+    coefficient_spread,
     fitted_design,
     fitted_rows,
     generator,
@@ -405,7 +406,7 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
 def fixed_variance(m: Fit, fixed: Sequence[Block], n: int, component: int) -> Array:
     """Return x' Var(beta_hat) x."""
     at = m.layout.components[component].at
-    x, cov = matrix(fixed, n), np.nan_to_num(m.estimate.vcov[at, at])
+    x, cov = matrix(fixed, n), coefficient_spread(m)[at, at]
     return np.einsum("ij,jk,ik->i", x, cov, x)
 
 
