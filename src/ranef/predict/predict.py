@@ -13,6 +13,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, UnseenLevelError, nearest
+from ranef.formula.groups import group_named
 from ranef.frame.coding import level_name
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
 from ranef.frame.table import collected, narwhals_frame, read_table, rows_of
@@ -215,12 +216,12 @@ def included(m: Fit, re: Any) -> list[bool]:
     if isinstance(re, str) and re == "all":
         return [True] * len(labels)
     asked = [re] if isinstance(re, str) else list(re) if isinstance(re, Iterable) else [re]
-    for label in asked:
-        if label not in labels:
-            known = ["all", "none", "integrate", *labels]
-            near = nearest(label, known) if isinstance(label, str) else f"known: {', '.join(known)}"
-            raise OptionError(f"predict: re={label!r} is not a grouping factor of this model; {near}")
-    return [label in asked for label in labels]
+    found = [group_named(label, labels) for label in asked]
+    for label in (label for label, own in zip(asked, found, strict=True) if own is None):
+        known = ["all", "none", "integrate", *labels]
+        near = nearest(label, known) if isinstance(label, str) else f"known: {', '.join(known)}"
+        raise OptionError(f"predict: re={label!r} is not a grouping factor of this model; {near}")
+    return [label in found for label in labels]
 
 
 # ---- new rows --------------------------------------------------------------------------------------------------------
