@@ -159,7 +159,7 @@ def left_a_pole(m: Fit) -> Iterator[Message]:
     beside = f" (log-likelihood {pole:.2f} beside it)" if np.isfinite(pole) else ""
     place = f"the Laplace approximation has a pole{beside}, where random effects have a nearly flat mode"
     if m.converged:
-        text = f"{place}; reported is the regular optimum found from variances of zero"
+        text = f"{place}; reported is the regular optimum that another search found"
     else:
         outside = [(t.label, c) for t in m.layout.terms for c in t.components if c != "mean"]
         where = list(dict.fromkeys(f"{label} in {component}" for label, component in outside))

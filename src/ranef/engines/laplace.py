@@ -19,7 +19,7 @@ from ranef.engines import survey
 from ranef.engines.covariance import Deferred, frozen
 from ranef.engines.estimate import Array, LaplaceEstimate, Result, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
-from ranef.engines.nesting import BEYOND, check_quadrature, most_nodes
+from ranef.engines.nesting import BEYOND, check_quadrature, few, most_nodes
 from ranef.engines.runaways import reported
 from ranef.engines.task import Engine, Point, Task
 from ranef.engines.thresholds import (
@@ -47,6 +47,8 @@ Source = tuple[Any, Any, Any, int]
 NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor
 NONE = 1e-30  # and to do without: below the floor of every search
 FAILED = "failed"  # the outcome of a search that had no point to begin from
+START_NODES, START_WORK = 5, 1_000_000  # of quadrature that leads to a start: evaluations of the density, for 0.1 s
+ROUNDING = 1e-9  # of a log-likelihood
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 
@@ -244,11 +246,41 @@ def found(core: Any, design: Design, task: Task) -> Found:
     except ValueError as error:
         if isinstance(error, RanefError) or BREAKS not in str(error):
             raise
-        other = regular(core, design, task, {"outcome": FAILED})
+        other = integrated(core, design, task, regular(core, design, task, {"outcome": FAILED}))
         if other.outcome == FAILED:
             raise
         return other
-    return regular(core, design, task, record)
+    return integrated(core, design, task, regular(core, design, task, record))
+
+
+def integrated(core: Any, design: Design, task: Task, at: Found) -> Found:
+    """Return the optimum that the search comes to from that of quadrature, where it ended at none.
+
+    Quadrature integrates beyond modes that are flat, and its likelihood is close to Laplace's where the latter has an
+    optimum at all. At a pole a lower optimum is kept, as in `regular`; where the search merely ended, a better one.
+    """
+    limited = task.control.max_evaluations is not None and at.outcome == "max_evaluations"
+    own = task.method == "ml" and task.quadrature == 1 and task.wishes is None and not design.sampling
+    if at.outcome in ("converged", "unbounded") or limited or not own or task.control.start is not None:
+        return at
+    nodes = most_nodes(design, START_NODES)
+    if nodes < START_NODES or not few(nodes, design, START_WORK):
+        return at
+    options, other = (task.control.options, task.method), make_core(design, task)
+    first = _tried(other, start_of(task, design), nodes, *options)
+    if first["outcome"] == FAILED:
+        return at
+    start = {name: np.asarray(first[name]) for name in ("beta", "theta")}
+    record = _tried(other, start, 1, *options)
+    ended, loglik = at.record.get("loglik", np.nan), record.get("loglik", np.nan)
+    pole = at.outcome in ("flat_mode", FAILED)
+    if record["outcome"] != "converged" or not (pole or loglik >= ended - ROUNDING):
+        return at
+    record = core.fit(start, 1, *options)  # the core must stand where the fit is reported
+    work = {
+        name: at.record.get(name, 0) + first[name] + record[name] for name in ("evaluations", "inner", "iterations")
+    }
+    return Found({**record, **work}, ended if pole else None)
 
 
 def regular(core: Any, design: Design, task: Task, record: Any) -> Found:

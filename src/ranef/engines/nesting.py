@@ -118,6 +118,11 @@ def figures(points: int, found: Sequence[Grouping]) -> str:
     return f"{powers} = {count}" if len(found) > 1 or found[0].columns > 1 else powers
 
 
+def few(points: int, design: Design, most: int) -> bool:
+    """Tell whether so many nodes a dimension take at most so many evaluations of the density."""
+    return points ** sum(g.columns for g in groupings(design.terms)) * design.n <= most
+
+
 def affordable(points: int, found: Sequence[Grouping], n: int) -> bool:
     """Tell whether so many nodes a dimension are within the limits."""
     nodes, kept = 1, 0
