@@ -47,7 +47,8 @@ Source = tuple[Any, Any, Any, int]
 NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor
 NONE = 1e-30  # and to do without: below the floor of every search
 FAILED = "failed"  # the outcome of a search that had no point to begin from
-START_NODES, START_WORK = 5, 1_000_000  # of quadrature that leads to a start: evaluations of the density, for 0.1 s
+START_NODES, START_WORK = 5, 20_000  # of quadrature that leads to a start: evaluations of the density for one value …
+START_STEPS = 60  # … and values
 ROUNDING = 1e-9  # of a log-likelihood
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
@@ -261,12 +262,14 @@ def integrated(core: Any, design: Design, task: Task, at: Found) -> Found:
     """
     limited = task.control.max_evaluations is not None and at.outcome == "max_evaluations"
     own = task.method == "ml" and task.quadrature == 1 and task.wishes is None and not design.sampling
+    own = own and not task.family.categorical  # whose searches end so where outcomes are separated
     if at.outcome in ("converged", "unbounded") or limited or not own or task.control.start is not None:
         return at
     nodes = most_nodes(design, START_NODES)
     if nodes < START_NODES or not few(nodes, design, START_WORK):
         return at
-    options, other = (task.control.options, task.method), make_core(design, task)
+    steps = min(START_STEPS, task.control.max_evaluations or START_STEPS)
+    options, other = ({**task.control.options, "max_evaluations": steps}, task.method), make_core(design, task)
     first = _tried(other, start_of(task, design), nodes, *options)
     if first["outcome"] == FAILED:
         return at
