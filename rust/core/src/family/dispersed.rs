@@ -734,7 +734,8 @@ mod tests {
         }
         for mu in [1.0, 2.0, 9.0] {
             let (_, centre, shift, variance) = centred_sums(conway_lambda(mu, 50.0), 50.0);
-            assert!((centre - mu + shift).abs() < 1e-14 * (variance + 1e-300).max(1e-14), "{mu}");
+            // An ulp of log lambda moves the mean by that times the variance.
+            assert!((centre - mu + shift).abs() < 1e-11 * variance, "{mu}");
         }
     }
 
