@@ -602,7 +602,7 @@ def _predict_options(commands: Any) -> None:
     )  # fmt: skip
     p.add_argument(
         "--type", default="response",
-        help="what to predict: response (default), link, probs of categories, zero_inflation, dispersion …",
+        help="what to predict: response (default), link, probs of categories, zero_inflation, 'link(zero_inflation)' …",
     )  # fmt: skip
     p.add_argument("--interval", choices=("confidence", "prediction"), help="add interval limits")
     p.add_argument("--level", type=float, default=0.95, help="coverage of the interval (default: 0.95)")

@@ -860,15 +860,16 @@ class Fit:
         re : "all" | "none" | None | list of grouping factors | "integrate"
             Random effects to include: the conditional modes of all terms, of none (population; None says so too, unlike
             lme4's `re.form = NULL`, which is "all"), of the named groups.
-            "integrate" averages the response over the random effects' distribution; with an identity link that is
-            "none".
-        type : "response" | "link" | "probs" | "class" | a parameter's name
+            "integrate" averages the response, or the parameter asked for, over the random effects' distribution; of
+            what is linear in them that is "none".
+        type : "response" | "conditional" | "link" | "probs" | "class" | a parameter's name | "link(parameter)"
             The expected response (extra zeros and truncation counted: (1 - p) mu for a zero-inflated model; the
-            prevalence for randomised responses; of ordered categories the mean of their numbers, from 0 on); the mean's
-            linear predictor; the probability of every category, one column each (multinomial families have no other
-            response); the likeliest category (its label); or a parameter on its own scale: "mean" (before extra zeros
-            and truncation), "dispersion", "zero_inflation" …, also by glmmTMB's names "conditional", "disp" and
-            "zprob". The "link" of a multinomial model is a column of log odds for every category but the first.
+            prevalence for randomised responses; of ordered categories the mean of their numbers, from 0 on); the same
+            without the extra zeros; the mean's linear predictor; the probability of every category, one column each
+            (multinomial families have no other response); the likeliest category (its label); a parameter on its own
+            scale: "mean" (before extra zeros and truncation), "dispersion", "zero_inflation" …; or its linear
+            predictor, "link(zero_inflation)". glmmTMB's "disp", "zprob" and "zlink" are understood. The "link" of a
+            multinomial model is a column of log odds for every category but the first.
         new_levels : "error" | "population" | "sample"
             For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
             A missing group counts as an unknown level: NaN under "error".

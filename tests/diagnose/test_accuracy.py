@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.testing import assert_allclose
 
 import ranef as rf
 from ranef.diagnose.sampling import pareto
+from ranef.engines.nesting import check_quadrature
 from ranef.errors import NotAvailableError, OptionError
 
 
@@ -225,3 +227,43 @@ def test_nodes_are_added_until_the_integral_settles():
     assert abs(rf.laplace_check(m, nodes=3).integral_loglik - many) > 1
     note = next(n for n in m.messages if n.code == "small_clusters")
     assert f"use quadrature={check.nodes}" in note.text
+
+
+STRUCTURES = {
+    "(1 | g)": True, "(x | g)": True, "(x + x1 + x2 | g)": True, "ar1(0 + factor(t) | g)": True,
+    "diag(0 + f | g)": True, "(1 | h/g)": True, "(x + x1 | h/g)": True, "(x + x1 + x2 | h/g)": True,
+    "diag(0 + factor(t):f | g)": False, "(1 | g) + (1 | c)": False, "rr(0 + f | g, d = 1)": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def binary_rows():
+    rng = np.random.default_rng(12)
+    n, groups = 320, 80
+    g = np.arange(n) % groups
+    data = {"g": g, "h": g // 5, "c": rng.integers(0, 6, n), "t": np.arange(n) // groups}
+    data |= {"f": rng.choice(list("abcd"), n)}
+    data |= {name: rng.normal(size=n) for name in ("x", "x1", "x2")}
+    eta = 2 * rng.normal(size=groups)[g] + rng.normal(size=groups)[g] * data["x"]
+    return data | {"y": (rng.uniform(size=n) < 1 / (1 + np.exp(-eta))).astype(float)}
+
+
+@pytest.mark.parametrize(("term", "integrable"), STRUCTURES.items(), ids=STRUCTURES)
+def test_advised_nodes_are_accepted(term, integrable, binary_rows):
+    """What the note proposes is accepted; where quadrature cannot be, it is not named."""
+    m = rf.fit(f"y ~ x + {term}", binary_rows, family="binomial")
+    note = next((n.text for n in m.messages if n.code == "small_clusters"), "")
+    assert note
+    asked = re.findall(r"quadrature=(\d+)", note)
+    assert bool(asked) == integrable, note
+    for nodes in asked:
+        check_quadrature(int(nodes), m.design)
+    for most in re.findall(r"up to (\d+)", note):
+        check_quadrature(int(most), m.design)
+
+
+def test_too_many_columns_for_three_nodes_are_sampled(binary_rows):
+    m = rf.fit("y ~ x + diag(0 + factor(t):f | g)", binary_rows, family="binomial")
+    assert rf.laplace_check(m, draws=200).how == rf.laplace_check(m).how != "quadrature"
+    with pytest.raises(OptionError, match=r"3\^16"):
+        rf.laplace_check(m, nodes=3)

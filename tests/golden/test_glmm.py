@@ -72,9 +72,8 @@ def residuals_of(ref):
 
 
 def predictions_of(ref):
-    """Return the types of predictions that R has; its conditional mean of a truncated family is the response's."""
-    found = {name for name, values in (ref.get("predictions") or {}).items() if values and None not in values}
-    return found - {"conditional"} if "truncated" in ref["family"] else found
+    """Return the types of predictions that R has."""
+    return {name for name, values in (ref.get("predictions") or {}).items() if values and None not in values}
 
 
 def close(ours, theirs, rtol, atol):
@@ -198,20 +197,15 @@ def test_residuals(pair, kind):
     np.testing.assert_allclose(ours, theirs, rtol=SPREAD, atol=SPREAD * max(1.0, np.abs(theirs).max()))
 
 
-TYPES = {
-    "link": "link", "conditional": "mean", "response": "response", "zprob": "zero_inflation", "disp": "dispersion",
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("pair", "name"), [(n, name) for n in EXACT for name in sorted(predictions_of(glmm.load(n)))], indirect=["pair"]
 )
 def test_predictions(pair, name):
     ref, m = pair
     theirs = ref["predictions"][name]
-    kind = "mean" if name == "response" and m.family == "ordered_beta" else TYPES[name]  # glmmTMB's: of the inner beta
+    inner = m.family == "ordered_beta" and name in ("response", "conditional")  # glmmTMB's are of the inner beta
     if name == "disp" and "dispersion" not in m.distribution.parameters:
         assert set(theirs) == {1.0}  # what glmmTMB says of a family that has none
         return
-    ours = np.asarray(m.predict(type=kind))[:6]
+    ours = np.asarray(m.predict(type="mean" if inner else name))[:6]
     np.testing.assert_allclose(ours, theirs, rtol=SPREAD, atol=SPREAD * np.abs(theirs).max())

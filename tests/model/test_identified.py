@@ -122,6 +122,33 @@ def test_a_component_that_went_away_is_at_its_limit():
     assert not note(m, "without_information")
 
 
+@pytest.mark.parametrize("family", ["nbinom2", "nbinom1"])
+@pytest.mark.parametrize("dispersion", [None, "~ x", "~ f", "~ x + f"])
+def test_a_dispersion_at_the_limit_has_no_standard_error(family, dispersion):
+    """One way for every formula; what is known of combinations stays in predictions."""
+    rng = np.random.default_rng(11)
+    x, g, f = rng.normal(size=300), np.arange(300) % 15, rng.choice(list("abc"), 300)
+    mean = np.exp(0.8 + 0.3 * x + 0.3 * rng.normal(size=15)[g])
+    y = rng.binomial(12, np.minimum(mean / 12, 0.9))  # less than Poisson variation: the limit is best
+    split = dispersion is not None and "f" in dispersion
+    if split:
+        y = np.where(f == "c", rng.poisson(mean * rng.gamma(1.0, 1.0, size=300)), y)
+    data = {"x": x, "g": g, "f": f, "y": y.astype(float)}
+    m = rf.fit("y ~ x + (1 | g)", data, family=family, dispersion=dispersion)
+    own = m.tidy().query("component == 'dispersion'").set_index("term")
+    lost = own.index[own["std_error"].isna()]
+    assert set(own.index) - set(lost) <= {"x"}
+    assert not (own["std_error"] > 10).any()
+    assert np.isnan(np.asarray(m.vcov(component="dispersion"))[own.index.isin(lost)]).all()
+    named = next(n for n in m.messages if n.code == "at_a_limit").evidence["parameters"]
+    assert named == [f"dispersion.{term}" for term in lost]
+    errors = m.tidy().query("component == 'mean'")["std_error"]
+    np.testing.assert_array_less(errors, 0.5)
+    if split:  # level c: an intercept that ran away plus a contrast that ran back
+        told = m.predict({"x": [0.0], "f": ["c"]}, re="none", type="dispersion", std_error=True)
+        assert 0.05 < told["std_error"][0] / told["estimate"][0] < 1
+
+
 def test_a_mean_of_truncated_counts_at_its_limit():
     """Counts above 0 whose law is the logarithmic one: that of `truncated_nbinom1` for a mean of nothing."""
     rng = np.random.default_rng(5)

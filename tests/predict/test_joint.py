@@ -68,6 +68,39 @@ def test_given_the_random_effects_as_glmmtmb(salamanders):
     assert_allclose(found["std_error"], ref["response"]["se"][:3], rtol=0.03)
 
 
+def test_every_type_of_a_hurdle_model_as_glmmtmb():
+    ref = json.loads((GOLDEN.parent / "tmbpost_sal_hurdle.json").read_text())
+    m = rf.fit(
+        "count ~ spp + mined + (1 | site)", rf.datasets.load("Salamanders"), family="truncated_nbinom2",
+        zero_inflation="~ spp + mined", dispersion="~ mined",
+    )  # fmt: skip
+    rows = pd.DataFrame(ref["newdata"])
+    for re, theirs in (("none", ref["population"]), ("all", ref["modes"])):
+        for kind, values in theirs.items():
+            found = m.predict(rows, re=re, type=kind, new_levels="population", std_error=True)
+            assert_allclose(found["estimate"], values["fit"], rtol=1e-4, err_msg=kind)  # two optima
+            # Those given the modes hold the uncertainty of the variance too in glmmTMB, ours are given theta.
+            assert_allclose(found["std_error"], values["se"], rtol=1e-3 if re == "none" else 0.03, err_msg=kind)
+
+
+def test_zero_inflation_on_both_scales_as_glmmtmb(salamanders):
+    ref = json.loads(GOLDEN.read_text())
+    rows = pd.DataFrame(ref["newdata"]).head(3)
+    for kind in ("zprob", "zlink"):
+        found = salamanders.predict(rows, type=kind, re="none", std_error=True)
+        assert_allclose(found["estimate"], ref[kind]["fit"][:3], rtol=1e-4)  # near 0 the likelihood is flat
+        assert_allclose(found["std_error"], ref[kind]["se"][:3], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_conditional_is_the_response_without_extra_zeros(name):
+    m = fitted(name)
+    found = m.predict(type="conditional", std_error=True)
+    zero = m.predict(type="zero_inflation") if m.distribution.zero_inflation else 0.0
+    assert_allclose(found["estimate"] * (1 - zero), m.predict(), rtol=1e-12)
+    assert (found["std_error"] > 0).all()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_slopes_are_difference_quotients(name):
     m = fitted(name)

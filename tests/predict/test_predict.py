@@ -272,13 +272,59 @@ def test_standard_errors_do_not_depend_on_how_many_rows_are_asked():
 
 
 def test_names_of_another_package():
-    """glmmTMB's conditional, zprob and disp are the mean, the probability of extra zeros and the dispersion."""
+    """glmmTMB's names of types are understood."""
     frame = rf.datasets.load("Salamanders")
     m = rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2", zero_inflation="~ mined", dispersion="~ mined")
-    for theirs, ours in (("conditional", "mean"), ("zprob", "zero_inflation"), ("disp", "dispersion")):
+    pairs = (("conditional", "mean"), ("zprob", "zero_inflation"), ("disp", "dispersion"), ("zlink", "link(zi)"))
+    for theirs, ours in pairs:
         assert_array_equal(m.predict(type=theirs), m.predict(type=ours))
-    with pytest.raises(OptionError, match="zero_inflation"):
-        rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2").predict(type="zprob")
+    without = rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2")
+    for kind in ("zprob", "zlink"):
+        with pytest.raises(OptionError, match="no zero inflation"):
+            without.predict(type=kind)
+    for kind, hint in (("epred", "type='response'"), ("marginal", "re='integrate'"), ("lonk", "'link'"), (3, "known:")):
+        with pytest.raises(OptionError, match=hint):
+            without.predict(type=kind)
+
+
+def test_every_parameter_has_its_linear_predictor():
+    frame = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2", zero_inflation="~ mined", dispersion="~ mined")
+    for parameter in m.distribution.parameters:
+        own, linear = (m.predict(type=kind, std_error=True) for kind in (parameter, f"link({parameter})"))
+        link = m.distribution.link_of(parameter)
+        eta = linear["estimate"].to_numpy()
+        assert_allclose(link.inverse(eta), own["estimate"], rtol=1e-12)
+        assert_allclose(np.abs(link.slope(eta)) * linear["std_error"], own["std_error"], rtol=1e-12)
+    linear = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
+    assert_allclose(linear.predict(type="link(dispersion)"), np.log(linear.sigma))
+    wine = rf.fit("rating ~ temp + (1 | judge)", rf.datasets.load("wine"), family="cumulative", scale="~ contact")
+    assert_allclose(np.exp(wine.predict(type="link(scale)")), wine.predict(type="scale"))
+
+
+def test_averages_of_a_parameter():
+    """Under a log link the average over b ~ N(0, v) is that for b = 0 times exp(v / 2)."""
+    frame = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ mined + (1 | site)", frame, family="poisson", zero_inflation="~ mined")
+    average, zero = (m.predict(type="mean", re=re, std_error=True) for re in ("integrate", "none"))
+    assert_allclose(average["estimate"], zero["estimate"] * np.exp(m.varcorr()["site"].sd[0] ** 2 / 2), rtol=1e-9)
+    at = [*range(2), -1]  # the mean's coefficients and theta, by which the average moves as average * theta
+    spread, x = m.estimate.joint()[np.ix_(at, at)], np.column_stack([np.ones(m.nobs), frame["mined"] == "no"])
+    gradient = average["estimate"].to_numpy()[:, None] * np.column_stack([x, np.full(m.nobs, m.estimate.theta[0])])
+    assert_allclose(average["std_error"], np.sqrt(np.sum(gradient @ spread * gradient, axis=1)), rtol=1e-6)
+    assert_allclose(m.predict(type="conditional", re="integrate"), average["estimate"])
+    assert_array_equal(*(m.predict(type="link", re=re) for re in ("integrate", "none")))
+    assert_array_equal(*(m.predict(type="zprob", re=re) for re in ("integrate", "none")))
+
+
+def test_new_observations_are_of_the_response():
+    frame = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", frame, dispersion="~ Days")
+    with pytest.raises(OptionError, match="type='response'"):
+        m.predict(type="dispersion", interval="prediction")
+    ends = [m.predict(type=kind, interval="prediction")["conf_low"] for kind in ("response", "mean", "link")]
+    assert_array_equal(ends[0], ends[1])
+    assert_array_equal(ends[0], ends[2])
 
 
 def test_the_likeliest_category():

@@ -20,6 +20,7 @@ from ranef.criteria.shares import check_kind, checked, uncertain
 from ranef.criteria.variances import LATENT, answers_of, counts_of
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, nearest
+from ranef.formula.groups import group_named
 from ranef.inference.noted import NotedTable
 from ranef.model import check_fit
 from ranef.predict.rows import fitted_design, predictors, prior_variance, terms_of
@@ -132,7 +133,8 @@ def _additive(m: Fit, group: str | None) -> int:
             raise OptionError(f"heritability: say whose effects are additive, group=…; the model has {labels}")
         found = related[0]
     else:
-        mine = [t for t, info in enumerate(infos) if info.label == group]
+        own = group_named(group, dict.fromkeys(info.label for info in infos))
+        mine = [t for t, info in enumerate(infos) if info.label == own]
         if not mine:
             raise OptionError(f"heritability: there is no group {group!r}; {nearest(group, [t.label for t in infos])}")
         found = mine[0] if len(mine) == 1 else -1

@@ -10,7 +10,7 @@ import numpy as np
 from ranef.diagnose.sampling import sampled
 from ranef.engines.estimate import Array, LaplaceEstimate
 from ranef.engines.linear import cells
-from ranef.engines.nesting import affordable, crossed, groupings
+from ranef.engines.nesting import affordable, check_quadrature, figures, groupings, hindrance, most_nodes
 from ranef.errors import NotAvailableError, OptionError
 from ranef.formula.functions import PLAIN
 from ranef.inference.frames import to_frame
@@ -24,6 +24,7 @@ NODES = (7, 5, 3)
 LADDER = (3, 5, 7, 11, 15, 25, 35, 51)  # numbers of nodes that are tried until the log-likelihood settles
 SETTLED = 0.05  # of the log-likelihood, which more nodes change by less
 EVALUATIONS = 20_000_000  # of the density: about a second
+MANY = 1_000  # nodes for every row from which a fit takes more than some seconds
 DRAWS, FEWEST = 2_000, 100  # of all random effects
 DENSITIES, MOST_DENSITIES = 50_000_000, 1_000_000_000  # evaluated while sampling: seconds, half a minute
 SHIFT = 0.1  # standard errors by which an estimate may be off before anybody needs to care
@@ -64,6 +65,8 @@ class LaplaceCheck:
     settled : bool
         Whether more nodes change the log-likelihood by less than 0.05; not looked at where `nodes` were asked for or
         the approximation is good enough.
+    cure : str
+        What to do where it is not good enough: a number of nodes that a fit accepts, or what stands in for it.
     """
 
     how: str
@@ -80,6 +83,7 @@ class LaplaceCheck:
     worst: tuple[tuple[str, Any, float], ...]
     kind: str
     settled: bool = True
+    cure: str = "simulate from the fit to see the bias of its estimates, rf.bootstrap(m)"
 
     @property
     def gap(self) -> float:
@@ -105,16 +109,13 @@ class LaplaceCheck:
         at = f"{self.names[j]} by {self.shift[j]:.2g} ({abs(self.relative[j]):.2g} standard errors)"
         if self.how == "quadrature":
             found = f"{self.nodes} quadrature nodes change the log-likelihood by {self.gap:.2g} and would move {at}"
-            more = "" if self.settled else " or more: so many do not settle the log-likelihood yet"
-            cure = f"use quadrature={self.nodes}{more}"
         else:
             found = (
                 f"{self.how} with {self.draws} draws changes the log-likelihood by {self.gap:.2g} (standard error "
                 f"{self.gap_noise:.1g}) and would move {at}, give or take {self.shift_noise[j]:.1g}"
             )
-            cure = "simulate from the fit to see the bias of its estimates, rf.bootstrap(m)"
         if self.matters:
-            return f"Laplace's approximation is not good enough here: {found}; {cure}"
+            return f"Laplace's approximation is not good enough here: {found}; {self.cure}"
         if bool((np.abs(self.relative) > SHIFT).any()):
             return (
                 f"whether Laplace's approximation is good enough cannot be told from so few draws: {found}; give draws="
@@ -158,7 +159,8 @@ def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, se
         many as it takes until more of them hardly change the log-likelihood.
     draws : int, optional
         Draws of all random effects, for importance sampling: the default (2,000, fewer where that would take longer
-        than a few seconds) where factors are crossed or levels related; asked for, it replaces quadrature anywhere.
+        than a few seconds) where factors are crossed, levels related, or columns too many even for 3 nodes of each;
+        asked for, it replaces quadrature anywhere.
     seed : int
         Same seed, same draws.
 
@@ -168,7 +170,7 @@ def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, se
 
     Raises
     ------
-    NotAvailableError
+    NotAvailableError, OptionError
         For other methods, or where the work is out of proportion.
 
     Notes
@@ -191,7 +193,7 @@ def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, se
         if value is not None and not (isinstance(value, int) and value > 1):
             raise OptionError(f"laplace_check: {name}={value!r} must be a whole number greater than 1")
     why = "draws= takes its place" if draws is not None else not_nested(m)
-    if why is None:
+    if why is None and (nodes is not None or _nodes(m) is not None):
         return _by_quadrature(m, nodes)
     if nodes is not None:
         raise OptionError(f"laplace_check: nodes={nodes} is for quadrature, and {why}; leave it out")
@@ -200,11 +202,8 @@ def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, se
 
 def _by_quadrature(m: Fit, nodes: int | None) -> LaplaceCheck:
     chosen = nodes or _nodes(m)
-    if chosen is None:
-        raise NotAvailableError(
-            "laplace_check: even 3 nodes a dimension are too many for these random effects; give draws= for importance "
-            "sampling"
-        )
+    assert chosen is not None
+    check_quadrature(chosen, design_of(m, "laplace_check"))
     found = _compared(m, chosen)
     return _climbed(m, found) if nodes is None and found.matters else found
 
@@ -213,13 +212,14 @@ def _climbed(m: Fit, found: LaplaceCheck) -> LaplaceCheck:
     """Return the check by as many nodes as it takes to settle the log-likelihood."""
     for nodes in LADDER:
         if found.nodes is not None and nodes > found.nodes:
-            if not _quick(m, nodes):
+            if not quick(m, nodes):
                 break
             finer = _compared(m, nodes)
             if abs(finer.integral_loglik - found.integral_loglik) < SETTLED:
                 return found
             found = finer
-    return replace(found, settled=False)
+    assert found.nodes is not None
+    return replace(found, settled=False, cure=_cure(m, found.nodes, settled=False))
 
 
 def _compared(m: Fit, nodes: int) -> LaplaceCheck:
@@ -246,6 +246,7 @@ def _compared(m: Fit, nodes: int) -> LaplaceCheck:
         pareto_k=float("nan"),
         worst=worst,
         kind=m.layout.kind,
+        cure=_cure(m, nodes, settled=True),
     )
 
 
@@ -297,7 +298,7 @@ def unavailable(m: Fit) -> str | None:
     if m.method != "ml" or m.task.quadrature != 1:
         return "it is about fits by Laplace's approximation, quadrature=1 and method='ml'"
     if m.task.wishes is not None:
-        return "fits with fixed=, equal=, prior= or penalty= have no quadrature"
+        return "fixed=, equal=, prior= and penalty= have no place in it; fit with quadrature=7 and compare"
     design = design_of(m, "laplace_check")
     if not design.terms:
         return "the model has no random effects, so that nothing is approximated"
@@ -306,25 +307,36 @@ def unavailable(m: Fit) -> str | None:
 
 def not_nested(m: Fit) -> str | None:
     """Return why the integral is not a product of small ones; None if it is."""
-    terms = design_of(m, "laplace_check").terms
-    if pair := crossed(terms):
-        return f"{pair[0]!r} and {pair[1]!r} are crossed"
-    if related := next((t.label for t in terms if t.relation is not None), None):
-        return f"the levels of {related!r} are related"
-    if reduced := next((t.label for t in terms if t.structure == "rr"), None):
-        return f"the covariance of {reduced!r} has reduced rank"
-    return None
+    return hindrance(design_of(m, "laplace_check").terms)
 
 
 def _nodes(m: Fit) -> int | None:
     """Return how many nodes a dimension take about a second at most."""
-    return next((k for k in NODES if _quick(m, k)), None)
+    return next((k for k in NODES if quick(m, k)), None)
 
 
-def _quick(m: Fit, nodes: int) -> bool:
-    found = groupings(m.design.terms) if m.design else []
-    dims = sum(g.columns for g in found)
-    return nodes**dims * m.nobs <= EVALUATIONS and affordable(nodes, found, m.nobs)
+def quick(m: Fit, nodes: int) -> bool:
+    """Tell whether the comparison with so many nodes takes about a second at most."""
+    design = design_of(m, "laplace_check")
+    return _densities(m, nodes) <= EVALUATIONS and affordable(nodes, groupings(design.terms), design.n)
+
+
+def _densities(m: Fit, nodes: int) -> int:
+    """Return how often the density is evaluated for one value of the likelihood."""
+    design = design_of(m, "laplace_check")
+    return nodes ** sum(g.columns for g in groupings(design.terms)) * design.n
+
+
+def _cure(m: Fit, nodes: int, settled: bool) -> str:
+    """Return the quadrature to ask for, as far as a fit accepts it."""
+    design = design_of(m, "laplace_check")
+    many = figures(nodes, groupings(design.terms))
+    slow = f" (slow: {many} nodes for every row)" if _densities(m, nodes) > MANY * design.n else ""
+    if settled:
+        return f"use quadrature={nodes}{slow}"
+    most = most_nodes(design, LADDER[-1])
+    beyond = f"or more, up to {most}" if most > nodes else "the most that is accepted"
+    return f"use quadrature={nodes}{slow}, {beyond}: so many do not settle the log-likelihood yet"
 
 
 def theta_names(m: Fit) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.accuracy import laplace_check, not_nested, unavailable
+from ranef.diagnose.accuracy import laplace_check, not_nested, quick, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdispersed, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.diagnose.propriety import worst_sum
@@ -146,7 +146,8 @@ def small_clusters(m: Fit) -> Iterator[Message]:
         return
     if m.task.quadrature != 1 or m.method == "pql":
         return
-    measured = unavailable(m) is None and not_nested(m) is None and m.nobs <= FEW_ROWS
+    available = unavailable(m) is None
+    measured = available and not_nested(m) is None and m.nobs <= FEW_ROWS and quick(m, CHECK_NODES)
     most = SMALL_CLUSTER if measured else TINY_CLUSTER
     small = [(t, size) for t in design.terms if 0 < (size := _rows_a_level(m, t)) <= most]
     if not small:
@@ -162,7 +163,7 @@ def small_clusters(m: Fit) -> Iterator[Message]:
                 yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
         return
     text = f"{found}: Laplace's approximation of its variance may be biased downwards"
-    if unavailable(m) is None:
+    if available:
         text = f"{text}; rf.laplace_check(m) measures it"
     yield Message("small_clusters", text, evidence)
 
@@ -218,7 +219,7 @@ def improper_density(m: Fit) -> Iterator[Message]:
     if m.distribution.entry.name != "genpois":
         return
     phi = np.ravel(m.predict(type="dispersion"))
-    mu = m.predict(type="conditional")
+    mu = m.predict(type="mean")
     low = phi < 1
     if not low.any():
         return

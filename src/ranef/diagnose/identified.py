@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.diagnose.messages import Message, row_effect
+from ranef.engines.runaways import LIMIT, may_run
 from ranef.families import legal_link
 from ranef.frame.checks import absorbed_residual
-from ranef.frame.design import matrix
 from ranef.frame.table import rows_of, shorten
-from ranef.predict.predict import fixed_variance
 from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
-LIMIT = 6.0  # on the scale of a log or logit link
-NO_IDEA = 10.0  # a standard error of a log or logit above this says that the parameter may as well be infinite
 EDGED = 500.0  # a shape beyond which a skew normal has an edge: all but 0.1 % of its standard deviation
 LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
@@ -161,7 +158,7 @@ def _at_the_last_count(m: Fit) -> Array:
     """
     if m.converged or m.design is None or m.distribution.entry.name != "genpois":
         return np.zeros(1, dtype=bool)
-    mu, root = np.ravel(m.predict(type="conditional")), np.sqrt(np.ravel(m.predict(type="dispersion")))
+    mu, root = np.ravel(m.predict(type="mean")), np.sqrt(np.ravel(m.predict(type="dispersion")))
     left = 1 + (root - 1) / mu  # (theta + lambda) / theta, with theta = mu / root and lambda = 1 - 1 / root
     return (np.asarray(m.design.y) == 1) & (left < EDGE)
 
@@ -190,13 +187,12 @@ def without_information(m: Fit) -> Iterator[Message]:
         for j, name in enumerate(part.names, part.first)
         if np.isnan(variance[j]) and not np.isnan(beta[j])
     ]
-    lost += [one for one in _runaways(m) if one not in lost]
     if _leaves_no_residual(m):
         lost = [one for one in lost if one[0] != "dispersion"]
     if _is_lattice(m):
         lost = [one for one in lost if one[0] != "power"]
-    beyond, kept = _beyond(m, {component for component, *_ in lost}), "" if m.distribution.truncated else "mean"
-    if lost and all(component in beyond or (component != kept and abs(b) > LIMIT) for component, _, b in lost):
+    beyond = _beyond(m, {component for component, *_ in lost})
+    if lost and all(component in beyond for component, *_ in lost):
         listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
         ends = "the limit of its range" if len(lost) == 1 else "the limits of their ranges"
         text = (
@@ -245,15 +241,17 @@ def _is_lattice(m: Fit) -> bool:
 
 
 def _beyond(m: Fit, names: set[str]) -> set[str]:
-    """Return which of these components have every row at the end of its range: the mean of truncated counts too."""
+    """Return which of these components have rows at the end of their range: the mean of truncated counts too."""
     if not names or m.design is None:
         return set()
-    rows, bare = fitted_design(m, "limits"), not m.distribution.truncated
-    found: set[str] = set()
-    for k, part in enumerate(m.layout.components[: len(rows.components)]):
-        if part.name in names and not (k == 0 and bare) and (np.abs(_fixed_part(m, rows, k)) > LIMIT).all():
-            found.add(part.name)
-    return found
+    rows = fitted_design(m, "limits")
+    return {
+        part.name
+        for k, part in enumerate(m.layout.components[: len(rows.components)])
+        if part.name in names
+        and may_run(k, part.name, m.distribution)
+        and (np.abs(_fixed_part(m, rows, k)) > LIMIT).any()
+    }
 
 
 def _fixed_part(m: Fit, rows: Rows, component: int) -> Array:
@@ -299,33 +297,6 @@ def few_inside(m: Fit) -> Iterator[Message]:
             f"{why}; simplify the mean, hold the dispersion, or fit 0 and 1 alone (family='binomial')"
         )
         yield Message("few_inside", text, {"rows": inside})
-
-
-def _runaways(m: Fit) -> Iterator[tuple[str, str, float]]:
-    """Coefficients that put rows at the end of a parameter's range, where the likelihood is flat.
-
-    A mean may go there that is of truncated counts: of those above 0 it has a limit. A coefficient that is known to
-    within its own size is no runaway, however far it takes some rows.
-    """
-    if m.design is None or m.method == "pql":
-        return
-    rows = fitted_design(m, "runaways")
-    for k, part in enumerate(m.layout.components[: len(rows.components)]):
-        if k == 0 and not m.distribution.truncated:
-            continue
-        link = m.link if k == 0 else m.distribution.link_of(part.name).name
-        if (k > 0 and part.name not in m.distribution.parameters) or link == "identity":
-            continue
-        eta = _fixed_part(m, rows, k)
-        spread = np.sqrt(np.maximum(fixed_variance(m, rows.components[k].fixed, rows.n, k), 0.0))
-        far = ((eta < -LIMIT) if k == 0 else (np.abs(eta) > LIMIT)) & (spread > NO_IDEA)
-        if not far.any():
-            continue
-        x = np.abs(matrix(rows.components[k].fixed, rows.n)).max(axis=0)
-        beta, error = m.estimate.beta[part.at], np.sqrt(np.diag(m.estimate.vcov)[part.at])
-        for name, size, b, s in zip(part.names, x, beta, error, strict=True):
-            if size * s > NO_IDEA and s > abs(b):
-                yield part.name, name, float(b)
 
 
 def residual_absorbed(m: Fit) -> Iterator[Message]:

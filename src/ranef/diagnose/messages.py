@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.engines.nesting import BEYOND, most_nodes
 from ranef.formula import INTERCEPT
 from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, matrix
@@ -132,8 +133,10 @@ def _way_out(m: Fit) -> str:
             "residual variance"
         )
     if outcome == "flat_mode":
-        nodes = "with nested grouping factors quadrature=9 integrates beyond the mode; else "
-        return f"; {nodes if m.task.quadrature == 1 else ''}leave out what the data say too little about"
+        laplace = m.task.quadrature == 1 and m.method == "ml"
+        nodes = most_nodes(m.design, BEYOND) if laplace and m.design is not None else 1
+        wider = f"quadrature={nodes} integrates beyond the mode; else " if nodes > 1 else ""
+        return f"; {wider}leave out what the data say too little about"
     return ""
 
 
@@ -156,7 +159,7 @@ def left_a_pole(m: Fit) -> Iterator[Message]:
     beside = f" (log-likelihood {pole:.2f} beside it)" if np.isfinite(pole) else ""
     place = f"the Laplace approximation has a pole{beside}, where random effects have a nearly flat mode"
     if m.converged:
-        text = f"{place}; reported is the regular optimum found from variances of zero"
+        text = f"{place}; reported is the regular optimum that another search found"
     else:
         outside = [(t.label, c) for t in m.layout.terms for c in t.components if c != "mean"]
         where = list(dict.fromkeys(f"{label} in {component}" for label, component in outside))

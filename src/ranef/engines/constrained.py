@@ -223,11 +223,13 @@ def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> 
     own = [f[i, j] for f, t in plain for i, j in cells(len(f), t.structure)]
     rest = _with_lags(np.asarray(record["theta"]), core, plan, found.natural)[structures_of(core, plan)]
     held = len(plan.held) + sum(len(g) - 1 for g in plan.tied)
+    joint = Deferred(lambda: _spread(whole, np.asarray(core.vcov())))
     return replace(
         found,
         theta=frozen(np.concatenate([own, rest])),
         beta=beta,
-        joint=Deferred(lambda: _spread(whole, np.asarray(core.vcov()))),
+        joint=joint,
+        told=laplace.told(joint, beta, design, task),
         rank=columns.size - len(gone),
         dropped=tuple(j for j, r in enumerate(columns.to.tolist()) if r in gone),
         natural=tuple(n for n in found.natural if not plan.converted[n[0]]),

@@ -305,6 +305,8 @@ class LaplaceEstimate:
         Coefficients of all components, the mean's first; NaN where dropped.
     joint : Deferred
         Covariance matrix of (beta, theta), the inverse of the exact Hessian of -loglik; NaN where not identified.
+    told : Deferred
+        The part of it of `beta`, NaN also for coefficients that ran to the end of a parameter's range.
     sigma : float
         The dispersion as glmmTMB's `sigma()`.
     factors, modes : tuples of (k, k) and (L, k) arrays
@@ -339,6 +341,7 @@ class LaplaceEstimate:
     reml: bool
     beta: Array
     joint: Deferred
+    told: Deferred
     sigma: float
     factors: tuple[Array, ...]
     modes: tuple[Array, ...]
@@ -381,9 +384,8 @@ class LaplaceEstimate:
 
     @property
     def vcov(self) -> Array:
-        """Covariance matrix of `beta`; NaN in rows and columns dropped or not identified."""
-        p = len(self.beta)
-        return self.joint()[:p, :p]
+        """Covariance matrix of `beta`; NaN in rows and columns dropped, not identified or at the end of a range."""
+        return self.told()
 
     @property
     def roots(self) -> tuple[Array, ...]:

@@ -19,7 +19,8 @@ from ranef.engines import survey
 from ranef.engines.covariance import Deferred, frozen
 from ranef.engines.estimate import Array, LaplaceEstimate, Result, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
-from ranef.engines.nesting import check_quadrature
+from ranef.engines.nesting import BEYOND, check_quadrature, few, most_nodes
+from ranef.engines.runaways import reported
 from ranef.engines.task import Engine, Point, Task
 from ranef.engines.thresholds import (
     NOMINAL,
@@ -46,6 +47,9 @@ Source = tuple[Any, Any, Any, int]
 NEARLY_NONE = 1e-2  # standard deviation of random effects to begin with, in units of the predictor
 NONE = 1e-30  # and to do without: below the floor of every search
 FAILED = "failed"  # the outcome of a search that had no point to begin from
+START_NODES, START_WORK = 5, 20_000  # of quadrature that leads to a start: evaluations of the density for one value …
+START_STEPS = 60  # … and values
+ROUNDING = 1e-9  # of a log-likelihood
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 
@@ -243,11 +247,43 @@ def found(core: Any, design: Design, task: Task) -> Found:
     except ValueError as error:
         if isinstance(error, RanefError) or BREAKS not in str(error):
             raise
-        other = regular(core, design, task, {"outcome": FAILED})
+        other = integrated(core, design, task, regular(core, design, task, {"outcome": FAILED}))
         if other.outcome == FAILED:
             raise
         return other
-    return regular(core, design, task, record)
+    return integrated(core, design, task, regular(core, design, task, record))
+
+
+def integrated(core: Any, design: Design, task: Task, at: Found) -> Found:
+    """Return the optimum that the search comes to from that of quadrature, where it ended at none.
+
+    Quadrature integrates beyond modes that are flat, and its likelihood is close to Laplace's where the latter has an
+    optimum at all. At a pole a lower optimum is kept, as in `regular`; where the search merely ended, a better one.
+    """
+    limited = task.control.max_evaluations is not None and at.outcome == "max_evaluations"
+    own = task.method == "ml" and task.quadrature == 1 and task.wishes is None and not design.sampling
+    own = own and not task.family.categorical  # whose searches end so where outcomes are separated
+    if at.outcome in ("converged", "unbounded") or limited or not own or task.control.start is not None:
+        return at
+    nodes = most_nodes(design, START_NODES)
+    if nodes < START_NODES or not few(nodes, design, START_WORK):
+        return at
+    steps = min(START_STEPS, task.control.max_evaluations or START_STEPS)
+    options, other = ({**task.control.options, "max_evaluations": steps}, task.method), make_core(design, task)
+    first = _tried(other, start_of(task, design), nodes, *options)
+    if first["outcome"] == FAILED:
+        return at
+    start = {name: np.asarray(first[name]) for name in ("beta", "theta")}
+    record = _tried(other, start, 1, *options)
+    ended, loglik = at.record.get("loglik", np.nan), record.get("loglik", np.nan)
+    pole = at.outcome in ("flat_mode", FAILED)
+    if record["outcome"] != "converged" or not (pole or loglik >= ended - ROUNDING):
+        return at
+    record = core.fit(start, 1, *options)  # the core must stand where the fit is reported
+    work = {
+        name: at.record.get(name, 0) + first[name] + record[name] for name in ("evaluations", "inner", "iterations")
+    }
+    return Found({**record, **work}, ended if pole else None)
 
 
 def regular(core: Any, design: Design, task: Task, record: Any) -> Found:
@@ -351,8 +387,11 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
     if (text := unlogged_offset(design, task.family.link)) is not None:
         return f": {text}"
     if BREAKS in why and task.quadrature == 1:
-        heavy = "; or hold its shape, nu=5" if task.family.entry.name == "student_t" else ""
-        return f"; with nested grouping factors quadrature=9 integrates beyond the mode{heavy}"
+        nodes = most_nodes(design, BEYOND) if task.method == "ml" else 1
+        wider = f"quadrature={nodes} integrates beyond the mode" if nodes > 1 else ""
+        heavy = "hold its shape, nu=5" if task.family.entry.name == "student_t" else ""
+        cures = [cure for cure in (wider, heavy) if cure]
+        return f"; {'; or '.join(cures)}" if cures else ""
     mean = task.family.entry.parameters[0].range
     if (safe := legal_link(mean, task.family.link)) is not None:
         link = task.family.link
@@ -538,14 +577,15 @@ def from_core(
     `vcov` is that of (beta, theta), where it is known already, `spread` computes it where the core does not.
     """
     beta = frozen(record["beta"])
+    known = None if vcov is None else frozen(vcov)
+    joint = Deferred(None if known is not None else spread or _spread(core, design, task, record["natural"]), known)
     return LaplaceEstimate(
         theta=frozen(record["theta"]),
         loglik=float(record["loglik"]),
         reml=task.method == "reml",
         beta=beta,
-        joint=Deferred(None, frozen(vcov))
-        if vcov is not None
-        else Deferred(spread or _spread(core, design, task, record["natural"])),
+        joint=joint,
+        told=told(joint, beta, design, task),
         sigma=sigma_of(beta, design, task.family),
         rank=core.p - len(core.dropped),
         inner=int(record["inner"]),
@@ -555,6 +595,11 @@ def from_core(
         unbounded=bool(record.get("unbounded", False)),
         **of_search(record, core),
     )
+
+
+def told(joint: Deferred, beta: Array, design: Design, task: Task) -> Deferred:
+    """Return what makes the covariance matrix of the coefficients as it is reported."""
+    return Deferred(lambda: reported(joint(), beta, named(design, task.family), design.n, task.family))
 
 
 def _spread(core: Any, design: Design, task: Task, natural: Sequence[Any]) -> Callable[[], Array]:

@@ -13,6 +13,7 @@ from ranef.errors import OptionError
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
 
+BEYOND = 9  # nodes a dimension that reach well past a flat mode
 MAX_NODES = 20_000  # of one level of one factor
 MAX_EVALUATIONS = 2_000_000_000  # of the density for one value of the likelihood, a minute's work
 MAX_WEIGHTS = 100_000_000  # posterior weights that are kept, 8 bytes each
@@ -63,6 +64,25 @@ def crossed(terms: Sequence[GroupTerm]) -> tuple[str, str] | None:
     return None
 
 
+def hindrance(terms: Sequence[GroupTerm]) -> str | None:
+    """Return why the integral over the random effects is not a product of small ones; None if it is."""
+    if pair := crossed(terms):
+        return f"{pair[0]!r} and {pair[1]!r} are crossed"
+    if related := next((t.label for t in terms if t.relation is not None), None):
+        return f"the levels of {related!r} are related"
+    if reduced := next((t.label for t in terms if t.structure == "rr"), None):
+        return f"the covariance of {reduced!r} has reduced rank"
+    return None
+
+
+def most_nodes(design: Design, wanted: int) -> int:
+    """Return the largest number of nodes up to `wanted` that quadrature takes here; 1 where it takes none."""
+    if not design.terms or hindrance(design.terms) is not None:
+        return 1
+    found = groupings(design.terms)
+    return max((k for k in range(1, wanted + 1) if affordable(k, found, design.n)), default=1)
+
+
 def check_quadrature(points: int, design: Design) -> None:
     """Refuse quadrature where the integrals are not nested, or cost too much.
 
@@ -81,7 +101,7 @@ def check_quadrature(points: int, design: Design) -> None:
             f"Laplace's approximation"
         )
     if not affordable(points, found, design.n):
-        most = max((k for k in range(1, points) if affordable(k, found, design.n)), default=1)
+        most = most_nodes(design, points)
         dims = ", ".join(f"{g.columns} for {g.label!r}" for g in found)
         raise OptionError(
             f"quadrature={points}: {figures(points, found)} nodes for each of {design.n} rows (dimensions: {dims}) are "
@@ -91,10 +111,16 @@ def check_quadrature(points: int, design: Design) -> None:
 
 
 def figures(points: int, found: Sequence[Grouping]) -> str:
-    """Return the number of nodes as text, "7^2 x 7 = 343"."""
+    """Return the number of nodes as text, "7^2 x 7^2 = 2,401"."""
     powers = " x ".join(str(points) if g.columns == 1 else f"{points}^{g.columns}" for g in reversed(found))
     total = points ** sum(g.columns for g in found)
-    return f"{powers} = {total:.3g}" if len(found) > 1 or found[0].columns > 1 else powers
+    count = f"{total:,}" if total < 1e6 else f"{total:.3g}"
+    return f"{powers} = {count}" if len(found) > 1 or found[0].columns > 1 else powers
+
+
+def few(points: int, design: Design, most: int) -> bool:
+    """Tell whether so many nodes a dimension take at most so many evaluations of the density."""
+    return points ** sum(g.columns for g in groupings(design.terms)) * design.n <= most
 
 
 def affordable(points: int, found: Sequence[Grouping], n: int) -> bool:

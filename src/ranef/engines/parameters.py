@@ -16,11 +16,13 @@ from ranef import _core
 from ranef.engines.laplace import layout, named
 from ranef.errors import NotAvailableError, UnknownParameterError, nearest
 from ranef.families import Distribution
+from ranef.formula.groups import group_named
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
 
 COEFFICIENT = "coefficient"
+GROUPED = re.compile(r"(\s*\w+\((?:.*\|)?)(.*)\)\s*")  # "sd(x | g)" or "sd(g)"
 #: Terms that the optimiser holds on the variance scale, and their form with a parameter for each sd and correlation.
 EXPLICIT = {"us": "unstructured", "diag": "diagonal"}
 
@@ -80,8 +82,14 @@ class Names:
 
     def get(self, text: str) -> Place | None:
         """Return the parameter of that name, if there is one."""
-        name = self.spellings.get(_bare(text))
+        name = self.spellings.get(_bare(text)) or self.spellings.get(_bare(self._with_own_group(text)))
         return None if name is None else self.places[name]
+
+    def _with_own_group(self, text: str) -> str:
+        """Return the name of a parameter with its group as we have it: "sd(1 | mom:comm)" is "sd(1 | comm:mom)"."""
+        parts = GROUPED.fullmatch(text)
+        own = None if parts is None else group_named(parts[2].strip(), self.keys)
+        return text if parts is None or own is None else f"{parts[1]}{own})"
 
     def known(self, text: str) -> str:
         """Return a sentence on what there is."""
@@ -95,8 +103,8 @@ class Names:
 
     def term(self, key: str) -> int | None:
         """Return the term of that name."""
-        bare = [_bare(k) for k in self.keys]
-        return bare.index(_bare(key)) if _bare(key) in bare else None
+        own = group_named(_bare(key), self.keys)
+        return None if own is None else self.keys.index(own)
 
 
 def _bare(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranef.engines.nesting import Grouping, crossed, groupings, parents
+from ranef.engines.nesting import Grouping, crossed, groupings, most_nodes, parents
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, nearest
 
 if TYPE_CHECKING:
@@ -91,9 +91,11 @@ def check(design: Design, quadrature: int) -> None:
         )
     inner = [label for label in labels[:-1] if label in design.sampling.groups]
     if inner and quadrature == 1:
+        nodes = most_nodes(design, 7)
+        cure = f": use quadrature={nodes}" if nodes > 1 else "; give weights of the outer levels only"
         raise NotAvailableError(
             f"sampling_weights: a weight of {inner[0]!r}, which lies within {labels[-1]!r}, is a power of an inner "
-            f"integral, which Laplace's approximation does not carry: use quadrature=7 or so"
+            f"integral, which Laplace's approximation does not carry{cure}"
         )
 
 

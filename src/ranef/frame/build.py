@@ -12,6 +12,7 @@ import numpy as np
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
 from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
 from ranef.formula.functions import PLAIN
+from ranef.formula.groups import group_named
 from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, check_names, counted, widened
 from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
@@ -131,7 +132,7 @@ def build(
     design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
     parts, others = frame.components(with_little(parts, design), design.n)
     if drawn:
-        design = replace(design, sampling=frame.sampling(drawn, scaling))
+        design = replace(design, sampling=frame.sampling(drawn, scaling, [t.label for t in design.terms]))
     spec = Spec(
         formula,
         fixed,
@@ -159,9 +160,9 @@ def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
         raise ArgumentError("cov= is a dict: {'species': K}")
     bars = [bar for formula in formulas for bar in formula.bars if bar.structure in KNOWN]
     used = {name for bar in bars for f in factors_of(bar.terms) for name in (f.bare, f.label, *bar.args)}
-    used |= {bar.label for formula in formulas for bar in formula.bars}
+    groups = {bar.label for formula in formulas for bar in formula.bars}
     for name in cov:
-        if name not in used:
+        if name not in used and group_named(name, groups) is None:
             raise OptionError(
                 f"cov=: no term takes the matrix {name!r}; write propto(0 + {name} | one, K) for a covariance "
                 f"proportional to it, where `one` is a column of one level, or (1 | {name}) for levels that are "
@@ -179,9 +180,9 @@ def _of_groups(given: Any, formulas: Sequence[Formula], argument: str = "cov") -
     bars = {bar.label: bar for formula in formulas for bar in formula.bars}
     if argument == "precision":
         for name in given:
-            if name not in bars:
+            if group_named(name, bars) is None:
                 raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
-    return {name: value for name, value in given.items() if name in bars}
+    return {own: value for name, value in given.items() if (own := group_named(name, bars)) is not None}
 
 
 def _completed(design: Design, others: tuple[Component, ...], offsets: str) -> Design:
@@ -519,10 +520,11 @@ class _Frame:
         values = [*(self.values[f.label] for f in formula.offset_factors), *([] if given is None else [given])]
         return total_of([number_of(value, "offset", self.keep) for value in values])
 
-    def sampling(self, given: Mapping[str, Column | None], scaling: str | None) -> Sampling:
+    def sampling(self, given: Mapping[str, Column | None], scaling: str | None, labels: Sequence[str]) -> Sampling:
         values = {name: self.weights(column) for name, column in given.items()}
         rows = values.pop("row", None)
-        return Sampling(rows, {name: value for name, value in values.items() if value is not None}, scaling)
+        found = {group_named(name, labels) or name: value for name, value in values.items() if value is not None}
+        return Sampling(rows, found, scaling)
 
     def weights(self, column: Column | None, what: str = "weights") -> Array | None:
         if column is None or column.x is None:

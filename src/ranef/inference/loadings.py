@@ -8,6 +8,7 @@ import numpy as np
 
 from ranef.engines.estimate import Array
 from ranef.errors import OptionError, nearest
+from ranef.formula.groups import group_named
 from ranef.inference.frames import to_frame
 from ranef.inference.varcorr import Covariance, unique
 from ranef.model import check_fit
@@ -98,7 +99,7 @@ def _term(m: Fit, key: str | None) -> tuple[int, Covariance]:
         raise OptionError("the model has no term of reduced rank, rr(0 + f | g, d = 2)")
     if key is None and len(ours) > 1:
         raise OptionError(f"the model has several terms of reduced rank: say which, {', '.join(map(repr, ours))}")
-    if key is not None and key not in ours:
-        raise OptionError(f"there is no term of reduced rank {key!r}; {nearest(key, ours)}")
-    key = ours[0] if key is None else key
-    return keys.index(key), m.varcorr()[key]
+    own = ours[0] if key is None else group_named(key, ours)
+    if own is None:
+        raise OptionError(f"there is no term of reduced rank {key!r}; {nearest(str(key), ours)}")
+    return keys.index(own), m.varcorr()[own]

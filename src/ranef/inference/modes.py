@@ -9,6 +9,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import unique
 from ranef.errors import OptionError, nearest
+from ranef.formula.groups import ByGroup
 from ranef.inference.frames import to_frame
 from ranef.inference.relatives import knowing, lacking
 
@@ -29,9 +30,8 @@ def ranef(m: Fit, std_error: bool, covariance: bool, which: str = "model") -> di
     if which not in ("model", "related"):
         raise OptionError(f"ranef: levels={which!r} is unknown; {nearest(which, ('model', 'related'))}")
     m = knowing(m, lacking(m)) if which == "related" else m
-    return {
-        label: to_frame(_frame(m, terms, std_error, covariance), m.layout.kind) for label, terms in grouped(m).items()
-    }
+    kind = m.layout.kind
+    return ByGroup({g: to_frame(_frame(m, terms, std_error, covariance), kind) for g, terms in grouped(m).items()})
 
 
 def _frame(m: Fit, terms: list[int], std_error: bool, covariance: bool) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def labels(m: Fit, term: int) -> list[Any]:
 
 def coef(m: Fit) -> dict[str, Any]:
     """One frame per grouping factor: `level`, and every coefficient of that level (fixed + random)."""
-    return {label: to_frame(_coef_frame(m, terms), m.layout.kind) for label, terms in grouped(m).items()}
+    return ByGroup({g: to_frame(_coef_frame(m, terms), m.layout.kind) for g, terms in grouped(m).items()})
 
 
 def _coef_frame(m: Fit, terms: list[int]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines import linear
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError, nearest
+from ranef.formula.groups import group_named
 from ranef.frame.design import Array, Block, Design, matrix
 from ranef.inference.dummies import written_out
 from ranef.inference.resampling import (
@@ -228,9 +229,10 @@ def groups_given(design: Design, within: Any) -> tuple[Array, str]:
     """Codes and name of the groups that the caller names or hands over."""
     if isinstance(within, str):
         found = {t.label: t for t in design.terms}
-        if within not in found:
+        own = group_named(within, found)
+        if own is None:
             raise OptionError(f"within={within!r} is not a grouping factor of the model; {nearest(within, found)}")
-        return np.asarray(found[within].codes, dtype=np.int64), within
+        return np.asarray(found[own].codes, dtype=np.int64), own
     return np.unique(_of_rows(design, within), return_inverse=True)[1].ravel(), "the groups given"
 
 

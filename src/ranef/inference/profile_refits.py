@@ -261,7 +261,9 @@ def _side(walk: Walk, start: float, step: float, bound: float, targets: Sequence
             last, known = ahead, z
             out = abs(last - start)
             if logarithm:
-                level = rise < LEVEL and (out > PLATEAU or (known > LEVEL and moved > 0.8 * STRIDE))
+                # What grew by half is at the foot of a rise, however small.
+                settled = known > LEVEL and rise < 0.5 * known and moved > 0.8 * STRIDE
+                level = rise < LEVEL and (out > PLATEAU or settled)
             else:
                 level = rise < LEVEL * max(1.0, moved / (8 * first)) and out > FAR * first
             if level:

@@ -12,6 +12,7 @@ from ranef.engines.estimate import Array
 from ranef.engines.parameters import unique
 from ranef.errors import UnknownColumnError, nearest
 from ranef.formula.functions import PLAIN
+from ranef.formula.groups import group_named
 from ranef.inference.frames import to_frame
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ class VarCorr(Mapping[str, Covariance]):
     kind: str
 
     def __getitem__(self, key: str) -> Covariance:
-        if key not in self.keys_:
+        found = group_named(key, self.keys_)
+        if found is None:
             raise UnknownColumnError(f"there is no term {key!r}; {nearest(key, self.keys_)}")
-        return self.terms[self.keys_.index(key)]
+        return self.terms[self.keys_.index(found)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys_)

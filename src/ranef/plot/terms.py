@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ranef.engines.parameters import unique
 from ranef.errors import DataError, OptionError, nearest
+from ranef.formula.groups import group_named
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -31,6 +32,7 @@ def find_term(m: Fit, term: str | None) -> int:
         raise DataError("the model has no random effects to draw")
     if term is None:
         return 0
-    if term not in known:
+    own = group_named(term, known)
+    if own is None:
         raise OptionError(f"{term!r} is not a grouping factor of this model; {nearest(term, known)}")
-    return known.index(term)
+    return known.index(own)

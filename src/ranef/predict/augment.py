@@ -11,7 +11,8 @@ from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
 from ranef.frame.table import collected, narwhals_frame, read_table
 from ranef.inference.frames import to_frame
-from ranef.predict.predict import Question, predict, target_of
+from ranef.predict.predict import predict
+from ranef.predict.targets import Question, target_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit

@@ -21,7 +21,7 @@ from ranef.engines.task import Point
 from ranef.engines.thresholds import threshold_matrix
 from ranef.families import Data, Distribution, link_of
 from ranef.frame.design import Block, GroupTerm, matrix, part_of
-from ranef.predict.rows import Rows, scale_of, terms_of
+from ranef.predict.rows import Rows, coefficient_spread, scale_of, terms_of
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -164,7 +164,7 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
 
 def _fixed(m: Fit, rows: Rows, every: Sequence[Predictor]) -> Array:
     """Return X_j Var(beta_hat) X_k' of every row."""
-    cov = np.nan_to_num(m.estimate.vcov)
+    cov = coefficient_spread(m)
     x = [matrix(p.fixed, rows.n) for p in every]
     at = [slice(p.first, p.first + part.shape[1]) for p, part in zip(every, x, strict=True)]
     out = np.zeros((rows.n, len(every), len(every)))

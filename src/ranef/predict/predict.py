@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
@@ -14,10 +13,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, UnseenLevelError, nearest
-from ranef.families import ZERO as INFLATION
-from ranef.families import Data, Link, link_of
-from ranef.families.distribution import ALSO
-from ranef.families.law import Nominal, Ordinal
+from ranef.formula.groups import group_named
 from ranef.frame.coding import level_name
 from ranef.frame.design import Block, GroupTerm, Levels, matrix, part_of
 from ranef.frame.table import collected, narwhals_frame, read_table, rows_of
@@ -25,11 +21,12 @@ from ranef.inference.frames import to_frame
 from ranef.inference.relatives import knowing, lacking, relations
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
-from ranef.predict.joint import covariance, has_slopes, mean_slopes, predictors_of, probability_slopes
+from ranef.predict.joint import covariance, predictors_of
 from ranef.predict.observations import check_observation, new_trials, observed_interval
 from ranef.predict.rows import (
     Rows,
     aligned,
+    coefficient_spread,
     fitted_design,
     fitted_rows,
     generator,
@@ -41,9 +38,9 @@ from ranef.predict.rows import (
     prior_variance,
     terms_of,
 )
+from ranef.predict.targets import Question, Target, own_type, target_of
 
 if TYPE_CHECKING:
-    from ranef.families import Distribution
     from ranef.frame.design import Unseen
     from ranef.layout import GroupInfo
     from ranef.model import Fit
@@ -53,22 +50,9 @@ INTERVALS = ("confidence", "prediction")
 FEW = 10  # levels below which t quantiles exceed the normal one by more than 15 %
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What to predict: the arguments of `Fit.predict`."""
-
-    re: str | Sequence[str] | None = "all"
-    type: str = "response"
-    new_levels: str = "error"
-    interval: str | None = None
-    level: float = 0.95
-    std_error: bool = False
-    seed: int | None = None
-
-
 def predict(m: Fit, newdata: Any, question: Question) -> Any:
     """Predict for the rows used (`newdata=None`) or for new rows, see `Fit.predict`."""
-    question = replace(question, type=m.distribution.own_name(question.type))
+    question = replace(question, type=own_type(m.distribution, question.type))
     check(m, question, newdata)
     newdata = None if newdata is None else collected(newdata)
     likeliest = question.type == "class"
@@ -176,100 +160,8 @@ def fitted(m: Fit, align: str = "rows") -> Array:
 # ---- the question ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is predicted: a function of one linear predictor, or of all of them.
-
-    Attributes
-    ----------
-    component : int or None
-        The linear predictor that alone decides it; None: `of` takes them all.
-    value, slope : callable
-        The function of that linear predictor and its derivative.
-    of : callable
-        The function of (eta, data).
-    slopes : callable or None
-        Its derivatives in every linear predictor, (n, K) or, of several values, (n, J, K); None where not known.
-    scale : Link or None
-        Where intervals of what joins several predictors are made; None: on the scale of the mean's link.
-    """
-
-    component: int | None
-    value: Callable[[Array], Array]
-    slope: Callable[[Array], Array]
-    of: Callable[[Array, Data], Array]
-    slopes: Callable[[Array, Data], Array] | None = None
-    scale: Link | None = None
-
-
-def target_of(m: Fit, q: Question) -> Target:
-    """Return what a question asks for."""
-    family, answers = m.distribution, law(m)
-    if family.categorical and (q.type == "probs" or (family.entry.nominal and q.type in ("response", "link"))):
-        return _of_categories(m, q)
-    if q.type == "link" or (q.type == "response" and _is_identity(m)):
-        return Target(0, np.asarray, np.ones_like, _first)
-    if q.type != "response":
-        link = family.link_of(q.type)
-        if q.type == "dispersion" and (m.task.linear or m.method == "pql"):
-            return Target(None, link.inverse, link.slope, lambda eta, _: link.inverse(eta[:, 1]))
-        return Target(family.parameters.index(q.type), link.inverse, link.slope, lambda eta, _: eta)
-    link = family.link_of("mean")
-    alone = family.plain_mean and q.re != "integrate"
-    slopes = (lambda eta, data: mean_slopes(family, eta, data)) if has_slopes(family) else None
-    scale = stretched(link_of("logit"), family.categories - 1) if family.entry.ordinal else None
-    return Target(0 if alone else None, link.inverse, link.slope, answers.mean, slopes, scale)
-
-
-def _of_categories(m: Fit, q: Question) -> Target:
-    """Return what has a value for every category: probabilities, or log odds."""
-    family, answers = m.distribution, law(m)
-    if q.type == "link":
-        own = np.eye(len(family.levels))
-        each = partial(_everywhere, own)
-        return Target(None, np.asarray, np.ones_like, lambda eta, _: eta, each, link_of("identity"))
-    assert isinstance(answers, Ordinal | Nominal)
-    probabilities = answers.probabilities
-    return Target(
-        None,
-        np.asarray,
-        np.ones_like,
-        lambda eta, _: probabilities(eta),
-        lambda eta, _: probability_slopes(family, eta),
-        link_of("logit"),
-    )
-
-
-def _everywhere(values: Array, eta: Array, _data: Data) -> Array:
-    return np.broadcast_to(values, (len(eta), *values.shape))
-
-
-def stretched(link: Link, width: float) -> Link:
-    """Return the link of a parameter between 0 and `width`: that of its share of it."""
-    return Link(
-        link.name,
-        lambda p: link.forward(np.asarray(p) / width),
-        lambda x: width * link.inverse(x),
-        lambda x: width * link.slope(x),
-        link.legal,
-    )
-
-
-def _is_identity(m: Fit) -> bool:
-    return m.distribution.plain_mean and m.distribution.link == "identity"
-
-
-def _first(eta: Array, _data: Data) -> Array:
-    return eta[:, 0]
-
-
 def check(m: Fit, q: Question, newdata: Any) -> None:
     """Raise `OptionError` for values that are not legal."""
-    family = m.distribution
-    types = ("response", "link", *_own_types(family))
-    if q.type not in types:
-        lacks = "the model has no zero inflation" if q.type == INFLATION else f"it is unknown for {family.name}"
-        raise OptionError(f"predict: type={q.type!r}: {lacks}; {nearest(q.type, types)}")
     if q.new_levels not in NEW_LEVELS:
         raise OptionError(f"predict: new_levels={q.new_levels!r} is unknown; {nearest(q.new_levels, NEW_LEVELS)}")
     if q.interval is not None and q.interval not in INTERVALS:
@@ -280,20 +172,13 @@ def check(m: Fit, q: Question, newdata: Any) -> None:
     _check_new_errors(m, q, newdata)
 
 
-def _own_types(family: Distribution) -> tuple[str, ...]:
-    """Return what predictions of a family may be of, beside the response and the link."""
-    if family.categorical:
-        return ("probs", "class", *family.parameters[1 : 1 + family.scaled])
-    return (*family.parameters, *(other for other, name in ALSO.items() if name in family.parameters))
-
-
 def _check_interval(m: Fit, q: Question) -> None:
     if not (q.interval or q.std_error):
         return
     if q.type == "class":
         raise OptionError("predict: a category has neither a standard error nor an interval; take type='probs'")
     target = target_of(m, q)
-    if target.component is None and q.type == "dispersion":
+    if target.slopes is None and q.parameter == "dispersion":
         raise NotAvailableError(
             "predict: a residual standard deviation that all rows share has no standard error here; "
             "rf.confint(m, method='profile') gives its interval"
@@ -303,7 +188,7 @@ def _check_interval(m: Fit, q: Question) -> None:
             f"predict: the expected response of {m.family} joins several linear predictors in a way whose standard "
             f"errors are not available; ask for {' or '.join(map(repr, ('link', *m.distribution.parameters)))}"
         )
-    if _is_drawn(m, q):
+    if _is_drawn(m, q) or (q.interval == "prediction" and target.component != 0):
         check_observation(m, q.type)
 
 
@@ -315,7 +200,7 @@ def _is_drawn(m: Fit, q: Question) -> bool:
 def _check_new_errors(m: Fit, q: Question, newdata: Any) -> None:
     """Refuse what needs the errors of observations where nobody knows them."""
     asked = "interval='prediction'" if q.interval == "prediction" else f"type={q.type!r}"
-    needed = q.interval == "prediction" or q.type == "dispersion"
+    needed = q.interval == "prediction" or q.parameter == "dispersion"
     if m.formula.measured and needed and newdata is not None and known_errors(m, newdata) is None:
         raise NotAvailableError(
             f"predict: {asked} needs the standard errors of the new rows, and these lack the columns of "
@@ -331,12 +216,12 @@ def included(m: Fit, re: Any) -> list[bool]:
     if isinstance(re, str) and re == "all":
         return [True] * len(labels)
     asked = [re] if isinstance(re, str) else list(re) if isinstance(re, Iterable) else [re]
-    for label in asked:
-        if label not in labels:
-            known = ["all", "none", "integrate", *labels]
-            near = nearest(label, known) if isinstance(label, str) else f"known: {', '.join(known)}"
-            raise OptionError(f"predict: re={label!r} is not a grouping factor of this model; {near}")
-    return [label in asked for label in labels]
+    found = [group_named(label, labels) for label in asked]
+    for label in (label for label, own in zip(asked, found, strict=True) if own is None):
+        known = ["all", "none", "integrate", *labels]
+        near = nearest(label, known) if isinstance(label, str) else f"known: {', '.join(known)}"
+        raise OptionError(f"predict: re={label!r} is not a grouping factor of this model; {near}")
+    return [label in found for label in labels]
 
 
 # ---- new rows --------------------------------------------------------------------------------------------------------
@@ -522,7 +407,7 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
 def fixed_variance(m: Fit, fixed: Sequence[Block], n: int, component: int) -> Array:
     """Return x' Var(beta_hat) x."""
     at = m.layout.components[component].at
-    x, cov = matrix(fixed, n), np.nan_to_num(m.estimate.vcov[at, at])
+    x, cov = matrix(fixed, n), coefficient_spread(m)[at, at]
     return np.einsum("ij,jk,ik->i", x, cov, x)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef import _core
-from ranef.engines.estimate import Array
+from ranef.engines.estimate import Array, LaplaceEstimate
 from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources, term_sources
 from ranef.engines.pql import dispersion_predictor
@@ -152,6 +152,15 @@ def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int =
             sources(part.fixed), np.ascontiguousarray(beta), term_sources(terms), modes, part.offset, rows.n
         )
     )
+
+
+def coefficient_spread(m: Fit) -> Array:
+    """Return the covariance of the coefficients, 0 for those that have none.
+
+    Coefficients that ran to the end of a range have theirs: combinations of them are known where they alone are not.
+    """
+    e = m.estimate
+    return np.nan_to_num(e.joint()[: len(e.beta), : len(e.beta)] if isinstance(e, LaplaceEstimate) else e.vcov)
 
 
 def terms_of(m: Fit, component: int) -> list[int]:

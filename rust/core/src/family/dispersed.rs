@@ -322,6 +322,12 @@ fn conway_width(ln_lambda: f64, nu: f64) -> f64 {
 
 /// The series at (log lambda, nu): log Z, mean, variance.
 fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
+    let (ln_z, centre, shift, variance) = centred_sums(ln_lambda, nu);
+    (ln_z, centre + shift, variance)
+}
+
+/// The same with the mean as a whole number and what it lies beside it.
+fn centred_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64, f64) {
     let centre = (ln_lambda / nu).exp().round();
     let top = centre * ln_lambda - nu * special::ln_factorial(centre);
     let (mut s0, mut s1, mut s2) = (0.0, 0.0, 0.0);
@@ -332,7 +338,7 @@ fn conway_sums(ln_lambda: f64, nu: f64) -> (f64, f64, f64) {
         s2 += w * d * d;
     });
     let m = s1 / s0;
-    (top + f64::ln(s0), centre + m, s2 / s0 - m * m)
+    (top + f64::ln(s0), centre, m, s2 / s0 - m * m)
 }
 
 /// Whether the series is beyond its nodes: spread far beyond any count that is modelled so.
@@ -351,9 +357,17 @@ fn conway_lambda(mu: f64, nu: f64) -> f64 {
         high = nu * (mu + 1.0).ln().max(0.0) + 1e-12;
         x = x.min(high);
     }
+    if let Some(near) = narrow_lambda(mu, nu) {
+        x = near.min(high);
+    }
     for _ in 0..100 {
-        let (_, mean, variance) = conway_sums(x, nu);
-        let f = (mean / mu).ln();
+        let (_, centre, shift, variance) = centred_sums(x, nu);
+        let mean = centre + shift;
+        let excess = (centre - mu) + shift;
+        if excess.abs() <= 4.0 * f64::EPSILON * ((centre - mu).abs() + shift.abs() + variance) {
+            return x;
+        }
+        let f = if excess.abs() < 0.5 * mu { (excess / mu).ln_1p() } else { (mean / mu).ln() };
         if f > 0.0 {
             high = x;
         } else {
@@ -375,6 +389,30 @@ fn conway_lambda(mu: f64, nu: f64) -> f64 {
     }
     x
 }
+
+/// log lambda where the mass lies on the whole number k next to the mean and its two neighbours: with a = P(k+1) / P(k),
+/// P(k-1) / P(k) = c / a and mu = k + f, (1 - f) a^2 - f a - (1 + f) c = 0. None where further counts matter much.
+fn narrow_lambda(mu: f64, nu: f64) -> Option<f64> {
+    let k = mu.round();
+    let up = (k + 1.0).ln();
+    if nu * (1.0 / (k + 1.0)).ln_1p() < NARROW {
+        return None;
+    }
+    let f = mu - k;
+    let ln_c = if k > 0.0 { -nu * (1.0 / k).ln_1p() } else { f64::NEG_INFINITY };
+    let root = (f * f + 4.0 * (1.0 - f * f) * ln_c.exp()).sqrt();
+    let ln_a = if f > 0.0 {
+        ((f + root) / (2.0 * (1.0 - f))).ln()
+    } else if f < 0.0 {
+        ln_c + (2.0 * (1.0 + f) / (root - f)).ln()
+    } else {
+        0.5 * ln_c
+    };
+    Some(ln_a + nu * up)
+}
+
+/// Logarithm by which the mass must fall from the second count above the mean to the third.
+const NARROW: f64 = 3.0;
 
 fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
     let (ln_z, mean, variance) = conway_sums(ln_lambda, nu);
@@ -677,6 +715,27 @@ mod tests {
                 let (_, mean, _) = conway_sums(conway_lambda(mu, nu), nu);
                 assert!((mean / mu - 1.0).abs() < 1e-11, "{mu} {nu} {mean}");
             }
+        }
+    }
+
+    #[test]
+    fn conway_maxwell_of_least_spread_is_on_two_counts() {
+        for mu in [1e-4, 0.3, 0.999_999, 1.000_000_1, 1.5, 1.75, 7.3] {
+            let (low, share) = (f64::floor(mu), mu - f64::floor(mu));
+            for nu in [400.0, 1e4, 1e6] {
+                let x = conway_lambda(mu, nu);
+                let ln_z = conway_sums(x, nu).0;
+                let mass = |j: f64| (j * x - nu * special::ln_factorial(j) - ln_z).exp();
+                // Rounding of j x and of ln Z, which are of the size nu; at nu = 400 the next count has (8/9)^400.
+                let tolerance = 1e-14 * (1.0 + nu * (2.0 + mu));
+                assert!((mass(low) - (1.0 - share)).abs() < tolerance, "{mu} {nu} {}", mass(low));
+                assert!((mass(low + 1.0) - share).abs() < tolerance, "{mu} {nu} {}", mass(low + 1.0));
+            }
+        }
+        for mu in [1.0, 2.0, 9.0] {
+            let (_, centre, shift, variance) = centred_sums(conway_lambda(mu, 50.0), 50.0);
+            // An ulp of log lambda moves the mean by that times the variance.
+            assert!((centre - mu + shift).abs() < 1e-11 * variance, "{mu}");
         }
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError
+from ranef.formula.groups import group_named
 from ranef.frame.design import Levels
 from ranef.frame.levels import combine
 from ranef.frame.table import as_factor, check_order, read_table, rows_of
@@ -77,9 +78,9 @@ def _default(design: Design) -> Clusters:
 
 def _one(m: Fit, design: Design, cluster: Any) -> Clusters:
     known = {t.label: t for t in design.terms}
-    if isinstance(cluster, str) and cluster in known:
-        term = known[cluster]
-        return Clusters(cluster, np.asarray(term.codes, dtype=np.int64), term.levels)
+    if isinstance(cluster, str) and (own := group_named(cluster, known)) is not None:
+        term = known[own]
+        return Clusters(own, np.asarray(term.codes, dtype=np.int64), term.levels)
     if isinstance(cluster, str):
         column = read_table(m.data).column(cluster)
     elif hasattr(cluster, "__len__"):
