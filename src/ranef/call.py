@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -76,9 +76,11 @@ ELSEWHERE = {
 Value = str | Formula | float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """What `fit` was asked for, after checking; everything that `update` needs to ask again.
+
+    What follows from it is found once: the same call may be asked of many data.
 
     Attributes
     ----------
@@ -128,12 +130,12 @@ class Call:
         kept = {name: value for name, value in given.items() if name not in apart}
         return {**kept, "method": self.asked_method, **self.parameters}
 
-    @property
+    @cached_property
     def distribution(self) -> Distribution:
         """The family with its zero inflation."""
         return self.family if self.zero_inflation is None else replace(self.family, zero_inflation=True)
 
-    @property
+    @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The linear predictors beside the mean's, thresholds apart."""
         given = {"dispersion": self.dispersion, ZERO: self.zero_inflation, **self.parameters, **self.values}
@@ -146,7 +148,7 @@ class Call:
             found.append(_threshold_effects(given[NOMINAL], self.env))
         return tuple(found)
 
-    @property
+    @cached_property
     def priors(self) -> dict[str, Prior]:
         """Parameter -> prior."""
         return read_priors(self.prior, self.family.is_gaussian_identity)
@@ -156,13 +158,13 @@ class Call:
         """Whether any parameter has a prior; a value at a point is none."""
         return any(p.of != "any" for p in self.priors.values())
 
-    @property
+    @cached_property
     def wanted(self) -> dict[str, float]:
         """Parameter -> value at which it is held, points among the priors included."""
         points = {n: float(p.parameters[0]) for n, p in self.priors.items() if p.name == "point"}  # pyright: ignore[reportArgumentType]
         return {**points, **(self.fixed or {})}
 
-    @property
+    @cached_property
     def values(self) -> dict[str, float]:
         """Parameters of the family that are held at a number, on their own scale."""
         if not self.fixed and self.prior is None:
@@ -176,7 +178,7 @@ class Call:
         )
         return {n: float(v) for n, v in named if n in own}
 
-    @property
+    @cached_property
     def wishes(self) -> Wishes | None:
         """What is asked of parameters beside the data."""
         if not (self.fixed or self.equal or self.prior is not None or self.penalty):
@@ -187,7 +189,7 @@ class Call:
         priors = tuple((n, p) for n, p in self.priors.items() if p.name != "point" or nicknames.get(n, n) not in mine)
         return Wishes(held, tuple(tuple(group) for group in self.equal or ()), priors, self.penalty == "firth")
 
-    @property
+    @cached_property
     def survey(self) -> Weights:
         """The weights of a survey by what they belong to, and how they are scaled."""
         return read_weights(self.sampling_weights)
@@ -222,7 +224,7 @@ class Call:
             return False
         return all(part.formula is None or part.formula.is_constant for part in self.parts)
 
-    @property
+    @cached_property
     def outcome(self) -> Outcome:
         """Which responses are legal."""
         zeros = False if self.family.truncated else None

@@ -8,7 +8,8 @@ import pytest
 
 from frame.frames import columns
 from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionError, UnknownColumnError
-from ranef.frame import build, matrix
+from ranef.formula import parse
+from ranef.frame import Part, build, matrix
 
 # Two factors a (p, q), c (u, v, w), one number x: every cell occurs, twice.
 CELLS = [(a, c) for a in "pq" for c in "uvw"] * 2
@@ -325,3 +326,20 @@ def test_columns_of_a_matrix_keep_their_names():
     matrix.columns = ["_up", "_up"]
     with pytest.raises(ArgumentError, match="have one name"):
         names("y ~ c", contrasts={"c": matrix})
+
+
+def test_a_term_of_several_predictors_is_made_once():
+    """In whatever order its factors are written: `a:c` and `c:a` have columns of their own."""
+    parts = [Part(name, parse(text)) for name, text in (("same", "~ a * c"), ("other", "~ c * a"))]
+    design = build("y ~ a * c + (1 + a | c)", DATA, parts=parts)[1]
+    same, other = (component.fixed for component in design.others)
+    assert all(block is twin for block, twin in zip(design.fixed, same, strict=True))
+    assert design.terms[0].blocks[1] is design.fixed[1]
+    assert [block.names for block in other] == [("(Intercept)",), ("cv", "cw"), ("aq",), ("cv:aq", "cw:aq")]
+
+
+def test_matrices_of_codings_are_not_to_be_changed():
+    """They are those of every fit with as many levels."""
+    contrasts = [build("y ~ c", DATA, contrasts={"c": kind})[1].fixed[1].contrast for kind in ("treatment", "poly")]
+    assert not any(contrast.flags.writeable for contrast in contrasts)
+    assert contrasts[0] is build("y ~ c", DATA)[1].fixed[1].contrast

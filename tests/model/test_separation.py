@@ -217,6 +217,29 @@ def test_a_certificate_of_overlap_agrees_with_the_linear_program():
     assert certified > 0.95 * overlapped > 100
 
 
+def test_rows_that_are_put_together_leave_the_program_as_it_is():
+    """Columns are named if and only if the program of all rows, each on its own, has a direction."""
+    rng, apart = np.random.default_rng(9), 0
+    for _ in range(200):
+        x, sign = drawn(rng)
+        found = separation._program(x[sign != 0] * sign[sign != 0, None], x[sign == 0])
+        named = separation.direction(x, sign)
+        assert bool(named) == bool((np.abs(found) > separation.ZERO).any())
+        apart += bool(named)
+    assert 20 < apart < 180
+
+
+def test_a_fit_tells_how_far_its_predictors_reach():
+    """To rounding errors, those of predictions without random effects: of both predictors, offsets included."""
+    data = rf.datasets.load("Salamanders")
+    formula = "count ~ mined + cover + offset(log(sample)) + (1 | site)"
+    m = rf.fit(formula, data, family="poisson", zero_inflation="~ mined")
+    for found, kind in zip(m.estimate.reach, ("link", "zero_inflation"), strict=True):
+        eta = np.asarray(m.predict(type=kind, re="none"))
+        eta = np.log(eta / (1 - eta)) if kind == "zero_inflation" else eta
+        assert found == pytest.approx((eta.min(), eta.max()), rel=1e-10)
+
+
 def test_extra_zeros_without_bound_are_named():
     """No species of Salamanders has extra zeros where nothing was mined: the estimates there ran away."""
     data = rf.datasets.load("Salamanders")

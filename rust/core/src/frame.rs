@@ -127,6 +127,28 @@ pub fn combine_codes(a: &Codes<'_>, la: usize, b: &Codes<'_>, lb: usize) -> (Vec
     (codes, uniques.iter().map(|k| (k / lb as i64, k % lb as i64)).collect())
 }
 
+/// The first of every different row of a row-major matrix, in order, and which of them each row is.
+pub fn distinct_rows(x: &[f64], rows: usize, cols: usize) -> (Vec<i64>, Vec<i64>) {
+    const NONE: u32 = u32::MAX;
+    let row = |i: usize| &x[i * cols..(i + 1) * cols];
+    // 0 and -0 are equal numbers of different bits, which adding 0 makes the same.
+    let mix = |h: u64, v: &f64| (h.rotate_left(5) ^ (v + 0.0).to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let bits = (2 * rows).max(2).next_power_of_two().trailing_zeros();
+    let (mut table, mut first, mut which) = (vec![NONE; 1 << bits], vec![], Vec::with_capacity(rows));
+    for i in 0..rows {
+        let mut at = (row(i).iter().fold(0, mix) >> (64 - bits)) as usize;
+        while table[at] != NONE && row(first[table[at] as usize] as usize) != row(i) {
+            at = (at + 1) & ((1 << bits) - 1);
+        }
+        if table[at] == NONE {
+            table[at] = first.len() as u32;
+            first.push(i as i64);
+        }
+        which.push(table[at] as i64);
+    }
+    (first, which)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +177,18 @@ mod tests {
         let (codes, pairs) = combine_codes(&Codes::I8(&[1, 0, 1]), 2, &Codes::I32(&[0, 2, 0]), 3);
         assert_eq!(pairs, vec![(0, 2), (1, 0)]);
         assert_eq!(codes, vec![1, 0, 1]);
+    }
+
+    #[test]
+    fn rows_that_occur_before_are_the_same() {
+        let x = [1.0, 0.0, 2.0, 0.0, 1.0, -0.0, 0.0, 1.0, 2.0, 0.0];
+        assert_eq!(distinct_rows(&x, 5, 2), (vec![0, 1, 3], vec![0, 1, 0, 2, 1]));
+        assert_eq!(distinct_rows(&[], 3, 0), (vec![0], vec![0, 0, 0]));
+        assert_eq!(distinct_rows(&[], 0, 2), (vec![], vec![]));
+        // Numbers that differ in few of their bits: more rows than one table place each.
+        let many: Vec<f64> = (0..2000).map(|i| (i % 700) as f64 * 1e-9).collect();
+        let which = (0..2000).map(|i| i % 700).collect();
+        assert_eq!(distinct_rows(&many, 2000, 1), ((0..700).collect(), which));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! numpy arrays held for the length of a call, and the views of them that the core reads.
 
-use numpy::{
-    PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
-};
+use numpy::{PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use ranef_core::design::{Block, Codes, Numeric, Rows, Structure, Term};
@@ -105,14 +103,14 @@ impl<'py> BlockArrays<'py> {
         let codes = if codes.is_none() { None } else { Some(CodeArray::new(&codes)?) };
         let contrast = if contrast.is_none() {
             None
-        } else if let Ok((levels, cols)) = contrast.extract::<(usize, usize)>() {
-            Some((vec![], levels, cols))
+        } else if let Ok(a) = contrast.cast::<PyArray2<f64>>() {
+            let (levels, cols) = (a.shape()[0], a.shape()[1]);
+            Some((a.readonly().as_array().iter().copied().collect(), levels, cols))
         } else {
-            let a: PyReadonlyArray2<'_, f64> = contrast
+            let (levels, cols): (usize, usize) = contrast
                 .extract()
                 .map_err(|_| PyTypeError::new_err("a contrast must be a float64 matrix (levels x columns)"))?;
-            let (rows, cols) = (a.shape()[0], a.shape()[1]);
-            Some((a.to_owned_array().iter().copied().collect(), rows, cols))
+            Some((vec![], levels, cols))
         };
         if codes.is_some() != contrast.is_some() {
             return Err(PyValueError::new_err("a block has codes and a contrast, or neither"));

@@ -384,8 +384,14 @@ impl Glmm {
         let rows = arrays.view()?;
         let long = self.is_long(self.nodes(quadrature));
         let core = &mut self.core;
-        let r = search(py, &self.pool, watch, long, || core.fit(&rows, &from, method, &opts));
-        report(py, self.finished(r)?)
+        let r = search(py, &self.pool, watch, long, || {
+            let report = core.fit(&rows, &from, method, &opts)?;
+            Ok((report, core.reach(&rows)?))
+        });
+        let (r, reach) = self.finished(r)?;
+        let out = report(py, r)?;
+        out.set_item("reach", reach)?;
+        Ok(out)
     }
 
     /// Stand at (beta, theta) as a fit that ended there does.

@@ -94,6 +94,19 @@ fn combine_codes<'py>(
     Ok((codes.into_pyarray(py), flat.into_pyarray(py).reshape([m, 2])?))
 }
 
+type Places<'py> = Bound<'py, PyArray1<i64>>;
+
+/// The first of every different row of a matrix that is stored by rows, in order, and which of them each row is.
+#[pyfunction]
+fn distinct_rows<'py>(py: Python<'py>, x: PyReadonlyArray2<'py, f64>) -> PyResult<(Places<'py>, Places<'py>)> {
+    let (rows, cols) = (x.shape()[0], x.shape()[1]);
+    // A matrix stored by columns has a slice, too.
+    let values = x.as_slice().ok().filter(|_| x.is_c_contiguous());
+    let values = values.ok_or_else(|| PyValueError::new_err("the matrix is not stored by rows"))?;
+    let (first, which) = py.detach(|| frame::distinct_rows(values, rows, cols));
+    Ok((first.into_pyarray(py), which.into_pyarray(py)))
+}
+
 /// X beta + sum_t Z_t b_t + offset. `terms`: list of (codes, blocks); a code of -1 contributes nothing.
 #[pyfunction]
 #[pyo3(signature = (fixed, beta, terms, b, offset, n))]
@@ -191,5 +204,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(level_counts, m)?)?;
     m.add_function(wrap_pyfunction!(factorize_int, m)?)?;
     m.add_function(wrap_pyfunction!(combine_codes, m)?)?;
+    m.add_function(wrap_pyfunction!(distinct_rows, m)?)?;
     m.add_function(wrap_pyfunction!(linear_predictor, m)?)
 }

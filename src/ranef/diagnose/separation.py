@@ -59,7 +59,7 @@ def separated(m: Fit) -> tuple[str, ...]:
 
 
 def _categories_went_far(m: Fit) -> bool:
-    largest = float(np.nanmax(np.abs(m.estimate.beta), initial=0.0))
+    largest = float(np.fmax.reduce(np.abs(m.estimate.beta), initial=0.0))  # NaN where dropped
     low, high = _certain(m, 0)
     if m.layout.n * len(m.spec.categories) * len(m.estimate.beta) > LARGEST or largest <= min(-low, high):
         return False
@@ -125,11 +125,12 @@ def _separated(m: Fit, component: int, sign: Array) -> list[str]:
     x = matrix(design.components[component].fixed, m.layout.n)
     apart = {*anchored(design, m.task), *m.estimate.dropped}
     free = [j for j in range(x.shape[1]) if j + part.first not in apart]
-    telling = ~np.isnan(sign)
-    x = x[telling][:, free]
+    x = x if len(free) == x.shape[1] else x[:, free]
+    if not (telling := ~np.isnan(sign)).all():
+        x, sign = x[telling], sign[telling]
     if not x.size:
         return []
-    found = direction(x, sign[telling])
+    found = direction(x, sign)
     if _is_own(m, component):
         found = [j for j in found if _vague(m, part.first + free[j], x[:, j])]
     names = [part.names[free[j]] for j in found]
@@ -143,15 +144,23 @@ def _vague(m: Fit, j: int, column: Array) -> bool:
 
 
 def _went_far(m: Fit, component: int) -> bool:
+    beta = m.estimate.beta[m.layout.components[component].at]
+    if np.fmax.reduce(np.abs(beta), initial=0.0) > FAR:  # NaN where dropped
+        return True
+    (least, most), (low, high) = _reach(m, component), _certain(m, component)
+    counts = m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None
+    return least < low or (not counts and most > high)
+
+
+def _reach(m: Fit, component: int) -> tuple[float, float]:
+    """Return the smallest and the largest value of a component's predictor, without the random effects."""
+    if m.estimate.reach:
+        return m.estimate.reach[component]
     assert m.design is not None
     part = absorbed(m.design).components[component]
     beta = np.ascontiguousarray(m.estimate.beta[m.layout.components[component].at])
-    if np.fmax.reduce(np.abs(beta), initial=0.0) > FAR:  # NaN where dropped
-        return True
     eta = np.asarray(_core.linear_predictor(sources(part.fixed), beta, [], [], part.offset, m.layout.n))
-    low, high = _certain(m, component)
-    counts = m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None
-    return bool(eta.min(initial=0.0) < low or (not counts and eta.max(initial=0.0) > high))
+    return float(eta.min(initial=0.0)), float(eta.max(initial=0.0))
 
 
 def comparisons(m: Fit) -> Array:
@@ -248,13 +257,8 @@ ENDS: dict[str, Callable[[Array], Array]] = {
 
 def direction(x: Array, sign: Array) -> list[int]:
     """Return the columns that take part in a separating direction of X, or none."""
-    scale = np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
-    rows = _distinct(np.column_stack([sign, x / scale]))
-    if rows.size > LARGEST:
-        return []
-    free, fixed = rows[rows[:, 0] != 0], rows[rows[:, 0] == 0]
-    inward, level = free[:, 1:] * free[:, :1], fixed[:, 1:]
-    if is_overlapped(inward, level):
+    inward, level = _constraints(x, sign)
+    if not len(inward) or inward.size + level.size > LARGEST or is_overlapped(inward, level):
         return []
     found = _program(inward, level)
     columns = np.flatnonzero(np.abs(found) > ZERO)
@@ -262,12 +266,15 @@ def direction(x: Array, sign: Array) -> list[int]:
     return moving or [int(j) for j in columns]
 
 
-def _distinct(rows: Array) -> Array:
-    """Return every different row once, found by a number of its own: to sort whole rows takes longer than many fits."""
-    key = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
-    _, first, which = np.unique(key, return_index=True, return_inverse=True)
-    found = rows[first]
-    return found if np.array_equal(found[which], rows) else np.unique(rows, axis=0)
+def _constraints(x: Array, sign: Array) -> tuple[Array, Array]:
+    """Return rows r with r'd >= 0 and rows with r'd = 0, each once; a row of both signs is one of these."""
+    first, which = _core.distinct_rows(np.ascontiguousarray(x))
+    seen = np.zeros((3, len(first)), dtype=bool)
+    seen[sign.astype(np.intp), which] = True
+    flat, up, down = seen  # of signs 0, 1 and -1, the last
+    level = flat | (up & down)
+    rows = x[first] / np.maximum(np.abs(x[first]).max(axis=0), np.finfo(float).tiny)
+    return np.where(up, 1.0, -1.0)[~level, None] * rows[~level], rows[level]
 
 
 def is_overlapped(inward: Array, level: Array) -> bool:
@@ -278,27 +285,38 @@ def is_overlapped(inward: Array, level: Array) -> bool:
     quickly where it exists; weights that balance nearly are projected on those that do. Where that fails, nothing is
     said.
     """
-    rows = inward @ _null_space(level, inward.shape[1])
+    rows = inward @ _null_space(level) if len(level) else inward
     rows = rows[np.abs(rows).max(axis=1, initial=0.0) > ZERO]
     if not rows.size:
         return not len(rows)
-    d = np.zeros(rows.shape[1])
+    axes = _axes(rows)
+    d = np.zeros(axes.shape[1])
     for _ in range(STEPS):
-        eta = rows @ d
+        eta = axes @ d
         if not np.abs(eta).max() < REACH:
             return False
         weight = 1 / (1 + np.exp(eta))
-        own = weight - rows @ np.linalg.lstsq(rows.T @ rows, rows.T @ weight, rcond=None)[0]
+        own = _beside(_beside(weight, axes), axes)  # twice, as axes are orthogonal but for rounding errors
         if own.min() > CERTAIN and np.abs(rows.T @ own).max() < CERTAIN * ZERO:
             return True
-        information = rows.T @ (rows * (weight * (1 - weight))[:, None])
-        d = d + np.linalg.lstsq(information, rows.T @ weight, rcond=None)[0]
+        information = axes.T @ (axes * (weight * (1 - weight))[:, None])
+        d = d + np.linalg.solve(information, axes.T @ weight)
     return False
 
 
-def _null_space(level: Array, width: int) -> Array:
-    if not len(level):
-        return np.eye(width)
+def _beside(weight: Array, axes: Array) -> Array:
+    """Return what is left of weights beside the space of some orthonormal columns."""
+    return weight - axes @ (axes.T @ weight)
+
+
+def _axes(rows: Array) -> Array:
+    """Return orthonormal columns that span the same space."""
+    spread, axes = np.linalg.eigh(rows.T @ rows)
+    there = spread > len(spread) * np.finfo(float).eps * spread[-1]
+    return rows @ (axes[:, there] / np.sqrt(spread[there]))
+
+
+def _null_space(level: Array) -> Array:
     _, spread, axes = np.linalg.svd(level.T @ level)
     return np.ascontiguousarray(axes[spread <= NULL * max(float(spread[0]), 1.0)].T)
 

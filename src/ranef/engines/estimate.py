@@ -88,6 +88,11 @@ class Result(Protocol):
         ...
 
     @property
+    def reach(self) -> tuple[tuple[float, float], ...]:
+        """Return the smallest and largest value of each predictor without the random effects, where they are known."""
+        ...
+
+    @property
     def n(self) -> int:
         """Rows used."""
         ...
@@ -252,6 +257,11 @@ class Estimate:
         return "t"
 
     @property
+    def reach(self) -> tuple[tuple[float, float], ...]:
+        """Not known, as in `LaplaceEstimate`."""
+        return ()
+
+    @property
     def loglik(self) -> float:
         """Log-likelihood; the restricted one for REML."""
         return -self.criterion / 2
@@ -334,6 +344,9 @@ class LaplaceEstimate:
         Log-likelihood at the pole of Laplace's approximation where a first search ended; None: there was none.
     unbounded : bool
         Whether the likelihood was seen to rise for ever, towards a singular covariance without a residual.
+    reach : tuple of (float, float)
+        Smallest and largest value of each of the core's predictors without the random effects; empty where the core did
+        not say.
     """
 
     theta: Array
@@ -366,6 +379,7 @@ class LaplaceEstimate:
     small_sample: SmallSample | None = None
     pole: float | None = None
     unbounded: bool = False
+    reach: tuple[tuple[float, float], ...] = ()
 
     @property
     def tests(self) -> str:

@@ -549,7 +549,10 @@ def threshold_start(design: Design, family: Distribution) -> Array:
     """Return all coefficients: 0, and the thresholds of a model without predictors."""
     count = len(design.categories)
     cuts = _cuts_without_predictors(design, family)
-    alpha = np.asarray(np.linalg.lstsq(threshold_matrix(count, family.threshold), cuts, rcond=None)[0], np.float64)
+    if family.threshold == "flexible":  # each cut is a coefficient
+        alpha = cuts
+    else:
+        alpha = np.asarray(np.linalg.lstsq(threshold_matrix(count, family.threshold), cuts, rcond=None)[0], np.float64)
     before = sum(len(c.names) for c in named(design, family))
     return np.concatenate([np.zeros(before), alpha, np.zeros(len(alpha) * len(nominal_names(design)))])
 
@@ -593,6 +596,7 @@ def from_core(
         optimizer=task.control.optimizer,
         pole=pole,
         unbounded=bool(record.get("unbounded", False)),
+        reach=tuple(record.get("reach", ())),
         **of_search(record, core),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,9 @@ def thresholds(design: Design, family: Distribution) -> list[Thresholds]:
     factors = [None, *nominal_columns(design)]
     at = tuple(width * k for k in range(len(factors)))
     if family.entry.name == "cumulative":
-        empty = np.zeros((1, width))
-        codes = design.y.astype(np.int32)
-        low = np.ascontiguousarray(np.vstack([empty, matrix]))  # category j lies above threshold j - 1 …
-        high = np.ascontiguousarray(np.vstack([matrix, empty]))  # … and below threshold j
-        names = ("",) * width
-        return [Thresholds(tuple(Block(names, codes, side, x) for x in factors), at) for side in (high, low)]
+        codes, names = design.y.astype(np.int32), ("",) * width
+        sides = _above_and_below(len(design.categories), family.threshold)
+        return [Thresholds(tuple(Block(names, codes, side, x) for x in factors), at) for side in sides]
     if family.threshold == "flexible":
         return [
             Thresholds(tuple(Block(("",), None, None, x) for x in factors), tuple(k + j for k in at))
@@ -58,6 +56,17 @@ def thresholds(design: Design, family: Distribution) -> list[Thresholds]:
     codes, names = np.zeros(design.n, np.int8), ("",) * width
     rows = [np.ascontiguousarray(row[None, :]) for row in matrix]
     return [Thresholds(tuple(Block(names, codes, row, x) for x in factors), at) for row in rows]
+
+
+@cache
+def _above_and_below(categories: int, arrangement: str) -> tuple[Array, Array]:
+    """Return the rows of T above and below each category, zeros where there is no threshold."""
+    matrix = threshold_matrix(categories, arrangement)
+    empty = np.zeros((1, matrix.shape[1]))
+    sides = np.vstack([matrix, empty]), np.vstack([empty, matrix])
+    for side in sides:
+        side.flags.writeable = False
+    return sides
 
 
 def values_of(thresholds: Thresholds, beta: Array, n: int) -> Array:
@@ -109,20 +118,20 @@ def check_nominal(design: Design) -> None:
         )
 
 
+@cache
 def threshold_matrix(categories: int, arrangement: str) -> Array:
-    """Return T with thresholds = T alpha, (categories - 1, coefficients).
+    """Return T with thresholds = T alpha, (categories - 1, coefficients), read-only.
 
     "flexible": each its own; "equidistant": the first and a spacing; "symmetric": the centre and distances from it;
     "symmetric2": distances from a centre of 0.
     """
-    count = categories - 1
-    if arrangement == "equidistant":
-        return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])[:, :count]  # one has no spacing
-    if arrangement == "symmetric":
-        return _symmetric(count)
-    if arrangement == "symmetric2":
-        return _about_zero(count)
-    return np.eye(count)
+    made = ARRANGEMENTS.get(arrangement, np.eye)(categories - 1)
+    made.flags.writeable = False
+    return made
+
+
+def _equidistant(count: int) -> Array:
+    return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])[:, :count]  # one has no spacing
 
 
 def _symmetric(count: int) -> Array:
@@ -144,6 +153,10 @@ def _about_zero(count: int) -> Array:
         below = count // 2 - 1 - k
         out[below, k], out[count - 1 - below, k] = -1.0, 1.0
     return out
+
+
+#: How thresholds are arranged -> T of so many thresholds; each is its own in others.
+ARRANGEMENTS = {"equidistant": _equidistant, "symmetric": _symmetric, "symmetric2": _about_zero}
 
 
 def check_thresholds(design: Design, family: Distribution) -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ranef.errors import ArgumentError, OptionError, nearest
@@ -27,7 +28,7 @@ ALSO = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Distribution:
     """A family as a fit uses it.
 
@@ -76,7 +77,7 @@ class Distribution:
         """Link of the mean."""
         return self.links[0]
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that have a linear predictor, in the core's order."""
         if self.levels:
@@ -91,17 +92,17 @@ class Distribution:
         ends = self.custom is None and self.entry.support == "closed_unit"
         return not (self.zero_inflation or self.truncated or self.categorical or own_mean or ends)
 
-    @property
+    @cached_property
     def categorical(self) -> bool:
         """Whether responses are categories, ordered or not."""
         return self.entry.ordinal or self.entry.nominal
 
-    @property
+    @cached_property
     def is_gaussian_identity(self) -> bool:
         """Whether the likelihood of the linear engine applies."""
         return self.entry.name == "gaussian" and self.link == "identity" and not self.zero_inflation
 
-    @property
+    @cached_property
     def spec(self) -> dict[str, Any]:
         """What the core is told."""
         own = self.links[: 1 + self.scaled] if self.categorical else self.links

@@ -13,6 +13,7 @@ from ranef.errors import OptionError, nearest
 
 Array = NDArray[np.float64]
 Function = Callable[[Any], Any]
+MODERATE = 700.0  # exp(x) does not overflow below
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Link:
 
 def _exp(x: Any) -> Any:
     """Return exp(x), infinite where it overflows: a parameter that ran to its limit is no accident of arithmetic."""
+    if isinstance(x, float) and x < MODERATE:
+        return np.exp(x)
     with np.errstate(over="ignore"):
         return np.exp(x)
 

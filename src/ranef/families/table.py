@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from ranef import _core
@@ -62,7 +62,7 @@ class Parameter:
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One row of the table.
 
@@ -94,12 +94,12 @@ class Entry:
     note: str
     own_nicknames: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def ordinal(self) -> bool:
         """Whether responses are ordered categories."""
         return self.support == "ordinal"
 
-    @property
+    @cached_property
     def nominal(self) -> bool:
         """Whether responses are categories without order."""
         return self.support == "nominal"
@@ -109,7 +109,7 @@ class Entry:
         """What the dispersion parameter means; "" where there is none."""
         return next((p.meaning for p in self.parameters if p.name == "dispersion"), "")
 
-    @property
+    @cached_property
     def nicknames(self) -> Mapping[str, str]:
         """Other packages' names of its parameters."""
         return dict(self.own_nicknames) or NICKNAMES.get(self.name, {})

@@ -53,10 +53,12 @@ class Term:
     """A product of factors; the empty product is the intercept. `a:b` equals `b:a`."""
 
     factors: tuple[Factor, ...] = ()
+    labels: Names = field(init=False, repr=False)
     key: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", frozenset([f.label for f in self.factors]))
+        object.__setattr__(self, "labels", tuple([f.label for f in self.factors]))
+        object.__setattr__(self, "key", frozenset(self.labels))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Term) and self.key == other.key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -56,21 +56,49 @@ class TermPlan:
     wide: bool = False
 
 
-def blocks_of(plans: Sequence[TermPlan], variables: Variables) -> tuple[Block, ...]:
+@dataclass
+class Columns:
+    """Variables, and the blocks of terms of them: made once, in however many predictors a term stands.
+
+    Parameters
+    ----------
+    variables : dict
+        Label of a factor -> its values.
+    """
+
+    variables: dict[str, Variable] = field(default_factory=dict)
+    _made: dict[tuple[object, ...], tuple[TermPlan, tuple[Block, ...]]] = field(default_factory=dict)
+    _parts: dict[tuple[str, bool], tuple[list[str], Array | None]] = field(default_factory=dict)
+
+    def of(self, plan: TermPlan) -> tuple[TermPlan, tuple[Block, ...]]:
+        """Return a term counted, and its blocks; its variables are there and do not change any more."""
+        key = plan.factors, plan.full, plan.wide
+        found = self._made.get(key)
+        if found is None:
+            blocks = tuple(_term_blocks(plan, self))
+            columns = sum([len(block.names) for block in blocks])
+            found = self._made[key] = TermPlan(*key[:2], columns, len(blocks), plan.wide), blocks
+        return found
+
+    def part(self, label: str, full: bool) -> tuple[list[str], Array | None]:
+        """Return the column names of one factor of a term, and its contrast matrix if it is categorical."""
+        found = self._parts.get((label, full))
+        if found is None:
+            found = self._parts[label, full] = _columns(self.variables[label], label, full)
+        return found
+
+
+def blocks_of(plans: Sequence[TermPlan], columns: Columns) -> tuple[Block, ...]:
     """Return the blocks of some terms, in order."""
-    return tuple(block for plan in plans for block in _term_blocks(plan, variables))
+    return tuple([block for plan in plans for block in columns.of(plan)[1]])
 
 
-def counted(plans: Sequence[TermPlan], variables: Variables) -> tuple[tuple[TermPlan, ...], tuple[Block, ...]]:
+def counted(plans: Sequence[TermPlan], columns: Columns) -> tuple[tuple[TermPlan, ...], tuple[Block, ...]]:
     """Return the plans with their numbers of columns and blocks, and the blocks."""
-    made = [_term_blocks(plan, variables) for plan in plans]
-    sized = [
-        TermPlan(plan.factors, plan.full, sum(len(b.names) for b in blocks), len(blocks), plan.wide)
-        for plan, blocks in zip(plans, made, strict=True)
-    ]
-    blocks = tuple(block for blocks in made for block in blocks)
+    made = [columns.of(plan) for plan in plans]
+    blocks = tuple([block for _, blocks in made for block in blocks])
     check_names(blocks)
-    return tuple(sized), blocks
+    return tuple([plan for plan, _ in made]), blocks
 
 
 def check_names(blocks: Sequence[Block]) -> None:
@@ -82,9 +110,9 @@ def check_names(blocks: Sequence[Block]) -> None:
     """
     if len(blocks) < 2 or all(block.codes is None for block in blocks):
         return
-    counts = Counter(name for block in blocks for name in block.names)
-    if len(counts) < sum(counts.values()):
-        name, count = counts.most_common(1)[0]
+    names = [name for block in blocks for name in block.names]
+    if len(set(names)) < len(names):
+        name, count = Counter(names).most_common(1)[0]
         raise DataError(
             f"{count} coefficients would be named {name!r}, as a factor and its level are written together: rename a "
             f"column or a level"
@@ -120,23 +148,26 @@ def _wide_block(plan: TermPlan, variables: Variables) -> Block:
     return Block(names, value.codes, Indicators(len(value.levels), len(names)))
 
 
-def _term_blocks(plan: TermPlan, variables: Variables) -> list[Block]:
+def _term_blocks(plan: TermPlan, columns: Columns) -> list[Block]:
     if not plan.factors:
         return [Block(("(Intercept)",))]
     if plan.wide:
-        return [_wide_block(plan, variables)]
-    values = [variables[f.label] for f in plan.factors]
+        return [_wide_block(plan, columns.variables)]
     labels = [f.label for f in plan.factors]
-    if len(values) == 1 and isinstance(values[0], Number):
-        return _number_blocks(labels[0], values[0])
-    pieces = [_columns(v, label, full) for v, label, full in zip(values, labels, plan.full, strict=True)]
+    values = [columns.variables[label] for label in labels]
+    if len(values) == 1:
+        return _main_effect(values[0], labels[0], columns, plan.full[0])
+    pieces = [columns.part(label, full) for label, full in zip(labels, plan.full, strict=True)]
     codes, matrix = _combined(values, pieces, labels)
     products = _products([v for v in values if isinstance(v, Number)])
     return _arranged(values, [names for names, _ in pieces], codes, matrix, products)
 
 
-def _number_blocks(label: str, value: Number) -> list[Block]:
-    return [Block((label + end,), x=x) for end, x in zip(value.endings, value.columns, strict=True)]
+def _main_effect(value: Variable, label: str, columns: Columns, full: bool) -> list[Block]:
+    if isinstance(value, Number):
+        return [Block((label + end,), x=x) for end, x in zip(value.endings, value.columns, strict=True)]
+    names, matrix = columns.part(label, full)
+    return [Block(tuple(names), value.codes, matrix)]
 
 
 def _columns(value: Variable, label: str, full: bool) -> tuple[list[str], Array | None]:

@@ -14,7 +14,7 @@ from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
 from ranef.formula.functions import PLAIN
 from ranef.formula.groups import group_named
 from ranef.formula.terms import factors_of
-from ranef.frame.blocks import Coded, TermPlan, Variable, blocks_of, check_names, counted, widened
+from ranef.frame.blocks import Coded, Columns, TermPlan, blocks_of, check_names, counted, widened
 from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
 from ranef.frame.design import NO_WEIGHT, Array, Block, Component, Design, GroupTerm, Levels, Sampling, why_dropped
 from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
@@ -126,13 +126,13 @@ def build(
     frame.mask(given, missing, sides["frequencies"])
     frame.contrasts(contrasts or {})
     plans = frame.without_intercept(formula.fixed) if outcome.support == "ordinal" else frame.plans(formula.fixed)
-    fixed, blocks = counted(widened(plans, frame.variables) if wide else plans, frame.variables)
-    parts = [frame.planned(part) for part in parts]
+    fixed, blocks = counted(widened(plans, frame.columns.variables) if wide else plans, frame.columns)
+    plans_of = [frame.planned(part) for part in parts]
     bars = frame.bars(formula, parts)
-    design = frame.design(formula, blocks, tuple(term for _, term in bars), sides, outcome)
-    parts, others = frame.components(with_little(parts, design), design.n)
-    if drawn:
-        design = replace(design, sampling=frame.sampling(drawn, scaling, [t.label for t in design.terms]))
+    asked = _Asked(formula, blocks, tuple(term for _, term in bars), sides, outcome, _offset_name(formula, offset))
+    labels = [term.label for _, term in bars]
+    parts, others = frame.components(parts, plans_of, asked)
+    design = frame.design(asked, others, frame.sampling(drawn, scaling, labels) if drawn else None)
     spec = Spec(
         formula,
         fixed,
@@ -149,7 +149,7 @@ def build(
         design.categories,
         frozenset(frame.evaluator.columns),
     )
-    return spec, _completed(design, others, _offset_name(formula, offset))
+    return spec, design
 
 
 def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
@@ -183,10 +183,6 @@ def _of_groups(given: Any, formulas: Sequence[Formula], argument: str = "cov") -
             if group_named(name, bars) is None:
                 raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
     return {own: value for name, value in given.items() if (own := group_named(name, bars)) is not None}
-
-
-def _completed(design: Design, others: tuple[Component, ...], offsets: str) -> Design:
-    return replace(design, others=others, offset_name=offsets) if others or offsets else design
 
 
 def _offset_name(formula: Formula, given: Any) -> str:
@@ -230,8 +226,10 @@ def _chances(randomised: Mapping[str, Any] | None, table: Table) -> tuple[str, d
 
 
 def _resolved_part(part: Part, mean: Formula, table: Table, env: Mapping[str, Any]) -> Part:
-    response = () if mean.lhs is None else mean.lhs.names
-    return part if part.formula is None else replace(part, formula=_resolved(part.formula, table, env, response))
+    if part.formula is None:
+        return part
+    found = _resolved(part.formula, table, env, () if mean.lhs is None else mean.lhs.names)
+    return part if found is part.formula else replace(part, formula=found)
 
 
 def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any], response: tuple[str, ...] = ()) -> Formula:
@@ -246,6 +244,18 @@ def _resolved(formula: str | Formula, table: Table, env: Mapping[str, Any], resp
     return formula
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What of a design is known before the other linear predictors are: the mean's columns, the terms of all."""
+
+    formula: Formula
+    fixed: tuple[Block, ...]
+    terms: tuple[GroupTerm, ...]
+    sides: Mapping[str, Column | None]
+    outcome: Outcome
+    offsets: str
+
+
 @dataclass
 class _Frame:
     """The work of `build`: values of all factors, one mask, then variables on the rows used."""
@@ -257,7 +267,7 @@ class _Frame:
     rows: Array | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     given: dict[str, Coding] = field(default_factory=dict)
-    variables: dict[str, Variable] = field(default_factory=dict)
+    columns: Columns = field(default_factory=Columns)
     factors: dict[str, FactorState] = field(default_factory=dict)
     used: dict[str, tuple[Array, Levels, tuple[Any, ...]]] = field(default_factory=dict)
     design_name: str = ""
@@ -267,6 +277,11 @@ class _Frame:
     def all_factors(self) -> list[Factor]:
         """Every factor of every formula."""
         return [factor for formula in self.formulas for factor in formula.factors]
+
+    @property
+    def n(self) -> int:
+        """Rows used."""
+        return self.evaluator.table.n if self.rows is None else len(self.rows)
 
     # ------------------------------------------------------------ the mask
 
@@ -341,7 +356,7 @@ class _Frame:
 
     def variable(self, factor: Factor) -> None:
         label = factor.label
-        if label in self.variables:
+        if label in self.columns.variables:
             return
         if label not in self.values:  # a factor that a structure made of numbers, which the mask has seen
             self.values[label] = self.evaluator(factor)
@@ -352,9 +367,9 @@ class _Frame:
             not_spoilt(value, levels, len(codes))
             coding = self.given.get(label, default_coding(value))
             self.factors[label] = FactorState(levels, unused, coding)
-            self.variables[label] = Coded(codes, levels, coding)
+            self.columns.variables[label] = Coded(codes, levels, coding)
         else:
-            self.variables[label] = number_of(value, label, self.keep)
+            self.columns.variables[label] = number_of(value, label, self.keep)
 
     def plans(self, terms: Sequence[Any]) -> tuple[TermPlan, ...]:
         for term in terms:
@@ -373,7 +388,7 @@ class _Frame:
         plans = self.plans(columns.terms)
         if bar.structure in SERIAL:
             self.check_times(columns)
-        blocks = blocks_of(plans, self.variables)
+        blocks = blocks_of(plans, self.columns)
         check_names(blocks)
         names = tuple(name for block in blocks for name in block.names)
         levels_of = {label: state.levels for label, state in self.factors.items()}
@@ -447,55 +462,55 @@ class _Frame:
                 declared = categories_of(self.values[factor.label], factor.label).levels
                 check_gaps(bar, declared, self.factors[factor.label].unused)
 
-    def planned(self, part: Part) -> Part:
-        """Return the part with its columns."""
+    def planned(self, part: Part) -> tuple[TermPlan, ...]:
+        """Return the terms of a part, not counted yet."""
         if part.formula is None:
-            return part
+            return ()
         terms = part.formula.fixed
-        return replace(part, fixed=self.plans(terms) if part.intercept else self.without_intercept(terms))
+        return self.plans(terms) if part.intercept else self.without_intercept(terms)
 
-    def components(self, parts: Sequence[Part], n: int) -> tuple[list[Part], tuple[Component, ...]]:
+    def components(
+        self, parts: Sequence[Part], plans_of: Sequence[Sequence[TermPlan]], asked: _Asked
+    ) -> tuple[list[Part], tuple[Component, ...]]:
         """Return the parts with their terms counted, and their columns."""
-        made = [self.component(part, n) for part in parts]
+        if any(part.nothing is not None for part in parts):
+            parts = with_little(parts, self.design(asked))
+        made = [self.component(part, plans) for part, plans in zip(parts, plans_of, strict=True)]
         return [part for part, _ in made], tuple(component for _, component in made)
 
-    def component(self, part: Part, n: int) -> tuple[Part, Component]:
+    def component(self, part: Part, plans: Sequence[TermPlan]) -> tuple[Part, Component]:
         if part.formula is None:
-            return part, Component(part.name, (), np.full(n, part.constant, np.float64))
-        fixed, blocks = counted(part.fixed, self.variables)
+            return part, Component(part.name, (), np.full(self.n, part.constant, np.float64))
+        fixed, blocks = counted(plans, self.columns)
         return replace(part, fixed=fixed), Component(part.name, blocks, self.offsets(part.formula, None))
 
     # ------------------------------------------------------------ the result
 
-    def design(
-        self,
-        formula: Formula,
-        fixed: tuple[Block, ...],
-        terms: tuple[GroupTerm, ...],
-        sides: Mapping[str, Column | None],
-        outcome: Outcome,
-    ) -> Design:
-        table = self.evaluator.table
-        found = self.response(formula, sides["trials"], outcome)
+    def design(self, asked: _Asked, others: tuple[Component, ...] = (), sampling: Sampling | None = None) -> Design:
+        table, formula, sides = self.evaluator.table, asked.formula, asked.sides
+        found = self.response(formula, sides["trials"], asked.outcome)
         return Design(
-            table.n if self.rows is None else len(self.rows),
+            self.n,
             formula.response,
             None if found is None else found.y,
             self.weights(sides["weights"]) if found is None or found.precision is None else found.precision,
             self.offsets(formula, sides["offset"]),
-            fixed,
-            terms,
+            asked.fixed,
+            asked.terms,
             self.rows,
             table.n,
             self.dropped,
             table.kind,
+            others,
             trials=self.sizes(sides["trials"]) if found is None else found.trials,
             categories=() if found is None else found.categories,
             absent=() if found is None else found.absent,
             frequencies=self.weights(sides["frequencies"], "frequencies"),
             censor=None if found is None else found.censor,
             upper=None if found is None else found.upper,
+            sampling=sampling,
             randomised=self.randomised(sides),
+            offset_name=asked.offsets,
         )
 
     def randomised(self, sides: Mapping[str, Column | None]) -> tuple[Array, Array] | None:

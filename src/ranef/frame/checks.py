@@ -6,6 +6,7 @@ import numpy as np
 
 from ranef.errors import DataError
 from ranef.frame.design import Design, GroupTerm, why_dropped
+from ranef.frame.kernels import is_constant
 
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 
@@ -39,7 +40,7 @@ def check_linear(design: Design) -> None:
 
 def check_response(design: Design) -> None:
     """Refuse a constant response: it has nothing to explain."""
-    if design.y is not None and design.n and design.y[0] == design.y[-1] and np.all(design.y == design.y[0]):
+    if design.y is not None and design.n and is_constant(design.y):
         raise DataError(f"response {design.response_name!r} is constant{_after(design)}")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ Coding = str | tuple[str, Any] | Matrix  # "treatment", ("treatment", base level
 
 def level_name(label: Any) -> str:
     """Return a level as R pastes it into a column name."""
+    if type(label) is str:
+        return label
     if isinstance(label, (bool, np.bool_)):
         return "TRUE" if label else "FALSE"
     return f"{label:.15g}" if isinstance(label, (float, np.floating)) else str(label)
@@ -51,45 +54,65 @@ def contrast(coding: Coding, levels: Sequence[Any], name: str) -> tuple[Array, l
     kind, base = (coding, None) if isinstance(coding, str) else coding
     if kind in ("treatment", "sas"):
         return _treatment(levels, base if kind == "treatment" else levels[-1], name)
-    return _MATRICES[kind](size)
+    matrix = _by_size(_MATRICES[kind], size)
+    powers = [".L", ".Q", ".C", *(f"^{k}" for k in range(4, size))] if kind == "poly" else _numbers(size - 1)
+    return matrix, powers[: matrix.shape[1]]
 
 
 def indicators(levels: Sequence[Any]) -> tuple[Array, list[str]]:
     """One column a level."""
-    return np.eye(len(levels)), [level_name(label) for label in levels]
+    return _by_size(np.eye, len(levels)), [level_name(label) for label in levels]
 
 
 def _treatment(levels: Sequence[Any], base: Any, name: str) -> tuple[Array, list[str]]:
-    at = 0
-    if base is not None:
-        labels = list(levels)
-        if base not in labels:
-            raise DataError(
-                f"the base level {base!r} is not a level of {name!r} in the rows used, which are {labels[:8]!r}"
-            )
-        at = labels.index(base)
-    keep = [i for i in range(len(levels)) if i != at]
-    matrix = np.eye(len(levels), len(keep), -1) if at == 0 else np.ascontiguousarray(np.eye(len(levels))[:, keep])
-    return matrix, [level_name(levels[i]) for i in keep]
+    labels = list(levels)
+    if base is not None and base not in labels:
+        raise DataError(
+            f"the base level {base!r} is not a level of {name!r} in the rows used, which are {labels[:8]!r}"
+        )
+    at = 0 if base is None else labels.index(base)
+    matrix = _by_size(_against, len(labels), at)
+    return matrix, [level_name(label) for i, label in enumerate(labels) if i != at]
 
 
-def _sum(size: int) -> tuple[Array, list[str]]:
-    return np.vstack([np.eye(size - 1), -np.ones(size - 1)]), _numbers(size - 1)
+# ---- matrices, which depend on how many levels there are and on nothing else ----------------------------------------
+
+MOST_KEPT = 30  # levels up to which they are
 
 
-def _helmert(size: int) -> tuple[Array, list[str]]:
+def _by_size(make: Callable[..., Array], size: int, *more: int) -> Array:
+    """Return `make(size, *more)`; of few levels it is made once for all fits, and read-only."""
+    return _kept(make, size, *more) if size <= MOST_KEPT else make(size, *more)
+
+
+@lru_cache(maxsize=256)
+def _kept(make: Callable[..., Array], *sizes: int) -> Array:
+    matrix = make(*sizes)
+    matrix.flags.writeable = False
+    return matrix
+
+
+def _against(size: int, base: int) -> Array:
+    return np.eye(size, size - 1, -1) if base == 0 else np.ascontiguousarray(np.delete(np.eye(size), base, axis=1))
+
+
+def _sum(size: int) -> Array:
+    return np.vstack([np.eye(size - 1), -np.ones(size - 1)])
+
+
+def _helmert(size: int) -> Array:
     matrix = np.triu(-np.ones((size, size - 1)))
     matrix[np.arange(1, size), np.arange(size - 1)] = np.arange(1, size)
-    return matrix, _numbers(size - 1)
+    return matrix
 
 
-def _poly(size: int) -> tuple[Array, list[str]]:
+def _poly(size: int) -> Array:
     """Orthonormal polynomials in 1..L (`contr.poly`), leading coefficients positive."""
     basis = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, size), min(size, 96) - 1)
     q, r = np.linalg.qr(basis)
     matrix = np.ascontiguousarray((q * np.sign(np.diag(r)))[:, 1:])
     matrix[np.abs(matrix) < 1e-15] = 0.0
-    return matrix, [".L", ".Q", ".C", *(f"^{k}" for k in range(4, size))][: matrix.shape[1]]
+    return matrix
 
 
 def _numbers(count: int) -> list[str]:
@@ -168,27 +191,29 @@ def by_levels(value: Any, levels: Sequence[Any], name: str) -> Any:
     return value.iloc[[rows[level_name(label)] for label in levels]]
 
 
-def full_codings(terms: Sequence[Term], factors: set[str]) -> list[tuple[bool, ...]]:
+def full_codings(terms: Sequence[Term], factors: set[str]) -> Sequence[tuple[bool, ...]]:
     """For every factor of every term: True if coded by all its levels, False if by contrasts (or numeric).
 
     R's rule (Chambers and Hastie, Statistical Models in S, p. 38, as `model.matrix` applies it): a factor is coded by
     contrasts if the term without it is empty or contained in an earlier term. Without intercept, the first factor met
     is coded by all levels.
     """
-    if not factors:
-        return [(False,) * len(t.factors) for t in terms]
-    shown = [t for t in terms if t.factors]
-    full = [[_full(t, f.label, shown[:j], factors) for f in t.factors] for j, t in enumerate(shown)]
-    if INTERCEPT not in terms:
-        first = next(((j, i) for j, t in enumerate(shown) for i, f in enumerate(t.factors) if f.label in factors), None)
+    return _full_codings(tuple([t.labels for t in terms]), frozenset(factors))
+
+
+@lru_cache(maxsize=1024)
+def _full_codings(terms: tuple[tuple[str, ...], ...], factors: frozenset[str]) -> Sequence[tuple[bool, ...]]:
+    """Return that of terms given by the labels of their factors: most fits of a session have the same few."""
+    full = [
+        [label in factors and _full(labels, label, terms[:j]) for label in labels] for j, labels in enumerate(terms)
+    ]
+    if INTERCEPT.labels not in terms:
+        first = next(((j, i) for j, t in enumerate(terms) for i, label in enumerate(t) if label in factors), None)
         if first is not None:
             full[first[0]][first[1]] = True
-    found = iter(full)
-    return [tuple(next(found)) if t.factors else () for t in terms]
+    return tuple(map(tuple, full))
 
 
-def _full(term: Term, label: str, before: Sequence[Term], factors: set[str]) -> bool:
-    if label not in factors:
-        return False
-    rest = term.key - {label}
-    return bool(rest) and not any(rest <= t.key for t in before)
+def _full(term: tuple[str, ...], label: str, before: Sequence[tuple[str, ...]]) -> bool:
+    rest = set(term) - {label}
+    return bool(rest) and not any(rest <= set(t) for t in before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -223,7 +224,7 @@ def part_of(term: GroupTerm, component: int) -> tuple[GroupTerm, list[int]]:
     return replace(term, names=names, blocks=blocks, component=component, owners=()), at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Component:
     """The fixed part of one linear predictor: that of the mean, of the dispersion, of the zero inflation.
 
@@ -239,10 +240,10 @@ class Component:
     fixed: tuple[Block, ...]
     offset: Array | None = None
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the columns, in order."""
-        return tuple(name for block in self.fixed for name in block.names)
+        return tuple([name for block in self.fixed for name in block.names])
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +333,7 @@ class Design:
     offset_name: str = ""
     absent: tuple[Any, ...] = ()
 
-    @property
+    @cached_property
     def components(self) -> tuple[Component, ...]:
         """Every linear predictor, the mean's first."""
         return (Component("mean", self.fixed, self.offset), *self.others)
@@ -412,11 +413,11 @@ class NewDesign:
 def matrix(blocks: Sequence[Block], n: int) -> Array:
     """Return the dense (n, m) matrix of some blocks: for tests, diagnostics and small data."""
     columns = [_dense(block, n) for block in blocks]
-    return np.column_stack(columns) if columns else np.zeros((n, 0))
+    return np.concatenate(columns, axis=1) if columns else np.zeros((n, 0))
 
 
 def _dense(block: Block, n: int) -> Array:
-    x = np.ones(n) if block.x is None else np.asarray(block.x, np.float64)
     if block.codes is None or block.contrast is None:
-        return x[:, None]
-    return x[:, None] * block.contrast[block.codes]
+        return np.ones((n, 1)) if block.x is None else np.asarray(block.x, np.float64)[:, None]
+    inner = block.contrast[block.codes]
+    return inner if block.x is None else np.asarray(block.x, np.float64)[:, None] * inner

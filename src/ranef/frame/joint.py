@@ -17,8 +17,7 @@ def by_name(bars: Sequence[tuple[Bar, int]]) -> list[list[tuple[Bar, int]]]:
     for i, (bar, component) in enumerate(bars):
         out.setdefault(bar.name or i, []).append((bar, component))
     for same in out.values():
-        groups = {frozenset(bar.group) for bar, _ in same}
-        if len(groups) > 1:
+        if len(same) > 1 and len({frozenset(bar.group) for bar, _ in same}) > 1:
             shown = ", ".join(str(bar) for bar, _ in same)
             raise FormulaError(f"bars of one label have one grouping factor: {shown}")
     return list(out.values())

@@ -44,6 +44,15 @@ def is_count(x: Array) -> bool:
     return bool(_is_count_impl(x) if x.flags.c_contiguous else _is_count(x))
 
 
+def _is_constant(x: Array) -> bool:
+    return bool((x == x[:1]).all())
+
+
+def is_constant(x: Array) -> bool:
+    """Tell whether all of a float64 column are one number; of none they are, NaN is none."""
+    return bool(_is_constant_impl(x) if x.flags.c_contiguous else _is_constant(x))
+
+
 def _level_counts(codes: Array, levels: int) -> Array:
     return np.bincount(codes, minlength=levels)
 
@@ -98,6 +107,7 @@ def combine_codes(a: Array, levels_a: int, b: Array, levels_b: int) -> tuple[Arr
 
 _any_nonfinite_impl = _compiled("any_not_finite", _any_nonfinite)
 _is_count_impl = _compiled("is_count", _is_count)
+_is_constant_impl = _compiled("is_constant", _is_constant)
 _code_use_impl = _compiled("code_use", _code_use)
 _level_counts_impl = _compiled("level_counts", _level_counts)
 _factorize_int_impl = _compiled("factorize_int", _factorize_int)

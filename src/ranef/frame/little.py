@@ -27,8 +27,6 @@ NARROW = 50  # columns of a fixed factor that take part in saying how much of th
 
 def with_little(parts: Sequence[Part], design: Design) -> list[Part]:
     """Return the parts with standard deviations of nothing held at little."""
-    if all(part.nothing is None for part in parts):
-        return list(parts)
     sd = little(design)
     return [
         part if part.nothing is None else replace(part, constant=float(part.nothing.forward(sd)), nothing=None)

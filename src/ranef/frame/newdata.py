@@ -10,7 +10,7 @@ import numpy as np
 
 from ranef.errors import DataError, OptionError, UnseenLevelError
 from ranef.formula import Factor, Formula
-from ranef.frame.blocks import Coded, Number, TermPlan, Variable, blocks_of
+from ranef.frame.blocks import Coded, Columns, Number, TermPlan, blocks_of
 from ranef.frame.coding import level_name
 from ranef.frame.design import Array, Component, GroupTerm, Levels, NewDesign, Unseen
 from ranef.frame.evaluate import Categories, Evaluator
@@ -46,7 +46,7 @@ def new_design(
     found = new.response() if response else None
     return NewDesign(
         table.n,
-        blocks_of(spec.fixed, new.variables),
+        blocks_of(spec.fixed, new.columns),
         terms,
         which,
         tuple(unseen for _, unseen in grouped),
@@ -69,7 +69,7 @@ def _open(bars: Sequence[BarPlan], fixed: Sequence[TermPlan]) -> frozenset[str]:
 
 def _new_term(bar: BarPlan, codes: Array, new: _New) -> GroupTerm:
     b = bar.bar
-    pieces = [blocks_of((plan,), new.variables) for plan in bar.columns]
+    pieces = [new.columns.of(plan)[1] for plan in bar.columns]
     blocks = tuple(block for piece in pieces for block in piece)
     at = bar.columns[0].factors if bar.points is not None else ()  # of positions: a constant has none
     fresh = new.fresh.get(at[0].label, ()) if at else ()
@@ -100,7 +100,7 @@ class _New:
 
     spec: Spec
     evaluator: Evaluator
-    variables: dict[str, Variable] = field(default_factory=dict)
+    columns: Columns = field(default_factory=Columns)
     masks: list[Array] = field(default_factory=list)
     open: frozenset[str] = frozenset()
     fresh: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -110,12 +110,13 @@ class _New:
         return gone if gone is not None and gone.any() else None
 
     def variable(self, factor: Factor) -> None:
-        if factor.label in self.variables:
+        if factor.label in self.columns.variables:
             return
         value = self.evaluator(factor)
         self.note(self.evaluator.needs(factor))
         state = self.spec.factors.get(factor.label)
-        self.variables[factor.label] = self.number(value, factor) if state is None else self.coded(value, factor, state)
+        found = self.number(value, factor) if state is None else self.coded(value, factor, state)
+        self.columns.variables[factor.label] = found
 
     def note(self, columns: Iterable[Column]) -> None:
         self.masks.extend(c.missing for c in columns if c.missing is not None)
@@ -177,7 +178,7 @@ class _New:
             return Component(part.name, ())
         if part.formula is None:
             return Component(part.name, (), np.full(self.evaluator.table.n, part.constant, np.float64))
-        return Component(part.name, blocks_of(part.fixed, self.variables), self.total(part.formula))
+        return Component(part.name, blocks_of(part.fixed, self.columns), self.total(part.formula))
 
     def response(self) -> Response | None:
         """Return the response; rows without one hold NaN."""

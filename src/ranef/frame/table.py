@@ -146,7 +146,7 @@ def read_table(data: Any) -> Table:
 
 def collected(data: Any) -> Any:
     """Return the rows of a lazy frame, asked for once, as the eager frame of its kind; other data as they are."""
-    if isinstance(data, Mapping) or hasattr(data, "iloc") or hasattr(data, "to_pylist"):
+    if hasattr(type(data), "iloc") or isinstance(data, Mapping) or hasattr(data, "to_pylist"):
         return data
     import narwhals as nw
 
@@ -159,7 +159,7 @@ def kept(data: Any) -> Any:
 
     Nothing is copied: pandas (from version 3 on) copies when either frame is written to. Arrays of a dict are shared.
     """
-    if hasattr(data, "iloc"):
+    if hasattr(type(data), "iloc"):  # of the class: an instance would make an indexer
         return data.copy(deep=False)
     return dict(data) if isinstance(data, Mapping) else data
 

@@ -65,9 +65,10 @@ impl<'a> Graph<'a> {
         }
         let order = match self.reduced_graph(lead, rest) {
             Some((start, row)) => {
-                let tail = &self.natural(lead)[self.nodes - rest..];
-                let head = self.natural(lead).into_iter().take(self.nodes - rest);
-                head.chain(minimum_degree(&start, &row)?.into_iter().map(|i| tail[i as usize])).collect()
+                let natural = self.natural(lead);
+                let (head, tail) = natural.split_at(self.nodes - rest);
+                let rest = minimum_degree(&start, &row)?.into_iter().map(|i| tail[i as usize]);
+                head.iter().copied().chain(rest).collect()
             }
             None => {
                 let (start, row) = self.graph();
@@ -113,22 +114,25 @@ impl<'a> Graph<'a> {
                 next[q as usize] += 1;
             }
         }
-        let mut direct: Vec<Vec<u32>> = vec![vec![]; rest];
+        let mut direct: Vec<(u32, u32)> = vec![];
         for p in self.m.links().filter(|p| p.lead != lead && p.other != lead) {
             for l in 0..self.m.factors[p.lead].levels {
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
                     let (a, b) = (rank(self.base[p.lead] + l as u32), rank(self.base[p.other] + p.level[e]));
-                    direct[a.min(b) as usize].push(a.max(b));
+                    direct.push((a.min(b), a.max(b)));
                 }
             }
         }
+        direct.sort_unstable();
+        let mut direct = direct.into_iter().peekable();
         let (mut start, mut row, mut mark) = (vec![0u32], vec![], vec![NONE; rest]);
         for j in 0..rest as u32 {
             let begin = row.len();
             let through = by[by_start[j as usize] as usize..by_start[j as usize + 1] as usize]
                 .iter()
                 .flat_map(|&l| &meets[meets_start[l as usize] as usize..meets_start[l as usize + 1] as usize]);
-            for &q in through.chain(&direct[j as usize]) {
+            let beside = std::iter::from_fn(|| direct.next_if(|e| e.0 == j).map(|e| e.1));
+            for q in through.copied().chain(beside) {
                 if q > j && mark[q as usize] != j {
                     mark[q as usize] = j;
                     row.push(q);

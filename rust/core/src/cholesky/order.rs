@@ -16,81 +16,85 @@ pub(super) struct Plan {
 pub(super) struct Builder<'a> {
     g: &'a Graph<'a>,
     order: Vec<u32>,
-    position: Vec<u32>,
-    edge_start: Vec<u32>,
-    edges: Vec<Edge>,
+}
+
+/// Lists of what belongs to every position, one after the other: those of `p` are `item[start[p]..start[p + 1]]`.
+struct Lists<T> {
+    start: Vec<u32>,
+    item: Vec<T>,
+}
+
+impl<T> Lists<T> {
+    fn of(&self, p: usize) -> &[T] {
+        &self.item[self.start[p] as usize..self.start[p + 1] as usize]
+    }
 }
 
 impl<'a> Builder<'a> {
     pub fn new(g: &'a Graph<'a>, order: Vec<u32>) -> Self {
-        let mut b = Builder { g, order, position: vec![], edge_start: vec![], edges: vec![] };
-        b.relabel();
-        b
+        Builder { g, order }
+    }
+
+    fn position(&self) -> Vec<u32> {
+        let mut position = vec![0; self.g.nodes];
+        self.order.iter().enumerate().for_each(|(p, &v)| position[v as usize] = p as u32);
+        position
+    }
+
+    /// Visit every edge as (earlier position, later position, pair, entry).
+    fn for_edges(&self, position: &[u32], mut visit: impl FnMut(u32, u32, usize, usize)) {
+        for (k, p) in self.g.m.links().enumerate() {
+            let (lead, other) = (&position[self.g.base[p.lead] as usize..], &position[self.g.base[p.other] as usize..]);
+            for (&a, w) in lead.iter().zip(p.start.windows(2)) {
+                for e in w[0] as usize..w[1] as usize {
+                    let b = other[p.level[e] as usize];
+                    visit(a.min(b), a.max(b), k, e);
+                }
+            }
+        }
+    }
+
+    fn edge_count(&self) -> usize {
+        self.g.m.links().map(|p| p.level.len()).sum()
     }
 
     /// Edges by earlier position, sorted by later position (two stable counting sorts).
-    fn relabel(&mut self) {
+    fn edges(&self, position: &[u32]) -> Lists<Edge> {
         let n = self.g.nodes;
-        self.position = vec![0; n];
-        for (p, &v) in self.order.iter().enumerate() {
-            self.position[v as usize] = p as u32;
-        }
-        let m = self.g.m;
-        let total: usize = m.links().map(|p| p.level.len()).sum();
-        let ends = |p: &crate::design::Pair, l: usize, e: usize| {
-            let a = self.position[self.g.base[p.lead] as usize + l];
-            let b = self.position[(self.g.base[p.other] + p.level[e]) as usize];
-            (a.min(b), a.max(b))
-        };
-        let mut by_later = vec![0u32; n + 1];
-        let mut by_earlier = vec![0u32; n + 1];
-        for p in m.links() {
-            for l in 0..m.factors[p.lead].levels {
-                for e in p.start[l] as usize..p.start[l + 1] as usize {
-                    let (a, b) = ends(p, l, e);
-                    by_later[b as usize + 1] += 1;
-                    by_earlier[a as usize + 1] += 1;
-                }
-            }
-        }
-        for j in 0..n {
-            by_later[j + 1] += by_later[j];
-            by_earlier[j + 1] += by_earlier[j];
-        }
+        let (mut by_later, mut by_earlier) = (vec![0u32; n + 1], vec![0u32; n + 1]);
+        self.for_edges(position, |a, b, _, _| {
+            by_later[b as usize + 1] += 1;
+            by_earlier[a as usize + 1] += 1;
+        });
+        cumulate(&mut by_later);
+        cumulate(&mut by_earlier);
         let blank = Edge { row: 0, pair: 0, entry: 0 };
-        let mut first = vec![(0u32, blank); total];
-        let mut next = by_later;
-        for (k, p) in m.links().enumerate() {
-            for l in 0..m.factors[p.lead].levels {
-                for e in p.start[l] as usize..p.start[l + 1] as usize {
-                    let (a, b) = ends(p, l, e);
-                    let at = &mut next[b as usize];
-                    first[*at as usize] = (a, Edge { row: b, pair: k as u32, entry: e as u32 });
-                    *at += 1;
-                }
-            }
-        }
-        self.edges = vec![blank; total];
+        let mut first = vec![(0u32, blank); self.edge_count()];
+        self.for_edges(position, |a, b, k, e| {
+            put(&mut by_later, &mut first, b, (a, Edge { row: b, pair: k as u32, entry: e as u32 }));
+        });
+        let mut item = vec![blank; first.len()];
         let mut next = by_earlier.clone();
-        for (a, e) in first {
-            let at = &mut next[a as usize];
-            self.edges[*at as usize] = e;
-            *at += 1;
-        }
-        self.edge_start = by_earlier;
+        first.into_iter().for_each(|(a, e)| put(&mut next, &mut item, a, e));
+        Lists { start: by_earlier, item }
     }
 
-    fn adjacent(&self, p: usize) -> &[Edge] {
-        &self.edges[self.edge_start[p] as usize..self.edge_start[p + 1] as usize]
+    /// The earlier ends of the edges of every position, in no order.
+    fn earlier(&self) -> Lists<u32> {
+        let position = self.position();
+        let mut start = vec![0u32; self.g.nodes + 1];
+        self.for_edges(&position, |_, b, _, _| start[b as usize + 1] += 1);
+        cumulate(&mut start);
+        let (mut next, mut item) = (start.clone(), vec![0u32; self.edge_count()]);
+        self.for_edges(&position, |a, b, _, _| put(&mut next, &mut item, b, a));
+        Lists { start, item }
     }
 
-    /// Parents in the elimination tree (Liu 1990), from the edges sorted by their later end.
-    fn tree(&self) -> Vec<u32> {
-        let n = self.g.nodes;
-        let (start, earlier) = self.transpose();
+    /// Parents in the elimination tree (Liu 1990).
+    fn tree(earlier: &Lists<u32>, n: usize) -> Vec<u32> {
         let (mut parent, mut ancestor) = (vec![NONE; n], vec![NONE; n]);
         for k in 0..n {
-            for &i in &earlier[start[k] as usize..start[k + 1] as usize] {
+            for &i in earlier.of(k) {
                 let mut i = i as usize;
                 while i < k {
                     let up = ancestor[i];
@@ -106,35 +110,13 @@ impl<'a> Builder<'a> {
         parent
     }
 
-    fn transpose(&self) -> (Vec<u32>, Vec<u32>) {
-        let n = self.g.nodes;
-        let mut start = vec![0u32; n + 1];
-        for e in &self.edges {
-            start[e.row as usize + 1] += 1;
-        }
-        for j in 0..n {
-            start[j + 1] += start[j];
-        }
-        let mut next = start.clone();
-        let mut earlier = vec![0u32; self.edges.len()];
-        for p in 0..n {
-            for e in self.adjacent(p) {
-                let at = &mut next[e.row as usize];
-                earlier[*at as usize] = p as u32;
-                *at += 1;
-            }
-        }
-        (start, earlier)
-    }
-
     /// Nodes below the diagonal in every column of the factor (row-subtree traversal).
-    fn column_counts(&self, parent: &[u32]) -> Vec<u32> {
-        let n = self.g.nodes;
-        let (start, earlier) = self.transpose();
+    fn column_counts(earlier: &Lists<u32>, parent: &[u32]) -> Vec<u32> {
+        let n = parent.len();
         let (mut count, mut mark) = (vec![0u32; n], vec![NONE; n]);
         for k in 0..n {
             mark[k] = k as u32;
-            for &i in &earlier[start[k] as usize..start[k + 1] as usize] {
+            for &i in earlier.of(k) {
                 let mut i = i as usize;
                 while mark[i] != k as u32 {
                     mark[i] = k as u32;
@@ -159,8 +141,9 @@ impl<'a> Builder<'a> {
     /// Choose what becomes the dense block: from the root down, while a node is so full that it pays.
     pub fn plan(&self) -> Plan {
         let n = self.g.nodes;
-        let parent = self.tree();
-        let counts = self.column_counts(&parent);
+        let earlier = self.earlier();
+        let parent = Self::tree(&earlier, n);
+        let counts = Self::column_counts(&earlier, &parent);
         let mut heaviest = vec![NONE; n];
         for j in 0..n {
             if parent[j] != NONE {
@@ -202,7 +185,6 @@ impl<'a> Builder<'a> {
             .collect();
         let counts: Vec<u32> = place.iter().map(|&p| plan.counts[p as usize]).collect();
         self.order = place.iter().map(|&p| self.order[p as usize]).collect();
-        self.relabel();
         let ranges = supernodes(&parent, &counts, n - plan.tail);
         self.assemble(ranges)
     }
@@ -228,22 +210,24 @@ impl<'a> Builder<'a> {
         for (s, &(a, b)) in ranges.iter().enumerate() {
             super_of[a as usize..b as usize].fill(s as u32);
         }
-        let (supers, structure, panel_size) = self.structures(&ranges, &super_of, &offset);
+        let position = self.position();
+        let edges = self.edges(&position);
+        let (supers, structure, panel_size) = structures(&edges, &ranges, &super_of, &offset);
         let (children_start, children) = children_of(&supers);
         let relative = relative_offsets(&supers, &structure, &children_start, &children, &offset);
-        let row = self.position.iter().map(|&q| offset[q as usize]).collect();
+        let row = position.iter().map(|&q| offset[q as usize]).collect();
         Symbolic {
             nodes: n,
             size: size as usize,
             order: self.order,
-            position: self.position,
+            position,
             base: self.g.base.clone(),
             widths,
             factor_at,
             offset,
             row,
-            edge_start: self.edge_start,
-            edges: self.edges,
+            edge_start: edges.start,
+            edges: edges.item,
             supers,
             structure,
             relative,
@@ -253,47 +237,76 @@ impl<'a> Builder<'a> {
             trees: Default::default(),
         }
     }
+}
 
-    /// Union of the edges and of the children's structures, supernode by supernode.
-    fn structures(&self, ranges: &[(u32, u32)], super_of: &[u32], offset: &[u32]) -> (Vec<Super>, Vec<u32>, usize) {
-        let mut supers: Vec<Super> = Vec::with_capacity(ranges.len());
-        let mut structure: Vec<u32> = vec![];
-        let mut mark = vec![NONE; self.g.nodes];
-        let mut kids: Vec<Vec<u32>> = vec![vec![]; ranges.len()];
-        let mut panel = 0usize;
-        for (s, &(first, last)) in ranges.iter().enumerate() {
-            let begin = structure.len();
-            let mut add = |q: u32, structure: &mut Vec<u32>| {
-                if q >= last && mark[q as usize] != s as u32 {
-                    mark[q as usize] = s as u32;
-                    structure.push(q);
-                }
-            };
-            if last as usize != self.g.nodes {
-                for p in first..last {
-                    self.adjacent(p as usize).iter().for_each(|e| add(e.row, &mut structure));
-                }
-                for &c in &kids[s] {
-                    let (a, b) = supers[c as usize].rows;
-                    for t in a..b {
-                        let q = structure[t as usize];
-                        add(q, &mut structure);
-                    }
+/// Sums from the left.
+fn cumulate(start: &mut [u32]) {
+    (1..start.len()).for_each(|j| start[j] += start[j - 1]);
+}
+
+/// Put an item at the next place of its list.
+fn put<T>(next: &mut [u32], items: &mut [T], list: u32, item: T) {
+    let at = &mut next[list as usize];
+    items[*at as usize] = item;
+    *at += 1;
+}
+
+/// Supernodes, with the positions below each (union of its edges and of its children's structures), and the size of all
+/// panels.
+fn structures(
+    edges: &Lists<Edge>,
+    ranges: &[(u32, u32)],
+    super_of: &[u32],
+    offset: &[u32],
+) -> (Vec<Super>, Vec<u32>, usize) {
+    let nodes = super_of.len();
+    let mut supers: Vec<Super> = Vec::with_capacity(ranges.len());
+    let mut structure: Vec<u32> = Vec::with_capacity(edges.item.len());
+    let mut mark = vec![NONE; nodes];
+    // Children in the order in which they came: the first and the last of each, and who follows.
+    let (mut ends, mut next) = (vec![(NONE, NONE); ranges.len()], vec![NONE; ranges.len()]);
+    let mut panel = 0usize;
+    for (s, &(first, last)) in ranges.iter().enumerate() {
+        let kids = || {
+            std::iter::successors(Some(ends[s].0).filter(|&c| c != NONE), |&c| {
+                Some(next[c as usize]).filter(|&c| c != NONE)
+            })
+        };
+        let begin = structure.len();
+        let mut add = |q: u32, structure: &mut Vec<u32>| {
+            if q >= last && mark[q as usize] != s as u32 {
+                mark[q as usize] = s as u32;
+                structure.push(q);
+            }
+        };
+        if last as usize != nodes {
+            for p in first..last {
+                edges.of(p as usize).iter().for_each(|e| add(e.row, &mut structure));
+            }
+            for c in kids() {
+                let (a, b) = supers[c as usize].rows;
+                for t in a..b {
+                    let q = structure[t as usize];
+                    add(q, &mut structure);
                 }
             }
-            let leaf = last - first == 1 && kids[s].is_empty();
-            structure[begin..].sort_unstable();
-            let parent = structure.get(begin).map_or(NONE, |&q| super_of[q as usize]);
-            if parent != NONE {
-                kids[parent as usize].push(s as u32);
-            }
-            let below: u32 = structure[begin..].iter().map(|&q| offset[q as usize + 1] - offset[q as usize]).sum();
-            let width = offset[last as usize] - offset[first as usize];
-            let rows = (begin as u32, structure.len() as u32);
-            let packed = parent == NONE && by_rows_pays(width, kids[s].iter().map(|&c| &supers[c as usize]));
-            supers.push(Super { first, last, parent, width, below, rows, leaf, packed, panel });
-            panel += supers[s].panel_len();
         }
-        (supers, structure, panel)
+        let leaf = last - first == 1 && ends[s].0 == NONE;
+        structure[begin..].sort_unstable();
+        let parent = structure.get(begin).map_or(NONE, |&q| super_of[q as usize]);
+        let below: u32 = structure[begin..].iter().map(|&q| offset[q as usize + 1] - offset[q as usize]).sum();
+        let width = offset[last as usize] - offset[first as usize];
+        let rows = (begin as u32, structure.len() as u32);
+        let packed = parent == NONE && by_rows_pays(width, kids().map(|c| &supers[c as usize]));
+        supers.push(Super { first, last, parent, width, below, rows, leaf, packed, panel });
+        panel += supers[s].panel_len();
+        if parent != NONE {
+            let of = &mut ends[parent as usize];
+            match of.1 {
+                NONE => *of = (s as u32, s as u32),
+                before => (next[before as usize], of.1) = (s as u32, s as u32),
+            }
+        }
     }
+    (supers, structure, panel)
 }

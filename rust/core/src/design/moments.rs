@@ -130,19 +130,25 @@ impl Moments {
     pub fn build(rows: &Rows<'_>) -> Result<Self, CoreError> {
         rows.check()?;
         let split = wide::split(rows)?;
-        let out = Self::pass(&split, true)?;
+        let out = Self::pass(&split, true, true)?;
         match &out.carrier {
             // Shifts are booked on the constant: if part of it was dropped, do without them.
-            Some(c) if out.dropped.iter().any(|&j| c[j] != 0.0) => Self::pass(&split, false),
+            Some(c) if out.dropped.iter().any(|&j| c[j] != 0.0) => Self::pass(&split, false, true),
             _ => Ok(out),
         }
     }
 
-    fn pass(split: &wide::Split<'_>, shifted: bool) -> Result<Self, CoreError> {
+    /// Factors and which of their levels meet, for somebody who fills the factors' cross-products, which are zero here.
+    pub fn pattern(rows: &Rows<'_>) -> Result<Self, CoreError> {
+        rows.check()?;
+        Self::pass(&wide::split(rows)?, true, false)
+    }
+
+    fn pass(split: &wide::Split<'_>, shifted: bool, filled: bool) -> Result<Self, CoreError> {
         let rows = &split.rows;
         let plan = Plan::new(rows, shifted, wide::carries(&split.wide));
         let mut factors = merge_terms(rows);
-        let sums = accumulate(rows, &plan, &factors);
+        let sums = accumulate(rows, &plan, if filled { &factors } else { &[] });
         let pairs = build_pairs(rows, &factors)?;
         let p = rows.fixed_cols();
         let xx = plan.expand_xx(rows, &sums);
@@ -152,7 +158,11 @@ impl Moments {
             ));
         }
         for (f, factor) in factors.iter_mut().enumerate() {
-            plan.expand_factor(rows, &sums, f, factor);
+            factor.gram = vec![0.0; factor.levels * factor.cols * factor.cols];
+            factor.zx = vec![0.0; factor.levels * factor.cols * (p + 1)];
+            if filled {
+                plan.expand_factor(rows, &sums, f, factor);
+            }
         }
         let mut out = Moments {
             n: rows.n,
@@ -229,7 +239,7 @@ impl Moments {
                 xy[self.p_total] += *v * *v / w;
             }
             for (j, &(b, c)) in x_cols.iter().enumerate() {
-                rows.fixed[b].fill(c, from, m, plan.x_shift[j], &mut buf, 1);
+                rows.fixed[b].fill(c..c + 1, from, m, plan.x_shift[j], &mut buf, 1);
                 xy[j] += buf[..m].iter().zip(&resp[..m]).map(|(a, b)| a * b).sum::<f64>();
             }
             for f in &mut out.factors {
@@ -238,7 +248,7 @@ impl Moments {
                     let mut col = slot.offset;
                     for block in &rows.terms[slot.term].blocks {
                         for c in 0..block.cols {
-                            block.fill(c, from, m, slot.shift[col - slot.offset], &mut buf, 1);
+                            block.fill(c..c + 1, from, m, slot.shift[col - slot.offset], &mut buf, 1);
                             for r in 0..m {
                                 f.zx[(codes[r] as usize * f.cols + col) * p1 + p] += buf[r] * resp[r];
                             }
@@ -387,8 +397,6 @@ impl<'a> Plan<'a> {
     fn expand_factor(&self, rows: &Rows<'_>, s: &Sums, f: usize, factor: &mut Factor) {
         let (k, nd, p1) = (factor.cols, self.nd(), rows.fixed_cols() + 1);
         let stride = slot_stride(k, nd);
-        factor.gram = vec![0.0; factor.levels * k * k];
-        factor.zx = vec![0.0; factor.levels * k * p1];
         for l in 0..factor.levels {
             let slot = &s.slots[f][l * stride..(l + 1) * stride];
             let gram = &mut factor.gram[l * k * k..(l + 1) * k * k];
@@ -603,16 +611,22 @@ fn accumulate_range(rows: &Rows<'_>, plan: &Plan<'_>, factors: &[Factor], from: 
     let mut start = from;
     while start < to {
         let m = PANEL.min(to - start);
-        for (d, &(b, c, j)) in plan.dense.iter().enumerate() {
-            rows.fixed[b].fill(c, start, m, plan.x_shift[j], &mut dbuf[d..], nd);
+        let mut d = 0;
+        for columns in plan.dense.chunk_by(|before, (b, ..)| before.0 == *b) {
+            let (b, _, j) = columns[0];
+            rows.fixed[b].fill(0..columns.len(), start, m, plan.x_shift[j], &mut dbuf[d..], nd);
+            d += columns.len();
         }
         for r in 0..m {
             let i = start + r;
             dbuf[r * nd + nd - 1] = rows.y[i] - rows.offset.map_or(0.0, |o| o[i]) - plan.y_shift;
         }
         for (f, factor) in factors.iter().enumerate() {
-            for (a, (block, c, shift)) in plan.z[f].iter().enumerate() {
-                block.fill(*c, start, m, *shift, &mut zbuf[f][a..], factor.cols);
+            let mut a = 0;
+            for columns in plan.z[f].chunk_by(|_, (_, c, _)| *c > 0) {
+                let (block, _, shift) = &columns[0];
+                block.fill(0..columns.len(), start, m, *shift, &mut zbuf[f][a..], factor.cols);
+                a += columns.len();
             }
             plan.codes[f].fill(start, &mut codes[f][..m]);
         }

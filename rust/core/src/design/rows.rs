@@ -1,5 +1,7 @@
 //! Views of the caller's columns: nothing here owns data, nothing is expanded to dummies.
 
+use std::ops::Range;
+
 use crate::error::shape;
 use crate::CoreError;
 
@@ -41,6 +43,32 @@ impl Codes<'_> {
             Codes::I8(c) => out.iter_mut().zip(&c[from..to]).for_each(|(o, &v)| *o = v as i32),
             Codes::I16(c) => out.iter_mut().zip(&c[from..to]).for_each(|(o, &v)| *o = v as i32),
             Codes::I32(c) => out.copy_from_slice(&c[from..to]),
+        }
+    }
+
+    /// Hand rows `from..from + rows` on: every piece of `stride` entries of `out`, with the row's number and code.
+    #[inline]
+    fn each(&self, from: usize, rows: usize, out: &mut [f64], stride: usize, to: impl Fn(&mut [f64], usize, usize)) {
+        macro_rules! go {
+            ($c:expr) => {{
+                let pieces = out.chunks_mut(stride).zip(&$c[from..from + rows]);
+                pieces.enumerate().for_each(|(r, (o, &l))| to(o, from + r, l as usize))
+            }};
+        }
+        // Once for all rows: what is asked of each is little.
+        match self {
+            Codes::I8(c) => go!(c),
+            Codes::I16(c) => go!(c),
+            Codes::I32(c) => go!(c),
+        }
+    }
+
+    /// Where they are kept.
+    fn place(&self) -> *const u8 {
+        match self {
+            Codes::I8(c) => c.as_ptr().cast(),
+            Codes::I16(c) => c.as_ptr().cast(),
+            Codes::I32(c) => c.as_ptr().cast(),
         }
     }
 
@@ -104,6 +132,16 @@ impl Numeric<'_> {
         self.len() == 0
     }
 
+    /// Where the numbers are kept.
+    fn place(&self) -> *const u8 {
+        match self {
+            Numeric::F64(x) => x.as_ptr().cast(),
+            Numeric::F32(x) => x.as_ptr().cast(),
+            Numeric::I64(x) => x.as_ptr().cast(),
+            Numeric::I32(x) => x.as_ptr().cast(),
+        }
+    }
+
     /// out[r * stride] = (x[from + r] - shift) for r in 0..rows.
     #[inline]
     pub fn fill(&self, from: usize, rows: usize, shift: f64, out: &mut [f64], stride: usize) {
@@ -141,6 +179,19 @@ impl Block<'_> {
 
     pub fn is_numeric(&self) -> bool {
         self.codes.is_none() && self.x.is_some()
+    }
+
+    /// Whether another block has the same columns, from the same arrays.
+    pub fn same(&self, other: &Block<'_>) -> bool {
+        let codes = match (&self.codes, &other.codes) {
+            (Some(a), Some(b)) => a.place() == b.place(),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let x = match (&self.x, &other.x) {
+            (Some(a), Some(b)) => a.place() == b.place(),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        codes && x && (self.levels, self.cols) == (other.levels, other.cols) && self.contrast == other.contrast
     }
 
     /// Indicators of levels that nobody wrote out: all levels, or all but the first (treatment contrasts).
@@ -204,17 +255,24 @@ impl Block<'_> {
         }
     }
 
-    /// Column `col` of rows `from..from + rows`, written with a stride.
-    pub fn fill(&self, col: usize, from: usize, rows: usize, shift: f64, out: &mut [f64], stride: usize) {
+    /// Columns `cols` of rows `from..from + rows`, side by side at the head of every piece of `stride` entries; a shift is
+    /// that of a numeric column.
+    pub fn fill(&self, cols: Range<usize>, from: usize, rows: usize, shift: f64, out: &mut [f64], stride: usize) {
+        let first = cols.start;
+        let table = |l: usize| self.contrast[l * self.cols..][cols.clone()].iter();
         match (&self.codes, &self.x) {
             (None, None) => out.iter_mut().step_by(stride).take(rows).for_each(|o| *o = 1.0 - shift),
             (None, Some(x)) => x.fill(from, rows, shift, out, stride),
-            (Some(c), x) => {
-                for r in 0..rows {
-                    let v = self.entry(c.get(from + r) as usize, col);
-                    out[r * stride] = x.map_or(v, |x| v * x.get(from + r));
-                }
-            }
+            (Some(c), _) if self.is_wide() => c.each(from, rows, out, stride, |o, _, l| {
+                o[..cols.len()].iter_mut().enumerate().for_each(|(j, o)| *o = self.entry(l, first + j));
+            }),
+            (Some(c), None) => c.each(from, rows, out, stride, |o, _, l| {
+                o.iter_mut().zip(table(l)).for_each(|(o, v)| *o = *v);
+            }),
+            (Some(c), Some(x)) => c.each(from, rows, out, stride, |o, i, l| {
+                let x = x.get(i);
+                o.iter_mut().zip(table(l)).for_each(|(o, v)| *o = v * x);
+            }),
         }
     }
 }
@@ -445,8 +503,10 @@ fn add_block(block: &Block<'_>, coef: &[f64], eta: &mut [f64]) {
             } else {
                 (0..block.levels).map(|l| (0..m).map(|c| block.contrast[l * m + c] * coef[c]).sum()).collect()
             };
-            for (i, e) in eta.iter_mut().enumerate() {
-                *e += effect[codes.get(i) as usize] * x.map_or(1.0, |x| x.get(i));
+            let n = eta.len();
+            match x {
+                None => codes.each(0, n, eta, 1, |e, _, l| e[0] += effect[l]),
+                Some(x) => codes.each(0, n, eta, 1, |e, i, l| e[0] += effect[l] * x.get(i)),
             }
         }
     }

@@ -87,16 +87,22 @@ impl Legal {
             Legal::Real => y.is_finite(),
             Legal::Positive => y > 0.0 && y.is_finite(),
             Legal::NonNegative => y >= 0.0 && y.is_finite(),
-            Legal::Count => y >= 0.0 && y.is_finite() && y.fract() == 0.0,
+            Legal::Count => y >= 0.0 && y.is_finite() && is_whole(y),
+            Legal::Proportion if row.trials == 1.0 && (y == 0.0 || y == 1.0) => true,
             Legal::Proportion => {
                 let k = row.successes();
-                (0.0..=1.0).contains(&y) && row.trials >= 0.0 && k.fract() == 0.0 && row.trials.fract() == 0.0
+                (0.0..=1.0).contains(&y) && row.trials >= 0.0 && is_whole(k) && is_whole(row.trials)
             }
             Legal::OpenUnit => y > 0.0 && y < 1.0,
             Legal::ClosedUnit => (0.0..=1.0).contains(&y),
-            Legal::Category | Legal::Label => y >= 0.0 && y.fract() == 0.0 && y < categories as f64,
+            Legal::Category | Legal::Label => y >= 0.0 && is_whole(y) && y < categories as f64,
         }
     }
+}
+
+/// Whether a number has no fraction; those that an integer holds are told without a call.
+fn is_whole(y: f64) -> bool {
+    y as i64 as f64 == y || y.fract() == 0.0
 }
 
 /// A family of distributions with at most four parameters.

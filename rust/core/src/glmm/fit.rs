@@ -320,6 +320,14 @@ impl Glmm {
         Ok(self.engine.predictors(rows, &at))
     }
 
+    /// Smallest and largest value of every predictor at the fit, without the random effects.
+    pub fn reach(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<(f64, f64)>, CoreError> {
+        let (beta, k) = (self.at()?.beta.clone(), self.engine.plan.k);
+        let eta = self.engine.fixed_part(rows, &beta);
+        let span = |(low, high): (f64, f64), eta: &f64| (low.min(*eta), high.max(*eta));
+        Ok((0..k).map(|c| eta[c..].iter().step_by(k).fold((f64::INFINITY, f64::NEG_INFINITY), span)).collect())
+    }
+
     /// Log-likelihood and gradient at (beta, theta) in the user's units. The model is left where it was fitted, if
     /// it was.
     pub fn evaluate(&mut self, rows: &GlmmRows<'_>, beta: &[f64], theta: &[f64]) -> Result<GlmmEvaluation, CoreError> {

@@ -359,6 +359,12 @@ impl Engine {
         f64::EPSILON * self.moments().factors.iter().zip(lambda).map(known).sum::<f64>()
     }
 
+    /// Linear predictors of the rows without the random effects, row-major n x K.
+    pub fn fixed_part(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) -> &[f64] {
+        rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
+        &self.fixed
+    }
+
     /// Linear predictors of the rows at a point, row-major n x K.
     pub fn predictors(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Vec<f64> {
         rows::fixed_part(&self.plan, rows, &at.beta, &mut self.fixed);

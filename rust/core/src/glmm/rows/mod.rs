@@ -39,6 +39,14 @@ pub struct Component<'a> {
     pub offset: Option<&'a [f64]>,
 }
 
+impl Component<'_> {
+    /// Whether another one has the same columns, of the caller's same arrays.
+    fn same_columns(&self, other: &Self) -> bool {
+        self.fixed.len() == other.fixed.len()
+            && self.fixed.iter().zip(&other.fixed).all(|(a, b)| a.block.same(&b.block))
+    }
+}
+
 /// Everything the core is told about the rows.
 #[derive(Clone)]
 pub struct GlmmRows<'a> {

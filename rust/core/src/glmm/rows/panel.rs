@@ -69,12 +69,15 @@ impl<'p> Columns<'p> {
         }
         for (k, xp) in self.plan.x.iter().enumerate() {
             let d = xp.dense.len();
-            for (c, col) in xp.dense.iter().enumerate() {
+            let mut c = 0;
+            for run in xp.dense.chunk_by(|a, b| (a.block, a.col + 1) == (b.block, b.col)) {
+                let (col, out) = (&run[0], &mut self.own.x[k][c..]);
                 let block = &rows.components[k].fixed[col.block].block;
-                block.fill(col.col, from, n, col.shift, &mut self.own.x[k][c..], d);
+                block.fill(col.col..col.col + run.len(), from, n, col.shift, out, d);
                 if col.scale != 1.0 {
-                    self.own.x[k][c..].iter_mut().step_by(d).take(n).for_each(|v| *v *= col.scale);
+                    out.iter_mut().step_by(d).take(n).for_each(|v| *v *= col.scale);
                 }
+                c += run.len();
             }
         }
     }
@@ -87,9 +90,14 @@ impl<'p> Columns<'p> {
         }
         for (f, zf) in self.plan.z.iter().enumerate() {
             rows.terms[zf.term].codes.fill(from, &mut self.own.codes[f][..n]);
-            let k = zf.columns.len();
-            for (c, col) in zf.columns.iter().enumerate().filter(|_| !zf.intercept) {
-                rows.terms[col.term].blocks[col.block].fill(col.col, from, n, col.shift, &mut self.own.z[f][c..], k);
+            if zf.intercept {
+                continue;
+            }
+            let (k, mut c) = (zf.columns.len(), 0);
+            for run in zf.columns.chunk_by(|a, b| (a.term, a.block) == (b.term, b.block)) {
+                let (col, out) = (&run[0], &mut self.own.z[f][c..]);
+                rows.terms[col.term].blocks[col.block].fill(0..run.len(), from, n, col.shift, out, k);
+                c += run.len();
             }
         }
     }

@@ -158,12 +158,18 @@ impl Plan {
     pub fn new(rows: &GlmmRows<'_>, family: &Family) -> Result<(Self, Moments), CoreError> {
         let k = family.parameters();
         rows.check(k)?;
-        let moments = Moments::build(&rows.pattern_rows())?;
+        let moments = Moments::pattern(&rows.pattern_rows())?;
         let (shared, mut drop) = (shared_coefficients(rows), vec![false; rows.p]);
+        let mut found: Vec<Vec<usize>> = vec![];
         for (i, c) in rows.components.iter().enumerate() {
-            for j in dependent(rows, c, i < family.without_constant())? {
-                drop[j] = !shared[j];
-            }
+            let beside = |j: usize| j < family.without_constant();
+            let twin = (0..i).find(|&j| beside(j) == beside(i) && rows.components[j].same_columns(c));
+            found.push(match twin {
+                Some(j) => found[j].clone(),
+                None => dependent(rows, c, beside(i))?,
+            });
+            let coef: Vec<usize> = c.fixed.iter().flat_map(|f| f.first..f.first + f.block.cols).collect();
+            found[i].iter().for_each(|&column| drop[coef[column]] = !shared[coef[column]]);
         }
         let kept: Vec<usize> = (0..rows.p).filter(|&j| !drop[j]).collect();
         let dropped: Vec<usize> = (0..rows.p).filter(|&j| drop[j]).collect();
@@ -325,8 +331,8 @@ pub(super) fn shared_coefficients(rows: &GlmmRows<'_>) -> Vec<bool> {
     count.iter().map(|&c| c > 1).collect()
 }
 
-/// Coefficients of one component whose columns are linear combinations of those before them, and of a constant that
-/// other components have (`beside_constant`).
+/// Columns of one component that are linear combinations of those before them, and of a constant that other components
+/// have (`beside_constant`).
 pub(super) fn dependent(
     rows: &GlmmRows<'_>,
     c: &Component<'_>,
@@ -337,10 +343,9 @@ pub(super) fn dependent(
     }
     let constant = beside_constant.then_some(Block { codes: None, contrast: &[], levels: 0, cols: 1, x: None });
     let fixed: Vec<Block<'_>> = constant.into_iter().chain(c.fixed.iter().map(|f| f.block)).collect();
-    let coef: Vec<usize> = c.fixed.iter().flat_map(|f| f.first..f.first + f.block.cols).collect();
     let only = Rows { n: rows.n, fixed, terms: vec![], y: rows.data.y, weights: None, offset: None };
     let own = usize::from(beside_constant);
-    Ok(Moments::build(&only)?.dropped.iter().map(|&j| coef[j - own]).collect())
+    Ok(Moments::build(&only)?.dropped.iter().map(|&j| j - own).collect())
 }
 
 pub(super) fn sparse_block(b: usize, f: &Fixed<'_>, internal: &[usize]) -> XSparse {
