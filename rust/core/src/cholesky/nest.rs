@@ -9,7 +9,7 @@ use super::numeric::Numeric;
 use super::symbolic::{Edge, Symbolic};
 
 /// Levels that may lie within each other.
-const DEEPEST: usize = 6;
+const DEEPEST: usize = 4;
 
 impl Symbolic {
     /// The level around each, by position (its own for outermost ones); None where levels are not nested in each other.

@@ -17,7 +17,7 @@ const LOW: f64 = 0.3;
 /// Largest one.
 const HIGH: f64 = 1e6;
 
-/// Rows that a mean is taken over.
+/// Rows that a median is taken of.
 const SOME: usize = 64;
 /// Variance of a predictor beyond which coefficients are not carried any further.
 const WIDE: f64 = 4.0;
@@ -106,7 +106,7 @@ pub fn conditional(e: &Engine, rows: &GlmmRows<'_>, lambda: &[Vec<f64>], beta: &
     }
 }
 
-/// Variance of the random part of a predictor, the mean over some rows.
+/// Variance of the random part of a predictor, the median over some rows: one far out in x does not decide.
 fn usual_variance(plan: &Plan, rows: &GlmmRows<'_>, lambda: &[Vec<f64>]) -> f64 {
     let some = rows.n.min(SOME);
     let of = |i: usize| -> f64 {
@@ -116,7 +116,9 @@ fn usual_variance(plan: &Plan, rows: &GlmmRows<'_>, lambda: &[Vec<f64>]) -> f64 
         });
         parts.sum()
     };
-    (0..some).map(|t| of(t * (rows.n / some))).sum::<f64>() / some.max(1) as f64
+    let mut all: Vec<f64> = (0..some).map(|t| of(t * (rows.n / some))).collect();
+    all.sort_unstable_by(f64::total_cmp);
+    all.get(some / 2).copied().unwrap_or(0.0)
 }
 
 /// Covariance of the columns of a term (k x k) that the scores of its factor suggest, where `share` of the variance of the

@@ -2,6 +2,8 @@
 //! effects is summed by kind (a cell) before it meets the columns.
 
 use super::plan::{sort_by, XPlan};
+use super::GlmmRows;
+use crate::design::Block;
 
 /// Rows for every cell from which on cells pay.
 const ROWS: usize = 4;
@@ -29,36 +31,17 @@ pub(super) struct Pairs {
 }
 
 impl Cells {
-    /// The cells of rows with the columns `x` by component and the levels `codes` by factor; none where rows differ, or
-    /// have columns that are not among these.
-    pub(super) fn of(n: usize, plan: &[XPlan], x: &[Vec<f64>], codes: &[Vec<i32>]) -> Option<Self> {
+    /// The cells of rows with the fixed columns `x` by component, made of some blocks, and the levels `codes` by factor;
+    /// none where rows differ, or have columns that are not among these.
+    pub(super) fn of(rows: &GlmmRows<'_>, plan: &[XPlan], x: &[Vec<f64>], codes: &[Vec<i32>]) -> Option<Self> {
         if plan.iter().any(|x| !x.sparse.is_empty()) {
             return None;
         }
-        let wide: Vec<usize> = plan.iter().map(|x| x.dense.len()).collect();
-        let row = |i: usize| x.iter().zip(&wide).map(move |(x, d)| &x[i * d..(i + 1) * d]);
-        let most = n / ROWS;
-        let size = (2 * most).next_power_of_two();
-        // Open addressing: the place of a row is that of the first one like it, plus one.
-        let (mut table, mut of, mut first) = (vec![0u32; size], Vec::with_capacity(n), vec![]);
-        for i in 0..n {
-            let mut at = row(i).flatten().fold(0, |h, v| mix(h, v.to_bits())) as usize & (size - 1);
-            while table[at] > 0 && !row(first[table[at] as usize - 1]).eq(row(i)) {
-                at = (at + 1) & (size - 1);
-            }
-            if table[at] == 0 {
-                if first.len() == most {
-                    return None;
-                }
-                first.push(i);
-                table[at] = first.len() as u32;
-            }
-            of.push(table[at] - 1);
-        }
+        let (of, first) = alike(rows.n, rows.n / ROWS, &sources(rows))?;
         let at = |rows: &[usize]| -> Vec<Vec<f64>> {
-            let of =
-                |(x, &d): (&Vec<f64>, &usize)| rows.iter().flat_map(|&i| &x[i * d..(i + 1) * d]).copied().collect();
-            x.iter().zip(&wide).map(of).collect()
+            let wide = plan.iter().map(|x| x.dense.len());
+            let row = |x: &Vec<f64>, d: usize| rows.iter().flat_map(|&i| &x[i * d..(i + 1) * d]).copied().collect();
+            x.iter().zip(wide).map(|(x, d)| row(x, d)).collect()
         };
         let pairs = codes.iter().map(|codes| {
             let (of, first) = paired(codes, &of, first.len())?;
@@ -67,6 +50,42 @@ impl Cells {
         let pairs = pairs.collect();
         Some(Cells { count: first.len(), x: at(&first), pairs, of })
     }
+}
+
+/// Codes and numbers that the fixed columns are made of, each once.
+fn sources<'a>(rows: &'a GlmmRows<'_>) -> Vec<Block<'a>> {
+    let mut out: Vec<Block<'_>> = vec![];
+    for f in rows.components.iter().flat_map(|c| &c.fixed) {
+        if out.iter().all(|b| !b.same(&f.block)) {
+            out.push(f.block);
+        }
+    }
+    out
+}
+
+/// The kind of every row, and the first row of each: rows with the same codes and numbers. None if there are more than
+/// `most`.
+fn alike(n: usize, most: usize, of: &[Block<'_>]) -> Option<(Vec<u32>, Vec<usize>)> {
+    let code = |b: &Block<'_>, i: usize| b.codes.as_ref().map_or(0, |c| c.get(i) as u64);
+    let key = |i: usize| of.iter().flat_map(move |b| [code(b, i), b.x.map_or(0, |x| x.get(i).to_bits())]);
+    let size = (2 * most).next_power_of_two();
+    // Open addressing: the place of a row is that of the first one like it, plus one.
+    let (mut table, mut kind, mut first) = (vec![0u32; size], Vec::with_capacity(n), vec![]);
+    for i in 0..n {
+        let mut at = key(i).fold(0, mix) as usize & (size - 1);
+        while table[at] > 0 && !key(first[table[at] as usize - 1]).eq(key(i)) {
+            at = (at + 1) & (size - 1);
+        }
+        if table[at] == 0 {
+            if first.len() == most {
+                return None;
+            }
+            first.push(i);
+            table[at] = first.len() as u32;
+        }
+        kind.push(table[at] - 1);
+    }
+    Some((kind, first))
 }
 
 fn mix(hash: u64, bits: u64) -> u64 {
@@ -98,42 +117,31 @@ fn paired(codes: &[i32], cell: &[u32], cells: usize) -> Option<(Vec<u32>, Vec<us
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::XColumn;
     use super::*;
+    use crate::design::Numeric;
 
-    fn columns(d: usize) -> XPlan {
-        let column = |c: usize| XColumn { block: 0, col: c, coef: c, shift: 0.0, scale: 1.0 };
-        XPlan::new((0..d).map(column).collect(), vec![])
+    fn number(x: &[f64]) -> Block<'_> {
+        Block { codes: None, contrast: &[], levels: 0, cols: 1, x: Some(Numeric::F64(x)) }
     }
 
     #[test]
-    fn rows_come_back_from_their_cells() {
+    fn rows_of_a_kind_have_the_same_numbers() {
         let n = 240;
-        let x = vec![
-            (0..n).flat_map(|i| [1.0, (i % 3) as f64]).collect::<Vec<_>>(),
-            (0..n).map(|i| (i % 5) as f64).collect(),
-        ];
-        let codes = vec![(0..n as i32).map(|i| 7 - i / 30).collect::<Vec<_>>(), (0..n as i32).collect()];
-        let plan = [columns(2), columns(1)];
-        let cells = Cells::of(n, &plan, &x, &codes).unwrap();
-        assert_eq!(cells.count, 15);
-        assert!(cells.pairs[1].is_none());
-        let pairs = cells.pairs[0].as_ref().unwrap();
-        assert_eq!(pairs.level.len(), 8 * 15);
-        assert!(pairs.level.windows(2).all(|l| l[0] <= l[1]));
-        for i in 0..n {
-            for (c, d) in [(0, 2), (1, 1)] {
-                let row = &x[c][i * d..(i + 1) * d];
-                assert_eq!(row, &cells.x[c][cells.of[i] as usize * d..][..d]);
-                assert_eq!(row, &pairs.x[c][pairs.of[i] as usize * d..][..d]);
-            }
-            assert_eq!(codes[0][i], pairs.level[pairs.of[i] as usize]);
-        }
+        let (x, z): (Vec<f64>, Vec<f64>) = (0..n).map(|i| ((i % 3) as f64, (i % 5) as f64)).unzip();
+        let (kind, first) = alike(n, n / ROWS, &[number(&x), number(&z)]).unwrap();
+        assert_eq!(first.len(), 15);
+        assert!((0..n).all(|i| (x[i], z[i]) == (x[first[kind[i] as usize]], z[first[kind[i] as usize]])));
+        let codes: Vec<i32> = (0..n as i32).map(|i| 7 - i / 30).collect();
+        let (pair, ones) = paired(&codes, &kind, first.len()).unwrap();
+        assert_eq!(ones.len(), 8 * 15);
+        assert!(ones.windows(2).all(|w| codes[w[0]] <= codes[w[1]]));
+        assert!((0..n).all(|i| (codes[i], kind[i]) == (codes[ones[pair[i] as usize]], kind[ones[pair[i] as usize]])));
+        assert!(paired(&(0..n as i32).collect::<Vec<_>>(), &kind, first.len()).is_none());
     }
 
     #[test]
-    fn rows_that_differ_have_none() {
-        let x = vec![(0..100).map(f64::from).collect::<Vec<_>>()];
-        assert!(Cells::of(100, &[columns(1)], &x, &[]).is_none());
+    fn rows_that_differ_are_of_no_kind() {
+        let x: Vec<f64> = (0..100).map(f64::from).collect();
+        assert!(alike(100, 25, &[number(&x)]).is_none());
     }
 }

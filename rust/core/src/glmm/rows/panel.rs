@@ -1,5 +1,7 @@
 //! A panel of rows: values of the columns, predictors, and what the family says.
 
+use std::cell::Cell;
+
 use rayon::prelude::*;
 
 use super::cells::Cells;
@@ -32,9 +34,9 @@ pub(super) struct Filled {
 }
 
 impl Filled {
-    /// The kinds of rows among these n.
-    pub(super) fn cells(&self, n: usize, plan: &[XPlan]) -> Option<Cells> {
-        Cells::of(n, plan, &self.x, &self.codes)
+    /// The kinds of rows.
+    pub(super) fn cells(&self, rows: &GlmmRows<'_>, plan: &[XPlan]) -> Option<Cells> {
+        Cells::of(rows, plan, &self.x, &self.codes)
     }
 }
 
@@ -133,10 +135,24 @@ pub(super) struct Panel<'p> {
     pub(super) out: Vec<f64>,
 }
 
+thread_local! {
+    /// Room of the last panel: a pass over few rows takes no longer than to clear it.
+    static ROOM: Cell<(Vec<f64>, Vec<f64>)> = const { Cell::new((vec![], vec![])) };
+}
+
+impl Drop for Panel<'_> {
+    fn drop(&mut self) {
+        ROOM.set((std::mem::take(&mut self.eta), std::mem::take(&mut self.out)));
+    }
+}
+
 impl<'p> Panel<'p> {
-    /// A panel of `size` rows.
+    /// A panel of `size` rows, with any numbers in it.
     pub(super) fn of(size: usize, plan: &'p Plan, stride: usize) -> Self {
-        Panel { columns: Columns::of(size, plan), eta: vec![0.0; size * plan.k], out: vec![0.0; size * stride] }
+        let (mut eta, mut out) = ROOM.take();
+        eta.resize(size * plan.k, 0.0);
+        out.resize(size * stride, 0.0);
+        Panel { columns: Columns::of(size, plan), eta, out }
     }
 
     /// Predictors of the present rows, whose random columns are there, from the `fixed` part of all rows (n x K) and the

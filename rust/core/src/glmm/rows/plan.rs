@@ -200,7 +200,7 @@ impl Plan {
         let columns: usize = out.x.iter().map(|x| x.dense.len()).chain(out.z.iter().map(|f| f.columns.len())).sum();
         if rows.n * columns <= FEW {
             let filled = Columns::all(&out, rows);
-            out.cells = filled.cells(rows.n, &out.x);
+            out.cells = filled.cells(rows, &out.x);
             out.filled = Some(filled);
         }
         Ok((out, moments))

@@ -44,6 +44,7 @@ pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> (
         let size = PANEL.min(to - from);
         let stride = 1 + k + packed(k, k - 1, k - 1) + 1;
         let mut panel = Panel::of(size, plan, stride);
+        panel.out.fill(0.0);
         let mut fixed = FixedSums::new(plan, true);
         for start in (from..to).step_by(size.max(1)) {
             let n = size.min(to - start);
