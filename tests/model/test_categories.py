@@ -14,7 +14,7 @@ from ranef.errors import ArgumentError, DataError, FormulaError, NotAvailableErr
 
 N, GROUPS = 500, 20
 ORDINAL = ("cumulative", "sratio", "cratio", "acat")
-# Two searches that stop where the deviance would change by less than 1e-9: sqrt(1e-9) standard errors, here of .3 at most.
+# Two searches that stop where the deviance changes by less than 1e-9: sqrt(1e-9) standard errors, here of .3 at most.
 TIGHT = 1e-5
 
 

@@ -11,6 +11,10 @@ mod tools;
 
 use pyo3::prelude::*;
 
+/// A small model asks for memory some thousand times a fit.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::check_processor()?;

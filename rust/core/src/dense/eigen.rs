@@ -1,5 +1,7 @@
 //! Eigenvalues and triangular factors of small matrices, by rotations.
 
+use super::dot;
+
 /// Matrices up to this order are left to Jacobi's rotations, which keep small eigenvalues to their own digits.
 const JACOBI: usize = 12;
 /// Steps for one eigenvalue of a tridiagonal matrix; two are usual.
@@ -41,9 +43,10 @@ fn tridiagonal(a: &mut [f64], n: usize, v: &mut [f64]) -> (Vec<f64>, Vec<f64>) {
         let mut w = vec![0.0; x.len()];
         for (j, xj) in x.iter().enumerate() {
             let column = &a[(k + 1 + j) * n + k + 1..(k + 2 + j) * n];
-            w.iter_mut().zip(column).for_each(|(w, a)| *w += beta * xj * a);
+            let by = beta * xj;
+            w.iter_mut().zip(column).for_each(|(w, a)| *w += by * a);
         }
-        let half = 0.5 * beta * w.iter().zip(&x).map(|(w, x)| w * x).sum::<f64>();
+        let half = 0.5 * beta * dot(&w, &x);
         w.iter_mut().zip(&x).for_each(|(w, x)| *w -= half * x);
         for (j, (xj, wj)) in x.iter().zip(&w).enumerate() {
             let column = &mut a[(k + 1 + j) * n + k + 1..(k + 2 + j) * n];
@@ -56,7 +59,7 @@ fn tridiagonal(a: &mut [f64], n: usize, v: &mut [f64]) -> (Vec<f64>, Vec<f64>) {
     for (from, beta, x) in reflections.into_iter().rev() {
         for column in v[from * n..].chunks_exact_mut(n) {
             let column = &mut column[from..];
-            let t = beta * column.iter().zip(&x).map(|(c, x)| c * x).sum::<f64>();
+            let t = beta * dot(column, &x);
             column.iter_mut().zip(&x).for_each(|(c, x)| *c -= t * x);
         }
     }
