@@ -163,6 +163,8 @@ struct Search<'s, 'a, 'r> {
     idle: usize,
     /// Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
     tail: bool,
+    /// A step to the end of a direction has gone beyond an optimum: there are no more of them.
+    cautious: bool,
     /// The iteration that met a flat mode last.
     flat: Option<usize>,
     /// The engine's factor is not that of the point, or its mode is rough.
@@ -194,6 +196,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             trouble: 0,
             idle: 0,
             tail: false,
+            cautious: false,
             flat: None,
             stale: false,
             least: 1.0,
@@ -206,6 +209,13 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
     fn run(&mut self, e: &mut Engine, mut point: Point) -> Result<Here, CoreError> {
         loop {
             let here = Here::of(e, self.set, point);
+            if let Some(before) = self.pace.as_ref().and_then(|last| last.overshot(&here.slope)) {
+                if let Ok(back) = self.set.again(e, before) {
+                    (self.pace, self.last, self.cautious) = (None, None, true);
+                    point = back;
+                    continue;
+                }
+            }
             self.remember(&here);
             self.trouble += (self.iterations > USUAL && !self.tail) as usize;
             match self.advance(e, &here)? {
@@ -236,7 +246,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
         }
         if let Some(before) = self.last.take() {
             // Along a long step the curvature changes by more than a secant says.
-            if self.pace.as_ref().is_some_and(|last| last.ended) {
+            if self.pace.as_ref().is_some_and(|last| last.ended.is_some()) {
                 self.secants.clear();
             } else if self.close || self.pace.as_ref().is_some_and(|last| last.promised < LONG) {
                 self.secants.push(here.mark.secant(&before));

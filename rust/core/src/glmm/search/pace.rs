@@ -5,6 +5,8 @@ use std::ops::Range;
 use super::super::rows::{longest, still};
 use super::*;
 
+/// Longest step along a direction without an optimum, in Newton steps.
+const LONGEST: f64 = 8.0;
 /// Change of a step's length within which it goes on as the last one did.
 const ALIKE: f64 = 0.6;
 /// How many e-folds the slope may fall by along a step without an optimum: with the exact curvature it is one.
@@ -84,22 +86,50 @@ impl Back {
     }
 }
 
+/// A step to the end of directions without an optimum, and these (p x directions).
+pub(super) struct End {
+    pub(super) step: Vec<f64>,
+    pub(super) ways: Vec<f64>,
+}
+
 /// The step accepted last: separated outcomes send coefficients to infinity, where the deviance falls as exp(-eta) and
 /// Newton steps have length 1 in eta for ever.
 pub(super) struct Pace {
     pub(super) step: Vec<f64>,
     pub(super) promised: f64,
-    /// Whether it was made longer, to the end.
-    pub(super) ended: bool,
+    /// How many times as long as proposed it was.
+    pub(super) stretch: f64,
+    /// Where it was made longer, to the end: the directions along which it was, and the point before.
+    pub(super) ended: Option<(Vec<f64>, Point)>,
     /// Rounding error of differences where it began.
     pub(super) cancelled: f64,
 }
 
 impl Pace {
+    /// The point before a step to an end that is none: further back the deviance is lower.
+    pub(super) fn overshot(&self, slope: &Slope) -> Option<&Point> {
+        let (ways, before) = self.ended.as_ref()?;
+        ways.chunks_exact(slope.beta.len()).any(|way| dot(way, &slope.beta) > 0.0).then_some(before)
+    }
+
     /// Whether a step goes on where the last one went, no shorter.
     pub(super) fn goes_on(&self, step: &[f64]) -> bool {
         let (new, old) = (dot(step, step).sqrt(), dot(&self.step, &self.step).sqrt());
         dot(step, &self.step) > 0.9 * new * old && new > 0.6 * old
+    }
+
+    /// How much longer a step is made that goes on while everything moves: twice as much as the last one, where the promise
+    /// fell as such a tail says.
+    pub(super) fn longer(&self, step: &[f64], promised: f64) -> f64 {
+        if !self.goes_on(step) {
+            return 1.0;
+        }
+        let tail = (promised / self.promised).ln() + self.stretch;
+        if tail.abs() < 0.35 * self.stretch {
+            (2.0 * self.stretch).min(LONGEST)
+        } else {
+            1.0
+        }
     }
 
     /// A step that goes on where nothing but rows on their way to a limit of their range move: it is made so long that
@@ -110,7 +140,7 @@ impl Pace {
         around: &Around<'_, '_, '_>,
         last: &Secant,
         step: &[f64],
-    ) -> Option<Vec<f64>> {
+    ) -> Option<End> {
         if !self.goes_on(step) {
             return None;
         }
@@ -119,7 +149,7 @@ impl Pace {
         let (products, of) = still(&e.plan, set.rows, step, &reach);
         let (ways, across) = free_ways(&products, &slope.beta_curvature, &of);
         let (tolerance, growth) = (REST * set.options.tolerance, (cancelled / self.cancelled).ln().max(0.0));
-        let mut out = step.to_vec();
+        let mut out = End { step: step.to_vec(), ways: vec![] };
         for (way, across) in ways.chunks_exact(step.len()).zip(across.chunks_exact(step.len())) {
             let (new, old, g) = (dot(across, step), dot(across, &self.step), dot(way, &slope.beta));
             let before = dot(across, &last.beta).abs();
@@ -130,10 +160,11 @@ impl Pace {
                 let left = g.abs() / rate;
                 let end = ((left / tolerance).ln() / rate).min((left / cancelled).ln() / (rate + growth / before));
                 let more = (end - new.abs()).max(0.0).copysign(new);
-                out.iter_mut().zip(way).for_each(|(o, v)| *o += more * v);
+                out.step.iter_mut().zip(way).for_each(|(o, v)| *o += more * v);
+                out.ways.extend(way.iter().map(|v| v * new.signum()));
             }
         }
-        (out != step).then_some(out)
+        (out.step != step).then_some(out)
     }
 }
 

@@ -38,8 +38,9 @@ impl Tries {
 /// Where a trial led.
 pub(super) struct Trial {
     next: Result<Point, CoreError>,
-    /// Whether it went on to the end of directions without an optimum.
-    longer: bool,
+    /// How many times as long as proposed it was, or the directions without an optimum that it went to the end of.
+    stretch: f64,
+    end: Option<End>,
 }
 
 impl Search<'_, '_, '_> {
@@ -56,23 +57,21 @@ impl Search<'_, '_, '_> {
         let shape = patterns::step(&e.patterns, &point.shape, &db[p..], &set.charts, set.linked);
         let moved = apply(e.moments(), &set.components, &point.lambda, d);
         let (mut lambda, _) = clip_all(e.moments(), set.units, &moved, false);
-        let further = match (&self.pace, self.secants.last()) {
-            (Some(pace), Some(last)) if tries.long && self.damping == 0.0 && self.decrease < NEAR => {
-                pace.to_the_end(e, around, last, &db[..p])
-            }
-            _ => None,
-        };
-        let longer = further.is_some();
-        let beta_step = further.unwrap_or_else(|| db[..p].to_vec());
+        let pace = self.pace.as_ref().filter(|_| tries.long && self.damping == 0.0 && self.decrease < NEAR);
+        let last = self.secants.last().filter(|_| !self.cautious);
+        let end = pace.zip(last).and_then(|(pace, last)| pace.to_the_end(e, around, last, &db[..p]));
+        let stretch = pace.filter(|_| end.is_none()).map_or(1.0, |pace| pace.longer(&db[..p], self.decrease));
+        let beta_step =
+            end.as_ref().map_or_else(|| db[..p].iter().map(|d| stretch * d).collect(), |end| end.step.clone());
         let beta = set.coefficients(e, &point.beta, &beta_step);
         let u = around.mode(e, proposal, &beta_step, &lambda, tries.fresh);
-        (tries.long, tries.fresh) = (false, longer);
+        (tries.long, tries.fresh) = (false, stretch > 1.0 || end.is_some());
         // An evaluation that fails is a rejected step, so its interruption is asked for apart.
         set.options.stop.check()?;
         e.tolerance = (1e-3 * self.decrease).clamp(INNER_TOLERANCE, LOOSE);
         let next = patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)
             .and_then(|()| e.evaluate(set.rows, &beta, &lambda, &shape, &u));
-        Ok(Trial { next, longer })
+        Ok(Trial { next, stretch, end })
     }
 
     /// Take the step, or learn from it: none where another trial is to be made.
@@ -88,10 +87,10 @@ impl Search<'_, '_, '_> {
         let gained = trial.next.as_ref().map_or(f64::NEG_INFINITY, |next| point.deviance - next.deviance);
         match trial.next {
             Ok(next) if gained > ENOUGH * self.decrease - around.here.noise => {
-                self.accept(e, around, proposal, gained, trial.longer);
+                self.accept(e, around, proposal, gained, (trial.stretch, trial.end));
                 return Some(Step::To(Box::new(next)));
             }
-            _ if trial.longer => self.pace = None,
+            _ if trial.stretch > 1.0 || trial.end.is_some() => self.pace = None,
             Err(_) if tries.gone.is_empty() && !around.unknown(e).is_empty() => tries.gone = around.unknown(e),
             _ => {
                 self.stale = true;
@@ -102,7 +101,14 @@ impl Search<'_, '_, '_> {
         None
     }
 
-    fn accept(&mut self, e: &Engine, around: &Around<'_, '_, '_>, proposal: &Proposal, gained: f64, ended: bool) {
+    fn accept(
+        &mut self,
+        e: &Engine,
+        around: &Around<'_, '_, '_>,
+        proposal: &Proposal,
+        gained: f64,
+        (stretch, end): (f64, Option<End>),
+    ) {
         let (exact, noise) = (around.here.exact, around.here.noise);
         self.idle = if gained < noise { self.idle + 1 } else { 0 };
         if gained / self.decrease > 0.5 || self.decrease < noise {
@@ -116,7 +122,8 @@ impl Search<'_, '_, '_> {
         if self.tail && self.secants.len() > RECENT {
             self.secants.drain(..self.secants.len() - RECENT);
         }
-        self.pace = Some(Pace { step, promised: self.decrease, ended, cancelled: around.here.cancelled });
+        let ended = end.map(|end| (end.ways, around.here.point.clone()));
+        self.pace = Some(Pace { step, promised: self.decrease, stretch, ended, cancelled: around.here.cancelled });
         self.stale = e.tolerance > INNER_TOLERANCE;
     }
 

@@ -1,0 +1,51 @@
+"""Directions without an optimum, along which a search would take a step of one unit after the other."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ranef as rf
+from ranef.errors import SeparationWarning
+
+
+def inflated(seed: int) -> pd.DataFrame:
+    """Counts of four kinds, of which two have no extra zeros: their coefficients go to minus infinity."""
+    rng = np.random.default_rng([seed, 14])
+    n = 600
+    kind, site = rng.integers(0, 4, n), rng.integers(0, 20, n)
+    counts = rng.poisson(np.exp(0.8 + 0.3 * kind + rng.normal(0, 0.3, 20)[site]))
+    zero = rng.random(n) < np.array([0.5, 0.0, 0.3, 0.0])[kind]
+    return pd.DataFrame({"count": np.where(zero, 0, counts), "kind": pd.Categorical(kind), "site": site})
+
+
+def separated(seed: int) -> pd.DataFrame:
+    """Outcomes that a line divides."""
+    rng = np.random.default_rng([seed, 15])
+    x, z = rng.normal(size=(2, 60))
+    return pd.DataFrame({"y": (x + 0.3 * z > 0.2).astype(int), "x": x, "z": z, "g": rng.integers(0, 8, 60)})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_levels_without_extra_zeros_end_in_a_step(seed):
+    """From a promise of 1e-2 to one of 1e-9 are 16 units and more, and all of them one step.
+
+    Of seed 2 one coefficient seems to go as far, and has its optimum at -8.5: a step beyond it is taken back.
+    """
+    given = {"family": "poisson", "zero_inflation": "~ kind"}
+    m = rf.fit("count ~ kind + (1 | site)", inflated(seed), **given)
+    closer = rf.fit("count ~ kind + (1 | site)", inflated(seed), **given, control={"tolerance": 1e-12})
+    assert m.converged
+    assert m.certificate.evaluations <= (20 if seed == 2 else 12)
+    assert m.loglik == pytest.approx(closer.loglik, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_separated_outcomes_take_longer_and_longer_steps(seed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SeparationWarning)
+        m = rf.fit("y ~ x + z + (1 | g)", separated(seed), family="binomial")
+    assert m.converged
+    assert m.loglik == pytest.approx(0.0, abs=1e-6)
+    assert m.certificate.evaluations <= 18
