@@ -1,13 +1,12 @@
 """Directions without an optimum, along which a search would take a step of one unit after the other."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 
 import ranef as rf
-from ranef.errors import SeparationWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore::ranef.errors.SeparationWarning")  # which is so
 
 
 def inflated(seed: int) -> pd.DataFrame:
@@ -43,9 +42,7 @@ def test_levels_without_extra_zeros_end_in_a_step(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_separated_outcomes_take_longer_and_longer_steps(seed):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SeparationWarning)
-        m = rf.fit("y ~ x + z + (1 | g)", separated(seed), family="binomial")
+    m = rf.fit("y ~ x + z + (1 | g)", separated(seed), family="binomial")
     assert m.converged
     assert m.loglik == pytest.approx(0.0, abs=1e-6)
     assert m.certificate.evaluations <= 18
