@@ -3,7 +3,7 @@
 
 use super::inverse::SelectedInverse;
 use super::leaves::right_division;
-use super::numeric::LITTLE;
+use super::numeric::{factor_small, LITTLE};
 use super::source::Source;
 use super::symbolic::{Super, Symbolic};
 use crate::{dense, CoreError};
@@ -69,17 +69,7 @@ impl Direct {
             let (w, r) = (s.width as usize, s.below as usize);
             let (panel, later) = panels[s.panel..].split_at_mut(s.panel_len());
             let before = s.panel + panel.len();
-            if w == 1 {
-                let l = panel[0].sqrt();
-                if !(l > 0.0) || !l.is_finite() {
-                    return Err(CoreError::NotPositiveDefinite(format!("pivot of a level is {:e}", panel[0])));
-                }
-                panel[0] = l;
-                let inv = 1.0 / l;
-                panel[1..].iter_mut().for_each(|v| *v *= inv);
-            } else {
-                dense::panel_factor(panel, w, r, None)?;
-            }
+            factor_small(panel, w, r)?;
             let (own, rest) = product.split_at(triangle(r));
             product = rest;
             for column in panel.chunks_exact(w + r) {

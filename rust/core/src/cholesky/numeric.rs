@@ -315,6 +315,12 @@ fn leaf_panel(sym: &Symbolic, s: &Super, src: Source<'_>, panels: &Shared) -> Re
         src.edge(e, f, &mut panel[at..], ld);
         at += sym.width_at(e.row as usize);
     }
+    factor_small(panel, w, r)
+}
+
+/// Factor the panel of a level or of a few.
+#[inline]
+pub(super) fn factor_small(panel: &mut [f64], w: usize, r: usize) -> Result<(), CoreError> {
     if w == 1 {
         let l = panel[0].sqrt();
         if !(l > 0.0) || !l.is_finite() {

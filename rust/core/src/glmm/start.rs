@@ -1,6 +1,6 @@
-//! Variances and coefficients to start from. For the variances, the scores of the random effects at zero against their expected size.
+//! Variances and coefficients to start from.
 //!
-//! With score s = Z'(-D1) of a fit without random effects and G = Z'D2Z, E[s s'] = G + G Sigma G to first order: sums of
+//! Variances come from the scores of the random effects at zero against their expected size. With score s = Z'(-D1) of a fit without random effects and G = Z'D2Z, E[s s'] = G + G Sigma G to first order: sums of
 //! squared scores per column give linear equations in the variances, crossed factors included through their pairs. A
 //! level weighs 1 / (g + median g)^2, so that one with all the information (an outlier in x) does not decide.
 

@@ -245,7 +245,8 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             self.resting.clone_from(&here.rest);
         }
         if let Some(before) = self.last.take() {
-            // Along a long step the curvature changes by more than a secant says.
+            // Along a long step the curvature changes by more than a secant says; at the end of a direction old ones are of
+            // a curvature that is no more.
             if self.pace.as_ref().is_some_and(|last| last.ended.is_some()) {
                 self.secants.clear();
             } else if self.close || self.pace.as_ref().is_some_and(|last| last.promised < LONG) {

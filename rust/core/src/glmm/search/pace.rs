@@ -133,7 +133,8 @@ impl Pace {
     }
 
     /// A step that goes on where nothing but rows on their way to a limit of their range move: it is made so long that
-    /// hardly anything is left of the tolerance, but not where rounding errors hide what is left. None where it does not go on, or moves other rows too.
+    /// hardly anything is left of the tolerance, but not where rounding errors hide what is left. None where it does not
+    /// go on, or moves other rows too.
     pub(super) fn to_the_end(
         &self,
         e: &Engine,
