@@ -32,7 +32,9 @@ def load(name):
 def compare(m, ref, estimates):
     assert m.converged
     assert m.loglik == pytest.approx(ref["logLik"], abs=1e-8)
-    np.testing.assert_allclose(np.asarray(m.coefficients()), estimates, **TIGHT)
+    # A search ends where the deviance has less than 1e-9 to fall, 3.2e-5 standard errors from the optimum at most.
+    far = np.abs(np.asarray(m.coefficients()) - estimates) / np.sqrt(np.diag(m.estimate.vcov))
+    assert far.max() < 3.2e-5
     np.testing.assert_allclose(np.asarray(m.predict(type="probs"))[:6], ref["probs"], **TIGHT)
 
 

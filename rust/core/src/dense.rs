@@ -1,5 +1,6 @@
 //! Dense kernels on column-major blocks: small ones by plain loops, large ones by products through faer.
 
+mod absolute;
 mod eigen;
 mod factor;
 mod inverse;
@@ -12,6 +13,7 @@ mod solve;
 mod tiles;
 mod triangles;
 
+pub use absolute::solve_absolute;
 pub use eigen::{eigen_symmetric, inverse_upwards, lower_factor};
 pub use factor::{cholesky, panel_factor, small_cholesky};
 pub use inverse::{
@@ -26,6 +28,11 @@ pub use product::{dot, gemm, gemm_nt, gemm_tn, syrk_lower, syrk_rows};
 pub use rows::{by_rows, RowBlock};
 pub use solve::{solve_left_l, solve_left_lt, solve_right_l, solve_right_lt};
 pub(crate) use tiles::each;
+
+/// A diagonal matrix.
+pub fn diagonal(n: usize, entry: impl Fn(usize) -> f64) -> Vec<f64> {
+    (0..n * n).map(|t| if t % n == t / n { entry(t / n) } else { 0.0 }).collect()
+}
 
 /// Below this order plain loops beat the set-up of a blocked kernel.
 const SMALL: usize = 12;

@@ -207,22 +207,17 @@ impl Lmm {
         let (m, sym) = (&self.moments, &self.symbolic);
         let p1 = m.p() + 1;
         let mut b = vec![0.0; sym.size * p1];
-        for pos in 0..sym.nodes {
-            let f = sym.factor_at[pos] as usize;
-            let k = m.factors[f].cols;
-            let zx = &m.factors[f].zx[sym.level(pos) * k * p1..][..k * p1];
-            let out = &mut b[sym.offset[pos] as usize * p1..][..k * p1];
-            let lam = &lambda[f];
-            if k == 1 {
-                out.iter_mut().zip(zx).for_each(|(o, z)| *o = lam[0] * z);
-                continue;
-            }
-            for c in 0..k {
-                for r in 0..k {
-                    let l = lam[r + c * k];
-                    if l != 0.0 {
-                        let row = &zx[r * p1..(r + 1) * p1];
-                        out[c * p1..(c + 1) * p1].iter_mut().zip(row).for_each(|(o, z)| *o += l * z);
+        for (f, (factor, lam)) in m.factors.iter().zip(lambda).enumerate() {
+            let k = factor.cols;
+            for (zx, &at) in factor.zx.chunks_exact(k * p1).zip(sym.first_rows(f, factor.levels)) {
+                let out = &mut b[at as usize * p1..][..k * p1];
+                if k == 1 {
+                    out.iter_mut().zip(zx).for_each(|(o, z)| *o = lam[0] * z);
+                    continue;
+                }
+                for (c, out) in out.chunks_exact_mut(p1).enumerate() {
+                    for (row, &l) in zx.chunks_exact(p1).zip(&lam[c * k..(c + 1) * k]).filter(|(_, l)| **l != 0.0) {
+                        out.iter_mut().zip(row).for_each(|(o, z)| *o += l * z);
                     }
                 }
             }

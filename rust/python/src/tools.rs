@@ -107,6 +107,23 @@ fn distinct_rows<'py>(py: Python<'py>, x: PyReadonlyArray2<'py, f64>) -> PyResul
     Ok((first.into_pyarray(py), which.into_pyarray(py)))
 }
 
+/// Whether every kind of row of some blocks has a row of sign 0, or rows of both signs; False also beyond `most` kinds.
+#[pyfunction]
+fn signs_are_mixed(
+    py: Python<'_>,
+    fixed: &Bound<'_, PyAny>,
+    sign: PyReadonlyArray1<'_, f64>,
+    most: usize,
+) -> PyResult<bool> {
+    let fixed = blocks(fixed)?;
+    let views = block_views(&fixed)?;
+    let sign = floats(&sign)?;
+    if let Some(own) = views.iter().find_map(|b| b.rows().filter(|&n| n != sign.len())) {
+        return Err(PyValueError::new_err(format!("{} signs for {own} rows", sign.len())));
+    }
+    Ok(py.detach(|| design::signs_are_mixed(&views, sign, most)))
+}
+
 /// X beta + sum_t Z_t b_t + offset. `terms`: list of (codes, blocks); a code of -1 contributes nothing.
 #[pyfunction]
 #[pyo3(signature = (fixed, beta, terms, b, offset, n))]
@@ -205,5 +222,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(factorize_int, m)?)?;
     m.add_function(wrap_pyfunction!(combine_codes, m)?)?;
     m.add_function(wrap_pyfunction!(distinct_rows, m)?)?;
+    m.add_function(wrap_pyfunction!(signs_are_mixed, m)?)?;
     m.add_function(wrap_pyfunction!(linear_predictor, m)?)
 }

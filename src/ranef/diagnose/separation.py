@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FAR = 9.0  # a logit or log beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
 UNLIKELY = 1 / (1 + np.exp(FAR))  # that chance
+ALIKE = 4  # rows of a kind, on average, from which on kinds are looked for
 LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
 ZERO = 1e-7
 REACH = 15.0  # a predictor's range within which a density shows where it goes
@@ -122,11 +123,14 @@ def _is_own(m: Fit, component: int) -> bool:
 def _separated(m: Fit, component: int, sign: Array) -> list[str]:
     design, part = m.design, m.layout.components[component]
     assert design is not None
-    x = matrix(design.components[component].fixed, m.layout.n)
+    blocks, telling = design.components[component].fixed, ~np.isnan(sign)
+    if _core.signs_are_mixed(sources(blocks), np.ascontiguousarray(sign), m.layout.n // ALIKE):
+        return []  # with less work than it takes to write the columns out
+    x = matrix(blocks, m.layout.n)
     apart = {*anchored(design, m.task), *m.estimate.dropped}
     free = [j for j in range(x.shape[1]) if j + part.first not in apart]
     x = x if len(free) == x.shape[1] else x[:, free]
-    if not (telling := ~np.isnan(sign)).all():
+    if not telling.all():
         x, sign = x[telling], sign[telling]
     if not x.size:
         return []
@@ -135,6 +139,14 @@ def _separated(m: Fit, component: int, sign: Array) -> list[str]:
         found = [j for j in found if _vague(m, part.first + free[j], x[:, j])]
     names = [part.names[free[j]] for j in found]
     return names if component == 0 else [f"{part.name}.{name}" for name in names]
+
+
+def _levels(which: Any, sign: Array, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which of some kinds of rows must stay level, or have none, and which of the others may only rise."""
+    seen = np.zeros((3, count), dtype=bool)
+    seen[sign.astype(np.intp), which] = True
+    flat, up, down = seen  # of signs 0, 1 and -1, the last
+    return flat | (up == down), up
 
 
 def _vague(m: Fit, j: int, column: Array) -> bool:
@@ -269,10 +281,7 @@ def direction(x: Array, sign: Array) -> list[int]:
 def _constraints(x: Array, sign: Array) -> tuple[Array, Array]:
     """Return rows r with r'd >= 0 and rows with r'd = 0, each once; a row of both signs is one of these."""
     first, which = _core.distinct_rows(np.ascontiguousarray(x))
-    seen = np.zeros((3, len(first)), dtype=bool)
-    seen[sign.astype(np.intp), which] = True
-    flat, up, down = seen  # of signs 0, 1 and -1, the last
-    level = flat | (up & down)
+    level, up = _levels(which, sign, len(first))
     rows = x[first] / np.maximum(np.abs(x[first]).max(axis=0), np.finfo(float).tiny)
     return np.where(up, 1.0, -1.0)[~level, None] * rows[~level], rows[level]
 

@@ -3,6 +3,7 @@
 
 use super::inverse::SelectedInverse;
 use super::leaves::right_division;
+use super::nest::Nest;
 use super::numeric::{factor_small, LITTLE};
 use super::source::Source;
 use super::symbolic::{Super, Symbolic};
@@ -10,15 +11,20 @@ use crate::{dense, CoreError};
 
 /// Columns that supernodes may have.
 const NARROW: u32 = 8;
+/// Rows below a single column whose products are formed in registers.
+const FEW: usize = 8;
 
 /// Places in the panels of the factor.
 #[derive(Debug)]
 pub(super) struct Direct {
-    /// Of every node's diagonal, and of every edge.
+    /// Of every node's diagonal, factor by factor.
     diagonal: Vec<u32>,
+    /// Of the entries of every pair of factors, and of every edge.
+    entry: Vec<Vec<u32>>,
     edge: Vec<u32>,
     /// Of the products of every supernode's rows below it, the lower triangle column by column.
     product: Vec<u32>,
+    nest: Option<Nest>,
 }
 
 impl Direct {
@@ -39,39 +45,69 @@ impl Direct {
                 if row < s.last { row - s.first } else { s.width + sym.rows(s).partition_point(|&q| q < row) as u32 };
             s.panel as u32 + inside + (column - s.first) * (s.width + s.below)
         };
-        let nodes = 0..sym.nodes as u32;
         let edges = |p: u32| sym.edges(p as usize).iter().map(move |e| (e.row, p));
+        let edge: Vec<u32> = (0..sym.nodes as u32).flat_map(edges).map(|(row, column)| place(row, column)).collect();
+        let mut entry: Vec<Vec<u32>> = vec![];
+        for (e, &at) in sym.edges.iter().zip(&edge) {
+            let (pair, e) = (e.pair as usize, e.entry as usize);
+            entry.resize_with(entry.len().max(pair + 1), Vec::new);
+            let of = &mut entry[pair];
+            of.resize(of.len().max(e + 1), 0);
+            of[e] = at;
+        }
         let below = |s: &Super| {
             let rows = sym.rows(s);
             (0..rows.len()).flat_map(move |j| rows[j..].iter().map(move |&q| (q, rows[j])))
         };
         Some(Direct {
-            diagonal: nodes.clone().map(|p| place(p, p)).collect(),
-            edge: nodes.flat_map(edges).map(|(row, column)| place(row, column)).collect(),
+            diagonal: sym.position.iter().map(|&p| place(p, p)).collect(),
+            entry,
+            edge,
             product: sym.supers.iter().flat_map(below).map(|(row, column)| place(row, column)).collect(),
+            nest: Nest::of(sym),
         })
+    }
+
+    /// Nested levels, if they are.
+    pub fn nest(&self) -> Option<&Nest> {
+        self.nest.as_ref()
+    }
+
+    /// The diagonal of L.
+    pub fn pivots<'a>(&'a self, panels: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+        self.diagonal.iter().map(|&at| panels[at as usize])
+    }
+
+    /// Places of the diagonal of a factor's levels.
+    fn levels(&self, sym: &Symbolic, f: usize) -> &[u32] {
+        let to = sym.base.get(f + 1).map_or(self.diagonal.len(), |&b| b as usize);
+        &self.diagonal[sym.base[f] as usize..to]
     }
 
     /// L in its panels.
     pub fn factorise(&self, sym: &Symbolic, src: Source<'_>, panels: &mut [f64]) -> Result<(), CoreError> {
         panels.fill(0.0);
-        let factors: Vec<_> = (0..sym.base.len()).map(|f| src.scalars(f)).collect();
-        for (p, &at) in self.diagonal.iter().enumerate() {
-            panels[at as usize] = factors[sym.factor_at[p] as usize](sym.level(p));
+        for f in 0..sym.base.len() {
+            let number = src.scalars(f);
+            for (level, &at) in self.levels(sym, f).iter().enumerate() {
+                panels[at as usize] = number(level);
+            }
         }
-        let pairs = src.scalar_pairs();
-        for (e, &at) in sym.edges.iter().zip(&self.edge) {
-            let (scale, values) = pairs[e.pair as usize];
-            panels[at as usize] = scale * values[e.entry as usize];
+        for (places, (scale, values)) in self.entry.iter().zip(src.scalar_pairs()) {
+            places.iter().zip(values).for_each(|(&at, v)| panels[at as usize] = scale * v);
         }
         let mut product = &self.product[..];
         for s in &sym.supers {
             let (w, r) = (s.width as usize, s.below as usize);
+            let (own, rest) = product.split_at(triangle(r));
+            product = rest;
+            if w == 1 && r <= FEW {
+                single(panels, s.panel, r, own)?;
+                continue;
+            }
             let (panel, later) = panels[s.panel..].split_at_mut(s.panel_len());
             let before = s.panel + panel.len();
             factor_small(panel, w, r)?;
-            let (own, rest) = product.split_at(triangle(r));
-            product = rest;
             for column in panel.chunks_exact(w + r) {
                 let l = &column[w..];
                 let mut to = own.iter();
@@ -86,7 +122,7 @@ impl Direct {
     /// Pivot of a node, and the regression of the node on those it meets later, with the sign of the inverse:
     /// E[u_p | later] = y'u.
     pub fn column<const N: usize>(&self, sym: &Symbolic, panels: &[f64], p: usize) -> (f64, [f64; N]) {
-        let (pivot, mut y) = (panels[self.diagonal[p] as usize], [0.0; N]);
+        let (pivot, mut y) = (panels[self.diagonal[sym.order[p] as usize] as usize], [0.0; N]);
         let own = &self.edge[sym.edge_start[p] as usize..sym.edge_start[p + 1] as usize];
         y.iter_mut().zip(own).for_each(|(y, &at)| *y = -panels[at as usize] / pivot);
         (pivot, y)
@@ -95,46 +131,110 @@ impl Direct {
     /// The inverse on the pattern of L.
     pub fn invert(&self, sym: &Symbolic, panels: &[f64], mut out: SelectedInverse) -> SelectedInverse {
         let mut z = vec![0.0; panels.len()];
-        let (mut y, mut zy, mut both, mut own) = (vec![], vec![], vec![], vec![]);
+        let mut room = Room::default();
         let mut product = &self.product[..];
         for s in sym.supers.iter().rev() {
             let (w, r) = (s.width as usize, s.below as usize);
-            let (panel, ld) = (&panels[s.panel..s.panel + s.panel_len()], w + r);
             let (rest, above) = product.split_at(product.len() - triangle(r));
             product = rest;
-            y.clear();
-            right_division(panel, w, r, &mut y);
-            both.clear();
-            both.resize(r * r, 0.0);
-            let mut at = above.iter();
-            for j in 0..r {
-                for (i, &at) in (j..r).zip(at.by_ref()) {
-                    (both[i + j * r], both[j + i * r]) = (z[at as usize], z[at as usize]);
-                }
-            }
-            // Z_rw = -Z_rr Y; Z_ww = (L11 L11')^-1 - Y' Z_rw.
-            own.clear();
-            own.resize(w * w, 0.0);
-            dense::small_inverse(panel, w, ld, &mut own);
-            let to = &mut z[s.panel..s.panel + ld * w];
-            for j in 0..w {
-                zy.clear();
-                zy.extend((0..r).map(|i| (0..r).map(|k| both[k + i * r] * y[k * w + j]).sum::<f64>()));
-                for i in 0..w {
-                    to[i + j * ld] = own[i + j * w] + (0..r).map(|k| y[k * w + i] * zy[k]).sum::<f64>();
-                }
-                to[w + j * ld..ld + j * ld].iter_mut().zip(&zy).for_each(|(o, v)| *o = -v);
+            let panel = &panels[s.panel..s.panel + s.panel_len()];
+            if w == 1 && r <= FEW {
+                single_inverse(panel, above, &mut z, s.panel);
+            } else {
+                room.inverse(panel, (w, r), above, &mut z, s.panel);
             }
         }
-        for (p, &at) in self.diagonal.iter().enumerate() {
-            out.diag[sym.factor_at[p] as usize][sym.level(p)] = z[at as usize];
+        for (f, diag) in out.diag.iter_mut().enumerate() {
+            diag.iter_mut().zip(self.levels(sym, f)).for_each(|(d, &at)| *d = z[at as usize]);
         }
-        if !out.pairs.is_empty() {
-            for (e, &at) in sym.edges.iter().zip(&self.edge) {
-                out.pairs[e.pair as usize][e.entry as usize] = z[at as usize];
-            }
+        for (pairs, places) in out.pairs.iter_mut().zip(&self.entry) {
+            pairs.iter_mut().zip(places).for_each(|(v, &at)| *v = z[at as usize]);
         }
         out
+    }
+}
+
+/// Factor a column with r rows below it, and take its products from the places where they belong.
+#[inline(always)]
+fn single(panels: &mut [f64], at: usize, r: usize, product: &[u32]) -> Result<(), CoreError> {
+    let column = &mut panels[at..at + 1 + r];
+    let pivot = column[0].sqrt();
+    if !(pivot > 0.0) || !pivot.is_finite() {
+        return Err(CoreError::NotPositiveDefinite(format!("pivot of a level is {:e}", column[0])));
+    }
+    column[0] = pivot;
+    let inv = 1.0 / pivot;
+    let mut l = [0.0; FEW];
+    for (l, v) in l.iter_mut().zip(&mut column[1..]) {
+        *v *= inv;
+        *l = *v;
+    }
+    let mut to = product.iter();
+    for j in 0..r {
+        let lj = l[j];
+        to.by_ref().zip(&l[j..r]).for_each(|(&at, l)| panels[at as usize] -= lj * l);
+    }
+    Ok(())
+}
+
+/// The same of the inverse: Z_r1 = -Z_rr y and Z_11 = 1 / pivot^2 + y'Z_rr y.
+#[inline(always)]
+fn single_inverse(panel: &[f64], above: &[u32], z: &mut [f64], to: usize) {
+    let inv = 1.0 / panel[0];
+    let r = panel.len() - 1;
+    let (mut y, mut zy) = ([0.0; FEW], [0.0; FEW]);
+    y.iter_mut().zip(&panel[1..]).for_each(|(y, l)| *y = l * inv);
+    let mut at = above.iter();
+    for j in 0..r {
+        for (i, &at) in (j..r).zip(at.by_ref()) {
+            let v = z[at as usize];
+            zy[i] += v * y[j];
+            if i != j {
+                zy[j] += v * y[i];
+            }
+        }
+    }
+    let out = &mut z[to..to + 1 + r];
+    out[0] = inv * inv + y.iter().zip(&zy).map(|(y, v)| y * v).sum::<f64>();
+    out[1..].iter_mut().zip(&zy).for_each(|(o, v)| *o = -v);
+}
+
+/// Room for the inverse of supernodes of several columns.
+#[derive(Default)]
+struct Room {
+    y: Vec<f64>,
+    zy: Vec<f64>,
+    both: Vec<f64>,
+    own: Vec<f64>,
+}
+
+impl Room {
+    /// Z_rw = -Z_rr Y; Z_ww = (L11 L11')^-1 - Y' Z_rw.
+    fn inverse(&mut self, panel: &[f64], (w, r): (usize, usize), above: &[u32], z: &mut [f64], to: usize) {
+        let Room { y, zy, both, own } = self;
+        let ld = w + r;
+        y.clear();
+        right_division(panel, w, r, y);
+        both.clear();
+        both.resize(r * r, 0.0);
+        let mut at = above.iter();
+        for j in 0..r {
+            for (i, &at) in (j..r).zip(at.by_ref()) {
+                (both[i + j * r], both[j + i * r]) = (z[at as usize], z[at as usize]);
+            }
+        }
+        own.clear();
+        own.resize(w * w, 0.0);
+        dense::small_inverse(panel, w, ld, own);
+        let to = &mut z[to..to + ld * w];
+        for j in 0..w {
+            zy.clear();
+            zy.extend((0..r).map(|i| (0..r).map(|k| both[k + i * r] * y[k * w + j]).sum::<f64>()));
+            for i in 0..w {
+                to[i + j * ld] = own[i + j * w] + (0..r).map(|k| y[k * w + i] * zy[k]).sum::<f64>();
+            }
+            to[w + j * ld..ld + j * ld].iter_mut().zip(&*zy).for_each(|(o, v)| *o = -v);
+        }
     }
 }
 

@@ -98,8 +98,8 @@ impl Schedule {
 /// The factor L of one theta; buffers are kept from one factorisation to the next.
 #[derive(Clone)]
 pub struct Numeric {
-    panels: Vec<f64>,
-    direct: Option<Arc<Direct>>,
+    pub(super) panels: Vec<f64>,
+    pub(super) direct: Option<Arc<Direct>>,
     pub(super) schedule: Schedule,
     pub(super) leaves: Vec<u32>,
     pub logdet: f64,
@@ -153,15 +153,6 @@ impl Numeric {
             Some(direct) => Ok(direct.invert(sym, &self.panels, out)),
             None => Err(out),
         }
-    }
-
-    /// Pivots and regressions by node, of a small factor.
-    pub(super) fn columns_of<'a, const N: usize>(
-        &'a self,
-        sym: &'a Symbolic,
-    ) -> Option<impl Fn(usize) -> (f64, [f64; N]) + 'a> {
-        let direct = self.direct.as_ref()?;
-        Some(move |p| direct.column(sym, &self.panels, p))
     }
 
     fn factorise_fronts(&mut self, sym: &Symbolic, src: Source<'_>) -> Result<(), CoreError> {
@@ -231,30 +222,37 @@ impl Numeric {
 
     /// Smallest squared pivot: small where the matrix is nearly singular.
     pub fn least_pivot(&self, sym: &Symbolic) -> f64 {
-        let mut least = f64::INFINITY;
-        for s in &sym.supers {
-            self.pivots(s).for_each(|v| least = least.min(v));
-        }
+        let least = match &self.direct {
+            Some(direct) => direct.pivots(&self.panels).fold(f64::INFINITY, f64::min),
+            None => sym.supers.iter().flat_map(|s| self.pivots(s)).fold(f64::INFINITY, f64::min),
+        };
         least * least
     }
 
     fn log_determinant(&self, sym: &Symbolic) -> f64 {
-        // One logarithm for as many pivots as a number holds.
-        let usual = |v: f64| (1e-100..1e100).contains(&v);
-        let (mut sum, mut product) = (0.0, 1.0);
-        for v in sym.supers.iter().flat_map(|s| self.pivots(s)) {
-            if usual(v) {
-                product *= v;
-            } else {
-                sum += v.ln();
-            }
-            if !usual(product) {
-                sum += product.ln();
-                product = 1.0;
-            }
+        match &self.direct {
+            Some(direct) => sum_of_logarithms(direct.pivots(&self.panels)),
+            None => sum_of_logarithms(sym.supers.iter().flat_map(|s| self.pivots(s))),
         }
-        2.0 * (sum + product.ln())
     }
+}
+
+/// Twice the sum of the logarithms: one for as many pivots as a number holds.
+fn sum_of_logarithms(pivots: impl Iterator<Item = f64>) -> f64 {
+    let usual = |v: f64| (1e-100..1e100).contains(&v);
+    let (mut sum, mut product) = (0.0, 1.0);
+    for v in pivots {
+        if usual(v) {
+            product *= v;
+        } else {
+            sum += v.ln();
+        }
+        if !usual(product) {
+            sum += product.ln();
+            product = 1.0;
+        }
+    }
+    2.0 * (sum + product.ln())
 }
 
 /// Consecutive tasks in at most 64 groups (a number that does not depend on the threads).

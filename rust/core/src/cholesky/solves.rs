@@ -31,12 +31,12 @@ impl Numeric {
             let (w, r) = (s.width as usize, s.below as usize);
             let ld = w + r;
             let panel = self.panel(s);
-            let at = sym.offset[s.first as usize] as usize * m;
-            let (y, rest) = b[at..].split_at_mut(w * m);
             if w == 1 && scalar {
-                forward_single::<M>(panel, sym.rows(s), y, rest, at + m);
+                forward_single::<M>(panel, sym.rows(s), b, s.first as usize, m);
                 continue;
             }
+            let at = sym.offset[s.first as usize] as usize * m;
+            let (y, rest) = b[at..].split_at_mut(w * m);
             if w <= NARROW {
                 forward_narrow::<M>(panel, w, ld, y, m);
             } else if s.packed {
@@ -89,13 +89,13 @@ impl Numeric {
             let (w, r) = (s.width as usize, s.below as usize);
             let ld = w + r;
             let panel = self.panel(s);
+            if w == 1 && scalar {
+                backward_single::<M>(panel, sym.rows(s), b, s.first as usize, m);
+                continue;
+            }
             let at = sym.offset[s.first as usize] as usize * m;
             let (y, rest) = b[at..].split_at_mut(w * m);
             let shift = at + w * m;
-            if w == 1 && scalar {
-                backward_single::<M>(panel, sym.rows(s), y, rest, shift);
-                continue;
-            }
             if r > 0 {
                 let rows = scalar_rows(sym, s, scalar, &mut index);
                 if w * r * m < 4096 || w == 1 {
@@ -125,28 +125,46 @@ impl Numeric {
     }
 }
 
-/// L^-1 on a supernode of one row, `y`, and its share in the rows below it; `rest` begins `shift` numbers into all rows.
+/// L^-1 on a supernode of one row, and its share in the rows below it, where every node is a row.
 #[inline(always)]
-fn forward_single<const M: usize>(l: &[f64], rows: &[u32], y: &mut [f64], rest: &mut [f64], shift: usize) {
-    let m = if M == 0 { y.len() } else { M };
+fn forward_single<const M: usize>(l: &[f64], rows: &[u32], b: &mut [f64], at: usize, m: usize) {
     let inv = 1.0 / l[0];
-    y[..m].iter_mut().for_each(|v| *v *= inv);
+    if M == 0 {
+        let (y, rest) = b[at * m..].split_at_mut(m);
+        y.iter_mut().for_each(|v| *v *= inv);
+        for (&q, l) in rows.iter().zip(&l[1..]) {
+            let out = &mut rest[(q as usize - at - 1) * m..][..m];
+            out.iter_mut().zip(&*y).for_each(|(o, v)| *o -= l * v);
+        }
+        return;
+    }
+    let y: [f64; M] = std::array::from_fn(|j| b[at * M + j] * inv);
+    b[at * M..(at + 1) * M].copy_from_slice(&y);
     for (&q, l) in rows.iter().zip(&l[1..]) {
-        let out = &mut rest[q as usize * m - shift..][..m];
-        out.iter_mut().zip(&y[..m]).for_each(|(o, v)| *o -= l * v);
+        let out = &mut b[q as usize * M..][..M];
+        out.iter_mut().zip(&y).for_each(|(o, v)| *o -= l * v);
     }
 }
 
 /// L^-T on a supernode of one row.
 #[inline(always)]
-fn backward_single<const M: usize>(l: &[f64], rows: &[u32], y: &mut [f64], rest: &[f64], shift: usize) {
-    let m = if M == 0 { y.len() } else { M };
-    for (&q, l) in rows.iter().zip(&l[1..]) {
-        let x = &rest[q as usize * m - shift..][..m];
-        y[..m].iter_mut().zip(x).for_each(|(o, v)| *o -= l * v);
-    }
+fn backward_single<const M: usize>(l: &[f64], rows: &[u32], b: &mut [f64], at: usize, m: usize) {
     let inv = 1.0 / l[0];
-    y[..m].iter_mut().for_each(|v| *v *= inv);
+    if M == 0 {
+        let (y, rest) = b[at * m..].split_at_mut(m);
+        for (&q, l) in rows.iter().zip(&l[1..]) {
+            let x = &rest[(q as usize - at - 1) * m..][..m];
+            y.iter_mut().zip(x).for_each(|(o, v)| *o -= l * v);
+        }
+        y.iter_mut().for_each(|v| *v *= inv);
+        return;
+    }
+    let mut y: [f64; M] = std::array::from_fn(|j| b[at * M + j]);
+    for (&q, l) in rows.iter().zip(&l[1..]) {
+        let x = &b[q as usize * M..][..M];
+        y.iter_mut().zip(x).for_each(|(o, v)| *o -= l * v);
+    }
+    b[at * M..(at + 1) * M].iter_mut().zip(&y).for_each(|(o, v)| *o = v * inv);
 }
 
 /// L^-1 on the rows of a narrow supernode.

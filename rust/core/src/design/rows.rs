@@ -177,6 +177,11 @@ impl Block<'_> {
         self.codes.is_none() && self.x.is_none()
     }
 
+    /// How many rows it has; a constant has as many as there are.
+    pub fn rows(&self) -> Option<usize> {
+        self.codes.map(|c| c.len()).or(self.x.map(|x| x.len()))
+    }
+
     pub fn is_numeric(&self) -> bool {
         self.codes.is_none() && self.x.is_some()
     }

@@ -85,7 +85,7 @@ impl Closed for BinomialLogit {
     }
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l, .. }: Power, order: usize, out: &mut [f64]) {
+    fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]) {
         let (x, n) = (eta[0], row.trials);
         let (k, choose) = if n == 1.0 {
             (row.y, 0.0)
@@ -93,11 +93,10 @@ impl Closed for BinomialLogit {
             let k = row.successes();
             (k, special::ln_choose(n, k))
         };
-        let big = 1.0 / (1.0 + e);
-        let (p, q) = if x >= 0.0 { (big, e * big) } else { (e * big, big) };
+        let (p, q) = power.logistic_pair(x);
         // The smaller of the two tails is exact: k x - n softplus(x) would cancel.
         let tail = if x >= 0.0 { (k - n) * x } else { k * x };
-        out[0] = tail - n * l + choose;
+        out[0] = tail - n * power.l + choose;
         if order >= 2 {
             let d = n * p * q;
             out[1] = k * q - (n - k) * p;

@@ -178,24 +178,36 @@ negative_binomial!(
 
 /// Largest count whose sums over j < y are kept.
 const TABLE: usize = 512;
+/// Counts that most data do not go beyond.
+const USUAL: usize = 64;
 
-/// Sums over j < y of log(1 + j/k), q, q(1-q), q(1-q)(1-2q) with q = j / (k + j), grown as they are needed.
+/// sum_{j < y} log(1 + j/k) - log y! from log k, with derivatives of the sum.
+fn rising_over_factorial(ln_k: f64, y: f64, order: usize) -> [f64; 4] {
+    let mut sums = special::ln_rising_jet(ln_k, y, order);
+    sums[0] -= special::ln_factorial(y);
+    sums
+}
+
+/// The same by y with sums of -q, q(1-q), -q(1-q)(1-2q) for q = j / (k + j), grown as they are needed.
 struct Rising {
     k: f64,
     ln_k: f64,
+    log: f64,
     sums: Vec<[f64; 4]>,
 }
 
 impl Rising {
     fn new(ln_k: f64) -> Rising {
-        Rising { k: ln_k.exp(), ln_k, sums: vec![[0.0; 4]] }
+        let mut sums = Vec::with_capacity(USUAL);
+        sums.resize(2, [0.0; 4]);
+        Rising { k: ln_k.exp(), ln_k, log: 0.0, sums }
     }
 
     #[inline(always)]
     fn at(&mut self, y: f64, order: usize) -> [f64; 4] {
         let m = y as usize;
         if m >= TABLE || m as f64 != y {
-            return special::ln_rising_jet(self.ln_k, y, order);
+            return rising_over_factorial(self.ln_k, y, order);
         }
         if m >= self.sums.len() {
             self.grow(m);
@@ -207,15 +219,11 @@ impl Rising {
     fn grow(&mut self, m: usize) {
         // Varying dispersions make the table short-lived: grow no further than asked.
         for j in self.sums.len() - 1..m {
-            let (s, j) = (self.sums[j], j as f64);
-            if j == 0.0 {
-                self.sums.push(s);
-                continue;
-            }
-            let log = if self.k < 1e-8 { (self.k + j).ln() - self.ln_k } else { (j / self.k).ln_1p() };
+            let (s, y, j) = (self.sums[j], j as f64 + 1.0, j as f64);
+            self.log += if self.k < 1e-8 { (self.k + j).ln() - self.ln_k } else { (j / self.k).ln_1p() };
             let q = j / (self.k + j);
             let d = q * if self.k < 1.0 { self.k / (self.k + j) } else { 1.0 - q };
-            self.sums.push([s[0] + log, s[1] - q, s[2] + d, s[3] - d * (1.0 - 2.0 * q)]);
+            self.sums.push([self.log - special::ln_factorial(y), s[1] - q, s[2] + d, s[3] - d * (1.0 - 2.0 * q)]);
         }
     }
 }
@@ -225,6 +233,27 @@ impl Rising {
 pub struct NegativeBinomial2Log {
     rising: Memo<Rising>,
     repeats: Memo<usize>,
+    /// Whether the dispersion is the same in all rows that come next.
+    constant: bool,
+}
+
+impl NegativeBinomial2Log {
+    /// What there is of y, and k.
+    #[inline(always)]
+    fn of_count(&mut self, y: f64, ln_k: f64, order: usize) -> ([f64; 4], f64) {
+        if let (true, Some(table)) = (self.constant, self.rising.last()) {
+            return (table.at(y, order), table.k);
+        }
+        let seen = self.repeats.get(ln_k, |_| 0);
+        *seen += 1;
+        // A table pays only where the dispersion repeats itself.
+        if *seen > 1 {
+            let table = self.rising.get(ln_k, Rising::new);
+            (table.at(y, order), table.k)
+        } else {
+            (rising_over_factorial(ln_k, y, order), ln_k.exp())
+        }
+    }
 }
 
 impl Closed for NegativeBinomial2Log {
@@ -237,23 +266,24 @@ impl Closed for NegativeBinomial2Log {
     }
 
     #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], Power { e, l, .. }: Power, order: usize, out: &mut [f64]) {
+    fn panel(&mut self, eta: &[f64], apart: usize) {
+        let ln_k = eta[1];
+        self.constant = eta.len() > apart && eta[1..].iter().step_by(apart).all(|v| v.to_bits() == ln_k.to_bits());
+        if self.constant {
+            self.rising.get(ln_k, Rising::new);
+        }
+    }
+
+    #[inline(always)]
+    fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]) {
         let (y, ln_k) = (row.y, eta[1]);
-        let seen = self.repeats.get(ln_k, |_| 0);
-        *seen += 1;
-        // A table pays only where the dispersion repeats itself.
-        let (r, k) = if *seen > 1 {
-            let table = self.rising.get(ln_k, Rising::new);
-            (table.at(y, order), table.k)
-        } else {
-            (special::ln_rising_jet(ln_k, y, order), ln_k.exp())
-        };
+        let (r, k) = self.of_count(y, ln_k, order);
         let t = eta[0] - ln_k;
-        let (soft, big) = (t.max(0.0) + l, 1.0 / (1.0 + e));
-        let (p, q) = if t >= 0.0 { (big, e * big) } else { (e * big, big) };
+        let soft = t.max(0.0) + power.l;
+        let (p, q) = power.logistic_pair(t);
         let n = y + k;
         let ks = k * soft;
-        out[0] = r[0] + y * eta[0] - special::ln_factorial(y) - y * soft - ks;
+        out[0] = r[0] + y * eta[0] - y * soft - ks;
         if order < 2 {
             return;
         }

@@ -146,12 +146,11 @@ impl Kind {
 
     /// The closed form with zero inflation, its link last.
     pub fn closed_inflated(self, links: &[Link]) -> Option<Loop> {
-        use closed::Inflated;
         match (self, links) {
-            (Kind::Binomial, [Link::Logit, Link::Logit]) => Some(closed::rows::<Inflated<binomial::BinomialLogit>>),
-            (Kind::Poisson, [Link::Log, Link::Logit]) => Some(closed::rows::<Inflated<counts::PoissonLog>>),
+            (Kind::Binomial, [Link::Logit, Link::Logit]) => Some(closed::inflated::<binomial::BinomialLogit>),
+            (Kind::Poisson, [Link::Log, Link::Logit]) => Some(closed::inflated::<counts::PoissonLog>),
             (Kind::NegativeBinomial2, [Link::Log, Link::Log, Link::Logit]) => {
-                Some(closed::rows::<Inflated<counts::NegativeBinomial2Log>>)
+                Some(closed::inflated::<counts::NegativeBinomial2Log>)
             }
             _ => None,
         }

@@ -80,12 +80,8 @@ impl Engine {
         }
         // A penalty of deviances counts half.
         a.iter_mut().zip(&self.penalty_curvature).for_each(|(a, v)| *a += 0.5 * v);
-        let a = positive(&a, p);
-        let mut lx = a.clone();
-        if dense::cholesky(&mut lx, p, p).is_err() {
-            lx = vec![0.0; p * p];
-            (0..p).for_each(|j| lx[j + j * p] = a[j + j * p].abs().sqrt().max(1e-8));
-        }
+        let (a, lx) = positive_factored(a, p);
+        let lx = lx.unwrap_or_else(|| dense::diagonal(p, |j| a[j + j * p].abs().sqrt().max(1e-8)));
         let curve = a.iter().map(|v| 2.0 * v).collect();
         let solution = Solution {
             criterion: 0.0,
@@ -100,20 +96,48 @@ impl Engine {
     }
 }
 
+/// Least share of its diagonal entry that a squared pivot must be, and least eigenvalue where one is not, in units that make
+/// the diagonal 1.
+const SHARE: f64 = 1e-10;
+const LEAST: f64 = 1e-4;
+
 /// The matrix itself if it is positive definite, else with its (scaled) eigenvalues made positive.
 pub fn positive(a: &[f64], p: usize) -> Vec<f64> {
-    let mut test = a.to_vec();
-    let top = (0..p).map(|j| a[j + j * p].abs()).fold(0.0, f64::max);
-    let scale: Vec<f64> = (0..p).map(|j| a[j + j * p].abs().max(1e-10 * top).max(1e-300).sqrt()).collect();
-    (0..p).for_each(|j| test[j + j * p] -= 1e-10 * scale[j] * scale[j]);
-    if dense::cholesky(&mut test, p, p).is_ok() {
-        return a.to_vec();
+    definite_factor(a, p).map_or_else(|| lifted(a, p), |_| a.to_vec())
+}
+
+/// The same and its Cholesky factor, if it has one.
+pub fn positive_factored(a: Vec<f64>, p: usize) -> (Vec<f64>, Option<Vec<f64>>) {
+    if let Some(l) = definite_factor(&a, p) {
+        return (a, Some(l));
     }
-    let scaled: Vec<f64> = (0..p * p).map(|t| a[t] / (scale[t % p] * scale[t / p])).collect();
+    let a = lifted(&a, p);
+    let mut l = a.clone();
+    let l = dense::cholesky(&mut l, p, p).is_ok().then_some(l);
+    (a, l)
+}
+
+/// Units that make the diagonal 1 or -1.
+fn units(a: &[f64], p: usize) -> Vec<f64> {
+    let top = (0..p).map(|j| a[j + j * p].abs()).fold(0.0, f64::max);
+    (0..p).map(|j| a[j + j * p].abs().max(1e-10 * top).max(1e-300).sqrt()).collect()
+}
+
+/// Cholesky factor of what is positive definite beyond rounding errors.
+pub(super) fn definite_factor(a: &[f64], p: usize) -> Option<Vec<f64>> {
+    let mut l = a.to_vec();
+    dense::cholesky(&mut l, p, p).ok()?;
+    let clear = |(j, unit): (usize, f64)| l[j + j * p] > SHARE.sqrt() * unit;
+    units(a, p).into_iter().enumerate().all(clear).then_some(l)
+}
+
+fn lifted(a: &[f64], p: usize) -> Vec<f64> {
+    let unit = units(a, p);
+    let scaled: Vec<f64> = (0..p * p).map(|t| a[t] / (unit[t % p] * unit[t / p])).collect();
     let (w, mut v) = dense::eigen_symmetric(&scaled, p);
     for (column, w) in v.chunks_exact_mut(p).zip(&w) {
-        let root = w.abs().max(1e-4).sqrt();
-        column.iter_mut().zip(&scale).for_each(|(v, s)| *v *= root * s);
+        let root = w.abs().max(LEAST).sqrt();
+        column.iter_mut().zip(&unit).for_each(|(v, s)| *v *= root * s);
     }
     let mut out = vec![0.0; p * p];
     dense::gemm_nt(&mut out, p, &v, p, &v, p, p, p, p, 1.0);

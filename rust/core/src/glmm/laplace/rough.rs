@@ -3,7 +3,8 @@
 use crate::dense;
 
 use super::super::rows::{self, GlmmRows, Want};
-use super::{dot, positive, Engine};
+use super::curvature::{definite_factor, positive_factored};
+use super::{dot, Engine};
 
 /// Steps, and the longest change of a coefficient in one.
 const START_STEPS: usize = 12;
@@ -12,6 +13,8 @@ const STRIDE: f64 = 2.0;
 /// structures or effects in several predictors, which have more optima, it begins closer.
 const ENOUGH: f64 = 0.1;
 const CLOSE: f64 = 1e-3;
+/// Coefficients whose curvature has eigenvalues for next to nothing.
+const SMALL: usize = 12;
 
 impl Engine {
     /// Fixed effects without random effects: damped Newton steps on -sum log f, roughly.
@@ -23,19 +26,12 @@ impl Engine {
     pub fn start_beta(&mut self, rows: &GlmmRows<'_>, beta: &[f64], across: bool) -> (Vec<f64>, Vec<Vec<f64>>) {
         let mut beta = beta.to_vec();
         let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
-        let p = self.plan.p();
         rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
         let folded = self.folded();
         let enough = if self.patterns.is_empty() && self.plan.only_first() { ENOUGH } else { CLOSE };
         let mut s = self.pass(rows, &b, Want::Fixed);
         for _ in 0..START_STEPS {
-            let mut h = positive(&s.xx, p);
-            let mut step: Vec<f64> = s.xg.iter().map(|g| -g).collect();
-            if dense::cholesky(&mut h, p, p).is_err() {
-                break;
-            }
-            dense::solve_left_l(&h, p, p, &mut step, 1, p);
-            dense::solve_left_lt(&h, p, p, &mut step, 1, p);
+            let mut step = downhill(&s.xx, &s.xg);
             // Columns are scaled to unit spread: longer steps only run away on plateaus of mixtures.
             let longest = step.iter().fold(0.0f64, |m, d| m.max(d.abs()));
             if longest > STRIDE {
@@ -85,4 +81,20 @@ impl Engine {
         self.load(&mut s);
         s.zg
     }
+}
+
+/// -|H|^-1 g, by the eigenvalues of H where it is small, else by the signs of its pivots.
+fn downhill(h: &[f64], g: &[f64]) -> Vec<f64> {
+    let p = g.len();
+    let by_eigenvalues = || (p <= SMALL).then(|| positive_factored(h.to_vec(), p).1).flatten();
+    let factor = definite_factor(h, p).or_else(by_eigenvalues);
+    let mut step: Vec<f64> = g.iter().map(|g| -g).collect();
+    match factor {
+        Some(l) => {
+            dense::solve_left_l(&l, p, p, &mut step, 1, p);
+            dense::solve_left_lt(&l, p, p, &mut step, 1, p);
+        }
+        None => dense::solve_absolute(h, p, &mut step),
+    }
+    step
 }

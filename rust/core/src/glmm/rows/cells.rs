@@ -3,7 +3,7 @@
 
 use super::plan::{sort_by, XPlan};
 use super::GlmmRows;
-use crate::design::Block;
+use crate::design::{alike, Block};
 
 /// Rows for every cell from which on cells pay.
 const ROWS: usize = 4;
@@ -63,36 +63,6 @@ fn sources<'a>(rows: &'a GlmmRows<'_>) -> Vec<Block<'a>> {
     out
 }
 
-/// The kind of every row, and the first row of each: rows with the same codes and numbers. None if there are more than
-/// `most`.
-fn alike(n: usize, most: usize, of: &[Block<'_>]) -> Option<(Vec<u32>, Vec<usize>)> {
-    let code = |b: &Block<'_>, i: usize| b.codes.as_ref().map_or(0, |c| c.get(i) as u64);
-    let key = |i: usize| of.iter().flat_map(move |b| [code(b, i), b.x.map_or(0, |x| x.get(i).to_bits())]);
-    let size = (2 * most).next_power_of_two();
-    // Open addressing: the place of a row is that of the first one like it, plus one.
-    let (mut table, mut kind, mut first) = (vec![0u32; size], Vec::with_capacity(n), vec![]);
-    for i in 0..n {
-        let mut at = key(i).fold(0, mix) as usize & (size - 1);
-        while table[at] > 0 && !key(first[table[at] as usize - 1]).eq(key(i)) {
-            at = (at + 1) & (size - 1);
-        }
-        if table[at] == 0 {
-            if first.len() == most {
-                return None;
-            }
-            first.push(i);
-            table[at] = first.len() as u32;
-        }
-        kind.push(table[at] - 1);
-    }
-    Some((kind, first))
-}
-
-fn mix(hash: u64, bits: u64) -> u64 {
-    let mixed = (hash.rotate_left(5) ^ bits).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ (mixed >> 32)
-}
-
 /// The pairs (level, cell), ordered by level: that of every row, and the first row of each. None where there are too many.
 fn paired(codes: &[i32], cell: &[u32], cells: usize) -> Option<(Vec<u32>, Vec<usize>)> {
     let n = codes.len();
@@ -137,11 +107,5 @@ mod tests {
         assert!(ones.windows(2).all(|w| codes[w[0]] <= codes[w[1]]));
         assert!((0..n).all(|i| (codes[i], kind[i]) == (codes[ones[pair[i] as usize]], kind[ones[pair[i] as usize]])));
         assert!(paired(&(0..n as i32).collect::<Vec<_>>(), &kind, first.len()).is_none());
-    }
-
-    #[test]
-    fn rows_that_differ_are_of_no_kind() {
-        let x: Vec<f64> = (0..100).map(f64::from).collect();
-        assert!(alike(100, 25, &[number(&x)]).is_none());
     }
 }

@@ -249,11 +249,8 @@ impl Joint {
         for j in 0..c {
             bc[j * p..(j + 1) * p].copy_from_slice(&self.hessian[(p + j) * n..(p + j) * n + p]);
         }
-        let mut l = positive(&bb, p);
-        if dense::cholesky(&mut l, p, p).is_err() {
-            l.fill(0.0);
-            (0..p).for_each(|j| l[j + j * p] = bb[j + j * p].abs().sqrt().max(1e-6));
-        }
+        let (bb, l) = positive_factored(bb, p);
+        let l = l.unwrap_or_else(|| dense::diagonal(p, |j| bb[j + j * p].abs().sqrt().max(1e-6)));
         dense::solve_left_l(&l, p, p, &mut bc, c, p);
         dense::solve_left_l(&l, p, p, &mut gb, 1, p);
         let mut hcc = vec![0.0; c * c];
