@@ -132,9 +132,8 @@ impl Task<'_, '_> {
                 }
             }
             let shared = p.pattern.shared();
-            let ended = found.boundary.iter().any(|b| b.term == p.term && b.rank == 1);
             let levels = e.moments().factors[p.factor].levels;
-            if !shared.is_empty() && !ended && levels > 1 && !given_up(&found) {
+            if !shared.is_empty() && !is_shared(p, &shared, &found) && levels > 1 && !given_up(&found) {
                 let trial = self.held(e, p, &shared, &found);
                 found = self.better(e, found, trial)?;
             }
@@ -495,6 +494,14 @@ pub fn leads_further(next: &Found, found: &Found) -> bool {
         (Outcome::Converged, Outcome::Unbounded) => true,
         _ => next.point.deviance < found.point.deviance - BETTER,
     }
+}
+
+/// Whether a term has ended where all its columns share one effect: with the parameters `held` that make it so, or others
+/// that do.
+fn is_shared(p: &Patterned, held: &[(usize, f64)], found: &Found) -> bool {
+    let theta = p.theta(&found.point.shape);
+    let opposite = held.iter().any(|&(j, v)| theta[j] * v < 0.0);
+    !opposite && found.boundary.iter().any(|b| b.term == p.term && b.rank == 1)
 }
 
 /// Whether parameters of a term are held or tied.
