@@ -241,15 +241,21 @@ impl Task<'_, '_> {
 
     /// The best beside one where a predictor beside the mean has run to a limit (no dispersion, no zero too many): there it
     /// is flat, and random effects, dispersion and zeros may explain the same rows. Predictors beside the mean begin as the
-    /// moments of the response say; a residual that structures leave nothing is looked after elsewhere.
+    /// moments of the response say; so do mean and effects where another such predictor and they explain what has gone. A
+    /// residual that structures leave nothing is looked after elsewhere.
     fn with_all(&self, e: &mut Engine, found: Found) -> Found {
-        if self.gone(e, &found).is_empty() || given_up(&found) || Residual::of(e, self.rows).is_some() {
+        let gone = self.gone(e, &found);
+        if gone.is_empty() || given_up(&found) || Residual::of(e, self.rows).is_some() {
             return found;
         }
-        let mut beta = found.point.beta.clone();
-        (1..e.family.names().len()).flat_map(|k| e.plan.coefficients_of(k)).for_each(|j| beta[j] = self.usual[j]);
-        let first = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target: None };
-        self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
+        let beside: Vec<usize> = (1..e.family.names().len()).flat_map(|k| e.plan.coefficients_of(k)).collect();
+        let at = &found.point;
+        let from = First { beta: &at.beta, lambda: &at.lambda, shape: &at.shape, target: None };
+        let from = if beside.len() > gone.len() { First { target: None, ..*self.from } } else { from };
+        let mut beta = from.beta.to_vec();
+        beside.iter().for_each(|&j| beta[j] = self.usual[j]);
+        let next = self.search(e, &First { beta: &beta, ..from });
+        next.ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
     }
 
     /// Coefficients of the predictors beside the mean that have run to a limit, where they are flat.
