@@ -25,6 +25,8 @@ pub const BETTER: f64 = 1e-6;
 const GROWN: f64 = 10.0;
 /// Deviance up to which a point beside another face is tried from an optimum inside.
 const NEARBY: f64 = 20.0;
+/// Deviance that the sign of the largest loading makes, where it is not two standard errors from none.
+const UNSURE: f64 = 4.0;
 /// Difference of the logarithms of two rows' residual standard deviations from which the larger may be the smaller.
 const UNEVEN: f64 = 0.3;
 
@@ -183,7 +185,7 @@ impl Task<'_, '_> {
     }
 
     /// Where to begin beside other faces of a term, the most promising last: all of them where the search has ended on one,
-    /// else those that are not far above what is found.
+    /// else those that are not far above what is found. Loadings of which one is sure have no others.
     fn others(&self, e: &mut Engine, p: &Patterned, found: &Found) -> Vec<Candidate> {
         if given_up(found) {
             return vec![];
@@ -196,6 +198,12 @@ impl Task<'_, '_> {
         };
         let (here, usual) = (p.theta(&found.point.shape), p.theta(self.from.shape));
         let mut all: Vec<Candidate> = faces::others(&p.pattern, here, usual).into_iter().map(at).collect();
+        if let Some(first) = all.first_mut().filter(|_| p.pattern.is_loadings()) {
+            first.deviance = candidates::deviance(e, self.rows, self.units, first);
+            if !(first.deviance < found.point.deviance + UNSURE) {
+                return vec![];
+            }
+        }
         if !self.ended(e, p, found) {
             candidates::sort(e, self.rows, self.units, &mut all);
             all.retain(|c| c.deviance < found.point.deviance + NEARBY);
