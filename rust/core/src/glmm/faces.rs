@@ -26,8 +26,8 @@ const NONE: f64 = -20.0;
 const OPPOSITE: f64 = 0.5;
 /// Correlation of neighbours where those found are hardly related.
 const RELATED: f64 = 0.9;
-/// And where they are not related at all.
-const SLIGHT: f64 = 0.1;
+/// And where they are not related at all: so little that the slope decides.
+const SLIGHT: f64 = 0.02;
 /// Parameters of partial autocorrelations of 0.89 and 0.95: of one that has ended, and of a later one instead.
 const WITHIN: f64 = 2.0;
 const NEXT: f64 = 3.0;
@@ -60,11 +60,17 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64]) -> Vec<Vec<f64>> 
             theta
         }));
     }
-    if pattern.is_unrelated(found) {
-        // There the slope of the correlations is none, whatever it is beside.
-        out.extend(pattern.near(&sd(&awake), &pattern.neighbours(SLIGHT)));
-    }
     out
+}
+
+/// The same standard deviations, slightly related, where they are not related at all: there the slope of the correlations is
+/// none, whatever it is beside.
+pub fn slightly_related(pattern: &Pattern, found: &[f64]) -> Option<Vec<f64>> {
+    if !pattern.is_unrelated(found) {
+        return None;
+    }
+    let sd: Vec<f64> = (0..pattern.k).map(|i| found[i.min(pattern.deviations() - 1)].exp()).collect();
+    pattern.near(&sd, &pattern.neighbours(SLIGHT))
 }
 
 /// Loadings of which one column's are of the other sign, the largest first: a search comes there only through effects

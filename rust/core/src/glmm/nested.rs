@@ -209,7 +209,17 @@ impl Task<'_, '_> {
             all.retain(|c| c.deviance < found.point.deviance + NEARBY);
             all.reverse();
         }
+        let slightly = faces::slightly_related(&p.pattern, here).map(at);
+        all.extend(slightly.filter(|c| self.deviance_at(e, found, &c.shape).is_some_and(|d| d < found.point.deviance)));
         all
+    }
+
+    /// The deviance with other parameters of the structures than those found.
+    fn deviance_at(&self, e: &mut Engine, found: &Found, shape: &[f64]) -> Option<f64> {
+        let mut at = found.point.clone();
+        at.shape = shape.to_vec();
+        patterns::put(e.moments(), &e.patterns, shape, &mut at.lambda).ok()?;
+        search::settled(e, self.rows, &at).ok().map(|there| there.deviance)
     }
 
     /// The best beside effects of no variance: their correlations say nothing there, and with others the deviance may fall.
