@@ -167,7 +167,8 @@ def test_effects_of_no_variance_have_it_without_correlation(seed: int, kind: str
 
 
 #: Generated data on which a search ended at a lower optimum, each with the reason, and what it must reach: glmmTMB's
-#: log-likelihood (of the limit, where it has none of the model itself) or that of a model inside.
+#: log-likelihood (of the limit, where it has none of the model itself), that of a model inside, or where it has neither
+#: family nor structure, the best that other starts lead to.
 SECOND = json.loads((Path(__file__).parent / "second_optima.json").read_text())
 
 

@@ -244,7 +244,8 @@ fn suggested(e: &Engine, p: &Patterned, shape: &[f64], scores: &[f64], share: f6
     p.pattern.near(&sd, &correlation)
 }
 
-fn deviance(e: &mut Engine, rows: &GlmmRows<'_>, units: &[Vec<Vec<f64>>], at: &Candidate) -> f64 {
+/// The deviance of a place to begin, roughly.
+pub fn deviance(e: &mut Engine, rows: &GlmmRows<'_>, units: &[Vec<Vec<f64>>], at: &Candidate) -> f64 {
     let zero = vec![0.0; e.size()];
     let mut lambda = optimise::clip_all(e.moments(), units, &at.lambda, false).0;
     e.tolerance = ROUGH;

@@ -26,6 +26,8 @@ const NONE: f64 = -20.0;
 const OPPOSITE: f64 = 0.5;
 /// Correlation of neighbours where those found are hardly related.
 const RELATED: f64 = 0.9;
+/// And where they are not related at all: so little that the slope decides.
+const SLIGHT: f64 = 0.02;
 /// Parameters of partial autocorrelations of 0.89 and 0.95: of one that has ended, and of a later one instead.
 const WITHIN: f64 = 2.0;
 const NEXT: f64 = 3.0;
@@ -36,6 +38,9 @@ const WIDEST: usize = 12;
 /// those found, `usual` those to begin from.
 pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64]) -> Vec<Vec<f64>> {
     let (k, d) = (pattern.k, pattern.deviations());
+    if pattern.is_loadings() {
+        return opposed(pattern, found);
+    }
     if k < 2 || d == 0 || pattern.parameters() == d {
         return vec![];
     }
@@ -56,6 +61,29 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64]) -> Vec<Vec<f64>> 
         }));
     }
     out
+}
+
+/// The same standard deviations, slightly related, where they are not related at all: there the slope of the correlations is
+/// none, whatever it is beside.
+pub fn slightly_related(pattern: &Pattern, found: &[f64]) -> Option<Vec<f64>> {
+    if !pattern.is_unrelated(found) {
+        return None;
+    }
+    let sd: Vec<f64> = (0..pattern.k).map(|i| found[i.min(pattern.deviations() - 1)].exp()).collect();
+    pattern.near(&sd, &pattern.neighbours(SLIGHT))
+}
+
+/// Loadings of which one column's are of the other sign, the largest first: a search comes there only through effects
+/// without that column.
+fn opposed(pattern: &Pattern, found: &[f64]) -> Vec<Vec<f64>> {
+    let at = pattern.loadings();
+    let size = |row: usize| -> f64 { found.iter().zip(&at).filter(|(_, at)| at.0 == row).map(|(t, _)| t * t).sum() };
+    let mut rows: Vec<usize> = (0..pattern.k).filter(|&row| size(row) > 0.0).collect();
+    rows.sort_by(|&a, &b| size(b).total_cmp(&size(a)));
+    // Of two columns it is the same which one turns.
+    rows.truncate(if pattern.k == 2 { 1 } else { pattern.k });
+    let turned = |row: usize| found.iter().zip(&at).map(|(t, at)| if at.0 == row { -t } else { *t }).collect();
+    rows.into_iter().map(turned).collect()
 }
 
 /// Where a partial autocorrelation has ended at +-1, a later one may end there instead, on either side.

@@ -25,6 +25,8 @@ pub const BETTER: f64 = 1e-6;
 const GROWN: f64 = 10.0;
 /// Deviance up to which a point beside another face is tried from an optimum inside.
 const NEARBY: f64 = 20.0;
+/// Deviance that the sign of the largest loading makes, where it is not two standard errors from none.
+const UNSURE: f64 = 4.0;
 /// Difference of the logarithms of two rows' residual standard deviations from which the larger may be the smaller.
 const UNEVEN: f64 = 0.3;
 
@@ -132,9 +134,8 @@ impl Task<'_, '_> {
                 }
             }
             let shared = p.pattern.shared();
-            let ended = found.boundary.iter().any(|b| b.term == p.term && b.rank == 1);
             let levels = e.moments().factors[p.factor].levels;
-            if !shared.is_empty() && !ended && levels > 1 && !given_up(&found) {
+            if !shared.is_empty() && !is_shared(p, &shared, &found) && levels > 1 && !given_up(&found) {
                 let trial = self.held(e, p, &shared, &found);
                 found = self.better(e, found, trial)?;
             }
@@ -184,7 +185,7 @@ impl Task<'_, '_> {
     }
 
     /// Where to begin beside other faces of a term, the most promising last: all of them where the search has ended on one,
-    /// else those that are not far above what is found.
+    /// else those that are not far above what is found. Loadings of which one is sure have no others.
     fn others(&self, e: &mut Engine, p: &Patterned, found: &Found) -> Vec<Candidate> {
         if given_up(found) {
             return vec![];
@@ -197,12 +198,28 @@ impl Task<'_, '_> {
         };
         let (here, usual) = (p.theta(&found.point.shape), p.theta(self.from.shape));
         let mut all: Vec<Candidate> = faces::others(&p.pattern, here, usual).into_iter().map(at).collect();
+        if let Some(first) = all.first_mut().filter(|_| p.pattern.is_loadings()) {
+            first.deviance = candidates::deviance(e, self.rows, self.units, first);
+            if !(first.deviance < found.point.deviance + UNSURE) {
+                return vec![];
+            }
+        }
         if !self.ended(e, p, found) {
             candidates::sort(e, self.rows, self.units, &mut all);
             all.retain(|c| c.deviance < found.point.deviance + NEARBY);
             all.reverse();
         }
+        let slightly = faces::slightly_related(&p.pattern, here).map(at);
+        all.extend(slightly.filter(|c| self.deviance_at(e, found, &c.shape).is_some_and(|d| d < found.point.deviance)));
         all
+    }
+
+    /// The deviance with other parameters of the structures than those found.
+    fn deviance_at(&self, e: &mut Engine, found: &Found, shape: &[f64]) -> Option<f64> {
+        let mut at = found.point.clone();
+        at.shape = shape.to_vec();
+        patterns::put(e.moments(), &e.patterns, shape, &mut at.lambda).ok()?;
+        search::settled(e, self.rows, &at).ok().map(|there| there.deviance)
     }
 
     /// The best beside effects of no variance: their correlations say nothing there, and with others the deviance may fall.
@@ -242,15 +259,21 @@ impl Task<'_, '_> {
 
     /// The best beside one where a predictor beside the mean has run to a limit (no dispersion, no zero too many): there it
     /// is flat, and random effects, dispersion and zeros may explain the same rows. Predictors beside the mean begin as the
-    /// moments of the response say; a residual that structures leave nothing is looked after elsewhere.
+    /// moments of the response say; so do mean and effects where another such predictor and they explain what has gone. A
+    /// residual that structures leave nothing is looked after elsewhere.
     fn with_all(&self, e: &mut Engine, found: Found) -> Found {
-        if self.gone(e, &found).is_empty() || given_up(&found) || Residual::of(e, self.rows).is_some() {
+        let gone = self.gone(e, &found);
+        if gone.is_empty() || given_up(&found) || Residual::of(e, self.rows).is_some() {
             return found;
         }
-        let mut beta = found.point.beta.clone();
-        (1..e.family.names().len()).flat_map(|k| e.plan.coefficients_of(k)).for_each(|j| beta[j] = self.usual[j]);
-        let first = First { beta: &beta, lambda: &found.point.lambda, shape: &found.point.shape, target: None };
-        self.search(e, &first).ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
+        let beside: Vec<usize> = (1..e.family.names().len()).flat_map(|k| e.plan.coefficients_of(k)).collect();
+        let at = &found.point;
+        let from = First { beta: &at.beta, lambda: &at.lambda, shape: &at.shape, target: None };
+        let from = if beside.len() > gone.len() { First { target: None, ..*self.from } } else { from };
+        let mut beta = from.beta.to_vec();
+        beside.iter().for_each(|&j| beta[j] = self.usual[j]);
+        let next = self.search(e, &First { beta: &beta, ..from });
+        next.ok().filter(|next| leads_further(next, &found)).unwrap_or(found)
     }
 
     /// Coefficients of the predictors beside the mean that have run to a limit, where they are flat.
@@ -495,6 +518,14 @@ pub fn leads_further(next: &Found, found: &Found) -> bool {
         (Outcome::Converged, Outcome::Unbounded) => true,
         _ => next.point.deviance < found.point.deviance - BETTER,
     }
+}
+
+/// Whether a term has ended where all its columns share one effect: with the parameters `held` that make it so, or others
+/// that do.
+fn is_shared(p: &Patterned, held: &[(usize, f64)], found: &Found) -> bool {
+    let theta = p.theta(&found.point.shape);
+    let opposite = held.iter().any(|&(j, v)| theta[j] * v < 0.0);
+    !opposite && found.boundary.iter().any(|b| b.term == p.term && b.rank == 1)
 }
 
 /// Whether parameters of a term are held or tied.

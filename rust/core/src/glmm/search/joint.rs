@@ -92,6 +92,8 @@ pub(super) struct Joint {
     /// What turning a zero direction costs. The subproblem knows it by itself, so it is not in `hessian`; definiteness and
     /// secants are of the sum.
     pub(super) turning: Vec<f64>,
+    /// Directions at rest on a floor: nothing is known of their curvature, and none is made up.
+    pub(super) still: Vec<bool>,
 }
 
 impl Joint {
@@ -123,6 +125,8 @@ impl Joint {
         if trade.is_some() && !close {
             cross.fill(0.0);
         }
+        // A zero direction that turns has a variance of second order: what coefficients do to its multiplier is of third.
+        (free..c).filter(|&j| rest[j]).for_each(|j| cross[j * p..(j + 1) * p].fill(0.0));
         let mut w = cross.clone();
         if dense::cholesky(&mut lx, p, p).is_ok() {
             dense::solve_left_l(&lx, p, p, &mut w, c, p);
@@ -151,7 +155,8 @@ impl Joint {
         }
         let gradient = slope.beta.iter().chain(&sigma.gradient).copied().collect();
         let turning = padded(turning, p, c);
-        (Joint { p: p + free, c: c - free, gradient, hessian: h, turning }, least)
+        let still = (0..n).map(|i| i >= p + free && rest[i - p]).collect();
+        (Joint { p: p + free, c: c - free, gradient, hessian: h, turning, still }, least)
     }
 
     /// Change the Hessian with its turning part in it.
@@ -177,10 +182,14 @@ impl Joint {
     /// Take a measured Hessian instead, made positive definite.
     pub(super) fn replace(&mut self, h: &[f64], damping: f64) {
         self.hessian = h.to_vec();
-        self.whole(|h, n| {
-            *h = positive(h, n);
-            (0..n).for_each(|i| h[i * (n + 1)] *= 1.0 + damping);
-        });
+        self.make_positive();
+        self.whole(|h, n| (0..n).for_each(|i| h[i * (n + 1)] *= 1.0 + damping));
+    }
+
+    /// Make the Hessian positive definite.
+    pub(super) fn make_positive(&mut self) {
+        let still = self.still.clone();
+        self.whole(|h, _| *h = positive_beside(h, &still));
     }
 
     /// Profile out coefficients that are found inside (their gradient is zero).
@@ -237,6 +246,25 @@ impl Joint {
         self.hold(j);
     }
 
+    /// Curvature of the covariances, made positive definite, as the subproblem takes it: which counts by itself what turning
+    /// a zero direction costs. That cost falls as the variance beside it grows; where it is all that holds a step, it is
+    /// left in the curvature, and the multipliers (in the slope `gc`) out of it.
+    fn beside_faces(&self, mut hcc: Vec<f64>, gc: &mut [f64]) -> Vec<f64> {
+        let (p, c, n) = (self.p, self.c, self.p + self.c);
+        let (still, turning) = (&self.still[p..], |t: usize| self.turning[p + t % c + (p + t / c) * n]);
+        (0..c * c).for_each(|t| hcc[t] += turning(t));
+        let whole = positive_beside(&hcc, still);
+        if (0..c * c).all(|t| turning(t) == 0.0) {
+            return whole;
+        }
+        (0..c * c).for_each(|t| hcc[t] = whole[t] - turning(t));
+        if is_positive(&among(&hcc, &moving(still), c)) {
+            return hcc;
+        }
+        gc.iter_mut().zip(still).filter(|(_, still)| **still).for_each(|(g, _)| *g = 0.0);
+        whole
+    }
+
     /// Step that minimises the model with every covariance positive semidefinite, and the decrease it promises.
     pub(super) fn minimise(&self, components: &[Component], fixed: &[bool]) -> (Vec<f64>, Vec<f64>, f64) {
         let (p, c, n) = (self.p, self.c, self.p + self.c);
@@ -262,10 +290,7 @@ impl Joint {
                     self.hessian[p + i + (p + j) * n] - dot(&bc[i * p..(i + 1) * p], &bc[j * p..(j + 1) * p]);
             }
         }
-        let turning: Vec<f64> = (0..c * c).map(|t| self.turning[p + t % c + (p + t / c) * n]).collect();
-        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h += t);
-        let mut hcc = positive(&hcc, c);
-        hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h -= t);
+        let hcc = self.beside_faces(hcc, &mut gc);
         let model = Model::plain(components, gc, hcc, fixed);
         let d = if c > 0 { model.minimise() } else { vec![] };
         let decrease = 0.5 * dot(&gb, &gb) - if c > 0 { model.value(&d) } else { 0.0 };
@@ -276,6 +301,33 @@ impl Joint {
         dense::solve_left_lt(&l, p, p, &mut db, 1, p);
         (db, d, decrease)
     }
+}
+
+/// `positive` among the directions that are not still: these have no size by which that of the others is to be judged.
+fn positive_beside(a: &[f64], still: &[bool]) -> Vec<f64> {
+    let (n, of) = (still.len(), moving(still));
+    let m = of.len();
+    if m == n {
+        return positive(a, n);
+    }
+    let mut out = a.to_vec();
+    positive(&among(a, &of, n), m).iter().enumerate().for_each(|(t, v)| out[of[t % m] + of[t / m] * n] = *v);
+    out
+}
+
+fn moving(still: &[bool]) -> Vec<usize> {
+    (0..still.len()).filter(|&i| !still[i]).collect()
+}
+
+/// Rows and columns `of` a matrix (n x n).
+fn among(a: &[f64], of: &[usize], n: usize) -> Vec<f64> {
+    let m = of.len();
+    (0..m * m).map(|t| a[of[t % m] + of[t / m] * n]).collect()
+}
+
+fn is_positive(a: &[f64]) -> bool {
+    let m = a.len().isqrt();
+    dense::cholesky(&mut a.to_vec(), m, m).is_ok()
 }
 
 /// The observed curvature as it is, without what is held: it may be that of a saddle, which is seen where it has joined
@@ -313,7 +365,7 @@ pub(super) fn within(
             Some(at) => {
                 let (i, low, high) = limits.swap_remove(at);
                 if pinned.is_empty() {
-                    joint.whole(|h, n| *h = positive(h, n));
+                    joint.make_positive();
                 }
                 let to = db[i].clamp(low, high);
                 gained += joint.pin(i, to);
