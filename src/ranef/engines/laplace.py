@@ -36,7 +36,14 @@ from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec, without_value
 from ranef.formula.functions import PATTERNED, STRUCTURES
-from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
+from ranef.frame.checks import (
+    absorbed_residual,
+    check_covariances,
+    check_levels,
+    check_response,
+    too_few_inside,
+    unlogged_offset,
+)
 from ranef.frame.design import Block, Component, part_of
 from ranef.frame.little import little
 
@@ -177,6 +184,8 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
             at = Found(search_with(core, design, task))
     except ValueError as error:
         raise explained(error, design, task) from error
+    if task.wishes is None and too_few_inside(design, task.family.entry.name):
+        at = replace(at, record={**at.record, "outcome": "unbounded"})  # whatever rounding errors made of it
     if at.outcome == "stalled" and (why := _too_little(design, task, little(design))):
         raise DataError(f"the search was lost in rounding errors{why}")
     return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread)

@@ -178,7 +178,7 @@ impl Joint {
     pub(super) fn replace(&mut self, h: &[f64], damping: f64) {
         self.hessian = h.to_vec();
         self.whole(|h, n| {
-            *h = positive(h, n);
+            *h = positive(h, n, sized);
             (0..n).for_each(|i| h[i * (n + 1)] *= 1.0 + damping);
         });
     }
@@ -249,7 +249,7 @@ impl Joint {
         for j in 0..c {
             bc[j * p..(j + 1) * p].copy_from_slice(&self.hessian[(p + j) * n..(p + j) * n + p]);
         }
-        let (bb, l) = positive_factored(bb, p);
+        let (bb, l) = positive_factored(bb, p, raised);
         let l = l.unwrap_or_else(|| dense::diagonal(p, |j| bb[j + j * p].abs().sqrt().max(1e-6)));
         dense::solve_left_l(&l, p, p, &mut bc, c, p);
         dense::solve_left_l(&l, p, p, &mut gb, 1, p);
@@ -264,7 +264,7 @@ impl Joint {
         }
         let turning: Vec<f64> = (0..c * c).map(|t| self.turning[p + t % c + (p + t / c) * n]).collect();
         hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h += t);
-        let mut hcc = positive(&hcc, c);
+        let mut hcc = positive(&hcc, c, raised);
         hcc.iter_mut().zip(&turning).for_each(|(h, t)| *h -= t);
         let model = Model::plain(components, gc, hcc, fixed);
         let d = if c > 0 { model.minimise() } else { vec![] };
@@ -313,7 +313,7 @@ pub(super) fn within(
             Some(at) => {
                 let (i, low, high) = limits.swap_remove(at);
                 if pinned.is_empty() {
-                    joint.whole(|h, n| *h = positive(h, n));
+                    joint.whole(|h, n| *h = positive(h, n, raised));
                 }
                 let to = db[i].clamp(low, high);
                 gained += joint.pin(i, to);
