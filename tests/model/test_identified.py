@@ -218,8 +218,7 @@ def test_proportions_of_which_too_few_lie_inside(inside, words):
         warnings.simplefilter("ignore")
         m = rf.fit("y ~ x + (1 | g)", data, family="ordered_beta")
     assert words in note(m, "few_inside")
-    assert (m.certificate.outcome.name == "unbounded") == (inside > 0)
-    assert not m.converged or inside == 0
+    assert m.converged == (inside > 0)  # an optimum inside, beside a likelihood without bound
 
 
 def test_as_many_proportions_inside_as_coefficients_that_these_cannot_fit():
@@ -235,8 +234,8 @@ def test_as_many_proportions_inside_as_coefficients_that_these_cannot_fit():
 
 @pytest.mark.filterwarnings("error")
 def test_the_warning_of_a_fit_without_optimum_says_why():
-    y = np.array([0.3, 0.8, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
-    data = {"y": y, "x": np.linspace(-1, 1, 12) ** 3, "g": np.arange(12) % 4}
+    y = np.array([0.31, 0.32, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
+    data = {"y": y, "x": np.linspace(-1, 1, 12), "g": np.arange(12) % 4}
     with pytest.warns(
         rf.errors.ConvergenceWarning, match="no bound: it rises for ever: 2 of 12 responses lie strictly"
     ):
