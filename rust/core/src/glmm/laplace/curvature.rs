@@ -170,11 +170,11 @@ mod tests {
     /// Two coefficients of which only the difference is hardly known, beside one that curves downwards.
     #[test]
     fn what_curves_upwards_by_little_stays_beside_what_does_not() {
-        let (little, down) = (1e-7, -0.3);
+        let (little, down): (f64, f64) = (1e-7, -0.3);
         let a = [1.0, 1.0 - little, 0.0, 1.0 - little, 1.0, 0.0, 0.0, 0.0, down];
         for made in [positive(&a, 3, sized), positive(&a, 3, raised)] {
             // Rounding errors of the eigenvectors, far below what is little.
-            let near = |(at, expected): (usize, f64)| (made[at] - expected).abs() < 1e-14;
+            let near = |(at, expected): (usize, f64)| f64::abs(made[at] - expected) < 1e-14;
             assert!([(0, 1.0), (1, 1.0 - little), (8, 0.3)].into_iter().all(near), "{made:?}");
         }
         let saddle = [1.0, 1.0 + little, 1.0 + little, 1.0];
