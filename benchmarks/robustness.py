@@ -7,6 +7,8 @@ fit runs in a worker process, so that a crash or an endless loop is an outcome l
 
 - ok, boundary: converged, with all variances positive or not; *noted*: converged, with a warning or message that names
   what ails (separation, columns dropped, no extra zeros …)
+- no optimum: not converged, and a warning says why there is none to converge to: the likelihood has no bound, Laplace's
+  approximation a pole, the density an edge, or a parameter its best value at infinity
 - not converged: said so by a warning
 - refused: an error of ranef on purpose, with the reason
 - **nan**: a log-likelihood, coefficient or standard error that is not finite and nothing says why
@@ -35,11 +37,12 @@ import ranef as rf
 from generated import INTERCEPT, Generated, Plan, generate, seeded
 from ranef.errors import RanefError
 from ranef.families import read_family
+from ranef.model import CAUSES
 
 Change = Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
 BAD = ("nan", "absurd", "exception", "panic", "crash", "timeout")
 ADVICE = "few_groups"  # said of every generalised fit with few groups: about tests, not about the fit
-COLUMNS = ("ok", "boundary", "noted", "not converged", "refused", *BAD)
+COLUMNS = ("ok", "boundary", "noted", "no optimum", "not converged", "refused", *BAD)
 
 
 # ---- designs ---------------------------------------------------------------------------------------------------------
@@ -188,9 +191,10 @@ def named(fit: Any, vcov: Any, said: str) -> tuple[str, str]:
     variances = np.diag(vcov)[kept]
     if not (variances >= 0).all() and not said:
         return "nan", f"variances of coefficients {variances}, {fit.certificate.outcome.name}, nothing said"
-    if not fit.converged:
-        return "not converged", said
     codes = [n.code for n in fit.messages if not n.code.startswith(("boundary", "singular", ADVICE))]
+    if not fit.converged:
+        known = fit.certificate.outcome.name in ("unbounded", "flat_mode") or not CAUSES.isdisjoint(codes)
+        return "no optimum" if known else "not converged", said
     if fit.boundary:
         return "boundary", said
     return ("noted", ",".join(codes)) if codes else ("ok", "")
@@ -240,7 +244,9 @@ def one_family(worker: Worker, variant: str, options: argparse.Namespace) -> tup
     """Run the designs of a family; print the cases to look at."""
     count: Counter[str] = Counter()
     slowest = 0.0
-    shown = COLUMNS if options.list == "all" else (*BAD, "not converged") if options.list == "most" else BAD
+    shown = (
+        COLUMNS if options.list == "all" else (*BAD, "no optimum", "not converged") if options.list == "most" else BAD
+    )
     for number in range(options.designs):
         start = time.perf_counter()
         outcome, why = worker.ask(variant, number, options.limit)

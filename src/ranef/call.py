@@ -18,6 +18,7 @@ from ranef.families import ZERO, Distribution, link_of, read_family
 from ranef.families.distribution import THRESHOLDS, with_threshold
 from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
+from ranef.formula.groups import group_named
 from ranef.frame import Design, Outcome, Part, Spec, build
 from ranef.frame.randomised import read_design
 from ranef.priors import Prior, read_priors
@@ -213,8 +214,9 @@ class Call:
 
     def is_related(self) -> bool:
         """Tell whether levels of a grouping of the mean are related to each other."""
-        given = [value for value in (self.cov, self.precision) if isinstance(value, Mapping)]
-        return any(bar.label in value for value in given for bar in self.formula.bars)
+        labels = [bar.label for bar in self.formula.bars]
+        given = [name for value in (self.cov, self.precision) if isinstance(value, Mapping) for name in value]
+        return any(group_named(name, labels) is not None for name in given)
 
     def is_gaussian(self) -> bool:
         """Tell whether the response is gaussian with one residual variance, whatever the covariance structures."""

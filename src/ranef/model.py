@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 
 
+#: Messages that say why there is no optimum to converge to.
+CAUSES = frozenset({"edge_of_means", "edge_of_support", "unlogged_offset", "few_inside", "half_normal"})
 #: What other packages call things of a fit, and where they are here.
 ELSEWHERE = {
     **dict.fromkeys(("pvalues", "bse", "tvalues", "zvalues", "fe_pvalues", "coefs", "std_errors"), "m.tidy()"),
@@ -309,11 +311,7 @@ def _convergence_text(m: Fit) -> str:
             f"penalised quasi-likelihood did not settle in {c.iterations} iterations (it need not: Breslow & Clayton "
             f"1993): use method='ml'"
         )
-    if (
-        why := next(
-            (n.text for n in m.messages if n.code in ("edge_of_means", "edge_of_support", "unlogged_offset")), None
-        )
-    ) is not None:
+    if (why := next((n.text for n in m.messages if n.code in CAUSES), None)) is not None:
         return f"{c.outcome.value}: {why}"
     if c.outcome.name in ("unbounded", "flat_mode"):
         return next(n.text for n in m.messages if n.code == "not_converged")

@@ -46,3 +46,22 @@ def test_separated_outcomes_take_longer_and_longer_steps(seed):
     assert m.converged
     assert m.loglik == pytest.approx(0.0, abs=1e-6)
     assert m.certificate.evaluations <= 18
+
+
+def nearly_touching(seed: int, gap: float) -> pd.DataFrame:
+    """Outcomes that a point divides, with two rows next to it."""
+    rng = np.random.default_rng([seed, 16])
+    x = rng.normal(size=60)
+    x = np.append(x[np.abs(x - 0.2) > gap], 0.2 + 0.5 * np.array([-gap, gap]))
+    return pd.DataFrame({"y": (x > 0.2).astype(int), "x": x, "g": np.arange(len(x)) % 8})
+
+
+@pytest.mark.parametrize("gap", [1e-2, 1e-3, 1e-4])
+def test_what_is_not_known_shortens_no_steps_of_separated_outcomes(gap):
+    """Single trials say nothing about a dispersion: with the little that is known of the slope raised as well, steps of
+    which one is enough took 200 evaluations and more.
+    """
+    m = rf.fit("y ~ x + (1 | g)", nearly_touching(1, gap), family="betabinomial")
+    assert m.converged
+    assert m.loglik == pytest.approx(0.0, abs=1e-6)
+    assert m.certificate.evaluations <= 30

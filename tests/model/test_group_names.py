@@ -71,9 +71,34 @@ def test_parameters_of_a_group(data, name):
         fixed={f"sd(zero_inflation:{name})": 0.5, "sd(zero_inflation:comm)": 0.1},
     )  # fmt: skip
     assert other.varcorr()[f"zero_inflation:{name}"].sd[0] == pytest.approx(0.5)
-    levels = [f"{c}:{k}" for c in range(12) for k in range(5)]
-    related = rf.fit("y ~ x + (1 | comm:mom)", data, cov={name: (np.eye(60), levels)})
-    assert related.loglik == pytest.approx(rf.fit("y ~ x + (1 | comm:mom)", data).loglik, rel=1e-9)
+
+
+LEVELS = [f"{c}:{k}" for c in range(12) for k in range(5)]
+KINSHIP = np.kron(np.eye(12), np.full((5, 5), 0.45) + 0.55 * np.eye(5))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_relationships_and_weights_of_a_group(data, name):
+    """A relationship under another name than ours was left out where the response is gaussian."""
+    formula = "y ~ x + (1 | comm:mom)"
+    for argument, matrix in (("cov", KINSHIP), ("precision", np.linalg.inv(KINSHIP))):
+        named, ours = (rf.fit(formula, data, **{argument: {g: (matrix, LEVELS)}}) for g in (name, "comm:mom"))
+        assert named.loglik == ours.loglik
+        assert abs(named.loglik - rf.fit(formula, data).loglik) > 1
+    weights = 1.0 + np.arange(240) // 4 % 3
+    given = {"family": "poisson", "quadrature": 3}
+    named, ours = (
+        rf.fit("n ~ x + (1 | comm:mom)", data, sampling_weights={"row": data["w"], g: weights}, **given)
+        for g in (name, "comm:mom")
+    )
+    assert named.loglik == ours.loglik
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_permutations_within_a_group(data, name):
+    m = rf.fit("y ~ x + (1 | comm:mom)", data)
+    one, other = (rf.permutation_test(m, "x", within=g, n=19, seed=1) for g in (name, "comm:mom"))
+    assert str(one) == str(other)
 
 
 def test_unknown_names_get_a_hint(data):

@@ -218,3 +218,25 @@ def test_proportions_of_which_too_few_lie_inside(inside, words):
         warnings.simplefilter("ignore")
         m = rf.fit("y ~ x + (1 | g)", data, family="ordered_beta")
     assert words in note(m, "few_inside")
+    assert m.converged == (inside > 0)  # an optimum inside, beside a likelihood without bound
+
+
+def test_as_many_proportions_inside_as_coefficients_that_these_cannot_fit():
+    """Both rows have the same x: the mean is one value for two different responses, and the precision is finite."""
+    rng = np.random.default_rng(7)
+    y = (rng.random(60) < 0.6).astype(float)
+    x = rng.integers(0, 2, 60)
+    x[:2], y[:2] = 1, (0.3, 0.6)
+    m = rf.fit("y ~ x + (1 | g)", {"y": y, "x": x, "g": np.arange(60) % 8}, family="ordered_beta")
+    assert m.converged
+    assert not note(m, "few_inside")
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_warning_of_a_fit_without_optimum_says_why():
+    y = np.array([0.31, 0.32, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
+    data = {"y": y, "x": np.linspace(-1, 1, 12), "g": np.arange(12) % 4}
+    with pytest.warns(
+        rf.errors.ConvergenceWarning, match="no bound: it rises for ever: 2 of 12 responses lie strictly"
+    ):
+        rf.fit("y ~ x + (1 | g)", data, family="ordered_beta")

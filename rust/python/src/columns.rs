@@ -1,6 +1,11 @@
 //! numpy arrays held for the length of a call, and the views of them that the core reads.
 
-use numpy::{PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods};
+use std::borrow::Cow;
+
+use numpy::{
+    PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray,
+    PyUntypedArrayMethods,
+};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use ranef_core::design::{Block, Codes, Numeric, Rows, Structure, Term};
@@ -20,8 +25,21 @@ pub enum NumericArray<'py> {
     I32(PyReadonlyArray1<'py, i32>),
 }
 
-fn contiguous<T>(v: Result<T, numpy::AsSliceError>) -> PyResult<T> {
+pub fn contiguous<T>(v: Result<T, numpy::AsSliceError>) -> PyResult<T> {
     v.map_err(|_| PyValueError::new_err("array is not contiguous"))
+}
+
+/// A vector as it lies in memory.
+pub fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
+    contiguous(a.as_slice())
+}
+
+/// A matrix by rows, copied if it is stored otherwise: one that is stored by columns has a slice, too.
+pub fn by_rows<'a>(a: &'a PyReadonlyArray2<'_, f64>) -> Cow<'a, [f64]> {
+    match a.as_slice() {
+        Ok(values) if a.is_c_contiguous() => Cow::Borrowed(values),
+        _ => a.as_array().iter().copied().collect(),
+    }
 }
 
 fn describe(v: &Bound<'_, PyAny>) -> String {
@@ -82,7 +100,7 @@ impl<'py> NumericArray<'py> {
 
     pub fn view(&self) -> PyResult<Numeric<'_>> {
         Ok(match self {
-            NumericArray::F64(a) => Numeric::F64(contiguous(a.as_slice())?),
+            NumericArray::F64(a) => Numeric::F64(floats(a)?),
             NumericArray::F32(a) => Numeric::F32(contiguous(a.as_slice())?),
             NumericArray::I64(a) => Numeric::I64(contiguous(a.as_slice())?),
             NumericArray::I32(a) => Numeric::I32(contiguous(a.as_slice())?),
@@ -191,15 +209,15 @@ impl<'py> RowArrays<'py> {
     }
 
     pub fn view(&self) -> PyResult<Rows<'_>> {
-        let y = contiguous(self.y.as_slice())?;
+        let y = floats(&self.y)?;
         let terms: PyResult<Vec<Term<'_>>> = self.terms.iter().map(|t| t.view()).collect();
         Ok(Rows {
             n: y.len(),
             fixed: block_views(&self.fixed)?,
             terms: terms?,
             y,
-            weights: self.weights.as_ref().map(|w| contiguous(w.as_slice())).transpose()?,
-            offset: self.offset.as_ref().map(|o| contiguous(o.as_slice())).transpose()?,
+            weights: self.weights.as_ref().map(floats).transpose()?,
+            offset: self.offset.as_ref().map(floats).transpose()?,
         })
     }
 }

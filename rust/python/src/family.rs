@@ -1,5 +1,6 @@
 //! Families for Python: the table, and a family's functions on plain arrays.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
@@ -8,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ranef_core::family::{table, Data, External, Family, Link, Spec, Stream};
 
+use crate::columns::by_rows;
 use crate::errors::to_python;
 
 /// An entry of a dictionary, if it is there and not None.
@@ -52,11 +54,11 @@ impl Callback {
         let eta = PyArray1::from_slice(py, eta).reshape([n, self.k])?;
         let found = self.call.call1(py, (part(data.y), trials, eta, order, censor, upper))?;
         let found: PyReadonlyArray2<'_, f64> = found.extract(py)?;
-        let values = found.as_slice().map_err(|_| PyValueError::new_err("derivatives are not contiguous"))?;
+        let values = by_rows(&found);
         if values.len() != out.len() {
             return Err(PyValueError::new_err(format!("{} derivatives, {} are needed", values.len(), out.len())));
         }
-        out.copy_from_slice(values);
+        out.copy_from_slice(&values);
         Ok(())
     }
 }
@@ -154,12 +156,12 @@ impl<'py> DataArrays<'py> {
     }
 }
 
-fn predictors<'a>(f: &Family, data: &Data<'_>, eta: &'a PyReadonlyArray2<'_, f64>) -> PyResult<&'a [f64]> {
+fn predictors<'a>(f: &Family, data: &Data<'_>, eta: &'a PyReadonlyArray2<'_, f64>) -> PyResult<Cow<'a, [f64]>> {
     let (n, k) = (data.y.len(), f.parameters());
     if eta.shape() != [n, k] {
         return Err(PyValueError::new_err(format!("eta must be {n} x {k}, it is {:?}", eta.shape())));
     }
-    eta.as_slice().map_err(|_| PyValueError::new_err("eta is not contiguous"))
+    Ok(by_rows(eta))
 }
 
 /// The table of families, one dictionary each.
@@ -205,7 +207,7 @@ fn family_eval<'py>(
     let f = family_from(spec)?;
     let arrays = DataArrays::new(data)?;
     let view = arrays.view()?;
-    let eta = predictors(&f, &view, &eta)?;
+    let eta = &predictors(&f, &view, &eta)?;
     let (n, stride) = (view.y.len(), f.stride(order));
     let mut out = vec![0.0; n * stride];
     py.detach(|| f.evaluate(&view, 0, eta, order, &mut out));
@@ -223,7 +225,7 @@ fn per_row<'py>(
     let f = family_from(spec)?;
     let arrays = DataArrays::new(data)?;
     let view = arrays.view()?;
-    let eta = predictors(&f, &view, eta)?;
+    let eta = &predictors(&f, &view, eta)?;
     let mut out = vec![0.0; view.y.len()];
     py.detach(|| run(&f, &view, eta, &mut out));
     Ok(PyArray1::from_vec(py, out))

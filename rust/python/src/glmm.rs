@@ -14,12 +14,11 @@ use ranef_core::profile::{Laplace, Request};
 use ranef_core::structure::Pattern;
 use ranef_core::CoreError;
 
-use crate::columns::{block_views, blocks, BlockArrays, CodeArray, TermArrays};
+use crate::columns::{block_views, blocks, contiguous, floats, BlockArrays, CodeArray, TermArrays};
 use crate::errors::to_python;
 use crate::family::{any_family_from, Callback, DataArrays};
 use crate::lmm::{
-    ask, floats, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector,
-    Pool,
+    ask, is_long, matrix, options, pool, rows_by, search, set_boundary, set_search, set_terms, solve, vector, Pool,
 };
 
 use crate::profile;
@@ -41,8 +40,8 @@ impl RelationArrays<'_> {
     fn view(&self) -> PyResult<Relation<'_>> {
         Ok(Relation {
             diag: floats(&self.diag)?,
-            start: self.start.as_slice()?,
-            level: self.level.as_slice()?,
+            start: contiguous(self.start.as_slice())?,
+            level: contiguous(self.level.as_slice())?,
             value: floats(&self.value)?,
         })
     }
@@ -534,7 +533,7 @@ impl Glmm {
         cluster: PyReadonlyArray1<'py, u32>,
         count: usize,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let cluster = cluster.as_slice().map_err(|_| PyValueError::new_err("cluster is not contiguous"))?;
+        let cluster = contiguous(cluster.as_slice())?;
         let v = self.watched(py, 1, |core, rows| core.scores(rows, cluster, count))?;
         let width = self.held.p + self.core.theta_len();
         rows_by(py, v, count, width)

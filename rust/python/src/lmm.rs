@@ -1,5 +1,6 @@
 //! `_core.Lmm`: a linear mixed model whose rows have become cross-products.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,7 +19,7 @@ use ranef_core::profile::{Hold, Linear, Request};
 use ranef_core::CoreError;
 use rayon::ThreadPool;
 
-use crate::columns::{block_views, blocks, BlockArrays, CodeArray, RowArrays};
+use crate::columns::{block_views, blocks, by_rows, floats, BlockArrays, CodeArray, RowArrays};
 use crate::errors::to_python;
 use crate::profile;
 
@@ -272,19 +273,15 @@ fn report<'py>(py: Python<'py>, r: Report) -> PyResult<Bound<'py, PyDict>> {
     Ok(d)
 }
 
-pub fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
-    a.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))
-}
-
 impl Lmm {
-    /// Rows over all columns, as they lie.
-    fn whole_rows<'a>(&self, rows: &'a PyReadonlyArray2<'_, f64>) -> PyResult<&'a [f64]> {
+    /// Rows over all columns.
+    fn whole_rows<'a>(&self, rows: &'a PyReadonlyArray2<'_, f64>) -> PyResult<Cow<'a, [f64]>> {
         let (k, width) = rows.as_array().dim();
         let columns = self.model.lmm.moments.user_columns();
         if k == 0 || width != columns {
             return Err(PyValueError::new_err(format!("rows of {width} columns, the model has {columns}")));
         }
-        rows.as_slice().map_err(|_| PyValueError::new_err("rows are not contiguous"))
+        Ok(by_rows(rows))
     }
 
     /// The model at its state, wherever derivatives have left its factor.
@@ -381,7 +378,7 @@ impl Lmm {
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let (py, this) = (slf.py(), Self::settled(slf)?);
         let (model, rows, k) = (&this.model, this.whole_rows(&rows)?, rows.as_array().nrows());
-        let v = solve(py, &this.pool, || model.covariance_of_rows(rows))?;
+        let v = solve(py, &this.pool, || model.covariance_of_rows(&rows))?;
         matrix(py, v, k)
     }
 
@@ -392,7 +389,7 @@ impl Lmm {
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let (py, this) = (slf.py(), Self::settled(slf)?);
         let (model, values, shape) = (&this.model, this.whole_rows(&rows)?, rows.as_array().raw_dim());
-        let v = solve(py, &this.pool, || model.covariance_with_rows(values))?;
+        let v = solve(py, &this.pool, || model.covariance_with_rows(&values))?;
         v.into_pyarray(py).reshape([shape[0], shape[1]])
     }
 
@@ -405,7 +402,7 @@ impl Lmm {
         reml: bool,
     ) -> PyResult<Vec<Bound<'py, PyArray3<f64>>>> {
         let (values, theta, k) = (self.whole_rows(&rows)?, floats(&theta)?, rows.as_array().nrows());
-        let found = self.watched(py, |model| model.sensitivity_of_rows(values, theta, reml))?;
+        let found = self.watched(py, |model| model.sensitivity_of_rows(&values, theta, reml))?;
         let cols: Vec<usize> = {
             let mut slots: Vec<_> = self.model.lmm.moments.factors.iter().flat_map(|f| &f.slots).collect();
             slots.sort_by_key(|s| s.term);

@@ -5,6 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ranef_core::prior::{Of, Prior, TABLE};
 
+use crate::columns::floats;
 use crate::errors::to_python;
 
 /// (name, what it is of, names of the leading parameters) of every density.
@@ -22,7 +23,7 @@ fn prior_log_density<'py>(
     x: PyReadonlyArray1<'py, f64>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let prior = Prior::new(name, parameters).map_err(to_python)?;
-    let x = x.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))?;
+    let x = floats(&x)?;
     let out = match prior.of {
         Of::Real => x.iter().map(|&x| prior.scalar(x)).collect(),
         Of::Positive => x.iter().map(|&x| if x >= 0.0 { prior.scalar(x) } else { f64::NEG_INFINITY }).collect(),

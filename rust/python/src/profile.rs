@@ -1,12 +1,13 @@
 //! Profiles as Python sees them: what is held goes in as (kind, positions), curves come out as dictionaries.
 
-use numpy::{PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ranef_core::profile::{Centre, Curve, Hold};
 
-use crate::lmm::{floats, matrix, rows_by, vector};
+use crate::columns::{by_rows, floats};
+use crate::lmm::{matrix, rows_by, vector};
 
 /// (kind, positions in theta, positions in theta, low, high); for kind "beta" the first position is the coefficient.
 pub type Asked = (String, Vec<usize>, Vec<usize>, f64, f64);
@@ -28,7 +29,7 @@ pub fn centre_from(
     frozen: Vec<bool>,
 ) -> PyResult<Centre> {
     let x = floats(x)?.to_vec();
-    let hessian = hessian.to_vec().map_err(|_| PyValueError::new_err("the Hessian is not contiguous"))?;
+    let hessian = by_rows(hessian).into_owned();
     if hessian.len() != x.len() * x.len() || frozen.len() != x.len() {
         return Err(PyValueError::new_err("centre: sizes contradict each other"));
     }

@@ -11,12 +11,8 @@ use ranef_core::frame;
 use ranef_core::gauss;
 use ranef_core::suprema::{self, Law};
 
-use crate::columns::{block_views, blocks, CodeArray};
+use crate::columns::{block_views, blocks, by_rows, contiguous, floats, CodeArray};
 use crate::errors::to_python;
-
-fn floats<'a>(a: &'a PyReadonlyArray1<'_, f64>) -> PyResult<&'a [f64]> {
-    a.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))
-}
 
 /// Whether any value is NaN or infinite.
 #[pyfunction]
@@ -63,7 +59,7 @@ type Factorized<'py> = (Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<i64>>);
 /// Codes (int32) and sorted distinct values of an int64 column.
 #[pyfunction]
 fn factorize_int<'py>(py: Python<'py>, x: PyReadonlyArray1<'py, i64>) -> PyResult<Factorized<'py>> {
-    let x = x.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))?;
+    let x = contiguous(x.as_slice())?;
     let (codes, uniques) = py.detach(|| frame::factorize_int(x));
     Ok((codes.into_pyarray(py), uniques.into_pyarray(py)))
 }
@@ -96,14 +92,12 @@ fn combine_codes<'py>(
 
 type Places<'py> = Bound<'py, PyArray1<i64>>;
 
-/// The first of every different row of a matrix that is stored by rows, in order, and which of them each row is.
+/// The first of every different row of a matrix, in order, and which of them each row is.
 #[pyfunction]
 fn distinct_rows<'py>(py: Python<'py>, x: PyReadonlyArray2<'py, f64>) -> PyResult<(Places<'py>, Places<'py>)> {
     let (rows, cols) = (x.shape()[0], x.shape()[1]);
-    // A matrix stored by columns has a slice, too.
-    let values = x.as_slice().ok().filter(|_| x.is_c_contiguous());
-    let values = values.ok_or_else(|| PyValueError::new_err("the matrix is not stored by rows"))?;
-    let (first, which) = py.detach(|| frame::distinct_rows(values, rows, cols));
+    let entries: &[f64] = &by_rows(&x);
+    let (first, which) = py.detach(|| frame::distinct_rows(entries, rows, cols));
     Ok((first.into_pyarray(py), which.into_pyarray(py)))
 }
 
@@ -148,8 +142,8 @@ fn linear_predictor<'py>(
     }
     let fixed = block_views(&fixed)?;
     let mut views = vec![];
+    let b: Vec<_> = b.iter().map(by_rows).collect();
     for ((codes, inner), modes) in arrays.iter().zip(&b) {
-        let modes = modes.as_slice().map_err(|_| PyValueError::new_err("array is not contiguous"))?;
         views.push(NewTerm { codes: codes.view()?, blocks: block_views(inner)?, b: modes });
     }
     let beta = floats(&beta)?;
@@ -206,8 +200,7 @@ fn inverse_upwards<'py>(
     if matrix.shape()[1] != n {
         return Err(PyValueError::new_err("the matrix is not square"));
     }
-    let h = matrix.as_slice().map_err(|_| PyValueError::new_err("the matrix is not contiguous"))?;
-    dense::inverse_upwards(h, n, flat).into_pyarray(py).reshape([n, n])
+    dense::inverse_upwards(&by_rows(&matrix), n, flat).into_pyarray(py).reshape([n, n])
 }
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {

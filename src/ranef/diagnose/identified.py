@@ -10,7 +10,7 @@ import numpy as np
 from ranef.diagnose.messages import Message, row_effect
 from ranef.engines.runaways import LIMIT, may_run
 from ranef.families import legal_link
-from ranef.frame.checks import absorbed_residual
+from ranef.frame.checks import absorbed_residual, too_few_inside
 from ranef.frame.table import rows_of, shorten
 from ranef.predict.rows import fitted_design, linear_predictor
 
@@ -282,11 +282,9 @@ def _edged(m: Fit) -> float:
 
 def few_inside(m: Fit) -> Iterator[Message]:
     """P41: proportions of which too few lie inside (0, 1) for what is estimated from those."""
-    if m.distribution.entry.name not in ("ordered_beta", "zero_one_inflated_beta") or m.design is None:
-        return
-    y = np.asarray(m.design.y)
-    inside, needed = int(np.count_nonzero((y > 0) & (y < 1))), len(m.layout.components[0].names)
-    if inside <= needed and any(part.name == "dispersion" and part.names for part in m.layout.components):
+    inside = None if m.design is None else too_few_inside(m.design, m.distribution.entry.name)
+    if inside is not None:
+        needed = len(m.layout.components[0].names)
         why = (
             "nothing tells the dispersion, nor the cut points apart"
             if inside == 0

@@ -18,6 +18,7 @@ from ranef.engines.nesting import BEYOND, most_nodes
 from ranef.formula import INTERCEPT
 from ranef.formula.functions import PLAIN
 from ranef.frame import Indicators, matrix
+from ranef.frame.checks import too_few_inside
 from ranef.frame.design import why_dropped
 from ranef.frame.table import AS_MISSING, FEW_NUMBERS, is_number, read_table, shorten, strays, where_found
 from ranef.inference.ddf.strata import constant_within
@@ -128,9 +129,11 @@ def _way_out(m: Fit) -> str:
     """Return what to do where the criterion has no optimum."""
     outcome = m.certificate.outcome.name
     if outcome == "unbounded":
+        if m.design is not None and too_few_inside(m.design, m.distribution.entry.name):
+            return " as the precision grows: the mean can fit all responses inside (0, 1) exactly; hold the dispersion"
         return (
-            ", as the random effects can fit some groups exactly; take a structure of fewer parameters, or hold the "
-            "residual variance"
+            " towards a singular covariance, as the random effects can fit some groups exactly; take a structure of "
+            "fewer parameters, or hold the residual variance"
         )
     if outcome == "flat_mode":
         laplace = m.task.quadrature == 1 and m.method == "ml"

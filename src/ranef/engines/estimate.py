@@ -22,7 +22,7 @@ class Outcome(Enum):
     converged = "converged: the certificate holds"
     max_evaluations = "stopped at the allowed number of evaluations before the certificate held"
     stalled = "stopped because no step lowered the criterion, although the certificate does not hold"
-    unbounded = "stopped where the likelihood has no bound: it rises for ever towards a singular covariance"
+    unbounded = "stopped where the likelihood has no bound: it rises for ever"
     flat_mode = (
         "stopped where Laplace's approximation breaks down: the criterion falls towards parameters at which the "
         "conditional mode of some random effects is flat"

@@ -36,7 +36,14 @@ from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.families.custom import Seen, check_begin, core_spec, without_value
 from ranef.formula.functions import PATTERNED, STRUCTURES
-from ranef.frame.checks import absorbed_residual, check_covariances, check_levels, check_response, unlogged_offset
+from ranef.frame.checks import (
+    absorbed_residual,
+    check_covariances,
+    check_levels,
+    check_response,
+    too_few_inside,
+    unlogged_offset,
+)
 from ranef.frame.design import Block, Component, part_of
 from ranef.frame.little import little
 
@@ -50,6 +57,7 @@ FAILED = "failed"  # the outcome of a search that had no point to begin from
 START_NODES, START_WORK = 5, 20_000  # of quadrature that leads to a start: evaluations of the density for one value …
 START_STEPS = 60  # … and values
 ROUNDING = 1e-9  # of a log-likelihood
+ROUGH = 1e8  # precision of proportions above which the density loses the digits that a certificate needs
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 
@@ -177,9 +185,17 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
             at = Found(search_with(core, design, task))
     except ValueError as error:
         raise explained(error, design, task) from error
+    if task.wishes is None and too_few_inside(design, task.family.entry.name) and _runs_on(at, task):
+        at = replace(at, record={**at.record, "outcome": "unbounded"})
     if at.outcome == "stalled" and (why := _too_little(design, task, little(design))):
         raise DataError(f"the search was lost in rounding errors{why}")
     return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread)
+
+
+def _runs_on(at: Found, task: Task) -> bool:
+    """Whether a search ended at no optimum inside, whatever rounding errors made of a likelihood without bound."""
+    precision = link_of(task.family.links[1]).inverse(np.asarray(at.record["reach"][1][1]))
+    return at.outcome != "converged" or not float(precision) < ROUGH
 
 
 def searched(core: Any, design: Design, task: Task) -> Any:

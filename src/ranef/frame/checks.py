@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ranef.errors import DataError
-from ranef.frame.design import Design, GroupTerm, why_dropped
+from ranef.frame.design import Design, GroupTerm, matrix, why_dropped
 from ranef.frame.kernels import is_constant
 
+INSIDE = ("ordered_beta", "zero_one_inflated_beta")  # families that tell 0 and 1 from the proportions between them
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
 
 
@@ -21,6 +22,23 @@ def unlogged_offset(design: Design, link: str) -> str | None:
         f"{of} spans {offset.min():.4g} to {offset.max():.4g}: with a log link the response is proportional to "
         f"exp({it}); offset(log({it})) makes it proportional to {it}"
     )
+
+
+def too_few_inside(design: Design, family: str) -> int | None:
+    """Return how many proportions lie strictly between 0 and 1 if a dispersion cannot be estimated from them.
+
+    There are none, or the mean can fit all of them exactly, as their rows of X are linearly independent: the likelihood
+    rises for ever as the precision grows.
+    """
+    estimated = any(c.name == "dispersion" and c.names for c in design.components)
+    if family not in INSIDE or not estimated or design.y is None:
+        return None
+    y, mean = np.asarray(design.y), design.components[0]
+    at = np.flatnonzero((y > 0) & (y < 1))
+    if len(at) > len(mean.names):
+        return None
+    rank = int(np.linalg.matrix_rank(matrix(mean.fixed, design.n)[at])) if len(at) else 0
+    return len(at) if rank == len(at) else None
 
 
 def check_linear(design: Design) -> None:

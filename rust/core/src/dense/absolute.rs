@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_positive_definite_matrix_is_solved() {
-        for n in [1usize, 2, 7, 28] {
-            let a: Vec<f64> = (0..n * n).map(|t: usize| 1.0 / (1.0 + (t % n).abs_diff(t / n) as f64)).collect();
+        for n in [1, 2, 7, 28] {
+            let a: Vec<f64> = (0..n * n).map(|t| 1.0 / (1.0 + usize::abs_diff(t % n, t / n) as f64)).collect();
             let b: Vec<f64> = (0..n).map(number).collect();
             let (mut l, mut x, mut y) = (a.clone(), b.clone(), b.clone());
             cholesky(&mut l, n, n).unwrap();

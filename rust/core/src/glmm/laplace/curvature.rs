@@ -80,7 +80,7 @@ impl Engine {
         }
         // A penalty of deviances counts half.
         a.iter_mut().zip(&self.penalty_curvature).for_each(|(a, v)| *a += 0.5 * v);
-        let (a, lx) = positive_factored(a, p);
+        let (a, lx) = positive_factored(a, p, sized);
         let lx = lx.unwrap_or_else(|| dense::diagonal(p, |j| a[j + j * p].abs().sqrt().max(1e-8)));
         let curve = a.iter().map(|v| 2.0 * v).collect();
         let solution = Solution {
@@ -96,22 +96,41 @@ impl Engine {
     }
 }
 
-/// Least share of its diagonal entry that a squared pivot must be, and least eigenvalue where one is not, in units that make
-/// the diagonal 1.
+/// Least share of its diagonal entry that a squared pivot must be, and the least eigenvalue that is positive, in units that
+/// make the diagonal 1; and what one is made about which nothing is known.
 const SHARE: f64 = 1e-10;
 const LEAST: f64 = 1e-4;
 
-/// The matrix itself if it is positive definite, else with its (scaled) eigenvalues made positive.
-pub fn positive(a: &[f64], p: usize) -> Vec<f64> {
-    definite_factor(a, p).map_or_else(|| lifted(a, p), |_| a.to_vec())
+/// What an eigenvalue is made: its size. A direction that curves downwards shortens no step along another one that curves
+/// upwards by little, as separated outcomes have them.
+pub fn sized(w: f64) -> f64 {
+    if w.abs() > SHARE {
+        w.abs()
+    } else {
+        LEAST
+    }
+}
+
+/// The same in a matrix that is only like the curvature: what is negative is not small.
+pub fn raised(w: f64) -> f64 {
+    if w > SHARE {
+        w
+    } else {
+        w.abs().max(LEAST)
+    }
+}
+
+/// The matrix itself if it is positive definite, else with its (scaled) eigenvalues `made` positive.
+pub fn positive(a: &[f64], p: usize, made: fn(f64) -> f64) -> Vec<f64> {
+    definite_factor(a, p).map_or_else(|| lifted(a, p, made), |_| a.to_vec())
 }
 
 /// The same and its Cholesky factor, if it has one.
-pub fn positive_factored(a: Vec<f64>, p: usize) -> (Vec<f64>, Option<Vec<f64>>) {
+pub fn positive_factored(a: Vec<f64>, p: usize, made: fn(f64) -> f64) -> (Vec<f64>, Option<Vec<f64>>) {
     if let Some(l) = definite_factor(&a, p) {
         return (a, Some(l));
     }
-    let a = lifted(&a, p);
+    let a = lifted(&a, p, made);
     let mut l = a.clone();
     let l = dense::cholesky(&mut l, p, p).is_ok().then_some(l);
     (a, l)
@@ -131,15 +150,36 @@ pub(super) fn definite_factor(a: &[f64], p: usize) -> Option<Vec<f64>> {
     units(a, p).into_iter().enumerate().all(clear).then_some(l)
 }
 
-fn lifted(a: &[f64], p: usize) -> Vec<f64> {
+fn lifted(a: &[f64], p: usize, made: fn(f64) -> f64) -> Vec<f64> {
     let unit = units(a, p);
     let scaled: Vec<f64> = (0..p * p).map(|t| a[t] / (unit[t % p] * unit[t / p])).collect();
     let (w, mut v) = dense::eigen_symmetric(&scaled, p);
     for (column, w) in v.chunks_exact_mut(p).zip(&w) {
-        let root = w.abs().max(LEAST).sqrt();
+        let root = made(*w).sqrt();
         column.iter_mut().zip(&unit).for_each(|(v, s)| *v *= root * s);
     }
     let mut out = vec![0.0; p * p];
     dense::gemm_nt(&mut out, p, &v, p, &v, p, p, p, p, 1.0);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two coefficients of which only the difference is hardly known, beside one that curves downwards.
+    #[test]
+    fn what_curves_upwards_by_little_stays_beside_what_does_not() {
+        let (little, down): (f64, f64) = (1e-7, -0.3);
+        let a = [1.0, 1.0 - little, 0.0, 1.0 - little, 1.0, 0.0, 0.0, 0.0, down];
+        for made in [positive(&a, 3, sized), positive(&a, 3, raised)] {
+            // Rounding errors of the eigenvectors, far below what is little.
+            let near = |(at, expected): (usize, f64)| f64::abs(made[at] - expected) < 1e-14;
+            assert!([(0, 1.0), (1, 1.0 - little), (8, 0.3)].into_iter().all(near), "{made:?}");
+        }
+        let saddle = [1.0, 1.0 + little, 1.0 + little, 1.0];
+        let least = |m: Vec<f64>| 0.5 * (m[0] + m[3] - m[1] - m[2]);
+        assert!((least(positive(&saddle, 2, sized)) - little).abs() < 1e-14);
+        assert!((least(positive(&saddle, 2, raised)) - LEAST).abs() < 1e-14);
+    }
 }

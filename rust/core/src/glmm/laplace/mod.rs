@@ -35,7 +35,7 @@ use super::rows::{self, GlmmRows, Plan, Want};
 use super::trade::Trade;
 
 pub use crate::dense::dot;
-pub use curvature::{positive, positive_factored};
+pub use curvature::{positive, positive_factored, raised, sized};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;

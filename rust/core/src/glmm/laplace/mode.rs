@@ -7,7 +7,7 @@ use crate::CoreError;
 use super::super::loadings;
 use super::super::rows::{self, GlmmRows, Want};
 use super::super::trade::Integrated;
-use super::{dot, positive_factored, Engine, Point, INNER_TOLERANCE};
+use super::{dot, positive_factored, sized, Engine, Point, INNER_TOLERANCE};
 
 /// Newton steps for the mode before the search gives up at these parameters.
 const MAX_INNER: usize = 60;
@@ -108,7 +108,7 @@ impl Engine {
         }
         let r = self.latent.len();
         let lost = || CoreError::NotPositiveDefinite("the information about the coefficients is not finite".into());
-        Ok((f, positive_factored(a, r).1.ok_or_else(lost)?))
+        Ok((f, positive_factored(a, r, sized).1.ok_or_else(lost)?))
     }
 
     /// L^-1 Lambda'Z'D2X (size x r) of some coefficients and their X'D2X - X'D2Z Lambda H^-1 Lambda'Z'D2X.

@@ -3,7 +3,7 @@
 use crate::dense;
 
 use super::super::rows::{self, GlmmRows, Want};
-use super::curvature::{definite_factor, positive_factored};
+use super::curvature::{definite_factor, positive_factored, raised};
 use super::{dot, Engine};
 
 /// Steps, and the longest change of a coefficient in one.
@@ -86,7 +86,7 @@ impl Engine {
 /// -|H|^-1 g, by the eigenvalues of H where it is small, else by the signs of its pivots.
 fn downhill(h: &[f64], g: &[f64]) -> Vec<f64> {
     let p = g.len();
-    let by_eigenvalues = || (p <= SMALL).then(|| positive_factored(h.to_vec(), p).1).flatten();
+    let by_eigenvalues = || (p <= SMALL).then(|| positive_factored(h.to_vec(), p, raised).1).flatten();
     let factor = definite_factor(h, p).or_else(by_eigenvalues);
     let mut step: Vec<f64> = g.iter().map(|g| -g).collect();
     match factor {

@@ -182,14 +182,14 @@ impl Joint {
     /// Take a measured Hessian instead, made positive definite.
     pub(super) fn replace(&mut self, h: &[f64], damping: f64) {
         self.hessian = h.to_vec();
-        self.make_positive();
+        self.make_positive(sized);
         self.whole(|h, n| (0..n).for_each(|i| h[i * (n + 1)] *= 1.0 + damping));
     }
 
     /// Make the Hessian positive definite.
-    pub(super) fn make_positive(&mut self) {
+    pub(super) fn make_positive(&mut self, made: fn(f64) -> f64) {
         let still = self.still.clone();
-        self.whole(|h, _| *h = positive_beside(h, &still));
+        self.whole(|h, _| *h = positive_beside(h, &still, made));
     }
 
     /// Profile out coefficients that are found inside (their gradient is zero).
@@ -253,7 +253,7 @@ impl Joint {
         let (p, c, n) = (self.p, self.c, self.p + self.c);
         let (still, turning) = (&self.still[p..], |t: usize| self.turning[p + t % c + (p + t / c) * n]);
         (0..c * c).for_each(|t| hcc[t] += turning(t));
-        let whole = positive_beside(&hcc, still);
+        let whole = positive_beside(&hcc, still, raised);
         if (0..c * c).all(|t| turning(t) == 0.0) {
             return whole;
         }
@@ -277,7 +277,7 @@ impl Joint {
         for j in 0..c {
             bc[j * p..(j + 1) * p].copy_from_slice(&self.hessian[(p + j) * n..(p + j) * n + p]);
         }
-        let (bb, l) = positive_factored(bb, p);
+        let (bb, l) = positive_factored(bb, p, raised);
         let l = l.unwrap_or_else(|| dense::diagonal(p, |j| bb[j + j * p].abs().sqrt().max(1e-6)));
         dense::solve_left_l(&l, p, p, &mut bc, c, p);
         dense::solve_left_l(&l, p, p, &mut gb, 1, p);
@@ -304,14 +304,14 @@ impl Joint {
 }
 
 /// `positive` among the directions that are not still: these have no size by which that of the others is to be judged.
-fn positive_beside(a: &[f64], still: &[bool]) -> Vec<f64> {
+fn positive_beside(a: &[f64], still: &[bool], made: fn(f64) -> f64) -> Vec<f64> {
     let (n, of) = (still.len(), moving(still));
     let m = of.len();
     if m == n {
-        return positive(a, n);
+        return positive(a, n, made);
     }
     let mut out = a.to_vec();
-    positive(&among(a, &of, n), m).iter().enumerate().for_each(|(t, v)| out[of[t % m] + of[t / m] * n] = *v);
+    positive(&among(a, &of, n), m, made).iter().enumerate().for_each(|(t, v)| out[of[t % m] + of[t / m] * n] = *v);
     out
 }
 
@@ -365,7 +365,7 @@ pub(super) fn within(
             Some(at) => {
                 let (i, low, high) = limits.swap_remove(at);
                 if pinned.is_empty() {
-                    joint.make_positive();
+                    joint.make_positive(raised);
                 }
                 let to = db[i].clamp(low, high);
                 gained += joint.pin(i, to);

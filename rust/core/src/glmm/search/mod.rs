@@ -28,7 +28,7 @@ use crate::structure::{Chart, Limit};
 use crate::CoreError;
 
 use super::constraint::Constraint;
-use super::laplace::{dot, positive, positive_factored, Engine, Point, Slope, INNER_TOLERANCE};
+use super::laplace::{dot, positive, positive_factored, raised, sized, Engine, Point, Slope, INNER_TOLERANCE};
 use super::patterns::{self, Direction, Path, Patterned};
 use super::rows::GlmmRows;
 
