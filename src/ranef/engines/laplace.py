@@ -309,8 +309,8 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> Found:
     poles: their mode becomes flat, and the likelihood so approximated rises to where it breaks down, which is no
     optimum. A second search begins at the optimum of the model without them, with variances of zero; if it converges,
     its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others, those that
-    terms share with other predictors too. Where the second search comes to a pole, the optimum without the effects
-    outside the mean is returned, uncertified if it is none with them, and then with the standard errors that it has
+    terms share with other predictors too. Where the second search comes to a pole (or both get stuck, as beside one), the
+    optimum without the effects outside the mean is returned, uncertified if it is none with them, and then with the standard errors that it has
     without them: the place at the pole is any place, and says nothing about the other parameters.
     """
     first = Found(record)
@@ -342,7 +342,8 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> Found:
         loadings = any(t.structure == "rr" for t in cut)
         if third["outcome"] != FAILED and third["decrease"] < LOOSE and not loadings:
             return Found({**third, "outcome": "converged"}, pole)
-        if third["outcome"] != FAILED and {"flat_mode", FAILED} & {first.outcome, second["outcome"]}:
+        ends = {first.outcome, second["outcome"]}
+        if third["outcome"] != FAILED and (ends & {"flat_mode", FAILED} or ends == {"stalled"}):
             return Found({**third, "outcome": "flat_mode"}, pole, partial(_spread_of, inner, core, places))
     # The core must stand where the fit is reported.
     return first if first.outcome == FAILED else Found(searched(core, design, task))
