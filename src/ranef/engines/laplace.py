@@ -309,9 +309,9 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> Found:
     poles: their mode becomes flat, and the likelihood so approximated rises to where it breaks down, which is no
     optimum. A second search begins at the optimum of the model without them, with variances of zero; if it converges,
     its optimum is kept although it may lie lower. Effects in the mean are left in it if there are others, those that
-    terms share with other predictors too. Where the second search comes to a pole (or both get stuck, as beside one), the
-    optimum without the effects outside the mean is returned, uncertified if it is none with them, and then with the standard errors that it has
-    without them: the place at the pole is any place, and says nothing about the other parameters.
+    terms share with other predictors too. Where the second search comes to a pole, or both get stuck as beside one, the
+    optimum without the effects outside the mean is returned, uncertified if it is none with them, and then with the
+    standard errors that it has without them: the place at the pole is any place, and says nothing about the others.
     """
     first = Found(record)
     if first.outcome not in ("stalled", "flat_mode", FAILED) or task.control.start is not None:
