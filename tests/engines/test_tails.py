@@ -40,6 +40,24 @@ def test_levels_without_extra_zeros_end_in_a_step(seed):
     assert m.loglik == pytest.approx(closer.loglik, abs=1e-8)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_way_to_the_end_does_not_hang_on_the_order_of_levels(seed):
+    """One coefficient has no bound, others look alike for a while: a step too far is taken back, and a later one is not.
+
+    Of fourteen orders six took about 30 evaluations where none was tried after the first that went too far; now 8 to 13.
+    """
+    rng, data = np.random.default_rng(seed), rf.datasets.load("Salamanders")
+    levels = rng.permutation(list(data["spp"].cat.categories))
+    data = data.assign(
+        spp=pd.Categorical(data["spp"].astype(str), categories=levels),
+        mined=pd.Categorical(data["mined"].astype(str), categories=["no", "yes"][:: 1 - 2 * (seed % 2)]),
+    )
+    m = rf.fit("count ~ spp * mined + (1 | site)", data, family="nbinom2", zero_inflation="~ spp * mined")
+    assert m.converged
+    assert m.loglik == pytest.approx(-804.838282, abs=1e-6)
+    assert m.certificate.evaluations <= 20
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_separated_outcomes_take_longer_and_longer_steps(seed):
     m = rf.fit("y ~ x + z + (1 | g)", separated(seed), family="binomial")

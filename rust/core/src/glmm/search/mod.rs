@@ -163,8 +163,9 @@ struct Search<'s, 'a, 'r> {
     idle: usize,
     /// Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
     tail: bool,
-    /// A step to the end of a direction has gone beyond an optimum: there are no more of them.
-    cautious: bool,
+    /// What the last step promised that went to the end of a direction and beyond an optimum: the next one must promise
+    /// less, as its rate is better known closer to the end.
+    beyond: f64,
     /// The iteration that met a flat mode last.
     flat: Option<usize>,
     /// The engine's factor is not that of the point, or its mode is rough.
@@ -196,7 +197,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             trouble: 0,
             idle: 0,
             tail: false,
-            cautious: false,
+            beyond: f64::INFINITY,
             flat: None,
             stale: false,
             least: 1.0,
@@ -209,9 +210,9 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
     fn run(&mut self, e: &mut Engine, mut point: Point) -> Result<Here, CoreError> {
         loop {
             let here = Here::of(e, self.set, point);
-            if let Some(before) = self.pace.as_ref().and_then(|last| last.overshot(&here.slope)) {
+            if let Some((before, promised)) = self.pace.as_ref().and_then(|last| last.overshot(&here.slope)) {
                 if let Ok(back) = self.set.again(e, before) {
-                    (self.pace, self.last, self.cautious) = (None, None, true);
+                    (self.beyond, self.pace, self.last) = (promised, None, None);
                     point = back;
                     continue;
                 }

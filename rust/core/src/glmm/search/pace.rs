@@ -106,10 +106,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The point before a step to an end that is none: further back the deviance is lower.
-    pub(super) fn overshot(&self, slope: &Slope) -> Option<&Point> {
+    /// The point before a step to an end that is none, and what it promised: further back the deviance is lower.
+    pub(super) fn overshot(&self, slope: &Slope) -> Option<(&Point, f64)> {
         let (ways, before) = self.ended.as_ref()?;
-        ways.chunks_exact(slope.beta.len()).any(|way| dot(way, &slope.beta) > 0.0).then_some(before)
+        let beyond = ways.chunks_exact(slope.beta.len()).any(|way| dot(way, &slope.beta) > 0.0);
+        beyond.then_some((before, self.promised))
     }
 
     /// Whether a step goes on where the last one went, no shorter.

@@ -58,7 +58,7 @@ impl Search<'_, '_, '_> {
         let moved = apply(e.moments(), &set.components, &point.lambda, d);
         let (mut lambda, _) = clip_all(e.moments(), set.units, &moved, false);
         let pace = self.pace.as_ref().filter(|_| tries.long && self.damping == 0.0 && self.decrease < NEAR);
-        let last = self.secants.last().filter(|_| !self.cautious);
+        let last = self.secants.last().filter(|_| self.decrease < self.beyond);
         let end = pace.zip(last).and_then(|(pace, last)| pace.to_the_end(e, around, last, &db[..p]));
         let stretch = pace.filter(|_| end.is_none()).map_or(1.0, |pace| pace.longer(&db[..p], self.decrease));
         let beta_step =
