@@ -30,21 +30,22 @@ def separated(seed: int) -> pd.DataFrame:
 def test_levels_without_extra_zeros_end_in_a_step(seed):
     """From a promise of 1e-2 to one of 1e-9 are 16 units and more, and all of them one step.
 
-    Of seed 2 one coefficient seems to go as far, and has its optimum at -8.5: a step beyond it is taken back.
+    Of seed 2 one coefficient seems to go as far, and has its optimum at -8.5: steps beyond it are taken back, three times.
     """
     given = {"family": "poisson", "zero_inflation": "~ kind"}
     m = rf.fit("count ~ kind + (1 | site)", inflated(seed), **given)
     closer = rf.fit("count ~ kind + (1 | site)", inflated(seed), **given, control={"tolerance": 1e-12})
     assert m.converged
-    assert m.certificate.evaluations <= (20 if seed == 2 else 12)
+    assert m.certificate.evaluations <= (24 if seed == 2 else 12)
     assert m.loglik == pytest.approx(closer.loglik, abs=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_way_to_the_end_does_not_hang_on_the_order_of_levels(seed):
-    """One coefficient has no bound, others look alike for a while: a step too far is taken back, and a later one is not.
+    """Some coefficients have no bound, others look alike for a while: steps too far are taken back, later ones are not.
 
-    Of fourteen orders six took about 30 evaluations where none was tried after the first that went too far; now 8 to 13.
+    Of fourteen orders six took about 30 evaluations where none was tried after the first that went too far;
+    now 8 to 13.
     """
     rng, data = np.random.default_rng(seed), rf.datasets.load("Salamanders")
     levels = rng.permutation(list(data["spp"].cat.categories))

@@ -67,6 +67,8 @@ const NEAR: f64 = 0.5;
 const LONG: f64 = 2.0;
 /// Pairs kept on such a way: the curvature falls with every step, and old pairs hold it up.
 const RECENT: usize = 2;
+/// Steps to the end of a direction that may go too far.
+const TURNS: usize = 3;
 /// Iterations in which a search that goes along flat modes meets one.
 const LATELY: usize = 6;
 /// Deviance that a limit may be worse by than the edge of the search just before it.
@@ -164,8 +166,9 @@ struct Search<'s, 'a, 'r> {
     /// Whether the last step went on along a direction without an optimum: no better curvature shortens that way.
     tail: bool,
     /// What the last step promised that went to the end of a direction and beyond an optimum: the next one must promise
-    /// less, as its rate is better known closer to the end.
+    /// less, as its rate is better known closer to the end. And how many did so.
     beyond: f64,
+    turned: usize,
     /// The iteration that met a flat mode last.
     flat: Option<usize>,
     /// The engine's factor is not that of the point, or its mode is rough.
@@ -198,6 +201,7 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             idle: 0,
             tail: false,
             beyond: f64::INFINITY,
+            turned: 0,
             flat: None,
             stale: false,
             least: 1.0,
@@ -212,7 +216,9 @@ impl<'s, 'a, 'r> Search<'s, 'a, 'r> {
             let here = Here::of(e, self.set, point);
             if let Some((before, promised)) = self.pace.as_ref().and_then(|last| last.overshot(&here.slope)) {
                 if let Ok(back) = self.set.again(e, before) {
-                    (self.beyond, self.pace, self.last) = (promised, None, None);
+                    self.turned += 1;
+                    self.beyond = if self.turned < TURNS { promised } else { 0.0 };
+                    (self.pace, self.last) = (None, None);
                     point = back;
                     continue;
                 }
