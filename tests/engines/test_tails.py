@@ -30,7 +30,7 @@ def separated(seed: int) -> pd.DataFrame:
 def test_levels_without_extra_zeros_end_in_a_step(seed):
     """From a promise of 1e-2 to one of 1e-9 are 16 units and more, and all of them one step.
 
-    Of seed 2 one coefficient seems to go as far, and has its optimum at -8.5: steps beyond it are taken back, three times.
+    Of seed 2 one coefficient seems to go as far, and has its optimum at -8.5: steps beyond it are taken back, thrice.
     """
     given = {"family": "poisson", "zero_inflation": "~ kind"}
     m = rf.fit("count ~ kind + (1 | site)", inflated(seed), **given)
