@@ -146,9 +146,11 @@ mod tests {
             b
         };
         assert_eq!(solved(&[2.0, 0.0, 0.0, -4.0], vec![1.0, 1.0]), [0.5, 0.25]);
-        // Eigenvalues +1 and -1: the absolute value is the unit matrix, in the units of a diagonal that is all but 0.
-        let turned = solved(&[1e-3, 1.0, 1.0, 1e-3], vec![1.0, 3.0]);
-        assert!((turned[0] - 1.0).abs() < 2e-3 && (turned[1] - 3.0).abs() < 4e-3, "{turned:?}");
+        // Eigenvalues 1 + d and d - 1 along (1, 1) and (1, -1): 2 / (1 + d) -+ 1 / (1 - d).
+        let d = 1e-3;
+        let turned = solved(&[d, 1.0, 1.0, d], vec![1.0, 3.0]);
+        let (sum, rest) = (2.0 / (1.0 + d), 1.0 / (1.0 - d));
+        assert!((turned[0] - sum + rest).abs() < 1e-12 && (turned[1] - sum - rest).abs() < 1e-12, "{turned:?}");
     }
 
     #[test]
