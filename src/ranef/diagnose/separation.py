@@ -141,14 +141,6 @@ def _separated(m: Fit, component: int, sign: Array) -> list[str]:
     return names if component == 0 else [f"{part.name}.{name}" for name in names]
 
 
-def _levels(which: Any, sign: Array, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which of some kinds of rows must stay level, or have none, and which of the others may only rise."""
-    seen = np.zeros((3, count), dtype=bool)
-    seen[sign.astype(np.intp), which] = True
-    flat, up, down = seen  # of signs 0, 1 and -1, the last
-    return flat | (up == down), up
-
-
 def _vague(m: Fit, j: int, column: Array) -> bool:
     """Whether a standard error leaves a predictor open over a range within which everything is certain."""
     error = float(np.sqrt(m.estimate.vcov[j, j])) * float(np.abs(column).max())
@@ -281,7 +273,10 @@ def direction(x: Array, sign: Array) -> list[int]:
 def _constraints(x: Array, sign: Array) -> tuple[Array, Array]:
     """Return rows r with r'd >= 0 and rows with r'd = 0, each once; a row of both signs is one of these."""
     first, which = _core.distinct_rows(np.ascontiguousarray(x))
-    level, up = _levels(which, sign, len(first))
+    seen = np.zeros((3, len(first)), dtype=bool)
+    seen[sign.astype(np.intp), which] = True
+    flat, up, down = seen  # of signs 0, 1 and -1, the last
+    level = flat | (up & down)
     rows = x[first] / np.maximum(np.abs(x[first]).max(axis=0), np.finfo(float).tiny)
     return np.where(up, 1.0, -1.0)[~level, None] * rows[~level], rows[level]
 
