@@ -478,3 +478,66 @@ fn equal_rows_count_as_weights_however_many() {
         assert!((a - b).abs() < 1e-8 * (1.0 + a.abs()), "{a} {b}");
     }
 }
+
+/// Where a search begins is found from kinds of rows: offsets that are all different leave none.
+#[test]
+fn kinds_of_rows_are_the_rows() {
+    let c = columns(240);
+    let all = responses(c.n);
+    let (weights, trials): (Vec<f64>, Vec<f64>) = (0..c.n).map(|i| (1.0 + (i % 2) as f64, 4.0)).unzip();
+    let part: Vec<f64> = all[COUNT].iter().map(|y| y / 4.0).collect();
+    let censor: Vec<i8> = all[COUNT].iter().enumerate().map(|(i, y)| (*y > 1.0 && i % 2 == 0) as i8).collect();
+    let plain = Data::default();
+    let cases = [
+        ("poisson", true, &all[COUNT], plain),
+        ("nbinom2", true, &all[COUNT], plain),
+        ("compois", false, &all[COUNT], plain),
+        ("poisson", false, &all[COUNT], Data { censor: Some(&censor), ..plain }),
+        ("binomial", false, &part, Data { trials: Some(&trials), ..plain }),
+    ];
+    for (name, inflated, y, data) in cases {
+        let k = family(name, inflated).parameters();
+        let start = |offset: &[f64], weights: Option<&[f64]>| {
+            let (mut components, p) = c.components(k);
+            components[0].fixed[1].block = Block { contrast: &c.eye[4..], cols: 3, ..c.times() };
+            components[0].offset = Some(offset);
+            components[1..].iter_mut().for_each(|c| c.fixed[0].first += 2);
+            let rows = simple(&c, y, k, false);
+            let rows = GlmmRows { components, p: p + 2, data: Data { y, ..data }, weights, ..rows };
+            let mut model = Glmm::new(&rows, family(name, inflated)).unwrap();
+            model.engine.start_beta(&rows, &vec![0.1; p + 2], false).0
+        };
+        let (few, many): (Vec<f64>, Vec<f64>) =
+            (0..c.n).map(|i| (0.1 * (i % 2) as f64, 0.1 * (i % 2) as f64 + 1e-13 * i as f64)).unzip();
+        for weights in [None, Some(&weights[..])] {
+            // The steps are those of Newton's method from the same sums: rounding errors apart they are the same.
+            for (a, b) in start(&few, weights).iter().zip(&start(&many, weights)) {
+                assert!((a - b).abs() < 1e-8 * (1.0 + b.abs()), "{name}: {a} {b}");
+            }
+        }
+    }
+}
+
+/// The last steps of a search take predicted modes for the modes, and the first one may begin where rows would go.
+#[test]
+fn what_a_search_reports_is_the_criterion_there() {
+    let c = columns(240);
+    let y: Vec<f64> = responses(c.n)[COUNT].iter().enumerate().map(|(i, y)| y * (1 + i % 7) as f64).collect();
+    let own: Vec<i32> = (0..c.n as i32).collect();
+    for slope in [false, true] {
+        let blocks = if slope { vec![c.one(), c.slope()] } else { vec![c.one()] };
+        let mut terms = vec![(c.term(&c.g, 12, Structure::Unstructured, blocks), 0, None)];
+        if !slope {
+            terms.push((c.term(&own, c.n, Structure::Unstructured, vec![c.one()]), 0, None));
+        }
+        let rows = c.rows(1, terms, &y);
+        let (report, mut model) = fit(&rows, family("poisson", false), Method::Quadrature(1));
+        assert!(report.inner > 0 && report.theta.iter().any(|t| *t > 0.1), "{:?}", report.theta);
+        let there = model.evaluate(&rows, &report.beta, &report.theta).unwrap();
+        assert!((there.loglik - report.loglik).abs() < 1e-9, "{} {}", there.loglik, report.loglik);
+        // The certificate is a change of the deviance of 1e-9: gradients of the order of its root.
+        for (a, b) in there.gradient.iter().zip(&report.gradient) {
+            assert!((a - 0.5 * b).abs() < 1e-4 || (a + 0.5 * b).abs() < 1e-4, "{a} {b}");
+        }
+    }
+}

@@ -356,6 +356,11 @@ impl Family {
         }
     }
 
+    /// Whether the density is the caller's own.
+    pub fn is_external(&self) -> bool {
+        self.external.is_some()
+    }
+
     /// Whether derivatives are written out.
     pub fn is_closed(&self) -> bool {
         self.closed.is_some()

@@ -400,7 +400,7 @@ impl Glmm {
     ) -> Result<(Gradient, Vec<f64>), CoreError> {
         let e = &mut self.engine;
         let lambda = e.lifted(exact, shape)?;
-        let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried(at, &lambda));
+        let u = self.at.as_ref().map_or_else(|| vec![0.0; e.size()], |at| e.carried((&at.lambda, &at.u), &lambda));
         let at = e.evaluate(rows, beta, &lambda, shape, &u)?;
         Ok(self.slope_at(rows, exact, at))
     }
@@ -441,7 +441,7 @@ pub(super) fn found_from(
         }
     };
     let conditional = match &start.theta {
-        None if e.patterns.is_empty() && e.plan.only_first() => start::conditional(e, rows, &lambda, beta),
+        None if e.is_plain() => start::conditional(e, rows, &lambda, beta),
         _ => beta.to_vec(),
     };
     let from = search::First { beta: &conditional, lambda: &lambda, shape: &shape, target: None };

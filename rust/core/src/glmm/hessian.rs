@@ -241,7 +241,7 @@ impl Glmm {
         if lambda.iter().flatten().zip(at.lambda.iter().flatten()).all(near) {
             return Some(at);
         }
-        let u = self.engine.carried(&at, &lambda);
+        let u = self.engine.carried((&at.lambda, &at.u), &lambda);
         self.at = Some(self.engine.evaluate(rows, &at.beta, &lambda, &shape, &u).ok()?);
         self.at.clone()
     }

@@ -85,7 +85,7 @@ impl Glmm {
     fn nodes_at(&mut self, rows: &GlmmRows<'_>, at: &super::laplace::Point, term: usize) -> Result<Nodes, CoreError> {
         let exact = self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?;
         let lambda = self.engine.lifted(&at.lambda, &at.shape)?;
-        let u = self.engine.carried(at, &lambda);
+        let u = self.engine.carried((&at.lambda, &at.u), &lambda);
         let lifted = self.engine.evaluate(rows, &at.beta, &lambda, &at.shape, &u)?;
         let slope = self.engine.slope(rows, &lifted);
         let sigma = self.engine.sigma_gradient(&lambda, &slope.n);
@@ -112,7 +112,7 @@ impl Glmm {
             None => self.engine.nested(1)?,
         };
         let lambda = self.engine.lifted(&at.lambda, &at.shape)?;
-        let u = self.engine.carried(&at, &lambda);
+        let u = self.engine.carried((&at.lambda, &at.u), &lambda);
         let before = self.engine.quadrature.replace(q.clone());
         let parts = self
             .engine

@@ -6,7 +6,7 @@ use crate::cholesky::SelectedInverse;
 use crate::optimise::{invert, mul};
 
 use super::super::patterns;
-use super::{Engine, Point};
+use super::Engine;
 
 impl Engine {
     /// Q u in elimination order: u itself where levels are independent.
@@ -62,17 +62,17 @@ impl Engine {
 
     /// u of the same random effects under another, invertible factor: Lambda^-1 Lambda_0 u_0. Factors of one covariance
     /// differ by a rotation, and densities without a single mode must not be left for another mode by it.
-    pub fn carried(&self, from: &Point, lambda: &[Vec<f64>]) -> Vec<f64> {
+    pub fn carried(&self, (from, u): (&[Vec<f64>], &[f64]), lambda: &[Vec<f64>]) -> Vec<f64> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
-        let [new, old] = [lambda, &from.lambda].map(|l| patterns::regular(m, &self.patterns, l));
-        let mut out = vec![0.0; from.u.len()];
+        let [new, old] = [lambda, from].map(|l| patterns::regular(m, &self.patterns, l));
+        let mut out = vec![0.0; u.len()];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             let turn = mul(&invert(&new[f], k), &old[f], k, false);
             for l in 0..factor.levels {
                 let at = sym.at(f, l);
                 for c in 0..k {
-                    out[at + c] = (0..k).map(|s| turn[c + s * k] * from.u[at + s]).sum();
+                    out[at + c] = (0..k).map(|s| turn[c + s * k] * u[at + s]).sum();
                 }
             }
         }

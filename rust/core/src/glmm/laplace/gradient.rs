@@ -22,6 +22,7 @@ impl Engine {
     }
 
     pub(super) fn first_order(&mut self, rows: &GlmmRows<'_>, at: &Point) -> (Gradient, SelectedInverse) {
+        self.tilt.clear();
         let mut inv = self.lmm().numeric.selected_inverse_pairs(&self.lmm().symbolic, self.moments());
         if !self.latent.is_empty() {
             if let Some((beta, n, loading)) = self.joint_gradient(rows, at, &mut inv) {
@@ -53,6 +54,7 @@ impl Engine {
         let bt = self.precision(&v.iter().zip(&at.u).map(|(v, u)| v - u).collect::<Vec<f64>>());
         let n = self.gradient_matrices(at, &bt, &v, &inv);
         let loading = self.loading_gradient(at, &s.z, (&v, &[]), self.loading_traces(&at.lambda, &inv));
+        self.tilt = v;
         (self.in_directions(at, beta, n, &loading), inv)
     }
 

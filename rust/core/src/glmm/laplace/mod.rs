@@ -28,6 +28,7 @@ use crate::CoreError;
 
 use super::constraint::Constraint;
 use super::fit::Method;
+use super::loadings;
 use super::patterns::{self, Patterned};
 use super::penalty::Item;
 use super::quadrature::Quadrature;
@@ -42,6 +43,8 @@ const SINGULAR: f64 = 0.1;
 /// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
 /// optimum the search asks for less: the error of the deviance is of the order of the decrement given here.
 pub const INNER_TOLERANCE: f64 = 1e-9;
+/// Share of a change of the deviance that a decrement may be where effects are taken for the mode.
+const NEARLY: f64 = 1e-5;
 /// A standard error of so many units of a link other than the identity is none.
 pub const BOUNDLESS: f64 = 2e3;
 
@@ -87,6 +90,12 @@ pub struct Engine {
     pub whole: bool,
     /// Squared Newton decrement at which the search for the mode ends.
     pub tolerance: f64,
+    /// The decrement that a full Newton step left last, relative to the square of its own; infinite as long as none is
+    /// known.
+    bend: f64,
+    /// H^-1 B's (see the head of `laplace`) where the gradient was asked for last, empty if the effects are not the only
+    /// thing to be found or integrated by more than Laplace's approximation.
+    tilt: Vec<f64>,
     /// Newton steps and factorisations so far.
     pub inner: usize,
     pub evaluations: usize,
@@ -220,6 +229,8 @@ impl Engine {
             residual: None,
             whole: false,
             tolerance: INNER_TOLERANCE,
+            bend: f64::INFINITY,
+            tilt: vec![],
             inner: 0,
             evaluations: 0,
             unbounded: false,
@@ -244,6 +255,12 @@ impl Engine {
     /// d deviance / d Sigma by factor; meaningless for loadings, whose Sigma has no such derivative.
     pub fn sigma_gradient(&self, lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<Vec<f64>> {
         crate::optimise::sigma_gradient(self.moments(), &patterns::regular(self.moments(), &self.patterns, lambda), n)
+    }
+
+    /// Whether the model has neither structures nor effects in several predictors, with which there are more optima and
+    /// modes.
+    pub fn is_plain(&self) -> bool {
+        self.patterns.is_empty() && self.plan.only_first()
     }
 
     pub fn size(&self) -> usize {
@@ -392,6 +409,33 @@ impl Engine {
         out
     }
 
+    /// The same, where `u` is likely to be so near to the mode that no step is needed: value and factor are those at `u`,
+    /// corrected to first order for the way that is left. `promised` is the change of the deviance that matters.
+    pub fn evaluate_predicted(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        lambda: &[Vec<f64>],
+        shape: &[f64],
+        u: &[f64],
+        promised: f64,
+    ) -> Result<Point, CoreError> {
+        if self.tilt.len() == u.len() && !u.is_empty() {
+            if let Ok((mut at, gradient, step)) = self.near(rows, beta, lambda, shape, u, Want::Full) {
+                let left = dot(&gradient, &step);
+                if left * (1.0 + dot(&self.tilt, &self.tilt)) < NEARLY * promised {
+                    // log|H| changes by 2 s'B along the Newton step, -H^-1 g, and 2 h by the decrement.
+                    at.deviance -= left + 2.0 * dot(&self.tilt, &gradient);
+                    self.correct(&mut at, &step);
+                    self.stop.tell(at.deviance);
+                    return Ok(at);
+                }
+                self.evaluations -= 1;
+            }
+        }
+        self.evaluate(rows, beta, lambda, shape, u)
+    }
+
     /// Let `stop` end what comes, down to the factorisations, and be told how it goes.
     pub fn heed(&mut self, stop: &Stop) {
         self.stop = stop.clone();
@@ -409,14 +453,43 @@ impl Engine {
         u: &[f64],
         want: Want,
     ) -> Result<(Point, f64), CoreError> {
+        self.near(rows, beta, lambda, shape, u, want).map(|(at, gradient, step)| (at, dot(&gradient, &step)))
+    }
+
+    /// Take the Newton step back by `by` from the effects: what is linear in them follows.
+    fn correct(&mut self, at: &mut Point, by: &[f64]) {
+        let p1 = self.plan.p() + 1;
+        let b = self.effects(&at.lambda, by);
+        for (factor, b) in self.moments().factors.iter().zip(&b) {
+            for (zx, b) in factor.zx.chunks_exact(p1).zip(b) {
+                at.xg.iter_mut().zip(zx).for_each(|(g, z)| *g -= z * b);
+            }
+        }
+        let moved = loadings::multiply(self.moments(), &b);
+        for (g, d) in self.zg.iter_mut().flatten().zip(moved.iter().flatten()) {
+            *g -= d;
+        }
+        at.u.iter_mut().zip(by).for_each(|(u, s)| *u -= s);
+    }
+
+    /// The same, with the gradient in the effects and the Newton step H^-1 g that it leaves.
+    fn near(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        lambda: &[Vec<f64>],
+        shape: &[f64],
+        u: &[f64],
+        want: Want,
+    ) -> Result<(Point, Vec<f64>, Vec<f64>), CoreError> {
         self.stop.check()?;
         self.evaluations += 1;
         rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
         let at = self.value(rows, beta.to_vec(), lambda, shape, u.to_vec(), want)?;
-        let mut left = self.latent_gradient(lambda, &self.zg, u);
-        let gradient = left.clone();
-        self.solve(&mut left);
-        Ok((at, dot(&gradient, &left)))
+        let gradient = self.latent_gradient(lambda, &self.zg, u);
+        let mut step = gradient.clone();
+        self.solve(&mut step);
+        Ok((at, gradient, step))
     }
 
     /// The point at (beta, Lambda) and the mode u; `fixed` holds the predictors of beta.

@@ -2,6 +2,7 @@
 //! change.
 
 use crate::dense;
+use crate::family::Link;
 use crate::CoreError;
 
 use super::super::loadings;
@@ -16,6 +17,12 @@ const MAX_INNER: usize = 60;
 const HIDDEN: f64 = 1e-4;
 /// Share of the slope that may be left.
 const LEVEL: f64 = 0.5;
+
+/// Decrement from which on a full Newton step tells what such steps leave, and most that may be left to one more.
+const TELLING: f64 = 16.0;
+const LAST: f64 = 0.3;
+/// Share of the tolerance that one more step may leave.
+const CERTAIN: f64 = 1e-3;
 
 /// Whether `t` times a Newton step leads on from h to `value`: it falls or, where rounding errors may hide that, the slope
 /// along the step does.
@@ -39,7 +46,10 @@ impl Engine {
             return Ok(u);
         }
         let b = self.effects(lambda, &u);
-        let mut s = self.pass(rows, &b, Want::Newton);
+        // Where rows have effects of their own.
+        let mut growing =
+            self.family.links().first() == Some(&Link::Log) && u.len() > rows.n / 2 && u.iter().all(|u| *u == 0.0);
+        let mut s = self.pass(rows, &b, if growing { Want::Growing } else { Want::Newton });
         let mut h = s.value + 0.5 * dot(&u, &self.precision(&u));
         if !h.is_finite() {
             u.fill(0.0);
@@ -50,7 +60,7 @@ impl Engine {
         if !h.is_finite() {
             return Err(CoreError::NotFinite("the density is zero or undefined at these parameters".into()));
         }
-        let mut last = f64::INFINITY;
+        let (mut last, mut full, plain) = (f64::INFINITY, false, self.is_plain());
         for _ in 0..MAX_INNER {
             self.stop.check()?;
             self.inner += 1;
@@ -69,9 +79,14 @@ impl Engine {
             if !decrement.is_finite() {
                 return Err(CoreError::NotFinite("the mode of the random effects cannot be found".into()));
             }
+            if plain && full && last < TELLING && last > 1e-5 {
+                let bend = decrement / (last * last);
+                self.bend = if self.bend.is_finite() { bend.max(0.5 * self.bend) } else { bend };
+            }
             // Rounding ends what is asked to be closer than double precision, here and where no step leads on.
             let nearest = decrement < INNER_TOLERANCE && !(decrement < 0.1 * last);
-            if decrement < self.tolerance || nearest {
+            let enough = decrement < LAST && self.bend * decrement * decrement < CERTAIN * self.tolerance;
+            if decrement < self.tolerance || enough || nearest {
                 u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
                 return Ok(u);
             }
@@ -82,10 +97,15 @@ impl Engine {
                 let b = self.effects(lambda, &trial);
                 s = self.pass(rows, &b, Want::Newton);
                 let value = s.value + 0.5 * dot(&trial, &self.precision(&trial));
+                if growing && !(value < h) {
+                    s = self.pass(rows, &self.effects(lambda, &u), Want::Newton);
+                    growing = false;
+                    break;
+                }
                 let slope = || dot(&self.latent_gradient(lambda, &s.zg, &trial), &step);
-                if leads_on(h, value, t, decrement, slope) {
-                    u = trial;
-                    h = value;
+                if growing || leads_on(h, value, t, decrement, slope) {
+                    (u, h, full) = (trial, value, !growing && t == 1.0);
+                    growing = false;
                     break;
                 }
                 t *= 0.5;
@@ -261,8 +281,8 @@ impl Engine {
         (out, size)
     }
 
-    /// First-order change of the mode for a change of beta, Sigma* = I + delta and Lambda (`dlambda`, of loadings; per
-    /// factor).
+    /// The mode to first order after a change of beta, Sigma* = I + delta and Lambda (`dlambda`, of loadings; per factor),
+    /// in terms of Lambda as it was but for its loadings.
     pub fn predict_mode(&self, at: &Point, dbeta: &[f64], delta: &[Vec<f64>], dlambda: &[Vec<f64>]) -> Vec<f64> {
         let (m, sym) = (self.moments(), &self.lmm().symbolic);
         let p = self.plan.p();
@@ -277,18 +297,19 @@ impl Engine {
             let all = self.project(&at.lambda, &moved);
             r.iter_mut().zip(own.iter().zip(&all)).for_each(|(r, (a, b))| *r -= a + b);
         }
-        let mut half = vec![0.0; r.len()];
+        let mut moved = vec![0.0; r.len()];
         for (f, factor) in m.factors.iter().enumerate() {
             let k = factor.cols;
             for l in 0..factor.levels {
                 let o = sym.at(f, l);
                 for a in 0..k {
-                    half[o + a] = 0.5 * (0..k).map(|b| delta[f][a + b * k] * at.u[o + b]).sum::<f64>();
+                    moved[o + a] = (0..k).map(|b| delta[f][a + b * k] * at.u[o + b]).sum();
                 }
             }
         }
-        r.iter_mut().zip(self.precision(&half)).for_each(|(r, h)| *r += 2.0 * h);
+        r.iter_mut().zip(self.precision(&moved)).for_each(|(r, m)| *r += m);
         self.solve(&mut r);
-        r.iter().zip(&half).zip(&at.u).map(|((r, h), u)| u + r - h).collect()
+        r.iter_mut().zip(&at.u).for_each(|(r, u)| *r += u);
+        r
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::dense;
 
-use super::super::rows::{self, GlmmRows, Want};
+use super::super::rows::{self, GlmmRows, Kinds, Sums, Want};
 use super::curvature::{definite_factor, positive_factored, raised};
 use super::{dot, Engine};
 
@@ -25,11 +25,11 @@ impl Engine {
     /// Also the scores Z'D1 there (levels x cols by factor); the working model is left with the weights there.
     pub fn start_beta(&mut self, rows: &GlmmRows<'_>, beta: &[f64], across: bool) -> (Vec<f64>, Vec<Vec<f64>>) {
         let mut beta = beta.to_vec();
-        let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
-        rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
+        let kinds = Kinds::of(&self.plan, &self.family, rows);
+        self.without_effects(rows, kinds.as_ref(), &beta);
         let folded = self.folded();
-        let enough = if self.patterns.is_empty() && self.plan.only_first() { ENOUGH } else { CLOSE };
-        let mut s = self.pass(rows, &b, Want::Fixed);
+        let enough = if self.is_plain() { ENOUGH } else { CLOSE };
+        let mut s = self.pass_without_effects(rows, kinds.as_ref());
         for _ in 0..START_STEPS {
             let mut step = downhill(&s.xx, &s.xg);
             // Columns are scaled to unit spread: longer steps only run away on plateaus of mixtures.
@@ -45,9 +45,9 @@ impl Engine {
             let mut moved = false;
             while t > 1e-6 {
                 let trial: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b + t * s).collect();
-                rows::fixed_part(&self.plan, rows, &trial, &mut self.fixed);
+                self.without_effects(rows, kinds.as_ref(), &trial);
                 if across || self.folded() <= folded {
-                    let next = self.pass(rows, &b, Want::Fixed);
+                    let next = self.pass_without_effects(rows, kinds.as_ref());
                     if next.value < s.value - 1e-4 * t * decrement {
                         (beta, s, moved) = (trial, next, true);
                         break;
@@ -63,6 +63,25 @@ impl Engine {
         (beta, zg)
     }
 
+    /// Predictors without random effects, of the rows or of kinds of rows.
+    fn without_effects(&mut self, rows: &GlmmRows<'_>, kinds: Option<&Kinds>, beta: &[f64]) {
+        match kinds {
+            Some(kinds) => kinds.fixed_part(&self.plan, beta, &mut self.fixed),
+            None => rows::fixed_part(&self.plan, rows, beta, &mut self.fixed),
+        }
+    }
+
+    fn pass_without_effects(&mut self, rows: &GlmmRows<'_>, kinds: Option<&Kinds>) -> Sums {
+        match kinds {
+            Some(kinds) => kinds.pass(&self.plan, &self.family, &self.fixed),
+            None => self.pass(rows, &self.no_effects(), Want::Fixed),
+        }
+    }
+
+    fn no_effects(&self) -> Vec<Vec<f64>> {
+        self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect()
+    }
+
     /// Predictors below 0 under a sqrt link.
     fn folded(&self) -> usize {
         if !self.family.can_fold() {
@@ -75,9 +94,8 @@ impl Engine {
 
     /// Weighted cross-products without random effects: they give the units of the random effects.
     pub fn start_weights(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) -> Vec<Vec<f64>> {
-        let b: Vec<Vec<f64>> = self.moments().factors.iter().map(|f| vec![0.0; f.levels * f.cols]).collect();
         rows::fixed_part(&self.plan, rows, beta, &mut self.fixed);
-        let mut s = self.pass(rows, &b, Want::Convex);
+        let mut s = self.pass(rows, &self.no_effects(), Want::Convex);
         self.load(&mut s);
         s.zg
     }

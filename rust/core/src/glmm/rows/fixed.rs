@@ -79,7 +79,7 @@ impl FixedSums {
     ) {
         let said = Said { out: &panel.out[..n * stride], stride, k: plan.k };
         match &plan.cells {
-            Some(cells) => self.add_cells(plan, cells, said, start),
+            Some(cells) => self.add_cells(plan, cells, said, &cells.of[start..]),
             None => (0..plan.k).for_each(|a| self.add_products(plan, |b| panel.columns.x(b), said, a)),
         }
         for f in (0..plan.z.len()).filter(|_| cross) {
@@ -102,12 +102,17 @@ impl FixedSums {
         }
     }
 
-    /// Sum what is said of the rows from `start` on by their cells.
-    fn add_cells(&mut self, plan: &Plan, cells: &Cells, said: Said<'_>, start: usize) {
+    /// Add what is said of kinds of rows, whose cells these are.
+    pub(super) fn add_kinds(&mut self, plan: &Plan, cells: &Cells, of: &[u32], out: &[f64], stride: usize) {
+        self.add_cells(plan, cells, Said { out, stride, k: plan.k }, of);
+    }
+
+    /// Sum what is said of some rows by their cells.
+    fn add_cells(&mut self, plan: &Plan, cells: &Cells, said: Said<'_>, of: &[u32]) {
         let (k, stride) = (plan.k, 1 + plan.k + plan.k * (plan.k + 1) / 2);
         let used = 1..if self.products { stride } else { 1 + k };
         self.cells.resize(cells.count * stride, 0.0);
-        for (row, &cell) in said.rows().zip(&cells.of[start..]) {
+        for (row, &cell) in said.rows().zip(of) {
             let to = &mut self.cells[cell as usize * stride..][used.clone()];
             to.iter_mut().zip(&row[used.clone()]).for_each(|(o, v)| *o += v);
         }

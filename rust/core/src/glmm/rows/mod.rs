@@ -1,11 +1,12 @@
 //! The rows of a generalised model, and passes over them: derivatives of the log density, scattered into the
 //! cross-products that the mode needs. `plan` says where columns go, `panel` holds a cache-sized piece of them, `pass`
-//! sums (`fixed` what concerns the fixed effects, by the `cells` of a factorial design), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds
-//! what a step does not move.
+//! sums (`fixed` what concerns the fixed effects, by the `cells` of a factorial design; without random effects by `kinds`
+//! of rows), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds what a step does not move.
 
 mod adjoint;
 mod cells;
 mod fixed;
+mod kinds;
 mod levels;
 mod panel;
 mod pass;
@@ -19,6 +20,7 @@ use crate::structure::Pattern;
 use crate::CoreError;
 
 pub use adjoint::{fixed_adjoint, random_adjoint, skewness, skewness_rows, Covariance, Restricted};
+pub use kinds::Kinds;
 pub use levels::{level_pass, level_sums, LevelSums};
 pub use panel::{fixed_part, predictors};
 pub use pass::{pass, Sums, Want};

@@ -208,7 +208,8 @@ pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offset
     let k = plan.k;
     out.resize(rows.n * k, 0.0);
     if let Some(cells) = &plan.cells {
-        return by_cells(plan, cells, rows, beta, offsets, out);
+        let offset = rows.components.iter().map(|c| c.offset.filter(|_| offsets));
+        return by_cells(plan, cells, (&cells.of, offset), beta, out);
     }
     let bounds = chunk_bounds(rows.n, 0, GRAIN);
     let mut pieces = vec![];
@@ -246,20 +247,25 @@ pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offset
     }
 }
 
-/// The same, found once for every cell.
-fn by_cells(plan: &Plan, cells: &Cells, rows: &GlmmRows<'_>, beta: &[f64], offsets: bool, out: &mut [f64]) {
+/// The same, found once for every cell, from the cell of every row and the offsets by component.
+pub(super) fn by_cells<'o>(
+    plan: &Plan,
+    cells: &Cells,
+    (of, offsets): (&[u32], impl Iterator<Item = Option<&'o [f64]>>),
+    beta: &[f64],
+    out: &mut [f64],
+) {
     let k = plan.k;
     let mut own = vec![0.0; cells.count * k];
     for (c, (xp, x)) in plan.x.iter().zip(&cells.x).enumerate() {
         xp.predict(beta, x, None, (&mut own[c..], k));
     }
-    for (out, &cell) in out.chunks_exact_mut(k).zip(&cells.of) {
+    for (out, &cell) in out.chunks_exact_mut(k).zip(of) {
         out.copy_from_slice(&own[cell as usize * k..][..k]);
     }
-    for (c, component) in rows.components.iter().enumerate() {
-        if let Some(offset) = component.offset.filter(|_| offsets) {
-            out[c..].iter_mut().step_by(k).zip(offset).for_each(|(out, o)| *out += o);
-        }
+    for (c, offset) in offsets.enumerate() {
+        let own = out[c..].iter_mut().step_by(k);
+        own.zip(offset.unwrap_or(&[])).for_each(|(out, o)| *out += o);
     }
 }
 

@@ -19,6 +19,9 @@ pub enum Want {
     Newton,
     /// The same with every row's curvature made positive.
     Convex,
+    /// Gradient and curvature in the random effects of rows whose first predictor is the log of a mean: a row that Newton's
+    /// method would move by more than one is taken for what it is where it has arrived.
+    Growing,
     /// Gradient and curvature in the fixed effects alone.
     Fixed,
     /// Both, and what they have in common.
@@ -170,7 +173,7 @@ fn pass_range(
         _ => 2,
     };
     let stride = family.stride(order);
-    let first_only = matches!(want, Want::Newton | Want::Convex) && plan.only_first();
+    let first_only = matches!(want, Want::Newton | Want::Convex | Want::Growing) && plan.only_first();
     let size = family.panel().min(to - from);
     let mut panel = Panel::of(size, plan, stride);
     let k2 = k * (k + 1) / 2;
@@ -197,6 +200,9 @@ fn pass_range(
         s.value += panel.out[..n * stride].iter().step_by(stride).sum::<f64>();
         if want == Want::Convex {
             panel.out[..n * stride].chunks_exact_mut(stride).for_each(|row| convex(k, &mut row[1 + k..1 + k + k2]));
+        }
+        if want == Want::Growing {
+            panel.out[..n * stride].chunks_exact_mut(stride).for_each(|row| grown(&mut row[1..2 + k]));
         }
         if want.random() {
             scatter_random(plan, m, &panel, stride, start, n, s);
@@ -234,6 +240,18 @@ fn mirror_blocks(gram: &mut [f64], k: usize) {
                 block[a + b * k] = block[b + a * k];
             }
         }
+    }
+}
+
+/// Gradient and curvature of a row (`d`, first and last) of which Newton's method takes the mean to grow by 1 + r: it does
+/// so by a step of log(1 + r), where the curvature has grown with it.
+fn grown(d: &mut [f64]) {
+    let last = d.len() - 1;
+    let (g, w) = (d[0], d[last]);
+    let r = -g / w;
+    if w > 0.0 && r > 1.0 {
+        d[last] = w * (1.0 + r);
+        d[0] = -d[last] * r.ln_1p();
     }
 }
 

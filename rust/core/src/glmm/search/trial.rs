@@ -4,6 +4,8 @@ use super::*;
 
 /// Rejected trials in a row that are shortened as their deviance says; further ones are shortened by more.
 const GENTLE: usize = 3;
+/// Promised change of the deviance up to which the mode is predicted as well as it is to be known.
+const PREDICTED: f64 = 1e-5;
 /// A step is taken if it gains this share of what it promised.
 const ENOUGH: f64 = 0.05;
 
@@ -64,13 +66,16 @@ impl Search<'_, '_, '_> {
         let beta_step =
             end.as_ref().map_or_else(|| db[..p].iter().map(|d| stretch * d).collect(), |end| end.step.clone());
         let beta = set.coefficients(e, &point.beta, &beta_step);
+        let put = patterns::put(e.moments(), &e.patterns, &shape, &mut lambda);
         let u = around.mode(e, proposal, &beta_step, &lambda, tries.fresh);
         (tries.long, tries.fresh) = (false, stretch > 1.0 || end.is_some());
         // An evaluation that fails is a rejected step, so its interruption is asked for apart.
         set.options.stop.check()?;
         e.tolerance = (1e-3 * self.decrease).clamp(INNER_TOLERANCE, LOOSE);
-        let next = patterns::put(e.moments(), &e.patterns, &shape, &mut lambda)
-            .and_then(|()| e.evaluate(set.rows, &beta, &lambda, &shape, &u));
+        let next = put.and_then(|()| match self.decrease {
+            promised if promised < PREDICTED => e.evaluate_predicted(set.rows, &beta, &lambda, &shape, &u, promised),
+            _ => e.evaluate(set.rows, &beta, &lambda, &shape, &u),
+        });
         Ok(Trial { next, stretch, end })
     }
 
@@ -179,7 +184,9 @@ impl Around<'_, '_, '_> {
         }
         if proposal.d.iter().all(|v| v.abs() < 0.5) && short(&slope.directions, shape) {
             let (delta, dlambda) = moved(e.moments(), &set.components, &proposal.d, slope, shape);
-            return e.predict_mode(point, step, &delta, &dlambda);
+            let u = e.predict_mode(point, step, &delta, &dlambda);
+            let u = e.carried((&point.lambda, &u), lambda);
+            return if u.iter().all(|u| u.is_finite()) { u } else { point.u.clone() };
         }
         e.mode_under(point, step, lambda).unwrap_or_else(|| point.u.clone())
     }
