@@ -17,10 +17,6 @@ pub trait Closed: Default {
         0.0
     }
 
-    /// Told of the predictors of the rows that come next, `apart` numbers from one row to the next.
-    #[inline(always)]
-    fn panel(&mut self, _eta: &[f64], _apart: usize) {}
-
     /// What `AHEAD` asks for of the exponential of `exponent` is in `power`.
     fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]);
 }
@@ -55,6 +51,53 @@ impl Power {
     }
 }
 
+/// One number for each row of a panel.
+pub type Column = [f64; AT_ONCE];
+
+/// Most derivatives of a count without zero inflation: those of two predictors up to the third.
+pub const PLAIN: usize = 10;
+/// And with it.
+const INFLATED: usize = 20;
+
+/// The same of a panel of at most `AT_ONCE` rows, column by column.
+pub trait Columns: Default {
+    const K: usize;
+
+    /// Derivatives of the rows `first..first + n` into the first n places of as many columns as the order asks for.
+    fn fill(
+        &mut self,
+        data: &Data<'_>,
+        first: usize,
+        n: usize,
+        eta: &[Column; 2],
+        order: usize,
+        out: &mut [Column; PLAIN],
+    );
+}
+
+impl<C: Closed> Columns for C {
+    const K: usize = C::K;
+
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        data: &Data<'_>,
+        first: usize,
+        n: usize,
+        eta: &[Column; 2],
+        order: usize,
+        out: &mut [Column; PLAIN],
+    ) {
+        let mut powers = Powers::none();
+        powers.take(C::AHEAD, (0..n).map(|i| C::exponent(&[eta[0][i], eta[1][i]])));
+        for i in 0..n {
+            let mut row = [0.0; PLAIN];
+            self.row(&data.row(first + i), &[eta[0][i], eta[1][i]], powers.at(i), order, &mut row);
+            out.iter_mut().zip(row).for_each(|(out, v)| out[i] = v);
+        }
+    }
+}
+
 /// The last value of a function of one predictor: dispersions are mostly the same from row to row.
 pub struct Memo<T> {
     key: f64,
@@ -76,33 +119,27 @@ impl<T> Memo<T> {
         }
         self.value.get_or_insert_with(|| make(key))
     }
-
-    /// The last value.
-    #[inline(always)]
-    pub fn last(&mut self) -> Option<&mut T> {
-        self.value.as_mut()
-    }
 }
 
 pub type Loop = fn(&Data<'_>, usize, &[f64], usize, usize, &mut [f64]);
 
 /// Rows whose exponentials are taken at once.
-const AT_ONCE: usize = 64;
+pub const AT_ONCE: usize = 64;
 
 /// The same of a panel of exponents.
-struct Powers {
-    e: [f64; AT_ONCE],
-    l: [f64; AT_ONCE],
-    share: [f64; AT_ONCE],
+pub struct Powers {
+    e: Column,
+    l: Column,
+    share: Column,
 }
 
 impl Powers {
-    fn none() -> Self {
+    pub fn none() -> Self {
         Powers { e: [0.0; AT_ONCE], l: [0.0; AT_ONCE], share: [0.0; AT_ONCE] }
     }
 
     #[inline(always)]
-    fn take(&mut self, ahead: Ahead, exponents: impl Iterator<Item = f64>) {
+    pub fn take(&mut self, ahead: Ahead, exponents: impl Iterator<Item = f64>) {
         if ahead == Ahead::Nothing {
             return;
         }
@@ -115,7 +152,7 @@ impl Powers {
     }
 
     #[inline(always)]
-    fn at(&self, i: usize) -> Power {
+    pub fn at(&self, i: usize) -> Power {
         Power { e: self.e[i], l: self.l[i], share: self.share[i] }
     }
 }
@@ -125,7 +162,6 @@ pub fn rows<C: Closed>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, 
     let (mut c, mut powers) = (C::default(), Powers::none());
     let panels = eta.chunks(AT_ONCE * C::K).zip(out.chunks_mut(AT_ONCE * stride));
     for (first, (eta, out)) in (from..).step_by(AT_ONCE).zip(panels) {
-        c.panel(eta, C::K);
         powers.take(C::AHEAD, eta.chunks_exact(C::K).map(C::exponent));
         for (i, (eta, out)) in eta.chunks_exact(C::K).zip(out.chunks_exact_mut(stride)).enumerate() {
             c.row(&data.row(first + i), eta, powers.at(i), order, out);
@@ -133,82 +169,116 @@ pub fn rows<C: Closed>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, 
     }
 }
 
-/// Most derivatives of a count without zero inflation: those of two predictors up to the third.
-const PLAIN: usize = 10;
+/// The predictors of a panel by column.
+#[inline(always)]
+fn turned(eta: &[f64], k: usize, column: usize, out: &mut Column) {
+    out.iter_mut().zip(eta[column..].iter().step_by(k)).for_each(|(o, eta)| *o = *eta);
+}
+
+/// What stands in columns, row by row.
+#[inline(always)]
+fn put_rows(columns: &[Column], stride: usize, out: &mut [f64]) {
+    for (i, row) in out.chunks_exact_mut(stride).enumerate() {
+        row.iter_mut().zip(columns).for_each(|(o, column)| *o = column[i]);
+    }
+}
+
+/// All rows in closed form, by column.
+pub fn columns<C: Columns>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, stride: usize, out: &mut [f64]) {
+    let (mut c, mut by_column, mut base) = (C::default(), [[0.0; AT_ONCE]; 2], [[0.0; AT_ONCE]; PLAIN]);
+    let panels = eta.chunks(AT_ONCE * C::K).zip(out.chunks_mut(AT_ONCE * stride));
+    for (first, (eta, out)) in (from..).step_by(AT_ONCE).zip(panels) {
+        by_column.iter_mut().take(C::K).enumerate().for_each(|(a, column)| turned(eta, C::K, a, column));
+        c.fill(data, first, eta.len() / C::K, &by_column, order, &mut base);
+        put_rows(&base, stride, out);
+    }
+}
 
 /// All rows of a count with zero inflation under a logit link, in closed form. With t = log f(0) - zeta and
 /// w = 1 / (1 + exp(-t)),
 ///     y = 0:  zeta + softplus(t) - softplus(zeta),      y > 0:  log f(y) - softplus(zeta),
 /// and the second is the first with w = 1.
-pub fn inflated<C: Closed>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, stride: usize, out: &mut [f64]) {
+pub fn inflated<C: Columns>(data: &Data<'_>, from: usize, eta: &[f64], order: usize, stride: usize, out: &mut [f64]) {
     let (m, k) = (C::K, C::K + 1);
-    let (mut c, mut powers, mut zeros, mut mixed) = (C::default(), Powers::none(), Powers::none(), Powers::none());
-    let mut base = [[0.0; PLAIN]; AT_ONCE];
+    let (mut c, mut by_column, mut zeta) = (C::default(), [[0.0; AT_ONCE]; 2], [0.0; AT_ONCE]);
+    let (mut base, mut all) = ([[0.0; AT_ONCE]; PLAIN], [[0.0; AT_ONCE]; INFLATED]);
+    let (mut zero, mut mixed) = (Powers::none(), Powers::none());
     let panels = eta.chunks(AT_ONCE * k).zip(out.chunks_mut(AT_ONCE * stride));
     for (first, (eta, out)) in (from..).step_by(AT_ONCE).zip(panels) {
-        c.panel(eta, k);
-        powers.take(C::AHEAD, eta.chunks_exact(k).map(|eta| C::exponent(&eta[..m])));
-        for (i, (eta, base)) in eta.chunks_exact(k).zip(&mut base).enumerate() {
-            c.row(&data.row(first + i), &eta[..m], powers.at(i), order, base);
+        let n = eta.len() / k;
+        by_column.iter_mut().take(m).enumerate().for_each(|(a, column)| turned(eta, k, a, column));
+        turned(eta, k, m, &mut zeta);
+        c.fill(data, first, n, &by_column, order, &mut base);
+        zero.take(Ahead::ExpAndLn1p, zeta[..n].iter().map(|zeta| -zeta.abs()));
+        mixed.take(Ahead::ExpAndLn1p, zeta[..n].iter().zip(&base[0]).map(|(zeta, b)| -(b - zeta).abs()));
+        let (y, powers) = (&data.y[first..first + n], (&zero, &mixed));
+        if m == 1 {
+            with_zero::<1>(y, &base, &zeta, powers, order, &mut all);
+        } else {
+            with_zero::<2>(y, &base, &zeta, powers, order, &mut all);
         }
-        let distances = eta.chunks_exact(k).zip(&base).map(|(eta, b)| -(b[0] - eta[m]).abs());
-        zeros.take(Ahead::ExpAndLn1p, eta.chunks_exact(k).map(|eta| -eta[m].abs()));
-        mixed.take(Ahead::ExpAndLn1p, distances);
-        for (i, (eta, out)) in eta.chunks_exact(k).zip(out.chunks_exact_mut(stride)).enumerate() {
-            let positive = data.row(first + i).y > 0.0;
-            with_zero(m, &base[i], positive, eta[m], (zeros.at(i), mixed.at(i)), order, out);
-        }
+        put_rows(&all, stride, out);
     }
 }
 
-/// One row with zero inflation from the derivatives `b` in the `m` predictors of the count, and the powers of -|zeta| and
+/// Rows with zero inflation from the derivatives `base` in the M predictors of the count, and the powers of -|zeta| and
 /// -|t|.
-#[inline(always)]
-fn with_zero(
-    m: usize,
-    b: &[f64; PLAIN],
-    positive: bool,
-    zeta: f64,
-    (zero, mixed): (Power, Power),
+#[inline(never)]
+fn with_zero<const M: usize>(
+    y: &[f64],
+    base: &[Column; PLAIN],
+    zeta: &Column,
+    (zero, mixed): (&Powers, &Powers),
     order: usize,
-    out: &mut [f64],
+    out: &mut [Column; INFLATED],
 ) {
-    let (t, soft) = (b[0] - zeta, zeta.max(0.0) + zero.l);
-    let (p, q) = zero.logistic_pair(zeta);
-    let (w, rest) = if positive { (1.0, 0.0) } else { mixed.logistic_pair(t) };
-    out[0] = if positive { b[0] - soft } else { zeta + (t.max(0.0) + mixed.l) - soft };
+    // Without branches: the compiler takes four rows at once.
+    for (i, &y) in y.iter().enumerate().take(AT_ONCE) {
+        let (zeta, value, zero, mixed) = (zeta[i], base[0][i], zero.at(i), mixed.at(i));
+        let t = value - zeta;
+        let soft = zeta.max(0.0) + zero.l;
+        let either = zeta + (t.max(0.0) + mixed.l) - soft;
+        out[0][i] = if y > 0.0 { value - soft } else { either };
+    }
     if order < 2 {
         return;
     }
-    let f2 = w * rest;
-    let (g, h) = (&b[1..1 + m], &b[1 + m..1 + m + m * (m + 1) / 2]);
-    let mut at = 1;
-    let mut put = |v: f64| {
-        out[at] = v;
-        at += 1;
-    };
-    (0..m).for_each(|a| put(w * g[a]));
-    put(rest - p);
-    for a in 0..m {
-        (a..m).for_each(|c| put(w * h[pair(m, a, c)] + f2 * g[a] * g[c]));
-        put(-f2 * g[a]);
-    }
-    put(f2 - p * q);
-    if order < 3 {
-        return;
-    }
-    let f3 = f2 * (rest - w);
-    let mut third = b[1 + m + m * (m + 1) / 2..].iter();
-    for a in 0..m {
-        for c in a..m {
-            for d in c..m {
-                let cross = g[a] * h[pair(m, c, d)] + g[c] * h[pair(m, a, d)] + g[d] * h[pair(m, a, c)];
-                let l = third.next().copied().unwrap_or(0.0);
-                put(w * l + f2 * cross + f3 * g[a] * g[c] * g[d]);
-            }
-            put(-(f2 * h[pair(m, a, c)] + f3 * g[a] * g[c]));
+    let second = 1 + M;
+    let third = second + M * (M + 1) / 2;
+    for (i, &y) in y.iter().enumerate().take(AT_ONCE) {
+        let (zeta, value, zero, mixed) = (zeta[i], base[0][i], zero.at(i), mixed.at(i));
+        let (p, q) = zero.logistic_pair(zeta);
+        let (share, other) = mixed.logistic_pair(value - zeta);
+        let w = if y > 0.0 { 1.0 } else { share };
+        let rest = if y > 0.0 { 0.0 } else { other };
+        let (f2, pq) = (w * rest, p * q);
+        let f3 = f2 * (rest - w);
+        let g: [f64; M] = std::array::from_fn(|a| base[1 + a][i]);
+        let h = |a: usize, c: usize| base[second + pair(M, a, c)][i];
+        let mut at = 1;
+        let mut put = |v: f64| {
+            out[at][i] = v;
+            at += 1;
+        };
+        (0..M).for_each(|a| put(w * g[a]));
+        put(rest - p);
+        for a in 0..M {
+            (a..M).for_each(|c| put(w * h(a, c) + f2 * g[a] * g[c]));
+            put(-f2 * g[a]);
         }
-        put(f3 * g[a]);
+        put(f2 - pq);
+        let mut next = third;
+        for a in 0..M {
+            for c in a..M {
+                for d in c..M {
+                    let cross = g[a] * h(c, d) + g[c] * h(a, d) + g[d] * h(a, c);
+                    put(w * base[next][i] + f2 * cross + f3 * g[a] * g[c] * g[d]);
+                    next += 1;
+                }
+                put(-(f2 * h(a, c) + f3 * g[a] * g[c]));
+            }
+            put(f3 * g[a]);
+        }
+        put(-f3 - pq * (q - p));
     }
-    put(-f3 - p * q * (q - p));
 }

@@ -4,10 +4,11 @@
 //!     log f = sum_{j < y} log(1 + j/k) + y log mu - log y! - (y + k) log(1 + mu/k),
 //! which stays exact for k -> infinity, where it is the Poisson.
 
-use super::closed::{Ahead, Closed, Memo, Power};
+use super::closed::{Ahead, Closed, Column, Columns, Memo, Power, Powers, AT_ONCE, PLAIN};
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
+use super::Data;
 use crate::jet::Scalar;
 use crate::special;
 
@@ -233,72 +234,91 @@ impl Rising {
 pub struct NegativeBinomial2Log {
     rising: Memo<Rising>,
     repeats: Memo<usize>,
-    /// Whether the dispersion is the same in all rows that come next.
-    constant: bool,
 }
 
 impl NegativeBinomial2Log {
-    /// What there is of y, and k.
+    /// What there is of y, and k, of some rows.
     #[inline(always)]
-    fn of_count(&mut self, y: f64, ln_k: f64, order: usize) -> ([f64; 4], f64) {
-        if let (true, Some(table)) = (self.constant, self.rising.last()) {
-            return (table.at(y, order), table.k);
+    fn of_counts(&mut self, y: &[f64], ln_k: &[f64], order: usize, (r, k): (&mut [Column; 4], &mut Column)) {
+        let constant = y.len() > 1 && ln_k.iter().all(|v| v.to_bits() == ln_k[0].to_bits());
+        if constant {
+            let table = self.rising.get(ln_k[0], Rising::new);
+            k.fill(table.k);
+            for (i, &y) in y.iter().enumerate() {
+                let of_y = table.at(y, order);
+                (0..4).for_each(|d| r[d][i] = of_y[d]);
+            }
+            return;
         }
-        let seen = self.repeats.get(ln_k, |_| 0);
-        *seen += 1;
-        // A table pays only where the dispersion repeats itself.
-        if *seen > 1 {
-            let table = self.rising.get(ln_k, Rising::new);
-            (table.at(y, order), table.k)
-        } else {
-            (rising_over_factorial(ln_k, y, order), ln_k.exp())
+        for (i, (&y, &ln_k)) in y.iter().zip(ln_k).enumerate() {
+            let seen = self.repeats.get(ln_k, |_| 0);
+            *seen += 1;
+            // A table pays only where the dispersion repeats itself.
+            let (of_y, of_k) = if *seen > 1 {
+                let table = self.rising.get(ln_k, Rising::new);
+                (table.at(y, order), table.k)
+            } else {
+                (rising_over_factorial(ln_k, y, order), ln_k.exp())
+            };
+            k[i] = of_k;
+            (0..4).for_each(|d| r[d][i] = of_y[d]);
         }
     }
 }
 
-impl Closed for NegativeBinomial2Log {
+impl Columns for NegativeBinomial2Log {
     const K: usize = 2;
-    const AHEAD: Ahead = Ahead::ExpAndLn1p;
 
-    #[inline(always)]
-    fn exponent(eta: &[f64]) -> f64 {
-        -(eta[0] - eta[1]).abs()
+    fn fill(
+        &mut self,
+        data: &Data<'_>,
+        first: usize,
+        n: usize,
+        eta: &[Column; 2],
+        order: usize,
+        out: &mut [Column; PLAIN],
+    ) {
+        let (y, mut r, mut k, mut powers) =
+            (&data.y[first..first + n], [[0.0; AT_ONCE]; 4], [0.0; AT_ONCE], Powers::none());
+        let ln_k = &eta[1][..n];
+        self.of_counts(y, ln_k, order, (&mut r, &mut k));
+        powers.take(Ahead::ExpAndLn1p, eta[0].iter().zip(ln_k).map(|(eta, ln_k)| -(eta - ln_k).abs()));
+        by_parts(y, eta, (&r, &k), &powers, order, out);
     }
+}
 
-    #[inline(always)]
-    fn panel(&mut self, eta: &[f64], apart: usize) {
-        let ln_k = eta[1];
-        self.constant = eta.len() > apart && eta[1..].iter().step_by(apart).all(|v| v.to_bits() == ln_k.to_bits());
-        if self.constant {
-            self.rising.get(ln_k, Rising::new);
-        }
+/// The derivatives of nbinom2 from those of the rising factorials and the powers of -|t|, t = log mu - log k.
+#[inline(never)]
+fn by_parts(
+    y: &[f64],
+    eta: &[Column; 2],
+    (r, k): (&[Column; 4], &Column),
+    powers: &Powers,
+    order: usize,
+    out: &mut [Column; PLAIN],
+) {
+    for (i, &y) in y.iter().enumerate().take(AT_ONCE) {
+        let soft = (eta[0][i] - eta[1][i]).max(0.0) + powers.at(i).l;
+        out[0][i] = r[0][i] + y * eta[0][i] - y * soft - k[i] * soft;
     }
-
-    #[inline(always)]
-    fn row(&mut self, row: &Row, eta: &[f64], power: Power, order: usize, out: &mut [f64]) {
-        let (y, ln_k) = (row.y, eta[1]);
-        let (r, k) = self.of_count(y, ln_k, order);
-        let t = eta[0] - ln_k;
-        let soft = t.max(0.0) + power.l;
+    if order < 2 {
+        return;
+    }
+    for (i, &y) in y.iter().enumerate().take(AT_ONCE) {
+        let (t, power, k) = (eta[0][i] - eta[1][i], powers.at(i), k[i]);
+        let ks = k * (t.max(0.0) + power.l);
         let (p, q) = power.logistic_pair(t);
         let n = y + k;
-        let ks = k * soft;
-        out[0] = r[0] + y * eta[0] - y * soft - ks;
-        if order < 2 {
-            return;
-        }
         let (kp, npq) = (k * p, n * p * q);
         let third = npq * (q - p);
-        out[1] = y - n * p;
-        out[2] = r[1] - ks + n * p;
-        out[3] = -npq;
-        out[4] = npq - kp;
-        out[5] = r[2] - ks + 2.0 * kp - npq;
-        if order >= 3 {
-            out[6] = -third;
-            out[7] = third - kp * q;
-            out[8] = 2.0 * kp * q - kp - third;
-            out[9] = r[3] - ks + 3.0 * kp - 3.0 * kp * q + third;
-        }
+        out[1][i] = y - n * p;
+        out[2][i] = r[1][i] - ks + n * p;
+        out[3][i] = -npq;
+        out[4][i] = npq - kp;
+        out[5][i] = r[2][i] - ks + 2.0 * kp - npq;
+        out[6][i] = -third;
+        out[7][i] = third - kp * q;
+        out[8][i] = 2.0 * kp * q - kp - third;
+        out[9][i] = r[3][i] - ks + 3.0 * kp - 3.0 * kp * q + third;
     }
 }

@@ -138,7 +138,7 @@ impl Kind {
             (Kind::Gaussian, [Link::Identity, Link::Log]) => Some(closed::rows::<gaussian::Closed2>),
             (Kind::Binomial, [Link::Logit]) => Some(closed::rows::<binomial::BinomialLogit>),
             (Kind::Poisson, [Link::Log]) => Some(closed::rows::<counts::PoissonLog>),
-            (Kind::NegativeBinomial2, [Link::Log, Link::Log]) => Some(closed::rows::<counts::NegativeBinomial2Log>),
+            (Kind::NegativeBinomial2, [Link::Log, Link::Log]) => Some(closed::columns::<counts::NegativeBinomial2Log>),
             (Kind::Gamma, [Link::Log, Link::Log]) => Some(closed::rows::<gamma::GammaLog>),
             _ => None,
         }

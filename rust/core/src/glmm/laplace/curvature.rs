@@ -59,7 +59,8 @@ impl Engine {
         bend.iter().enumerate().for_each(|(t, v)| observed[t % free + (t / free) * c] += v);
         let cross = cross.iter().map(|v| 2.0 * v).collect();
         let (average, expected, beta_curvature) = (q, info, curve);
-        Slope { beta, n, gradient, directions, beta_curvature, cross, average, expected, observed, trade }
+        let beta_factor = solution.lx.iter().map(|l| std::f64::consts::SQRT_2 * l).collect();
+        Slope { beta, n, gradient, directions, beta_curvature, beta_factor, cross, average, expected, observed, trade }
     }
 
     /// f = L^-1 Lambda'Z'WX, the Cholesky factor of X'V^-1X, and twice that matrix.

@@ -168,8 +168,9 @@ pub struct Slope {
     /// Along the directions: pattern parameters first, then the free entries of the other covariances.
     pub gradient: Vec<f64>,
     pub directions: Vec<patterns::Direction>,
-    /// Twice X'V^-1X, made positive definite.
+    /// Twice X'V^-1X, made positive definite, and its Cholesky factor.
     pub beta_curvature: Vec<f64>,
+    pub beta_factor: Vec<f64>,
     /// d2 deviance / d beta d direction (p x directions, column-major).
     pub cross: Vec<f64>,
     /// Information in Sigma* with beta profiled out.

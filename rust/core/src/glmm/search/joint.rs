@@ -120,7 +120,6 @@ impl Joint {
             }
             h[j + j * n] *= 1.0 + damping;
         }
-        let mut lx = slope.beta_curvature.clone();
         let mut cross = slope.cross.clone();
         if trade.is_some() && !close {
             cross.fill(0.0);
@@ -128,11 +127,7 @@ impl Joint {
         // A zero direction that turns has a variance of second order: what coefficients do to its multiplier is of third.
         (free..c).filter(|&j| rest[j]).for_each(|j| cross[j * p..(j + 1) * p].fill(0.0));
         let mut w = cross.clone();
-        if dense::cholesky(&mut lx, p, p).is_ok() {
-            dense::solve_left_l(&lx, p, p, &mut w, c, p);
-        } else {
-            w.fill(0.0);
-        }
+        dense::solve_left_l(&slope.beta_factor, p, p, &mut w, c, p);
         for j in 0..c {
             for i in 0..c {
                 let add = dot(&w[i * p..(i + 1) * p], &w[j * p..(j + 1) * p]);
