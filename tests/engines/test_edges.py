@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 
 import ranef as rf
 
@@ -86,3 +87,34 @@ def test_short_steps_are_no_certificate():
         m = rf.fit("y ~ x + (1 | g)", data, family="nbinom2", zero_inflation="~ 1 + (1 | g)")
     assert not m.converged
     assert np.isfinite(errors(m)).all()
+
+
+@quiet
+def test_a_power_at_its_limit_leaves_the_errors_of_the_poisson():
+    """A row of zeros in the Hessian, of a power that went to 1, spread to all standard errors."""
+    rng = np.random.default_rng(9)
+    data = {"g": np.repeat(np.arange(20), 5), "x": rng.normal(size=100), "y": rng.poisson(2, 100).astype(float)}
+    m = rf.fit("y ~ x + (1 | g)", data, family="tweedie")
+    poisson = rf.fit("y ~ x + (1 | g)", data, family="poisson")
+    notes = {n.code for n in m.messages}
+    assert "power_at_1" in notes
+    assert "without_information" not in notes
+    # The Tweedie of a power of 1 + 1e-6 and a dispersion of 1.
+    assert_allclose(errors(m)[:2], errors(poisson), rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("beside", ["", " + (1 | id)"])
+def test_a_given_covariance_that_is_more_than_there_is(method, beside):
+    """Nothing is left of the residual, and a structure without parameters has none to begin with."""
+    rng = np.random.default_rng(0)
+    at = np.repeat(np.arange(20), 4)
+    y = 0.5 * rng.normal(size=20)[at] + 0.3 * rng.normal(size=80)
+    data = {"id": at.astype(str), "f": np.tile(list("abcd"), 20), "y": y}
+    formula = f"y ~ 1 + equalto(0 + f | id){beside}"
+    m = rf.fit(formula, data, cov={"f": (np.eye(4), list("abcd"))}, method=method)
+    assert m.sigma < 1e-4
+    if method == "ml":
+        assert m.loglik == pytest.approx(stats.norm.logpdf(y, y.mean()).sum(), abs=1e-6)
+    # Of independent effects of variance 1.
+    assert m.tidy()["std_error"].iloc[0] == pytest.approx(80**-0.5, rel=1e-4)

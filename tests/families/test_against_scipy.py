@@ -149,6 +149,15 @@ def test_nbinom2_of_a_huge_size_is_poisson():
         np.testing.assert_allclose(got, stats.poisson.logpmf(COUNTS, 3.3), rtol=1e-6)
 
 
+@pytest.mark.parametrize("ln_k", [20.0, 32.0, 44.0, 60.0])
+def test_the_distribution_function_of_nbinom2_of_a_huge_size_is_the_poissons(ln_k):
+    for mu in (0.3, 3.3, 40.0):
+        got = per_row("cdf", "nbinom2", COUNTS, np.log(mu), ln_k)
+        # The two differ by the order of (mu + y)^2 / k; the size itself is known to 60 roundings of its logarithm.
+        atol = 1e-13 + (mu + np.max(COUNTS)) ** 2 * np.exp(-ln_k)
+        np.testing.assert_allclose(got, stats.poisson.cdf(COUNTS, mu), rtol=0, atol=atol)
+
+
 def test_bell_is_its_definition():
     mu = 2.3
     theta = special.lambertw(mu).real

@@ -127,3 +127,29 @@ def test_rows_that_nothing_can_satisfy_are_named(y, status, family, says):
 def test_the_way_of_another_package_is_named():
     with pytest.raises(rf.errors.FormulaError, match=r"`cens\(y, status\)`"):
         rf.fit("Surv(y, s) ~ 1", {"y": [1.0, 2.0], "s": [0, 1]})
+
+
+@pytest.mark.parametrize(("family", "dispersion"), [("nbinom1", 1e-12), ("nbinom1", 1e-14), ("nbinom2", 1e14)])
+def test_inflated_counts_censored_below_are_the_poissons_at_the_limit(family, dispersion):
+    """The distribution function of a negative binomial of a huge size lost its digits."""
+    rng = np.random.default_rng(1)
+    y = rng.poisson(3, 300) * (rng.random(300) > 0.3)
+    data = {"y": np.maximum(y, 1.0), "s": np.where(y <= 1, "left", "none")}
+    poisson = rf.fit("cens(y, s) ~ 1", data, family="poisson", zero_inflation="~ 1")
+    m = rf.fit("cens(y, s) ~ 1", data, family=family, zero_inflation="~ 1", dispersion=dispersion)
+    # Both are optima to 1e-9 in the deviance; the two likelihoods differ by less than 300 times 3^2 times 1e-12.
+    assert m.loglik == pytest.approx(poisson.loglik, abs=1e-8)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_quantile_residuals_at_limits_of_a_family():
+    """Sizes and powers that ran to their limits: the distribution function is that of the limit."""
+    rng = np.random.default_rng(13)
+    data = {"y": rng.poisson(1e5, 100) * 1.0, "g": np.arange(100) % 10}
+    expected = rf.fit("y ~ 1 + (1 | g)", data, family="poisson").residuals("quantile", seed=1)
+    for family in ("nbinom1", "nbinom2", "nbinom12"):
+        got = rf.fit("y ~ 1 + (1 | g)", data, family=family).residuals("quantile", seed=1)
+        np.testing.assert_allclose(got, expected, atol=1e-4)  # sizes of 1e10 are not infinite
+    data = {"y": np.random.default_rng(2).gamma(3, 1, 300)}
+    got = rf.fit("y ~ 1", data, family="tweedie").residuals("quantile", seed=1)
+    np.testing.assert_allclose(got, rf.fit("y ~ 1", data, family="gamma").residuals("quantile", seed=1), atol=1e-4)

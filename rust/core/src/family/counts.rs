@@ -91,9 +91,16 @@ fn ln_negative_binomial<S: Scalar>(y: f64, ln_mu: S, ln_k: S) -> S {
     rising + ln_mu * y - t * y + zero - special::ln_factorial(y)
 }
 
+/// Logarithm of a size beyond which the distribution function is the Poisson's to double precision.
+const POISSON: f64 = 46.0;
+
 /// F(y) = I_{k / (k + mu)}(k, y + 1)
 fn negative_binomial_cdf<S: Scalar>(y: f64, ln_mu: S, ln_k: S) -> (S, S) {
     let t = ln_k - ln_mu;
+    if t.value() > POISSON && ln_k.value() > POISSON {
+        let (below, above) = special::ln_incomplete_gamma(S::constant(y.floor() + 1.0), ln_mu.exp(), ln_mu);
+        return (above, below);
+    }
     special::ln_incomplete_beta(ln_k.exp(), S::constant(y.floor() + 1.0), t.logistic(), (-t).logistic())
 }
 

@@ -59,6 +59,8 @@ fn indices(mode: f64, a: f64, mut term: impl FnMut(f64) -> f64) -> (f64, f64, f6
     (reach(-1.0), reach(1.0), step)
 }
 
+/// Rate of the Poisson count in a distribution function from which its sum is not taken.
+const MOST_TERMS: f64 = 1e10;
 /// Indices whose gamma functions are kept.
 const KEPT: usize = 2048;
 
@@ -350,9 +352,12 @@ impl Density for Tweedie {
         let x = lx.exp();
         let (mut f, mut s) = (-rate, S::constant(f64::NEG_INFINITY));
         let r = rate.value();
-        if !(r < 1e10) {
-            // More terms than can be added up.
-            return (S::constant(f64::NAN), S::constant(f64::NAN));
+        if !(r < MOST_TERMS) {
+            // More terms than can be added up: by then it is the gamma of the same mean and variance, mu^(p - 2) phi, which
+            // it becomes for p -> 2.
+            let ln_shape = lr + t.l2;
+            let lx = ln_shape - t.lm + row.y.ln();
+            return special::ln_incomplete_gamma(ln_shape.exp(), lx.exp(), lx);
         }
         let first = (r - 9.0 * r.sqrt() - 10.0).floor().max(1.0);
         let last = (r + 10.0 * r.sqrt() + 40.0).ceil();

@@ -557,6 +557,10 @@ fn leave_out(h: &mut [f64], q: usize, j: usize) {
 /// One of the coefficients `limited` that by itself is a direction without curvature: it runs to a limit of its range, and
 /// what is left of its row in the Hessian is rounding, which must not spread to the others.
 fn adrift(h: &[f64], q: usize, limited: &[usize]) -> Option<usize> {
+    let none = limited.iter().find(|&&j| h[j * (q + 1)].abs() < BOUNDLESS.powi(-2));
+    if none.is_some() {
+        return none.copied();
+    }
     let scaled = unit_diagonal(h, q)?.0;
     if dense::cholesky(&mut scaled.clone(), q, q).is_ok() {
         return None;

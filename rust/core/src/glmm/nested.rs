@@ -368,7 +368,11 @@ impl Task<'_, '_> {
     fn split(&self, e: &Engine, p: &Patterned, found: &Found) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
         let (k, sigma) = (p.pattern.k, self.covariance(e, p, found));
         let mut beta = found.point.beta.clone();
-        let usual = |i: usize| self.from.shape[p.first + i.min(p.pattern.deviations() - 1)].exp();
+        // A structure that is given whole has no deviations to begin with.
+        let usual = |i: usize| match p.pattern.deviations() {
+            0 => sigma[i * (k + 1)].sqrt(),
+            n => self.from.shape[p.first + i.min(n - 1)].exp(),
+        };
         let residual = Residual::of(e, self.rows);
         let add: Vec<f64> = match &residual {
             _ if !self.ended(e, p, found) => vec![0.0; k],

@@ -162,9 +162,10 @@ def in_entries(core: Any, relative: Sequence[Array], sigma: float, directions: S
     residual = np.append(np.zeros(len(places)), 1.0)  # the scale less all random effects
     for t, cov in enumerate(relative):
         residual -= of_term(t, cov)
-    return np.array(
-        [float(d.change) * residual if d.term == RESIDUAL else of_term(d.term, d.change / sigma**2) for d in directions]
-    )
+    found = [
+        float(d.change) * residual if d.term == RESIDUAL else of_term(d.term, d.change / sigma**2) for d in directions
+    ]
+    return np.array(found).reshape(len(found), len(residual))  # none where every covariance is given
 
 
 def _theta(sigma: Array, term: GroupTerm) -> Array:

@@ -325,6 +325,16 @@ impl Engine {
     /// which stay at the edge of their limits.
     pub fn lifted(&self, exact: &[Vec<f64>], shape: &[f64]) -> Result<Vec<Vec<f64>>, CoreError> {
         let mut lambda = crate::optimise::floored(self.moments(), exact);
+        for (f, (lambda, exact)) in lambda.iter_mut().zip(exact).enumerate() {
+            let (k, columns) = (self.moments().factors[f].cols, &self.plan.z[f].columns);
+            let reach = |t: usize| self.reach(columns[t % k].component);
+            // Rows that know nothing of a predictor, as it runs to a limit, have no unit for its effects.
+            if (0..k * k).any(|t| lambda[t].abs() > exact[t].abs().max(reach(t))) {
+                lambda.clone_from(exact);
+                let diagonal = lambda.iter_mut().step_by(k + 1);
+                diagonal.filter(|l| l.abs() < crate::optimise::FLOOR).for_each(|l| *l = crate::optimise::FLOOR);
+            }
+        }
         patterns::put(self.moments(), &self.patterns, shape, &mut lambda)?;
         Ok(lambda)
     }
@@ -421,10 +431,12 @@ impl Engine {
         u: &[f64],
         promised: f64,
     ) -> Result<Point, CoreError> {
-        if self.tilt.len() == u.len() && !u.is_empty() {
+        // Beside a flat mode, and where a mean may leave its range, what holds at a point need not hold at the next one.
+        if self.tilt.len() == u.len() && !u.is_empty() && self.reach(0).is_finite() {
             if let Ok((mut at, gradient, step)) = self.near(rows, beta, lambda, shape, u, Want::Full) {
                 let left = dot(&gradient, &step);
-                if left * (1.0 + dot(&self.tilt, &self.tilt)) < NEARLY * promised {
+                let firm = self.lmm().numeric.least_pivot(&self.lmm().symbolic) * SINGULAR >= self.least;
+                if firm && left * (1.0 + dot(&self.tilt, &self.tilt)) < NEARLY * promised {
                     // log|H| changes by 2 s'B along the Newton step, -H^-1 g, and 2 h by the decrement.
                     at.deviance -= left + 2.0 * dot(&self.tilt, &gradient);
                     self.correct(&mut at, &step);

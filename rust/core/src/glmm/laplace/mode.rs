@@ -85,7 +85,9 @@ impl Engine {
             }
             // Rounding ends what is asked to be closer than double precision, here and where no step leads on.
             let nearest = decrement < INNER_TOLERANCE && !(decrement < 0.1 * last);
-            let enough = decrement < LAST && self.bend * decrement * decrement < CERTAIN * self.tolerance;
+            let enough = self.tolerance > INNER_TOLERANCE
+                && decrement < LAST
+                && self.bend * decrement * decrement < CERTAIN * self.tolerance;
             if decrement < self.tolerance || enough || nearest {
                 u.iter_mut().zip(&step).for_each(|(u, s)| *u += s);
                 return Ok(u);

@@ -1,11 +1,14 @@
 //! One trial of a step, and what is made of it.
 
+use std::ops::Range;
+
 use super::*;
 
 /// Rejected trials in a row that are shortened as their deviance says; further ones are shortened by more.
 const GENTLE: usize = 3;
-/// Promised change of the deviance up to which the mode is predicted as well as it is to be known.
-const PREDICTED: f64 = 1e-5;
+/// Promised change of the deviance at which the mode is predicted as well as it is to be known, and the search goes on
+/// from there: what it ends with is known better.
+const PREDICTED: Range<f64> = 1e-7..1e-5;
 /// A step is taken if it gains this share of what it promised.
 const ENOUGH: f64 = 0.05;
 
@@ -73,7 +76,9 @@ impl Search<'_, '_, '_> {
         set.options.stop.check()?;
         e.tolerance = (1e-3 * self.decrease).clamp(INNER_TOLERANCE, LOOSE);
         let next = put.and_then(|()| match self.decrease {
-            promised if promised < PREDICTED => e.evaluate_predicted(set.rows, &beta, &lambda, &shape, &u, promised),
+            promised if PREDICTED.contains(&promised) => {
+                e.evaluate_predicted(set.rows, &beta, &lambda, &shape, &u, promised)
+            }
             _ => e.evaluate(set.rows, &beta, &lambda, &shape, &u),
         });
         Ok(Trial { next, stretch, end })
@@ -129,7 +134,7 @@ impl Search<'_, '_, '_> {
         }
         let ended = end.map(|end| (end.ways, around.here.point.clone()));
         self.pace = Some(Pace { step, promised: self.decrease, stretch, ended, cancelled: around.here.cancelled });
-        self.stale = e.tolerance > INNER_TOLERANCE;
+        self.stale = e.tolerance > INNER_TOLERANCE || PREDICTED.contains(&self.decrease);
     }
 
     /// Shorten the next step, if there is to be one.
