@@ -158,6 +158,15 @@ def test_the_distribution_function_of_nbinom2_of_a_huge_size_is_the_poissons(ln_
         np.testing.assert_allclose(got, stats.poisson.cdf(COUNTS, mu), rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("shape", [1e6, 1e8, 1e10, 1e12])
+def test_the_distribution_function_of_a_gamma_with_next_to_no_spread(shape):
+    """Its series was cut off at 100,000 terms."""
+    y = 3.3 * (1 + np.array([-8.0, -3.0, -0.5, 0.0, 0.4, 2.0, 7.0]) / np.sqrt(shape))
+    got = per_row("cdf", "gamma", y, np.log(3.3), np.log(shape))
+    # Roundings of log(y), in standard deviations of the gamma.
+    np.testing.assert_allclose(got, stats.gamma.cdf(y, shape, scale=3.3 / shape), rtol=0, atol=1e-14 * np.sqrt(shape))
+
+
 def test_bell_is_its_definition():
     mu = 2.3
     theta = special.lambertw(mu).real

@@ -3,7 +3,7 @@
 //! Power series and continued fractions (Abramowitz & Stegun 6.5.29, 6.5.31; DiDonato & Morris 1992), run backwards over [`Scalar`] so
 //! that derivatives in every argument come along.
 
-use super::{binet_jet, deviance_part, HALF_LN_2PI};
+use super::{binet_jet, deviance_part, ln_ndtr_jet, HALF_LN_2PI};
 use crate::jet::Scalar;
 
 /// log of P(a, x) and of Q(a, x), the regularised incomplete gamma functions.
@@ -18,8 +18,11 @@ pub fn ln_incomplete_gamma<S: Scalar>(a: S, x: S, ln_x: S) -> (S, S) {
     if !xv.is_finite() {
         return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
     }
-    // x^a exp(-x) / Gamma(a + 1) without the cancellation of large a
     let ln_a = a.ln();
+    if av > LARGE && (ln_x - ln_a).value().abs() < NEAR {
+        return uniform(ln_a, ln_x - ln_a);
+    }
+    // x^a exp(-x) / Gamma(a + 1) without the cancellation of large a
     let binet = ln_a.compose(binet_jet(ln_a.value(), S::ORDER));
     let front = deviance_part(ln_x - ln_a) * a - ln_a * 0.5 - HALF_LN_2PI - binet;
     if xv < av + 1.0 {
@@ -39,6 +42,25 @@ pub fn ln_incomplete_gamma<S: Scalar>(a: S, x: S, ln_x: S) -> (S, S) {
         let q = front + ln_a - gamma_fraction(a, x).ln();
         (q.ln_1m_exp(), q)
     }
+}
+
+/// Shape from which series and fraction are long where x is near to it, by less than this in the logarithm.
+const LARGE: f64 = 1e7;
+const NEAR: f64 = 1e-2;
+
+/// The same by Temme's uniform expansion (NIST DLMF 8.12.3 - 8.12.9), of which its first term is enough there, from log a
+/// and d = log(x / a): Q = Phi(-z) + R, z = eta sqrt(a), eta^2 / 2 = exp(d) - 1 - d.
+fn uniform<S: Scalar>(ln_a: S, d: S) -> (S, S) {
+    // eta = d + d^2 / 6 + ..., and 1 / (exp(d) - 1) - 1 / eta in powers of eta.
+    let eta = d * (17.0 / 544_320.0) + 1.0 / 2592.0;
+    let eta = [270.0, 36.0, 6.0, 1.0].into_iter().fold(eta, |eta, c| eta * d + 1.0 / c) * d;
+    let first = ((eta * (1.0 / 864.0) - 2.0 / 135.0) * eta + 1.0 / 12.0) * eta - 1.0 / 3.0;
+    let root = (ln_a * 0.5).exp();
+    let tail = |z: S, first: S| {
+        let ln = z.compose(ln_ndtr_jet(z.value()));
+        ln + ((z * z * -0.5 - HALF_LN_2PI - ln).exp() * first / root).ln_1p()
+    };
+    (tail(eta * root, -first), tail(-(eta * root), first))
 }
 
 /// x + 1 - a - 1 (1 - a) / (x + 3 - a - 2 (2 - a) / ...): its length found with plain numbers, then run from the back.
@@ -81,7 +103,8 @@ pub fn ln_incomplete_beta<S: Scalar>(a: S, b: S, x: S, y: S) -> (S, S) {
     if y.value() == 0.0 {
         return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
     }
-    if xv > (av + 1.0) / (av + bv + 2.0) {
+    // x > (a + 1) / (a + b + 2), without the difference of x from 1.
+    if xv * (bv + 1.0) > (av + 1.0) * y.value() {
         let (p, q) = beta_tail(b, a, y, x);
         return (q, p);
     }
