@@ -167,6 +167,16 @@ def test_the_distribution_function_of_a_gamma_with_next_to_no_spread(shape):
     np.testing.assert_allclose(got, stats.gamma.cdf(y, shape, scale=3.3 / shape), rtol=0, atol=1e-14 * np.sqrt(shape))
 
 
+@pytest.mark.parametrize("sd", [1e-3, 1e-6, 1e-9])
+def test_the_distribution_function_of_an_inverse_gaussian_with_next_to_no_spread(sd):
+    """Its two parts were the product and the difference of huge numbers."""
+    z = np.array([-5.0, -1.0, 0.0, 0.5, 3.0])
+    got = per_row("cdf", "inverse_gaussian", 1 + sd * z, 0.0, np.log(sd))
+    # Normal but for a skewness of 3 sd; and the rounding of y.
+    edgeworth = stats.norm.cdf(z) - 3 * sd / 6 * (z**2 - 1) * stats.norm.pdf(z)
+    np.testing.assert_allclose(got, edgeworth, rtol=0, atol=10 * sd**2 + 1e-15 / sd)
+
+
 def test_bell_is_its_definition():
     mu = 2.3
     theta = special.lambertw(mu).real

@@ -130,7 +130,8 @@ impl Density for InverseGaussian {
         let ratio = (-lm + row.y.ln()).exp();
         let scale = (-ls).exp() * (1.0 / row.y.sqrt());
         let (a, b) = ((ratio - 1.0) * scale, (ratio + 1.0) * scale);
-        let second = (-(lm + ls * 2.0)).exp() * 2.0 + (-b).ln_ndtr();
+        // exp(2 / (mu s^2)) Phi(-b), where b^2 - a^2 = 4 / (mu s^2).
+        let second = b.compose(special::ln_mills_jet(b.value())) - a * a * 0.5 - special::HALF_LN_2PI;
         let lower = a.ln_ndtr().ln_add_exp(second);
         let upper = if a.value() > 0.0 { (-a).ln_ndtr().ln_sub_exp(second) } else { lower.ln_1m_exp() };
         (lower, upper)

@@ -86,6 +86,25 @@ pub fn ln_ndtr(x: f64) -> f64 {
     ln_ndtr_jet(x)[0]
 }
 
+/// Mills' ratio R and 1 / R - x without cancellation, x >= 0.
+fn mills_pair(x: f64) -> (f64, f64) {
+    if x > MILLS_END {
+        return mills_fraction(x, 24);
+    }
+    let r = mills(x);
+    (r, 1.0 / r - x)
+}
+
+/// The logarithm of Mills' ratio and its derivatives, x >= 0.
+pub fn ln_mills_jet(x: f64) -> Univariate {
+    if x.is_nan() {
+        return [x; 4];
+    }
+    let (r, e) = mills_pair(x);
+    let h = 1.0 / r;
+    [r.ln(), -e, 1.0 - h * e, h * (1.0 - e * (h + e))]
+}
+
 /// log Phi(x) and its derivatives: h = phi / Phi, -h (x + h), ...
 pub fn ln_ndtr_jet(x: f64) -> Univariate {
     if x.is_nan() {
@@ -93,13 +112,7 @@ pub fn ln_ndtr_jet(x: f64) -> Univariate {
     }
     if x < 0.0 {
         let z = -x;
-        // e = h - z without cancellation
-        let (r, e) = if z > MILLS_END {
-            mills_fraction(z, 24)
-        } else {
-            let r = mills(z);
-            (r, 1.0 / r - z)
-        };
+        let (r, e) = mills_pair(z);
         let h = 1.0 / r;
         let value = -0.5 * z * z - HALF_LN_2PI + r.ln();
         return [value, h, -h * e, -h * (1.0 - e * (h + e))];
