@@ -74,6 +74,11 @@ def _one(x: Any) -> Any:
     return np.ones_like(np.asarray(x, dtype=float))
 
 
+def _from_0(x: Any) -> Any:
+    """Return x where it is positive, else NaN: no mean has such a predictor."""
+    return np.where(np.greater(x, 0), x, np.nan)
+
+
 def _softplus(x: Any) -> Any:
     return np.logaddexp(0.0, x)
 
@@ -116,8 +121,8 @@ LINKS: dict[str, Link] = {
         Link(
             "1/mu^2",
             lambda m: 1 / np.square(m),
-            lambda x: 1 / np.sqrt(x),
-            lambda x: -0.5 * np.asarray(x) ** -1.5,
+            lambda x: 1 / np.sqrt(_from_0(x)),
+            lambda x: -0.5 * _from_0(x) ** -1.5,
             "positive",
         ),
         Link("sqrt", np.sqrt, np.square, lambda x: 2 * np.asarray(x), "positive"),

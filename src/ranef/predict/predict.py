@@ -21,6 +21,7 @@ from ranef.inference.frames import to_frame
 from ranef.inference.relatives import knowing, lacking, relations
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
+from ranef.predict.illegal import tell_illegal_means
 from ranef.predict.joint import covariance, predictors_of
 from ranef.predict.observations import check_observation, new_trials, observed_interval
 from ranef.predict.rows import (
@@ -67,6 +68,8 @@ def predict(m: Fit, newdata: Any, question: Question) -> Any:
         _caution(m, rows, which)
     if m.distribution.entry.ordinal and rows.nominal.size:
         _tell_crossings(estimate, blank)
+    if question.type in ("response", "mean") and not m.distribution.entry.ordinal:
+        tell_illegal_means(m, estimate, blank)
     if likeliest:
         return _likeliest(m, estimate)
     if question.interval is None and not question.std_error:

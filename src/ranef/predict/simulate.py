@@ -11,6 +11,7 @@ from ranef.engines.estimate import Array
 from ranef.engines.linear import term_sources
 from ranef.errors import NotAvailableError, OptionError
 from ranef.frame.design import part_of
+from ranef.predict.illegal import tell_illegal_draws
 from ranef.predict.rows import Rows, fitted_design, generator, law, predictors, terms_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
     for j in range(n):
         eta = fixed + new_effects(m, rows, rng, fixed.shape[1]) if re == "new" else fixed
         out[:, j] = answers.draw(eta, rows.data, rng)
+    tell_illegal_draws(m, out)
     return out
 
 
