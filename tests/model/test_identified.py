@@ -240,3 +240,53 @@ def test_the_warning_of_a_fit_without_optimum_says_why():
         rf.errors.ConvergenceWarning, match="no bound: it rises for ever: 2 of 12 responses lie strictly"
     ):
         rf.fit("y ~ x + (1 | g)", data, family="ordered_beta")
+
+
+@pytest.fixture(scope="module")
+def schools():
+    """A class in every school, by labels that say nothing of it."""
+    rng = np.random.default_rng(0)
+    school = np.repeat(np.arange(25), 8)
+    frame = pd.DataFrame({"s": school, "c": [f"c{31 * k % 25}" for k in school], "x": rng.normal(size=200)})
+    effect = rng.normal(size=25)[school]
+    crossed = np.tile(np.arange(25), 8)
+    return frame.assign(y=effect + rng.normal(size=200), k=rng.poisson(np.exp(0.5 + 0.8 * effect)), o=crossed)
+
+
+@pytest.mark.parametrize(
+    ("formula", "options", "says"),
+    [
+        ("y ~ 1 + (1 | s) + (1 | c)", {}, "the sum of the variances of (1 | s) and (1 | c) is identified"),
+        ("k ~ 1 + (1 | s) + (1 | c)", {"family": "poisson"}, "every level of 's' is one level of 'c'"),
+        ("y ~ 1 + (1 | s / c)", {}, "(1 | s) and (1 | s:c)"),
+        ("y ~ x + (x | s) + (x || c)", {}, "the covariances of (1, x | s) and (1, x | c)"),
+        ("y ~ x + (x | s) + (0 + x | c)", {}, "the variances of (x | s) and (x | c)"),
+    ],
+)
+def test_two_terms_of_one_partition_are_one_variance(schools, formula, options, says):
+    assert says in note(rf.fit(formula, schools, **options), "one_partition")
+
+
+@pytest.mark.parametrize(
+    ("formula", "options"),
+    [
+        ("y ~ 1 + (1 | s) + (1 | o)", {}),
+        ("y ~ x + (1 | s) + (0 + x | c)", {}),
+        ("y ~ 1 + (1 | s) + (1 | c)", {"fixed": {"sd(c)": 0.5}}),
+        ("k ~ 1 + (1 | s)", {"family": "nbinom2", "dispersion": "~ 1 + (1 | c)"}),
+    ],
+)
+def test_terms_of_two_variances_are_told_apart(schools, formula, options):
+    assert not note(rf.fit(formula, schools, **options), "one_partition")
+
+
+def test_related_levels_are_one_variance_where_the_relationship_is(schools):
+    k = 0.5 * np.eye(25) + 0.1 * np.add.outer(np.arange(25), np.arange(25)) / 24
+    own = [str(i) for i in range(25)]
+    theirs = [f"c{31 * i % 25}" for i in range(25)]
+    back = [24 - i for i in range(25)]
+    formula = "y ~ 1 + (1 | s) + (1 | c)"
+    one = rf.fit(formula, schools, cov={"s": (k, own), "c": (k[np.ix_(back, back)], [theirs[i] for i in back])})
+    assert note(one, "one_partition")  # the same matrix, written in another order
+    assert not note(rf.fit(formula, schools, cov={"s": (k, own)}), "one_partition")
+    assert not note(rf.fit(formula, schools, cov={"s": (k, own), "c": (k, theirs[::-1])}), "one_partition")

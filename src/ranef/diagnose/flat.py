@@ -1,17 +1,20 @@
-"""Quiet notes on directions in which the likelihood of a covariance structure is flat: parameters that say nothing."""
+"""Quiet notes on directions in which the likelihood of covariances is flat: parameters that say nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ranef.diagnose.messages import Message
 from ranef.engines.estimate import LaplaceEstimate
+from ranef.formula.functions import PLAIN
 
 if TYPE_CHECKING:
     from ranef.engines.estimate import Array
+    from ranef.frame import GroupTerm
     from ranef.layout import GroupInfo
     from ranef.model import Fit
 
@@ -20,6 +23,8 @@ NEAR = 0.01  # of an end of its range, relative to it: a smoothness that has com
 UNRELATED = 1e-4  # a correlation below which the core takes effects for unrelated
 BEYOND = {"range": "shorter", "rate": "larger"}
 DISTANT = ("exp", "gau", "mat", "ou")  # structures of distances
+CONSTANT = "(Intercept)"  # what the column of ones is called
+EQUAL = 1e-10  # what rounding leaves of two relationships that are one, relative to the largest entry
 
 
 def smoothness(m: Fit) -> Iterator[Message]:
@@ -77,6 +82,50 @@ def _variance(e: LaplaceEstimate, at: int) -> float:
     return float(e.joint()[at, at])
 
 
+def one_partition(m: Fit) -> Iterator[Message]:
+    """P41: two terms that part the rows alike, whose effects have one covariance: only its sum is identified."""
+    if m.design is None or m.task.wishes is not None:
+        return
+    for (one, a), (other, b) in combinations(zip(m.design.terms, m.layout.terms, strict=True), 2):
+        if shared := _shared(one, other):
+            columns = ", ".join("1" if name == CONSTANT else name for name in shared)
+            alike = a.label == b.label
+            why = f"both group by {a.label!r}" if alike else f"every level of {a.label!r} is one level of {b.label!r}"
+            text = (
+                f"flat direction: only the sum of the {'variances' if len(shared) == 1 else 'covariances'} of "
+                f"({columns} | {a.key}) and ({columns} | {b.key}) is identified: {why}. The share of each is arbitrary "
+                f"and has no meaningful standard error; leave one out"
+            )
+            yield Message("one_partition", text, {"groups": [a.label, b.label], "columns": list(shared)})
+
+
+def _shared(one: GroupTerm, other: GroupTerm) -> tuple[str, ...]:
+    """Return the columns whose effects two terms both give to the same sets of rows, with one covariance.
+
+    Two intercepts that a formula gives to one factor are told by another note.
+    """
+    if len(one.levels) != len(other.levels) or one.structure not in PLAIN or other.structure not in PLAIN:
+        return ()
+    theirs = set(zip(other.names, other.owner_of, strict=True))
+    shared = tuple(column[0] for column in zip(one.names, one.owner_of, strict=True) if column in theirs)
+    if one.label == other.label:
+        shared = tuple(name for name in shared if name != CONSTANT)
+    return shared if shared and _alike(one, other) else ()
+
+
+def _alike(one: GroupTerm, other: GroupTerm) -> bool:
+    """Whether terms of as many levels tell the same rows apart, and relate their levels in the same way."""
+    partner = np.arange(len(one.levels))  # levels without rows, which come last, are compared in their order
+    partner[one.codes] = other.codes
+    if not np.array_equal(partner[one.codes], other.codes) or np.bincount(partner).max(initial=1) > 1:
+        return False
+    a, b = one.relation, other.relation
+    if a is None or b is None:
+        return a is b
+    gap = a.precision() - b.precision()[partner][:, partner]
+    return bool(abs(gap).max() <= EQUAL * a.diag.max())
+
+
 def _of_structures(m: Fit) -> Iterator[tuple[GroupInfo, str, float]]:
     """Yield (term, name, value) of the parameters of structures that were all estimated freely."""
     if not m.task.linear and m.task.wishes is None:
@@ -93,4 +142,4 @@ def _largest_correlation(m: Fit, term: GroupInfo) -> float:
     return float(np.max(np.abs(sigma / np.outer(sd, sd) - np.eye(len(sd)))))
 
 
-CHECKS = (smoothness, unrelated, vague)
+CHECKS = (smoothness, unrelated, vague, one_partition)
