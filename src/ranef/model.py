@@ -466,7 +466,7 @@ class Fit:
         """Columns of the mean that separate the outcome, so that their estimates are infinite; empty for most fits."""
         from ranef.diagnose.separation import separated
 
-        return separated(self)
+        return separated(self).names
 
     @cached_property
     def messages(self) -> tuple[Message, ...]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import ranef as rf
-from ranef.diagnose import separation
+from ranef.diagnose import directions, separation
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +209,9 @@ def test_a_certificate_of_overlap_agrees_with_the_linear_program():
     for _ in range(300):
         x, sign = drawn(rng)
         inward, level = x[sign != 0] * sign[sign != 0, None], x[sign == 0]
-        found = separation._program(inward, level)
-        apart = bool((np.abs(found) > separation.ZERO).any())
-        told = separation.is_overlapped(inward, level)
+        found = directions._program(inward, level)
+        apart = bool((np.abs(found) > directions.ZERO).any())
+        told = directions.is_overlapped(inward, level)
         assert not (told and apart)
         certified, overlapped = certified + told, overlapped + (not apart)
     assert certified > 0.95 * overlapped > 100
@@ -222,9 +222,9 @@ def test_rows_that_are_put_together_leave_the_program_as_it_is():
     rng, apart = np.random.default_rng(9), 0
     for _ in range(200):
         x, sign = drawn(rng)
-        found = separation._program(x[sign != 0] * sign[sign != 0, None], x[sign == 0])
-        named = separation.direction(x, sign)
-        assert bool(named) == bool((np.abs(found) > separation.ZERO).any())
+        found = directions._program(x[sign != 0] * sign[sign != 0, None], x[sign == 0])
+        named = directions.direction(x, sign)
+        assert bool(named) == bool((np.abs(found) > directions.ZERO).any())
         apart += bool(named)
     assert 20 < apart < 180
 
@@ -249,3 +249,50 @@ def test_extra_zeros_without_bound_are_named():
     assert m.separation == ()
     one = rf.fit("count ~ mined + (1 | site)", data, family="poisson", zero_inflation="~ mined")
     assert not any(n.code == "at_a_limit" for n in one.messages)
+
+
+LARGE = {
+    "a level": ("b ~ x + f", "binomial"),
+    "the reference": ("b ~ x + C(f, base = 4)", "binomial"),
+    "ordered": ("o ~ x + f", "cumulative"),
+    "without order": ("o ~ x + f", "multinomial"),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_levels_of_one_outcome_are_named_in_data_too_large_for_the_program(monkeypatch, name):
+    """Whatever the size: the program is that of the columns whose standard errors ran off."""
+    formula, family = LARGE[name]
+    rng = np.random.default_rng(0)
+    f, x = rng.integers(0, 5, 600), rng.normal(size=600)
+    b = np.where(f == 3, 1, rng.integers(0, 2, 600))
+    o = np.where(f == 3, 3, np.digitize(x + rng.logistic(size=600), [-1, 0, 1]))
+    frame = pd.DataFrame({"b": b, "x": x, "f": f.astype(str), "o": pd.Categorical(o, range(4), ordered=True)})
+    with pytest.warns(rf.SeparationWarning):
+        whole = rf.fit(formula, frame, family=family).separation
+    assert whole
+    for module in (separation, directions):
+        monkeypatch.setattr(module, "LARGEST", 400)
+    with pytest.warns(rf.SeparationWarning):
+        m = rf.fit(formula, frame, family=family)
+    assert m.separation == whole
+    assert not any(n.code == "separation_unsearched" for n in m.messages)
+
+
+def test_what_was_not_looked_at_together_is_told(monkeypatch):
+    """A sum of two predictors that separates, in data too large for both: neither does alone."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"u": rng.normal(size=300), "v": rng.normal(size=300), "w": rng.normal(size=300)})
+    frame["b"] = (frame["u"] + frame["v"] > 0.1).astype(int)
+    with pytest.warns(rf.SeparationWarning, match="separated by u, v"):
+        rf.fit("b ~ u + v", frame, family="binomial")
+    for module in (separation, directions):
+        monkeypatch.setattr(module, "LARGEST", 600)
+    m = rf.fit("b ~ u + v", frame, family="binomial")
+    assert m.separation == ()
+    told = next(n for n in m.messages if n.code == "separation_unsearched")
+    assert {"u", "v"} <= set(told.evidence["columns"])
+    assert "penalty='firth'" in told.text
+    frame["b"] = (frame["u"] + frame["v"] + 0.2 * rng.logistic(size=300) > 0.1).astype(int)  # far, but not to infinity
+    overlap = rf.fit("b ~ u + v", frame, family="binomial")
+    assert not any(n.code == "separation_unsearched" for n in overlap.messages)

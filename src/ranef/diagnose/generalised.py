@@ -13,11 +13,13 @@ from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdisperse
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.diagnose.propriety import worst_sum
 from ranef.diagnose.separated_data import places
+from ranef.diagnose.separation import unsearched as columns_left
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
 from ranef.errors import NotAvailableError
 from ranef.frame import checks
 from ranef.frame.design import matrix
+from ranef.frame.table import shorten
 from ranef.inference.ddf.strata import resting_on
 from ranef.inference.terms import is_linear_model
 
@@ -46,10 +48,26 @@ def separation(m: Fit) -> Iterator[Message]:
     columns = ", ".join(names) + (f" ({'; '.join(found)})" if found else "")
     text = (
         f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
-        f"and their standard errors have no meaning (the others have); a prior keeps them finite, "
-        f"prior={{{_remedy(m, names)}}}{_firth(m)}; or collapse levels, or drop the columns"
+        f"and their standard errors have no meaning (the others have); {_ways_out(m, names)}"
     )
     yield Message("separation", text, {"columns": list(names), "places": found})
+
+
+def _ways_out(m: Fit, names: Sequence[str]) -> str:
+    return (
+        f"a prior keeps them finite, prior={{{_remedy(m, names)}}}{_firth(m)}; or collapse levels, or drop the columns"
+    )
+
+
+def unsearched(m: Fit) -> Iterator[Message]:
+    """P6: estimates that ran off in data too large for the linear program."""
+    if names := columns_left(m):
+        text = (
+            f"{shorten(names)}: estimates whose standard errors ran off, as where an outcome is separated. In data of "
+            f"this size that was looked for in single factors and predictors only, not in combinations of these; "
+            f"{_ways_out(m, names)}"
+        )
+        yield Message("separation_unsearched", text, {"columns": list(names)})
 
 
 def _remedy(m: Fit, names: Sequence[str]) -> str:
@@ -324,7 +342,7 @@ def few_groups(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    separation, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters, covariance_heavy,
-    unstable_link, no_extra_zeros, improper_density, quasi_likelihood, approximate_reml, pseudo_likelihood,
-    few_groups,
+    separation, unsearched, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters,
+    covariance_heavy, unstable_link, no_extra_zeros, improper_density, quasi_likelihood, approximate_reml,
+    pseudo_likelihood, few_groups,
 )  # fmt: skip

@@ -6,20 +6,24 @@ and <= 0 where y = 0; for counts above 0 the same with y = 1 in place of 0, and 
 probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0. A family that a user wrote
 says by its density which way each row's predictor would go; its columns are named only where the standard error says
 the same. For categories d makes no observed category less likely: a row for each comparison of it with another one.
+Where the program of all columns is too large, it is that of those whose standard errors ran off too, as those of a
+separating direction do: a level of one outcome is found in data of any size. If even that is too large, columns are
+looked at block by block, and what was not looked at together is said to be so.
 Coefficients that are held or have a prior stay where they are. A randomised response of probability c + d mu rises with
 mu where d > 0 and falls where d < 0, so that the same directions separate it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ranef import _core
+from ranef.diagnose.directions import LARGEST, direction
 from ranef.engines.estimate import Array
 from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
@@ -32,37 +36,52 @@ from ranef.frame.design import matrix
 # Every fit asks whether it went far: what few of them need is imported when they do.
 if TYPE_CHECKING:
     from ranef.model import Fit
-    from ranef.predict.rows import Rows
 
 FAR = 9.0  # a logit or log beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
 UNLIKELY = 1 / (1 + np.exp(FAR))  # that chance
 ALIKE = 4  # rows of a kind, on average, from which on kinds are looked for
-LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
-ZERO = 1e-7
 REACH = 15.0  # a predictor's range within which a density shows where it goes
-STEPS = 12  # Newton steps within which an overlap shows
-CERTAIN = 1e-4  # a weight above this is none of rounding
-NULL = 1e-12  # squared singular values below this share of the largest belong to the null space
 FLAT = 1e-12  # log densities that differ by less do not fall
 COUNTED = ("count", "nonnegative")
 
 
-def separated(m: Fit) -> tuple[str, ...]:
-    """Names of the columns whose estimates are infinite; empty for most. Looks only where the fit went far.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
 
-    Columns of components other than the mean are "zero_inflation.x".
+    Attributes
+    ----------
+    names : tuple of str
+        Columns whose estimates are infinite; those of components other than the mean are "zero_inflation.x".
+    unsearched : tuple of str
+        Columns that ran off, in data too large to look at them together.
     """
+
+    names: tuple[str, ...] = ()
+    unsearched: tuple[str, ...] = ()
+
+
+def separated(m: Fit) -> Found:
+    """Search for columns whose estimates are infinite; looks only where the fit went far."""
     if m.task.linear or m.design is None or m.call.penalty:
-        return ()
+        return Found()
     if m.distribution.categorical:
-        return _among_categories(m) if _categories_went_far(m) else ()
-    return tuple(name for component, sign in _components(m) for name in _separated(m, component, sign))
+        return _among_categories(m) if _categories_went_far(m) else Found()
+    found = [_separated(m, component, sign) for component, sign in _components(m)]
+    return Found(tuple(n for one in found for n in one.names), tuple(n for one in found for n in one.unsearched))
+
+
+def unsearched(m: Fit) -> tuple[str, ...]:
+    """Names of columns that ran off, in data too large to look at them together; empty for most."""
+    if m.layout.n * len(m.estimate.beta) * max(1, len(m.spec.categories)) <= LARGEST:
+        return ()
+    return separated(m).unsearched
 
 
 def _categories_went_far(m: Fit) -> bool:
     largest = float(np.fmax.reduce(np.abs(m.estimate.beta), initial=0.0))  # NaN where dropped
     low, high = _certain(m, 0)
-    if m.layout.n * len(m.spec.categories) * len(m.estimate.beta) > LARGEST or largest <= min(-low, high):
+    if largest <= min(-low, high):
         return False
     return largest > FAR or bool(np.min(np.asarray(m.predict(type="probs"))) < UNLIKELY)
 
@@ -79,20 +98,62 @@ def _ends(link: Link) -> tuple[float, float]:
     return max(-FAR, float(link.forward(UNLIKELY))), min(FAR, float(link.forward(1 - UNLIKELY)))
 
 
-def _among_categories(m: Fit) -> tuple[str, ...]:
+def _among_categories(m: Fit) -> Found:
     from ranef.inference.named import names_of
 
-    assert m.design is not None
-    rows, names = comparisons(m), names_of(m, "all")[0]
-    still = {*anchored(m.design, m.task), *m.estimate.dropped}
-    free = [j for j in range(rows.shape[1]) if j not in still]
-    found = direction(rows[:, free], np.ones(len(rows)))
+    design = m.design
+    assert design is not None
+    still = {*anchored(design, m.task), *m.estimate.dropped}
+    free = [j for j in range(len(m.estimate.beta)) if j not in still]
     cuts = m.layout.component("threshold").at if m.distribution.entry.ordinal else slice(0)
     thresholds = range(cuts.start or 0, cuts.stop)
-    columns = [free[j] for j in found]
+
+    def blocks() -> Iterator[list[int]]:
+        for component, part in enumerate(design.components):
+            yield from ([*_columns(m, component, k), *thresholds] for k in range(len(part.fixed)))
+
+    def among(columns: Sequence[int]) -> list[int] | None:
+        if m.layout.n * len(m.spec.categories) * len(columns) > LARGEST and len(columns) == len(free):
+            return None
+        rows = comparisons(m, columns)[:, columns]
+        return direction(rows, np.ones(len(rows)))
+
+    columns, left = _looked(among, free, lambda: _vague(m, free), blocks)
     # Thresholds go along with a coefficient that has no bound; alone they are a category without rows.
     named = [j for j in columns if j not in thresholds] or columns
-    return tuple(names[j] for j in named)
+    names = names_of(m, "all")[0]
+    return Found(tuple(names[j] for j in named), tuple(names[j] for j in left if j not in thresholds))
+
+
+def _looked(
+    among: Callable[[Sequence[int]], list[int] | None],
+    free: Sequence[int],
+    vague: Callable[[], list[int]],
+    blocks: Callable[[], Iterable[Sequence[int]]],
+) -> tuple[list[int], list[int]]:
+    """Return the columns of a separating direction, and those that could not be looked at together.
+
+    Parameters
+    ----------
+    among : function
+        Some columns to the positions among them that a direction of theirs has; None where there are too many rows.
+    free : list of int
+        The columns that may move.
+    vague : function
+        Those of them whose standard errors ran off.
+    blocks : function
+        Columns that are looked at together if it cannot be all.
+    """
+    if (found := among(free)) is not None:
+        return [free[j] for j in found], []
+    far = vague()
+    if (found := among(far) if far else []) is not None:
+        return [far[j] for j in found], []
+    alone: set[int] = set()
+    for block in blocks():
+        columns = [j for j in far if j in block]
+        alone.update(columns[j] for j in (among(columns) if columns else None) or ())
+    return sorted(alone), [j for j in far if j not in alone]
 
 
 def _components(m: Fit) -> Iterator[tuple[int, Array]]:
@@ -120,28 +181,52 @@ def _is_own(m: Fit, component: int) -> bool:
     return m.distribution.custom is not None and m.layout.components[component].name != INFLATION
 
 
-def _separated(m: Fit, component: int, sign: Array) -> list[str]:
+def _separated(m: Fit, component: int, sign: Array) -> Found:
     design, part = m.design, m.layout.components[component]
     assert design is not None
     blocks, telling = design.components[component].fixed, ~np.isnan(sign)
     if _core.signs_are_mixed(sources(blocks), np.ascontiguousarray(sign), m.layout.n // ALIKE):
-        return []  # with less work than it takes to write the columns out
+        return Found()  # with less work than it takes to write the columns out
     x = matrix(blocks, m.layout.n)
     apart = {*anchored(design, m.task), *m.estimate.dropped}
     free = [j for j in range(x.shape[1]) if j + part.first not in apart]
-    x = x if len(free) == x.shape[1] else x[:, free]
     if not telling.all():
         x, sign = x[telling], sign[telling]
-    if not x.size:
-        return []
-    found = direction(x, sign)
+    if not free or not x.size:
+        return Found()
+    vague = cache(lambda: [j for j in free if _is_vague(m, j + part.first, x[:, j])])
+
+    def among(columns: Sequence[int]) -> list[int] | None:
+        return direction(x if len(columns) == x.shape[1] else x[:, columns], sign)
+
+    def together() -> Iterator[list[int]]:
+        constant = [j for j in free if np.ptp(x[:, j]) == 0]
+        yield from ([*(j - part.first for j in _columns(m, component, k)), *constant] for k in range(len(blocks)))
+
+    found, left = _looked(among, free, vague, together)
     if _is_own(m, component):
-        found = [j for j in found if _vague(m, part.first + free[j], x[:, j])]
-    names = [part.names[free[j]] for j in found]
-    return names if component == 0 else [f"{part.name}.{name}" for name in names]
+        found = [j for j in found if j in vague()]
+    before = "" if component == 0 else f"{part.name}."
+    return Found(*(tuple(before + part.names[j] for j in columns) for columns in (found, left)))
 
 
-def _vague(m: Fit, j: int, column: Array) -> bool:
+def _columns(m: Fit, component: int, block: int) -> range:
+    """Return the positions of a block's columns among all coefficients."""
+    assert m.design is not None
+    blocks = m.design.components[component].fixed
+    first = m.layout.components[component].first + sum(len(b.names) for b in blocks[:block])
+    return range(first, first + len(blocks[block].names))
+
+
+def _vague(m: Fit, free: Sequence[int]) -> list[int]:
+    design, columns = m.design, dict[int, Array]()
+    assert design is not None
+    for component, part in zip(design.components, m.layout.components, strict=False):
+        columns.update(enumerate(matrix(component.fixed, m.layout.n).T, part.first))
+    return [j for j in free if _is_vague(m, j, columns.get(j, np.ones(1)))]
+
+
+def _is_vague(m: Fit, j: int, column: Array) -> bool:
     """Whether a standard error leaves a predictor open over a range within which everything is certain."""
     error = float(np.sqrt(m.estimate.vcov[j, j])) * float(np.abs(column).max())
     return not error < FAR
@@ -167,30 +252,42 @@ def _reach(m: Fit, component: int) -> tuple[float, float]:
     return float(eta.min(initial=0.0)), float(eta.max(initial=0.0))
 
 
-def comparisons(m: Fit) -> Array:
-    """Return rows r with r'beta >= 0 where a category is favoured over one that it is compared with, for all data."""
+def comparisons(m: Fit, columns: Sequence[int]) -> Array:
+    """Return rows r with r'beta >= 0 where a category is favoured over one that it is compared with, for all data.
+
+    Rows that are alike in `columns` and in the response come once; other columns hold nothing to go by.
+    """
     from ranef.predict.rows import fitted_design
 
     rows, family = fitted_design(m, "separation"), m.distribution
-    y, width = np.asarray(rows.y, np.int64), len(m.estimate.beta)
-    parts = [_placed(matrix(c.fixed, rows.n), info.first, width)
+    moves = np.isin(np.arange(len(m.estimate.beta)), columns)
+    parts = [np.where(moves[info.at], matrix(c.fixed, rows.n), 0.0)
              for c, info in zip(rows.components, m.layout.components, strict=False)]  # fmt: skip
+    by_cut = np.column_stack([np.ones(rows.n), rows.nominal])
+    if family.entry.ordinal:
+        cuts = moves[m.layout.component("threshold").at].reshape(by_cut.shape[1], -1)
+        by_cut = np.where(cuts.any(axis=1), by_cut, 0.0)
+    kinds = np.column_stack([*parts, by_cut, rows.y])
+    first = _core.distinct_rows(np.ascontiguousarray(kinds))[0]
+    placed = [_placed(part[first], info.first, len(moves))
+              for part, info in zip(parts, m.layout.components, strict=False)]  # fmt: skip
+    y = np.asarray(rows.y, np.int64)[first]
     if family.entry.nominal:
-        return _preferred([np.zeros((rows.n, width)), *parts], y)
-    above = [parts[0] - cut for cut in _cuts(m, rows, width)]  # location minus threshold: towards higher categories
+        return _preferred([np.zeros((len(y), len(moves))), *placed], y)
+    # Location minus threshold: towards higher categories.
+    above = [placed[0] - cut for cut in _cuts(m, by_cut[first], len(moves))]
     if family.entry.name == "acat":
         sums = np.cumsum(above, axis=0)
-        return _preferred([np.zeros((rows.n, width)), *sums], y)
-    first = (lambda j: y == j + 1) if family.entry.name == "cumulative" else (lambda j: y > j)
-    return np.vstack([part for j, step in enumerate(above) for part in (-step[y == j], step[first(j)])])
+        return _preferred([np.zeros((len(y), len(moves))), *sums], y)
+    higher = (lambda j: y == j + 1) if family.entry.name == "cumulative" else (lambda j: y > j)
+    return np.vstack([part for j, step in enumerate(above) for part in (-step[y == j], step[higher(j)])])
 
 
-def _cuts(m: Fit, rows: Rows, width: int) -> list[Array]:
+def _cuts(m: Fit, by_cut: Array, width: int) -> list[Array]:
     """Return what the coefficients contribute to each threshold, (n, coefficients) each."""
     arrangement = threshold_matrix(m.distribution.categories, m.distribution.threshold)
-    columns = np.column_stack([np.ones(rows.n), rows.nominal])
-    first = m.layout.component("threshold").first
-    return [_placed(np.einsum("ik,q->ikq", columns, t).reshape(rows.n, -1), first, width) for t in arrangement]
+    first, n = m.layout.component("threshold").first, len(by_cut)
+    return [_placed(np.einsum("ik,q->ikq", by_cut, t).reshape(n, -1), first, width) for t in arrangement]
 
 
 def _placed(x: Array, first: int, width: int) -> Array:
@@ -257,89 +354,3 @@ ENDS: dict[str, Callable[[Array], Array]] = {
     "zoi": lambda y: np.where((y == 0) | (y == 1), 1.0, -1.0),
     "coi": lambda y: np.where(y == 1, 1.0, np.where(y == 0, -1.0, np.nan)),
 }
-
-
-def direction(x: Array, sign: Array) -> list[int]:
-    """Return the columns that take part in a separating direction of X, or none."""
-    inward, level = _constraints(x, sign)
-    if not len(inward) or inward.size + level.size > LARGEST or is_overlapped(inward, level):
-        return []
-    found = _program(inward, level)
-    columns = np.flatnonzero(np.abs(found) > ZERO)
-    moving = [int(j) for j in columns if np.ptp(x[:, j]) > 0]
-    return moving or [int(j) for j in columns]
-
-
-def _constraints(x: Array, sign: Array) -> tuple[Array, Array]:
-    """Return rows r with r'd >= 0 and rows with r'd = 0, each once; a row of both signs is one of these."""
-    first, which = _core.distinct_rows(np.ascontiguousarray(x))
-    seen = np.zeros((3, len(first)), dtype=bool)
-    seen[sign.astype(np.intp), which] = True
-    flat, up, down = seen  # of signs 0, 1 and -1, the last
-    level = flat | (up & down)
-    rows = x[first] / np.maximum(np.abs(x[first]).max(axis=0), np.finfo(float).tiny)
-    return np.where(up, 1.0, -1.0)[~level, None] * rows[~level], rows[level]
-
-
-def is_overlapped(inward: Array, level: Array) -> bool:
-    """Whether no direction of the level rows' null space goes inwards: a certificate that spares the linear program.
-
-    By Stiemke's theorem there is none if and only if positive weights balance the inward rows. Those of a logistic
-    regression of successes on them are positive at any d and balance them at its optimum, which Newton steps find
-    quickly where it exists; weights that balance nearly are projected on those that do. Where that fails, nothing is
-    said.
-    """
-    rows = inward @ _null_space(level) if len(level) else inward
-    rows = rows[np.abs(rows).max(axis=1, initial=0.0) > ZERO]
-    if not rows.size:
-        return not len(rows)
-    axes = _axes(rows)
-    d = np.zeros(axes.shape[1])
-    for _ in range(STEPS):
-        eta = axes @ d
-        if not np.abs(eta).max() < REACH:
-            return False
-        weight = 1 / (1 + np.exp(eta))
-        own = _beside(_beside(weight, axes), axes)  # twice, as axes are orthogonal but for rounding errors
-        if own.min() > CERTAIN and np.abs(rows.T @ own).max() < CERTAIN * ZERO:
-            return True
-        information = axes.T @ (axes * (weight * (1 - weight))[:, None])
-        d = d + np.linalg.solve(information, axes.T @ weight)
-    return False
-
-
-def _beside(weight: Array, axes: Array) -> Array:
-    """Return what is left of weights beside the space of some orthonormal columns."""
-    return weight - axes @ (axes.T @ weight)
-
-
-def _axes(rows: Array) -> Array:
-    """Return orthonormal columns that span the same space."""
-    spread, axes = np.linalg.eigh(rows.T @ rows)
-    there = spread > len(spread) * np.finfo(float).eps * spread[-1]
-    return rows @ (axes[:, there] / np.sqrt(spread[there]))
-
-
-def _null_space(level: Array) -> Array:
-    _, spread, axes = np.linalg.svd(level.T @ level)
-    return np.ascontiguousarray(axes[spread <= NULL * max(float(spread[0]), 1.0)].T)
-
-
-def _program(inward: Array, level: Array) -> NDArray[np.float64]:
-    """Return the direction that goes furthest inwards, in no row that must stay level; zeros if there is none."""
-    from scipy.optimize import linprog
-
-    none = np.zeros(inward.shape[1])
-    if not len(inward):
-        return none
-    found = linprog(
-        -inward.sum(axis=0),
-        A_ub=-inward,
-        b_ub=np.zeros(len(inward)),
-        A_eq=level if len(level) else None,
-        b_eq=np.zeros(len(level)) if len(level) else None,
-        bounds=(-1, 1),
-        method="highs",
-    )
-    gained = found.x is not None and float(inward.sum(axis=0) @ found.x) >= ZERO * len(inward)
-    return np.asarray(found.x) if gained else none
