@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from ranef.engines.estimate import Array, certificate
 from ranef.errors import (
     ArgumentError,
     ConvergenceWarning,
+    DataError,
     FormulaError,
     NotAvailableError,
     RanefWarning,
@@ -259,8 +261,30 @@ def fit_call(call: Call, data: Any) -> Fit:
     data = collected(data)
     spec, design = build_call(call, data)
     task = call.task(design)
-    core, estimate = engine_of(task).estimate(design, task)
+    try:
+        core, estimate = engine_of(task).estimate(design, task)
+    except DataError as error:
+        if (why := _separated_without_terms(call, spec, design, task)) is not None:
+            raise DataError(f"{error}: {why}") from error
+        raise
     return _finished(Fit(call, spec, layout_of(design, task), task, estimate, core, design, kept(data)))
+
+
+def _separated_without_terms(call: Call, spec: Spec, design: Design, task: Task) -> str | None:
+    """Return what separates the outcome where quasi-likelihood failed, from the likelihood without random effects."""
+    if task.method != "pql" or design.y is None or call.family.entry.name not in ("binomial", "poisson"):
+        return None
+    bare, plain = replace(design, terms=()), replace(task, method="ml", variance=None)
+    with suppress(DataError):
+        core, estimate = engine_of(plain).estimate(bare, plain)
+        return _why_infinite(Fit(call, spec, layout_of(bare, plain), plain, estimate, core, bare, None))
+    return None
+
+
+def _why_infinite(m: Fit) -> str | None:
+    from ranef.diagnose.generalised import why_infinite
+
+    return why_infinite(m)
 
 
 def check_fit(m: Any, what: str) -> None:

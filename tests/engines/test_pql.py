@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 import ranef as rf
 from ranef.engines.pql import predictor, working
-from ranef.errors import NotAvailableError, OptionError
+from ranef.errors import DataError, NotAvailableError, OptionError
 
 
 def data(n=240, seed=4):
@@ -206,3 +206,15 @@ def test_the_dispersion_is_predicted():
     size = {**DATA, "size": np.exp(0.3 * DATA["x"]) * np.random.default_rng(2).gamma(4, 0.25, len(DATA["x"]))}
     m = rf.fit("size ~ x + (1 | g)", size, family="gamma", method="pql")
     assert_allclose(m.predict(type="dispersion"), 1 / m.sigma**2)
+
+
+def test_separation_is_named_where_it_ends_the_iteration():
+    rng = np.random.default_rng(0)
+    f, g = np.arange(200) % 4, np.repeat(np.arange(20), 10)
+    data = {"b": np.where(f == 2, 1.0, rng.integers(0, 2, 200)), "f": f.astype(str), "g": g}
+    says = r"separated by f2 \('2' of 'f': 1 in all 50 rows\); with method='ml' a prior .* or penalty='firth'"
+    with pytest.raises(DataError, match=says):
+        rf.fit("b ~ f + (1 | g)", data, family="binomial", method="pql")
+    level = {**data, "k": np.where(f == 2, 0, rng.poisson(3, 200))}
+    with pytest.warns(rf.SeparationWarning, match="with method='ml' a prior"), pytest.warns(rf.ConvergenceWarning):
+        rf.fit("k ~ f + (1 | g)", level, family="poisson", method="pql")

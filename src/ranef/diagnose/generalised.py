@@ -45,17 +45,28 @@ def separation(m: Fit) -> Iterator[Message]:
     if not names:
         return
     found = places(m, names)
-    columns = ", ".join(names) + (f" ({'; '.join(found)})" if found else "")
     text = (
-        f"the outcome is separated by {columns}: the maximum of the likelihood lies at infinity, so these estimates "
-        f"and their standard errors have no meaning (the others have); {_ways_out(m, names)}"
+        f"{_apart(names, found)}: the maximum of the likelihood lies at infinity, so these estimates and their "
+        f"standard errors have no meaning (the others have); {_ways_out(m, names)}"
     )
     yield Message("separation", text, {"columns": list(names), "places": found})
 
 
+def why_infinite(m: Fit) -> str | None:
+    """Return what separates the outcome, where a fit is not to be had; None if nothing does."""
+    names = m.separation
+    return f"{_apart(names, places(m, names))}; {_ways_out(m, names)}" if names else None
+
+
+def _apart(names: Sequence[str], found: Sequence[str]) -> str:
+    return f"the outcome is separated by {', '.join(names)}" + (f" ({'; '.join(found)})" if found else "")
+
+
 def _ways_out(m: Fit, names: Sequence[str]) -> str:
+    other = "with method='ml' " if m.call.method == "pql" else ""  # which takes none
     return (
-        f"a prior keeps them finite, prior={{{_remedy(m, names)}}}{_firth(m)}; or collapse levels, or drop the columns"
+        f"{other}a prior keeps them finite, prior={{{_remedy(m, names)}}}{_firth(m)}; or collapse levels, or drop the "
+        f"columns"
     )
 
 

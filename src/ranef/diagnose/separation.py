@@ -267,7 +267,7 @@ def comparisons(m: Fit, columns: Sequence[int]) -> Array:
     if family.entry.ordinal:
         cuts = moves[m.layout.component("threshold").at].reshape(by_cut.shape[1], -1)
         by_cut = np.where(cuts.any(axis=1), by_cut, 0.0)
-    kinds = np.column_stack([*parts, by_cut, rows.y])
+    kinds = np.column_stack([*parts, by_cut, np.asarray(rows.y, float)])
     first = _core.distinct_rows(np.ascontiguousarray(kinds))[0]
     placed = [_placed(part[first], info.first, len(moves))
               for part, info in zip(parts, m.layout.components, strict=False)]  # fmt: skip

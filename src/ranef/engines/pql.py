@@ -21,7 +21,7 @@ from ranef.engines.control import Control
 from ranef.engines.estimate import Array, Estimate
 from ranef.engines.task import Engine, Task, one_by_one
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
-from ranef.families import Distribution, link_of
+from ranef.families import Distribution, legal_link, link_of
 from ranef.formula.functions import PLAIN
 from ranef.frame.checks import check_levels, check_response, unlogged_offset
 
@@ -119,7 +119,7 @@ def working(design: Design, family: Distribution, eta: Array) -> tuple[Array, Ar
     Raises
     ------
     DataError
-        If a mean leaves its range, as an identity link lets it.
+        If a mean leaves its range, as an identity link lets it, or comes to its end.
     """
     link = link_of(family.link)
     with np.errstate(all="ignore"):
@@ -130,7 +130,13 @@ def working(design: Design, family: Distribution, eta: Array) -> tuple[Array, Ar
     certain = ~(w > floor) & np.isfinite(mu)
     w, z = np.where(certain, floor, w), np.where(certain & ~np.isfinite(z), eta, z)
     if not (np.isfinite(w).all() and np.isfinite(z).all() and floor > 0):
-        raise DataError(f"method='pql': the means leave their range under link={family.link!r}; try another link")
+        safe = legal_link(family.entry.parameters[0].range, family.link)
+        why = (
+            f"the means leave their range under link={family.link!r}; try {safe!r}"
+            if safe
+            else "the linear predictor runs off, to means at the end of their range"
+        )
+        raise DataError(f"method='pql': {why}")
     return np.ascontiguousarray(z), np.ascontiguousarray(w)
 
 
