@@ -85,7 +85,11 @@ def test_p09_p11_a_variance_of_zero(frame):
         m for m in (rf.fit("count ~ x + (1 | g)", data.assign(count=rng.permutation(data["count"])), family="poisson")
                     for _ in range(20)) if m.boundary
     )  # fmt: skip
-    assert notes(m)["boundary"] == "boundary: variance of (Intercept) | g estimated 0"
+    assert notes(m)["boundary"] == (
+        "boundary: variance of (Intercept) | g estimated 0; a valid optimum. Without it no estimate changes, only AIC: "
+        "drop it, accept it or give it a prior (prior='blme')"
+    )
+    assert not rf.fit("count ~ x + (1 | g)", m.data, family="poisson", prior="blme").boundary
     assert m.converged
     without = rf.fit("count ~ x", m.data, family="poisson")
     assert m.loglik == pytest.approx(without.loglik, abs=1e-7)  # dropping it changes no estimate …
@@ -100,7 +104,11 @@ def test_p10_a_correlation_of_one():
     x, b = np.tile(np.arange(8.0) - 3.5, 12), rng.normal(size=12)
     y = rng.poisson(np.exp(1.5 + 0.5 * b[g] + 0.15 * b[g] * x)).astype(float)
     m = rf.fit("y ~ x + (x | g)", {"y": y, "x": x, "g": g}, family="poisson")
-    assert notes(m)["boundary"] == "boundary: correlation of (Intercept) and x | g estimated +1"
+    assert notes(m)["boundary"] == (
+        "boundary: correlation of (Intercept) and x | g estimated +1; a valid optimum, whose covariance is not of full "
+        "rank: simplify it, accept it or give it a prior (prior='blme')"
+    )
+    assert not rf.fit("y ~ x + (x | g)", m.data, family="poisson", prior="blme").boundary
 
 
 def test_p10_an_autocorrelation_of_one(frame):

@@ -113,6 +113,7 @@ def test_dropped_columns_have_nan_and_a_name(awkward):
 def test_boundary_is_said_in_words(flat):
     text = str(summary_text(flat))
     assert "Boundary: variance of (Intercept) | Batch estimated 0; a valid optimum" in text
+    assert text.count("drop it, accept it") == 1
     row = next(line for line in text.splitlines() if line.startswith(" Batch"))
     assert [float(v) for v in row.split()[2:]] == [0, 0]
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Array, Result
+from ranef.formula.functions import PLAIN
 
 if TYPE_CHECKING:
     from ranef.layout import GroupInfo
+    from ranef.model import Fit
 
 
 #: What a structure's columns are, and what its limit is where all of them share one effect.
@@ -59,6 +61,20 @@ class Boundary:
 def boundary(terms: Sequence[GroupInfo], estimate: Result) -> tuple[Boundary, ...]:
     """Describe every term of a fit whose covariance is singular."""
     return tuple(_describe(terms[t], estimate.roots[t], rank) for t, _, rank in estimate.boundary)
+
+
+def advice(m: Fit, b: Boundary) -> str:
+    """Return what to make of a singular covariance, to follow its text; of a fit that is no optimum nothing."""
+    if not m.converged:
+        return ""
+    plain = any(t.label == b.group and t.structure in PLAIN for t in m.layout.terms)
+    if b.kind == "variance" and (plain or len(b.names) == b.size):
+        found, ways = "; a valid optimum. Without it no estimate changes, only AIC: ", ["drop it", "accept it"]
+    else:
+        found, ways = "; a valid optimum, whose covariance is not of full rank: ", ["simplify it", "accept it"]
+    if plain and m.task.wishes is None and m.method != "pql":
+        ways.append("give it a prior (prior='blme')")
+    return f"{found}{', '.join(ways[:-1])} or {ways[-1]}"
 
 
 def _describe(term: GroupInfo, factor: Array, rank: int) -> Boundary:

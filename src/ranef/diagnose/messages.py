@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef.diagnose.boundary import advice
 from ranef.engines.nesting import BEYOND, most_nodes
 from ranef.formula import INTERCEPT
 from ranef.formula.functions import PLAIN
@@ -114,7 +115,9 @@ def columns_dropped(m: Fit) -> Iterator[Message]:
 def on_boundary(m: Fit) -> Iterator[Message]:
     """Singular covariances."""
     for b in m.boundary:
-        yield Message("boundary", f"boundary: {b.text}", {"group": b.group, "rank": b.rank, "size": b.size})
+        yield Message(
+            "boundary", f"boundary: {b.text}{advice(m, b)}", {"group": b.group, "rank": b.rank, "size": b.size}
+        )
 
 
 def not_converged(m: Fit) -> Iterator[Message]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranef.diagnose.boundary import advice
 from ranef.families import ZERO
 from ranef.frame.design import why_dropped
 from ranef.inference.by_method import check_alone, tested_parameters
@@ -264,8 +265,9 @@ def _certificate(m: Fit) -> str:
 
 
 def _messages(m: Fit) -> list[str]:
-    says = "; a valid optimum, on the edge of what a covariance can be." if m.converged else "."
-    bounds = [f"Boundary: {b.text}{says}" for b in m.boundary]
+    says = {b: advice(m, b) for b in m.boundary}
+    last = {said: b for b, said in says.items()}  # what holds of several is said once
+    bounds = [f"Boundary: {b.text}{said if last[said] is b else ''}." for b, said in says.items()]
     return bounds + [f"Note: {note.text}" for note in m.messages if note.code not in SHOWN]
 
 
