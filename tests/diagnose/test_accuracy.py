@@ -42,7 +42,9 @@ def test_it_measures_and_predicts_what_quadrature_finds():
     assert "quadrature=7" in check.text
     assert check.names == ("(Intercept)", "x", "theta (Intercept) | g")
     assert [abs(gap) for *_, gap in check.worst] == sorted((abs(gap) for *_, gap in check.worst), reverse=True)
-    assert "small_clusters" in [n.code for n in m.messages]
+    named = "'g' these change it most: " + ", ".join(f"{level} ({gap:.2g})" for _, level, gap in check.worst[:3])
+    assert named in repr(check)
+    assert named in next(n.text for n in m.messages if n.code == "small_clusters")
 
 
 def test_it_is_quiet_where_groups_are_large():

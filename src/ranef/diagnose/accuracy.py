@@ -13,6 +13,7 @@ from ranef.engines.linear import cells
 from ranef.engines.nesting import affordable, check_quadrature, figures, groupings, hindrance, most_nodes
 from ranef.errors import NotAvailableError, OptionError
 from ranef.formula.functions import PLAIN
+from ranef.frame.coding import level_name
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of
 from ranef.model import check_fit, design_of
@@ -28,7 +29,7 @@ MANY = 1_000  # nodes for every row from which a fit takes more than some second
 DRAWS, FEWEST = 2_000, 100  # of all random effects
 DENSITIES, MOST_DENSITIES = 50_000_000, 1_000_000_000  # evaluated while sampling: seconds, half a minute
 SHIFT = 0.1  # standard errors by which an estimate may be off before anybody needs to care
-WORST = 5
+WORST, NAMED = 5, 3  # levels that a check has, and that its text names
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +116,17 @@ class LaplaceCheck:
                 f"{self.gap_noise:.1g}) and would move {at}, give or take {self.shift_noise[j]:.1g}"
             )
         if self.matters:
-            return f"Laplace's approximation is not good enough here: {found}; {self.cure}"
+            return f"Laplace's approximation is not good enough here: {found}{self._where()}; {self.cure}"
         if bool((np.abs(self.relative) > SHIFT).any()):
             return (
                 f"whether Laplace's approximation is good enough cannot be told from so few draws: {found}; give draws="
             )
         return f"Laplace's approximation is good enough here: {found}"
+
+    def _where(self) -> str:
+        """Return the levels that change the log-likelihood most."""
+        listed = ", ".join(f"{level_name(level)} ({gap:.2g})" for _, level, gap in self.worst[:NAMED])
+        return f"; of the levels of {self.worst[0][0]!r} these change it most: {listed}" if listed else ""
 
     def tidy(self) -> Any:
         """Return one row per parameter: `parameter, shift, std_error, relative, noise` (the shift's, over draws).
