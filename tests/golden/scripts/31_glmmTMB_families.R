@@ -54,6 +54,10 @@ golden("tmb_binomial_cbpp", tmb("cbpp, binomial (same as glmm_cbpp_laplace)", "c
 golden("tmb_probit", tmb("binomial, probit", "sim_cont", cbind(k_probit, trials - k_probit) ~ x + (1 | g), binomial("probit")))
 #@ tmb_cloglog
 golden("tmb_cloglog", tmb("binomial, cloglog, weights = trials", "sim_cont", k_cll/trials ~ x + (1 | g), binomial("cloglog"), weights = "trials"))
+#@ tmb_cbpp_cloglog
+golden("tmb_cbpp_cloglog", tmb("cbpp, cloglog (glmm_cbpp_cloglog at the maximum of the Laplace likelihood)", "cbpp", cbind(incidence, size - incidence) ~ period + (1 | herd), binomial("cloglog")))
+#@ tmb_gamma_log
+golden("tmb_gamma_log", tmb("Gamma, log link (glmm_gamma_log with the scale by maximum likelihood)", "sim_cont", y_gamma ~ x + (1 | g), Gamma("log")))
 #@ tmb_tweedie
 golden("tmb_tweedie", tmb("Tweedie", "sim_tweedie", y ~ x + (1 | g), tweedie()))
 #@ tmb_lognormal
