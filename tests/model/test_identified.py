@@ -290,3 +290,36 @@ def test_related_levels_are_one_variance_where_the_relationship_is(schools):
     assert note(one, "one_partition")  # the same matrix, written in another order
     assert not note(rf.fit(formula, schools, cov={"s": (k, own)}), "one_partition")
     assert not note(rf.fit(formula, schools, cov={"s": (k, own), "c": (k, theirs[::-1])}), "one_partition")
+
+
+def test_a_limit_that_separation_does_not_explain_is_told(data):
+    """Underdispersed counts of which one level has none: the dispersion runs off whatever that level does."""
+    k = np.where(data["f"] == "c", 0, np.random.default_rng(3).binomial(6, 0.5, len(data)))
+    with pytest.warns(rf.SeparationWarning):
+        m = rf.fit("k ~ f", data.assign(k=k), family="nbinom2")
+    assert m.separation == ("fc",)
+    (limit,) = [n for n in m.messages if n.code == "at_a_limit"]
+    assert limit.evidence["parameters"] == ["dispersion.(Intercept)"]
+
+
+@pytest.mark.parametrize(
+    ("end", "says"), [(None, "0 or 1"), (0.0, "no response is 1: 'upper'"), (1.0, "no response is 0")]
+)
+def test_cut_points_without_responses_beyond_are_told(data, end, says):
+    inside = np.random.default_rng(5).beta(2, 3, len(data))
+    y = inside if end is None else np.where(np.arange(len(data)) % 9 == 0, end, inside)
+    m = rf.fit("y ~ x", data.assign(y=y), family="ordered_beta")
+    assert says in note(m, "no_ends")
+    if end is None:
+        same = rf.fit("y ~ x", data.assign(y=y), family="beta")
+    else:
+        same = rf.fit("y ~ x", data.assign(y=y), family="ordered_beta", **({"lower": -20} if end else {"upper": 20}))
+    assert not note(same, "no_ends")
+    assert same.loglik == pytest.approx(
+        m.loglik, abs=1e-5
+    )  # 300 rows of which 2e-9 is cut off, and more where eta is far
+    assert "hold it, upper=20" in note(m, "no_ends") or end != 0
+    both = rf.fit(
+        "y ~ x", data.assign(y=np.where(np.arange(len(data)) % 7 == 0, 1 - (end or 0), y)), family="ordered_beta"
+    )
+    assert bool(note(both, "no_ends")) == (end is None)

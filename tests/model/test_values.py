@@ -73,7 +73,7 @@ def many_rows(n):
 
 def test_slim_size_does_not_depend_on_the_rows():
     sizes = [len(pickle.dumps(rf.fit("y ~ x + (x | g)", many_rows(n)).slim())) for n in (2_000, 40_000)]
-    assert abs(sizes[1] - sizes[0]) < 200
+    assert abs(sizes[1] - sizes[0]) < 600  # one of them has a note on its boundary; a byte a row would be 38,000
     assert sizes[1] < 30_000
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,8 @@ LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
 NEARLY_NOTHING = 1e-2  # a residual standard deviation held at less than this share of the response's
 NOTHING = 1e-3  # an estimated one of less than this share is none: a search stops at 1e-4
+CUT_OFF = {"lower": 0.0, "upper": 1.0}  # cut points of an ordered beta, and the responses beyond them
+HELD = 20.0  # a logit where a cut point cuts nothing off: 2e-9 of a row
 CONTINUOUS = ("gaussian", "student_t", "skew_normal", "lognormal", "gamma", "inverse_gaussian", "weibull")
 
 
@@ -178,7 +180,7 @@ def folded(m: Fit) -> Iterator[Message]:
 
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
-    if m.task.linear or m.separation or m.certificate.outcome.name == "flat_mode" or _has_an_edge(m):
+    if m.task.linear or m.certificate.outcome.name == "flat_mode" or _has_an_edge(m):
         return
     beta, variance = m.estimate.beta, np.diag(m.estimate.vcov)
     lost = [
@@ -192,6 +194,9 @@ def without_information(m: Fit) -> Iterator[Message]:
     if _is_lattice(m):
         lost = [one for one in lost if one[0] != "power"]
     beyond = _beyond(m, {component for component, *_ in lost})
+    if m.separation:  # which explains its own components, and what is flat in others but not at a limit
+        apart = _components_of(m, m.separation)
+        lost = [one for one in lost if one[0] in beyond and one[0] not in apart]
     if lost and all(component in beyond for component, *_ in lost):
         listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
         ends = "the limit of its range" if len(lost) == 1 else "the limits of their ranges"
@@ -209,6 +214,14 @@ def without_information(m: Fit) -> Iterator[Message]:
         )
         text = f"{why} standard errors are not given; simplify the model, or hold some at a value"
         yield Message("without_information", text, {"parameters": [f"{c}.{n}" for c, n, _ in lost]})
+
+
+def _components_of(m: Fit, names: Sequence[str]) -> set[str]:
+    """Return the components that columns named as by `Fit.separation` belong to; all where those are of categories."""
+    parts = [part.name for part in m.layout.components]
+    if m.distribution.categorical:
+        return set(parts)
+    return {next((part for part in parts[1:] if name.startswith(f"{part}.")), parts[0]) for name in names}
 
 
 def _has_an_edge(m: Fit) -> bool:
@@ -297,6 +310,32 @@ def few_inside(m: Fit) -> Iterator[Message]:
         yield Message("few_inside", text, {"rows": inside})
 
 
+def no_ends(m: Fit) -> Iterator[Message]:
+    """P41: cut points of an ordered beta beyond which no response lies."""
+    if m.task.linear or m.distribution.entry.name != "ordered_beta" or m.design is None:
+        return
+    rows, y = fitted_design(m, "no_ends"), np.asarray(m.design.y)
+    ran = {
+        part.name: float(at[np.argmax(np.abs(at))])
+        for k, part in enumerate(m.layout.components[: len(rows.components)])
+        if part.names and part.name in CUT_OFF and not (y == CUT_OFF[part.name]).any()
+        and np.abs(at := _fixed_part(m, rows, k)).min() > LIMIT
+    }  # fmt: skip
+    if not ran:
+        return
+    listed = " and ".join(f"{name!r} ({value:.3g})" for name, value in ran.items())
+    name, value = next(iter(ran.items()))
+    if len(ran) == 1:
+        went, do = "the limit of its range", f"hold it, {name}={np.copysign(HELD, value):g}"
+    else:
+        went, do = "the limits of their ranges", "family='beta' is the same model without them"
+    text = (
+        f"no response is {' or '.join(f'{CUT_OFF[name]:g}' for name in ran)}: {listed} went to {went}, where a "
+        f"standard error means nothing; {do}"
+    )
+    yield Message("no_ends", text, {"parameters": list(ran)})
+
+
 def residual_absorbed(m: Fit) -> Iterator[Message]:
     """P41: a residual variance beside a structure that contains it."""
     gaussian = m.distribution.is_gaussian_identity and not m.task.linear
@@ -324,5 +363,6 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, single_trials, above_one, piled_up, residual_held, no_residual,
-    edge_of_means, edge_of_support, folded, without_information, lattice, half_normal, few_inside, times_by_number,
+    edge_of_means, edge_of_support, folded, without_information, lattice, half_normal, few_inside, no_ends,
+    times_by_number,
 )  # fmt: skip
