@@ -40,9 +40,10 @@ def tell_illegal_draws(m: Fit, draws: Array) -> None:
     safe = _safe(m)
     lost = np.isnan(draws)
     if safe is not None and lost.any():
+        where = rows_of(np.asarray(lost.any(axis=1)))
         warnings.warn(
-            f"simulate: {lost.mean():.2g} of the draws are NaN, in {rows_of(np.asarray(lost.any(axis=1)))}: under link={m.link!r} "
-            f"random effects take means out of their range; link={safe!r} keeps them there",
+            f"simulate: {lost.mean():.2g} of the draws are NaN, in {where}: under link={m.link!r} random effects take "
+            f"means out of their range; link={safe!r} keeps them there",
             RanefWarning,
             stacklevel=4,
         )
