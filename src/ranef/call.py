@@ -21,6 +21,7 @@ from ranef.formula import Formula, parse
 from ranef.formula.groups import group_named
 from ranef.frame import Design, Outcome, Part, Spec, build
 from ranef.frame.randomised import read_design
+from ranef.frame.structures import between_levels
 from ranef.priors import Prior, read_priors
 
 METHODS = ("reml", "ml", "map", "pql")
@@ -215,8 +216,16 @@ class Call:
     def is_related(self) -> bool:
         """Tell whether levels of a grouping of the mean are related to each other."""
         labels = [bar.label for bar in self.formula.bars]
-        given = [name for value in (self.cov, self.precision) if isinstance(value, Mapping) for name in value]
-        return any(group_named(name, labels) is not None for name in given)
+        precision = self.precision if isinstance(self.precision, Mapping) else {}
+        return any(group_named(name, labels) is not None for name in (*self.between_levels, *precision))
+
+    @cached_property
+    def between_levels(self) -> Mapping[str, Any]:
+        """What `cov=` gives for the levels of groups: all but the matrices that propto() and equalto() take."""
+        if not isinstance(self.cov, Mapping):
+            return {}
+        formulas = [self.formula, *(part.formula for part in self.parts if part.formula is not None)]
+        return between_levels(self.cov, self.env, [bar for formula in formulas for bar in formula.bars])
 
     def is_gaussian(self) -> bool:
         """Tell whether the response is gaussian with one residual variance, whatever the covariance structures."""

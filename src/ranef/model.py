@@ -187,9 +187,10 @@ def fit(
     cov : dict, optional
         Factor f -> known matrix K of `propto(0 + f | g)` (covariance proportional to K) and `equalto(0 + f | g)` (equal
         to it), as a pandas frame with labels or a pair (matrix, labels); levels are matched by name, and K may have
-        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same. Grouping factor g -> covariance K between its
-        levels (kinship, phylogeny) for `(x | g)`: b ~ N(0, K (x) Sigma); levels of K without data integrate out, and
-        are predicted given the others. A sparse K is given as (scipy sparse matrix, labels).
+        more. `propto(0 + f | g, K)` with `env={"K": …}` is the same. What these take is no other term's: the levels of
+        a `(1 | f)` beside them are independent. Grouping factor g -> covariance K between its levels (kinship,
+        phylogeny) for `(x | g)`: b ~ N(0, K (x) Sigma); levels of K without data integrate out, and are predicted given
+        the others. A sparse K is given as (scipy sparse matrix, labels).
     precision : dict, optional
         Grouping factor g -> inverse of such a covariance, dense or sparse (`rf.pedigree`, a Markov random field), with
         labels. Levels without data are part of the model and have conditional modes. Levels of new data that the

@@ -78,6 +78,48 @@ def test_as_propto(data, kin):
     np.testing.assert_allclose(ours.estimate.modes[0][:, 0], theirs.estimate.modes[0][0], atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def phylogeny():
+    """40 species with an effect that their distance relates and one that is their own, and that matrix."""
+    rng, species = np.random.default_rng(10), np.arange(40)
+    names, rows = [f"p{k}" for k in species], np.repeat(species, 4)
+    k = np.exp(-abs(np.subtract.outer(species, species)) / 5.0)
+    effects = np.linalg.cholesky(k) @ rng.normal(size=40) + rng.normal(size=40)
+    y = effects[rows] + rng.normal(size=len(rows))
+    return pd.DataFrame({"y": y, "sp": np.array(names)[rows], "one": "1"}), pd.DataFrame(k, names, names)
+
+
+def test_a_matrix_belongs_to_one_term(phylogeny):
+    """propto() takes the matrix of its factor, and (1 | sp) beside it is independent.
+
+    The same model with the matrix under a name of its own has the same search: equal to rounding.
+    """
+    data, k = phylogeny
+    formula = "y ~ 1 + propto(0 + sp | one) + (1 | sp)"
+    named = formula.replace("| one", "| one, K")
+    plain = rf.fit(named, data, env={"K": k}, method="ml")
+    assert rf.fit(formula, data, cov={"sp": k}, method="ml").loglik == pytest.approx(plain.loglik, abs=1e-8)
+    # Both related, as the matrix is named twice: one covariance, and lower by 1.3.
+    both = rf.fit(named, data, cov={"K": k, "sp": k}, method="ml")
+    assert both.loglik < plain.loglik - 1
+    inverse = pd.DataFrame(np.linalg.inv(k), k.index, k.columns)
+    by_precision = rf.fit(formula, data, cov={"sp": k}, precision={"sp": inverse}, method="ml")
+    assert by_precision.loglik == pytest.approx(both.loglik, abs=1e-7)  # an inverse of condition 400
+    with pytest.raises(OptionError, match="no term takes the matrix 'sp'"):
+        rf.fit("y ~ 1 + propto(0 + sp | one, K)", data, cov={"sp": k}, env={"K": k})
+
+
+def test_a_matrix_leaves_with_its_term(phylogeny):
+    """Without the propto() the other term is what it was, not related by the matrix that is left over."""
+    data, k = phylogeny
+    m = rf.fit("y ~ 1 + propto(0 + sp | one) + (1 | sp)", data, cov={"sp": k}, method="ml")
+    alone = (
+        rf.fit("y ~ 1 + (1 | sp)", data, method="ml"),
+        rf.fit("y ~ 1 + propto(0 + sp | one)", data, cov={"sp": k}, method="ml"),
+    )
+    assert_allclose(rf.ranova(m)["loglik"][1:], [m.loglik for m in alone], atol=1e-7)  # two engines' optima
+
+
 def test_precision_and_covariance_agree(data, kin):
     """With levels that have no data: latents of the precision, integrated out of the covariance."""
     q = np.linalg.inv(kin.to_numpy())

@@ -13,7 +13,6 @@ from ranef.errors import ArgumentError, DataError, NotAvailableError, OptionErro
 from ranef.formula import INTERCEPT, Bar, Factor, Formula, Term, parse
 from ranef.formula.functions import PLAIN
 from ranef.formula.groups import group_named
-from ranef.formula.terms import factors_of
 from ranef.frame.blocks import Coded, Columns, TermPlan, blocks_of, check_names, counted, widened
 from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
 from ranef.frame.design import NO_WEIGHT, Array, Block, Component, Design, GroupTerm, Levels, Sampling, why_dropped
@@ -25,7 +24,7 @@ from ranef.frame.little import with_little
 from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_by_row, chances_of, design_named, unknown_design
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
-from ranef.frame.structures import KNOWN, SERIAL, by_level, check_gaps, open_points, place_of
+from ranef.frame.structures import SERIAL, between_levels, by_level, check_gaps, open_points, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import (
@@ -117,10 +116,10 @@ def build(
     formula = _resolved(formula, table, env or {})
     parts = [_resolved_part(part, formula, table, env or {}) for part in parts]
     formulas = (formula, *(part.formula for part in parts if part.formula is not None))
-    frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_check_cov(cov, formulas)})
+    frame = _Frame(Evaluator(table, {}, env or {}), formulas, {**(env or {}), **_mapping(cov)})
     frame.design_name, chances = _chances(randomised, table)
     sides = _sides(table, weights=weights, offset=offset, trials=trials, frequencies=frequencies, also=also, **chances)
-    frame.related = _of_groups(cov, formulas), _of_groups(precision, formulas, "precision")
+    frame.related = _related(cov, precision, formulas, env)
     drawn = _sides(table, **(sampling or {}))
     given = [column for column in (*sides.values(), *drawn.values()) if column is not None]
     frame.mask(given, missing, sides["frequencies"])
@@ -152,37 +151,42 @@ def build(
     return spec, design
 
 
-def _check_cov(cov: Any, formulas: Sequence[Formula]) -> Mapping[str, Any]:
-    """Check that every matrix of `cov=` belongs to a term."""
-    if cov is None:
-        return {}
-    if not isinstance(cov, Mapping):
-        raise ArgumentError("cov= is a dict: {'species': K}")
-    bars = [bar for formula in formulas for bar in formula.bars if bar.structure in KNOWN]
-    used = {name for bar in bars for f in factors_of(bar.terms) for name in (f.bare, f.label, *bar.args)}
-    groups = {bar.label for formula in formulas for bar in formula.bars}
-    for name in cov:
-        if name not in used and group_named(name, groups) is None:
+def _mapping(given: Any, argument: str = "cov", example: str = "'species': K") -> Mapping[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise ArgumentError(f"{argument}= is a dict: {{{example}}}")
+    return given or {}
+
+
+def _related(
+    cov: Any, precision: Any, formulas: Sequence[Formula], env: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return what was given for grouping factors, covariances and precisions between their levels.
+
+    Raises
+    ------
+    OptionError
+        If a matrix belongs to no term.
+    """
+    bars = [bar for formula in formulas for bar in formula.bars]
+    labels = {bar.label for bar in bars}
+    covariances = {name: (group_named(name, labels), k) for name, k in between_levels(cov, env, bars).items()}
+    inverses = _mapping(precision, "precision", "'animal': Q")
+    precisions = {name: (group_named(name, labels), q) for name, q in inverses.items()}
+    for name, (group, _) in covariances.items():
+        if group is None:
             raise OptionError(
                 f"cov=: no term takes the matrix {name!r}; write propto(0 + {name} | one, K) for a covariance "
                 f"proportional to it, where `one` is a column of one level, or (1 | {name}) for levels that are "
                 f"related by it"
             )
-    return cov
+    for name, (group, _) in precisions.items():
+        if group is None:
+            raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
+    return _by_group(covariances), _by_group(precisions)
 
 
-def _of_groups(given: Any, formulas: Sequence[Formula], argument: str = "cov") -> Mapping[str, Any]:
-    """Return what was given for grouping factors: relationships between their levels."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise ArgumentError(f"{argument}= is a dict: {{'animal': …}}")
-    bars = {bar.label: bar for formula in formulas for bar in formula.bars}
-    if argument == "precision":
-        for name in given:
-            if group_named(name, bars) is None:
-                raise OptionError(f"precision=: no term groups by {name!r}; it belongs to terms such as (1 | {name})")
-    return {own: value for name, value in given.items() if (own := group_named(name, bars)) is not None}
+def _by_group(named: Mapping[str, tuple[str | None, Any]]) -> dict[str, Any]:
+    return {group: matrix for group, matrix in named.values() if group is not None}
 
 
 def _offset_name(formula: Formula, given: Any) -> str:

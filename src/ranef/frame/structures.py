@@ -7,7 +7,7 @@ matrices to a `Place`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -326,17 +326,38 @@ def _known(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any]) -> 
 
 def _matrix_of(bar: Bar, known: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the matrix that the bar's argument names, or that was given for its factor."""
-    factor = bar.terms[0].factors[0]
-    wanted = bar.args[0] if bar.args else factor.bare
     if len(bar.args) > 1:
         raise FormulaError(f"{bar}: {bar.structure}() takes one matrix")
-    for name in (wanted, factor.bare, factor.label):
-        if name in known:
-            return name, known[name]
+    name = _name_of(bar, known)
+    if name is not None:
+        return name, known[name]
     have = f"; there are {shorten(list(known))}" if known else ""
+    factor, wanted = bar.terms[0].factors[0].bare, _possible_names(bar)[0]
     raise DataError(
-        f"{bar}: the matrix {wanted!r} is not known{have}; give cov={{{factor.bare!r}: K}}, or env={{{wanted!r}: K}}"
+        f"{bar}: the matrix {wanted!r} is not known{have}; give cov={{{factor!r}: K}}, or env={{{wanted!r}: K}}"
     )
+
+
+def _possible_names(bar: Bar) -> tuple[str, ...]:
+    """Return what the matrix of a bar may be called: the name in its argument goes first."""
+    return (*bar.args, *(name for term in bar.terms for f in term.factors for name in (f.bare, f.label)))
+
+
+def _name_of(bar: Bar, known: Collection[str]) -> str | None:
+    return next((name for name in _possible_names(bar) if name in known), None)
+
+
+def between_levels(cov: Mapping[str, Any] | None, env: Mapping[str, Any] | None, bars: Iterable[Bar]) -> dict[str, Any]:
+    """Return what `cov=` says of the levels of groups: all matrices but those that propto() and equalto() take.
+
+    A matrix under the name of the factor of a propto() is that term's alone: in the phylogenetic model `propto(0 + sp |
+    one) + (1 | sp)` the levels of the second term are independent. Who wants both related names the matrix of the first
+    otherwise, `propto(0 + sp | one, K)`, and gives it under both names.
+    """
+    given = cov or {}
+    known = {*given, *(env or {})}
+    taken = {_name_of(bar, known) for bar in bars if bar.structure in KNOWN}
+    return {name: matrix for name, matrix in given.items() if name not in taken}
 
 
 NEEDS: dict[str, Callable[[Bar, Mapping[str, Levels], Mapping[str, Any]], Place]] = {

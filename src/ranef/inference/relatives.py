@@ -34,15 +34,16 @@ def lacking(m: Fit) -> dict[int, list[str]]:
 
 def relations(m: Fit) -> list[int]:
     """Return the terms whose levels a covariance relates; none of a slim fit, whose rows are needed."""
-    if m.design is None or not m.call.cov:
+    if m.design is None or not m.call.between_levels:
         return []
-    related = [t for t, term in enumerate(m.design.terms) if term.relation is not None and term.label in m.call.cov]
+    known = m.call.between_levels
+    related = [t for t, term in enumerate(m.design.terms) if term.relation is not None and term.label in known]
     return [t for t in related if m.spec.bars[t].keys is None]
 
 
 def _matrix(m: Fit, t: int) -> tuple[Any, tuple[str, ...]]:
     label = m.layout.terms[t].label
-    return read_relation(f"cov={{{label!r}: K}}", m.call.cov[label])
+    return read_relation(f"cov={{{label!r}: K}}", m.call.between_levels[label])
 
 
 def knowing(m: Fit, wanted: Mapping[int, Sequence[str]]) -> Fit:
@@ -62,7 +63,7 @@ def knowing(m: Fit, wanted: Mapping[int, Sequence[str]]) -> Fit:
         label, term = infos[t].label, terms[t]
         own = term.levels.tolist()
         levels = Levels.of([*own, *(_like(own[0], name) for name in more)])
-        found = related(label, levels, m.call.cov, {}, grows=True)
+        found = related(label, levels, m.call.between_levels, {}, grows=True)
         assert found is not None
         modes[t] = np.vstack([modes[t], expected(m, t, more)])
         codes = np.asarray(term.codes).astype(small_int(len(levels)))

@@ -11,7 +11,9 @@ import numpy as np
 from ranef.call import NOMINAL, build_call, make_call
 from ranef.errors import ArgumentError, NotAvailableError, OptionError, UnknownParameterError
 from ranef.formula import INTERCEPT, Formula, Term, parse
+from ranef.formula.groups import group_named
 from ranef.formula.terms import retext
+from ranef.frame.structures import between_levels
 from ranef.frame.table import narwhals_frame
 from ranef.inference.comparable import rows_of
 from ranef.inference.noted import Note
@@ -57,9 +59,7 @@ def with_formula(m: Fit, component: str, formula: Formula) -> Fit:
     if not main.bars:
         arguments["quadrature"] = 1  # nothing of the mean is left to integrate over
     arguments["contrasts"] = used_contrasts(m, main)
-    if component == "mean":
-        left = {bar.label for bar in m.formula.bars} - {bar.label for bar in main.bars}
-        arguments |= {name: _without_keys(getattr(m.call, name), left) for name in ("cov", "precision")}
+    arguments |= _matrices(m, component, formula)
     if component != "mean":
         arguments[component] = retext(formula) if _says_something(m, component, formula) else None
     try:
@@ -90,10 +90,21 @@ def used_contrasts(m: Fit, formula: Formula) -> Any:
     return {name: value for name, value in contrasts.items() if name in known}
 
 
-def _without_keys(given: Any, gone: set[str]) -> Any:
-    """Return what is known of relationships, less that of grouping factors that left the model."""
-    kept = {name: value for name, value in given.items() if name not in gone} if isinstance(given, Mapping) else given
-    return kept or None
+def _matrices(m: Fit, component: str, formula: Formula) -> dict[str, Any]:
+    """Return `cov` and `precision` of the terms that are left where a component has another formula.
+
+    The matrix of a propto() that left the model goes with it: it does not pass to the groups of the same name.
+    """
+    others = [
+        formula_of(m, name) for name in ("mean", *(p.name for p in m.spec.parts if p.formula)) if name != component
+    ]
+    bars = [bar for one in (formula, *others) for bar in one.bars]
+    labels = {bar.label for bar in bars}
+    before, now = m.call.between_levels, between_levels(m.call.cov, m.call.env, bars)
+    gone = {name for name in now if name not in before or group_named(name, labels) is None}
+    cov = {name: k for name, k in (m.call.cov or {}).items() if name not in gone}
+    precision = {name: q for name, q in (m.call.precision or {}).items() if group_named(name, labels) is not None}
+    return {"cov": cov or None, "precision": precision or None}
 
 
 def without(formula: Formula, term: Term) -> Formula:
