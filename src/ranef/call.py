@@ -15,7 +15,7 @@ from ranef.engines.survey import Weights, read_weights
 from ranef.engines.thresholds import NOMINAL
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
 from ranef.families import ZERO, Distribution, link_of, read_family
-from ranef.families.distribution import THRESHOLDS, with_threshold
+from ranef.families.distribution import THRESHOLDS, check_once, with_threshold
 from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
 from ranef.formula.groups import group_named
@@ -172,13 +172,18 @@ class Call:
         if not self.fixed and self.prior is None:
             return {}
         own = self.distribution.parameters[1:]
-        nicknames = {"sigma": "dispersion", **self.family.entry.nicknames}
+        nicknames = self.nicknames
         gamma = self.family.entry.name == "gamma"  # its dispersion predictor is that of the shape, 1 / sigma^2
         named = (
             (n if n in own else nicknames.get(n, n), v**-2.0 if gamma and n == "sigma" and v > 0 else v)
             for n, v in self.wanted.items()
         )
         return {n: float(v) for n, v in named if n in own}
+
+    @property
+    def nicknames(self) -> Mapping[str, str]:
+        """Other names of parameters that are held at a number."""
+        return {"sigma": "dispersion", **self.family.entry.nicknames}
 
     @cached_property
     def wishes(self) -> Wishes | None:
@@ -483,7 +488,10 @@ def _others(family: Distribution, others: Mapping[str, Any]) -> tuple[Distributi
     known = [p.name for p in family.entry.parameters[1:] if p.name != "dispersion"]
     if family.entry.nominal:
         return family, {name: value for name, value in others.items() if value is not None}  # categories, by name
-    given = {family.entry.nicknames.get(name, name): value for name, value in others.items()}
+    said = [name for name, value in others.items() if value is not None]
+    check_once([(name, f"{name}=") for name in said], family.entry.nicknames, family)
+    ordered = sorted(others, key=lambda name: others[name] is not None)  # nothing said under one name gives way
+    given = {family.entry.nicknames.get(name, name): others[name] for name in ordered}
     if family.entry.ordinal:
         if "threshold" in given:
             family = with_threshold(family, given.pop("threshold") or THRESHOLDS[0])
@@ -578,7 +586,10 @@ def _check_wishes(call: Call) -> None:
     for name in call.values:
         if given.get(name) is not None and not (name == ZERO and _is_constant(given[name], call.env)):
             raise ArgumentError(f"fixed: {name!r} has a value there and {name}={given[name]!r}: give one of them")
-    _ = call.priors  # says what is wrong with them
+    points = [n for n, p in call.priors.items() if p.name == "point"]  # reads them, which says what is wrong with them
+    held = [*((n, f"fixed={{{n!r}: …}}") for n in call.fixed or {}), *((n, f"prior={{{n!r}: point}}") for n in points)]
+    check_once(held, call.nicknames, call.family)
+    check_once([(n, f"prior={{{n!r}: …}}") for n in call.priors], call.family.entry.nicknames, call.family)
 
 
 def _is_constant(value: Value, env: Any) -> bool:

@@ -74,6 +74,35 @@ def test_refused(sleepstudy, arguments, error, says):
 
 
 @pytest.mark.parametrize(
+    ("family", "arguments", "says"),
+    [
+        ("student_t", {"nu": "~ x", "shape": 4}, r"nu= and shape= .*'student_t', 'shape': give one"),
+        ("student_t", {"nu": 4, "shape": "~ x"}, "nu= and shape="),
+        ("student_t", {"nu": 4, "df": 5}, "nu= and df="),
+        ("nbinom12", {"psi": 2, "shape": 5}, "psi= and shape="),
+        ("tweedie", {"p": 1.5, "power": "~ x"}, "p= and power="),
+        ("skew_normal", {"alpha": 2, "shape": "~ x"}, "alpha= and shape="),
+        ("student_t", {"fixed": {"nu": 4, "shape": 5}}, "'nu'.*'shape'"),
+        ("gaussian", {"fixed": {"sigma": 1, "dispersion": 2}}, "'sigma'.*'dispersion'"),
+        ("student_t", {"fixed": {"shape": 4}, "prior": {"nu": "point(9)"}}, "fixed=.*prior="),
+        ("student_t", {"prior": {"nu": "normal(0, 1)", "shape": "normal(0, 2)"}}, "'nu'.*'shape'"),
+        ("student_t", {"link": {"nu": "log", "shape": "log"}}, "'nu'.*'shape'"),
+    ],
+)
+def test_two_names_of_one_parameter(family, arguments, says):
+    with pytest.raises(ArgumentError, match=says):
+        make_call("y ~ 1", family=family, **arguments)
+
+
+def test_a_parameter_is_updated_by_any_of_its_names():
+    rng = np.random.default_rng(3)
+    data = {"x": rng.normal(size=60), "y": rng.standard_t(4, size=60)}
+    m = rf.fit("y ~ x", data, family="student_t", shape="~ x")
+    assert m.update(nu=4).loglik == rf.fit("y ~ x", data, family="student_t", shape=4).loglik
+    assert rf.fit("y ~ x", data, family="student_t", shape="~ x", nu=None).loglik == m.loglik  # None says nothing
+
+
+@pytest.mark.parametrize(
     ("data", "says"),
     [
         ("sleep.csv", "read the file first"),

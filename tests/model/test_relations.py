@@ -118,6 +118,11 @@ def test_a_matrix_leaves_with_its_term(phylogeny):
         rf.fit("y ~ 1 + propto(0 + sp | one)", data, cov={"sp": k}, method="ml"),
     )
     assert_allclose(rf.ranova(m)["loglik"][1:], [m.loglik for m in alone], atol=1e-7)  # two engines' optima
+    smaller = ". ~ . - propto(0 + sp | one)"
+    with pytest.raises(ArgumentError, match=r"'sp' of cov= belonged to a propto.*or cov=None"):
+        m.update(smaller)
+    assert m.update(smaller, cov=None).loglik == pytest.approx(alone[0].loglik, abs=1e-7)
+    assert m.update(". ~ . - (1 | sp)").loglik == pytest.approx(alone[1].loglik, abs=1e-7)
 
 
 def test_precision_and_covariance_agree(data, kin):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -231,9 +231,36 @@ def _named(text: str) -> Distribution:
     return replace(base, truncated=truncated, inflated_by=inflated)
 
 
+def check_once(given: Iterable[tuple[str, str]], called: Mapping[str, str], family: Distribution) -> None:
+    """Refuse two values of one parameter.
+
+    Parameters
+    ----------
+    given : iterable of (name, text)
+        Names of parameters, and how the value was given.
+    called : mapping
+        Other name -> the parameter's own.
+    family : Distribution
+
+    Raises
+    ------
+    ArgumentError
+    """
+    seen: dict[str, str] = {}
+    for name, text in given:
+        own = called.get(name, name)
+        if own in seen:
+            raise ArgumentError(
+                f"{seen[own]} and {text} are one parameter of family={family.name!r}, {own!r}: give one of them"
+            )
+        seen[own] = text
+
+
 def with_links(family: Distribution, link: Any) -> Distribution:
     """Return the family with other links: the mean's, or those of a dict parameter -> link."""
     asked = link if isinstance(link, Mapping) else {"mean": link}
+    known = {name: family.own_name(name) for name in map(str, asked)}
+    check_once([(name, f"link={{{name!r}: …}}") for name in known], known, family)
     links = list(family.links)
     for parameter, name in asked.items():
         if not isinstance(name, str):

@@ -19,7 +19,7 @@ from ranef.frame.response import MOST, Given, read_response
 from ranef.frame.table import any_column, check_order, narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
-from ranef.inference.submodels import used_contrasts
+from ranef.inference.submodels import check_matrices, used_contrasts
 from ranef.layout import Layout, layout_of
 from ranef.model import Digest, design_of, fit, index_of
 
@@ -105,11 +105,15 @@ def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any])
         raise NotAvailableError(
             "update: this fit has no data (it is slim, or was refitted to a response that is no column); give data="
         )
-    given = m.call.arguments
+    called = m.call.family.entry.nicknames
+    again = {called.get(name, name) for name in arguments}
+    given = {name: value for name, value in m.call.arguments.items() if name not in again}
     changed = m.formula
     if formula is not None:  # what belongs to terms that may be gone: contrasts of their factors, start values
         changed = m.formula.update(formula)
         given |= {"contrasts": used_contrasts(m, changed), "control": replace(m.call.control, start=None)}
+        if "cov" not in arguments:
+            check_matrices(m, changed)
     return fit(changed, m.data if data is None else data, **{**given, **arguments})
 
 

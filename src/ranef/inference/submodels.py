@@ -90,15 +90,34 @@ def used_contrasts(m: Fit, formula: Formula) -> Any:
     return {name: value for name, value in contrasts.items() if name in known}
 
 
+def check_matrices(m: Fit, formula: Formula) -> None:
+    """Refuse to relate the levels of groups by a matrix that belonged to a propto() which is in the mean no more.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    bars = [bar for one in (formula, *_other_formulas(m, "mean")) for bar in one.bars]
+    labels = {bar.label for bar in bars}
+    for name in between_levels(m.call.cov, m.call.env, bars):
+        if name not in m.call.between_levels and (group := group_named(name, labels)) is not None:
+            raise ArgumentError(
+                f"update: the matrix {name!r} of cov= belonged to a propto() or equalto() that is gone; give "
+                f"cov={{{name!r}: K}} again to relate the levels of {group!r} by it, or cov=None"
+            )
+
+
+def _other_formulas(m: Fit, component: str) -> list[Formula]:
+    names = ("mean", *(part.name for part in m.spec.parts if part.formula is not None))
+    return [formula_of(m, name) for name in names if name != component]
+
+
 def _matrices(m: Fit, component: str, formula: Formula) -> dict[str, Any]:
     """Return `cov` and `precision` of the terms that are left where a component has another formula.
 
     The matrix of a propto() that left the model goes with it: it does not pass to the groups of the same name.
     """
-    others = [
-        formula_of(m, name) for name in ("mean", *(p.name for p in m.spec.parts if p.formula)) if name != component
-    ]
-    bars = [bar for one in (formula, *others) for bar in one.bars]
+    bars = [bar for one in (formula, *_other_formulas(m, component)) for bar in one.bars]
     labels = {bar.label for bar in bars}
     before, now = m.call.between_levels, between_levels(m.call.cov, m.call.env, bars)
     gone = {name for name in now if name not in before or group_named(name, labels) is None}
