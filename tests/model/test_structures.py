@@ -170,6 +170,27 @@ def test_matrices_are_matched_by_name(phylo, relations):
         assert m.loglik == pytest.approx(plain.loglik, abs=1e-9)
 
 
+@pytest.mark.parametrize("formula", [PROPTO, "y ~ x + (1 | species)"])
+def test_rows_and_columns_of_a_matrix_have_the_same_names(phylo, relations, formula):
+    labels = relations.columns.tolist()
+
+    def of(index, columns):
+        return rf.fit(formula, phylo, cov={"species": relations.set_axis(index).set_axis(columns, axis=1)}).loglik
+
+    right = of(labels, labels)
+    assert of(range(25), labels) == of(labels, range(25)) == right  # a side that counts has no names
+    listed = relations.set_axis([f"V{i}" for i in range(25)], axis=1)
+    listed.insert(0, "name", labels)
+    assert rf.fit(formula, phylo, cov={"species": listed}).loglik == right
+    for columns, index, says in [
+        (labels, [*labels[1:], "zzz"], "only rows have 'zzz'; only columns have 'S01'"),
+        (labels, [*labels[1:], "S02"], "only columns have 'S01'"),
+        (labels, range(1, 26), "rows and columns have different labels"),
+    ]:
+        with pytest.raises(DataError, match=says):
+            of(index, columns)
+
+
 def test_propto_scales(phylo, relations):
     """K and 4 K are the same model; equalto at the estimate reaches the same likelihood."""
     a = rf.fit(PROPTO, phylo, cov={"species": relations}, method="ml")

@@ -245,8 +245,9 @@ def read_matrix(name: str, value: Any) -> Known:
     name : str
         What it is called, for messages.
     value : data frame, or (matrix, labels)
-        A pandas frame with the labels in its index, any frame with the labels in its first column, or a dense array and
-        the labels of its rows.
+        A pandas frame with the labels in its index and columns (or in one of them, where the other only counts), any
+        frame with the labels in its first column, or a dense array and the labels of its rows. Rows in another order
+        than the columns are put in that of the columns.
 
     Raises
     ------
@@ -277,19 +278,36 @@ def _labelled(name: str, value: Any) -> Known:
         )
     table = read_table(value)
     columns = [table.column(column) for column in table.names]
-    first = columns[0]
+    first, rows = columns[0], list(getattr(value, "index", ()))
+    listed = first.levels is not None and first.codes is not None
     if first.levels is not None and first.codes is not None:
-        labels, columns = [first.levels[code] for code in first.codes], columns[1:]
-    else:
-        labels = list(table.names)
+        rows, columns = [first.levels[code] for code in first.codes], columns[1:]
     if any(column.x is None for column in columns):
         raise DataError(f"{name}: the matrix holds something else than numbers")
     matrix = np.column_stack([np.asarray(column.x, np.float64) for column in columns])
-    names = tuple(map(level_name, labels))
-    index = tuple(map(level_name, getattr(value, "index", ())))
-    if len(columns) == len(table.names) and set(index) == set(names):  # a pandas frame: rows by their labels
-        matrix = matrix[[index.index(label) for label in names]]
-    return Known(matrix, names)
+    return _by_both_names(name, matrix, [*map(level_name, rows)], [level_name(c.name) for c in columns], listed)
+
+
+def _by_both_names(name: str, matrix: Array, rows: list[str], columns: list[str], listed: bool) -> Known:
+    """Return a matrix whose rows and columns have names; rows in another order are put in that of the columns.
+
+    A side that only counts, 0, 1, 2, … as in a pandas frame made without names, has none. Columns beside a first one of
+    labels (`listed`) may be called anything else.
+    """
+    if set(rows) == set(columns) and len(rows) == len(columns):
+        return Known(matrix[[rows.index(label) for label in columns]], tuple(columns))
+    here, there = set(columns).difference(rows), set(rows).difference(columns)
+    if not rows or (_counts(rows) and not listed):
+        return Known(matrix, tuple(columns))
+    if _counts(columns) or (listed and here == set(columns)):
+        return Known(matrix, tuple(rows))
+    sides = [(there, "rows"), (here, "columns")]
+    said = "; ".join(f"only {side} have {shorten(sorted(names))}" for names, side in sides if names)
+    raise DataError(f"{name}: rows and columns have different labels: {said or 'some occur twice'}")
+
+
+def _counts(names: Sequence[str]) -> bool:
+    return list(names) == [str(i) for i in range(len(names))]
 
 
 def _symmetric(name: str, found: Known) -> Known:
