@@ -338,6 +338,32 @@ def test_ordered_times_with_a_gap_are_refused(visits):
     assert rf.fit("y ~ 1 + ar1(0 + ordered | g)", visits[visits["t"] < 9], family="poisson").converged
 
 
+@pytest.mark.parametrize(
+    ("times", "levels", "says"),
+    [
+        ([0, 1, 2, 4, 9], None, "not equally spaced.*v2, v4.*ou.*ordered factor"),
+        ([8, 9, 10, 11], None, ""),
+        ([0, 2, 4, 6], None, ""),
+        ([0, 1, 2, 4], [0, 1, 2, 3, 4], "not equally spaced"),
+        ([0, 1, 4], [4, 0, 1], ""),  # an order that somebody chose
+        ([0, 1, 4], [4, 3, 0, 1], "no row has 'v3', a level between others of a factor"),
+        ([0, 1, 2], [0, 1, 2, 3], ""),
+    ],
+)
+def test_text_times_at_unequal_steps_are_refused(visits, times, levels, says):
+    """As numbers are; the words of an ordered factor stand one step apart whatever the numbers in them."""
+    data = visits[visits["t"].isin(times)]
+    names = None if levels is None else [f"v{t}" for t in levels]
+    data = data.assign(text=data["text"] if levels is None else pd.Categorical(data["text"], names))
+    if says:
+        with pytest.raises(DataError, match=says):
+            rf.fit("y ~ 1 + ar1(0 + text | g)", data, family="poisson")
+    else:
+        assert rf.fit("y ~ 1 + ar1(0 + text | g)", data, family="poisson").npar == 3
+    data = data.assign(text=pd.Categorical(data["text"].astype(str), [f"v{t}" for t in times], ordered=True))
+    assert rf.fit("y ~ 1 + ar1(0 + text | g)", data, family="poisson").npar == 3
+
+
 def test_numbers_in_labels():
     assert number_order(["t1", "t10", "t2"]) == [0, 2, 1]
     assert number_order(["-1", "-10", "2"]) == [1, 0, 2]

@@ -24,7 +24,7 @@ from ranef.frame.little import with_little
 from ranef.frame.randomised import DEFAULT, PROBABILITIES, chances_by_row, chances_of, design_named, unknown_design
 from ranef.frame.response import Given, Response, read_response
 from ranef.frame.spec import BarPlan, FactorState, Outcome, Part, Spec
-from ranef.frame.structures import SERIAL, between_levels, by_level, check_gaps, open_points, place_of
+from ranef.frame.structures import SERIAL, between_levels, by_level, check_steps, open_points, place_of
 from ranef.frame.table import Column, Table, check_infinite, read_table, rows_of, unknown_column
 from ranef.frame.transforms import Matrix
 from ranef.frame.values import (
@@ -460,11 +460,14 @@ class _Frame:
         return order is not None and order != sorted(order) and labels == sorted(labels)
 
     def check_times(self, bar: Bar) -> None:
-        """Refuse ordered times with gaps."""
-        for factor in (f for term in bar.terms for f in term.factors):
-            if getattr(self.values[factor.label], "ordered", False):
-                declared = categories_of(self.values[factor.label], factor.label).levels
-                check_gaps(bar, declared, self.factors[factor.label].unused)
+        """Refuse times that are not equally spaced: the one factor of a bar, and any ordered one."""
+        alone = len(bar.terms) == 1 and bar.terms[0].degree == 1
+        for factor in (f for term in bar.terms for f in term.factors if f.label in self.factors):
+            value = self.values[factor.label]
+            ordered = getattr(value, "ordered", False)
+            if alone or ordered:
+                declared, unused = categories_of(value, factor.label).levels, self.factors[factor.label].unused
+                check_steps(bar, declared, unused, ordered=ordered)
 
     def planned(self, part: Part) -> tuple[TermPlan, ...]:
         """Return the terms of a part, not counted yet."""

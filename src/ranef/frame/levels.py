@@ -22,12 +22,18 @@ def number_order(labels: Sequence[Any]) -> list[int] | None:
     >>> number_order(["t1", "t10", "t2"])
     [0, 2, 1]
     """
+    numbers = numbers_in(labels)
+    return None if numbers is None else sorted(range(len(numbers)), key=numbers.__getitem__)
+
+
+def numbers_in(labels: Sequence[Any]) -> list[float] | None:
+    """Return the number in each of some text labels; None unless they differ in one number alone."""
     found = [NUMBERED.fullmatch(label) if isinstance(label, str) else None for label in labels]
     parts = [match.groups() for match in found if match is not None]
     numbers = [float(part[1]) for part in parts]
     if len(parts) < len(labels) or len({(a, b) for a, _, b in parts}) != 1 or len(set(numbers)) < len(numbers):
         return None
-    return sorted(range(len(numbers)), key=numbers.__getitem__)
+    return numbers
 
 
 def drop_unused(codes: Array, levels: Levels) -> tuple[Array, Levels, tuple[Any, ...]]:

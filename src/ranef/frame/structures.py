@@ -19,6 +19,7 @@ from ranef.formula import Bar, Factor, Term
 from ranef.formula.expression import read_expression
 from ranef.frame.coding import level_name
 from ranef.frame.design import Array, Levels
+from ranef.frame.levels import numbers_in
 from ranef.frame.table import read_table, shorten
 
 POSITIONED = ("ou", "exp", "gau", "mat")
@@ -93,7 +94,7 @@ def place_of(bar: Bar, levels: Mapping[str, Levels], known: Mapping[str, Any], c
     FormulaError
         If the bar has other columns than the levels of one factor.
     DataError
-        If a level is no position, steps are unequal, or a matrix lacks a level or is no covariance.
+        If a level is no position, or a matrix lacks a level or is no covariance.
     """
     if bar.structure == "rr":
         return Place(rank=_rank(bar, columns))
@@ -192,24 +193,12 @@ def point_of(label: Any) -> list[float] | None:
     return point if np.isfinite(point).all() else None
 
 
-def _steps(bar: Bar, levels: Mapping[str, Levels], _known: Mapping[str, Any]) -> Place:
-    """Refuse numeric times that are not equally spaced; the order of other levels is the caller's."""
-    label = bar.terms[0].factors[0].label if len(bar.terms) == 1 and bar.terms[0].degree == 1 else ""
-    found: Sequence[Any] = list(levels.get(label, ()))
-    if len(found) > 2 and not any(isinstance(v, (str, bool)) for v in found):
-        steps = [b - a for a, b in pairwise(found)]
-        bad = next((i for i, step in enumerate(steps) if abs(step - steps[0]) > EQUAL * abs(steps[0])), None)
-        if bad is not None:
-            raise DataError(
-                f"{bar}: the times are not equally spaced ({level_name(found[0])}, {level_name(found[1])}, but "
-                f"{level_name(found[bad])}, {level_name(found[bad + 1])}); use ou(times + 0 | {bar.label}), whose "
-                f"correlation exp(-rate * distance) is that of ar1 at equal steps, or text labels if the order counts"
-            )
-    return NOWHERE
+def check_steps(bar: Bar, declared: Levels, unused: Sequence[Any], *, ordered: bool) -> None:
+    """Refuse times that are not equally spaced.
 
-
-def check_gaps(bar: Bar, declared: Levels, unused: Sequence[Any]) -> None:
-    """Refuse ordered times of which one between others has no row: what is left is not equally spaced.
+    Numbers go by what they are, as do labels that ascend or descend by the number in them, t0, t1, t4. An ordered
+    factor of labels goes by its levels, and so do labels whose order somebody chose or that have no number: of these,
+    none between others may lack rows.
 
     Raises
     ------
@@ -217,12 +206,37 @@ def check_gaps(bar: Bar, declared: Levels, unused: Sequence[Any]) -> None:
     """
     apart = set(unused)
     there = [i for i, label in enumerate(declared) if label not in apart]
+    found = [declared[i] for i in there]
+    times = _times(found, ordered=ordered)
+    if times is not None:
+        _check_equal(bar, found, times)
+        return
     empty = [declared[i] for i in range(there[0], there[-1]) if declared[i] in apart] if there else []
     if empty:
         raise DataError(
-            f"{bar}: no row has {shorten(empty)}, {'a level' if len(empty) == 1 else 'levels'} between others of an "
-            f"ordered factor, so that the times are not equally spaced; use ou(times + 0 | {bar.label}) of numbers, or "
-            f"remove the levels without rows if the order counts"
+            f"{bar}: no row has {shorten(empty)}, {'a level' if len(empty) == 1 else 'levels'} between others of "
+            f"{'an ordered' if ordered else 'a'} factor, so that the times are not equally spaced; use ou(times + 0 | "
+            f"{bar.label}) of numbers, or remove the levels without rows if the order counts"
+        )
+
+
+def _times(labels: Sequence[Any], *, ordered: bool) -> Sequence[float] | None:
+    """Return the numbers that labels stand for as times; None where their order is what counts."""
+    if not any(isinstance(label, (str, bool)) for label in labels):
+        return labels
+    numbers = None if ordered else numbers_in(labels)
+    return numbers if numbers in (sorted(numbers or ()), sorted(numbers or (), reverse=True)) else None
+
+
+def _check_equal(bar: Bar, labels: Sequence[Any], times: Sequence[float]) -> None:
+    steps = [b - a for a, b in pairwise(times)]
+    bad = next((i for i, step in enumerate(steps) if abs(step - steps[0]) > EQUAL * abs(steps[0])), None)
+    if bad is not None:
+        first, second, here, after = (level_name(labels[i]) for i in (0, 1, bad, bad + 1))
+        raise DataError(
+            f"{bar}: the times are not equally spaced ({first}, {second}, but {here}, {after}); use ou(times + 0 | "
+            f"{bar.label}) of numbers, whose correlation exp(-rate * distance) is that of ar1 at equal steps, or an "
+            f"ordered factor of text labels if the order counts"
         )
 
 
@@ -380,6 +394,5 @@ def between_levels(cov: Mapping[str, Any] | None, env: Mapping[str, Any] | None,
 
 NEEDS: dict[str, Callable[[Bar, Mapping[str, Levels], Mapping[str, Any]], Place]] = {
     **dict.fromkeys(POSITIONED, _positions),
-    **dict.fromkeys(SERIAL, _steps),
     **dict.fromkeys(KNOWN, _known),
 }
