@@ -98,6 +98,13 @@ def test_a_call_in_text_arranges_thresholds():
         ("poison", None, OptionError, "did you mean 'poisson'"),
         ("quasipoisson", None, OptionError, "nbinom1"),
         ("xyzzy", None, OptionError, "known: gaussian, lognormal"),
+        (
+            "hurdle_cumulative",
+            None,
+            OptionError,
+            "'cumulative' have no zeros apart; write family='cumulative'.*poisson",
+        ),
+        ("zi_gaussian", None, OptionError, "'gaussian' have no zeros apart"),
         ("truncated_gamma", None, OptionError, "unknown|no zero-truncated"),
         ("poisson", "logit", OptionError, "not available for the mean of poisson"),
         ("poisson", {"nu": "log"}, OptionError, "no parameter 'nu'"),

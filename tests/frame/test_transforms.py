@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -368,6 +370,10 @@ def test_infinite_results_are_errors():
         ("poly(x, 'a')", "whole number"),
         ("poly(x, degree = 2, foo = 1)", "does not take these arguments"),
         ("poly()", "does not take"),
+        ("trunc(x, 0)", r"too many positional.*it is trunc\(x\)\. .*family='truncated_poisson'"),
+        ("exp(x, z)", r"too many positional.*it is exp\(x\)"),
+        ("exp(x, out = z)", r"unexpected keyword argument 'out'.*it is exp\(x\)"),
+        ("cut(x)", r"missing a required argument: 'breaks'.*it is cut\(x, breaks,"),
         ("poly(3, 2)", "the first argument is a column"),
         ("bs(x, df = 2)", "between 3 and 100"),
         ("bs(x, knots = c(99))", "strictly between"),
@@ -447,3 +453,28 @@ def test_labels_that_are_numbers_are_compared_as_numbers():
     np.testing.assert_array_equal(column("as.numeric(I(t == 2))", text)[:, 0], whole == 2)
     np.testing.assert_array_equal(column("as.numeric(I(t %in% c(1, 2)))", text)[:, 0], whole <= 2)
     np.testing.assert_array_equal(column("as.numeric(I(factor(k) != 2.0))")[:, 0], whole != 2)
+
+
+def test_no_call_of_a_formula_writes_into_the_data():
+    """NumPy's functions take a second array to write their result to."""
+    data = {"x": np.linspace(-1, 1, 9), "y": np.linspace(2, 3, 9)}
+    for name in sorted(functions.ELEMENTWISE):
+        before = data["y"].copy()
+        with suppress(DataError):
+            build(f"y ~ {name}(x, y)", data)
+        np.testing.assert_array_equal(data["y"], before)
+
+
+@pytest.mark.parametrize(
+    ("response", "error", "says"),
+    [
+        ("y | trunc(lb = 0)", FormulaError, "family='truncated_poisson'"),
+        ("trunc(y, 0)", DataError, "family='truncated_poisson'"),
+        ("se(y, x, sigma = TRUE)", DataError, r"a random effect of every row: \+ \(1 \| row\)"),
+        ("se(y)", DataError, r"\(missing a required argument: 'sd'\); it is se\(y, sd"),
+        ("cens(y)", DataError, r"\(missing a required argument: 'status'\); it is cens\(y, status, upper\)"),
+    ],
+)
+def test_spellings_of_a_response_of_other_packages(response, error, says):
+    with pytest.raises(error, match=says):
+        build(f"{response} ~ x", DATA)

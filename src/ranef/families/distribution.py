@@ -227,6 +227,11 @@ def _named(text: str) -> Distribution:
     truncated = cut or (prefix in ("hurdle_", "hurdle.") and base.entry.support == "count")
     if truncated and not base.entry.truncated:
         raise OptionError(f"family={text!r}: {base.name} has no zero-truncated form")
+    if not cut and not base.entry.inflatable:
+        raise OptionError(
+            f"family={text!r}: the responses of {base.name!r} have no zeros apart; write family={base.name!r}, or take "
+            f"one of {', '.join(e.name for e in entries().values() if e.inflatable)}"
+        )
     inflated = "" if cut else "~ 1"
     return replace(base, truncated=truncated, inflated_by=inflated)
 

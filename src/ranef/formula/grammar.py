@@ -24,7 +24,7 @@ from ranef.formula._formulaic import (
     tokens_to_ast,
 )
 from ranef.formula.expression import quote, read_expression
-from ranef.formula.functions import FUNCTIONS, STRUCTURE_ALIASES, STRUCTURES
+from ranef.formula.functions import FOREIGN, FUNCTIONS, STRUCTURE_ALIASES, STRUCTURES
 from ranef.formula.terms import INTERCEPT, Bar, Factor, Formula, Term, factors_of, retext, sort_terms
 
 MAX_LENGTH = 100_000
@@ -589,7 +589,8 @@ def _left(text: str, end: int, functions: frozenset[str]) -> Factor | None:
     start = len(source) - len(source.lstrip())
     if beside := BESIDE.search(source):  # brms' additions to a response; those that are no functions here are unknown
         name = beside[1]
-        raise FormulaError(f"what is known of a response stands around it: {name}(y, …)", text, beside.start())
+        said = FOREIGN.get(name, f"what is known of a response stands around it: {name}(y, …)")
+        raise FormulaError(said, text, beside.start())
     return read_expression(source.strip(), text, start, functions) if source.strip() else None
 
 
@@ -612,7 +613,7 @@ def _prepare(text: object) -> str:
     return text
 
 
-BESIDE = re.compile(r"\|\s*(se|cens)\s*\(")
+BESIDE = re.compile(r"\|\s*(se|cens|trunc)\s*\(")
 BLANK_CALL = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|(?<![\w.])([^\W0-9][\w.]*)( +)(?=\()")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -16,7 +16,7 @@ import numpy as np
 from ranef.errors import DataError, FormulaError, NotAvailableError
 from ranef.formula import Factor
 from ranef.formula.expression import tree
-from ranef.formula.functions import CODINGS, CONSTANTS
+from ranef.formula.functions import CODINGS, CONSTANTS, FOREIGN
 from ranef.frame.coding import Coding, contrast, level_name, read_coding
 from ranef.frame.coding import Matrix as GivenContrasts
 from ranef.frame.design import Array, Levels
@@ -335,7 +335,7 @@ class _Walk:
         except KeyError as error:
             raise self.fail(f"{name}() is not available here") from error
         except (TypeError, ValueError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
-            raise self.fail(f"{name}() does not take these arguments ({error}); it is {signature(name)}") from error
+            raise self.fail(misused(name, args, options, error)) from error
 
     def elementwise(self, name: str, args: list[Value]) -> list[Any]:
         if name in ("ifelse", "where") and args:
@@ -389,15 +389,39 @@ class _Walk:
         return Categories.of(as_factor(value))
 
 
+def misused(name: str, args: Sequence[Value], options: Mapping[str, Value], error: Exception) -> str:
+    """Say how a function was called, how it is called, and what its name means elsewhere."""
+    function = _implementation(name)
+    why = str(error)
+    if function is not None:
+        with suppress(ValueError):  # a function that tells no signature
+            try:
+                own = inspect.signature(function)
+                own.replace(parameters=_given(own)).bind(*args, **options)
+            except TypeError as wrong:
+                why = str(wrong)
+    elsewhere = f". In other packages' formulas: {FOREIGN[name]}" if name in FOREIGN else ""
+    return f"{name}() does not take these arguments ({why}); it is {signature(name)}{elsewhere}"
+
+
+def _implementation(name: str) -> Callable[..., Any] | None:
+    return ELEMENTWISE.get(name) or STATEFUL.get(name) or CALLS.get(name)
+
+
+def _given(own: inspect.Signature) -> list[inspect.Parameter]:
+    """Return the arguments that a user writes."""
+    return [p for p in own.parameters.values() if p.name.lstrip("_") not in ("walk", "at", "state")]
+
+
 def signature(name: str) -> str:
     """Return the call of a function as a user writes it."""
-    function = ELEMENTWISE.get(name) or STATEFUL.get(name)
+    function = _implementation(name)
     try:
-        shown = str(inspect.signature(function)) if function else ""
+        shown = _given(inspect.signature(function)) if function else []
     except (TypeError, ValueError):
         return f"{name}(x)"
-    words = [w.split(":")[0].split("=")[0].strip() for w in shown[1 : shown.rfind(")")].split(",")]
-    return f"{name}({', '.join(w for w in words if w != 'state')})"
+    words = [f"*{p.name}" if p.kind == p.VAR_POSITIONAL else p.name for p in shown]
+    return f"{name}({', '.join(words)})"
 
 
 def _identity(_walk: _Walk, _at: int, x: Value) -> Value:
@@ -574,8 +598,10 @@ def _cens(walk: _Walk, _at: int, y: Value, status: Value, upper: Value = None) -
     return Censored(y, np.where(np.isnan(codes), 0, codes).astype(np.int8), ends)
 
 
-def _se(walk: _Walk, _at: int, y: Value, sd: Value) -> Value:
-    """Return a response with known standard errors."""
+def _se(walk: _Walk, _at: int, y: Value, sd: Value, sigma: Value = False) -> Value:
+    """Return a response with known standard errors; brms' `sigma = TRUE` is a term here."""
+    if sigma:
+        raise walk.fail("a residual variance beside known ones is a random effect of every row: + (1 | row)")
     n = walk.outer.table.n
     return Measured(*(np.broadcast_to(np.asarray(walk.number(x), np.float64), (n,)) for x in (y, sd)))
 

@@ -139,10 +139,26 @@ _SAME = [
     "tanh",
     "trunc",
 ]
+
+
+def _of_columns(function: np.ufunc) -> Callable[..., Any]:
+    """Return a function of NumPy that takes its columns and nothing else: not where to write the result."""
+
+    def one(x: Any) -> Any:
+        return function(x)
+
+    def two(x: Any, y: Any) -> Any:
+        return function(x, y)
+
+    return one if function.nin == 1 else two
+
+
+_NUMPY = {name: _of_columns(getattr(np, name)) for name in _SAME}
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    **{name: getattr(np, name) for name in _SAME},
-    "acos": np.arccos, "acosh": np.arccosh, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
-    "atan2": np.arctan2, "atanh": np.arctanh, "ceiling": np.ceil, "cospi": cospi, "ifelse": where, "log": log,
+    **_NUMPY,
+    "acos": _NUMPY["arccos"], "acosh": _NUMPY["arccosh"], "asin": _NUMPY["arcsin"], "asinh": _NUMPY["arcsinh"],
+    "atan": _NUMPY["arctan"], "atan2": _NUMPY["arctan2"], "atanh": _NUMPY["arctanh"], "ceiling": _NUMPY["ceil"],
+    "cospi": cospi, "ifelse": where, "log": log,
     "maximum": maximum, "minimum": minimum, "plogis": plogis, "pmax": maximum, "pmin": minimum, "pnorm": pnorm,
     "qlogis": qlogis, "qnorm": qnorm, "round": round_, "sinpi": sinpi, "where": where,
 }  # fmt: skip
