@@ -193,6 +193,8 @@ def test_errors_of_the_density_surface(data, density, error, says):
     ("functions", "ask", "says"),
     [
         ({"mean": lambda mu: mu[1:]}, lambda m: m.predict(), r"mean of family 'custom' .*shape \(499,\)"),
+        ({"simulate": lambda rng, mu: rng.normal()}, lambda m: m.simulate(1), r"simulate .*shape \(\)"),
+        ({"cdf": lambda y, mu: 0.5}, lambda m: m.residuals("quantile"), r"cdf .*shape \(\)"),
         ({"cdf": lambda y, mu: y[:3]}, lambda m: m.residuals("quantile"), r"cdf .*shape \(3,\)"),
         ({"simulate": lambda rng, mu: "a"}, lambda m: m.simulate(1, seed=1), "simulate .*no numbers"),
     ],
@@ -245,6 +247,9 @@ def test_families_that_make_no_sense(arguments, error, says):
         rf.custom_family(poisson, ["mu"], support="counts")
     with pytest.raises(OptionError, match="start names"):
         rf.custom_family(poisson, ["mu"], start={"k": 1.0})
+    for start in ({"mu": "a"}, {"mu": [1.0]}, [1.0]):
+        with pytest.raises(ArgumentError, match="start.* number"):
+            rf.custom_family(poisson, ["mu"], start=start)
 
 
 def test_starts_and_responses(data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ DISCRETE = ("count", "binomial")
 INFLATABLE = ("positive", "unit", *DISCRETE)
 MOST = 4  # parameters, zero inflation counted
 TAKEN = ("data", "formula", "family", "link", "method", "trials", "offset", "mean", ZERO)  # mean other things in fit()
+MOMENTS = ("mean", "variance")
 HINTS = {  # part of an exception -> what to do
     "truth value of": "is given arrays, one value a row: write np.where for cases",
     "read-only": "may not write into its arguments: write y = y - 1 for y -= 1",
@@ -136,7 +138,9 @@ def custom_family(
     entry = Entry(
         name, (), rows, support, support in DISCRETE, False, support in INFLATABLE, "a density given by hand", nicknames
     )
-    own_functions = Custom(log_density, simulate, mean, variance, cdf, survival, _start(names, start or {}))
+    own_functions = Custom(
+        log_density, simulate, mean, variance, cdf, survival, _start(names, {} if start is None else start)
+    )
     return Distribution(entry, found, custom=own_functions)
 
 
@@ -167,10 +171,14 @@ def _links(names: Sequence[str], links: Any) -> tuple[str, ...]:
     return tuple(link_of(link).name for link in links)
 
 
-def _start(names: Sequence[str], start: Mapping[str, float]) -> dict[str, float]:
-    for name in start:
+def _start(names: Sequence[str], start: Any) -> dict[str, float]:
+    if not isinstance(start, Mapping):
+        raise ArgumentError("custom_family: start is a dict of numbers, {'mu': 1.0}, not " + type(start).__name__)
+    for name, value in start.items():
         if name not in names:
             raise OptionError(f"custom_family: start names {name!r}; {nearest(str(name), names)}")
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ArgumentError(f"custom_family: start of {name!r} is a number, not {value!r}")
     return {"mean" if name == names[0] else name: float(value) for name, value in start.items()}
 
 
@@ -393,7 +401,8 @@ class CustomLaw:
             values = np.asarray(found, np.float64)
         except (TypeError, ValueError) as error:
             raise DataError(f"{what} of family {self.family.name!r} returned no numbers: {error}") from error
-        if values.shape not in ((), (len(eta),)):
+        shared = () if what in MOMENTS else (len(eta),)  # one number may be the moment of every row, but no draw of all
+        if values.shape not in (shared, (len(eta),)):
             raise DataError(_of_shape(self.family, what, values.shape, (len(eta),)))
         return np.array(np.broadcast_to(values, (len(eta),)))
 
