@@ -58,10 +58,10 @@ def test_uncensored_is_the_plain_model(data):
 @pytest.mark.parametrize(
     ("response", "arguments", "error", "says"),
     [
-        ("cens(y_cens, 3 * cens)", {}, DataError, "-1 .left.*2 .interval"),
+        ("cens(y_cens, 3 * cens)", {}, DataError, "-1 .left.*2 .interval.*not so in rows"),
         ("cens(y_cens, g)", {}, DataError, "'k01'.*unknown"),
         ("cens(y_cens, 2 * cens)", {}, DataError, "upper end"),
-        ("cens(y_cens, 2 * cens, y_cens - 1)", {}, DataError, "lies above y"),
+        ("cens(y_cens, 2 * cens, y_cens - 1)", {}, DataError, r"lies above y; not so in rows 18, 20"),
         ("cens(bin, cens)", {"family": "binomial"}, OptionError, "binomial"),
     ],
 )
@@ -95,6 +95,29 @@ def test_intervals_from_where_nothing_lies_below():
     assert m.loglik == rf.fit("cens(from, above) ~ 1 + (1 | g)", data, family="beta").loglik
 
 
+@pytest.mark.parametrize(
+    ("family", "low", "same"),
+    [
+        ("poisson", -1.0, -1), ("poisson", -0.5, -1), ("tweedie", -1.0, -1), ("truncated_poisson", 0.0, -1),
+        ("truncated_poisson", -1.0, -1), ("hurdle_poisson", -1.0, -1), ("poisson", 0.4, 2), ("poisson", 0.0, 2),
+    ],
+)  # fmt: skip
+def test_the_lower_end_of_an_interval_is_no_response(family, low, same):
+    """(-1, 2] of a count is left-censored at 2, and (0.4, 2] is (0, 2], the same rows to the last bit."""
+    rng = np.random.default_rng(4)
+    y, g = rng.poisson(3, 80) + 1.0, np.arange(80) % 8
+    y[:9] = 0.0 if family == "hurdle_poisson" else 3.0
+    status = np.where((y <= 2) & (y > 0), 2, 0)
+    data = {"g": g, "y": np.where(status == 2, low, y), "status": status, "end": np.where(status == 2, 2.0, np.nan)}
+    other = {
+        **data,
+        "y": np.where(status == 2, 2.0 if same == -1 else 0.0, y),
+        "status": np.where(status == 2, same, 0),
+    }
+    one, two = (rf.fit("cens(y, status, end) ~ 1 + (1 | g)", d, family=family) for d in (data, other))
+    assert one.loglik == two.loglik
+
+
 @pytest.mark.parametrize("family", ["gaussian", "weibull", "nbinom2"])
 def test_quantile_residuals_of_censored_responses_are_normal(family):
     """Drawn over where a response may lie, they have the law of those that were seen: uncensored rows are the same."""
@@ -118,6 +141,7 @@ def test_quantile_residuals_of_censored_responses_are_normal(family):
 @pytest.mark.parametrize(("y", "status", "family", "says"), [
     ([0.2, 0.5, 1.0, 0.7], ["none", "none", "right", "none"], "ordered_beta", "right-censored at 1.* row 2"),
     ([0.0, 0.5, 1.0, 0.7], ["left", "none", "right", "none"], "gamma", "left-censored at 0.* row 0"),
+    ([0.0, 5.0, 1.0, 7.0], ["left", "none", "right", "none"], "truncated_poisson", "left-censored at 0.* row 0"),
 ])  # fmt: skip
 def test_rows_that_nothing_can_satisfy_are_named(y, status, family, says):
     with pytest.raises(DataError, match=says):

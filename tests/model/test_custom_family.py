@@ -248,7 +248,7 @@ def test_families_that_make_no_sense(arguments, error, says):
     with pytest.raises(OptionError, match="start names"):
         rf.custom_family(poisson, ["mu"], start={"k": 1.0})
     for start in ({"mu": "a"}, {"mu": [1.0]}, [1.0]):
-        with pytest.raises(ArgumentError, match="start.* number"):
+        with pytest.raises(ArgumentError, match=r"start.* number"):
             rf.custom_family(poisson, ["mu"], start=start)
 
 

@@ -21,7 +21,7 @@ from ranef.frame.coding import Coding, contrast, level_name, read_coding
 from ranef.frame.coding import Matrix as GivenContrasts
 from ranef.frame.design import Array, Levels
 from ranef.frame.levels import number_order
-from ranef.frame.table import Column, Table, as_factor, is_number, shorten, written_numbers
+from ranef.frame.table import Column, Table, as_factor, is_number, rows_of, shorten, written_numbers
 from ranef.frame.transforms import ELEMENTWISE, MAX_COLUMNS, STATEFUL, Matrix, State
 
 
@@ -586,13 +586,14 @@ def _cens(walk: _Walk, _at: int, y: Value, status: Value, upper: Value = None) -
         codes = np.broadcast_to(np.asarray(walk.number(status), np.float64), (n,))
         bad = ~np.isin(codes, [*STATUS.values()]) & ~np.isnan(codes)
         if bad.any():
-            raise walk.fail("a status is -1 (left), 0 (observed), 1 (right) or 2 (interval)")
+            raise walk.fail(f"a status is -1 (left), 0 (observed), 1 (right) or 2 (interval); not so in {rows_of(bad)}")
     y = np.broadcast_to(np.asarray(walk.number(y), np.float64), (n,))
     if (codes == 2).any():
         if ends is None:
             raise walk.fail("an interval needs its upper end: cens(y, status, upper)")
-        if (~(ends > y) & (codes == 2) & ~np.isnan(y) & ~np.isnan(ends)).any():
-            raise walk.fail("the upper end of an interval lies above y")
+        bad = ~(ends > y) & (codes == 2) & ~np.isnan(y) & ~np.isnan(ends)
+        if bad.any():
+            raise walk.fail(f"the upper end of an interval lies above y; not so in {rows_of(bad)}")
     if ends is not None:  # other rows need no end, and may miss it
         ends = np.where(codes == 2, ends, y)
     return Censored(y, np.where(np.isnan(codes), 0, codes).astype(np.int8), ends)

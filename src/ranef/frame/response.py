@@ -23,6 +23,7 @@ from ranef.frame.values import categories_of, response_of
 
 NEAR = 1e-6  # a proportion times its trials may miss a whole number by this much, relative to the trials
 FEW = 5  # so many labels are written out in a message
+OPEN = ("positive", "unit")  # responses above 0
 MOST = 50  # so many distinct whole numbers may be the categories of an ordinal response
 
 
@@ -88,23 +89,35 @@ def _censored(given: Given, value: Censored) -> Response:
 
 
 def _one_sided(given: Given, value: Censored) -> Censored:
-    """Return intervals with nothing below them as left-censored, those with nothing above as right-censored."""
-    support = given.outcome.support
-    if value.upper is None or support not in ("positive", "unit"):
-        return value
-    inside = value.status == 2
-    low = inside & (value.y <= 0) & (not given.outcome.zeros)
-    high = inside & ~low & (value.upper >= 1) & (support == "unit")
-    status = np.where(low, -1, np.where(high, 1, value.status)).astype(value.status.dtype)
-    return replace(value, y=np.where(low, value.upper, value.y), status=status)
+    """Return intervals with nothing below them as left-censored, those with nothing above as right-censored.
+
+    Ends are no responses: of counts, the whole number below one says the same.
+    """
+    support, status = given.outcome.support, value.status
+    y = np.where(status != 0, np.floor(value.y), value.y) if support == "count" else value.y
+    if value.upper is None or support == "real":
+        return replace(value, y=y)
+    inside = status == 2
+    low = inside & ((y <= 0) if _without_zero(given) else (y < 0))
+    high = inside & ~low & (value.upper >= 1) & (support in ("unit", "closed_unit"))
+    ends = np.where(low, -1, np.where(high, 1, status)).astype(status.dtype)
+    return replace(value, y=np.where(low, value.upper, y), status=ends)
+
+
+def _without_zero(given: Given) -> bool:
+    """Tell whether a response cannot be 0."""
+    zeros = given.outcome.zeros
+    return zeros is False if given.outcome.support == "count" else given.outcome.support in OPEN and not zeros
 
 
 def _check_ends(given: Given, value: Censored) -> None:
     """Refuse rows that say a response lies where none can."""
     y, status, support = given.keep(value.y), given.keep(value.status), given.outcome.support
-    low = support in ("positive", "unit") and not given.outcome.zeros
     _refuse(
-        given, (status == -1) & (y <= 0) & low, "left-censored at 0 or below", "Nothing lies there: leave such rows out"
+        given,
+        (status == -1) & (y <= 0) & _without_zero(given),
+        "left-censored at 0 or below",
+        "Nothing lies there: leave such rows out",
     )
     high = support in ("unit", "closed_unit")
     _refuse(given, (status == 1) & (y >= 1) & high, "right-censored at 1 or above", "Nothing lies above: status 'none'")
