@@ -15,6 +15,8 @@ from ranef.engines.covariance import Array
 
 TOEPLITZ = ("toep", "homtoep")
 STEP = 1e-20  # imaginary
+MOST = 1 - 5e-13  # a partial correlation, whose coordinate is 1e6
+FOLLOWS = 1e-12  # where the lags before leave no more of a variance, what is left of a lag is rounding (to 1e-4)
 
 
 def toeplitz_correlations(x: Array) -> Array:
@@ -31,12 +33,17 @@ def toeplitz_correlations(x: Array) -> Array:
 
 
 def toeplitz_coordinates(correlations: Array) -> Array:
-    """Undo `toeplitz_correlations`: (lags,) of one positive definite structure."""
+    """Undo `toeplitz_correlations`: (lags,) of one structure.
+
+    A partial correlation that rounding took beyond 1 has the largest coordinate; the lags after one of 1 follow from
+    those before, whatever their coordinates: these are 0.
+    """
     rho: Array = np.asarray(correlations, dtype=float)[None]
     partial, left = np.zeros_like(rho), np.ones(1)
     phi: list[Array] = []
     for k in range(rho.shape[1]):
-        partial[:, k] = (rho[:, k] - _said(phi, rho, k)) / left
+        more = rho[:, k] - _said(phi, rho, k)
+        partial[:, k] = np.clip(more / left, -MOST, MOST) if left[0] > FOLLOWS else 0.0
         phi = _next(phi, partial[:, k])
         left = left * (1 - partial[:, k] ** 2)
     return (partial / np.sqrt(1 - partial * partial))[0]
