@@ -217,7 +217,7 @@ static TABLE: [Entry; 26] = [
             parameter("shape", Range::Real, Link::Identity, "slant alpha"),
         ],
         support: Legal::Real,
-        note: "variance sigma^2 (+ se^2); the dispersion is the standard deviation, the shape Azzalini's alpha",
+        note: "variance sigma^2; the dispersion is the standard deviation, the shape Azzalini's alpha",
         kind: Kind::SkewNormal,
     },
     Entry {
