@@ -8,7 +8,7 @@ use super::*;
 const GENTLE: usize = 3;
 /// Promised change of the deviance at which the mode is predicted as well as it is to be known, and the search goes on
 /// from there: what it ends with is known better.
-const PREDICTED: Range<f64> = 1e-7..1e-5;
+const PREDICTED: Range<f64> = 1e-6..1e-5;
 /// A step is taken if it gains this share of what it promised.
 const ENOUGH: f64 = 0.05;
 
