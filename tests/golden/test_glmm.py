@@ -22,8 +22,8 @@ CANCELLED = {"tmb_cov_us_reml": 2e-6, "tmb_cov_homdiag": 2e-6}
 # A log-likelihood that is good to 1e-6 leaves sqrt(2e-6) standard errors: 1.4e-3 of one. R's own polish is better, so
 # 1e-4 of the value or of its standard error, whichever is larger.
 ESTIMATE = 1e-4
-# Standard errors come from Hessians, ours exact, R's by Richardson differences of exact gradients; dispersions in units
-# of their own.
+# Standard errors come from Hessians, ours by central, R's by Richardson differences of exact gradients; dispersions in
+# units of their own.
 SPREAD = 1e-3
 SD_FLOOR = 1e-3  # log-SD packages cannot reach zero: below this an SD is zero
 

@@ -1,7 +1,7 @@
 //! Logarithms of the regularised incomplete gamma and beta functions.
 //!
-//! Power series and continued fractions (Abramowitz & Stegun 6.5.29, 6.5.31; DiDonato & Morris 1992), run backwards over [`Scalar`] so
-//! that derivatives in every argument come along.
+//! Power series and continued fractions (Abramowitz & Stegun 6.5.29, 6.5.31; DiDonato & Morris 1992), run backwards over
+//! [`Scalar`] so that derivatives in every argument come along.
 
 use super::{binet_jet, deviance_part, ln_ndtr_jet, HALF_LN_2PI};
 use crate::jet::Scalar;
