@@ -112,9 +112,14 @@ fn negative_binomial_draw(mu: f64, k: f64, rng: &mut Stream) -> f64 {
     rng.poisson(rate.exp())
 }
 
+/// Half of the excess variance, in means: the other half is left to the random effects.
+fn excess(s: &Summary, mean: f64) -> f64 {
+    (0.5 * (s.variance / mean - 1.0)).max(0.05)
+}
+
 /// A negative binomial by the logarithms of its mean and size.
 macro_rules! negative_binomial {
-    ($name:ident, $doc:literal, $size:expr, $start:expr) => {
+    ($name:ident, $doc:literal, $size:expr, $start:expr, $other:expr) => {
         #[doc = $doc]
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -141,9 +146,12 @@ macro_rules! negative_binomial {
 
             fn start(&self, s: &Summary) -> [f64; 4] {
                 let mean = s.mean.max(0.05);
-                // Half of the excess variance is left to the random effects.
-                let excess = (0.5 * (s.variance / mean - 1.0)).max(0.05);
-                $start(mean, excess)
+                $start(mean, excess(s, mean))
+            }
+
+            fn other_start(&self, s: &Summary) -> Option<[f64; 4]> {
+                let mean = s.mean.max(0.05);
+                $other(mean, excess(s, mean))
             }
 
             fn legal(&self) -> Legal {
@@ -169,20 +177,26 @@ negative_binomial!(
     NegativeBinomial2,
     "Variance mu (1 + mu / k) with k the dispersion (Hardin & Hilbe 2007).",
     size2,
-    |mean: f64, excess: f64| [mean, mean / excess, 0.0, 0.0]
+    |mean: f64, excess: f64| [mean, mean / excess, 0.0, 0.0],
+    |_, _| None
 );
 negative_binomial!(
     NegativeBinomial1,
     "Variance mu (1 + phi), phi the dispersion (Hardin & Hilbe 2007).",
     size1,
-    |mean: f64, excess: f64| [mean, excess, 0.0, 0.0]
+    |mean: f64, excess: f64| [mean, excess, 0.0, 0.0],
+    |_, _| None
 );
 negative_binomial!(
     NegativeBinomial12,
     "Variance mu (1 + phi + mu / psi), phi the dispersion and psi the shape.",
     size12,
-    |mean: f64, excess: f64| [mean, 0.5 * excess, 2.0 * mean / excess, 0.0]
+    |mean: f64, excess: f64| [mean, 0.5 * excess, 2.0 * mean / excess, 0.0],
+    |mean: f64, excess: f64| Some([mean, LITTLE * excess, mean / excess, 0.0])
 );
+
+/// Share of the excess variance that is left to the dispersion where the shape has the rest.
+const LITTLE: f64 = 1e-3;
 
 /// Largest count whose sums over j < y are kept.
 const TABLE: usize = 512;

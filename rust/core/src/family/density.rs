@@ -127,6 +127,11 @@ pub trait Density: Copy {
     /// Parameters that fit the moments of the response roughly, leaving some variance to the random effects.
     fn start(&self, s: &Summary) -> [f64; 4];
 
+    /// Another start, of a family that holds smaller ones at its edges: tried where a search ends at an edge.
+    fn other_start(&self, _: &Summary) -> Option<[f64; 4]> {
+        None
+    }
+
     fn legal(&self) -> Legal;
 }
 

@@ -572,8 +572,25 @@ impl Family {
             return self.begin.clone();
         }
         let s = summary(data, self.extra.is_some());
-        let zeros = s.zeros;
         let natural = with_density!(self, d => d.start(&s));
+        let mut out = self.predictors_of(&natural, s.zeros);
+        if let Some(o) = offset.filter(|o| !o.is_empty()) {
+            out[0] -= o.iter().sum::<f64>() / o.len() as f64;
+        }
+        out
+    }
+
+    /// Another start (see [`Density::other_start`]), if the family has one.
+    pub fn other_start(&self, data: &Data<'_>) -> Option<Vec<f64>> {
+        if self.wide.is_some() || self.external.is_some() {
+            return None;
+        }
+        let s = summary(data, self.extra.is_some());
+        with_density!(self, d => d.other_start(&s)).map(|natural| self.predictors_of(&natural, s.zeros))
+    }
+
+    /// The linear predictors of parameters, and of a share of zeros.
+    fn predictors_of(&self, natural: &[f64; 4], zeros: f64) -> Vec<f64> {
         let mut out = vec![0.0; self.free];
         for (i, slot) in self.slots.iter().enumerate() {
             if let Source::Predictor(k) = slot.source {
@@ -583,9 +600,6 @@ impl Family {
         if let Some(Slot { source: Source::Predictor(k), link, .. }) = self.extra {
             let share = if self.truncated || !self.entry.has_zeros() { zeros } else { 0.5 * zeros };
             out[k] = start_value(link, share.clamp(0.02, 0.98), Range::Unit);
-        }
-        if let Some(o) = offset.filter(|o| !o.is_empty()) {
-            out[0] -= o.iter().sum::<f64>() / o.len() as f64;
         }
         out
     }

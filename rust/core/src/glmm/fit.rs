@@ -9,7 +9,7 @@ use crate::CoreError;
 
 use super::candidates;
 use super::constraint::Constraint;
-use super::laplace::{Engine, Point};
+use super::laplace::{Engine, Point, BOUNDLESS};
 use super::loose;
 use super::nested;
 use super::patterns;
@@ -233,7 +233,7 @@ impl Glmm {
         let beta = match &start.beta {
             Some(b) if b.len() == rows.p => e.plan.internal_beta(b),
             Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
-            None => first_beta(e, rows),
+            None => first_beta(e, rows, &e.family.start(&rows.data, None)),
         };
         // A search that fails leaves the engine somewhere else.
         self.at = None;
@@ -243,10 +243,23 @@ impl Glmm {
         } else {
             let first = e.start_beta(rows, &beta, false);
             let found = found_from(e, rows, (&first.0, &first.1, &beta), start, options)?;
-            if e.family.can_fold() {
-                unless_folded(e, rows, (&beta, &first.0), start, options, found)?
+            let found = if e.family.can_fold() {
+                let other = e.start_beta(rows, &beta, true);
+                if other.0 == first.0 {
+                    settle(e, rows, found)?
+                } else {
+                    unless_from(e, rows, (&other.0, &other.1, &beta), start, options, found)?
+                }
             } else {
                 found
+            };
+            match e.family.other_start(&rows.data).filter(|_| start.beta.is_none() && ran_to_a_limit(e, &found)) {
+                Some(other) => {
+                    let beta = first_beta(e, rows, &other);
+                    let other = e.start_beta(rows, &beta, false);
+                    unless_from(e, rows, (&other.0, &other.1, &beta), start, options, found)?
+                }
+                None => found,
             }
         };
         let e = &mut self.engine;
@@ -452,33 +465,40 @@ pub(super) fn found_from(
     nested::minimise(e, rows, &units, (&from, usual), &starts, options)
 }
 
-/// What was found with all rows on one side of 0, or from where the steps to the start cross it, if that is better.
-fn unless_folded(
+/// What was found, or what is found from other coefficients, if that is better.
+fn unless_from(
     e: &mut Engine,
     rows: &GlmmRows<'_>,
-    (first, tried): (&[f64], &[f64]),
+    other: (&[f64], &[Vec<f64>], &[f64]),
     start: &Start,
     options: &Options,
     found: search::Found,
 ) -> Result<search::Found, CoreError> {
-    let (beta, scores) = e.start_beta(rows, first, true);
-    if beta != tried {
-        let flat = found.outcome == Outcome::FlatMode;
-        match found_from(e, rows, (&beta, &scores, first), start, options) {
-            Ok(trial) if flat && trial.outcome == Outcome::Converged => return Ok(trial),
-            Ok(trial) if nested::leads_further(&trial, &found) => return Ok(trial),
-            Err(CoreError::Interrupted) => return Err(CoreError::Interrupted),
-            _ => {}
-        }
+    let flat = found.outcome == Outcome::FlatMode;
+    match found_from(e, rows, other, start, options) {
+        Ok(trial) if flat && trial.outcome == Outcome::Converged => Ok(trial),
+        Ok(trial) if nested::leads_further(&trial, &found) => Ok(trial),
+        Err(CoreError::Interrupted) => Err(CoreError::Interrupted),
+        _ => settle(e, rows, found),
     }
+}
+
+/// The engine at what was found.
+fn settle(e: &mut Engine, rows: &GlmmRows<'_>, found: search::Found) -> Result<search::Found, CoreError> {
     search::settled(e, rows, &found.point)?;
     Ok(found)
 }
 
-/// Intercepts from the family's moments, everything else zero.
-fn first_beta(e: &Engine, rows: &GlmmRows<'_>) -> Vec<f64> {
+/// Whether a coefficient is where the rows say nothing of it any more: an edge of the family, which may have an optimum
+/// of its own.
+fn ran_to_a_limit(e: &Engine, found: &search::Found) -> bool {
+    let (_, curve) = e.working_solution(&found.point.lambda);
+    e.unknown(&curve, BOUNDLESS).contains(&true)
+}
+
+/// Intercepts from a start of the family's, everything else zero.
+fn first_beta(e: &Engine, rows: &GlmmRows<'_>, start: &[f64]) -> Vec<f64> {
     let mut user = vec![0.0; rows.p];
-    let start = e.family.start(&rows.data, None);
     for (c, component) in rows.components.iter().enumerate() {
         let value = start.get(c).copied().unwrap_or(0.0);
         let offset = component.offset.map_or(0.0, |o| o.iter().sum::<f64>() / o.len().max(1) as f64);
