@@ -23,23 +23,50 @@ def process(seed: int) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "x": x, **labels})
 
 
-def differences(m, step=1e-3):
-    """Minus the Hessian of the log-likelihood by central differences of its gradient, steps in standard errors."""
+def numbered(seed: int) -> pd.DataFrame:
+    """The same with the times as numbers."""
+    data = process(seed)
+    return data.assign(time=data["t"].str[1:].astype(float))
+
+
+def differences(m, step=1e-2):
+    """Minus the Hessian of the log-likelihood by differences of its gradient, of fourth order, steps in standard errors."""
     at, p = np.concatenate([m.estimate.beta, m.theta]), len(m.estimate.beta)
     error = np.sqrt(np.diag(m.estimate.joint()))
-    out = []
-    for change in np.diag(np.minimum(step * error, step)):
+
+    def slope(change):
         up, down = (np.asarray(m.core.evaluate((at + d)[:p], (at + d)[p:])["gradient"]) for d in (change, -change))
-        out.append((down - up) / (2 * change.sum()))
-    return (np.array(out) + np.array(out).T) / 2
+        return (down - up) / (2 * change.sum())
+
+    changes = np.diag(np.minimum(step * error, step))
+    out = np.array([(4 * slope(change / 2) - slope(change)) / 3 for change in changes])
+    return (out + out.T) / 2
+
+
+def agree(m, rtol):
+    assert_allclose(np.sqrt(np.diag(m.estimate.joint())), np.sqrt(np.diag(np.linalg.inv(differences(m)))), rtol=rtol)
 
 
 @pytest.mark.parametrize("seed", [5, 8, 10])
 def test_the_covariance_is_the_inverse_hessian_beside_a_residual(seed):
     # The working curvature of these models is not positive definite, and must not be mended in the exact Hessian.
     m = rf.fit("y ~ x + ar1(t + 0 | id)", process(seed), method="ml")
-    # Central differences with steps of 1e-3 standard errors; what trades has eigenvalues of 1e-2.
-    assert_allclose(np.sqrt(np.diag(m.estimate.joint())), np.sqrt(np.diag(np.linalg.inv(differences(m)))), rtol=2e-4)
+    agree(m, 1e-5)  # what trades has eigenvalues of 1e-2, so that differences lose as much
+
+
+def test_the_covariance_beside_a_residual_that_is_next_to_nothing():
+    # Rows know 1e8 times as much as effects leave of it: rounding errors grow with it, and so do the steps.
+    agree(rf.fit("y ~ x + ou(numFactor(time) + 0 | id)", numbered(3), method="ml", dispersion=0), 2e-5)
+
+
+def test_the_covariance_of_loadings_of_different_sizes():
+    # Columns of 100, 1 and 0.01 have loadings as 0.01, 1 and 100: what is far for one is next to nothing for another.
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(40), 12), rng.normal(size=(480, 2))
+    size = rng.normal(size=40)
+    y = rng.poisson(np.exp(0.5 + 0.5 * size[g] * (1 + 0.5 * x[:, 0] - 0.4 * x[:, 1])))
+    data = pd.DataFrame({"y": y, "a": 100 * x[:, 0], "b": 0.01 * x[:, 1], "g": g})
+    agree(rf.fit("y ~ a + b + rr(1 + a + b | g, 1)", data, family="poisson"), 1e-5)  # of differences beside 12 rows each
 
 
 def restricted(m, data, scale) -> float:

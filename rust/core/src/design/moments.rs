@@ -44,6 +44,14 @@ pub struct Factor {
     pub zx: Vec<f64>,
 }
 
+impl Factor {
+    /// Information about a column, the mean over the levels.
+    pub fn mean_information(&self, column: usize) -> f64 {
+        let at = column * (self.cols + 1);
+        self.gram.chunks_exact(self.cols * self.cols).map(|g| g[at]).sum::<f64>() / self.levels as f64
+    }
+}
+
 /// Cross-products between two grouping factors, compressed by the levels of `lead`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {

@@ -244,13 +244,7 @@ impl Model {
         let mut out = vec![];
         for (f, s) in self.slots() {
             let factor = &m.factors[f];
-            let k2 = factor.cols * factor.cols;
-            let info: Vec<f64> = (0..s.cols)
-                .map(|a| {
-                    let at = (s.offset + a) * (factor.cols + 1);
-                    factor.gram.chunks_exact(k2).map(|g| g[at]).sum::<f64>() / factor.levels as f64
-                })
-                .collect();
+            let info: Vec<f64> = (0..s.cols).map(|a| factor.mean_information(s.offset + a)).collect();
             for c in 0..s.cols {
                 for r in s.structure.rows(c, s.cols) {
                     out.push(if info[r] > 0.0 { 1.0 / info[r].sqrt() } else { 1.0 });

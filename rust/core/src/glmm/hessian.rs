@@ -105,7 +105,8 @@ impl Glmm {
         let reach = self.engine.reaches();
         let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
         let loss = self.information_loss(&curve);
-        let stride = (f64::EPSILON * loss).cbrt().clamp(STEP, LONG_STEP);
+        let rounding = f64::EPSILON * loss;
+        let stride = if is_far(loss) { rounding.powf(0.2).min(LONG_STEP) } else { STEP };
         let mut step: Vec<f64> = (0..p).map(|j| (stride * error[j]).min(0.1 * reach[j])).collect();
         let mut unit: Vec<f64> = (0..p).map(|j| error[j].min(reach[j])).collect();
         let e = &self.engine;
@@ -118,7 +119,7 @@ impl Glmm {
         let gone = |j: usize| if j < p { unknown[j] || none == Some(j) } else { vanished[j - p] };
         let lost = (0..p + theta.len()).filter(|&j| gone(j)).collect();
         let mut scale = e.model.theta_scale();
-        scale.extend(patterns::scale(&e.patterns, &at.shape));
+        scale.extend(patterns::scale(e.moments(), &e.patterns));
         unit.extend(theta.iter().zip(&scale).map(|(t, s)| t.abs().max(*s).min(1e6)));
         step.extend(unit[p..].iter().map(|u| stride * u));
         let limited = (0..p).filter(|&j| reach[j].is_finite()).collect();
@@ -214,7 +215,7 @@ impl Glmm {
 
     /// The parameters of a list, their steps, and how the mode moves with them.
     fn ways(&mut self, rows: &GlmmRows<'_>, theta: &[f64], list: &[usize], step: &[f64], loss: f64) -> Vec<Way> {
-        let bent = BENT * (MUCH_LOSS / loss).min(1.0);
+        let (bent, far) = (BENT * (MUCH_LOSS / loss).min(1.0), is_far(loss));
         let at = self.centre(rows, theta);
         let change = |at: &Point, j: usize| {
             let (p, e) = (at.beta.len(), &self.engine);
@@ -226,7 +227,8 @@ impl Glmm {
             }
             Some(e.mode_change(at, &dbeta, &dlambda))
         };
-        list.iter().map(|&j| Way { j, step: step[j], mode: at.as_ref().and_then(|at| change(at, j)), bent }).collect()
+        let way = |&j: &usize| Way { j, step: step[j], mode: at.as_ref().and_then(|at| change(at, j)), bent, far };
+        list.iter().map(way).collect()
     }
 
     /// Stand at the Lambda that theta gives, which may be turned against that of the optimum; none where it is singular or
@@ -299,7 +301,8 @@ impl Glmm {
         out
     }
 
-    /// Gradients on both sides of the optimum along one parameter; the step shrinks where the density ends.
+    /// Gradients on both sides of the optimum along one parameter; the step shrinks where the density ends. A long step
+    /// is extrapolated by half of it.
     fn neighbours(&mut self, rows: &GlmmRows<'_>, theta: &[f64], way: &Way) -> Difference {
         let Some(at) = self.at.clone() else { return (way.j, way.step, None) };
         let p = at.beta.len();
@@ -318,9 +321,13 @@ impl Glmm {
                 });
                 beside.or_else(|| Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0))
             };
-            if let Some(sides) = side(by).zip(side(-by)) {
-                return (way.j, by * way.step, Some(sides));
-            }
+            let mut sides = |by: f64| side(by).zip(side(-by));
+            let Some(whole) = sides(by) else { continue };
+            let found = match way.far.then(|| sides(0.5 * by)).flatten() {
+                Some(half) => (whole.0.extrapolated(&half.0), whole.1.extrapolated(&half.1)),
+                None => whole,
+            };
+            return (way.j, by * way.step, Some(found));
         }
         (way.j, way.step, None)
     }
@@ -482,13 +489,33 @@ fn spread(v: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
     out
 }
 
-/// A parameter, its step, the change of the mode along it with its squared size, where that is known, and the share of
-/// that by which the mode may be elsewhere (squared).
+/// A parameter, its step, the change of the mode along it with its squared size, where that is known, the share of that
+/// by which the mode may be elsewhere (squared), and whether the step is a long one.
 struct Way {
     j: usize,
     step: f64,
     mode: Option<(Vec<f64>, f64)>,
     bent: f64,
+    far: bool,
+}
+
+impl Gradient {
+    /// What makes the difference of both ends of a step, over it, one of fourth order; `half` is at half the step
+    /// (Richardson 1911).
+    fn extrapolated(&self, half: &Gradient) -> Gradient {
+        let of = |whole: &[f64], half: &[f64]| whole.iter().zip(half).map(|(w, h)| (8.0 * h - w) / 3.0).collect();
+        Gradient {
+            beta: of(&self.beta, &half.beta),
+            theta: of(&self.theta, &half.theta),
+            mode: of(&self.mode, &half.mode),
+            ..self.clone()
+        }
+    }
+}
+
+/// Whether rounding asks for steps whose own error would show.
+fn is_far(loss: f64) -> bool {
+    f64::EPSILON * loss > STEP.powi(3)
 }
 
 /// A parameter, the step taken, and the gradients on both sides.
@@ -499,9 +526,9 @@ type Difference = (usize, f64, Option<(Gradient, Gradient)>);
 const BENT: f64 = 1e-6;
 const RESIDUE: f64 = 1e-14;
 
-/// The usual step of the differences, and the longest.
+/// The usual step of the differences, and the longest, which are extrapolated.
 const STEP: f64 = 3e-4;
-const LONG_STEP: f64 = 5e-3;
+const LONG_STEP: f64 = 3e-2;
 /// Largest loss of information (see `information_loss`) for one-sided differences: what bends a predicted mode changes
 /// their gradients by as much more as the rows of a level know better than its variance.
 const LITTLE_LOSS: f64 = 100.0;

@@ -331,13 +331,20 @@ pub fn stretches(charts: &[Chart], shape: &[f64]) -> Vec<f64> {
     charts.iter().zip(shape).map(|(c, a)| c.scale.slope(*a)).collect()
 }
 
-/// A typical size of every parameter: 1, or the largest loading of its term.
-pub fn scale(patterns: &[Patterned], shape: &[f64]) -> Vec<f64> {
+/// A typical size of every parameter: 1; of a loading one over the root mean information of its row.
+pub fn scale(m: &Moments, patterns: &[Patterned]) -> Vec<f64> {
     let mut out = vec![];
     for p in patterns {
-        let own = p.theta(shape);
-        let largest = own.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        out.resize(out.len() + own.len(), if p.pattern.is_loadings() && largest > 0.0 { largest } else { 1.0 });
+        if !p.pattern.is_loadings() {
+            out.resize(out.len() + p.pattern.parameters(), 1.0);
+            continue;
+        }
+        let factor = &m.factors[p.factor];
+        let size = |row: usize| match factor.mean_information(p.offset + row) {
+            info if info > 0.0 => 1.0 / info.sqrt(),
+            _ => 1.0,
+        };
+        out.extend(p.pattern.loadings().into_iter().map(|(row, _)| size(row)));
     }
     out
 }
