@@ -30,7 +30,7 @@ def numbered(seed: int) -> pd.DataFrame:
 
 
 def differences(m, step=1e-2):
-    """Minus the Hessian of the log-likelihood by differences of its gradient, of fourth order, steps in standard errors."""
+    """Minus the Hessian of the log-likelihood by differences of its gradient (of fourth order, in standard errors)."""
     at, p = np.concatenate([m.estimate.beta, m.theta]), len(m.estimate.beta)
     error = np.sqrt(np.diag(m.estimate.joint()))
 
@@ -56,7 +56,7 @@ def test_the_covariance_is_the_inverse_hessian_beside_a_residual(seed):
 
 def test_the_covariance_beside_a_residual_that_is_next_to_nothing():
     # Rows know 1e8 times as much as effects leave of it: rounding errors grow with it, and so do the steps.
-    agree(rf.fit("y ~ x + ou(numFactor(time) + 0 | id)", numbered(3), method="ml", dispersion=0), 2e-5)
+    agree(rf.fit("y ~ x + mat(numFactor(time) + 0 | id)", numbered(3), method="ml", dispersion=0), 2e-5)
 
 
 def test_the_covariance_of_loadings_of_different_sizes():
@@ -66,7 +66,8 @@ def test_the_covariance_of_loadings_of_different_sizes():
     size = rng.normal(size=40)
     y = rng.poisson(np.exp(0.5 + 0.5 * size[g] * (1 + 0.5 * x[:, 0] - 0.4 * x[:, 1])))
     data = pd.DataFrame({"y": y, "a": 100 * x[:, 0], "b": 0.01 * x[:, 1], "g": g})
-    agree(rf.fit("y ~ a + b + rr(1 + a + b | g, 1)", data, family="poisson"), 1e-5)  # of differences beside 12 rows each
+    m = rf.fit("y ~ a + b + rr(1 + a + b | g, 1)", data, family="poisson")
+    agree(m, 1e-5)  # a step of 3e-4 of a parameter's size, squared, times what a fourth derivative may be
 
 
 def restricted(m, data, scale) -> float:
