@@ -192,6 +192,16 @@ def test_row_026_the_dispersion_has_a_formula():
     np.testing.assert_allclose(optimize.approx_fprime(gamma, loglik, 1e-6), 0, atol=2e-3)
 
 
+def test_row_099_quasi_likelihoods_f():
+    """R's anova(test = "F") of a quasibinomial model: F 6.197 on 3 and 52, p .00111, of two binomial fits."""
+    formula = "cbind(incidence, size - incidence) ~"
+    m, less = (fitted(f"{formula} {terms}", "cbpp", family="binomial") for terms in ("period", "1"))
+    dispersion = rf.overdispersion(m)
+    f = 2 * (m.loglik - less.loglik) / 3 / dispersion["ratio"][0]
+    assert (round(f, 3), dispersion["df"][0]) == (6.197, 52)
+    assert round(stats.f.sf(f, 3, 52), 5) == 0.00111
+
+
 # ---- C12: zeros, censoring -------------------------------------------------------------------------------------------
 
 PREDICTORS = "fem + mar + kid5 + phd + ment"
@@ -425,3 +435,25 @@ def test_row_085_independence_equations_of_unordered_categories():
               0.471118175]  # fmt: skip
     np.testing.assert_allclose(table["estimate"], theirs, atol=1e-7)
     np.testing.assert_allclose(table["std_error"], errors, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("link", "law", "alone"),
+    [("cloglog", stats.gumbel_l, -86.6340792088), ("loglog", stats.gumbel_r, -87.717855143)],
+)
+def test_row_116_links_that_are_not_symmetric(link, law, alone):
+    """`alone`: ordinal 2022.11-16's clm. Its clmm has the two links exchanged; the integral is written out here."""
+    frame = data("wine")
+    assert fitted("rating ~ temp + contact", "wine", family="cumulative", link=link).loglik == pytest.approx(
+        alone, abs=1e-8
+    )
+    m = fitted("rating ~ temp + contact + (1 | judge)", "wine", family="cumulative", link=link, quadrature=25)
+    cuts = np.r_[-np.inf, np.asarray(m.coefficients("threshold")), np.inf]
+    y = np.asarray(m.design.y).astype(int)
+    eta = np.column_stack([frame["temp"] == "warm", frame["contact"] == "yes"]) @ np.asarray(m.params)
+
+    def rows(b):
+        upper, lower = (cuts[y + k][:, None] - eta[:, None] - b for k in (1, 0))
+        return np.log(np.fmax(law.cdf(upper) - law.cdf(lower), 1e-300))  # 0 far out
+
+    assert m.loglik == pytest.approx(over_normal(m, rows, width=6.0), abs=1e-7)
