@@ -15,10 +15,6 @@ from ranef.inference.ddf import default_method
 
 # R's optima were polished with Newton steps on exact gradients; logLik is a sum of up to 10^4 terms of size one.
 LOGLIK = 1e-6
-# With a residual SD of 1e-4 REML's determinants cancel: at the same point R's value and ours lie 1e-6 to either side of
-# the one computed by generalised least squares without a random effect. With 1e-4 again, and effects of the rows in its
-# place, sums of squares cancel: the order of the sums moves the last search's end by 1e-6.
-CANCELLED = {"tmb_cov_us_reml": 2e-6, "tmb_cov_homdiag": 2e-6}
 # A log-likelihood that is good to 1e-6 leaves sqrt(2e-6) standard errors: 1.4e-3 of one. R's own polish is better, so
 # 1e-4 of the value or of its standard error, whichever is larger.
 ESTIMATE = 1e-4
@@ -28,17 +24,14 @@ SPREAD = 1e-3
 SD_FLOOR = 1e-3  # log-SD packages cannot reach zero: below this an SD is zero
 
 
-EXACT = [name for name in glmm.names() if name not in glmm.LOOSE]  # the packages that do not approximate the likelihood
-
-
 @pytest.fixture
 def pair(request):
     return glmm.load(request.param), glmm.fit(request.param)
 
 
 def where(comparable: Callable[[dict[str, Any]], bool]) -> Any:
-    """Ask for those of the exact references that have what is to be compared."""
-    return pytest.mark.parametrize("pair", [n for n in EXACT if comparable(glmm.load(n))], indirect=True)
+    """Ask for those of the references that have what is to be compared."""
+    return pytest.mark.parametrize("pair", [n for n in glmm.names() if comparable(glmm.load(n))], indirect=True)
 
 
 def is_posterior_mean(ref):
@@ -94,10 +87,8 @@ def table(m, effects, *keys, value):
 @pytest.mark.parametrize("pair", glmm.names(), indirect=True)
 def test_reaches_the_optimum(pair):
     ref, m = pair
-    near = CANCELLED.get(ref["id"], LOGLIK)
-    assert m.loglik >= glmm.loglik(ref) - (1e-3 if ref["id"] in glmm.LOOSE else near), "R has a better optimum"
-    if ref["id"] not in glmm.LOOSE:
-        assert m.loglik <= glmm.loglik(ref) + LOGLIK + glmm.slack(ref), "not the same likelihood"
+    assert m.loglik >= glmm.loglik(ref) - LOGLIK, "R has a better optimum"
+    assert m.loglik <= glmm.loglik(ref) + LOGLIK + glmm.slack(ref), "not the same likelihood"
     assert m.converged
 
 
@@ -192,7 +183,9 @@ def test_fitted(pair):
 
 
 @pytest.mark.parametrize(
-    ("pair", "kind"), [(n, kind) for n in EXACT for kind in sorted(residuals_of(glmm.load(n)))], indirect=["pair"]
+    ("pair", "kind"),
+    [(n, kind) for n in glmm.names() for kind in sorted(residuals_of(glmm.load(n)))],
+    indirect=["pair"],
 )
 def test_residuals(pair, kind):
     ref, m = pair
@@ -202,7 +195,9 @@ def test_residuals(pair, kind):
 
 
 @pytest.mark.parametrize(
-    ("pair", "name"), [(n, name) for n in EXACT for name in sorted(predictions_of(glmm.load(n)))], indirect=["pair"]
+    ("pair", "name"),
+    [(n, name) for n in glmm.names() for name in sorted(predictions_of(glmm.load(n)))],
+    indirect=["pair"],
 )
 def test_predictions(pair, name):
     ref, m = pair

@@ -173,6 +173,9 @@ def test_families_of_ones_own(counts):
         lambda y, mean, sd: -0.5 * ((y - mean) / sd) ** 2 - np.log(sd), ["mean", "sd"], ["identity", "log"]
     )
     assert rf.fit("far ~ cell", counts.assign(far=500 + 40 * counts["x"]), family=normal).separation == ()
+    few = 60 * np.random.default_rng(1).normal(size=12)  # standard errors beyond 9, means beyond 15
+    for mean in (2000, -2000):
+        assert rf.fit("y ~ 1", {"y": mean + few}, family=normal).separation == ()
 
 
 def test_columns_that_were_dropped_are_not_named(counts):

@@ -13,6 +13,7 @@ from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdisperse
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.diagnose.propriety import worst_sum
 from ranef.diagnose.separated_data import places
+from ranef.diagnose.separation import FAR
 from ranef.diagnose.separation import unsearched as columns_left
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
@@ -47,9 +48,23 @@ def separation(m: Fit) -> Iterator[Message]:
     found = places(m, names)
     text = (
         f"{_apart(names, found)}: the maximum of the likelihood lies at infinity, so these estimates and their "
-        f"standard errors have no meaning (the others have); {_ways_out(m, names)}"
+        f"standard errors have no meaning ({_others(m, names)}); {_ways_out(m, names)}"
     )
     yield Message("separation", text, {"columns": list(names), "places": found})
+
+
+def _others(m: Fit, names: Sequence[str]) -> str:
+    """Say which estimates have a meaning: a constant goes along where no column alone tells the outcomes apart."""
+    from ranef.inference.named import names_of
+
+    with np.errstate(invalid="ignore"):
+        errors = np.sqrt(np.diag(m.estimate.vcov))
+    constants = [
+        name
+        for name, error in zip(names_of(m, "all")[0], errors, strict=False)
+        if name.endswith("(Intercept)") and name not in names and not error < FAR
+    ]
+    return f"nor has {', '.join(constants)}; the others have" if constants else "the others have"
 
 
 def why_infinite(m: Fit) -> str | None:

@@ -88,7 +88,11 @@ def _categories_went_far(m: Fit) -> bool:
 
 def _certain(m: Fit, component: int) -> tuple[float, float]:
     """Return the predictors of a component beyond which outcomes are certain: of a probit nearer than of a logit."""
-    return _ends(link_of(m.link) if component == 0 else m.distribution.link_of(m.layout.components[component].name))
+    return _ends(_link(m, component))
+
+
+def _link(m: Fit, component: int) -> Link:
+    return link_of(m.link) if component == 0 else m.distribution.link_of(m.layout.components[component].name)
 
 
 @cache
@@ -335,7 +339,7 @@ def _of_custom(m: Fit, component: int) -> Array:
     own = eta[:, component]
     known = np.isfinite(own)
     low, high = (float(f(own[known])) if known.any() else 0.0 for f in (np.min, np.max))
-    grid = np.linspace(max(low, -REACH) - REACH, min(high, REACH) + REACH, 33)
+    grid = np.linspace(*_span(low, high, _link(m, component)), 33)
     values: list[Array] = []
     for step in grid:
         eta[:, component] = step
@@ -347,6 +351,19 @@ def _of_custom(m: Fit, component: int) -> Array:
     up = (~usable | (steps >= -FLAT)).all(axis=1) & usable.any(axis=1)
     down = (~usable | (steps <= FLAT)).all(axis=1) & usable.any(axis=1)
     return np.where(up & down, np.nan, np.where(up, 1.0, np.where(down, -1.0, 0.0)))
+
+
+def _span(low: float, high: float, link: Link) -> tuple[float, float]:
+    """Return a range of the predictor within which every row's density shows its maximum, if it has one.
+
+    Under a logit or a log all is decided near 0, and far out nothing can be computed; an identity has the scale of the
+    response.
+    """
+    if link.legal == "unit" or link.name == "log":
+        low, high = np.clip([low, high], -REACH, REACH)
+        return low - REACH, high + REACH
+    wide = max(REACH, abs(low), abs(high))
+    return low - wide, high + wide
 
 
 #: Signs of components other than the mean: a value at either end, and which end.

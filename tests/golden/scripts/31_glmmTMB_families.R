@@ -60,6 +60,8 @@ golden("tmb_cbpp_cloglog", tmb("cbpp, cloglog (glmm_cbpp_cloglog at the maximum 
 golden("tmb_gamma_log", tmb("Gamma, log link (glmm_gamma_log with the scale by maximum likelihood)", "sim_cont", y_gamma ~ x + (1 | g), Gamma("log")))
 #@ tmb_tweedie
 golden("tmb_tweedie", tmb("Tweedie", "sim_tweedie", y ~ x + (1 | g), tweedie()))
+#@ tmb_fineroot
+golden("tmb_fineroot", tmb("FineRoot, Tweedie (same model as cplm_fineroot)", "FineRoot", RLD ~ Stock * Zone + (1 | Plant), tweedie()))
 #@ tmb_lognormal
 golden("tmb_lognormal", tmb("lognormal (mean parameterization)", "sim_cont", y_ln ~ x + (1 | g), lognormal()))
 #@ tmb_student_fixed_df
