@@ -6,6 +6,7 @@
 
 use super::draw::Stream;
 use super::link::Par;
+use super::sums;
 use crate::jet::Scalar;
 
 /// One row of data.
@@ -113,8 +114,8 @@ pub trait Density: Copy {
     /// log F(y) and log (1 - F(y)). Counts are added up; NaN where a family has no distribution function yet.
     fn ln_cdf<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> (S, S) {
         match self.legal() {
-            Legal::Count | Legal::Category => add_up(self, row, p, 1.0),
-            Legal::Proportion => add_up(self, row, p, 1.0 / row.trials),
+            Legal::Count | Legal::Category => sums::add_up(self, row, p, 1.0),
+            Legal::Proportion => sums::add_up(self, row, p, 1.0 / row.trials),
             _ => (S::constant(f64::NAN), S::constant(f64::NAN)),
         }
     }
@@ -133,34 +134,4 @@ pub trait Density: Copy {
     }
 
     fn legal(&self) -> Legal;
-}
-
-/// The distribution function of a discrete response by adding its probabilities, on the log scale.
-fn add_up<D: Density, S: Scalar>(d: &D, row: &Row, p: &[Par<S>; 4], step: f64) -> (S, S) {
-    let mut f = S::constant(f64::NEG_INFINITY);
-    let last = (row.y / step + 1e-9).floor();
-    if d.legal() == Legal::Proportion && last >= row.trials {
-        return (S::constant(0.0), S::constant(f64::NEG_INFINITY));
-    }
-    let mut k = 0.0;
-    while k <= last {
-        f = f.ln_add_exp(d.ln_density(&Row { y: k * step, ..*row }, p));
-        k += 1.0;
-    }
-    if f.value() < -0.7 || d.legal() == Legal::Category {
-        let s = if f.value() >= 0.0 { S::constant(f64::NEG_INFINITY) } else { f.ln_1m_exp() };
-        return (f, s);
-    }
-    // More than half of the mass lies below: add up the upper tail instead.
-    let end = if d.legal() == Legal::Proportion { row.trials } else { f64::INFINITY };
-    let mut s = S::constant(f64::NEG_INFINITY);
-    while k <= end {
-        let term = d.ln_density(&Row { y: k * step, ..*row }, p);
-        s = s.ln_add_exp(term);
-        if !(term.value() > s.value() - 45.0) {
-            break;
-        }
-        k += 1.0;
-    }
-    (s.ln_1m_exp(), s)
 }

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
+use super::sums::{end_weights, legendre, GREGORY};
 use crate::jet::{Bivariate, Scalar};
 use crate::special;
 
@@ -32,11 +33,12 @@ fn lambert_of_log(ln_mu: f64) -> f64 {
     (0..6).fold(ln_mu, |w, _| ln_mu - w.ln())
 }
 
-/// log of the Bell number B_n (Dobinski's formula), tabled.
+/// log of the Bell number B_n (Dobinski's formula, which has fractions, too), tabled.
 fn ln_bell(n: f64) -> f64 {
     static TABLE: OnceLock<Vec<f64>> = OnceLock::new();
     let table = TABLE.get_or_init(|| (0..256).map(|n| dobinski(n as f64)).collect());
-    table.get(n as usize).copied().unwrap_or_else(|| {
+    let tabled = table.get(n as usize).filter(|_| n.fract() == 0.0);
+    tabled.copied().unwrap_or_else(|| {
         LARGE.with(|seen| {
             let mut seen = seen.borrow_mut();
             if seen.len() > KEPT {
@@ -220,10 +222,6 @@ fn around_mode(mode: f64, sd: f64, first: f64, term: impl Fn(f64) -> f64, mut f:
 
 /// Logarithm of the share at which a term is none.
 const SMALL: f64 = 42.0;
-/// Gregory's weights of the differences 0 ... 6 at the lower end: sum over j >= a = integral from a + these.
-const GREGORY: [f64; 7] =
-    [1.0 / 2.0, -1.0 / 12.0, 1.0 / 24.0, -19.0 / 720.0, 3.0 / 160.0, -863.0 / 60480.0, 275.0 / 24192.0];
-
 /// Terms of the Conway-Maxwell-Poisson series that are added up one by one before it is integrated.
 const SINGLE: usize = 32;
 /// Doublings of the index up to which it is integrated, and panels in each: none is wider than a standard deviation of the
@@ -269,45 +267,6 @@ fn conway_terms(ln_lambda: f64, nu: f64, mut f: impl FnMut(f64, f64, f64, f64)) 
             break;
         }
     }
-}
-
-/// Gregory's corrections as weights of the terms at a, a + 1 ...
-fn end_weights() -> &'static [f64; 7] {
-    static WEIGHTS: OnceLock<[f64; 7]> = OnceLock::new();
-    WEIGHTS.get_or_init(|| {
-        let mut out = [0.0; 7];
-        for (k, c) in GREGORY.iter().enumerate() {
-            let mut binomial = 1.0;
-            for j in (0..=k).rev() {
-                out[j] += c * binomial * if (k - j) % 2 == 0 { 1.0 } else { -1.0 };
-                binomial *= j as f64 / (k - j + 1) as f64;
-            }
-        }
-        out
-    })
-}
-
-/// Nodes and weights of the Gauss-Legendre rule with 16 points on (-1, 1), in ascending order.
-fn legendre() -> &'static [(f64, f64)] {
-    const N: usize = 16;
-    static RULE: OnceLock<Vec<(f64, f64)>> = OnceLock::new();
-    RULE.get_or_init(|| {
-        let node = |i: usize| {
-            let mut x = -(std::f64::consts::PI * (i as f64 + 0.75) / (N as f64 + 0.5)).cos();
-            let mut slope = 0.0;
-            for _ in 0..20 {
-                let (mut p, mut before) = (1.0, 0.0);
-                for k in 0..N {
-                    let k = k as f64;
-                    (p, before) = (((2.0 * k + 1.0) * x * p - k * before) / (k + 1.0), p);
-                }
-                slope = N as f64 * (before - x * p) / (1.0 - x * x);
-                x -= p / slope;
-            }
-            (x, 2.0 / ((1.0 - x * x) * slope * slope))
-        };
-        (0..N).map(node).collect()
-    })
 }
 
 /// Scale of the series at (log lambda, nu): its standard deviation around a mode inside, else the length of its tail,

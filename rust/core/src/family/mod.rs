@@ -17,6 +17,7 @@ mod link;
 mod modifiers;
 mod ordinal;
 mod robust;
+mod sums;
 mod table;
 mod tweedie;
 mod wide;
