@@ -10,19 +10,11 @@ import polars as pl
 import pytest
 
 import ranef as rf
+from model.zoo import TRUTH
 from ranef.errors import UnseenLevelError
 from ranef.families import Data, law_of, names, read_family
 
 N, GROUPS = 400, 20
-# Predictors of the dispersion and the shapes; those not named are 1.
-TRUTH = {
-    "student_t": [np.log(0.8), np.log(5.0)],
-    "skew_normal": [0.0, 2.0],
-    "tweedie": [0.2, 0.0],
-    "nbinom12": [0.0, 1.0],
-    "ordered_beta": [1.5, -1.5, 1.5],
-    "zero_one_inflated_beta": [1.5, -1.0, 0.0],
-}
 
 
 def drawn(name, seed=3):

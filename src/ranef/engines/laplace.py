@@ -59,6 +59,7 @@ START_STEPS = 60  # … and values
 ROUNDING = 1e-9  # of a log-likelihood
 ROUGH = 1e8  # precision of proportions above which the density loses the digits that a certificate needs
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
+NO_MODE = "pivot of a level"  # and where its curvature at the mode is that of no maximum
 NEARLY_HELD = 1e-3  # a residual standard deviation held at less than this share of the response's
 
 
@@ -261,7 +262,7 @@ def found(core: Any, design: Design, task: Task) -> Found:
     try:
         record = searched(core, design, task)
     except ValueError as error:
-        if isinstance(error, RanefError) or BREAKS not in str(error):
+        if isinstance(error, RanefError) or not (BREAKS in str(error) or NO_MODE in str(error)):
             raise
         other = integrated(core, design, task, regular(core, design, task, {"outcome": FAILED}))
         if other.outcome == FAILED:
@@ -409,13 +410,20 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
         heavy = "hold its shape, nu=5" if task.family.entry.name == "student_t" else ""
         cures = [cure for cure in (wider, heavy) if cure]
         return f"; {'; or '.join(cures)}" if cures else ""
-    mean = task.family.entry.parameters[0].range
-    if (safe := legal_link(mean, task.family.link)) is not None:
-        link = task.family.link
-        return f": under link={link!r} means may leave their range, and the search was lost there; try {safe!r}"
+    if text := _out_of_range(task.family):
+        return text
     if task.family.is_gaussian_identity and (found := absorbed_residual(design)) is not None:
         return f": {found[1]}"
     return _too_little(design, task)
+
+
+def _out_of_range(family: Distribution) -> str:
+    """Return which parameter may leave its range under its link, the mean before others, and the link to try."""
+    for row, link in zip(family.entry.parameters, family.links, strict=True):
+        if (safe := legal_link(row.range, link)) is not None:
+            said, what = (repr(link), "means") if row.name == "mean" else (f"{{{row.name!r}: {link!r}}}", "values")
+            return f": under link={said} {what} may leave their range, and the search was lost there; try {safe!r}"
+    return ""
 
 
 def _too_little(design: Design, task: Task, least: float = np.inf) -> str:
