@@ -56,6 +56,9 @@ ELSEWHERE = {
     "sparsex": "designs are as sparse as their columns",
     **dict.fromkeys(("chains", "iter", "warmup", "cores"), "fits are by likelihood, nothing is drawn"),
     **dict.fromkeys(("fixef_prior", "cov_prior", "resid_prior"), "write prior={'fixed': …, 'cov': …, 'sigma': …}"),
+    "dist": "write family=",
+    **dict.fromkeys(("vi", "v", "sei"), "write se(y, standard_error) ~ … for known sampling errors"),
+    "mods": "write moderators in the formula",
     "random": IN_FORMULA,
     "re_formula": IN_FORMULA,
     "vc_formula": IN_FORMULA,
@@ -506,8 +509,9 @@ def _others(family: Distribution, others: Mapping[str, Any]) -> tuple[Distributi
 def _unknown(name: str, parameters: Sequence[str]) -> ArgumentError:
     if name == "weights":
         return ArgumentError(WEIGHTS)
-    if name.lower() in ELSEWHERE:
-        return ArgumentError(f"fit() has no argument {name!r}: {ELSEWHERE[name.lower()]}")
+    foreign = name.lower().replace(".", "_")
+    if foreign in ELSEWHERE:
+        return ArgumentError(f"fit() has no argument {name!r}: {ELSEWHERE[foreign]}")
     return ArgumentError(f"fit() has no argument {name!r}; {nearest(name, (*ARGUMENTS, *parameters))}")
 
 

@@ -557,7 +557,10 @@ class Fit:
 
     @cached_property
     def deviance(self) -> float:
-        """Sum of the squared deviance residuals, given the conditional modes (lme4's `deviance` of a GLMM)."""
+        """Sum of the squared deviance residuals, given the conditional modes (lme4's `deviance` of a GLMM).
+
+        Of categories it is -2 times the sum of log P(Y = y).
+        """
         from ranef.diagnose.residuals import deviance
 
         return deviance(self)

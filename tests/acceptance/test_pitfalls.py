@@ -461,6 +461,12 @@ def test_names_that_stand_for_something_else_say_what_to_write(word):
         read_family(word)
 
 
+@pytest.mark.parametrize(("word", "says"), [("loglogistic", "'lognormal'"), ("extreme", "'weibull'")])
+def test_laws_of_survreg_that_are_not_here_say_what_is(word, says):
+    with pytest.raises(OptionError, match=says):
+        read_family(word)
+
+
 ILLEGAL = {
     "real": np.inf, "positive": -1.0, "nonnegative": -1.0, "count": 0.5, "binomial": 2.0, "unit": 1.5,
     "closed_unit": -0.5,

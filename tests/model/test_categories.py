@@ -421,3 +421,14 @@ def test_thresholds_that_cross_leave_no_probabilities(data):
     assert (lost.any(axis=1) == lost.all(axis=1)).all()
     assert not lost[0].any()
     assert lost[1:].any()
+
+
+@pytest.mark.parametrize("family", [*ORDINAL, "multinomial"])
+def test_the_deviance_is_that_of_the_probabilities_given_the_modes(data, family):
+    response = "kind" if family == "multinomial" else "grade"
+    m = rf.fit(f"{response} ~ x + (1 | g)", data, family=family)
+    p = m.predict(type="probs").to_numpy()
+    own = p[np.arange(len(p)), np.asarray(m.design.y, dtype=int)]
+    assert m.deviance == pytest.approx(-2 * np.log(own).sum(), rel=1e-12)
+    alone = rf.fit(f"{response} ~ x", data, family=family)
+    assert alone.deviance == pytest.approx(-2 * alone.loglik, rel=1e-12)

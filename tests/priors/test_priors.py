@@ -107,3 +107,21 @@ def test_a_prior_says_what_it_is():
 def test_a_scale_of_the_wrong_size_is_told():
     with pytest.raises(OptionError, match="no 2 x 2 matrix"):
         p.wishart(5, np.eye(3)).sized(2)
+
+
+@pytest.mark.parametrize(
+    ("prior", "loglik", "sd"),
+    [  # bglmer of blme 1.0-5 on lme4 1.1-31, cbpp, by bobyqa to 2e-10
+        ({"sd(herd)": p.inverse_gamma(2, 1)}, -92.0924109115, 0.5798031085),  # cov.prior = invgamma(2, 1)
+        ({"var(herd)": p.inverse_gamma(2, 1)}, -92.0424264014, 0.6107998669),  # … posterior.scale = "var"
+        ({"sd(herd)": "gamma(2.5, 0.1)"}, -92.1026937165, 0.7153203644),  # cov.prior = gamma(2.5, 0.1)
+        ({"fixed": p.multivariate_t(3, 2)}, -92.0752546324, 0.6464330297),  # fixef.prior = t(3, scale = 4)
+        ({"fixed": p.normal(0, 2.5)}, -92.035505694, 0.6439715379),  # fixef.prior = normal(sd = 2.5)
+    ],
+)
+def test_what_blme_calls_by_the_same_names(prior, loglik, sd):
+    formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    m = rf.fit(formula, rf.datasets.load("cbpp"), family="binomial", prior=prior)
+    # The penalised likelihood is flat at its optimum, the likelihood is not: it has the digits of the estimates.
+    assert m.loglik == pytest.approx(loglik, abs=5e-6)
+    assert m.varcorr()["herd"].sd[0] == pytest.approx(sd, abs=5e-6)

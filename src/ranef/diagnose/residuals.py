@@ -163,11 +163,18 @@ def _unit(m: Fit) -> float:
 
 
 def deviance(m: Fit) -> float:
-    """Sum of the squared deviance residuals; of linear models -2 log-likelihood or the REML criterion, as in lme4."""
+    """Sum of the squared deviance residuals; of linear models -2 log-likelihood or the REML criterion, as in lme4.
+
+    A category that is certain has a log-likelihood of 0: -2 log P(Y = y) is what a row of categories has more.
+    """
     if m.task.linear:
         return m.criterion
-    counts = None if m.design is None else m.design.frequencies
-    squares = residuals(m, "deviance") ** 2
+    counts = design_of(m, "deviance").frequencies
+    if m.distribution.categorical:
+        rows, eta = fitted_predictors(m, "deviance")
+        squares = -2 * law(m).density(eta, rows.data)
+    else:
+        squares = residuals(m, "deviance") ** 2
     return float(np.sum(squares if counts is None else squares * counts))
 
 

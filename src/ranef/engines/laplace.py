@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranef import _core
-from ranef.engines import survey
+from ranef.engines import extra_zeros, survey
 from ranef.engines.covariance import Deferred, frozen
 from ranef.engines.estimate import Array, LaplaceEstimate, Result, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
@@ -57,6 +57,7 @@ FAILED = "failed"  # the outcome of a search that had no point to begin from
 START_NODES, START_WORK = 5, 20_000  # of quadrature that leads to a start: evaluations of the density for one value …
 START_STEPS = 60  # … and values
 ROUNDING = 1e-9  # of a log-likelihood
+MORE = 1e-4  # log-likelihood by which another optimum is better: less is the same one, not quite at infinity
 ROUGH = 1e8  # precision of proportions above which the density loses the digits that a certificate needs
 BREAKS = "breaks down"  # what the core says of Laplace's approximation at a flat mode
 NO_MODE = "pivot of a level"  # and where its curvature at the mode is that of no maximum
@@ -268,7 +269,24 @@ def found(core: Any, design: Design, task: Task) -> Found:
         if other.outcome == FAILED:
             raise
         return other
-    return integrated(core, design, task, regular(core, design, task, record))
+    return with_zeros(core, design, task, integrated(core, design, task, regular(core, design, task, record)))
+
+
+def with_zeros(core: Any, design: Design, task: Task, at: Found) -> Found:
+    """Return the better of two optima where the first has no extra zeros; see `extra_zeros`."""
+    free = task.control.start is None and task.control.max_evaluations is None and task.wishes is None
+    parts = named(design, task.family)
+    start = extra_zeros.restart(at.record, parts, design) if free else None
+    if start is None:
+        return at
+    options, spare = (task.quadrature, task.control.options, task.method), make_core(design, task)
+    other = _tried(spare, start, *options)
+    better = other["outcome"] == "converged" and other["loglik"] > at.record["loglik"] + MORE
+    if not better or not extra_zeros.known(np.asarray(spare.vcov()), parts):
+        return at
+    record = core.fit(start, *options)  # the core must stand where the fit is reported
+    work = {name: at.record[name] + other[name] + record[name] for name in ("evaluations", "inner", "iterations")}
+    return Found({**record, **work})
 
 
 def integrated(core: Any, design: Design, task: Task, at: Found) -> Found:

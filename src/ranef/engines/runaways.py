@@ -67,10 +67,15 @@ def may_run(k: int, name: str, family: Distribution) -> bool:
 
 
 def _unknown(x: Array, far: NDArray[np.bool_], beta: Array, vcov: Array) -> list[int]:
-    """Return which coefficients are not known to their own size, where rows that are far are not known at all."""
+    """Return which coefficients are not known to their own size, where rows that are far are not known at all.
+
+    One that rows not far away have too, and know, did not run: those are far because it is steep.
+    """
     cov = np.nan_to_num(vcov)
     spread = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", x[far], cov, x[far]), 0.0))
     if not (spread > NO_IDEA).any():
         return []
     error = np.sqrt(np.diag(vcov))
-    return np.flatnonzero((np.abs(x).max(axis=0) * error > NO_IDEA) & (error > np.abs(beta))).tolist()
+    near = np.abs(x[~far]).max(axis=0, initial=0.0) * error
+    steep = (near > 0) & (near < NO_IDEA)
+    return np.flatnonzero((np.abs(x).max(axis=0) * error > NO_IDEA) & (error > np.abs(beta)) & ~steep).tolist()

@@ -40,6 +40,8 @@ INSTEAD = {
     "quasipoisson": "a quasi-likelihood is none: 'nbinom1' has a variance proportional to the mean",
     "quasibinomial": "a quasi-likelihood is none: 'betabinomial' has the larger variance",
     "quasi": "a quasi-likelihood is none: choose a family with a dispersion",
+    "loglogistic": "this law is not here: 'lognormal' has a hazard that rises and falls too",
+    "extreme": "write family='weibull' and the exponential of the response",
     "geometric": "write family='nbinom2' with dispersion=1",
     "zip": "write family='poisson' with zero_inflation='~ 1'",
     "zinb": "write family='nbinom2' with zero_inflation='~ 1'",

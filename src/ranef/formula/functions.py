@@ -57,7 +57,7 @@ FOREIGN = {
     "trunc": "a response cut off at 0 is a family, family='truncated_poisson'; other bounds are not here",
     **dict.fromkeys(("s", "te", "ti", "t2", "gp", "lo", "pb"), _SMOOTH),
     **dict.fromkeys(("ar", "ma", "arma", "corAR1", "car"), _SERIAL),
-    **dict.fromkeys(("re", "random", "Error", "ranef"), _PLAIN_BAR),
+    **dict.fromkeys(("re", "random", "Error", "ranef", "frailty"), _PLAIN_BAR),
     "gr": "write (1 | g); covariances between the levels of g are given by cov={'g': K}",
     "mm": "rows that belong to several levels of one factor are not here",
     "mo": "write ordered(x), whose contrasts are polynomials",

@@ -371,7 +371,10 @@ def _explicit(marks: list[Token], context: _Context, intercept: bool) -> list[To
             _ = opened.append(i) if _is(token, "(") else opened.pop()
         elif _is(token, "|", "||"):
             if not opened:
-                raise context.fail("random effects stand in parentheses: (x | g)", token.source_start)
+                raise context.fail(
+                    "random effects stand in parentheses: (x | g); extra zeros have their formula in zero_inflation=",
+                    token.source_start,
+                )
             if opened[-1] in starts:
                 raise context.fail("one bar inside a pair of parentheses: (x | g)", token.source_start)
             starts[opened[-1]] = token.source_start or 0

@@ -118,7 +118,7 @@ def parse_prior(text: str) -> Prior:
         positional = [ast.literal_eval(a) for a in tree.args]
         named = {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
     except (SyntaxError, ValueError):
-        raise OptionError(f"prior {text!r} cannot be read; write it as 'normal(0, 2.5)'") from None
+        raise OptionError(f"prior {text!r} cannot be read; write it as 'normal(0, 2.5)' or 'wishart()'") from None
     if name not in TABLE:
         raise OptionError(f"prior {text!r}: there is no density {name!r}; {nearest(name, TABLE)}")
     try:
