@@ -287,6 +287,32 @@ def test_names_of_another_package():
             without.predict(type=kind)
 
 
+def test_disp_of_a_gamma_is_sigma():
+    frame = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ poly(Days, 2) + (1 | Subject)", frame, family="gamma")
+    found = m.predict(frame.head(2), type="disp", std_error=True)
+    assert_allclose(found["estimate"], 0.0965076750381949, rtol=1e-5)  # glmmTMB 1.1.5
+    assert_allclose(found["std_error"], 0.00535260735126061, rtol=1e-4)
+    assert_allclose(found["estimate"], m.sigma, rtol=1e-12)
+    varying = m.update(dispersion="~ Days")
+    assert_allclose(varying.predict(type="disp"), varying.predict(type="dispersion") ** -0.5, rtol=1e-12)
+
+
+def test_unseen_levels_have_the_errors_of_the_coefficients():
+    """glmmTMB 1.1.5; its gradient was 2e-3, where standard errors move by a few 1e-5 of themselves."""
+    frame = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ mined + (1 | site)", frame, family="poisson", zero_inflation="~ spp + (1 | site)")
+    new = {"mined": ["yes", "no"], "spp": ["GP", "PR"], "site": ["zz", "zz"]}
+    theirs = {
+        "link": [0.306210305713243, 0.241253837452843],
+        "zlink": [1.51629600433497, 1.52372527571983],
+        "response": [0.442676261917009, 0.483069643934938],
+    }
+    for kind, expected in theirs.items():
+        found = m.predict(new, type=kind, new_levels="population", std_error=True)
+        assert_allclose(found["std_error"], expected, rtol=3e-4)
+
+
 def test_every_parameter_has_its_linear_predictor():
     frame = rf.datasets.load("Salamanders")
     m = rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2", zero_inflation="~ mined", dispersion="~ mined")

@@ -152,6 +152,9 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
         for j in range(k):
             both = _variance(m, rows, terms, which, owners[j] | owners[k], (every[j], p))
             out[:, j, k] = out[:, k, j] = (both - single[j] - single[k]) / 2
+    fresh = all_new(terms, which)
+    if not m.task.linear and fresh.any():
+        out[fresh] = _fixed(m, rows, every)[fresh]
     count = len(rows.components)
     for t in (t for t, on in enumerate(which) if on):
         new = np.asarray(terms[t].codes) < 0
@@ -160,6 +163,11 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
         if t in rows.left:
             _add_left(m, rows, t, out)
     return out
+
+
+def all_new(terms: Sequence[GroupTerm], which: Sequence[bool]) -> Array:
+    """Return in which rows no included term has a level that was seen: their effects are those of nobody."""
+    return np.all([np.asarray(term.codes) < 0 for term, on in zip(terms, which, strict=True) if on], axis=0)
 
 
 def _fixed(m: Fit, rows: Rows, every: Sequence[Predictor]) -> Array:

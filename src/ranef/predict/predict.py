@@ -22,7 +22,7 @@ from ranef.inference.relatives import knowing, lacking, relations
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
 from ranef.predict.illegal import tell_illegal_means
-from ranef.predict.joint import covariance, predictors_of
+from ranef.predict.joint import all_new, covariance, predictors_of
 from ranef.predict.observations import check_observation, new_trials, observed_interval
 from ranef.predict.rows import (
     Rows,
@@ -181,7 +181,7 @@ def _check_interval(m: Fit, q: Question) -> None:
     if q.type == "class":
         raise OptionError("predict: a category has neither a standard error nor an interval; take type='probs'")
     target = target_of(m, q)
-    if target.slopes is None and q.parameter == "dispersion":
+    if target.slopes is None and q.parameter in ("dispersion", "disp"):
         raise NotAvailableError(
             "predict: a residual standard deviation that all rows share has no standard error here; "
             "rf.confint(m, method='profile') gives its interval"
@@ -387,7 +387,10 @@ def _joint_errors(m: Fit, rows: Rows, which: list[bool], q: Question, target: Ta
 
 
 def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array:
-    """Variance of x'beta_hat + z'(b_hat - b): joint covariance, plus z' Sigma z at levels that were not seen."""
+    """Variance of x'beta_hat + z'(b_hat - b): joint covariance, plus z' Sigma z at levels that were not seen.
+
+    Where no level was seen, b_hat is no number of the data: Var(beta_hat) is that of the coefficients.
+    """
     terms = [rows.terms.get(t, _absent(info, rows.n)) for t, info in enumerate(m.layout.terms)]
     owners = terms_of(m, component)
     on = [flag and t in owners for t, flag in enumerate(which)]
@@ -396,6 +399,8 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
         seen = m.engine.variance(
             m.core, Point(fixed, terms, rows.n, component, m.layout.components[component].first), on
         )
+        if not m.task.linear and (new := all_new(terms, on)).any():
+            seen = np.where(new, fixed_variance(m, fixed, rows.n, component), seen)
     else:
         seen = fixed_variance(m, fixed, rows.n, component)
     out = np.maximum(np.asarray(seen), 0.0)
