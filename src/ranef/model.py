@@ -168,8 +168,8 @@ def fit(
     trials : str or array, optional
         Denominator of a binomial proportion: a column, an expression of columns ("dead + alive") or values.
     contrasts : dict, optional
-        Column -> "treatment" | "sum" | "helmert" | "poly" | matrix of a row for every level, in their order (a pandas
-        frame: by the labels of its index).
+        Column -> "treatment" | "sum" | "helmert" | "poly" | "SAS" | "sdif" (R's names too, "contr.sum") | (name, base
+        level) | matrix of a row for every level, in their order (a pandas frame: by the labels of its index).
     missing : "drop" | "raise"
         What to do with rows that miss a value in any variable used.
     control : dict or Control, optional

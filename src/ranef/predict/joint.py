@@ -14,6 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.engines.estimate import Array
@@ -165,9 +166,10 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
     return out
 
 
-def all_new(terms: Sequence[GroupTerm], which: Sequence[bool]) -> Array:
+def all_new(terms: Sequence[GroupTerm], which: Sequence[bool]) -> NDArray[np.bool_]:
     """Return in which rows no included term has a level that was seen: their effects are those of nobody."""
-    return np.all([np.asarray(term.codes) < 0 for term, on in zip(terms, which, strict=True) if on], axis=0)
+    unseen = [np.asarray(term.codes) < 0 for term, on in zip(terms, which, strict=True) if on]
+    return np.logical_and.reduce(unseen)
 
 
 def _fixed(m: Fit, rows: Rows, every: Sequence[Predictor]) -> Array:
