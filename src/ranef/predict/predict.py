@@ -396,9 +396,10 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
     on = [flag and t in owners for t, flag in enumerate(which)]
     fixed = rows.components[component].fixed
     if any(on) or m.task.linear:
-        seen = m.engine.variance(
-            m.core, Point(fixed, terms, rows.n, component, m.layout.components[component].first), on
-        )
+        point = Point(fixed, terms, rows.n, component, m.layout.components[component].first)
+        seen = m.engine.variance(m.core, point, on)
+        if m.distribution.is_gaussian_identity and not m.task.linear and component == 0:
+            seen = _given_dispersion(m, point, on, np.asarray(seen))
         if not m.task.linear and (new := all_new(terms, on)).any():
             seen = np.where(new, fixed_variance(m, fixed, rows.n, component), seen)
     else:
@@ -410,6 +411,33 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
         if on[t] and t in rows.left:
             out = out + rows.left[t]
     return out
+
+
+def _given_dispersion(m: Fit, point: Point, on: Sequence[bool], seen: Array) -> Array:
+    """Return the variance of a normal response's mean given the coefficients of its dispersion.
+
+    They stand in the joint covariance too, where effects are free beside them, so that it overstates what is not known
+    of them; linear models take sigma as known. Covariances are halves of what variances of sums have beyond the parts.
+    """
+    at = np.arange(m.layout.components[0].at.stop, len(m.estimate.beta))
+    if not len(at):
+        return seen
+    first, second = np.divmod(np.arange(len(at) ** 2), len(at))
+    columns = np.eye(len(at))[:, first] + np.eye(len(at))[:, second]
+    alone = replace(point, fixed=(), terms=[_absent(t, columns.shape[1]) for t in m.layout.terms], n=columns.shape[1])
+    sums = np.asarray(m.engine.variance(m.core, replace(alone, added=_single(at, columns)), [False] * len(on)))
+    doubled = sums.reshape(len(at), len(at))
+    own = np.diag(doubled) / 4
+    spread = (doubled - own[:, None] - own) / 2
+    ones = np.ones((1, point.n))
+    beside = [m.engine.variance(m.core, replace(point, added=_single([j], ones)), on) for j in at]
+    cov = (np.column_stack(beside) - seen[:, None] - own) / 2
+    return seen - np.einsum("ij,jk,ik->i", cov, np.linalg.pinv(spread, hermitian=True), cov)
+
+
+def _single(at: Iterable[int], columns: Array) -> tuple[tuple[Sequence[Block], int], ...]:
+    """Return columns as parts of a predictor, each beside one coefficient."""
+    return tuple(((Block(("",), x=np.ascontiguousarray(x)),), int(j)) for j, x in zip(at, columns, strict=True))
 
 
 def fixed_variance(m: Fit, fixed: Sequence[Block], n: int, component: int) -> Array:
