@@ -69,8 +69,9 @@ def test_working_residuals_are_those_of_the_predictor(response, arguments, slope
 
 def test_working_residuals_take_one_predictor():
     m = rf.fit("count ~ mined", rf.datasets.load("Salamanders"), family="poisson", zero_inflation="~ 1")
-    with pytest.raises(NotAvailableError, match="'quantile' or 'pearson'"):
-        m.residuals("working")
+    for kind in ("working", "deviance"):
+        with pytest.raises(NotAvailableError, match=r"zero-inflated poisson has no .*'quantile' or 'pearson'"):
+            m.residuals(kind)
 
 
 def test_refuses(m):

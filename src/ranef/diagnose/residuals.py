@@ -69,12 +69,16 @@ def scaled(o: Observed) -> Array:
         return (o.y - o.mu) / o.sd
 
 
+def _called(family: Distribution) -> str:
+    return f"zero-inflated {family.name}" if family.zero_inflation else family.name
+
+
 def working(o: Observed) -> Array:
     """Return (y - mu) / (d mu / d eta), those of the last step of iterated least squares."""
     if not o.family.plain_mean:
         raise NotAvailableError(
-            f"residuals: the mean of {o.family.name} has no single predictor, so that it has no working residuals; use "
-            f"'quantile' or 'pearson' ones"
+            f"residuals: the mean of {_called(o.family)} has no single predictor, so that it has no working residuals; "
+            f"use 'quantile' or 'pearson' ones"
         )
     with np.errstate(invalid="ignore", divide="ignore"):
         return (o.y - o.mu) / np.asarray(o.family.link_of(o.family.parameters[0]).slope(o.eta[:, 0]))
@@ -87,7 +91,7 @@ def deviance_residuals(o: Observed) -> Array:
     unit = UNIT_DEVIANCES.get(o.family.entry.name)
     if unit is None or not o.family.plain_mean:
         raise NotAvailableError(
-            f"residuals: {o.family.name} has no deviance residuals here; use 'quantile' or 'pearson' ones"
+            f"residuals: {_called(o.family)} has no deviance residuals here; use 'quantile' or 'pearson' ones"
         )
     return np.sign(o.y - o.mu) * np.sqrt(np.maximum(unit(o.y, o.mu, o.eta, o.data, o.family), 0.0))
 
