@@ -563,7 +563,7 @@ def _fit_options(commands: Any) -> None:
     _missing_option(p)
     p.add_argument(
         "--contrasts", metavar="COL=KIND", action="append", default=[],
-        help="treatment, sum, helmert or poly for a factor; may be repeated",
+        help="treatment, sum, helmert, poly, SAS or sdif for a factor; may be repeated",
     )  # fmt: skip
     p.add_argument("--threads", type=int, metavar="N", help="threads of the core (default: all)")
     p.add_argument("--out", metavar="FIT.json", help="write a complete report of the fit (not a model to predict from)")

@@ -168,8 +168,8 @@ def fit(
     trials : str or array, optional
         Denominator of a binomial proportion: a column, an expression of columns ("dead + alive") or values.
     contrasts : dict, optional
-        Column -> "treatment" | "sum" | "helmert" | "poly" | matrix of a row for every level, in their order (a pandas
-        frame: by the labels of its index).
+        Column -> "treatment" | "sum" | "helmert" | "poly" | "SAS" | "sdif" (R's names too, "contr.sum") | (name, base
+        level) | matrix of a row for every level, in their order (a pandas frame: by the labels of its index).
     missing : "drop" | "raise"
         What to do with rows that miss a value in any variable used.
     control : dict or Control, optional
@@ -894,8 +894,9 @@ class Fit:
             without the extra zeros; the mean's linear predictor; the probability of every category, one column each
             (multinomial families have no other response); the likeliest category (its label); a parameter on its own
             scale: "mean" (before extra zeros and truncation), "dispersion", "zero_inflation" …; or its linear
-            predictor, "link(zero_inflation)". glmmTMB's "disp", "zprob" and "zlink" are understood. The "link" of a
-            multinomial model is a column of log odds for every category but the first.
+            predictor, "link(zero_inflation)". glmmTMB's "disp" (of `gamma` 1 / sqrt(shape), as `sigma`), "zprob" and
+            "zlink" are understood. The "link" of a multinomial model is a column of log odds for every category but
+            the first.
         new_levels : "error" | "population" | "sample"
             For a level that was not in the data: raise, effect 0, or an effect drawn from N(0, Sigma) (one per level).
             A missing group counts as an unknown level: NaN under "error".
@@ -975,10 +976,11 @@ class Fit:
         Parameters
         ----------
         type : "response" | "pearson" | "deviance" | "scaled" | "quantile" | "working"
-            y - fitted; divided by the root of the variance function (as lme4: a gaussian's sigma is left in); signed
-            roots of the unit deviances; (y - fitted) / SD(y); normal quantiles of F(y), drawn between F(y-) and F(y)
-            where responses are discrete, and over where a censored one may lie (Dunn & Smyth 1996); y - fitted on the
-            scale of the predictor, divided by the slope of the inverse link.
+            y - fitted; divided by the root of the variance function (as lme4 and glmmTMB: one sigma of gaussian, gamma
+            and inverse Gaussian families is left in); signed roots of the unit deviances; (y - fitted) / SD(y); normal
+            quantiles of F(y), drawn between F(y-) and F(y) where responses are discrete, and over where a censored one
+            may lie (Dunn & Smyth 1996); y - fitted on the scale of the predictor, divided by the slope of the inverse
+            link.
         align : "rows" | "input"
             One value per row used, or per row given (NaN where dropped).
         seed : int

@@ -420,3 +420,16 @@ def test_other_names_of_structures():
         parse("y ~ idd(0 + f | g)")
     assert "^" in str(caught.value)
     assert parse("id ~ x + (1 | id)").response == "id"  # the name stays free for columns
+
+
+def test_numbers_in_names_are_those_of_r():
+    """Columns of model.matrix in R 4.2.2."""
+    theirs = {
+        "I(x>.5)": "I(x > 0.5)", "I(x^2.0)": "I(x^2)", "I(x*1e-2)": "I(x * 0.01)", "I(x/1000)": "I(x/1000)",
+        "I(x/1e5)": "I(x/1e+05)", "I(x*100000)": "I(x * 1e+05)", "I(x*123456.70)": "I(x * 123456.7)",
+        "poly(x, degree=2L)": "poly(x, degree = 2)", "I((x-1.50)/2)": "I((x - 1.5)/2)", "I(x*0.0001)": "I(x * 1e-04)",
+        "I(x*1E2)": "I(x * 100)", "cut(x,c(0,.3,1))": "cut(x, c(0, 0.3, 1))",
+    }  # fmt: skip
+    for given, label in theirs.items():
+        assert terms(f"y ~ {given}") == ["1", label]
+    assert terms("y ~ I(x^2) + I(x^2.0)") == ["1", "I(x^2)"]

@@ -124,6 +124,7 @@ CODINGS = {
     "helmert": ([[-1, -1], [1, -1], [0, 2]], ["c1", "c2"]),
     "contr.helmert": ([[-1, -1], [1, -1], [0, 2]], ["c1", "c2"]),
     "poly": ([[-(0.5**0.5), 6**-0.5], [0, -2 * 6**-0.5], [0.5**0.5, 6**-0.5]], ["c.L", "c.Q"]),
+    "contr.sdif": ([[-2 / 3, -1 / 3], [1 / 3, -1 / 3], [1 / 3, 2 / 3]], ["c2-1", "c3-2"]),  # MASS 7.3-58.2
     ("treatment", "w"): ([[1, 0], [0, 1], [0, 0]], ["cu", "cv"]),
     ("treatment", "v"): ([[1, 0], [0, 0], [0, 1]], ["cu", "cw"]),
 }
@@ -160,6 +161,7 @@ def test_a_matrix_with_labels_is_matched_by_them():
 def test_contrasts_inside_the_formula():
     assert names("y ~ C(c, sum)") == ["(Intercept)", "C(c, sum)1", "C(c, sum)2"]
     assert names("y ~ C(c, contr.helmert)") == ["(Intercept)", "C(c, contr.helmert)1", "C(c, contr.helmert)2"]
+    assert names("y ~ C(c, contr.sdif)") == ["(Intercept)", "C(c, contr.sdif)2-1", "C(c, contr.sdif)3-2"]
     assert names('y ~ C(c, Treatment("w"))') == ["(Intercept)", 'C(c, Treatment("w"))u', 'C(c, Treatment("w"))v']
     np.testing.assert_array_equal(X("y ~ C(c, sum)"), X("y ~ c", contrasts={"c": "sum"}))
     np.testing.assert_array_equal(X('y ~ relevel(c, ref = "w")')[:3, 1:], [[1, 0], [0, 1], [0, 0]])

@@ -49,9 +49,9 @@ def has_stable_errors(ref):
 def residuals_of(ref):
     """Return the kinds of residuals that R has, and of which it has our definition.
 
-    glmmTMB divides by another SD (untruncated, of one trial, of the inner beta, of a t scaled otherwise, of a Gamma the
-    mean alone), multiplies by the root of what it counts as rows, and leaves extra zeros out of deviances; its ordered
-    beta has residuals from the mean of the inner beta.
+    glmmTMB divides by another SD (untruncated, of one trial, of the inner beta, of a t scaled otherwise), multiplies
+    by the root of what it counts as rows, and leaves extra zeros out of deviances; its ordered beta has residuals from
+    the mean of the inner beta.
     """
     found = {kind for kind, values in (ref.get("residuals") or {}).items() if values and None not in values}
     family = ref["family"]
@@ -59,7 +59,7 @@ def residuals_of(ref):
         return set()
     if ref["id"] == "tmb_gaussian_weights":
         found &= {"response"}
-    if "truncated" in family or family in ("betabinomial", "t", "Gamma"):
+    if "truncated" in family or family in ("betabinomial", "t"):
         found -= {"pearson"}
     if "truncated" in family or ref.get("ziformula", "~0") != "~0":
         found -= {"deviance"}

@@ -287,6 +287,58 @@ def test_names_of_another_package():
             without.predict(type=kind)
 
 
+def test_disp_of_a_gamma_is_sigma():
+    frame = rf.datasets.load("sleepstudy")
+    m = rf.fit("Reaction ~ poly(Days, 2) + (1 | Subject)", frame, family="gamma")
+    found = m.predict(frame.head(2), type="disp", std_error=True)
+    assert_allclose(found["estimate"], 0.0965076750381949, rtol=1e-5)  # glmmTMB 1.1.5
+    assert_allclose(found["std_error"], 0.00535260735126061, rtol=1e-4)
+    assert_allclose(found["estimate"], m.sigma, rtol=1e-12)
+    varying = m.update(dispersion="~ Days")
+    assert_allclose(varying.predict(type="disp"), varying.predict(type="dispersion") ** -0.5, rtol=1e-12)
+
+
+def test_unseen_levels_have_the_errors_of_the_coefficients():
+    """glmmTMB 1.1.5; its gradient was 2e-3, where standard errors move by a few 1e-5 of themselves."""
+    frame = rf.datasets.load("Salamanders")
+    m = rf.fit("count ~ mined + (1 | site)", frame, family="poisson", zero_inflation="~ spp + (1 | site)")
+    new = {"mined": ["yes", "no"], "spp": ["GP", "PR"], "site": ["zz", "zz"]}
+    theirs = {
+        "link": [0.306210305713243, 0.241253837452843],
+        "zlink": [1.51629600433497, 1.52372527571983],
+        "response": [0.442676261917009, 0.483069643934938],
+    }
+    for kind, expected in theirs.items():
+        found = m.predict(new, type=kind, new_levels="population", std_error=True)
+        assert_allclose(found["std_error"], expected, rtol=3e-4)
+
+
+def test_errors_of_structured_normal_models_are_given_the_variances():
+    """Henderson's variance of x'beta_hat + z'(b_hat - b), with dense matrices; two residual variances."""
+    rats = rf.datasets.load("BodyWeight")
+    m = rf.fit("weight ~ Time + ou(Time + 0 | Rat)", rats, method="ml", dispersion="~ Diet")
+    structure = m.varcorr()["Rat"]
+    rate = next(p.value for p in structure.parameters if p.name == "rate")
+    time, rat = rats["Time"].to_numpy(float), rats["Rat"].astype(str).to_numpy()
+    same = rat[:, None] == rat
+    field = structure.sd[0] ** 2 * np.exp(-rate * np.abs(time[:, None] - time)) * same
+    inverse = np.linalg.inv(field + np.diag(m.predict(type="dispersion") ** 2))
+    x = np.column_stack([np.ones_like(time), time])
+    left = x - field @ inverse @ x
+    exact = field - field @ inverse @ field + left @ np.linalg.inv(x.T @ inverse @ x) @ left.T
+    assert_allclose(m.predict(std_error=True)["std_error"], np.sqrt(np.diag(exact)), rtol=1e-5)
+    # Dense inverses lose digits: the field has 30,000 times the smallest residual variance.
+
+
+def test_both_engines_have_the_same_errors():
+    frame = rf.datasets.load("sleepstudy")
+    linear = rf.fit("Reaction ~ Days + (Days | Subject)", frame, method="ml")
+    general = linear.update(prior={"fixed": rf.prior.flat()})
+    new = {"Days": [3.0, 12.0, 5.0], "Subject": ["308", "335", "new"]}
+    theirs, ours = (m.predict(new, std_error=True, new_levels="population")["std_error"] for m in (linear, general))
+    assert_allclose(ours, theirs, rtol=1e-5)  # both stop at a gradient of about 1e-5
+
+
 def test_every_parameter_has_its_linear_predictor():
     frame = rf.datasets.load("Salamanders")
     m = rf.fit("count ~ mined + (1 | site)", frame, family="nbinom2", zero_inflation="~ mined", dispersion="~ mined")

@@ -40,6 +40,19 @@ def test_pearson_as_lme4():
     assert_allclose(m.residuals("pearson")[:4], theirs, rtol=1e-4)
 
 
+def test_pearson_of_a_gamma_as_glmmtmb():
+    m = rf.fit("Reaction ~ poly(Days, 2) + (1 | Subject)", rf.datasets.load("sleepstudy"), family="gamma")
+    theirs = [-0.139573540904145, -0.133186550504009, -0.18442863149813, 0.0131521293808365]  # glmmTMB 1.1.5
+    assert_allclose(m.residuals("pearson")[:4], theirs, atol=1e-6)  # its gradient there was 6e-4
+    assert_allclose(m.residuals("scaled"), m.residuals("pearson") / m.sigma, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("family", "power"), [("gamma", 1), ("inverse.gaussian", 1.5), ("exponential", 1)])
+def test_pearson_leaves_sigma_in(family, power):
+    m = rf.fit("Reaction ~ Days + (1 | Subject)", rf.datasets.load("sleepstudy"), family=family)
+    assert_allclose(m.residuals("pearson"), m.residuals() / m.fitted() ** power, rtol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("response", "arguments", "slope"),
     [
@@ -56,8 +69,9 @@ def test_working_residuals_are_those_of_the_predictor(response, arguments, slope
 
 def test_working_residuals_take_one_predictor():
     m = rf.fit("count ~ mined", rf.datasets.load("Salamanders"), family="poisson", zero_inflation="~ 1")
-    with pytest.raises(NotAvailableError, match="'quantile' or 'pearson'"):
-        m.residuals("working")
+    for kind in ("working", "deviance"):
+        with pytest.raises(NotAvailableError, match=r"zero-inflated poisson has no .*'quantile' or 'pearson'"):
+            m.residuals(kind)
 
 
 def test_refuses(m):

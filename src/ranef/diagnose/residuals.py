@@ -18,6 +18,8 @@ from ranef.predict.rows import aligned, fitted_predictors, law
 if TYPE_CHECKING:
     from ranef.model import Fit
 
+#: Families with variance sigma^2 V(mu): R's V, and so its Pearson residuals, are without sigma.
+SIGMA_APART = ("gaussian", "gamma", "inverse_gaussian")
 TINY = 1e-12  # probabilities are kept so far from 0 and 1 before they become normal quantiles
 
 
@@ -25,8 +27,8 @@ TINY = 1e-12  # probabilities are kept so far from 0 and 1 before they become no
 class Observed:
     """What residuals are made of: the law of the responses, its predictors, the data, the means.
 
-    `unit` is a gaussian's sigma where it is one number, else 1: Pearson residuals keep it. `censor` says how rows are
-    censored (-1 below y, 1 above, 2 in (y, upper], 0 not at all), None where none is.
+    `unit` is sigma where it is one number that the variance function leaves out, else 1: Pearson residuals keep it.
+    `censor` says how rows are censored (-1 below y, 1 above, 2 in (y, upper], 0 not at all), None where none is.
     """
 
     family: Distribution
@@ -56,7 +58,7 @@ def response(o: Observed) -> Array:
 
 
 def pearson(o: Observed) -> Array:
-    """Return (y - mu) / SD(y); a gaussian's sigma, where it is one number, is left in, as in lme4 and glmmTMB."""
+    """Return (y - mu) / SD(y); sigma, where it is one number, is left in, as in lme4 and glmmTMB."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return (o.y - o.mu) * (o.unit / o.sd)
 
@@ -67,12 +69,16 @@ def scaled(o: Observed) -> Array:
         return (o.y - o.mu) / o.sd
 
 
+def _called(family: Distribution) -> str:
+    return f"zero-inflated {family.name}" if family.zero_inflation else family.name
+
+
 def working(o: Observed) -> Array:
     """Return (y - mu) / (d mu / d eta), those of the last step of iterated least squares."""
     if not o.family.plain_mean:
         raise NotAvailableError(
-            f"residuals: the mean of {o.family.name} has no single predictor, so that it has no working residuals; use "
-            f"'quantile' or 'pearson' ones"
+            f"residuals: the mean of {_called(o.family)} has no single predictor, so that it has no working residuals; "
+            f"use 'quantile' or 'pearson' ones"
         )
     with np.errstate(invalid="ignore", divide="ignore"):
         return (o.y - o.mu) / np.asarray(o.family.link_of(o.family.parameters[0]).slope(o.eta[:, 0]))
@@ -85,7 +91,7 @@ def deviance_residuals(o: Observed) -> Array:
     unit = UNIT_DEVIANCES.get(o.family.entry.name)
     if unit is None or not o.family.plain_mean:
         raise NotAvailableError(
-            f"residuals: {o.family.name} has no deviance residuals here; use 'quantile' or 'pearson' ones"
+            f"residuals: {_called(o.family)} has no deviance residuals here; use 'quantile' or 'pearson' ones"
         )
     return np.sign(o.y - o.mu) * np.sqrt(np.maximum(unit(o.y, o.mu, o.eta, o.data, o.family), 0.0))
 
@@ -159,7 +165,8 @@ def observed(m: Fit, seed: int = 0) -> Observed:
 
 def _unit(m: Fit) -> float:
     varies = np.isnan(m.sigma) or any("dispersion" in t.components for t in m.layout.terms)
-    return m.sigma if m.distribution.entry.name == "gaussian" and not varies else 1.0
+    apart = m.distribution.entry.name in SIGMA_APART and not m.distribution.zero_inflation
+    return m.sigma if apart and not varies else 1.0
 
 
 def deviance(m: Fit) -> float:

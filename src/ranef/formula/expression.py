@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 from ranef.errors import FormulaError
@@ -144,7 +145,19 @@ def _read_number(reader: _Reader, piece: str, offset: int) -> None:
     digits = piece.rstrip("L")
     if digits.isdigit():  # 007 is 7
         digits = digits.lstrip("0") or "0"
-    reader.put(digits, piece, offset, False)
+    reader.put(digits, number_label(digits), offset, False)
+
+
+def number_label(digits: str) -> str:
+    """Return a number as R writes it in names: 15 digits, and the shorter of 100 and 1e+02 (fixed where they tie)."""
+    value = float(digits)
+    if not isfinite(value):
+        return digits
+    mantissa, power = f"{value:.14e}".split("e")
+    mantissa, exponent = mantissa.rstrip("0").rstrip("."), int(power)
+    fixed = f"{value:.{max(len(mantissa.partition('.')[2]) - exponent, 0)}f}"
+    scientific = f"{mantissa}e{exponent:+03d}"
+    return fixed if len(fixed) <= len(scientific) else scientific
 
 
 def _read_string(reader: _Reader, piece: str, offset: int) -> None:

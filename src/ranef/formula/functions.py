@@ -39,8 +39,9 @@ CODINGS = {
     "dummy": "treatment", "sum": "sum", "contr.sum": "sum", "Sum": "sum", "helmert": "helmert",
     "contr.helmert": "helmert", "Helmert": "helmert", "poly": "poly", "polynomial": "poly", "contr.poly": "poly",
     "Poly": "poly", "SAS": "sas", "sas": "sas", "contr.SAS": "sas",
+    "sdif": "sdif", "contr.sdif": "sdif", "Diff": "sdif",
 }  # fmt: skip
-CODING_CALLS = frozenset({"contr.treatment", "contr.sum", "contr.helmert", "contr.poly", "contr.SAS", "Treatment"})
+CODING_CALLS = frozenset({name for name in CODINGS if name.startswith("contr.")} | {"Treatment"})
 
 FUNCTIONS = ELEMENTWISE | SHAPE | STATEFUL | CATEGORICAL | CODING_CALLS
 CONSTANTS = {"pi": 3.141592653589793, "Inf": float("inf"), "T": True, "F": False}  # a column of this name goes first

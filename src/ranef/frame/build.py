@@ -73,9 +73,9 @@ def build(
     weights, offset : str or array of n numbers, optional
         A column or an array. Precision weights are positive. Offsets add to those of the formula.
     contrasts : dict, optional
-        Factor -> ``"treatment" | "sum" | "helmert" | "poly" | "SAS"`` (also ``"contr.sum"`` …), ``("treatment", base
-        level)``, or a matrix with a row for every level (in their order; a pandas one by its labels). Default:
-        treatment; polynomial for ordered factors.
+        Factor -> ``"treatment" | "sum" | "helmert" | "poly" | "SAS" | "sdif"`` (also ``"contr.sum"`` …),
+        ``("treatment", base level)``, or a matrix with a row for every level (in their order; a pandas one by its
+        labels). Default: treatment; polynomial for ordered factors.
     missing : "drop" or "raise"
         One mask over response, terms, groups, weights and offset.
     env : dict, optional

@@ -55,6 +55,8 @@ def contrast(coding: Coding, levels: Sequence[Any], name: str) -> tuple[Array, l
     if kind in ("treatment", "sas"):
         return _treatment(levels, base if kind == "treatment" else levels[-1], name)
     matrix = _by_size(_MATRICES[kind], size)
+    if kind == "sdif":
+        return matrix, [f"{k + 1}-{k}" for k in range(1, size)]
     powers = [".L", ".Q", ".C", *(f"^{k}" for k in range(4, size))] if kind == "poly" else _numbers(size - 1)
     return matrix, powers[: matrix.shape[1]]
 
@@ -106,6 +108,12 @@ def _helmert(size: int) -> Array:
     return matrix
 
 
+def _successive(size: int) -> Array:
+    """Coefficients are differences of a level from the one before, the constant the mean of all (Venables & Ripley)."""
+    share = np.arange(1, size) / size
+    return np.tril(np.ones((size, size - 1)), -1) - (1 - share)
+
+
 def _poly(size: int) -> Array:
     """Orthonormal polynomials in 1..L (`contr.poly`), leading coefficients positive."""
     basis = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, size), min(size, 96) - 1)
@@ -119,7 +127,7 @@ def _numbers(count: int) -> list[str]:
     return [str(i + 1) for i in range(count)]
 
 
-_MATRICES = {"sum": _sum, "helmert": _helmert, "poly": _poly}
+_MATRICES = {"sum": _sum, "helmert": _helmert, "poly": _poly, "sdif": _successive}
 
 
 def _user(matrix: Matrix, size: int, name: str) -> tuple[Array, list[str]]:
@@ -150,7 +158,7 @@ def read_coding(value: Any, name: str) -> Coding:
         return str(read_coding(value[0], name)), value[1]
     if isinstance(value, str):
         if value not in CODINGS:
-            known = "'treatment', 'sum', 'helmert', 'poly', 'SAS'"
+            known = "'treatment', 'sum', 'helmert', 'poly', 'SAS', 'sdif'"
             raise OptionError(f"unknown contrasts {value!r} for {name!r}; known are {known}, or a matrix")
         return CODINGS[value]
     if isinstance(value, Mapping):

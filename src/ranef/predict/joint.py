@@ -14,6 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.engines.estimate import Array
@@ -152,6 +153,9 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
         for j in range(k):
             both = _variance(m, rows, terms, which, owners[j] | owners[k], (every[j], p))
             out[:, j, k] = out[:, k, j] = (both - single[j] - single[k]) / 2
+    fresh = all_new(terms, which)
+    if not m.task.linear and fresh.any():
+        out[fresh] = _fixed(m, rows, every)[fresh]
     count = len(rows.components)
     for t in (t for t, on in enumerate(which) if on):
         new = np.asarray(terms[t].codes) < 0
@@ -160,6 +164,12 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
         if t in rows.left:
             _add_left(m, rows, t, out)
     return out
+
+
+def all_new(terms: Sequence[GroupTerm], which: Sequence[bool]) -> NDArray[np.bool_]:
+    """Return in which rows no included term has a level that was seen: their effects are those of nobody."""
+    unseen = [np.asarray(term.codes) < 0 for term, on in zip(terms, which, strict=True) if on]
+    return np.logical_and.reduce(unseen)
 
 
 def _fixed(m: Fit, rows: Rows, every: Sequence[Predictor]) -> Array:

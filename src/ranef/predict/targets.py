@@ -113,7 +113,7 @@ def own_type(family: Distribution, asked: object) -> str:
     """
     given = str(asked)
     name = SYNONYMS.get(given, given)
-    if name not in TYPES:
+    if name not in types_of(family):
         linear = LINEAR.fullmatch(name)
         name = f"link({family.own_name(linear[1])})" if linear else family.own_name(name)
         name = SYNONYMS.get(name, name)
@@ -207,6 +207,27 @@ def _parameter(m: Fit, q: Question, link: Link) -> Target:
     return Target(k if alone else None, link.inverse, link.slope, lambda eta, _: link.inverse(eta[:, k]), slopes, link)
 
 
+def _variation(m: Fit, q: Question) -> Target:
+    """Return sigma of a gamma, 1 / sqrt(shape): what glmmTMB means by its dispersion."""
+    shape = target_of(m, replace(q, type="dispersion"))
+
+    def slope(eta: Array) -> Array:
+        return -0.5 * shape.value(eta) ** -1.5 * shape.slope(eta)
+
+    def slopes(eta: Array, data: Data) -> Array:
+        assert shape.slopes is not None
+        return -0.5 * shape.of(eta, data)[:, None] ** -1.5 * shape.slopes(eta, data)
+
+    return Target(
+        shape.component,
+        lambda eta: shape.value(eta) ** -0.5,
+        slope,
+        lambda eta, data: shape.of(eta, data) ** -0.5,
+        None if shape.slopes is None else slopes,
+        link_of("log"),
+    )
+
+
 def _everywhere(values: Array, eta: Array, _data: Data) -> Array:
     return np.broadcast_to(values, (len(eta), *values.shape))
 
@@ -232,4 +253,5 @@ TYPES = {
     "conditional": Type(lambda family: not family.categorical, _conditional),
     "probs": Type(lambda family: family.categorical, _probabilities),
     "class": Type(lambda family: family.categorical, _probabilities),
+    "disp": Type(lambda family: family.entry.name == "gamma", _variation),
 }
