@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.accuracy import laplace_check, not_nested, quick, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdispersed, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.diagnose.propriety import worst_sum
@@ -16,7 +14,6 @@ from ranef.diagnose.separated_data import places
 from ranef.diagnose.separation import unsearched as columns_left
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
-from ranef.errors import NotAvailableError
 from ranef.frame import checks
 from ranef.frame.design import matrix
 from ranef.frame.table import shorten
@@ -24,19 +21,14 @@ from ranef.inference.ddf.strata import resting_on
 from ranef.inference.terms import is_linear_model
 
 if TYPE_CHECKING:
-    from ranef.frame import GroupTerm
     from ranef.model import Fit
 
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
-SMALL_CLUSTER = 10  # binary rows a level up to which the approximation is checked …
-TINY_CLUSTER = 4  # … or doubted where that would take long
 SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
-CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
 DEFECT = 0.01  # of a sum that should be 1: an error of the log-likelihood that a test would notice in 100 rows
 FEW_GROUPS = 20  # groups below which t and normal quantiles differ by more than 7 per cent
-FEW_ROWS = 20_000  # for which a note may take some milliseconds
 
 
 def separation(m: Fit) -> Iterator[Message]:
@@ -166,41 +158,6 @@ def two_dispersions(m: Fit) -> Iterator[Message]:
     if own and row_effect(m):
         text = f"a random effect for every row and the dispersion of {m.family} model the same variation: drop one"
         yield Message("two_dispersions", text, {})
-
-
-def small_clusters(m: Fit) -> Iterator[Message]:
-    """P37: Laplace's approximation with few binary rows a group; measured where a few nodes can tell quickly."""
-    design = m.design
-    if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
-        return
-    if m.task.quadrature != 1 or m.method == "pql":
-        return
-    available = unavailable(m) is None
-    measured = available and not_nested(m) is None and m.nobs <= FEW_ROWS and quick(m, CHECK_NODES)
-    most = SMALL_CLUSTER if measured else TINY_CLUSTER
-    small = [(t, size) for t in design.terms if 0 < (size := _rows_a_level(m, t)) <= most]
-    if not small:
-        return
-    term, size = small[0]
-    evidence = {"group": term.label, "median": size}
-    found = f"{term.label!r} has {size:g} binary rows a level (median)"
-    if measured:
-        with suppress(NotAvailableError):  # as after a search that failed, of which there is more to be said
-            # A few nodes tell whether to look closer, but not how many are enough.
-            if laplace_check(m, CHECK_NODES).matters and (check := laplace_check(m)).matters:
-                shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
-                yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
-        return
-    text = f"{found}: Laplace's approximation of its variance may be biased downwards"
-    if available:
-        text = f"{text}; rf.laplace_check(m) measures it"
-    yield Message("small_clusters", text, evidence)
-
-
-def _rows_a_level(m: Fit, term: GroupTerm) -> float:
-    """Return the median number of rows of a level; 0 where every row is a level."""
-    alone = len(term.levels) >= m.nobs
-    return 0.0 if alone else float(np.median(np.bincount(term.codes, minlength=len(term.levels))))
 
 
 def covariance_heavy(m: Fit) -> Iterator[Message]:
@@ -353,7 +310,7 @@ def few_groups(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    separation, unsearched, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters,
+    separation, unsearched, far_estimates, unlogged_offset, dispersion, two_dispersions,
     covariance_heavy, unstable_link, no_extra_zeros, improper_density, quasi_likelihood, approximate_reml,
     pseudo_likelihood, few_groups,
 )  # fmt: skip
