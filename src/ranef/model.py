@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 
 
+APART = 2.0  # a standard deviation below which no link's effects are so far apart that outcomes are certain
 #: Messages that say why there is no optimum to converge to.
 CAUSES = frozenset({"edge_of_means", "edge_of_support", "unlogged_offset", "few_inside", "half_normal"})
 #: What other packages call things of a fit, and where they are here.
@@ -235,8 +236,9 @@ def fit(
     Notes
     -----
     All formulas share the data and one mask for missing values. A `ConvergenceWarning` is raised only where the
-    optimum's certificate fails, a `SeparationWarning` where a binomial outcome is separated by columns of the mean. A
-    variance of 0 or a correlation of +-1 is a valid estimate, reported as data in `Fit.boundary`.
+    optimum's certificate fails, a `SeparationWarning` where an outcome is separated, by columns or as every level of a
+    grouping factor has one outcome only, so that estimates are infinite. A variance of 0 or a correlation of +-1 is a
+    valid estimate, reported as data in `Fit.boundary`.
 
     Examples
     --------
@@ -323,10 +325,19 @@ def _finished(m: Fit) -> Fit:
         warnings.warn(_convergence_text(m), ConvergenceWarning, stacklevel=4)
     if not m.task.linear and m.separation:
         warnings.warn(next(n.text for n in m.messages if n.code == "separation"), SeparationWarning, stacklevel=4)
+    if not m.task.linear and float(np.fmax.reduce(np.abs(m.theta), initial=0.0)) > APART:
+        _tell_one_outcome_each(m)
     improper = () if m.distribution.custom is None else (n.text for n in m.messages if n.code == "improper_density")
     for text in improper:
         warnings.warn(text, RanefWarning, stacklevel=4)
     return m
+
+
+def _tell_one_outcome_each(m: Fit) -> None:
+    from ranef.diagnose.alike import one_outcome_each
+
+    for note in one_outcome_each(m):
+        warnings.warn(note.text, SeparationWarning, stacklevel=5)
 
 
 def _convergence_text(m: Fit) -> str:
@@ -488,7 +499,7 @@ class Fit:
 
     @cached_property
     def separation(self) -> tuple[str, ...]:
-        """Columns of the mean that separate the outcome, so that their estimates are infinite; empty for most fits."""
+        """Columns that separate the outcome, so that their estimates are infinite; empty for most fits."""
         from ranef.diagnose.separation import separated
 
         return separated(self).names

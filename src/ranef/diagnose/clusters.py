@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.diagnose.accuracy import laplace_check, not_nested, quick, unavailable
+from ranef.diagnose.alike import one_outcome_each
 from ranef.diagnose.messages import Message
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError
@@ -49,7 +50,7 @@ def small_clusters(m: Fit) -> Iterator[Message]:
     if design is None or not design.terms or not _approximated(m):
         return
     found = [(t, info) for t in design.terms if (info := information(m, t)) is not None and info.size <= SMALL]
-    if not found:
+    if not found or any(one_outcome_each(m)):  # of which no approximation is good
         return
     available = unavailable(m) is None
     if available and not_nested(m) is None and m.nobs <= FEW_ROWS and quick(m, CHECK_NODES):
