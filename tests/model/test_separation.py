@@ -8,6 +8,8 @@ import pytest
 
 import ranef as rf
 from ranef.diagnose import directions, separation
+from ranef.engines import laplace
+from ranef.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -423,3 +425,52 @@ def test_one_group_of_two_outcomes_is_enough():
         frame.loc[frame["g"].eq(g).idxmax(), "y"] = 1 - frame.loc[frame["g"].eq(g).idxmax(), "y"]
     m = rf.fit("y ~ x + (1 | g)", frame, family="binomial", quadrature=9)
     assert not any(n.code == "one_outcome_each" for n in m.messages)
+
+
+STOPPED = {
+    "binomial": ("yes ~ x + cell + (1 | g)", "binomial", {}, "cellb"),
+    "counts": ("y ~ x + cell + (1 | g)", "poisson", {}, "cellb"),
+    "extra zeros": ("y ~ x + (1 | g)", "poisson", {"zero_inflation": "~ cell"}, "zero_inflation.cellb"),
+    "ordered": ("o ~ x + cell + (1 | g)", "cumulative", {}, "cellb"),
+    "without order": ("o ~ x + cell", "multinomial", {}, "2.cellb"),
+}
+
+
+def stopped(counts, name):
+    formula, family, given, column = STOPPED[name]
+    kinds = np.where(counts["cell"] == "b", 2, np.arange(len(counts)) % 3)
+    frame = counts.assign(y=np.where(counts["cell"] == "b", 0, counts["ones"]), o=pd.Categorical(kinds, ordered=True))
+    return (formula, frame), {"family": family, **given}, column
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_search_that_stops_early_names_what_separates(counts, name):
+    """Before any estimate went far."""
+    asked, given, column = stopped(counts, name)
+    with pytest.warns(rf.RanefWarning) as told:
+        m = rf.fit(*asked, **given, control={"max_evaluations": 2})
+    assert column in m.separation
+    assert [w.category for w in told] == [rf.ConvergenceWarning, rf.SeparationWarning]
+    assert "no optimum to come to, as the outcome is separated by" in str(told[0].message)
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_search_that_fails_names_what_separates(counts, name, monkeypatch):
+    asked, given, column = stopped(counts, name)
+
+    def fails(core, design, task):
+        raise ValueError("the search was lost")
+
+    monkeypatch.setattr(laplace, "found", fails)
+    with pytest.raises(DataError, match=rf"lost.*: the outcome is separated by .*{column}.*a prior keeps them"):
+        rf.fit(*asked, **given)
+    formula = asked[0].replace("x + cell", "x").replace("~ cell", "~ x")
+    given = {key: "~ x" if key == "zero_inflation" else value for key, value in given.items()}
+    with pytest.raises(DataError) as error:
+        rf.fit(formula, asked[1], **given)
+    assert "separated" not in str(error.value)
+
+
+def test_what_is_checked_before_the_search_says_why_itself(counts):
+    with pytest.raises(DataError, match=r"is constant$"):
+        rf.fit("one ~ cell + (1 | g)", counts.assign(one=1.0), family="binomial")

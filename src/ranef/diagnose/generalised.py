@@ -36,22 +36,23 @@ def separation(m: Fit) -> Iterator[Message]:
     names = m.separation
     if not names:
         return
-    found = places(m, names)
     text = (
-        f"{_apart(names, found)}: the maximum of the likelihood lies at infinity, so these estimates and their "
+        f"{separated_by(m)}: the maximum of the likelihood lies at infinity, so these estimates and their "
         f"standard errors have no meaning (the others have); {_ways_out(m, names)}"
     )
-    yield Message("separation", text, {"columns": list(names), "places": found})
+    yield Message("separation", text, {"columns": list(names), "places": places(m, names)})
 
 
 def why_infinite(m: Fit) -> str | None:
     """Return what separates the outcome, where a fit is not to be had; None if nothing does."""
     names = m.separation
-    return f"{_apart(names, places(m, names))}; {_ways_out(m, names)}" if names else None
+    return f"{separated_by(m)}; {_ways_out(m, names)}" if names else None
 
 
-def _apart(names: Sequence[str], found: Sequence[str]) -> str:
-    return f"the outcome is separated by {', '.join(names)}" + (f" ({'; '.join(found)})" if found else "")
+def separated_by(m: Fit) -> str:
+    """Return the columns that separate an outcome, and where in the data."""
+    found = places(m, m.separation)
+    return f"the outcome is separated by {', '.join(m.separation)}" + (f" ({'; '.join(found)})" if found else "")
 
 
 def _ways_out(m: Fit, names: Sequence[str]) -> str:

@@ -42,10 +42,37 @@ if TYPE_CHECKING:
 FAR = 9.0  # a logit or log beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
 UNLIKELY = 1 / (1 + np.exp(FAR))  # that chance
 ALIKE = 4  # rows of a kind, on average, from which on kinds are looked for
+QUICK = 1_000_000  # entries of X in which separation is looked for without the search having gone far
 REACH = 15.0  # a predictor's range within which a density shows where it goes
 FLAT = 1e-12  # log densities that differ by less do not fall
 COUNTED = ("count", "nonnegative")
 SCALE = "scale"  # the component of an ordinal model's log scale
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Stands for the estimate of a search that failed: every coefficient may have run off.
+
+    Attributes
+    ----------
+    size : int
+        How many coefficients there are.
+    """
+
+    size: int
+    outcome: str = "failed"
+    dropped: tuple[int, ...] = ()
+    reach: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def beta(self) -> Array:
+        """Infinite coefficients."""
+        return np.full(self.size, np.inf)
+
+    @property
+    def vcov(self) -> Array:
+        """Their infinite variances."""
+        return np.full((self.size, self.size), np.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +92,7 @@ class Found:
 
 
 def separated(m: Fit) -> Found:
-    """Search for columns whose estimates are infinite; looks only where the fit went far."""
+    """Search for columns whose estimates are infinite; looks only where the fit went far, or found no optimum."""
     if m.task.linear or m.design is None or m.call.penalty:
         return Found()
     if m.distribution.categorical:
@@ -82,7 +109,14 @@ def unsearched(m: Fit) -> tuple[str, ...]:
     return separated(m).unsearched
 
 
+def _is_stuck(m: Fit) -> bool:
+    """Whether a search ended at no optimum, in data that are quickly looked at, so that it need not have gone far."""
+    return not m.converged and m.layout.n * len(m.estimate.beta) <= QUICK
+
+
 def _categories_went_far(m: Fit) -> bool:
+    if _is_stuck(m):
+        return True
     largest = float(np.fmax.reduce(np.abs(m.estimate.beta), initial=0.0))  # NaN where dropped
     low, high = certain(m, 0)
     if largest <= min(-low, high):
@@ -136,8 +170,8 @@ def _of_scale(m: Fit) -> tuple[str, ...]:
     elsewhere. It grows for ever along z'd >= 0 where the category is the first or the last, and 0 elsewhere.
     """
     at = next((k for k, part in enumerate(m.layout.components) if part.name == SCALE and part.names), None)
-    if at is None or m.design is None or (m.converged and not _went_far(m, at)):
-        return ()  # a search creeps that takes a location and a scale along
+    if at is None or m.design is None or isinstance(m.estimate, Lost) or not _went_far(m, at):
+        return ()
     part, x = m.layout.components[at], matrix(m.design.components[at].fixed, m.layout.n)
     still = {*anchored(m.design, m.task), *m.estimate.dropped}
     moved = np.abs(m.estimate.beta[part.at]) * np.abs(x).max(axis=0)
@@ -200,7 +234,8 @@ def _can_be(m: Fit, component: int) -> bool:
         support = family.entry.support
         known = support in COUNTED or support == "binomial" or family.entry.name == "ordered_beta"
         return known and link_of(m.link).zero != 0
-    return family.custom is not None or name in (INFLATION, *ENDS)
+    own = family.custom is not None and not isinstance(m.estimate, Lost)  # whose density is asked beside the estimate
+    return own or name in (INFLATION, *ENDS)
 
 
 def _is_own(m: Fit, component: int) -> bool:
@@ -259,6 +294,8 @@ def _is_vague(m: Fit, j: int, column: Array) -> bool:
 
 
 def _went_far(m: Fit, component: int) -> bool:
+    if _is_stuck(m):
+        return True
     beta = m.estimate.beta[m.layout.components[component].at]
     if np.fmax.reduce(np.abs(beta), initial=0.0) > FAR:  # NaN where dropped
         return True
