@@ -14,7 +14,7 @@ from ranef.diagnose.separated_data import places
 from ranef.diagnose.separation import unsearched as columns_left
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
-from ranef.frame import checks
+from ranef.families.links import link_of
 from ranef.frame.design import matrix
 from ranef.frame.table import shorten
 from ranef.inference.ddf.strata import resting_on
@@ -92,14 +92,17 @@ def _firth(m: Fit) -> str:
 
 
 def far_estimates(m: Fit) -> Iterator[Message]:
-    """P7: huge coefficients with huge standard errors, a change of the predictor by its usual step considered."""
-    if m.design is None or m.distribution.entry.support != "binomial" or m.separation:
+    """P7: huge coefficients with huge standard errors, a change of the predictor by its usual step considered.
+
+    Those of other parameters are told where they are at a limit.
+    """
+    if m.design is None or m.task.linear or m.separation:
         return
-    part, mu = m.layout.components[0], m.fitted()
+    part = m.layout.components[0]
     beta = m.estimate.beta[part.at]
     error = np.sqrt(np.diag(m.estimate.vcov)[part.at])
     vague = error > np.abs(beta) / 2
-    if not vague.any() or (mu.min() > NEARLY and mu.max() < 1 - NEARLY):  # no predictor moves the odds that far
+    if not vague.any() or not _nearly_certain(m):  # no predictor moves the odds, or a mean, that far
         return
     x = matrix(m.design.fixed, m.layout.n)
     reach = np.abs(beta) * np.ptp(x, axis=0)
@@ -113,18 +116,22 @@ def far_estimates(m: Fit) -> Iterator[Message]:
         yield Message("hauck_donner", text, {"column": part.names[j], "estimate": float(beta[j])})
 
 
+def _nearly_certain(m: Fit) -> bool:
+    """Whether some rows are nearly certain: of one of two outcomes, a category, or no count."""
+    family = m.distribution
+    if family.custom is not None:
+        return False
+    if family.entry.ordinal:
+        return bool(np.asarray(m.predict(type="probs")).max() > 1 - NEARLY)
+    if family.entry.support == "count":
+        return link_of(m.link).zero != 0 and float(np.ravel(m.predict(type="mean")).min()) < NEARLY
+    mu = m.fitted() if family.entry.support == "binomial" else np.full(1, 0.5)
+    return bool(mu.min() <= NEARLY or mu.max() >= 1 - NEARLY)
+
+
 def _step(column: Array) -> float:
     """Return the usual change of a predictor: from one value to the other, or a standard deviation."""
     return float(np.ptp(column) if len(np.unique(column)) == 2 else np.std(column))
-
-
-def unlogged_offset(m: Fit) -> Iterator[Message]:
-    """P5: an offset under a log link that looks like an exposure, not like its logarithm."""
-    if m.task.linear or m.design is None or m.design.offset is None:
-        return
-    if (text := checks.unlogged_offset(m.design, m.link)) is not None:
-        low, high = float(m.design.offset.min()), float(m.design.offset.max())
-        yield Message("unlogged_offset", text, {"columns": m.design.offset_name, "low": low, "high": high})
 
 
 def dispersion(m: Fit) -> Iterator[Message]:
@@ -311,7 +318,7 @@ def few_groups(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    separation, unsearched, far_estimates, unlogged_offset, dispersion, two_dispersions,
+    separation, unsearched, far_estimates, dispersion, two_dispersions,
     covariance_heavy, unstable_link, no_extra_zeros, improper_density, quasi_likelihood, approximate_reml,
     pseudo_likelihood, few_groups,
 )  # fmt: skip

@@ -61,9 +61,10 @@ def messages(m: Fit) -> tuple[Message, ...]:
     """All notes on a fit; of a slim fit those taken before its rows went."""
     if m.digest:
         return m.digest.messages
-    from ranef.diagnose import alike, clusters, flat, generalised, identified
+    from ranef.diagnose import alike, clusters, flat, generalised, identified, offsets
 
-    checks = (*CHECKS, *generalised.CHECKS, *clusters.CHECKS, *alike.CHECKS, *identified.CHECKS, *flat.CHECKS)
+    rooms = (generalised, offsets, clusters, alike, identified, flat)
+    checks = (*CHECKS, *(check for room in rooms for check in room.CHECKS))
     return tuple(note for check in checks for note in check(m))
 
 
