@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 
 
+#: Messages that say that the numbers are not what they are called, raised as warnings.
+WRONG = frozenset({"improper_density", "illegal_means"})
 APART = 2.0  # a standard deviation below which no link's effects are so far apart that outcomes are certain
 #: Messages that say why there is no optimum to converge to.
 CAUSES = frozenset({"edge_of_means", "edge_of_support", "unlogged_offset", "few_inside", "half_normal"})
@@ -347,8 +349,8 @@ def _finished(m: Fit) -> Fit:
     if not m.task.linear and float(np.fmax.reduce(np.abs(m.theta), initial=0.0)) > APART:
         for note in _one_outcome_each(m):
             warnings.warn(note.text, SeparationWarning, stacklevel=4)
-    improper = () if m.distribution.custom is None else (n.text for n in m.messages if n.code == "improper_density")
-    for text in improper:
+    wrong = m.messages if m.distribution.custom is not None or m.method == "pql" else ()
+    for text in (n.text for n in wrong if n.code in WRONG):
         warnings.warn(text, RanefWarning, stacklevel=4)
     return m
 
@@ -366,8 +368,9 @@ def _convergence_text(m: Fit) -> str:
         return f"{c.outcome.value}: {why}"
     if c.outcome.name in ("unbounded", "flat_mode"):
         return next(n.text for n in m.messages if n.code == "not_converged")
+    ended = next((n.text for n in m.messages if n.code == "not_converged"), c.outcome.value)
     return (
-        f"{c.outcome.value}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
+        f"{ended}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "
         f"or raise control={{'max_evaluations': …}}"
     )

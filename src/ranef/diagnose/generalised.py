@@ -14,11 +14,12 @@ from ranef.diagnose.separated_data import places
 from ranef.diagnose.separation import unsearched as columns_left
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
-from ranef.families.links import link_of
+from ranef.families.links import link_of, loose
 from ranef.frame.design import matrix
 from ranef.frame.table import shorten
 from ranef.inference.ddf.strata import resting_on
 from ranef.inference.terms import is_linear_model
+from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -259,8 +260,26 @@ def quasi_likelihood(m: Fit) -> Iterator[Message]:
     if (why := _poorly_normal(m)) is not None:
         text = f"PQL is biased towards 0 where {why[0]} (Breslow & Lin 1995): use Laplace's approximation or quadrature"
         yield Message("pql_bias", text, why[1])
+    yield from illegal_means(m)
     if row_effect(m):
         yield Message("pql_row_effect", "a random effect for every row is doubtful under PQL: use method='ml'", {})
+
+
+def illegal_means(m: Fit) -> Iterator[Message]:
+    """P44: means that quasi-likelihood took out of their range, whose rows it gave next to no weight."""
+    found = loose(m.distribution.entry.parameters[0].range, m.link)
+    if m.method != "pql" or found is None or m.design is None:
+        return
+    rows = fitted_design(m, "illegal_means")
+    mu = np.asarray(link_of(m.link).inverse(linear_predictor(m, rows, [True] * len(rows.terms))))
+    low, high = found.ends
+    if (count := int(np.count_nonzero(~((mu > low) & (mu < high))))) > 0:
+        text = (
+            f"{count} of {m.nobs} means left the range of {m.family} ({low:g} to {high:g}) under link={m.link!r}: PQL "
+            f"gives such rows next to no weight, so that these estimates leave them out; link={found.safe!r} keeps "
+            f"means in their range"
+        )
+        yield Message("illegal_means", text, {"rows": count})
 
 
 def approximate_reml(m: Fit) -> Iterator[Message]:
