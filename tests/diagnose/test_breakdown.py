@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ranef as rf
+from ranef.diagnose import accuracy
 from ranef.errors import NotAvailableError
 
 
@@ -37,7 +38,7 @@ def test_no_integral(monkeypatch):
         def with_nodes(self, _nodes):
             raise ValueError("the mode of the random effects was not reached")
 
-    object.__setattr__(m, "core", Core())
+    monkeypatch.setattr(accuracy, "rebuilt", lambda *_: Core())
     with pytest.raises(NotAvailableError, match="no integral at this estimate: the mode"):
         rf.laplace_check(m, 3)
 

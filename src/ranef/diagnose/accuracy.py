@@ -231,8 +231,8 @@ def _climbed(m: Fit, found: LaplaceCheck) -> LaplaceCheck:
 
 
 def _compared(m: Fit, nodes: int) -> LaplaceCheck:
+    core = whole_core(m)
     try:
-        core = whole_core(m)
         plain, fine = core.with_nodes(1), core.with_nodes(nodes)
     except ValueError as error:
         raise NotAvailableError(f"laplace_check: there is no integral at this estimate: {error}") from error
@@ -313,16 +313,17 @@ def unavailable(m: Fit) -> str | None:
 
 
 def whole_core(m: Fit) -> Any:
-    """Return a core of all parameters: that of a fit by fixed=, equal=, prior= or penalty= has others.
+    """Return a core of all parameters, where the fit stands, the same for a fit and what it was pickled to.
 
-    What is held does not move, and what is tied moves together, by the covariance of the estimates; a prior is the same
-    for both approximations.
+    That of a fit by fixed=, equal=, prior= or penalty= has others. What is held does not move, and what is tied moves
+    together, by the covariance of the estimates; a prior is the same for both approximations.
     """
-    if m.task.wishes is None:
-        return m.core
     estimate = m.estimate
     assert isinstance(estimate, LaplaceEstimate)
-    return rebuilt(design_of(m, "laplace_check"), m.task, estimate)
+    try:
+        return rebuilt(design_of(m, "laplace_check"), m.task, estimate)
+    except ValueError as error:
+        raise NotAvailableError(f"laplace_check: there is no integral at this estimate: {error}") from error
 
 
 def not_nested(m: Fit) -> str | None:
