@@ -33,6 +33,10 @@ class DataError(RanefError, ValueError):
     """Data that do not fit the model: wrong type, missing, constant, out of range, too few."""
 
 
+class InfiniteError(DataError):
+    """A column has infinite values where numbers are needed."""
+
+
 class UnknownColumnError(DataError, KeyError):
     """A formula or argument names a column that the data do not have."""
 

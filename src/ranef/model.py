@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -21,6 +21,7 @@ from ranef.errors import (
     DataError,
     FormulaError,
     NotAvailableError,
+    RanefError,
     RanefWarning,
     SeparationWarning,
 )
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 
 
+#: Messages that say that the numbers are not what they are called, raised as warnings.
+WRONG = frozenset({"improper_density", "illegal_means"})
+APART = 2.0  # a standard deviation below which no link's effects are so far apart that outcomes are certain
 #: Messages that say why there is no optimum to converge to.
 CAUSES = frozenset({"edge_of_means", "edge_of_support", "unlogged_offset", "few_inside", "half_normal"})
 #: What other packages call things of a fit, and where they are here.
@@ -235,8 +239,9 @@ def fit(
     Notes
     -----
     All formulas share the data and one mask for missing values. A `ConvergenceWarning` is raised only where the
-    optimum's certificate fails, a `SeparationWarning` where a binomial outcome is separated by columns of the mean. A
-    variance of 0 or a correlation of +-1 is a valid estimate, reported as data in `Fit.boundary`.
+    optimum's certificate fails, a `SeparationWarning` where an outcome is separated, by columns or as every level of a
+    grouping factor has one outcome only, so that estimates are infinite. A variance of 0 or a correlation of +-1 is a
+    valid estimate, reported as data in `Fit.boundary`.
 
     Examples
     --------
@@ -265,27 +270,45 @@ def fit_call(call: Call, data: Any) -> Fit:
     try:
         core, estimate = engine_of(task).estimate(design, task)
     except DataError as error:
-        if (why := _separated_without_terms(call, spec, design, task)) is not None:
-            raise DataError(f"{error}: {why}") from error
+        if error.__cause__ is not None and (why := _why_lost(call, spec, design, task)) is not None:
+            raise DataError(f"{error}: {why}") from error  # what was checked before the search says why itself
         raise
     return _finished(Fit(call, spec, layout_of(design, task), task, estimate, core, design, kept(data)))
 
 
-def _separated_without_terms(call: Call, spec: Spec, design: Design, task: Task) -> str | None:
-    """Return what separates the outcome where quasi-likelihood failed, from the likelihood without random effects."""
-    if task.method != "pql" or design.y is None or call.family.entry.name not in ("binomial", "poisson"):
+def _why_lost(call: Call, spec: Spec, design: Design, task: Task) -> str | None:
+    """Return what separates the outcome of a search that failed; None if nothing does."""
+    if task.linear or design.y is None:
         return None
-    bare, plain = replace(design, terms=()), replace(task, method="ml", variance=None)
-    with suppress(DataError):
-        core, estimate = engine_of(plain).estimate(bare, plain)
-        return _why_infinite(Fit(call, spec, layout_of(bare, plain), plain, estimate, core, bare, None))
+    layout = layout_of(design, task)
+    nowhere = _nowhere(sum(len(part.names) for part in layout.components))
+    with suppress(RanefError):
+        return _why_infinite(Fit(call, spec, layout, task, nowhere, None, design, None))
     return None
+
+
+def _nowhere(size: int) -> Any:
+    from ranef.diagnose.separation import Lost
+
+    return Lost(size)
 
 
 def _why_infinite(m: Fit) -> str | None:
     from ranef.diagnose.generalised import why_infinite
 
     return why_infinite(m)
+
+
+def _separated_by(m: Fit) -> str:
+    from ranef.diagnose.generalised import separated_by
+
+    return separated_by(m)
+
+
+def _one_outcome_each(m: Fit) -> Iterator[Message]:
+    from ranef.diagnose.alike import one_outcome_each
+
+    return one_outcome_each(m)
 
 
 def check_fit(m: Any, what: str) -> None:
@@ -323,14 +346,19 @@ def _finished(m: Fit) -> Fit:
         warnings.warn(_convergence_text(m), ConvergenceWarning, stacklevel=4)
     if not m.task.linear and m.separation:
         warnings.warn(next(n.text for n in m.messages if n.code == "separation"), SeparationWarning, stacklevel=4)
-    improper = () if m.distribution.custom is None else (n.text for n in m.messages if n.code == "improper_density")
-    for text in improper:
+    if not m.task.linear and float(np.fmax.reduce(np.abs(m.theta), initial=0.0)) > APART:
+        for note in _one_outcome_each(m):
+            warnings.warn(note.text, SeparationWarning, stacklevel=4)
+    wrong = m.messages if m.distribution.custom is not None or m.method == "pql" else ()
+    for text in (n.text for n in wrong if n.code in WRONG):
         warnings.warn(text, RanefWarning, stacklevel=4)
     return m
 
 
 def _convergence_text(m: Fit) -> str:
     c = m.certificate
+    if m.separation:
+        return f"{c.outcome.value}: there is no optimum to come to, as {_separated_by(m)}"
     if m.method == "pql":
         return (
             f"penalised quasi-likelihood did not settle in {c.iterations} iterations (it need not: Breslow & Clayton "
@@ -340,8 +368,9 @@ def _convergence_text(m: Fit) -> str:
         return f"{c.outcome.value}: {why}"
     if c.outcome.name in ("unbounded", "flat_mode"):
         return next(n.text for n in m.messages if n.code == "not_converged")
+    ended = next((n.text for n in m.messages if n.code == "not_converged"), c.outcome.value)
     return (
-        f"{c.outcome.value}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
+        f"{ended}: one more Newton step would change the deviance by about {c.decrease:.2g} after "
         f"{c.evaluations} evaluations; see m.certificate, compare rf.all_fit(m), "
         f"or raise control={{'max_evaluations': …}}"
     )
@@ -488,7 +517,7 @@ class Fit:
 
     @cached_property
     def separation(self) -> tuple[str, ...]:
-        """Columns of the mean that separate the outcome, so that their estimates are infinite; empty for most fits."""
+        """Columns that separate the outcome, so that their estimates are infinite; empty for most fits."""
         from ranef.diagnose.separation import separated
 
         return separated(self).names

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ranef as rf
+from ranef.diagnose import accuracy
 from ranef.errors import NotAvailableError
 
 
@@ -37,7 +38,7 @@ def test_no_integral(monkeypatch):
         def with_nodes(self, _nodes):
             raise ValueError("the mode of the random effects was not reached")
 
-    object.__setattr__(m, "core", Core())
+    monkeypatch.setattr(accuracy, "rebuilt", lambda *_: Core())
     with pytest.raises(NotAvailableError, match="no integral at this estimate: the mode"):
         rf.laplace_check(m, 3)
 
@@ -84,3 +85,13 @@ def test_a_pole_of_the_mean_is_left():
             found.append(m)
     assert found
     assert all(any(n.code == "pole" for n in m.messages) and m.converged for m in found)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_effects_that_ran_off_are_named(seed):
+    """A Wishart prior, which grows with the variance, of extra zeros of which there are none."""
+    rng = np.random.default_rng(seed)
+    frame = {"y": rng.poisson(2, 100), "g": np.repeat(np.arange(20), 5)}
+    prior = {"cov(zero_inflation:g)": rf.prior.wishart()}
+    with pytest.warns(rf.ConvergenceWarning, match="the effects of 'g' in zero_inflation"):
+        rf.fit("y ~ 1 + (1 | g)", frame, family="poisson", zero_inflation="~ 1 + (1 | g)", prior=prior)

@@ -218,3 +218,17 @@ def test_separation_is_named_where_it_ends_the_iteration():
     level = {**data, "k": np.where(f == 2, 0, rng.poisson(3, 200))}
     with pytest.warns(rf.SeparationWarning, match="with method='ml' a prior"), pytest.warns(rf.ConvergenceWarning):
         rf.fit("k ~ f + (1 | g)", level, family="poisson", method="pql")
+
+
+def test_means_out_of_range_are_told():
+    """Their rows have next to no weight: half of them here have no say in the slope."""
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=100), np.arange(100) % 10
+    y = (rng.random(100) < np.clip(0.5 + 0.3 * x, 0.02, 0.98)).astype(int)
+    with pytest.warns(rf.RanefWarning, match=r"means left the range of binomial \(0 to 1\) .*next to no weight"):
+        m = rf.fit("y ~ x + (1 | g)", {"y": y, "x": x, "g": g}, family="binomial", link="identity", method="pql")
+    note = next(n for n in m.messages if n.code == "illegal_means")
+    eta = np.asarray(m.predict(type="link"))
+    assert note.evidence["rows"] == np.count_nonzero((eta <= 0) | (eta >= 1))
+    plain = rf.fit("y ~ x + (1 | g)", {"y": y, "x": x, "g": g}, family="binomial", method="pql")
+    assert not any(n.code == "illegal_means" for n in plain.messages)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ranef.errors import ArgumentError, DataError, OptionError, UnknownColumnError
+import ranef as rf
+from ranef.errors import ArgumentError, DataError, InfiniteError, OptionError, UnknownColumnError
 from ranef.formula import parse
 from ranef.frame import Outcome, Part, build
 
@@ -124,3 +125,15 @@ def test_trials_may_be_an_expression_of_columns():
     ):
         with pytest.raises(error, match=says):
             build("share ~ x", data, outcome=Outcome("the family", "binomial", None), trials=text)
+
+
+@pytest.mark.parametrize("end", ["y", "u"])
+def test_an_infinite_end_of_an_interval_says_what_to_do(end):
+    frame = {
+        "y": np.linspace(0, 1, 20),
+        "u": np.linspace(1, 2, 20),
+        "s": np.where(np.arange(20) < 8, "interval", "none"),
+    }
+    frame[end] = np.where(np.arange(20) < 2, -np.inf if end == "y" else np.inf, frame[end])
+    with pytest.raises(InfiniteError, match=rf"'{end}' is infinite in rows 0, 1 .*status 'left', above one 'right'"):
+        rf.fit("cens(y, s, u) ~ 1", frame)

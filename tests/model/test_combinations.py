@@ -254,7 +254,6 @@ REFUSED = [
     ("related", "cases", "levels of 'g' are related"),
     ("fixed_x", "anova_1", "held or tied"),
     ("fixed_x", "permutation", "held by fixed="),
-    ("prior_mean", "laplace_check", "prior="),
     ("pql", "boot", "quasi-likelihood"),
 ]
 

@@ -8,6 +8,8 @@ import pytest
 
 import ranef as rf
 from ranef.diagnose import directions, separation
+from ranef.engines import laplace
+from ranef.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +301,179 @@ def test_what_was_not_looked_at_together_is_told(monkeypatch):
     frame["b"] = (frame["u"] + frame["v"] + 0.2 * rng.logistic(size=300) > 0.1).astype(int)  # far, but not to infinity
     overlap = rf.fit("b ~ u + v", frame, family="binomial")
     assert not any(n.code == "separation_unsearched" for n in overlap.messages)
+
+
+def of_counts(counts, family, least):
+    """A level where all counts are the least there is, and beside it the same but for one row."""
+    frame = counts.assign(y=np.where(counts["cell"] == "b", least, counts["ones"]))
+    mixed = frame.copy()
+    mixed.loc[(frame["cell"] == "b").idxmax(), "y"] = least + 2
+    return frame, mixed
+
+
+@pytest.mark.parametrize("link", ["log", "softplus", "inverse"])
+@pytest.mark.parametrize(("family", "least"), [("poisson", 0), ("nbinom2", 0), ("truncated_poisson", 1)])
+def test_links_that_take_a_mean_to_zero_at_infinity(counts, family, least, link):
+    frame, mixed = of_counts(counts, family, least)
+    with pytest.warns(rf.SeparationWarning, match=rf"separated by cellb \('b' of 'cell': {least} in all"):
+        m = rf.fit("y ~ cell", frame, family=family, link=link)
+    assert m.separation == ("cellb",)
+    assert rf.fit("y ~ cell", mixed, family=family, link=link).separation == ()
+
+
+def test_censored_counts_by_a_softplus(counts):
+    """The mean of rows that lie below 3 goes to 0."""
+    frame = counts.assign(y=3.0 * (counts["cell"] == "b") + counts["ones"] * (counts["cell"] != "b"),
+                          low=np.where(counts["cell"] == "b", "left", "none"))  # fmt: skip
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb"):
+        rf.fit("cens(y, low) ~ cell", frame, family="poisson", link="softplus")
+
+
+@pytest.mark.parametrize("link", ["sqrt", "identity"])
+@pytest.mark.filterwarnings("ignore::ranef.ConvergenceWarning")
+def test_links_that_have_a_mean_of_zero_at_a_finite_predictor(counts, link):
+    frame, _ = of_counts(counts, "poisson", 0)
+    m = rf.fit("y ~ cell", frame, family="poisson", link=link)
+    assert m.separation == ()
+    assert np.abs(m.params).max() < 10
+
+
+@pytest.mark.filterwarnings("ignore::ranef.ConvergenceWarning")
+def test_the_log_of_a_probability_of_one_is_finite(counts):
+    """Means of 1 lie at the predictor 0; means of 0 at minus infinity."""
+    frame = counts.assign(one=np.where(counts["cell"] == "b", 1, counts["mixed"]))
+    frame["none"] = np.where(counts["cell"] == "b", 0, counts["mixed"])
+    assert rf.fit("one ~ cell", frame, family="binomial", link="log").separation == ()
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb"):
+        rf.fit("none ~ cell", frame, family="binomial", link="log")
+
+
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog", "cauchit"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_trials_that_vary_more_than_binomially(counts, link, value):
+    rng = np.random.default_rng(4)
+    share = rng.binomial(6, rng.beta(2, 2, len(counts))) / 6
+    frame = counts.assign(y=np.where(counts["cell"] == "b", value, share), six=6)
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb"):
+        m = rf.fit("y ~ cell", frame, family="betabinomial", link=link, trials="six")
+    assert m.separation == ("cellb",)
+
+
+SCALES = {
+    "one category in the middle": (lambda d: np.where(d["cell"] == "c", 1, d["code"]), "'c' of 'cell': 'mid' in all"),
+    "the first and the last": (lambda d: np.where(d["cell"] == "c", d["code"] // 2 * 2, d["code"]), "scale.cellc:"),
+}
+
+
+@pytest.mark.parametrize("link", ["logit", "probit"])
+@pytest.mark.parametrize("formula", ["level ~ x", "level ~ x + cell", "level ~ x + cell + (1 | g)"])
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.filterwarnings("ignore::ranef.ConvergenceWarning")
+def test_scales_of_ordered_categories(data, name, formula, link):
+    """They go to 0 where a middle category is the only one, and grow for ever where it is the only one missing."""
+    outcome, says = SCALES[name]
+    names = np.array(["low", "mid", "top"])
+    frame = data.assign(code=data["level"].cat.codes.to_numpy())
+    frame["level"] = pd.Categorical(names[outcome(frame)], names, ordered=True)
+    with pytest.warns(rf.SeparationWarning, match=r"scale\.cellc") as told:
+        m = rf.fit(formula, frame, family="cumulative", scale="~ cell", link=link)
+    assert m.separation == ("scale.cellc",)
+    assert any(says in str(warning.message) for warning in told)
+    prior = {"scale": rf.prior.normal(0, 2.5)}  # what the text says
+    assert rf.fit(formula, frame, family="cumulative", scale="~ cell", link=link, prior=prior).separation == ()
+    assert rf.fit(formula, data, family="cumulative", scale="~ cell", link=link).separation == ()
+
+
+def alike(kind):
+    """Groups of three rows of one outcome each."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(40), 3)
+    frame = pd.DataFrame({"g": g, "h": g // 4, "x": rng.normal(size=len(g)), "three": 3})
+    outcome = rng.integers(0, 3, 40)[g]
+    frame["y"] = (
+        pd.Categorical(outcome, ordered=True) if kind == "cumulative"
+        else np.array(list("abc"))[outcome] if kind == "multinomial" else (outcome > 0).astype(float)
+    )  # fmt: skip
+    return frame
+
+
+@pytest.mark.parametrize("quadrature", [1, 9])
+@pytest.mark.parametrize(
+    ("family", "given"),
+    [("binomial", {}), ("binomial", {"link": "probit"}), ("binomial", {"trials": "three"}), ("cumulative", {}),
+     ("multinomial", {})],
+    ids=str,
+)  # fmt: skip
+def test_groups_of_one_outcome_each(family, given, quadrature):
+    """The log-likelihood has no maximum: it rises to that of the shares of the levels, sum n_k log(n_k / n)."""
+    frame, said = alike(family), "one_outcome_each"
+    if (family, quadrature) == ("multinomial", 9):
+        return  # two effects a level, 81 nodes: seconds
+    with pytest.warns(rf.SeparationWarning, match="every level of 'g' has one outcome only"):
+        m = rf.fit("y ~ x + (1 | g)", frame, family=family, quadrature=quadrature, **given)
+    note = next(n for n in m.messages if n.code == said)
+    assert note.evidence["sd"] > 3
+    assert not any(n.code == "small_clusters" for n in m.messages)
+    key = "b:g" if family == "multinomial" else "g"
+    assert f"'sd({key})': rf.prior.half_normal(2.5)" in note.text
+    prior = {"sd": rf.prior.half_normal(2.5)}
+    kept = rf.fit("y ~ x + (1 | g)", frame, family=family, quadrature=quadrature, prior=prior, **given)
+    assert not any(n.code == said for n in kept.messages)
+    assert max(v.sd[0] for v in kept.varcorr().values()) < 12
+
+
+def test_one_group_of_two_outcomes_is_enough():
+    frame = alike("binomial")
+    for g in range(0, 40, 5):
+        frame.loc[frame["g"].eq(g).idxmax(), "y"] = 1 - frame.loc[frame["g"].eq(g).idxmax(), "y"]
+    m = rf.fit("y ~ x + (1 | g)", frame, family="binomial", quadrature=9)
+    assert not any(n.code == "one_outcome_each" for n in m.messages)
+
+
+STOPPED = {
+    "binomial": ("yes ~ x + cell + (1 | g)", "binomial", {}, "cellb"),
+    "counts": ("y ~ x + cell + (1 | g)", "poisson", {}, "cellb"),
+    "extra zeros": ("y ~ x + (1 | g)", "poisson", {"zero_inflation": "~ cell"}, "zero_inflation.cellb"),
+    "ordered": ("o ~ x + cell + (1 | g)", "cumulative", {}, "cellb"),
+    "without order": ("o ~ x + cell", "multinomial", {}, "2.cellb"),
+}
+
+
+def stopped(counts, name):
+    formula, family, given, column = STOPPED[name]
+    kinds = np.where(counts["cell"] == "b", 2, np.arange(len(counts)) % 3)
+    frame = counts.assign(y=np.where(counts["cell"] == "b", 0, counts["ones"]), o=pd.Categorical(kinds, ordered=True))
+    return (formula, frame), {"family": family, **given}, column
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_search_that_stops_early_names_what_separates(counts, name):
+    """Before any estimate went far."""
+    asked, given, column = stopped(counts, name)
+    with pytest.warns(rf.RanefWarning) as told:
+        m = rf.fit(*asked, **given, control={"max_evaluations": 2})
+    assert column in m.separation
+    assert [w.category for w in told] == [rf.ConvergenceWarning, rf.SeparationWarning]
+    assert "no optimum to come to, as the outcome is separated by" in str(told[0].message)
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_search_that_fails_names_what_separates(counts, name, monkeypatch):
+    asked, given, column = stopped(counts, name)
+
+    def fails(core, design, task):
+        raise ValueError("the search was lost")
+
+    monkeypatch.setattr(laplace, "found", fails)
+    with pytest.raises(DataError, match=rf"lost.*: the outcome is separated by .*{column}.*a prior keeps them"):
+        rf.fit(*asked, **given)
+    formula = asked[0].replace("x + cell", "x").replace("~ cell", "~ x")
+    given = {key: "~ x" if key == "zero_inflation" else value for key, value in given.items()}
+    with pytest.raises(DataError) as error:
+        rf.fit(formula, asked[1], **given)
+    assert "separated" not in str(error.value)
+
+
+def test_what_is_checked_before_the_search_says_why_itself(counts):
+    with pytest.raises(DataError, match=r"is constant$"):
+        rf.fit("one ~ cell + (1 | g)", counts.assign(one=1.0), family="binomial")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ranef.diagnose.sampling import sampled
 from ranef.engines.estimate import Array, LaplaceEstimate
+from ranef.engines.laplace import rebuilt
 from ranef.engines.linear import cells
 from ranef.engines.nesting import affordable, check_quadrature, figures, groupings, hindrance, most_nodes
 from ranef.errors import NotAvailableError, OptionError
@@ -158,7 +159,8 @@ def laplace_check(m: Fit, nodes: int | None = None, draws: int | None = None, se
     Parameters
     ----------
     m : Fit
-        By Laplace's approximation (quadrature=1, method="ml"), with its rows.
+        By Laplace's approximation (quadrature=1, method="ml"), with its rows. What is held or tied stays so, and priors
+        stay as they are.
     nodes : int, optional
         Nodes a dimension of adaptive quadrature, for one grouping factor or nested ones; default 7, or 5 or 3 where 7
         would take longer than about a second, and, where that shows that Laplace's approximation is not good enough, as
@@ -229,8 +231,9 @@ def _climbed(m: Fit, found: LaplaceCheck) -> LaplaceCheck:
 
 
 def _compared(m: Fit, nodes: int) -> LaplaceCheck:
+    core = whole_core(m)
     try:
-        plain, fine = m.core.with_nodes(1), m.core.with_nodes(nodes)
+        plain, fine = core.with_nodes(1), core.with_nodes(nodes)
     except ValueError as error:
         raise NotAvailableError(f"laplace_check: there is no integral at this estimate: {error}") from error
     gaps = np.asarray(fine["groups"]) - np.asarray(plain["groups"])
@@ -260,7 +263,7 @@ def _by_sampling(m: Fit, draws: int | None, seed: int) -> LaplaceCheck:
     v = _spread(m)
     error = np.sqrt(np.maximum(np.diag(v), 0.0))
     pairs = _pairs(m, draws, 1 + 2 * int((error > 0).sum()))
-    found = sampled(m, error, pairs, seed)
+    found = sampled(m, whole_core(m), error, pairs, seed)
     return LaplaceCheck(
         how=found.how,
         nodes=None,
@@ -303,12 +306,24 @@ def unavailable(m: Fit) -> str | None:
         return "the likelihood of a linear model is exact"
     if m.method != "ml" or m.task.quadrature != 1:
         return "it is about fits by Laplace's approximation, quadrature=1 and method='ml'"
-    if m.task.wishes is not None:
-        return "fixed=, equal=, prior= and penalty= have no place in it; fit with quadrature=7 and compare"
     design = design_of(m, "laplace_check")
     if not design.terms:
         return "the model has no random effects, so that nothing is approximated"
     return None
+
+
+def whole_core(m: Fit) -> Any:
+    """Return a core of all parameters, where the fit stands, the same for a fit and what it was pickled to.
+
+    That of a fit by fixed=, equal=, prior= or penalty= has others. What is held does not move, and what is tied moves
+    together, by the covariance of the estimates; a prior is the same for both approximations.
+    """
+    estimate = m.estimate
+    assert isinstance(estimate, LaplaceEstimate)
+    try:
+        return rebuilt(design_of(m, "laplace_check"), m.task, estimate)
+    except ValueError as error:
+        raise NotAvailableError(f"laplace_check: there is no integral at this estimate: {error}") from error
 
 
 def not_nested(m: Fit) -> str | None:

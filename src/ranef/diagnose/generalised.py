@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.accuracy import laplace_check, not_nested, quick, unavailable
 from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdispersed, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.diagnose.propriety import worst_sum
@@ -17,27 +15,22 @@ from ranef.diagnose.separation import FAR
 from ranef.diagnose.separation import unsearched as columns_left
 from ranef.engines.estimate import Array
 from ranef.engines.parameters import names_of
-from ranef.errors import NotAvailableError
-from ranef.frame import checks
+from ranef.families.links import link_of, loose
 from ranef.frame.design import matrix
 from ranef.frame.table import shorten
 from ranef.inference.ddf.strata import resting_on
 from ranef.inference.terms import is_linear_model
+from ranef.predict.rows import fitted_design, linear_predictor
 
 if TYPE_CHECKING:
-    from ranef.frame import GroupTerm
     from ranef.model import Fit
 
 LARGE = 8.0  # a log odds ratio of this size is an odds ratio of 3,000
 NEARLY = 0.02  # probabilities within this of 0 or 1, less than odds of 3,000 to either side of 1/2
-SMALL_CLUSTER = 10  # binary rows a level up to which the approximation is checked …
-TINY_CLUSTER = 4  # … or doubted where that would take long
 SURE = 1e-3
 ENOUGH = 5.0  # expected successes or counts from which quasi-likelihood's bias is small
-CHECK_NODES = 3  # enough to tell whether Laplace's approximation is in doubt
 DEFECT = 0.01  # of a sum that should be 1: an error of the log-likelihood that a test would notice in 100 rows
 FEW_GROUPS = 20  # groups below which t and normal quantiles differ by more than 7 per cent
-FEW_ROWS = 20_000  # for which a note may take some milliseconds
 
 
 def separation(m: Fit) -> Iterator[Message]:
@@ -45,12 +38,11 @@ def separation(m: Fit) -> Iterator[Message]:
     names = m.separation
     if not names:
         return
-    found = places(m, names)
     text = (
-        f"{_apart(names, found)}: the maximum of the likelihood lies at infinity, so these estimates and their "
+        f"{separated_by(m)}: the maximum of the likelihood lies at infinity, so these estimates and their "
         f"standard errors have no meaning ({_others(m, names)}); {_ways_out(m, names)}"
     )
-    yield Message("separation", text, {"columns": list(names), "places": found})
+    yield Message("separation", text, {"columns": list(names), "places": places(m, names)})
 
 
 def _others(m: Fit, names: Sequence[str]) -> str:
@@ -70,11 +62,13 @@ def _others(m: Fit, names: Sequence[str]) -> str:
 def why_infinite(m: Fit) -> str | None:
     """Return what separates the outcome, where a fit is not to be had; None if nothing does."""
     names = m.separation
-    return f"{_apart(names, places(m, names))}; {_ways_out(m, names)}" if names else None
+    return f"{separated_by(m)}; {_ways_out(m, names)}" if names else None
 
 
-def _apart(names: Sequence[str], found: Sequence[str]) -> str:
-    return f"the outcome is separated by {', '.join(names)}" + (f" ({'; '.join(found)})" if found else "")
+def separated_by(m: Fit) -> str:
+    """Return the columns that separate an outcome, and where in the data."""
+    found = places(m, m.separation)
+    return f"the outcome is separated by {', '.join(m.separation)}" + (f" ({'; '.join(found)})" if found else "")
 
 
 def _ways_out(m: Fit, names: Sequence[str]) -> str:
@@ -114,14 +108,17 @@ def _firth(m: Fit) -> str:
 
 
 def far_estimates(m: Fit) -> Iterator[Message]:
-    """P7: huge coefficients with huge standard errors, a change of the predictor by its usual step considered."""
-    if m.design is None or m.distribution.entry.support != "binomial" or m.separation:
+    """P7: huge coefficients with huge standard errors, a change of the predictor by its usual step considered.
+
+    Those of other parameters are told where they are at a limit.
+    """
+    if m.design is None or m.task.linear or m.separation:
         return
-    part, mu = m.layout.components[0], m.fitted()
+    part = m.layout.components[0]
     beta = m.estimate.beta[part.at]
     error = np.sqrt(np.diag(m.estimate.vcov)[part.at])
     vague = error > np.abs(beta) / 2
-    if not vague.any() or (mu.min() > NEARLY and mu.max() < 1 - NEARLY):  # no predictor moves the odds that far
+    if not vague.any() or not _nearly_certain(m):  # no predictor moves the odds, or a mean, that far
         return
     x = matrix(m.design.fixed, m.layout.n)
     reach = np.abs(beta) * np.ptp(x, axis=0)
@@ -135,18 +132,22 @@ def far_estimates(m: Fit) -> Iterator[Message]:
         yield Message("hauck_donner", text, {"column": part.names[j], "estimate": float(beta[j])})
 
 
+def _nearly_certain(m: Fit) -> bool:
+    """Whether some rows are nearly certain: of one of two outcomes, a category, or no count."""
+    family = m.distribution
+    if family.custom is not None:
+        return False
+    if family.entry.ordinal:
+        return bool(np.asarray(m.predict(type="probs")).max() > 1 - NEARLY)
+    if family.entry.support == "count":
+        return link_of(m.link).zero != 0 and float(np.ravel(m.predict(type="mean")).min()) < NEARLY
+    mu = m.fitted() if family.entry.support == "binomial" else np.full(1, 0.5)
+    return bool(mu.min() <= NEARLY or mu.max() >= 1 - NEARLY)
+
+
 def _step(column: Array) -> float:
     """Return the usual change of a predictor: from one value to the other, or a standard deviation."""
     return float(np.ptp(column) if len(np.unique(column)) == 2 else np.std(column))
-
-
-def unlogged_offset(m: Fit) -> Iterator[Message]:
-    """P5: an offset under a log link that looks like an exposure, not like its logarithm."""
-    if m.task.linear or m.design is None or m.design.offset is None:
-        return
-    if (text := checks.unlogged_offset(m.design, m.link)) is not None:
-        low, high = float(m.design.offset.min()), float(m.design.offset.max())
-        yield Message("unlogged_offset", text, {"columns": m.design.offset_name, "low": low, "high": high})
 
 
 def dispersion(m: Fit) -> Iterator[Message]:
@@ -181,41 +182,6 @@ def two_dispersions(m: Fit) -> Iterator[Message]:
     if own and row_effect(m):
         text = f"a random effect for every row and the dispersion of {m.family} model the same variation: drop one"
         yield Message("two_dispersions", text, {})
-
-
-def small_clusters(m: Fit) -> Iterator[Message]:
-    """P37: Laplace's approximation with few binary rows a group; measured where a few nodes can tell quickly."""
-    design = m.design
-    if design is None or m.distribution.entry.support != "binomial" or design.trials is not None:
-        return
-    if m.task.quadrature != 1 or m.method == "pql":
-        return
-    available = unavailable(m) is None
-    measured = available and not_nested(m) is None and m.nobs <= FEW_ROWS and quick(m, CHECK_NODES)
-    most = SMALL_CLUSTER if measured else TINY_CLUSTER
-    small = [(t, size) for t in design.terms if 0 < (size := _rows_a_level(m, t)) <= most]
-    if not small:
-        return
-    term, size = small[0]
-    evidence = {"group": term.label, "median": size}
-    found = f"{term.label!r} has {size:g} binary rows a level (median)"
-    if measured:
-        with suppress(NotAvailableError):  # as after a search that failed, of which there is more to be said
-            # A few nodes tell whether to look closer, but not how many are enough.
-            if laplace_check(m, CHECK_NODES).matters and (check := laplace_check(m)).matters:
-                shift = {"gap": check.gap, "shift": float(np.nanmax(np.abs(check.relative)))}
-                yield Message("small_clusters", f"{found}: {check.text}", {**evidence, **shift})
-        return
-    text = f"{found}: Laplace's approximation of its variance may be biased downwards"
-    if available:
-        text = f"{text}; rf.laplace_check(m) measures it"
-    yield Message("small_clusters", text, evidence)
-
-
-def _rows_a_level(m: Fit, term: GroupTerm) -> float:
-    """Return the median number of rows of a level; 0 where every row is a level."""
-    alone = len(term.levels) >= m.nobs
-    return 0.0 if alone else float(np.median(np.bincount(term.codes, minlength=len(term.levels))))
 
 
 def covariance_heavy(m: Fit) -> Iterator[Message]:
@@ -309,8 +275,26 @@ def quasi_likelihood(m: Fit) -> Iterator[Message]:
     if (why := _poorly_normal(m)) is not None:
         text = f"PQL is biased towards 0 where {why[0]} (Breslow & Lin 1995): use Laplace's approximation or quadrature"
         yield Message("pql_bias", text, why[1])
+    yield from illegal_means(m)
     if row_effect(m):
         yield Message("pql_row_effect", "a random effect for every row is doubtful under PQL: use method='ml'", {})
+
+
+def illegal_means(m: Fit) -> Iterator[Message]:
+    """P44: means that quasi-likelihood took out of their range, whose rows it gave next to no weight."""
+    found = loose(m.distribution.entry.parameters[0].range, m.link)
+    if m.method != "pql" or found is None or m.design is None:
+        return
+    rows = fitted_design(m, "illegal_means")
+    mu = np.asarray(link_of(m.link).inverse(linear_predictor(m, rows, [True] * len(rows.terms))))
+    low, high = found.ends
+    if (count := int(np.count_nonzero(~((mu > low) & (mu < high))))) > 0:
+        text = (
+            f"{count} of {m.nobs} means left the range of {m.family} ({low:g} to {high:g}) under link={m.link!r}: PQL "
+            f"gives such rows next to no weight, so that these estimates leave them out; link={found.safe!r} keeps "
+            f"means in their range"
+        )
+        yield Message("illegal_means", text, {"rows": count})
 
 
 def approximate_reml(m: Fit) -> Iterator[Message]:
@@ -368,7 +352,7 @@ def few_groups(m: Fit) -> Iterator[Message]:
 
 
 CHECKS = (
-    separation, unsearched, far_estimates, unlogged_offset, dispersion, two_dispersions, small_clusters,
+    separation, unsearched, far_estimates, dispersion, two_dispersions,
     covariance_heavy, unstable_link, no_extra_zeros, improper_density, quasi_likelihood, approximate_reml,
     pseudo_likelihood, few_groups,
 )  # fmt: skip

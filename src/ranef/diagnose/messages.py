@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FEW_LEVELS = 5
 MOST_NAMES = 20
 MOST_WORK = 100_000_000  # operations that a note may cost
+RAN_OFF = 9.0  # a standard deviation of log odds, or of logarithms, that makes everything certain
 ROUNDING = 1e-9  # what least squares leave of a vector that lies in the columns' span
 
 
@@ -61,9 +62,10 @@ def messages(m: Fit) -> tuple[Message, ...]:
     """All notes on a fit; of a slim fit those taken before its rows went."""
     if m.digest:
         return m.digest.messages
-    from ranef.diagnose import flat, generalised, identified
+    from ranef.diagnose import alike, clusters, flat, generalised, identified, offsets
 
-    checks = (*CHECKS, *generalised.CHECKS, *identified.CHECKS, *flat.CHECKS)
+    rooms = (generalised, offsets, clusters, alike, identified, flat)
+    checks = (*CHECKS, *(check for room in rooms for check in room.CHECKS))
     return tuple(note for check in checks for note in check(m))
 
 
@@ -142,8 +144,20 @@ def _way_out(m: Fit) -> str:
         laplace = m.task.quadrature == 1 and m.method == "ml"
         nodes = most_nodes(m.design, BEYOND) if laplace and m.design is not None else 1
         wider = f"quadrature={nodes} integrates beyond the mode; else " if nodes > 1 else ""
-        return f"; {wider}leave out what the data say too little about"
-    return ""
+        about = "".join(f": {text}" for text in _outside_the_mean(m, 0.0)[:1])
+        return f"; {wider}leave out what the data say too little about{about}"
+    return "".join(f", as {text} ran off: leave them out" for text in _outside_the_mean(m, RAN_OFF)[:1])
+
+
+def _outside_the_mean(m: Fit, least: float) -> list[str]:
+    """Return the random effects of components other than the mean, whose modes may become flat, the largest first."""
+    found: list[tuple[float, str]] = []
+    for t, factor in zip(m.layout.terms, m.estimate.roots, strict=True):
+        outside = {component: i for i, component in enumerate(t.components) if component != "mean"}
+        sd = max((float(np.linalg.norm(factor[i])) for i in outside.values()), default=0.0)
+        if outside and sd > least:
+            found.append((sd, f"the effects of {t.label!r} in {', '.join(outside)} (standard deviation {sd:.3g})"))
+    return [] if m.distribution.entry.nominal else [text for _, text in sorted(found, reverse=True)]
 
 
 def without_bound(m: Fit) -> Iterator[Message]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,17 +57,18 @@ class Sampled:
     how: str
 
 
-def sampled(m: Fit, spread: Array, pairs: int, seed: int) -> Sampled:
+def sampled(m: Fit, core: Any, spread: Array, pairs: int, seed: int) -> Sampled:
     """Return the gap between the integral and Laplace's approximation and its slope in (beta, theta).
 
-    `spread` are the standard errors of (beta, theta); parameters without one have no slope. Slopes are differences
-    over a quarter of a standard error to both sides, on the same draws: the change that an estimate would feel.
+    `core` has all parameters of the fit; `spread` are the standard errors of (beta, theta), of which those without one
+    have no slope. Slopes are differences over a quarter of a standard error to both sides, on the same draws: the
+    change that an estimate would feel.
     """
     at = np.concatenate([np.nan_to_num(np.asarray(m.estimate.beta)), m.estimate.theta])
     p = len(m.estimate.beta)
 
     def ratios(point: Array) -> Array:
-        return np.asarray(m.core.log_ratios(point[:p].tolist(), point[p:].tolist(), seed, pairs))
+        return np.asarray(core.log_ratios(point[:p].tolist(), point[p:].tolist(), seed, pairs))
 
     here = ratios(at)
     mean = by_mean(here)

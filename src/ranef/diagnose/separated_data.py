@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ranef.diagnose.separation import COUNTED, signs
+from ranef.diagnose.separation import COUNTED, SCALE, signs
 from ranef.engines.estimate import Array
 from ranef.families import ZERO as INFLATION
+from ranef.families.links import link_of
 from ranef.frame.coding import level_name
 
 if TYPE_CHECKING:
@@ -60,15 +61,15 @@ def _sides(m: Fit, component: int) -> Sequence[Side]:
     y = np.asarray(m.design.y) if m.design is not None else np.empty(0)
     labels, name = m.spec.categories, m.layout.components[component].name
     if m.distribution.categorical:
-        ends = range(len(labels)) if m.distribution.entry.nominal else (0, len(labels) - 1)
-        return [(y == k, repr(labels[k])) for k in ends]
+        every = m.distribution.entry.nominal or name == SCALE
+        return [(y == k, repr(labels[k])) for k in (range(len(labels)) if every else (0, len(labels) - 1))]
     sign = signs(m, component)
     if name == INFLATION:
         return [(sign == 1, "0"), (sign == -1, "no 0")]
     if name != "mean":
         return [(sign == 1, f"{name} always"), (sign == -1, f"{name} never")]
     if m.distribution.entry.support in COUNTED:
-        return [(sign == -1, "1" if m.distribution.truncated else "0")]
+        return [(sign == link_of(m.link).zero, "1" if m.distribution.truncated else "0")]
     if m.distribution.entry.support == "binomial" and m.design is not None and m.design.trials is not None:
         return [(sign == 1, "only successes"), (sign == -1, "no success")]
     zero, one = (repr(label) for label in labels) if len(labels) == 2 else ("0", "1")

@@ -1,8 +1,10 @@
 """Separation: a direction of the coefficients along which the likelihood rises for ever, found by linear programming.
 
 For a binomial response a direction d separates if x'd >= 0 wherever every trial succeeded, <= 0 wherever none did, 0
-elsewhere, and not 0 everywhere (Albert & Anderson 1984; Konis 2007). For counts with a log link: x'd = 0 where y > 0
-and <= 0 where y = 0; for counts above 0 the same with y = 1 in place of 0, and for a hurdle its zeros left out. The
+elsewhere, and not 0 everywhere (Albert & Anderson 1984; Konis 2007). For counts with a link that takes a mean to 0 at
+minus infinity only (log, softplus): x'd = 0 where y > 0 and <= 0 where y = 0, and >= 0 there if it is at plus infinity
+(inverse); for counts above 0 the same with y = 1 in place of 0, and for a hurdle its zeros left out. Where a finite
+predictor has a mean of 0 or 1 (identity, sqrt, the log of a probability of 1) nothing is infinite at that end. The
 probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0. A family that a user wrote
 says by its density which way each row's predictor would go; its columns are named only where the standard error says
 the same. For categories d makes no observed category less likely: a row for each comparison of it with another one.
@@ -40,9 +42,37 @@ if TYPE_CHECKING:
 FAR = 9.0  # a logit or log beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
 UNLIKELY = 1 / (1 + np.exp(FAR))  # that chance
 ALIKE = 4  # rows of a kind, on average, from which on kinds are looked for
+QUICK = 1_000_000  # entries of X in which separation is looked for without the search having gone far
 REACH = 15.0  # a predictor's range within which a density shows where it goes
 FLAT = 1e-12  # log densities that differ by less do not fall
 COUNTED = ("count", "nonnegative")
+SCALE = "scale"  # the component of an ordinal model's log scale
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Stands for the estimate of a search that failed: every coefficient may have run off.
+
+    Attributes
+    ----------
+    size : int
+        How many coefficients there are.
+    """
+
+    size: int
+    outcome: str = "failed"
+    dropped: tuple[int, ...] = ()
+    reach: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def beta(self) -> Array:
+        """Infinite coefficients."""
+        return np.full(self.size, np.inf)
+
+    @property
+    def vcov(self) -> Array:
+        """Their infinite variances."""
+        return np.full((self.size, self.size), np.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +92,12 @@ class Found:
 
 
 def separated(m: Fit) -> Found:
-    """Search for columns whose estimates are infinite; looks only where the fit went far."""
+    """Search for columns whose estimates are infinite; looks only where the fit went far, or found no optimum."""
     if m.task.linear or m.design is None or m.call.penalty:
         return Found()
     if m.distribution.categorical:
-        return _among_categories(m) if _categories_went_far(m) else Found()
+        found = _among_categories(m) if _categories_went_far(m) else Found()
+        return Found((*found.names, *_of_scale(m)), found.unsearched)
     found = [_separated(m, component, sign) for component, sign in _components(m)]
     return Found(tuple(n for one in found for n in one.names), tuple(n for one in found for n in one.unsearched))
 
@@ -78,15 +109,22 @@ def unsearched(m: Fit) -> tuple[str, ...]:
     return separated(m).unsearched
 
 
+def _is_stuck(m: Fit) -> bool:
+    """Whether a search ended at no optimum, in data that are quickly looked at, so that it need not have gone far."""
+    return not m.converged and m.layout.n * len(m.estimate.beta) <= QUICK
+
+
 def _categories_went_far(m: Fit) -> bool:
+    if _is_stuck(m):
+        return True
     largest = float(np.fmax.reduce(np.abs(m.estimate.beta), initial=0.0))  # NaN where dropped
-    low, high = _certain(m, 0)
+    low, high = certain(m, 0)
     if largest <= min(-low, high):
         return False
     return largest > FAR or bool(np.min(np.asarray(m.predict(type="probs"))) < UNLIKELY)
 
 
-def _certain(m: Fit, component: int) -> tuple[float, float]:
+def certain(m: Fit, component: int) -> tuple[float, float]:
     """Return the predictors of a component beyond which outcomes are certain: of a probit nearer than of a logit."""
     return _ends(_link(m, component))
 
@@ -127,6 +165,27 @@ def _among_categories(m: Fit) -> Found:
     named = [j for j in columns if j not in thresholds] or columns
     names = names_of(m, "all")[0]
     return Found(tuple(names[j] for j in named), tuple(names[j] for j in left if j not in thresholds))
+
+
+def _of_scale(m: Fit) -> tuple[str, ...]:
+    """Return the columns of an ordinal model's log scale that ran off.
+
+    A scale goes to 0 along z'd <= 0 where the category is certain, as its predictor lies between its thresholds, and 0
+    elsewhere. It grows for ever along z'd >= 0 where the category is the first or the last, and 0 elsewhere.
+    """
+    at = next((k for k, part in enumerate(m.layout.components) if part.name == SCALE and part.names), None)
+    if at is None or m.design is None or isinstance(m.estimate, Lost) or not _went_far(m, at):
+        return ()
+    part, x = m.layout.components[at], matrix(m.design.components[at].fixed, m.layout.n)
+    still = {*anchored(m.design, m.task), *m.estimate.dropped}
+    moved = np.abs(m.estimate.beta[part.at]) * np.abs(x).max(axis=0)
+    far = [j for j in range(x.shape[1])
+           if j + part.first not in still and (moved[j] > FAR or _is_vague(m, j + part.first, x[:, j]))]  # fmt: skip
+    y = np.asarray(m.design.y, np.int64)
+    own = np.asarray(m.predict(type="probs"))[np.arange(len(y)), y]
+    signs = (np.where(own > 1 - UNLIKELY, -1.0, 0.0), np.where((y == 0) | (y == y.max()), 1.0, 0.0))
+    found = {far[k] for sign in signs if far for k in direction(x[:, far], sign) or ()}
+    return tuple(f"{part.name}.{part.names[j]}" for j in sorted(found))
 
 
 def _looked(
@@ -176,9 +235,11 @@ def _can_be(m: Fit, component: int) -> bool:
     if not m.layout.components[component].names:
         return False
     if component == 0 and family.custom is None:
-        counts = family.entry.support in COUNTED and m.link == "log"
-        return counts or family.entry.support == "binomial" or family.entry.name == "ordered_beta"
-    return family.custom is not None or name in (INFLATION, *ENDS)
+        support = family.entry.support
+        known = support in COUNTED or support == "binomial" or family.entry.name == "ordered_beta"
+        return known and link_of(m.link).zero != 0
+    own = family.custom is not None and not isinstance(m.estimate, Lost)  # whose density is asked beside the estimate
+    return own or name in (INFLATION, *ENDS)
 
 
 def _is_own(m: Fit, component: int) -> bool:
@@ -237,12 +298,16 @@ def _is_vague(m: Fit, j: int, column: Array) -> bool:
 
 
 def _went_far(m: Fit, component: int) -> bool:
+    if _is_stuck(m):
+        return True
     beta = m.estimate.beta[m.layout.components[component].at]
     if np.fmax.reduce(np.abs(beta), initial=0.0) > FAR:  # NaN where dropped
         return True
-    (least, most), (low, high) = _reach(m, component), _certain(m, component)
-    counts = m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None
-    return least < low or (not counts and most > high)
+    (least, most), (low, high) = _reach(m, component), certain(m, component)
+    below, above = least < low, most > high
+    if m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None:
+        return above if link_of(m.link).zero > 0 else below  # towards large counts nothing is certain
+    return below or above
 
 
 def _reach(m: Fit, component: int) -> tuple[float, float]:
@@ -314,15 +379,18 @@ def signs(m: Fit, component: int = 0) -> Array:
         return np.where(y != 0, -1.0, 1.0)
     if name in ENDS:
         return ENDS[name](y)
+    link = link_of(m.link)
+    zero, one = float(link.zero), float(link.one)
     if m.distribution.entry.support not in COUNTED:
-        found = np.where(y <= 0, -1.0, np.where(y >= 1, 1.0, 0.0))
+        found = np.where(y <= 0, zero, np.where(y >= 1, one, 0.0))
         return found if design.randomised is None else _behind(design.randomised[1], found)
     # What is likeliest as the mean goes to 0: no count, or of counts above 0 one; a hurdle's zeros tell nothing of it.
     least = 1.0 if m.distribution.truncated else 0.0
-    found = np.where(y > least, 0.0, np.where(y < least, np.nan, -1.0))
+    found = np.where(y > least, 0.0, np.where(y < least, np.nan, zero))
     if design.censor is None:
         return found
-    return np.where(design.censor == 0, found, np.where(design.censor == 2, 0.0, design.censor))
+    large = max(-zero, 0.0)  # at an infinite predictor, too, unless that is where the mean is 0
+    return np.select([design.censor == 0, design.censor == -1, design.censor == 1], [found, zero, large], 0.0)
 
 
 def _behind(slope: Array, found: Array) -> Array:

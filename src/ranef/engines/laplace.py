@@ -777,8 +777,8 @@ class Remains:
         )
 
 
-def _rebuilt(design: Design, task: Task, found: LaplaceEstimate) -> Any:
-    """Return the core of a fit, where the fit stands."""
+def rebuilt(design: Design, task: Task, found: LaplaceEstimate) -> Any:
+    """Return a core of all coefficients and entries of theta, where the fit stands."""
     core = make_core(absorbed(design), task)
     core.adopt(np.nan_to_num(np.array(found.beta)).tolist(), list(found.theta), task.quadrature, task.method)
     return core
@@ -791,7 +791,7 @@ def save(core: Any, found: LaplaceEstimate) -> Remains:
 
 def restore(saved: Remains, found: LaplaceEstimate, design: Any, task: Task) -> Any:
     """Return a core that answers as the fit's did."""
-    return saved if design is None else Rebuilt(partial(_rebuilt, design, task, found))
+    return saved if design is None else Rebuilt(partial(rebuilt, design, task, found))
 
 
 ENGINE = Engine("laplace", estimate, again, many, variance, save, restore)

@@ -240,6 +240,15 @@ def anchored(design: Design, task: Task) -> set[int]:
     return {j for j, r in enumerate(to.tolist()) if r < 0 or any(to[k] == r for k in with_prior)}
 
 
+def anchored_terms(design: Design, task: Task) -> set[int]:
+    """Return the positions of terms of whose covariance something is held or has a prior."""
+    if task.wishes is None:
+        return set()
+    plan = make_plan(design, task)
+    with_prior = {p.at for _, places, _ in plan.priors for p in places if p.kind != COEFFICIENT}
+    return with_prior | {p.at for p, _ in plan.held}
+
+
 def _targets(
     names: Names, name: str, prior: Prior, everything: Sequence[tuple[str, Prior]], columns: Columns, design: Design
 ) -> list[Target]:

@@ -27,6 +27,8 @@ class Link:
         Parameter -> predictor, predictor -> parameter, and d parameter / d predictor at a predictor.
     legal : str
         "any", "positive" or "unit": which parameter values have a predictor.
+    zero : int
+        Sign of the infinite predictor that takes the parameter to 0; 0 if a finite one does, or none.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Link:
     inverse: Function
     slope: Function
     legal: str
+    zero: int = 0
+
+    @property
+    def one(self) -> int:
+        """Sign of the infinite predictor that takes the parameter to 1; 0 if a finite one does."""
+        return -self.zero if self.legal == "unit" else 0
 
 
 def _exp(x: Any) -> Any:
@@ -87,15 +95,16 @@ LINKS: dict[str, Link] = {
     link.name: link
     for link in (
         Link("identity", np.asarray, np.positive, _one, "any"),
-        Link("log", np.log, _exp, _exp, "positive"),
-        Link("logit", _logit, _expit, lambda x: _expit(x) * _expit(-np.asarray(x)), "unit"),
-        Link("probit", _ndtri, _ndtr, _density, "unit"),
+        Link("log", np.log, _exp, _exp, "positive", -1),
+        Link("logit", _logit, _expit, lambda x: _expit(x) * _expit(-np.asarray(x)), "unit", -1),
+        Link("probit", _ndtri, _ndtr, _density, "unit", -1),
         Link(
             "cloglog",
             lambda p: np.log(-np.log1p(-np.asarray(p))),
             lambda x: -np.expm1(-_exp(x)),
             lambda x: _exp(x - _exp(x)),
             "unit",
+            -1,
         ),
         Link(
             "loglog",
@@ -103,6 +112,7 @@ LINKS: dict[str, Link] = {
             lambda x: _exp(-_exp(np.negative(x))),
             lambda x: _exp(-np.asarray(x) - _exp(-np.asarray(x))),
             "unit",
+            -1,
         ),
         Link(
             "cauchit",
@@ -110,6 +120,7 @@ LINKS: dict[str, Link] = {
             lambda x: np.arctan(x) / np.pi + 0.5,
             lambda x: 1 / (np.pi * (1 + np.square(x))),
             "unit",
+            -1,
         ),
         Link(
             "inverse",
@@ -117,6 +128,7 @@ LINKS: dict[str, Link] = {
             lambda x: np.divide(1.0, x),
             lambda x: -1 / np.square(x),
             "positive",
+            1,
         ),
         Link(
             "1/mu^2",
@@ -124,9 +136,10 @@ LINKS: dict[str, Link] = {
             lambda x: 1 / np.sqrt(_from_0(x)),
             lambda x: -0.5 * _from_0(x) ** -1.5,
             "positive",
+            1,
         ),
         Link("sqrt", np.sqrt, np.square, lambda x: 2 * np.asarray(x), "positive"),
-        Link("softplus", lambda m: np.log(np.expm1(m)), _softplus, _expit, "positive"),
+        Link("softplus", lambda m: np.log(np.expm1(m)), _softplus, _expit, "positive", -1),
     )
 }  # fmt: skip
 ALIASES = {
@@ -175,11 +188,29 @@ def predictor_of(value: float, link: Link, name: str) -> float:
     return float(link.forward(value))
 
 
-#: Range of a mean -> the links under which a predictor may give a mean outside it, and the one that cannot.
-ILLEGAL = {"(0, 1)": (("identity", "log"), "logit"), "positive": (("identity", "inverse", "1/mu^2"), "log")}
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """Of means that have a range: its ends, the links whose predictor may lead outside, and one whose cannot."""
+
+    ends: tuple[float, float]
+    links: tuple[str, ...]
+    safe: str
+
+
+#: By the range as the core's table of families has it.
+LOOSE = {
+    "(0, 1)": Loose(LEGAL["unit"], ("identity", "log"), "logit"),
+    "positive": Loose(LEGAL["positive"], ("identity", "inverse", "1/mu^2"), "log"),
+}
+
+
+def loose(range_: str, link: str) -> Loose | None:
+    """Return the ends of a mean's range and a link that keeps it inside, if `link` does not; None if it does."""
+    found = LOOSE.get(range_)
+    return found if found is not None and link in found.links else None
 
 
 def legal_link(range_: str, link: str) -> str | None:
     """Return the link that keeps a mean in its range, if `link` does not; None if it does."""
-    loose, safe = ILLEGAL.get(range_, ((), ""))
-    return safe if link in loose else None
+    found = loose(range_, link)
+    return None if found is None else found.safe

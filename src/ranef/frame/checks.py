@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ranef.errors import DataError
-from ranef.frame.design import Design, GroupTerm, matrix, why_dropped
+from ranef.frame.design import Array, Design, GroupTerm, matrix, why_dropped
 from ranef.frame.kernels import is_constant
 
 INSIDE = ("ordered_beta", "zero_one_inflated_beta")  # families that tell 0 and 1 from the proportions between them
@@ -15,13 +15,18 @@ WIDE = 10.0  # an offset that spans this on the log scale would mean exposures t
 def unlogged_offset(design: Design, link: str) -> str | None:
     """Return what is said of an offset under a log link that looks like an exposure, not like its logarithm."""
     offset, name = design.offset, design.offset_name
-    if link != "log" or offset is None or offset.min() < 0 or np.ptp(offset) <= WIDE:
+    if link != "log" or offset is None or not is_wide(offset):
         return None
     of, it = (f"offset {name}", name) if name else ("the offset", "offset")
     return (
         f"{of} spans {offset.min():.4g} to {offset.max():.4g}: with a log link the response is proportional to "
         f"exp({it}); offset(log({it})) makes it proportional to {it}"
     )
+
+
+def is_wide(offset: Array) -> bool:
+    """Whether an offset can hardly be a logarithm: none of its values is negative, and they span too much."""
+    return bool(offset.min() >= 0 and np.ptp(offset) > WIDE)
 
 
 def too_few_inside(design: Design, family: str) -> int | None:

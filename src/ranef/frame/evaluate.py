@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ranef.errors import DataError, FormulaError, NotAvailableError
+from ranef.errors import DataError, FormulaError, InfiniteError, NotAvailableError
 from ranef.formula import Factor
 from ranef.formula.expression import tree
 from ranef.formula.functions import CODINGS, CONSTANTS, FOREIGN
@@ -317,8 +317,11 @@ class _Walk:
     def on_call(self, node: ast.Call) -> Value:
         callee = node.func.id if isinstance(node.func, ast.Name) else ""  # _f0, _f1 …: checked by the formula
         name = self.factor.functions[int(callee[2:])]
-        args = [self.walk(arg) for arg in node.args]
-        options = {str(k.arg): self.walk(k.value) for k in node.keywords}
+        try:
+            args = [self.walk(arg) for arg in node.args]
+            options = {str(k.arg): self.walk(k.value) for k in node.keywords}
+        except InfiniteError as error:
+            raise InfiniteError(f"{error}{INFINITE.get(name, '')}") from error
         try:
             if name in self.outer.env:
                 return self.call_env(self.outer.env[name], args, options)
@@ -616,6 +619,10 @@ def _by_number(walk: _Walk, _at: int, x: Value) -> Value:
     return Categories(_reorder(value, picked := [value.levels[i] for i in order]), Levels.of(picked))
 
 
+#: What to do about infinite arguments of a call.
+INFINITE = {
+    "cens": ". A response that is only known to lie below a value is that value with status 'left', above one 'right'"
+}
 STATUS = {"none": 0, "left": -1, "right": 1, "interval": 2}
 
 

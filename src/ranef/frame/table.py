@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ranef.errors import DataError, UnknownColumnError
+from ranef.errors import DataError, InfiniteError, UnknownColumnError
 from ranef.frame.design import Array, Levels
 from ranef.frame.kernels import any_nonfinite, code_use, factorize, small_int
 
@@ -561,7 +561,7 @@ def check_infinite(name: str, x: Array) -> None:
     """Raise an error that names the first infinite rows, if there are any."""
     infinite = np.isinf(x)
     if infinite.any():
-        raise DataError(f"{name!r} is infinite in {rows_of(infinite)}; remove these rows or mark them as missing")
+        raise InfiniteError(f"{name!r} is infinite in {rows_of(infinite)}; remove these rows or mark them as missing")
 
 
 def factor_column(name: str, codes: Array, levels: Levels, ordered: bool) -> Column:
