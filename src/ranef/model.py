@@ -935,12 +935,12 @@ class Fit:
             probabilities on the logit scale), or for a new observation, in which random effects that are not included
             vary too: in closed form where the response is normal (it adds sigma^2 / w), else quantiles of 1,000 draws
             of coefficients, random effects and responses (proportions have the row's trials, ordered categories are
-            their numbers from 0 on). Both take the variance parameters as known; refits to simulated responses
-            (`rf.bootstrap`) do not.
+            their numbers from 0 on). Linear models take the variance parameters as known, all others count
+            what is not known of them by the delta method; refits to simulated responses (`rf.bootstrap`) go further.
         level : float
             Coverage.
         std_error : bool
-            Return standard errors also where no interval is asked for.
+            Return standard errors also where no interval is asked for: lme4's of linear models, glmmTMB's of others.
         seed : int, optional
             For new_levels="sample", and intervals of new observations that are drawn: same seed, same draws.
 

@@ -313,12 +313,15 @@ def test_unseen_levels_have_the_errors_of_the_coefficients():
         assert_allclose(found["std_error"], expected, rtol=3e-4)
 
 
-def test_errors_of_structured_normal_models_are_given_the_variances():
+def test_errors_of_a_structured_normal_model_whose_variances_are_held():
     """Henderson's variance of x'beta_hat + z'(b_hat - b), with dense matrices; two residual variances."""
     rats = rf.datasets.load("BodyWeight")
-    m = rf.fit("weight ~ Time + ou(Time + 0 | Rat)", rats, method="ml", dispersion="~ Diet")
-    structure = m.varcorr()["Rat"]
+    free = rf.fit("weight ~ Time + ou(Time + 0 | Rat)", rats, method="ml", dispersion="~ Diet")
+    structure = free.varcorr()["Rat"]
     rate = next(p.value for p in structure.parameters if p.name == "rate")
+    names = ("dispersion.(Intercept)", "dispersion.Diet2", "dispersion.Diet3")
+    dispersion = dict(zip(names, free.estimate.beta[2:].tolist(), strict=True))
+    m = free.update(fixed={"sd(Rat)": structure.sd[0], "rate(Rat)": rate, **dispersion})
     time, rat = rats["Time"].to_numpy(float), rats["Rat"].astype(str).to_numpy()
     same = rat[:, None] == rat
     field = structure.sd[0] ** 2 * np.exp(-rate * np.abs(time[:, None] - time)) * same
@@ -328,15 +331,91 @@ def test_errors_of_structured_normal_models_are_given_the_variances():
     exact = field - field @ inverse @ field + left @ np.linalg.inv(x.T @ inverse @ x) @ left.T
     assert_allclose(m.predict(std_error=True)["std_error"], np.sqrt(np.diag(exact)), rtol=1e-5)
     # Dense inverses lose digits: the field has 30,000 times the smallest residual variance.
+    assert (free.predict(std_error=True)["std_error"] >= np.sqrt(np.diag(exact)) * (1 - 1e-5)).all()
 
 
-def test_both_engines_have_the_same_errors():
+def test_both_engines_have_the_same_errors_where_variances_are_held():
     frame = rf.datasets.load("sleepstudy")
     linear = rf.fit("Reaction ~ Days + (Days | Subject)", frame, method="ml")
-    general = linear.update(prior={"fixed": rf.prior.flat()})
+    structure = linear.varcorr()["Subject"]
+    held = {
+        "sd((Intercept) | Subject)": structure.sd[0],
+        "sd(Days | Subject)": structure.sd[1],
+        "cor((Intercept), Days | Subject)": structure.corr[0, 1],
+        "dispersion.(Intercept)": np.log(linear.sigma),
+    }
+    general, free = linear.update(fixed=held), linear.update(prior={"fixed": rf.prior.flat()})
     new = {"Days": [3.0, 12.0, 5.0], "Subject": ["308", "335", "new"]}
-    theirs, ours = (m.predict(new, std_error=True, new_levels="population")["std_error"] for m in (linear, general))
-    assert_allclose(ours, theirs, rtol=1e-5)  # both stop at a gradient of about 1e-5
+
+    def errors(m):
+        return m.predict(new, std_error=True, new_levels="population")["std_error"]
+
+    assert_allclose(errors(general), errors(linear), rtol=1e-5)  # both stop at a gradient of about 1e-5
+    assert (errors(free)[:2] > 1.01 * errors(linear)[:2]).all()  # what is not known of the variances adds to them
+    assert_allclose(errors(free)[2], errors(linear)[2], rtol=1e-5)  # coefficients are independent of them
+
+
+GLMMTMB: list[tuple[str, str, dict[str, object], list[int], dict[str, list[float]]]] = [
+    (
+        "count ~ mined + (1 | site)",
+        "Salamanders",
+        {"family": "nbinom2", "zero_inflation": "~ mined", "dispersion": "~ mined"},
+        [1, 100, 333],
+        {
+            "link": [1.109774931, 0.231020473, 1.163962883],
+            "zlink": [2.5321162340, 0.8565286085, 2.5321162340],
+            "response": [0.08394990341, 0.52202269790, 0.08344083876],
+            "conditional": [0.4751549160, 0.6614314345, 0.4564704771],
+            "disp": [0.9953142743, 0.2995957212, 0.9953142743],
+        },
+    ),
+    (
+        "Reaction ~ Days + (Days | Subject)",
+        "sleepstudy",
+        {"dispersion": "~ Days", "method": "ml"},
+        [1, 57, 180],
+        {"link": [10.47476815, 10.45296340, 16.13546799]},
+    ),
+    (
+        "cbind(incidence, size - incidence) ~ period + (1 | herd)",
+        "cbpp",
+        {"family": "binomial", "method": "reml"},
+        [1, 20, 56],
+        {
+            "link": [0.3796418161, 0.4243231457, 0.5648448802],
+            "response": [0.08155782775, 0.05112909951, 0.01605564224],
+        },
+    ),
+    (
+        "TICKS ~ YEAR + (1 | BROOD) + (1 | LOCATION)",
+        "grouseticks",
+        {"family": "poisson"},
+        [1, 200, 403],
+        {"link": [0.8628319958, 0.2998090963, 0.5414476438], "response": [0.3362307025, 0.9845410857, 0.6486879956]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("formula", "data", "options", "rows", "expected"), GLMMTMB, ids=[g[1] for g in GLMMTMB])
+def test_errors_are_those_of_glmmtmb(formula, data, options, rows, expected):
+    """Its predict(se.fit = TRUE), version 1.1.5: what is not known of variances and dispersions counts."""
+    m = rf.fit(formula, rf.datasets.load(data), **options)
+    for kind, theirs in expected.items():
+        found = m.predict(type=kind, std_error=True)["std_error"].to_numpy()
+        # Its gradients were 4e-5 to 6e-4, which moves standard errors by some 1e-5 of themselves.
+        assert_allclose(found[np.array(rows) - 1], theirs, rtol=1e-4)
+
+
+def test_errors_with_a_variance_of_zero_count_the_others():
+    """A term without variance changes nothing of what another one adds."""
+    rng = np.random.default_rng(4)
+    g, h = np.repeat(np.arange(30), 8), np.tile(np.arange(8), 30)
+    frame = pd.DataFrame({"g": g, "h": h, "y": rng.poisson(np.exp(0.5 + 0.6 * rng.normal(size=30)[g]))})
+    whole = rf.fit("y ~ 1 + (1 | g) + (1 | h)", frame, family="poisson")
+    assert whole.boundary
+    smaller = rf.fit("y ~ 1 + (1 | g)", frame, family="poisson")
+    errors = [m.predict(std_error=True)["std_error"].to_numpy() for m in (whole, smaller)]
+    assert_allclose(*errors, rtol=1e-5)  # two searches
 
 
 def test_every_parameter_has_its_linear_predictor():

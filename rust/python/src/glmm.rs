@@ -608,9 +608,9 @@ impl Glmm {
         v.into_pyarray(py).reshape([levels, k, k])
     }
 
-    /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor, given theta.
+    /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor.
     fn predict_var<'py>(
-        &self,
+        &mut self,
         py: Python<'py>,
         component: usize,
         fixed: &Bound<'py, PyAny>,
@@ -643,8 +643,12 @@ impl Glmm {
                 None => None,
             });
         }
+        let nodes = self.core.engine.quadrature.as_ref().map_or(1, |q| q.nodes());
+        let spread = self.watched(py, nodes, |core, rows| core.spread(rows))?;
         let (core, model) = (&self.core, &self.core.engine.model);
-        let v = ask(py, &self.pool, model, n, || core.prediction_variance(n, component, &fixed, &views))?;
+        let v = ask(py, &self.pool, model, n, || {
+            core.prediction_variance(n, component, &fixed, &views, spread.as_deref())
+        })?;
         Ok(v.into_pyarray(py))
     }
 }

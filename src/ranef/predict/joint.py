@@ -14,7 +14,6 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.engines.estimate import Array
@@ -140,7 +139,7 @@ def _ordinal_slopes(family: Distribution, eta: Array) -> Array:
 def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[bool]) -> Array:
     """Return the covariance over a row's predictors of x'beta_hat + z'(b_hat - b), (n, K, K).
 
-    Where random effects are included it is that given theta, plus z' Sigma z at levels that were not seen.
+    Levels that were not seen add z' Sigma z.
     """
     every = predictors_of(m, rows)
     if not any(which):
@@ -153,9 +152,6 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
         for j in range(k):
             both = _variance(m, rows, terms, which, owners[j] | owners[k], (every[j], p))
             out[:, j, k] = out[:, k, j] = (both - single[j] - single[k]) / 2
-    fresh = all_new(terms, which)
-    if not m.task.linear and fresh.any():
-        out[fresh] = _fixed(m, rows, every)[fresh]
     count = len(rows.components)
     for t in (t for t, on in enumerate(which) if on):
         new = np.asarray(terms[t].codes) < 0
@@ -164,12 +160,6 @@ def covariance(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[b
         if t in rows.left:
             _add_left(m, rows, t, out)
     return out
-
-
-def all_new(terms: Sequence[GroupTerm], which: Sequence[bool]) -> NDArray[np.bool_]:
-    """Return in which rows no included term has a level that was seen: their effects are those of nobody."""
-    unseen = [np.asarray(term.codes) < 0 for term, on in zip(terms, which, strict=True) if on]
-    return np.logical_and.reduce(unseen)
 
 
 def _fixed(m: Fit, rows: Rows, every: Sequence[Predictor]) -> Array:

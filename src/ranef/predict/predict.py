@@ -22,7 +22,7 @@ from ranef.inference.relatives import knowing, lacking, relations
 from ranef.inference.wald import quantile
 from ranef.predict.averages import average, average_errors
 from ranef.predict.illegal import tell_illegal_means
-from ranef.predict.joint import all_new, covariance, predictors_of
+from ranef.predict.joint import covariance, predictors_of
 from ranef.predict.observations import check_observation, new_trials, observed_interval
 from ranef.predict.rows import (
     Rows,
@@ -387,10 +387,7 @@ def _joint_errors(m: Fit, rows: Rows, which: list[bool], q: Question, target: Ta
 
 
 def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array:
-    """Variance of x'beta_hat + z'(b_hat - b): joint covariance, plus z' Sigma z at levels that were not seen.
-
-    Where no level was seen, b_hat is no number of the data: Var(beta_hat) is that of the coefficients.
-    """
+    """Variance of x'beta_hat + z'(b_hat - b), plus z' Sigma z at levels that were not seen."""
     terms = [rows.terms.get(t, _absent(info, rows.n)) for t, info in enumerate(m.layout.terms)]
     owners = terms_of(m, component)
     on = [flag and t in owners for t, flag in enumerate(which)]
@@ -398,10 +395,6 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
     if any(on) or m.task.linear:
         point = Point(fixed, terms, rows.n, component, m.layout.components[component].first)
         seen = m.engine.variance(m.core, point, on)
-        if m.distribution.is_gaussian_identity and not m.task.linear and component == 0:
-            seen = _given_dispersion(m, point, on, np.asarray(seen))
-        if not m.task.linear and (new := all_new(terms, on)).any():
-            seen = np.where(new, fixed_variance(m, fixed, rows.n, component), seen)
     else:
         seen = fixed_variance(m, fixed, rows.n, component)
     out = np.maximum(np.asarray(seen), 0.0)
@@ -411,33 +404,6 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
         if on[t] and t in rows.left:
             out = out + rows.left[t]
     return out
-
-
-def _given_dispersion(m: Fit, point: Point, on: Sequence[bool], seen: Array) -> Array:
-    """Return the variance of a normal response's mean given the coefficients of its dispersion.
-
-    They stand in the joint covariance too, where effects are free beside them, so that it overstates what is not known
-    of them; linear models take sigma as known. Covariances are halves of what variances of sums have beyond the parts.
-    """
-    at = np.arange(m.layout.components[0].at.stop, len(m.estimate.beta))
-    if not len(at):
-        return seen
-    first, second = np.divmod(np.arange(len(at) ** 2), len(at))
-    columns = np.eye(len(at))[:, first] + np.eye(len(at))[:, second]
-    alone = replace(point, fixed=(), terms=[_absent(t, columns.shape[1]) for t in m.layout.terms], n=columns.shape[1])
-    sums = np.asarray(m.engine.variance(m.core, replace(alone, added=_single(at, columns)), [False] * len(on)))
-    doubled = sums.reshape(len(at), len(at))
-    own = np.diag(doubled) / 4
-    spread = (doubled - own[:, None] - own) / 2
-    ones = np.ones((1, point.n))
-    beside = [m.engine.variance(m.core, replace(point, added=_single([j], ones)), on) for j in at]
-    cov = (np.column_stack(beside) - seen[:, None] - own) / 2
-    return seen - np.einsum("ij,jk,ik->i", cov, np.linalg.pinv(spread, hermitian=True), cov)
-
-
-def _single(at: Iterable[int], columns: Array) -> tuple[tuple[Sequence[Block], int], ...]:
-    """Return columns as parts of a predictor, each beside one coefficient."""
-    return tuple(((Block(("",), x=np.ascontiguousarray(x)),), int(j)) for j, x in zip(at, columns, strict=True))
 
 
 def fixed_variance(m: Fit, fixed: Sequence[Block], n: int, component: int) -> Array:

@@ -5,6 +5,7 @@ mod derivatives;
 mod predictions;
 
 pub(crate) use coordinates::{user_beta, user_matrix, user_slopes, user_vcov};
+pub(crate) use predictions::Outer;
 
 use rayon::prelude::*;
 

@@ -12,6 +12,16 @@ use crate::linear::dot;
 use crate::optimise::slot_block;
 use crate::CoreError;
 
+/// What a model says of beta and theta from outside its factor, which is given both.
+pub(crate) trait Outer: Sync {
+    /// How many entries theta has.
+    fn follows(&self) -> usize;
+    /// Add how z'b of a factor's effects from `first` on follows theta.
+    fn follow(&self, factor: usize, first: usize, z: &[f64], out: &mut [f64]);
+    /// Variance of a function with these derivatives in (beta, theta), beta internal.
+    fn variance(&self, slope: &[f64]) -> f64;
+}
+
 impl Model {
     /// Variances of the coefficients of wide factors, one factor after the other; NaN at dropped ones.
     pub fn level_variances(&mut self) -> Result<Vec<f64>, CoreError> {
@@ -105,16 +115,18 @@ impl Model {
             }
             m.kept.iter().map(|&j| all[j]).collect::<Vec<f64>>()
         };
-        self.row_variances(n, &x, &wide, terms)
+        self.row_variances(n, &x, &wide, terms, None)
     }
 
-    /// The same with rows of the internal fixed design given by a function, and the levels of wide factors.
+    /// The same with rows of the internal fixed design given by a function, and the levels of wide factors; with `outer`
+    /// neither theta nor what the factor says of beta is taken as known.
     pub(crate) fn row_variances(
         &self,
         n: usize,
         x: &(dyn Fn(usize) -> Vec<f64> + Sync),
         wide: &[Codes<'_>],
         terms: &[Option<(Codes<'_>, Vec<crate::design::Block<'_>>)>],
+        outer: Option<&dyn Outer>,
     ) -> Result<Vec<f64>, CoreError> {
         let state = self.state()?;
         let m = self.m();
@@ -135,7 +147,7 @@ impl Model {
         }
         let chunks: Vec<(usize, usize)> = (0..n).step_by(256).map(|a| (a, (a + 256).min(n))).collect();
         let tail = self.lmm.numeric.tail_for(&self.lmm.symbolic, n);
-        let rows = |r| self.variance_rows(state, tail.as_ref(), r, x, wide, terms);
+        let rows = |r| self.variance_rows(state, tail.as_ref(), r, x, wide, terms, outer);
         let parts: Vec<Vec<f64>> = chunks.into_par_iter().map(rows).collect::<Result<_, _>>()?;
         Ok(parts.into_iter().flatten().collect())
     }
@@ -148,16 +160,18 @@ impl Model {
         x: &(dyn Fn(usize) -> Vec<f64> + Sync),
         wide: &[Codes<'_>],
         terms: &[Option<(Codes<'_>, Vec<crate::design::Block<'_>>)>],
+        outer: Option<&dyn Outer>,
     ) -> Result<Vec<f64>, CoreError> {
         let (m, sym) = (self.m(), &self.lmm.symbolic);
         let p = m.p();
         let slots = self.slots();
         let mut solver = self.lmm.numeric.row_solver(sym, tail);
         let mut out = Vec::with_capacity(to - from);
-        let mut z = vec![];
+        let (mut z, mut follows) = (vec![], vec![0.0; outer.map_or(0, |o| o.follows())]);
         for i in from..to {
             self.lmm.numeric.stop.check()?;
             let mut x = x(i);
+            follows.fill(0.0);
             for (t, term) in terms.iter().enumerate() {
                 let Some((codes, blocks)) = term else {
                     continue;
@@ -181,6 +195,9 @@ impl Model {
                     .map(|c| (0..s.cols).map(|r| state.lambda[f][s.offset + r + (s.offset + c) * kf] * z[r]).sum())
                     .collect();
                 solver.add(pos, s.offset, &add);
+                if let Some(outer) = outer {
+                    outer.follow(f, code as usize * kf + s.offset, &z, &mut follows);
+                }
             }
             for (codes, w) in wide.iter().zip(&m.wide) {
                 let level = codes.get(i) as usize;
@@ -189,6 +206,11 @@ impl Model {
                 }
             }
             let w2 = solver.run(&state.solution.f, p + 1, &mut x);
+            if let Some(outer) = outer {
+                x.extend_from_slice(&follows);
+                out.push(w2 + outer.variance(&x));
+                continue;
+            }
             dense::solve_left_l(&state.solution.lx, p, p, &mut x, 1, p);
             out.push(state.sigma * state.sigma * (w2 + dot(&x, &x)));
         }

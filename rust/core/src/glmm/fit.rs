@@ -1,14 +1,18 @@
 //! A generalised linear mixed model in the user's units.
 
+use std::sync::Arc;
+
 use crate::design::{Block, Codes};
 use crate::error::shape;
 use crate::family::Family;
+use crate::fit::Outer;
 use crate::optimise::{self, Boundary, Options, Outcome, Stop};
 use crate::structure::{Kind, Lag, Natural};
 use crate::CoreError;
 
 use super::candidates;
 use super::constraint::Constraint;
+use super::hessian::Spread;
 use super::laplace::{Engine, Point, BOUNDLESS};
 use super::loose;
 use super::nested;
@@ -90,6 +94,10 @@ pub(super) struct Gradient {
 pub struct Glmm {
     pub engine: Engine,
     pub(super) at: Option<Point>,
+    /// See [`Glmm::covariance`]; none where it has not been asked for since the last fit.
+    pub(super) inverse: Option<Option<Vec<f64>>>,
+    /// The same of [`Glmm::spread`].
+    pub(super) spread: Option<Option<Arc<Spread>>>,
 }
 
 impl Glmm {
@@ -98,7 +106,7 @@ impl Glmm {
             let first: Vec<String> = bad.rows.iter().map(|r| r.to_string()).collect();
             return shape(format!("{}: {} rows, first {}", bad.what, bad.count, first.join(", ")));
         }
-        Ok(Glmm { engine: Engine::new(rows, family)?, at: None })
+        Ok(Glmm { engine: Engine::new(rows, family)?, at: None, inverse: None, spread: None })
     }
 
     /// Free entries of Lambda, then the parameters of the patterned terms.
@@ -236,7 +244,7 @@ impl Glmm {
             None => first_beta(e, rows, &e.family.start(&rows.data, None)),
         };
         // A search that fails leaves the engine somewhere else.
-        self.at = None;
+        (self.at, self.inverse, self.spread) = (None, None, None);
         let found = if start.exact {
             let scores = e.start_weights(rows, &beta);
             found_from(e, rows, (&beta, &scores, &beta), start, options)?
@@ -288,7 +296,7 @@ impl Glmm {
         let point = e.evaluate(rows, &beta, &lambda, &shape, &u)?;
         let (solution, _) = e.working_solution(&point.lambda);
         e.model.set_state(point.lambda.clone(), solution, 1.0);
-        self.at = Some(point);
+        (self.at, self.inverse, self.spread) = (Some(point), None, None);
         Ok(())
     }
 
@@ -368,14 +376,16 @@ impl Glmm {
         })
     }
 
-    /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor for new rows, given theta. The working model
-    /// at the optimum gives the joint covariance of (beta, b). A code of -1 contributes nothing.
+    /// Variance of x'beta_hat + z'(b_hat - b) of one component's predictor for new rows: with J the derivatives of x'beta +
+    /// z'b_hat(beta, theta), that of b given both plus J V J' (Kass & Steffey 1989, equation 4.5); without `spread`, given
+    /// theta by the working model at the optimum. A code of -1 contributes nothing.
     pub fn prediction_variance(
         &self,
         n: usize,
         component: usize,
         fixed: &[Fixed<'_>],
         terms: &[Option<(Codes<'_>, Vec<Block<'_>>)>],
+        spread: Option<&Spread>,
     ) -> Result<Vec<f64>, CoreError> {
         self.at()?;
         let plan = &self.engine.plan;
@@ -393,7 +403,7 @@ impl Glmm {
             }
             plan.internal_row(&user)
         };
-        self.engine.model.row_variances(n, &x, &[], terms)
+        self.engine.model.row_variances(n, &x, &[], terms, spread.map(|s| s as &dyn Outer))
     }
 
     pub(super) fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {

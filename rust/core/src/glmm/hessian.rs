@@ -1,9 +1,12 @@
 //! Standard errors of a generalised model: the Hessian by differences of the exact gradient.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use crate::dense;
 use crate::design::TermSlot;
+use crate::fit::Outer;
 use crate::optimise;
 use crate::CoreError;
 
@@ -19,16 +22,26 @@ impl Glmm {
     /// direction without curvature; 0 for those held. Jeffreys' prior is left out: errors are those of the information
     /// (Heinze & Schemper 2002).
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
-        let jeffreys = std::mem::take(&mut self.engine.jeffreys);
-        let out = self.inverse_hessian(rows);
-        self.engine.jeffreys = jeffreys;
-        if jeffreys || out.is_err() {
-            self.restore(rows)?;
-        }
-        out
+        let (v, p) = (self.covariance(rows)?, self.engine.plan.p());
+        let q = p + self.theta_len();
+        Ok(self.user_covariance(v.as_deref(), p, q - p))
     }
 
-    fn inverse_hessian(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
+    /// The same in internal coordinates; none where the density ends beside the optimum.
+    pub(super) fn covariance(&mut self, rows: &GlmmRows<'_>) -> Result<Option<Vec<f64>>, CoreError> {
+        if self.inverse.is_none() {
+            let jeffreys = std::mem::take(&mut self.engine.jeffreys);
+            let out = self.inverse_hessian(rows);
+            self.engine.jeffreys = jeffreys;
+            if jeffreys || out.is_err() {
+                self.restore(rows)?;
+            }
+            self.inverse = Some(out?);
+        }
+        Ok(self.inverse.clone().flatten())
+    }
+
+    fn inverse_hessian(&mut self, rows: &GlmmRows<'_>) -> Result<Option<Vec<f64>>, CoreError> {
         let at = self.at()?.clone();
         let mut theta = self.engine.model.internal_theta(&at.lambda);
         theta.extend(&at.shape);
@@ -56,7 +69,7 @@ impl Glmm {
             }
             let Some((up, down)) = sides else {
                 // The density ends right beside the optimum: there is no second derivative.
-                return Ok(self.user_covariance(None, p, theta.len()));
+                return Ok(None);
             };
             for (i, (a, b)) in up.beta.iter().chain(&up.theta).zip(down.beta.iter().chain(&down.theta)).enumerate() {
                 h[i + j * q] = (a - b) / (4.0 * step);
@@ -95,7 +108,41 @@ impl Glmm {
                 (0..q).for_each(|i| (v[i + j * q], v[j + i * q]) = (f64::NAN, f64::NAN));
             }
         }
-        Ok(self.user_covariance(inverse.as_deref(), p, theta.len()))
+        Ok(inverse)
+    }
+
+    /// What errors of predictions take beside the factor: the covariance of (beta, theta), and how the effects follow
+    /// theta. None where there is no covariance.
+    pub fn spread(&mut self, rows: &GlmmRows<'_>) -> Result<Option<Arc<Spread>>, CoreError> {
+        if self.spread.is_none() {
+            self.spread = Some(self.new_spread(rows)?.map(Arc::new));
+        }
+        Ok(self.spread.clone().flatten())
+    }
+
+    fn new_spread(&mut self, rows: &GlmmRows<'_>) -> Result<Option<Spread>, CoreError> {
+        let Some(mut v) = self.covariance(rows)? else { return Ok(None) };
+        v.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = 0.0);
+        let at = self.at()?.clone();
+        let mut theta = self.engine.model.internal_theta(&at.lambda);
+        theta.extend(&at.shape);
+        let p = at.beta.len();
+        let q = p + theta.len();
+        let steps = self.steps(rows, &at, &theta).step;
+        let centre = self.centre(rows, &theta);
+        let follow = |j: usize| {
+            let (here, step) = (centre.as_ref()?, steps[p + j]);
+            let change = self.lambda_change(&theta, j, step).filter(|_| v[(p + j) * (q + 1)] > 0.0)?;
+            let u = self.engine.mode_change(here, &vec![0.0; p], &change).0;
+            let mut moves = self.engine.effects(&change, &here.u);
+            let own = self.engine.effects(&here.lambda, &u);
+            moves.iter_mut().flatten().zip(own.iter().flatten()).for_each(|(m, o)| *m = (*m + o) / step);
+            Some(moves)
+        };
+        let moves = (0..theta.len()).map(follow).collect();
+        self.at = Some(at);
+        self.restore(rows)?;
+        Ok(Some(Spread { v, moves }))
     }
 
     /// How far differences go, and which parameters have none.
@@ -216,7 +263,7 @@ impl Glmm {
     /// The parameters of a list, their steps, and how the mode moves with them.
     fn ways(&mut self, rows: &GlmmRows<'_>, theta: &[f64], list: &[usize], step: &[f64], loss: f64) -> Vec<Way> {
         let (bent, far) = (BENT * (MUCH_LOSS / loss).min(1.0), is_far(loss));
-        let at = self.centre(rows, theta);
+        let at = self.regular_centre(rows, theta);
         let change = |at: &Point, j: usize| {
             let (p, e) = (at.beta.len(), &self.engine);
             let (mut dbeta, mut dlambda) = (vec![0.0; p], at.lambda.iter().map(|l| vec![0.0; l.len()]).collect());
@@ -231,14 +278,10 @@ impl Glmm {
         list.iter().map(way).collect()
     }
 
-    /// Stand at the Lambda that theta gives, which may be turned against that of the optimum; none where it is singular or
-    /// the mode is that of coefficients, too.
+    /// Stand at the Lambda that theta gives, which may be turned against that of the optimum.
     fn centre(&mut self, rows: &GlmmRows<'_>, theta: &[f64]) -> Option<Point> {
-        let at = self.at.clone().filter(|_| self.engine.latent.is_empty())?;
+        let at = self.at.clone()?;
         let (lambda, shape) = self.engine.internal_covariance(theta).ok()?;
-        if self.engine.lifted(&lambda, &shape).ok()? != lambda {
-            return None;
-        }
         let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 * a.abs();
         if lambda.iter().flatten().zip(at.lambda.iter().flatten()).all(near) {
             return Some(at);
@@ -246,6 +289,13 @@ impl Glmm {
         let u = self.engine.carried((&at.lambda, &at.u), &lambda);
         self.at = Some(self.engine.evaluate(rows, &at.beta, &lambda, &shape, &u).ok()?);
         self.at.clone()
+    }
+
+    /// The same where derivatives in Lambda exist and the mode is that of random effects alone.
+    fn regular_centre(&mut self, rows: &GlmmRows<'_>, theta: &[f64]) -> Option<Point> {
+        let (lambda, shape) = self.engine.internal_covariance(theta).ok()?;
+        let regular = self.engine.latent.is_empty() && self.engine.lifted(&lambda, &shape).ok()? == lambda;
+        regular.then(|| self.centre(rows, theta)).flatten()
     }
 
     /// Half the difference of Lambda between both sides of the optimum along one parameter of theta.
@@ -431,6 +481,33 @@ impl Glmm {
             }
         }
         out
+    }
+}
+
+/// See [`Glmm::spread`]: the covariance of (beta, theta), internal, 0 for what has none, and by entry of theta and factor
+/// d b / d theta (levels x cols), none where it is not known or does not matter.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    v: Vec<f64>,
+    moves: Vec<Option<Vec<Vec<f64>>>>,
+}
+
+impl Outer for Spread {
+    fn follows(&self) -> usize {
+        self.moves.len()
+    }
+
+    fn follow(&self, f: usize, first: usize, z: &[f64], out: &mut [f64]) {
+        for (out, moves) in out.iter_mut().zip(&self.moves) {
+            if let Some(moves) = moves {
+                *out += dense::dot(z, &moves[f][first..first + z.len()]);
+            }
+        }
+    }
+
+    fn variance(&self, slope: &[f64]) -> f64 {
+        let q = slope.len();
+        self.v.chunks_exact(q).zip(slope).map(|(column, s)| s * dense::dot(column, slope)).sum()
     }
 }
 

@@ -40,6 +40,9 @@ pub use curvature::{positive, positive_factored, raised, sized};
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;
+/// Standard deviation that no response has units for.
+const NO_UNIT: f64 = 1e100;
+
 /// Squared Newton decrement below which one more step leaves an error beyond double precision's reach. Far from the
 /// optimum the search asks for less: the error of the deviance is of the order of the decrement given here.
 pub const INNER_TOLERANCE: f64 = 1e-9;
@@ -327,8 +330,8 @@ impl Engine {
         let mut lambda = crate::optimise::floored(self.moments(), exact);
         for (f, (lambda, exact)) in lambda.iter_mut().zip(exact).enumerate() {
             let (k, columns) = (self.moments().factors[f].cols, &self.plan.z[f].columns);
-            let reach = |t: usize| self.reach(columns[t % k].component);
-            // Rows that know nothing of a predictor, as it runs to a limit, have no unit for its effects.
+            let reach = |t: usize| self.reach(columns[t % k].component).min(NO_UNIT);
+            // Rows that know nothing of a predictor, as it runs to a limit or curves upwards, have no unit for its effects.
             if (0..k * k).any(|t| lambda[t].abs() > exact[t].abs().max(reach(t))) {
                 lambda.clone_from(exact);
                 let diagonal = lambda.iter_mut().step_by(k + 1);
