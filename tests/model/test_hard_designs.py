@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose
 
 import ranef as rf
 from engines import zoo
@@ -69,3 +70,13 @@ def test_uncorrelated_indicators_without_replicates_are_the_residual():
     frame = zoo.data().drop_duplicates(["g", "f"])
     with pytest.raises(DataError, match="no two rows of one level and column"):
         rf.fit("y ~ x + (0 + f || g)", frame)
+
+
+def test_a_prior_of_effects_that_only_a_pole_would_have():
+    """The first search is lost where the mode is flat; next to no effects is a place to begin, and zero the optimum."""
+    data = {"y": np.random.default_rng(0).poisson(2, 100), "g": np.repeat(np.arange(20), 5)}
+    prior = {"sd(zero_inflation:g)": rf.prior.half_normal(1)}
+    m = rf.fit("y ~ 1 + (1 | g)", data, family="poisson", zero_inflation="~ 1 + (1 | g)", prior=prior)
+    without = rf.fit("y ~ 1 + (1 | g)", data, family="poisson", zero_inflation="~ 1")
+    assert m.converged
+    assert_allclose(m.loglik, without.loglik, atol=1e-6)  # the density of a half-normal is highest at zero

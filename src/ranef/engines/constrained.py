@@ -187,12 +187,32 @@ def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:
     DataError
         If the search fails.
     """
+    options = (task.quadrature, task.control.options, task.method)
     try:
         core = build(design, task, plan)
         start = _start(laplace.start_of(task, design), plan.columns, design, task)
-        return core, core.fit(start, task.quadrature, task.control.options, task.method)
+        try:
+            return core, core.fit(start, *options)
+        except ValueError as error:
+            if not laplace.lost_mode(error) or task.control.start is not None:
+                raise
+            try:
+                return core, core.fit({"theta": _hardly_any(core, design)}, *options)
+            except ValueError:
+                raise error from None
     except ValueError as error:
         raise laplace.explained(error, design, task) from error
+
+
+def _hardly_any(core: Any, design: Design) -> Array:
+    """Return theta of next to no random effects: away from poles, where modes are flat; what is held stays."""
+    own, structured = core.ntheta - len(core.parameters), {t for t, *_ in core.parameters}
+    plain = [t for i, t in enumerate(design.terms) if i not in structured]
+    theta = np.zeros(core.ntheta)
+    theta[:own] = [laplace.NEARLY_NONE * (i == j) for t in plain for i, j in cells(len(t.names), t.structure)]
+    for at, (_, name, _) in enumerate(core.parameters, own):
+        theta[at] = {"sd": np.log(laplace.NEARLY_NONE), "loading": laplace.NEARLY_NONE}.get(name, 0.0)
+    return theta
 
 
 def _start(start: dict[str, Any] | None, columns: Columns, design: Design, task: Task) -> dict[str, Any] | None:

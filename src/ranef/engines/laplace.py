@@ -263,13 +263,18 @@ def found(core: Any, design: Design, task: Task) -> Found:
     try:
         record = searched(core, design, task)
     except ValueError as error:
-        if isinstance(error, RanefError) or not (BREAKS in str(error) or NO_MODE in str(error)):
+        if not lost_mode(error):
             raise
         other = integrated(core, design, task, regular(core, design, task, {"outcome": FAILED}))
         if other.outcome == FAILED:
             raise
         return other
     return with_zeros(core, design, task, integrated(core, design, task, regular(core, design, task, record)))
+
+
+def lost_mode(error: ValueError) -> bool:
+    """Tell whether a search was lost where the mode of the random effects is flat, or none."""
+    return not isinstance(error, RanefError) and (BREAKS in str(error) or NO_MODE in str(error))
 
 
 def with_zeros(core: Any, design: Design, task: Task, at: Found) -> Found:
