@@ -19,17 +19,12 @@ from ranef.families.table import entries
 CASES = list(chain(zoo.of_means(), zoo.of_other_predictors(), zoo.of_several_effects(), zoo.of_modifiers()))
 
 
-#: A level's log density bends upwards in the effect on average: with such curvature nodes have no place to stand.
-BENT = {
-    "nbinom1-dispersion_inverse-dispersion:(1|g)",
-    "nbinom2-dispersion_identity-dispersion:(1|g)",
+#: The outermost of many nodes are no legal values: the integral is over half a line there.
+OUTSIDE = {
     "nbinom2-dispersion_1/mu^2-dispersion:(1|g)",
-    "nbinom12-dispersion_inverse-dispersion:(1|g)",
-    "nbinom12-shape_identity-shape:(1|g)",
     "student_t-shape_1/mu^2-shape:(1|g)",
     "ordered_beta-lower_identity-lower:(1|g)",
     "ordered_beta-upper_identity-upper:(1|g)",
-    "skew_normal-dispersion:(1|g)-cens",
 }
 
 
@@ -85,7 +80,7 @@ def brute_force(ready):
     return float(np.sum(top + np.log(np.exp(found - top).sum(axis=0) * share)))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if str(c) not in BENT], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if str(c) not in OUTSIDE], ids=str)
 def test_many_nodes_are_the_integral(case):
     ready = zoo.ready(case)
     brute, q = brute_force(ready), len(ready.loadings())

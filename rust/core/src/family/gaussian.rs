@@ -153,10 +153,8 @@ impl Density for SkewNormal {
 
     /// Phi(z) - 2 T(z, alpha), with Owen's T (1956).
     fn ln_cdf<S: Scalar>(&self, row: &Row, p: &[Par<S>; 4]) -> (S, S) {
-        let (z, _) = Self::standard(row.y, p, row.se);
-        let f = skew_normal_cdf(z, p[2].value());
-        let g = skew_normal_cdf(-z, -p[2].value());
-        (f.ln(), g.ln())
+        let (z, alpha) = (Self::standard(row.y, p, row.se).0, p[2].value());
+        (ln_skew_normal_cdf(z, alpha), ln_skew_normal_cdf(-z, -alpha))
     }
 
     fn moments(&self, row: &Row, p: &[Par<f64>; 4]) -> (f64, f64) {
@@ -181,25 +179,65 @@ impl Density for SkewNormal {
     }
 }
 
-/// The standard skew-normal distribution function; its derivatives are elementary:
-/// dF/dz = 2 phi(z) Phi(alpha z),  dF/dalpha = -exp(-z^2 (1 + alpha^2) / 2) / (pi (1 + alpha^2)).
-fn skew_normal_cdf<S: Scalar>(z: S, alpha: S) -> S {
+/// Logarithm of the standard skew-normal distribution function F; derivatives of F are elementary,
+/// dF/dz = 2 phi(z) Phi(alpha z),  dF/dalpha = -exp(-z^2 (1 + alpha^2) / 2) / (pi (1 + alpha^2)), here over F.
+fn ln_skew_normal_cdf<S: Scalar>(z: S, alpha: S) -> S {
     let (x, a) = (z.value(), alpha.value());
-    let d = 2.0 * special::normal_density(x);
-    let (phi, big) = (special::normal_density(a * x), special::ndtr(a * x));
-    let fz = d * big;
-    let fzz = -x * fz + d * a * phi;
-    let fza = d * x * phi;
-    let fzzz = -fz - x * fzz + d * phi * (-x * a - a * a * a * x);
-    let fzza = -x * fza + d * phi * (1.0 - a * a * x * x);
-    let fzaa = -fza * a * x * x;
+    let direct = special::ndtr(x) - 2.0 * owen_t(x, a);
+    let (ln_f, fz) = if direct > CANCELLED {
+        (direct.ln(), (ln_skew_normal(x, a) - direct.ln()).exp())
+    } else {
+        // The density over F is one over what is integrated: no logarithm is large then.
+        let rest = skew_normal_tail(x, a);
+        (ln_skew_normal(x, a) + rest.ln(), 1.0 / rest)
+    };
     let b = 1.0 + a * a;
-    let fa = -(-0.5 * x * x * b).exp() / (std::f64::consts::PI * b);
+    // 2 phi(z) phi(alpha z) / F
+    let both = fz * special::ln_ndtr_jet(a * x)[1];
+    let fzz = -x * fz + a * both;
+    let fza = x * both;
+    let fzzz = -fz - x * fzz + both * (-x * a - a * a * a * x);
+    let fzza = -x * fza + both * (1.0 - a * a * x * x);
+    let fzaa = -fza * a * x * x;
+    let fa = -both / b;
     let l1 = -a * x * x - 2.0 * a / b;
     let l2 = -x * x - 2.0 * (1.0 - a * a) / (b * b);
-    let value = special::ndtr(x) - 2.0 * owen_t(x, a);
-    z.compose2(alpha, &[value, fz, fa, fzz, fza, fa * l1, fzzz, fzza, fzaa, fa * (l1 * l1 + l2)])
+    let share = z.compose2(alpha, &[1.0, fz, fa, fzz, fza, fa * l1, fzzz, fzza, fzaa, fa * (l1 * l1 + l2)]);
+    share.ln() + ln_f
 }
+
+/// Value of the distribution function below which Phi(z) - 2 T(z, alpha) has lost too many digits.
+const CANCELLED: f64 = 1e-6;
+/// Fall of a log density over the tail that is integrated.
+const TAIL: f64 = 45.0;
+
+/// log (2 phi(x) Phi(a x))
+fn ln_skew_normal(x: f64, a: f64) -> f64 {
+    special::ln_ndtr(a * x) - 0.5 * x * x - HALF_LN_2PI + std::f64::consts::LN_2
+}
+
+/// F over its density far out: the density over that at x, which is log-concave, integrated to where nothing is left.
+fn skew_normal_tail(x: f64, a: f64) -> f64 {
+    let fall = |t: f64| t * (x - 0.5 * t) + ln_ndtr_change(a * x, -a * t);
+    let mut end = 1.0 / (1.0 + x.abs() * (1.0 + a * a));
+    while fall(end) > -TAIL {
+        end *= 2.0;
+    }
+    let width = end / PANELS as f64;
+    (0..PANELS).map(|i| gauss_legendre(|t| fall(t).exp(), i as f64 * width, width)).sum()
+}
+
+/// log Phi(u + by) - log Phi(u)
+fn ln_ndtr_change(u: f64, by: f64) -> f64 {
+    let to = u + by;
+    if u.max(to) > 0.0 {
+        return special::ln_ndtr(to) - special::ln_ndtr(u);
+    }
+    (special::mills(-to) / special::mills(-u)).ln() - by * (u + 0.5 * by)
+}
+
+/// Panels of that integral.
+const PANELS: usize = 12;
 
 /// Owen's T(h, a) = 1 / (2 pi) int_0^a exp(-h^2 (1 + x^2) / 2) / (1 + x^2) dx, with |a| <= 1 after reflection.
 pub fn owen_t(h: f64, a: f64) -> f64 {
@@ -233,4 +271,47 @@ fn gauss_legendre(f: impl Fn(f64) -> f64, from: f64, width: f64) -> f64 {
     ];
     let (mid, half) = (from + 0.5 * width, 0.5 * width);
     half * NODES.iter().map(|(x, w)| w * (f(mid + half * x) + f(mid - half * x))).sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jet::Jet;
+
+    /// With slant 1 the skew-normal is the larger of two normal variables: F = Phi^2.
+    #[test]
+    fn tails_of_the_skew_normal_are_those_of_a_maximum() {
+        type Third = Jet<2, 3, 4>;
+        for x in [-1e3, -200.0, -30.0, -9.0, -6.0, -4.9, -4.7, -2.0, 0.5, 3.0, 7.0, 20.0, 300.0] {
+            let [z, one] = [Third::variable(x, 0), Third::constant(1.0)];
+            let pairs = [
+                (ln_skew_normal_cdf(z, one), z.ln_ndtr() * 2.0),
+                // 1 - Phi^2 = (1 - Phi) (1 + Phi)
+                (ln_skew_normal_cdf(-z, -one), (-z).ln_ndtr() + z.ndtr().ln_1p()),
+            ];
+            for (own, exact) in pairs {
+                let (mut a, mut b) = ([0.0; 35], [0.0; 35]);
+                own.store(&mut a);
+                exact.store(&mut b);
+                for (d, (a, b)) in a.iter().zip(b).enumerate() {
+                    // Derivatives are differences of powers of x as large as the third.
+                    let scale = if d == 0 { b.abs() } else { (1.0 + x.abs()).powi(3) };
+                    assert!((a - b).abs() < 1e-10 * (1.0 + scale), "{x}, {d}: {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn derivatives_in_the_slant_are_those_of_the_value() {
+        type Third = Jet<2, 3, 4>;
+        let at = |x: f64, a: f64| ln_skew_normal_cdf(Third::constant(x), Third::constant(a)).value();
+        for (x, a) in [(-12.0, 2.5), (-12.0, -2.5), (9.0, -0.7), (-7.0, 0.4), (6.0, -3.0)] {
+            let mut out = [0.0; 35];
+            ln_skew_normal_cdf(Third::variable(x, 0), Third::variable(a, 1)).store(&mut out);
+            let quotient = (at(x, a + 1e-5) - at(x, a - 1e-5)) / 2e-5;
+            // A central difference of numbers of the size of x^2 a^2.
+            assert!((out[2] - quotient).abs() < 1e-6 * (1.0 + quotient.abs()), "{x} {a}: {} {quotient}", out[2]);
+        }
+    }
 }
