@@ -298,7 +298,6 @@ def test_dot_is_left_to_the_frame():
         ("y ~ s(x)", 4, "splines are: bs"),
         ("y ~ x + (1 | gr(g, cov = A))", 13, "cov="),
         ("y ~ x + Error(g)", 8, "write (1 | g)"),
-        ("Surv(t, d) ~ x", 0, "cens(y, status)"),
         ("y ~ x + frailty(g)", 8, "(1 | g)"),
         ("y ~ x | z", 6, "zero_inflation="),
         ("y ~ foo(1 + x | g)", 4, "covariance structure"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import ndtr
 from scipy.stats import kstest, norm
@@ -148,11 +149,6 @@ def test_rows_that_nothing_can_satisfy_are_named(y, status, family, says):
         rf.fit("cens(y, s) ~ 1", {"y": np.array(y), "s": np.array(status)}, family=family)
 
 
-def test_the_way_of_another_package_is_named():
-    with pytest.raises(rf.errors.FormulaError, match=r"`cens\(y, status\)`"):
-        rf.fit("Surv(y, s) ~ 1", {"y": [1.0, 2.0], "s": [0, 1]})
-
-
 @pytest.mark.parametrize(("family", "dispersion"), [("nbinom1", 1e-12), ("nbinom1", 1e-14), ("nbinom2", 1e14)])
 def test_inflated_counts_censored_below_are_the_poissons_at_the_limit(family, dispersion):
     """The distribution function of a negative binomial of a huge size lost its digits."""
@@ -177,3 +173,28 @@ def test_quantile_residuals_at_limits_of_a_family():
     data = {"y": np.random.default_rng(2).gamma(3, 1, 300)}
     got = rf.fit("y ~ 1", data, family="tweedie").residuals("quantile", seed=1)
     np.testing.assert_allclose(got, rf.fit("y ~ 1", data, family="gamma").residuals("quantile", seed=1), atol=1e-4)
+
+
+def test_surv_is_the_other_way_round():
+    """In R's survival an event of 1 was observed; here a status of 1 is right-censored."""
+    rng = np.random.default_rng(1)
+    time = 3 * rng.weibull(1.5, 200)
+    data = pd.DataFrame({"t": np.minimum(time, 4.0), "ev": (time < 4).astype(int), "x": rng.normal(size=200)})
+    data["two"], data["true"], data["upper"] = data["ev"] + 1, data["ev"] == 1, data["t"] + 1
+    data["kind"] = np.where(data["ev"] == 1, np.tile([1, 3], 100), 0)
+    data["status"] = np.select([data["kind"] == 3, data["kind"] == 1], [2, 0], 1)
+
+    def loglik(formula):
+        return rf.fit(formula, data, family="weibull").loglik
+
+    plain = loglik("cens(t, 1 - ev) ~ x")
+    assert [loglik(f"Surv(t, {event}) ~ x") for event in ("ev", "two", "true")] == [plain] * 3
+    assert loglik("Surv(t, ev, type = 'left') ~ x") == loglik("cens(t, ev - 1) ~ x")
+    assert loglik("Surv(t, upper, kind, type = 'interval') ~ x") == loglik("cens(t, status, upper) ~ x")
+    for wrong, what in (
+        ("Surv(t, upper, ev)", "counting"),
+        ("Surv(t, t)", "0 or 1"),
+        ("Surv(t, upper, t, type='interval')", "3"),
+    ):
+        with pytest.raises(rf.errors.RanefError, match=what):
+            loglik(f"{wrong} ~ x")

@@ -547,3 +547,14 @@ def test_correlations_of_a_circle_of_columns_are_held(rich):
     assert m.converged
     r = m.varcorr()["g"].corr
     np.testing.assert_allclose([r[0, 1], r[1, 2], r[0, 2]], [0.5, 0.4, 0.3], atol=1e-10)
+
+
+def test_ties_that_share_a_parameter_are_one():
+    data = rf.datasets.load("Penicillin").assign(op=np.random.default_rng(1).integers(0, 8, 144).astype(str))
+    formula = "diameter ~ 1 + (1 | plate) + (1 | sample) + (1 | op)"
+    plate, sample, op = "sd(plate)", "sd(sample)", "sd(op)"
+    whole = rf.fit(formula, data, equal=[(plate, sample, op)])
+    for chain in ([(plate, sample), (plate, op)], [(sample, op), (plate, op)], [(plate, sample), (sample, op)]):
+        m = rf.fit(formula, data, equal=chain)
+        assert m.loglik == pytest.approx(whole.loglik, abs=1e-9)
+        assert m.npar == whole.npar

@@ -477,3 +477,17 @@ def test_a_search_that_fails_names_what_separates(counts, name, monkeypatch):
 def test_what_is_checked_before_the_search_says_why_itself(counts):
     with pytest.raises(DataError, match=r"is constant$"):
         rf.fit("one ~ cell + (1 | g)", counts.assign(one=1.0), family="binomial")
+
+
+@pytest.mark.parametrize(
+    "wish", [{"prior": {"fixed": rf.prior.normal(0, 2.5), "sd": rf.prior.half_normal(1)}}, {"penalty": "firth"}]
+)
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_one_outcome_throughout_has_finite_estimates_with_a_prior(wish, outcome):
+    x, g = np.random.default_rng(1).normal(size=60), np.repeat(np.arange(10), 6)
+    data = {"y": np.full(60, outcome), "x": x, "g": g}
+    with pytest.raises(rf.errors.DataError, match="constant"):
+        rf.fit("y ~ x + (1 | g)", data, family="binomial")
+    m = rf.fit("y ~ x + (1 | g)", data, family="binomial", **wish)
+    assert m.converged
+    assert abs(m.params["(Intercept)"]) < 6  # a half of 60 outcomes: log(120) = 4.8

@@ -54,3 +54,36 @@ def test_units(formula, power, of):
 def test_units_out_of_reach_are_told(power, of, name):
     with pytest.raises(DataError, match=f"{name} has values of .*give it in other units"):
         rf.fit("y ~ x + (1 | g)", rows(**{of: 10.0**power}))
+
+
+@pytest.mark.parametrize(("family", "dispersion"), [("gaussian", "~ x"), ("student_t", None), ("skew_normal", None)])
+def test_generalised_fits_hold_in_other_units_or_are_refused(family, dispersion):
+    rng = np.random.default_rng(8)
+    g, x = np.repeat(np.arange(40), 12), rng.normal(size=480)
+    y = x + 0.5 * rng.normal(size=40)[g] + rng.normal(size=480)
+    options = {"family": family, "method": "ml", **({} if dispersion is None else {"dispersion": dispersion})}
+
+    def fit(scale):
+        return rf.fit("y ~ x + (1 | g)", {"y": scale * y, "x": x, "g": g}, **options)
+
+    plain = fit(1.0)
+    for scale in (1e-8, 1e-4, 1e8):
+        assert fit(scale).loglik + 480 * np.log(scale) == pytest.approx(plain.loglik, abs=1e-6)  # two searches
+    for scale in (1e-12, 1e12):
+        with pytest.raises(rf.errors.DataError, match="other units"):
+            fit(scale)
+
+
+def test_a_skew_normal_without_slant_is_no_end():
+    """All derivatives in the slant are zero there; the optimum lies elsewhere, and a shift changes nothing."""
+    rng = np.random.default_rng(8)
+    g, x = np.repeat(np.arange(40), 12), rng.normal(size=480)
+    y = x + 0.5 * rng.normal(size=40)[g] + rng.normal(size=480)
+
+    def loglik(by, **options):
+        data = {"y": y + by, "x": x, "g": g}
+        return rf.fit("y ~ x + (1 | g)", data, family="skew_normal", method="ml", **options).loglik
+
+    plain = loglik(0.0)
+    assert plain == pytest.approx(loglik(1e6), abs=1e-6)  # two searches, y with six digits less
+    assert all(loglik(0.0, shape=slant) < plain for slant in (-1.0, -0.3, 0.3, 0.5, 0.8, 1.2))

@@ -49,7 +49,8 @@ def test_they_tend_to_the_normal_ones(data, re):
     drawn = rf.fit("y ~ x + (x | g)", data, family="student_t", nu=1e7)
     exact = rf.fit("y ~ x + (x | g)", data, method="ml", prior={"fixed": rf.prior.flat()})
     a, b = (m.predict(data.head(30), re=re, interval="prediction") for m in (drawn, exact))
-    assert_allclose(a["std_error"], b["std_error"], rtol=1e-4)  # of t with so many degrees of freedom, and two searches
+    # How coefficients went with the variances in these data counts for one of them only.
+    assert_allclose(a["std_error"], b["std_error"], rtol=2e-2)
     width = (b["conf_high"] - b["conf_low"]).to_numpy()
     # A 2.5 % quantile of 1,000 draws has a standard error of 0.085 standard deviations, 2.2 % of the width.
     for end in ("conf_low", "conf_high"):

@@ -370,13 +370,6 @@ GLMMTMB: list[tuple[str, str, dict[str, object], list[int], dict[str, list[float
         },
     ),
     (
-        "Reaction ~ Days + (Days | Subject)",
-        "sleepstudy",
-        {"dispersion": "~ Days", "method": "ml"},
-        [1, 57, 180],
-        {"link": [10.47476815, 10.45296340, 16.13546799]},
-    ),
-    (
         "cbind(incidence, size - incidence) ~ period + (1 | herd)",
         "cbpp",
         {"family": "binomial", "method": "reml"},
@@ -471,3 +464,51 @@ def test_the_likeliest_category():
     free = rf.fit("y ~ x", data, family="multinomial")
     p = free.predict(type="probs")
     assert free.predict(type="class").tolist() == ["abc"[i] for i in np.column_stack([p[c] for c in "abc"]).argmax(1)]
+
+
+@pytest.mark.parametrize(
+    ("formula", "options"),
+    [
+        ("Reaction ~ Days + (Days | Subject)", {"prior": {"fixed": rf.prior.normal(0, 1e4)}}),
+        ("Reaction ~ Days + (1 | Subject)", {"dispersion": "~ Days"}),
+        ("Reaction ~ Days + ar1(factor(Days) + 0 | Subject)", {}),
+        ("Reaction ~ Days + (1 | Subject)", {"family": "student_t"}),
+    ],
+)
+def test_intervals_of_new_observations_are_the_same_for_the_same_rows(formula, options):
+    """The dispersion of new rows decides as much as their mean."""
+    frame = rf.datasets.load("sleepstudy")
+    m = rf.fit(formula, frame, **options)
+    here, there = (m.predict(new, interval="prediction", seed=1) for new in (None, frame))
+    for column in ("estimate", "std_error", "conf_low", "conf_high"):
+        assert_allclose(here[column], there[column], rtol=1e-9)
+
+
+def test_rows_of_a_separated_level_have_no_error():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"g": np.repeat(range(12), 10), "f": np.tile(list("abcde"), 24)})
+    frame["y"] = np.where(frame["f"] == "c", 0, rng.poisson(1.5, 120))
+    with pytest.warns(rf.SeparationWarning):
+        m = rf.fit("y ~ f + (1 | g)", frame, family="poisson")
+    found = m.predict({"f": ["c", "a"], "g": [0, 0]}, re="none", type="link", interval="confidence")
+    assert np.isnan(np.asarray(found[["std_error", "conf_low", "conf_high"]])[0]).all()
+    assert_allclose(found["std_error"][1], m.tidy()["std_error"][0], rtol=1e-12)  # the intercept's
+
+
+def test_a_model_in_which_nothing_is_estimated_has_the_errors_of_its_modes():
+    frame = rf.datasets.load("Salamanders")
+    names = sorted(frame["spp"].unique())
+    known = pd.DataFrame(0.3 * np.eye(len(names)), names, names)
+    m = rf.fit("count ~ 0 + equalto(0 + spp | site)", frame, family="poisson", cov={"spp": known})
+    found = m.predict(std_error=True, type="link")
+    rows = (frame["site"] == frame["site"][0]) & (frame["spp"] == frame["spp"][0])
+    information = np.exp(found["estimate"][0]) * rows.sum() + 1 / 0.3
+    assert_allclose(found["std_error"][0], information**-0.5, rtol=1e-8)  # one effect, independent of all others
+
+
+def test_errors_without_random_effects_are_those_of_the_coefficients():
+    """Also where the Hessian says that coefficients went with the dispersion in the data at hand."""
+    frame = rf.datasets.load("CO2")
+    m = rf.fit("uptake ~ conc * Treatment + (log(conc) | Plant)", frame, dispersion="~ Type")
+    at = {"conc": [0.0], "Treatment": ["nonchilled"], "Type": ["Quebec"]}
+    assert_allclose(m.predict(at, re="none", std_error=True)["std_error"], m.tidy()["std_error"][0], rtol=1e-10)

@@ -169,7 +169,7 @@ class Reduced:
 def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     """Return the core and the estimate of one design; errors as those of the Laplace engine."""
     design = laplace.absorbed(design)
-    laplace.check(design)
+    laplace.check(design, _is_informed(task))
     laplace.check_method(design, task)
     plan = make_plan(design, task)
     if task.control.start is not None and any(plan.converted):
@@ -177,6 +177,13 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     core, record = optimum(design, task, plan)
     found = expanded(record, core, design, task, plan)
     return Reduced(core, plan.columns, (list(record["beta"]), list(record["theta"]))), found
+
+
+def _is_informed(task: Task) -> bool:
+    """Tell whether priors or a penalty keep estimates finite where all outcomes are one."""
+    wishes = task.wishes
+    some = wishes is not None and bool(wishes.priors or wishes.firth)
+    return some and task.family.entry.support in ("binomial", "count")
 
 
 def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:

@@ -182,8 +182,7 @@ def _joined(
     ArgumentError
         If two members are held at different values.
     """
-    values = dict(held)
-    groups = list(tied)
+    values, groups = dict(held), _overlapping(tied)
     while found := next((g for g in groups if any(p in values for p in g)), None):
         known = {p: values[p] for p in found if p in values}
         if len(set(known.values())) > 1:
@@ -192,6 +191,16 @@ def _joined(
         values |= dict.fromkeys(found, next(iter(known.values())))
         groups.remove(found)
     return list(values.items()), groups
+
+
+def _overlapping(tied: Sequence[tuple[Place, ...]]) -> list[tuple[Place, ...]]:
+    """Return ties where those that share a parameter are one."""
+    out: list[tuple[Place, ...]] = []
+    for group in tied:
+        shared = [other for other in out if set(other) & set(group)]
+        out = [other for other in out if other not in shared]
+        out.append(tuple(dict.fromkeys(p for other in (*shared, group) for p in other)))
+    return out
 
 
 def _residual(names: Names, name: str) -> str:

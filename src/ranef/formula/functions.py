@@ -20,7 +20,7 @@ ELEMENTWISE = frozenset(
 )  # fmt: skip
 # identities and conversions
 SHAPE = frozenset(
-    {"I", "as.character", "as.integer", "as.logical", "as.numeric", "c", "cbind", "cens", "dummy", "se", "seq"}
+    {"I", "Surv", "as.character", "as.integer", "as.logical", "as.numeric", "c", "cbind", "cens", "dummy", "se", "seq"}
 )
 # numeric columns whose knots, means … are remembered from the fitted data
 STATEFUL = frozenset(
@@ -51,7 +51,6 @@ _SERIAL = "write a structure, such as ar1(times + 0 | g)"
 _PLAIN_BAR = "write (1 | g)"
 #: What formulas of other packages call, and what to write here.
 FOREIGN = {
-    "Surv": "a censored response is `cens(y, status)`",
     "trials": "write k / n ~ … and trials='n' in the call of fit, or cbind(k, n - k) ~ …",
     "weights": "they are an argument of fit: precision_weights=, frequency_weights= or sampling_weights=",
     "rate": "write + offset(log(time)) on the right",

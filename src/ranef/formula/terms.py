@@ -188,8 +188,8 @@ class Formula:
 
     @property
     def censored(self) -> bool:
-        """Whether the response is `cens(y, status)`."""
-        return self.lhs is not None and self.lhs.label.startswith("cens(")
+        """Whether the response is `cens(y, status)` or `Surv(time, event)`."""
+        return self.lhs is not None and self.lhs.label.startswith(("cens(", "Surv("))
 
     @property
     def measured(self) -> bool:

@@ -67,6 +67,24 @@ def check_response(design: Design) -> None:
         raise DataError(f"response {design.response_name!r} is constant{_after(design)}")
 
 
+#: Sizes of a response within which searches on the scale of a parameter are exact, and what is meant by size.
+SIZES = {"real": (3e-9, 3e9, "standard deviation"), "positive": (1e-15, 1e15, "median")}
+
+
+def check_units(design: Design, support: str) -> None:
+    """Refuse the units of a continuous response in which a search would end anywhere."""
+    if design.y is None or support not in SIZES:
+        return
+    low, high, what = SIZES[support]
+    y = np.asarray(design.y, float)
+    size = float(np.std(y) if support == "real" else np.median(y))
+    if size > 0 and not low < size < high:
+        raise DataError(
+            f"response {design.response_name!r} has a {what} of {size:.3g}; below {low:g} and above {high:g} searches "
+            f"are not exact: give it in other units, multiplied by a power of ten"
+        )
+
+
 def check_levels(design: Design, term: GroupTerm) -> None:
     """Refuse a grouping of one level: a variance between groups needs two groups."""
     if len(term.levels) < 2:

@@ -602,6 +602,33 @@ def _cens(walk: _Walk, _at: int, y: Value, status: Value, upper: Value = None) -
     return Censored(y, np.where(np.isnan(codes), 0, codes).astype(np.int8), ends)
 
 
+def _surv(walk: _Walk, at: int, time: Value, event: Value, third: Value = None, type: Value = None) -> Value:  # noqa: A002
+    """Return a censored response as R's survival writes it, whose event of 1 is an observed time.
+
+    `Surv(time, event)` with type "right" or "left", the event 0 or 1, 1 or 2, or a truth value; `Surv(time, upper,
+    event, type="interval")` with 0 right-censored, 1 observed, 2 left-censored, 3 an interval.
+    """
+    kind = type or ("right" if third is None else "counting")
+    if kind == "interval" and third is not None:
+        codes = _events(walk, third)
+        if not np.isin(codes, [0, 1, 2, 3]).all():
+            raise walk.fail("an event is 0 (right-censored), 1 (observed), 2 (left-censored) or 3 (an interval)")
+        return _cens(walk, at, time, np.array([1.0, 0.0, -1.0, 2.0])[codes.astype(int)], event)
+    if kind not in ("right", "left") or third is not None:
+        raise walk.fail(f"Surv() of type {kind!r} is not here: 'right', 'left' and 'interval' are, and cens(y, status)")
+    codes = _events(walk, event)
+    codes = codes - (codes.max(initial=0.0) == 2)
+    if not np.isin(codes, [0, 1]).all():
+        raise walk.fail("an event is 0 or 1, 1 or 2, or a truth value; 1 (2, true) says that the time was observed")
+    return _cens(walk, at, time, (1.0 - codes) * (1 if kind == "right" else -1))
+
+
+def _events(walk: _Walk, event: Value) -> Array:
+    """Return the codes of events; rows without one, which are left out, count as observed."""
+    codes = np.broadcast_to(np.asarray(walk.number(event), np.float64), (walk.outer.table.n,))
+    return np.where(np.isnan(codes), 1.0, codes)
+
+
 def _se(walk: _Walk, _at: int, y: Value, sd: Value, sigma: Value = False) -> Value:
     """Return a response with known standard errors; brms' `sigma = TRUE` is a term here."""
     if sigma:
@@ -758,7 +785,7 @@ CALLS: dict[str, Callable[..., Value]] = {
     "C": _coded, "I": _identity, "as.character": _character, "as.factor": _factor, "as.integer": _integer,
     "as.logical": _logical, "as.numeric": _numeric, "as.ordered": _ordered, "byNumber": _by_number, "c": _list,
     "cbind": _cbind, "cens": _cens, "cut": _cut, "dummy": _dummy, "factor": _factor, "interaction": _interaction,
-    "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel, "se": _se, "seq": _seq,
+    "Surv": _surv, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel, "se": _se, "seq": _seq,
     "Treatment": _by_label,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.")},
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from ranef.engines.estimate import Array
+from ranef.engines.estimate import Array, LaplaceEstimate
 from ranef.engines.task import Point
 from ranef.errors import NotAvailableError, OptionError, RanefWarning, UnseenLevelError, nearest
 from ranef.formula.groups import group_named
@@ -232,7 +232,7 @@ def included(m: Fit, re: Any) -> list[bool]:
 
 def new_rows(m: Fit, newdata: Any, q: Question, which: list[bool], target: Target) -> Rows:
     """Return the design of new rows; groups and components that play no part need no column."""
-    whole = target.component is None or _is_drawn(m, q)
+    whole = target.component is None or q.interval == "prediction"  # which the dispersion of the new rows decides, too
     parts = None if whole or target.component is None else [m.layout.components[target.component].name]
     everywhere = q.re == "integrate" and target.component is None
     labels = {t.label for t, on in zip(m.layout.terms, which, strict=True) if on and _plays(t, parts)}
@@ -397,13 +397,22 @@ def variance(m: Fit, rows: Rows, which: list[bool], component: int = 0) -> Array
         seen = m.engine.variance(m.core, point, on)
     else:
         seen = fixed_variance(m, fixed, rows.n, component)
-    out = np.maximum(np.asarray(seen), 0.0)
+    out = np.where(_unknown(m, fixed, rows.n, component), np.nan, np.maximum(np.asarray(seen), 0.0))
     for t, sigma in enumerate(m.estimate.covariances):
         if on[t] and (new := np.asarray(terms[t].codes) < 0).any():
             out = out + np.where(new, prior_variance(terms[t], sigma, rows.n, component), 0.0)
         if on[t] and t in rows.left:
             out = out + rows.left[t]
     return out
+
+
+def _unknown(m: Fit, fixed: Sequence[Block], n: int, component: int) -> Array:
+    """Return which rows have a coefficient without a covariance: separated, or in a flat direction."""
+    e, at = m.estimate, m.layout.components[component].at
+    if not isinstance(e, LaplaceEstimate) or m.distribution.is_gaussian_identity:
+        return np.zeros(n, bool)
+    known = np.isfinite(np.diag(e.joint())[at]) | np.isnan(e.beta[at])
+    return np.zeros(n, bool) if known.all() else (matrix(fixed, n)[:, ~known] != 0).any(axis=1)
 
 
 def fixed_variance(m: Fit, fixed: Sequence[Block], n: int, component: int) -> Array:

@@ -158,9 +158,20 @@ def coefficient_spread(m: Fit) -> Array:
     """Return the covariance of the coefficients, 0 for those that have none.
 
     Coefficients that ran to the end of a range have theirs: combinations of them are known where they alone are not.
+    Those of the mean of a normal response are independent of the others.
     """
     e = m.estimate
-    return np.nan_to_num(e.joint()[: len(e.beta), : len(e.beta)] if isinstance(e, LaplaceEstimate) else e.vcov)
+    if not isinstance(e, LaplaceEstimate):
+        return np.nan_to_num(e.vcov)
+    found = np.nan_to_num(e.joint()[: len(e.beta), : len(e.beta)])
+    if m.distribution.is_gaussian_identity:
+        from ranef.inference.ddf import default_method
+
+        at = m.layout.components[0].at
+        mean = np.asarray(default_method(m).vcov(m))[at, at]
+        found[at, :] = found[:, at] = 0.0
+        found[at, at] = np.nan_to_num(mean)
+    return found
 
 
 def terms_of(m: Fit, component: int) -> list[int]:

@@ -219,9 +219,14 @@ def _dispersion(m: Fit) -> list[Section]:
         return []
     family = m.distribution
     values = [float(family.link_of(c.name).inverse(m.estimate.beta[c.first])) for c in parts]
-    meanings = {p.name: p.meaning.partition(",")[0] for p in family.entry.parameters}
-    labels = [_with_meaning(_words(c.name), meanings.get(c.name, "")) for c in parts]
+    labels = [_with_meaning(_words(c.name), _meanings(m).get(c.name, "")) for c in parts]
     return [Section("Parameters of the family", columns(["", "Estimate"], [labels, [general(v) for v in values]]))]
+
+
+def _meanings(m: Fit) -> dict[str, str]:
+    """Return what the parameters beside the mean are in the family: "dispersion" is "size k"."""
+    own = m.distribution.entry.parameters[1:]
+    return {p.name: p.meaning.partition(",")[0] for p in own}
 
 
 def _with_meaning(word: str, meaning: str) -> str:
@@ -493,7 +498,9 @@ def _fixed_title(m: Fit, component: ComponentInfo, method: Method) -> str:
     if m.estimate.tests == "z":
         known = component.name == "mean" and (m.distribution.entry.ordinal or _alone(m))
         alone = len(m.layout.components) == 1 or known
-        of = "" if alone else f"{_words(component.name)}, {m.distribution.link_of(component.name).name} link"
+        word, meaning = _words(component.name), _meanings(m).get(component.name, "")
+        what = f"{word}: {meaning}" if meaning and not meaning.startswith(word) else word
+        of = "" if alone else f"{what}, {m.distribution.link_of(component.name).name} link"
         rough = "" if is_linear_model(m) else ", approximate"
         how = f"t tests, {method.title}{rough}" if method.title and component.name == "mean" else ""
         how = how or ("z tests" if is_linear_model(m) and component.name == "mean" else "")

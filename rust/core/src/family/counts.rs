@@ -149,7 +149,7 @@ macro_rules! negative_binomial {
                 $start(mean, excess(s, mean))
             }
 
-            fn other_start(&self, s: &Summary) -> Option<[f64; 4]> {
+            fn other_starts(&self, s: &Summary) -> Vec<[f64; 4]> {
                 let mean = s.mean.max(0.05);
                 $other(mean, excess(s, mean))
             }
@@ -178,21 +178,21 @@ negative_binomial!(
     "Variance mu (1 + mu / k) with k the dispersion (Hardin & Hilbe 2007).",
     size2,
     |mean: f64, excess: f64| [mean, mean / excess, 0.0, 0.0],
-    |_, _| None
+    |_, _| vec![]
 );
 negative_binomial!(
     NegativeBinomial1,
     "Variance mu (1 + phi), phi the dispersion (Hardin & Hilbe 2007).",
     size1,
     |mean: f64, excess: f64| [mean, excess, 0.0, 0.0],
-    |_, _| None
+    |_, _| vec![]
 );
 negative_binomial!(
     NegativeBinomial12,
     "Variance mu (1 + phi + mu / psi), phi the dispersion and psi the shape.",
     size12,
     |mean: f64, excess: f64| [mean, 0.5 * excess, 2.0 * mean / excess, 0.0],
-    |mean: f64, excess: f64| Some([mean, LITTLE * excess, mean / excess, 0.0])
+    |mean: f64, excess: f64| vec![[mean, LITTLE * excess, mean / excess, 0.0]]
 );
 
 /// Share of the excess variance that is left to the dispersion where the shape has the rest.

@@ -128,9 +128,15 @@ pub trait Density: Copy {
     /// Parameters that fit the moments of the response roughly, leaving some variance to the random effects.
     fn start(&self, s: &Summary) -> [f64; 4];
 
-    /// Another start, of a family that holds smaller ones at its edges: tried where a search ends at an edge.
-    fn other_start(&self, _: &Summary) -> Option<[f64; 4]> {
-        None
+    /// Other starts, where a search may end that is not at the optimum: see `is_doubtful`.
+    fn other_starts(&self, _: &Summary) -> Vec<[f64; 4]> {
+        vec![]
+    }
+
+    /// Whether an end with these parameters may be none, though it looks like one; where coefficients ran to a limit it
+    /// always may.
+    fn is_doubtful(&self, _: &[f64; 4]) -> bool {
+        false
     }
 
     fn legal(&self) -> Legal;

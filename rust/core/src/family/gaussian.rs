@@ -174,6 +174,16 @@ impl Density for SkewNormal {
         [s.mean, (0.7 * s.variance).sqrt(), s.skewness.clamp(-0.9, 0.9) * 2.0, 0.0]
     }
 
+    fn other_starts(&self, s: &Summary) -> Vec<[f64; 4]> {
+        let at = |slant: f64| [s.mean, (0.7 * s.variance).sqrt(), slant, 0.0];
+        vec![at(1.5), at(-1.5)]
+    }
+
+    /// Without slant every derivative in it up to the second is zero, whatever the data (Azzalini 1985, section 3).
+    fn is_doubtful(&self, p: &[f64; 4]) -> bool {
+        p[2].abs() < 0.5
+    }
+
     fn legal(&self) -> Legal {
         Legal::Real
     }

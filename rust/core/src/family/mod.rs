@@ -581,13 +581,22 @@ impl Family {
         out
     }
 
-    /// Another start (see [`Density::other_start`]), if the family has one.
-    pub fn other_start(&self, data: &Data<'_>) -> Option<Vec<f64>> {
-        if self.wide.is_some() || self.external.is_some() {
-            return None;
+    /// Whether the family has other starts.
+    pub fn has_other_starts(&self) -> bool {
+        let some = || with_density!(self, d => !d.other_starts(&Summary::default()).is_empty());
+        self.wide.is_none() && self.external.is_none() && some()
+    }
+
+    /// Other starts than the usual one (see [`Density::other_starts`]) for a search that ended where coefficients are at a
+    /// limit, or at a doubtful place (predictors of some row).
+    pub fn other_starts(&self, data: &Data<'_>, eta: &[f64], at_limit: bool) -> Vec<Vec<f64>> {
+        let natural: [f64; 4] = self.arguments::<f64>(eta).0.map(|p| p.value());
+        if !at_limit && !with_density!(self, d => d.is_doubtful(&natural)) {
+            return vec![];
         }
         let s = summary(data, self.extra.is_some());
-        with_density!(self, d => d.other_start(&s)).map(|natural| self.predictors_of(&natural, s.zeros))
+        let starts = with_density!(self, d => d.other_starts(&s));
+        starts.iter().map(|natural| self.predictors_of(natural, s.zeros)).collect()
     }
 
     /// The linear predictors of parameters, and of a share of zeros.

@@ -261,13 +261,10 @@ impl Glmm {
             } else {
                 found
             };
-            match e.family.other_start(&rows.data).filter(|_| start.beta.is_none() && ran_to_a_limit(e, &found)) {
-                Some(other) => {
-                    let beta = first_beta(e, rows, &other);
-                    let other = e.start_beta(rows, &beta, false);
-                    unless_from(e, rows, (&other.0, &other.1, &beta), start, options, found)?
-                }
-                None => found,
+            if start.beta.is_none() && e.family.has_other_starts() {
+                unless_elsewhere(e, rows, start, options, found)?
+            } else {
+                found
             }
         };
         let e = &mut self.engine;
@@ -499,11 +496,24 @@ fn settle(e: &mut Engine, rows: &GlmmRows<'_>, found: search::Found) -> Result<s
     Ok(found)
 }
 
-/// Whether a coefficient is where the rows say nothing of it any more: an edge of the family, which may have an optimum
-/// of its own.
-fn ran_to_a_limit(e: &Engine, found: &search::Found) -> bool {
+/// What was found, or what is found from other starts that the family knows, if that is better.
+fn unless_elsewhere(
+    e: &mut Engine,
+    rows: &GlmmRows<'_>,
+    start: &Start,
+    options: &Options,
+    mut found: search::Found,
+) -> Result<search::Found, CoreError> {
     let (_, curve) = e.working_solution(&found.point.lambda);
-    e.unknown(&curve, BOUNDLESS).contains(&true)
+    let at_limit = e.unknown(&curve, BOUNDLESS).contains(&true);
+    let k = e.plan.k;
+    let eta: Vec<f64> = e.fixed_part(rows, &found.point.beta).iter().take(k).copied().collect();
+    for other in e.family.other_starts(&rows.data, &eta, at_limit) {
+        let beta = first_beta(e, rows, &other);
+        let first = e.start_beta(rows, &beta, false);
+        found = unless_from(e, rows, (&first.0, &first.1, &beta), start, options, found)?;
+    }
+    Ok(found)
 }
 
 /// Intercepts from a start of the family's, everything else zero.

@@ -13,6 +13,7 @@ use crate::CoreError;
 use super::fit::{Glmm, Gradient};
 use super::laplace::{Point, BOUNDLESS, INNER_TOLERANCE};
 use super::patterns;
+use super::penalty::Target;
 use super::rows::{GlmmRows, Want};
 use super::search;
 
@@ -39,6 +40,25 @@ impl Glmm {
             self.inverse = Some(out?);
         }
         Ok(self.inverse.clone().flatten())
+    }
+
+    /// Give the mean's coefficients of a normal response the covariance (X'V^-1X)^-1 that is theirs given the variances, as
+    /// everywhere else: how they went with these in the data at hand is nothing in expectation.
+    fn forget_chance(&mut self, rows: &GlmmRows<'_>, here: &Point, v: &mut [f64], q: usize) {
+        let e = &mut self.engine;
+        let own_priors = e.priors.iter().any(|p| matches!(p.target, Target::Coefficients(_)));
+        if !e.is_normal(rows) || e.quadrature.is_some() || !e.level_weights.is_empty() || own_priors {
+            return;
+        }
+        let mean = e.plan.coefficients_of(0);
+        let r = mean.len();
+        let Some(given) = scaled_inverse(&e.mean_information(rows, here, &mean), r) else { return };
+        for (b, &j) in mean.iter().enumerate() {
+            (0..q).for_each(|i| (v[i + j * q], v[j + i * q]) = (0.0, 0.0));
+            mean[..=b].iter().enumerate().filter(|(a, _)| !given[a + b * r].is_nan()).for_each(|(a, &i)| {
+                (v[i + j * q], v[j + i * q]) = (given[a + b * r], given[a + b * r]);
+            });
+        }
     }
 
     fn inverse_hessian(&mut self, rows: &GlmmRows<'_>) -> Result<Option<Vec<f64>>, CoreError> {
@@ -130,6 +150,9 @@ impl Glmm {
         let q = p + theta.len();
         let steps = self.steps(rows, &at, &theta).step;
         let centre = self.centre(rows, &theta);
+        if let Some(here) = &centre {
+            self.forget_chance(rows, here, &mut v, q);
+        }
         let follow = |j: usize| {
             let (here, step) = (centre.as_ref()?, steps[p + j]);
             let change = self.lambda_change(&theta, j, step).filter(|_| v[(p + j) * (q + 1)] > 0.0)?;
@@ -506,7 +529,7 @@ impl Outer for Spread {
     }
 
     fn variance(&self, slope: &[f64]) -> f64 {
-        let q = slope.len();
+        let q = slope.len().max(1);
         self.v.chunks_exact(q).zip(slope).map(|(column, s)| s * dense::dot(column, slope)).sum()
     }
 }
