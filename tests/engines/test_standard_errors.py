@@ -118,3 +118,13 @@ def test_a_dispersion_at_its_limit_leaves_the_others_their_errors():
     # And its likelihood, that of y itself: rounding errors decide where the precision ends, at 1e-5 at most.
     y = np.asarray(data["y"])
     assert m.loglik == pytest.approx(normal.loglik - np.log(y * (1 - y)).sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_coefficients_keep_their_errors_where_the_residual_is_absorbed(method):
+    """Homogeneous Toeplitz correlations and a residual have one parameter too many, which no coefficient follows."""
+    data = rf.datasets.load("Orthodont")
+    m = rf.fit("distance ~ age + homtoep(age + 0 | Subject)", data, method=method)
+    without = rf.fit("distance ~ age + homtoep(age + 0 | Subject)", data, method=method, dispersion=0)
+    assert_allclose(m.loglik, without.loglik, atol=1e-5)  # its residual variance is next to nothing, not nothing
+    assert_allclose(m.tidy()["std_error"][:2], without.tidy()["std_error"][:2], rtol=1e-4)

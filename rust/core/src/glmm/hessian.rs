@@ -424,8 +424,8 @@ impl Glmm {
     }
 
     /// Covariance where some coefficients are latent: theirs given the rest is that of the joint mode, and they follow
-    /// the rest by `moves` (d latent / d outer, r x q). A parameter without a variance that none of them follows (a
-    /// variance of zero is at its least) leaves them theirs; `unit` is that of its changes.
+    /// the rest by `moves` (d latent / d outer, r x q). A direction without curvature that one of them does not follow (a
+    /// variance of zero is at its least) leaves it its own; `unit` is that of the parameters' changes.
     fn latent_covariance(
         &self,
         at: &Point,
@@ -439,26 +439,34 @@ impl Glmm {
         let outer: Vec<usize> = (0..q).filter(|j| !latent.contains(j)).collect();
         let o = outer.len();
         let inner: Vec<f64> = (0..o * o).map(|t| h[outer[t % o] + outer[t / o] * q]).collect();
-        let Some(v) = scaled_inverse(&inner, o) else { return Ok(None) };
+        let Some((identified, flat)) = scaled_identified(&inner, o) else { return Ok(None) };
+        let v = without_flat(identified.clone(), &flat, o);
         let (_, lx) = self.engine.joint_factor(&at.lambda)?;
         let given = dense::inverse_from_cholesky(&lx, r, r);
-        let still = |j: usize| (0..r).all(|a| (moves[a + j * r] * unit[j]).abs() < STILL * given[a + a * r].sqrt());
-        let heeded: Vec<usize> = (0..o).filter(|&t| !v[t + t * o].is_nan() || !still(outer[t])).collect();
+        let moved = |a: usize, by: &dyn Fn(usize) -> f64| (0..o).map(|t| moves[a + outer[t] * r] * by(t)).sum::<f64>();
+        // A coefficient that a direction without curvature moves has no variance; others follow what is known.
+        let still = |a: usize| {
+            flat.iter().all(|axis| {
+                let size = (0..o).map(|t| (axis[t] / unit[outer[t]]).abs()).fold(f64::MIN_POSITIVE, f64::max);
+                moved(a, &|t| axis[t] / size).abs() < STILL * given[a + a * r].sqrt()
+            })
+        };
+        let lost: Vec<bool> = (0..r).map(|a| !still(a)).collect();
         let mut out = vec![0.0; q * q];
         for (b, &j) in outer.iter().enumerate() {
             for (a, &i) in outer.iter().enumerate() {
                 out[i + j * q] = v[a + b * o];
             }
             for (a, &i) in latent.iter().enumerate() {
-                let cov: f64 = heeded.iter().map(|&t| moves[a + outer[t] * r] * v[t + b * o]).sum();
+                let cov = if lost[a] { f64::NAN } else { moved(a, &|t| identified[t + b * o]) };
                 out[i + j * q] = cov;
                 out[j + i * q] = cov;
             }
         }
         for (b, &j) in latent.iter().enumerate() {
             for (a, &i) in latent.iter().enumerate() {
-                let follow: f64 = heeded.iter().map(|&t| out[i + outer[t] * q] * moves[b + outer[t] * r]).sum();
-                out[i + j * q] = given[a + b * r] + follow;
+                let follow = moved(b, &|t| out[i + outer[t] * q]);
+                out[i + j * q] = if lost[b] { f64::NAN } else { given[a + b * r] + follow };
             }
         }
         Ok(Some(out))
@@ -709,25 +717,40 @@ fn unit_diagonal(h: &[f64], q: usize) -> Option<(Vec<f64>, Vec<f64>)> {
 /// Inverse of a Hessian, scaled to a unit diagonal first. Where it is not positive definite, the inverse on the subspace
 /// that it identifies: parameters that take part in a flat direction have NaN.
 fn scaled_inverse(h: &[f64], q: usize) -> Option<Vec<f64>> {
+    scaled_identified(h, q).map(|(v, flat)| without_flat(v, &flat, q))
+}
+
+/// The inverse on the subspace that a Hessian identifies, and its flat directions, of unit length where its diagonal is 1.
+fn scaled_identified(h: &[f64], q: usize) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
     let (scaled, d) = unit_diagonal(h, q)?;
     let mut l = scaled.clone();
-    let mut v = if dense::cholesky(&mut l, q, q).is_ok() {
-        dense::inverse_from_cholesky(&l, q, q)
+    let (mut v, mut flat) = if dense::cholesky(&mut l, q, q).is_ok() {
+        (dense::inverse_from_cholesky(&l, q, q), vec![])
     } else {
         identified_inverse(&scaled, q)
     };
     (0..q * q).for_each(|t| v[t] *= d[t % q] * d[t / q]);
-    Some(v)
+    for axis in &mut flat {
+        axis.iter_mut().zip(&d).for_each(|(a, d)| *a = if a.abs() > LOADING { *a * d } else { 0.0 });
+    }
+    Some((v, flat))
 }
 
-fn identified_inverse(h: &[f64], q: usize) -> Vec<f64> {
+/// The inverse with NaN for what takes part in flat directions.
+fn without_flat(mut v: Vec<f64>, flat: &[Vec<f64>], q: usize) -> Vec<f64> {
+    for j in (0..q).filter(|&j| flat.iter().any(|axis| axis[j] != 0.0)) {
+        (0..q).for_each(|i| (v[i + j * q], v[j + i * q]) = (f64::NAN, f64::NAN));
+    }
+    v
+}
+
+/// The inverse of a Hessian with a unit diagonal where it has curvature, and the axes along which it has none.
+fn identified_inverse(h: &[f64], q: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
     let (w, e) = dense::eigen_symmetric(h, q);
-    let mut out = vec![0.0; q * q];
-    let mut flat = vec![false; q];
-    for (t, &w) in w.iter().enumerate() {
-        let axis = &e[t * q..(t + 1) * q];
+    let (mut out, mut flat) = (vec![0.0; q * q], vec![]);
+    for (axis, &w) in e.chunks_exact(q).zip(&w) {
         if w < FLAT {
-            axis.iter().zip(&mut flat).for_each(|(v, f)| *f |= v.abs() > LOADING);
+            flat.push(axis.to_vec());
             continue;
         }
         for j in 0..q {
@@ -736,12 +759,5 @@ fn identified_inverse(h: &[f64], q: usize) -> Vec<f64> {
             }
         }
     }
-    for j in 0..q {
-        for i in 0..q {
-            if flat[i] || flat[j] {
-                out[i + j * q] = f64::NAN;
-            }
-        }
-    }
-    out
+    (out, flat)
 }
