@@ -14,7 +14,7 @@ from ranef.engines.pql import VARIANCES, quasi_variance
 from ranef.engines.survey import Weights, read_weights
 from ranef.engines.thresholds import NOMINAL
 from ranef.errors import ArgumentError, FormulaError, NotAvailableError, OptionError, nearest
-from ranef.families import ZERO, Distribution, link_of, read_family
+from ranef.families import ZERO, Distribution, read_family
 from ranef.families.distribution import THRESHOLDS, check_once, with_threshold
 from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
@@ -525,6 +525,8 @@ def _check_components(call: Call) -> None:
         raise OptionError(f"dispersion=: family={family.name!r} has no dispersion parameter{hint}")
     if call.zero_inflation is not None and not family.entry.inflatable:
         raise OptionError(f"zero_inflation=: family={family.name!r} has no zeros to inflate; leave it out")
+    if call.zero_inflation is None and family.zero_link != "logit":
+        raise OptionError(f"link={{{ZERO!r}: {family.zero_link!r}}} is of extra zeros: write zero_inflation='~ 1'")
     if family.custom is not None and len(call.distribution.parameters) > MOST_PARAMETERS:
         raise OptionError(
             f"zero_inflation=: a custom family has at most {MOST_PARAMETERS} parameters, that of the zeros counted"
@@ -533,7 +535,7 @@ def _check_components(call: Call) -> None:
         if (
             part.constant is not None
             and part.name == ZERO
-            and not 0 < float(link_of("logit").inverse(part.constant)) < 1
+            and not 0 < float(call.distribution.link_of(ZERO).inverse(part.constant)) < 1
         ):
             raise OptionError("zero_inflation= is a probability between 0 and 1, both excluded")
 

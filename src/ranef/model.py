@@ -123,15 +123,16 @@ def fit(
         not copied: do not write into those of a dict while a fit is in use (frames may change, the fit does not).
         The response is a column or an expression; for binomial families also a truth value, a factor of two levels
         (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor. `cens(y, status)` is a
-        censored response: status "none", "left" (it lies below y), "right" (above; so does a truth value) or "interval"
-        (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2. `se(y, sd)` is a gaussian response with known
+        censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it lies below y), "right"
+        (above; so does a truth value) or "interval" (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2.
+        `se(y, sd)` is a gaussian response with known
         standard errors, as in a meta-analysis: no residual variance is estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`
         "gaussian", "poisson", "nbinom2", "binomial", … (`rf.families.names()`); the names of lme4, glmmTMB and brms are
         understood, with a link as R writes it too: "Gamma(link='log')". "truncated_<count family>" has no zeros, and is
         a hurdle model with `zero_inflation`.
     link : str or dict, optional
-        Link of the mean, or parameter -> link; the family's default otherwise.
+        Link of the mean, or parameter -> link, extra zeros included; the family's default otherwise.
     dispersion : str or number, optional
         One-sided formula of the dispersion, "~ x + (1 | g)"; default "~ 1". A number holds it there; for a gaussian 0
         (or "~ 0") leaves no residual variance beside a covariance structure, as glmmTMB's `dispformula = ~ 0` (its SD

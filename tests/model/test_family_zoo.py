@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from numpy.testing import assert_allclose
 
 import ranef as rf
 from model.zoo import TRUTH
-from ranef.errors import UnseenLevelError
+from ranef.errors import OptionError, UnseenLevelError
 from ranef.families import Data, law_of, names, read_family
 
 N, GROUPS = 400, 20
@@ -108,3 +109,35 @@ def test_the_summary_says_what_the_dispersion_means(m):
         assert "Residual" in m.summary()
     elif meaning:
         assert f"dispersion ({meaning}" in m.summary()
+
+
+@pytest.mark.parametrize("link", ["probit", "cloglog", "loglog", "cauchit"])
+def test_extra_zeros_of_two_groups_are_the_same_under_every_link(link):
+    """A probability for each group is the same model however it is written: its fit, predictions and their errors."""
+    data = rf.datasets.load("Salamanders")
+
+    def fit(which):
+        options = {"family": "poisson", "zero_inflation": "~ 1 + mined", "link": {"zi": which}}
+        return rf.fit("count ~ spp + (1 | site)", data, **options)
+
+    plain, other = fit("logit"), fit(link)
+    assert other.loglik == pytest.approx(
+        plain.loglik, abs=1e-6
+    )  # one probability is nearly 0, which links come to at different paces
+    for kind in ("response", "zero_inflation", "conditional"):
+        a, b = (m.predict(type=kind, std_error=True) for m in (plain, other))
+        assert_allclose(a["estimate"], b["estimate"], rtol=1e-4)
+        assert_allclose(a["std_error"], b["std_error"], rtol=1e-3)
+    assert_allclose(plain.residuals("pearson"), other.residuals("pearson"), rtol=1e-3, atol=1e-5)
+    assert f"zero inflation, {link} link" in str(other)
+
+
+def test_links_of_extra_zeros_that_are_none():
+    data = rf.datasets.load("Salamanders")
+    for options, says in (
+        ({"zero_inflation": "~ 1", "link": {"zero_inflation": "log"}}, "not available for zero_inflation"),
+        ({"link": {"zero_inflation": "probit"}}, "write zero_inflation="),
+        ({"family": "gaussian", "link": {"zi": "probit"}}, "no zeros to inflate"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            rf.fit("count ~ mined + (1 | site)", data, **{"family": "poisson", **options})

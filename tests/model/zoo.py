@@ -12,6 +12,7 @@ from ranef import _core
 from ranef.call import build_call, make_call
 from ranef.engines import laplace
 from ranef.families import Data, law_of, names, read_family
+from ranef.families.distribution import zero_links
 from ranef.families.table import entries
 from ranef.frame.design import matrix
 
@@ -89,6 +90,8 @@ def of_other_predictors() -> Iterator[Case]:
         for kind in (("", "truncated_") if entry.truncated else ("",)) if entry.inflatable else ():
             for link in entry.parameters[0].links:
                 yield Case(f"{kind}{name}", {"mean": link}, {"zero_inflation": INTERCEPT})
+            for link in zero_links():
+                yield Case(f"{kind}{name}", {"zero_inflation": link}, {"zero_inflation": INTERCEPT})
 
 
 def of_several_effects() -> Iterator[Case]:

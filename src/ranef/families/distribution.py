@@ -41,7 +41,9 @@ class Distribution:
     truncated : bool
         Whether zeros are impossible (for counts); with `zero_inflation` that is a hurdle.
     zero_inflation : bool
-        Whether a further predictor, the last, gives the probability of an extra zero (logit).
+        Whether a further predictor, the last, gives the probability of an extra zero.
+    zero_link : str
+        Its link.
     categories : int
         Number of ordered categories; 0 for other families.
     threshold : str
@@ -60,6 +62,7 @@ class Distribution:
     links: tuple[str, ...]
     truncated: bool = False
     zero_inflation: bool = False
+    zero_link: str = "logit"
     categories: int = 0
     threshold: str = "flexible"
     scaled: bool = False
@@ -108,7 +111,7 @@ class Distribution:
         own = self.links[: 1 + self.scaled] if self.categorical else self.links
         return {
             "name": self.entry.name,
-            "links": [*own, *(["logit"] if self.zero_inflation else [])],
+            "links": [*own, *([self.zero_link] if self.zero_inflation else [])],
             "scaled": self.scaled,
             "zero_inflation": self.zero_inflation,
             "truncated": self.truncated,
@@ -118,8 +121,10 @@ class Distribution:
 
     def link_of(self, parameter: str) -> Link:
         """Return the link of a parameter."""
-        if parameter == ZERO or self.levels:
+        if self.levels:
             return link_of("logit")
+        if parameter == ZERO:
+            return link_of(self.zero_link)
         at = self.position(parameter)
         link = link_of(self.links[at])
         return shifted(link) if self.entry.parameters[at].range == "(1, 2)" else link
@@ -266,10 +271,13 @@ def with_links(family: Distribution, link: Any) -> Distribution:
     asked = link if isinstance(link, Mapping) else {"mean": link}
     known = {name: family.own_name(name) for name in map(str, asked)}
     check_once([(name, f"link={{{name!r}: …}}") for name in known], known, family)
-    links = list(family.links)
+    links, zero = list(family.links), family.zero_link
     for parameter, name in asked.items():
         if not isinstance(name, str):
             raise ArgumentError(f"link= takes a name such as 'log', not {type(name).__name__}")
+        if known[str(parameter)] == ZERO:
+            zero = _zero_link(family, name)
+            continue
         at = replace(family, scaled=family.entry.ordinal).position(str(parameter))
         row = family.entry.parameters[at]
         wanted = ALIASES.get(name, name)
@@ -278,7 +286,24 @@ def with_links(family: Distribution, link: Any) -> Distribution:
                 f"link={name!r} is not available for the {row.name} of {family.name}; {nearest(name, row.links)}"
             )
         links[at] = wanted
-    return replace(family, links=tuple(links))
+    return replace(family, links=tuple(links), zero_link=zero)
+
+
+def zero_links() -> tuple[str, ...]:
+    """Return the links that the probability of extra zeros may have."""
+    return tuple(name for name in entries()["binomial"].parameters[0].links if link_of(name).legal == "unit")
+
+
+def _zero_link(family: Distribution, name: str) -> str:
+    """Return the link of the probability of extra zeros: one that keeps it between 0 and 1."""
+    links, wanted = zero_links(), ALIASES.get(name, name)
+    if not family.entry.inflatable:
+        raise OptionError(f"link={{{ZERO!r}: {name!r}}}: family={family.name!r} has no zeros to inflate")
+    if family.custom is not None and wanted != "logit":
+        raise OptionError(f"link={{{ZERO!r}: {name!r}}}: the extra zeros of a custom family have the logit link")
+    if wanted not in links:
+        raise OptionError(f"link={name!r} is not available for {ZERO}; {nearest(name, links)}")
+    return wanted
 
 
 def with_threshold(family: Distribution, threshold: Any) -> Distribution:

@@ -88,9 +88,9 @@ def mean_slopes(family: Distribution, eta: Array, data: Data) -> Array:
         out[:, : own.shape[1]] = out[:, : own.shape[1]] / (1 - zero) + mu[:, None] * zero * slope / (1 - zero) ** 2
         mu = mu / (1 - zero[:, 0])
     if family.zero_inflation:
-        extra = np.asarray(link_of("logit").inverse(eta[:, -1]), dtype=float)
-        out *= (1 - extra)[:, None]
-        out[:, -1] = -extra * (1 - extra) * mu
+        of_zeros = link_of(family.zero_link)
+        out *= (1 - np.asarray(of_zeros.inverse(eta[:, -1]), dtype=float))[:, None]
+        out[:, -1] = -np.asarray(of_zeros.slope(eta[:, -1]), dtype=float) * mu
     return out
 
 

@@ -26,7 +26,7 @@ def record(m: Fit) -> Record:
     found = {
         "formula": str(m.formula),
         "family": m.family,
-        "links": dict(zip(m.distribution.parameters, [*m.distribution.links, "logit"], strict=False)),
+        "links": dict(zip(m.distribution.parameters, [*m.distribution.links, m.distribution.zero_link], strict=False)),
         "method": m.method,
         "data": _data(m),
         "held": m.call.wanted,
