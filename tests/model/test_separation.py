@@ -491,3 +491,12 @@ def test_one_outcome_throughout_has_finite_estimates_with_a_prior(wish, outcome)
     m = rf.fit("y ~ x + (1 | g)", data, family="binomial", **wish)
     assert m.converged
     assert abs(m.params["(Intercept)"]) < 6  # a half of 60 outcomes: log(120) = 4.8
+
+
+def test_a_threshold_that_goes_along_is_named():
+    """The highest category occurs in one level only: its threshold is as infinite as that level's coefficient."""
+    level = np.tile(list("abcde"), 24)
+    y = np.where(level == "c", 2, np.random.default_rng(3).integers(0, 2, 120))
+    data = pd.DataFrame({"g": np.repeat(range(12), 10), "f": level, "y": pd.Categorical(y, ordered=True)})
+    with pytest.warns(rf.SeparationWarning, match=r"separated by fc .*nor has threshold\.1\|2; the others have"):
+        rf.fit("y ~ f + (1 | g)", data, family="cumulative")

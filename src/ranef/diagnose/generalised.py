@@ -49,12 +49,15 @@ def _others(m: Fit, names: Sequence[str]) -> str:
     """Say which estimates have a meaning: a constant goes along where no column alone tells the outcomes apart."""
     from ranef.inference.named import names_of
 
+    cuts = next((c.names for c in m.layout.components if c.name == "threshold"), ())
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(m.estimate.vcov))
     constants = [
         name
         for name, error in zip(names_of(m, "all")[0], errors, strict=False)
-        if name.endswith("(Intercept)") and name not in names and not error < FAR
+        if (name.endswith("(Intercept)") or name.removeprefix("threshold.") in cuts)
+        and name not in names
+        and not error < FAR
     ]
     return f"nor has {', '.join(constants)}; the others have" if constants else "the others have"
 
