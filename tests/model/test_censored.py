@@ -191,6 +191,9 @@ def test_surv_is_the_other_way_round():
     assert [loglik(f"Surv(t, {event}) ~ x") for event in ("ev", "two", "true")] == [plain] * 3
     assert loglik("Surv(t, ev, type = 'left') ~ x") == loglik("cens(t, ev - 1) ~ x")
     assert loglik("Surv(t, upper, kind, type = 'interval') ~ x") == loglik("cens(t, status, upper) ~ x")
+    data.loc[data["kind"] != 3, "upper"] = np.nan  # other rows need no end
+    m = rf.fit("Surv(t, upper, kind, type = 'interval') ~ x", data, family="weibull")
+    assert (m.nobs, m.loglik) == (200, loglik("cens(t, status, upper) ~ x"))
     for wrong, what in (
         ("Surv(t, upper, ev)", "counting"),
         ("Surv(t, t)", "0 or 1"),

@@ -132,14 +132,15 @@ class Evaluator:
 
 
 def _ends(factor: Factor) -> set[str]:
-    """Return the columns that occur only as upper ends in `cens(y, status, upper)`."""
-    if "cens" not in factor.functions or len(factor.names) < 2:
+    """Return the columns that occur only as upper ends: in `cens(y, status, upper)` or `Surv(time, upper, event)`."""
+    if not {"cens", "Surv"} & set(factor.functions) or len(factor.names) < 2:
         return set()
     root = tree(factor.code)
     if not isinstance(root, ast.Call):
         return set()
-    ends = [*root.args[2:], *(k.value for k in root.keywords if k.arg == "upper")]
-    others = [*root.args[:2], *(k.value for k in root.keywords if k.arg != "upper")]
+    at = slice(2, None) if "cens" in factor.functions else slice(1, 2 if len(root.args) > 2 else 1)
+    ends = [*root.args[at], *(k.value for k in root.keywords if k.arg == "upper")]
+    others = [a for a in root.args if a not in ends] + [k.value for k in root.keywords if k.arg != "upper"]
     return _names_in(ends, factor) - _names_in(others, factor)
 
 
