@@ -125,8 +125,8 @@ def fit(
         (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor. `cens(y, status)` is a
         censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it lies below y), "right"
         (above; so does a truth value) or "interval" (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2.
-        `se(y, sd)` is a gaussian response with known
-        standard errors, as in a meta-analysis: no residual variance is estimated; `(1 | row)` adds one.
+        `se(y, sd)` is a gaussian response with known standard errors, as in a meta-analysis: no residual variance is
+        estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`
         "gaussian", "poisson", "nbinom2", "binomial", … (`rf.families.names()`); the names of lme4, glmmTMB and brms are
         understood, with a link as R writes it too: "Gamma(link='log')". "truncated_<count family>" has no zeros, and is
@@ -941,7 +941,8 @@ class Fit:
         level : float
             Coverage.
         std_error : bool
-            Return standard errors also where no interval is asked for: lme4's of linear models, glmmTMB's of others.
+            Return standard errors also where no interval is asked for: given the variances in linear models (lme4),
+            by the delta method over all parameters in others (glmmTMB).
         seed : int, optional
             For new_levels="sample", and intervals of new observations that are drawn: same seed, same draws.
 
