@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from ranef import families
 from ranef.call import Call, asked, build_call
 from ranef.engines import Certificate, Control, Engine, Result, Task, engine_of
-from ranef.engines.estimate import Array, certificate
+from ranef.engines.estimate import Array, Lost, certificate
 from ranef.errors import (
     ArgumentError,
     ConvergenceWarning,
@@ -269,7 +269,7 @@ def fit_call(call: Call, data: Any) -> Fit:
     spec, design = build_call(call, data)
     task = call.task(design)
     try:
-        core, estimate = engine_of(task).estimate(design, task)
+        core, estimate = engine_of(task).estimate(design, task, partial(_separated, call, spec, design, task))
     except DataError as error:
         if error.__cause__ is not None and (why := _why_lost(call, spec, design, task)) is not None:
             raise DataError(f"{error}: {why}") from error  # what was checked before the search says why itself
@@ -281,17 +281,22 @@ def _why_lost(call: Call, spec: Spec, design: Design, task: Task) -> str | None:
     """Return what separates the outcome of a search that failed; None if nothing does."""
     if task.linear or design.y is None:
         return None
-    layout = layout_of(design, task)
-    nowhere = _nowhere(sum(len(part.names) for part in layout.components))
     with suppress(RanefError):
-        return _why_infinite(Fit(call, spec, layout, task, nowhere, None, design, None))
+        return _why_infinite(_nowhere(call, spec, design, task))
     return None
 
 
-def _nowhere(size: int) -> Any:
-    from ranef.diagnose.separation import Lost
+def _separated(call: Call, spec: Spec, design: Design, task: Task, dropped: Sequence[int]) -> Any:
+    from ranef.diagnose.separation import before
 
-    return Lost(size)
+    return before(_nowhere(call, spec, design, task, tuple(dropped)))
+
+
+def _nowhere(call: Call, spec: Spec, design: Design, task: Task, dropped: tuple[int, ...] = ()) -> Fit:
+    """Return a fit without an estimate, for what is asked of its data."""
+    layout = layout_of(design, task)
+    nowhere: Any = Lost(sum(len(part.names) for part in layout.components), dropped)
+    return Fit(call, spec, layout, task, nowhere, None, design, None)
 
 
 def _why_infinite(m: Fit) -> str | None:

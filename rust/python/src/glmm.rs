@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ranef_core::design::{Block, Codes, Relation, Term};
-use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Start, Target};
+use ranef_core::glmm::{self, Component, Fixed, GlmmReport, GlmmRows, Item, Method, Over, Signs, Start, Target};
 use ranef_core::optimise::Stop;
 use ranef_core::prior::Prior;
 use ranef_core::profile::{Laplace, Request};
@@ -232,6 +232,16 @@ fn report<'py>(py: Python<'py>, r: GlmmReport) -> PyResult<Bound<'py, PyDict>> {
     Ok(d)
 }
 
+fn start_from(start: Option<&Bound<'_, PyDict>>) -> PyResult<Start> {
+    let mut from = Start::default();
+    if let Some(s) = start {
+        from.beta = s.get_item("beta")?.map(|v| v.extract()).transpose()?;
+        from.theta = s.get_item("theta")?.map(|v| v.extract()).transpose()?;
+        from.exact = s.get_item("exact")?.map_or(Ok(false), |v| v.extract())?;
+    }
+    Ok(from)
+}
+
 type PriorRow = (String, Vec<f64>, String, Vec<usize>, f64, (Option<usize>, f64));
 
 fn item((name, parameters, target, at, power, over): PriorRow) -> PyResult<Item> {
@@ -361,6 +371,24 @@ impl Glmm {
         Ok(out)
     }
 
+    /// Find where a search from `start` begins; see `glmm::Glmm::begin`.
+    #[pyo3(signature = (signs, start=None, quadrature=1, method="ml"))]
+    fn begin(
+        &mut self,
+        py: Python<'_>,
+        signs: Vec<Option<Signs>>,
+        start: Option<&Bound<'_, PyDict>>,
+        quadrature: usize,
+        method: &str,
+    ) -> PyResult<Vec<bool>> {
+        let (method, from) = (method_of(method, quadrature)?, start_from(start)?);
+        let arrays = self.held.arrays(py)?;
+        let rows = arrays.view()?;
+        let core = &mut self.core;
+        let r = solve(py, &self.pool, || core.begin(&rows, &from, method, &signs));
+        self.finished(r)
+    }
+
     /// `start` may hold "beta" and "theta".
     #[pyo3(signature = (start=None, quadrature=1, options=None, method="ml"))]
     fn fit<'py>(
@@ -373,12 +401,7 @@ impl Glmm {
     ) -> PyResult<Bound<'py, PyDict>> {
         let (opts, watch) = self::options(options)?;
         let method = method_of(method, quadrature)?;
-        let mut from = Start::default();
-        if let Some(s) = start {
-            from.beta = s.get_item("beta")?.map(|v| v.extract()).transpose()?;
-            from.theta = s.get_item("theta")?.map(|v| v.extract()).transpose()?;
-            from.exact = s.get_item("exact")?.map_or(Ok(false), |v| v.extract())?;
-        }
+        let from = start_from(start)?;
         let arrays = self.held.arrays(py)?;
         let rows = arrays.view()?;
         let long = self.is_long(self.nodes(quadrature));

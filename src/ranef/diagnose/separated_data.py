@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ranef.diagnose.separation import COUNTED, SCALE, signs
+from ranef.diagnose.separation import SCALE, signs
 from ranef.engines.estimate import Array
+from ranef.engines.overlap import COUNTED
 from ranef.families import ZERO as INFLATION
 from ranef.families.links import link_of
 from ranef.frame.coding import level_name

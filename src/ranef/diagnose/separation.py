@@ -18,7 +18,6 @@ mu where d > 0 and falls where d < 0, so that the same directions separate it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,11 @@ import numpy as np
 
 from ranef import _core
 from ranef.diagnose.directions import LARGEST, direction
-from ranef.engines.estimate import Array
+from ranef.engines.estimate import Array, Lost
 from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
+from ranef.engines.overlap import COUNTED, Separated, applied
+from ranef.engines.overlap import signs as signs_of
 from ranef.engines.plan import anchored
 from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
@@ -45,68 +46,49 @@ ALIKE = 4  # rows of a kind, on average, from which on kinds are looked for
 QUICK = 1_000_000  # entries of X in which separation is looked for without the search having gone far
 REACH = 15.0  # a predictor's range within which a density shows where it goes
 FLAT = 1e-12  # log densities that differ by less do not fall
-COUNTED = ("count", "nonnegative")
 SCALE = "scale"  # the component of an ordinal model's log scale
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Stands for the estimate of a search that failed: every coefficient may have run off.
-
-    Attributes
-    ----------
-    size : int
-        How many coefficients there are.
-    """
-
-    size: int
-    outcome: str = "failed"
-    dropped: tuple[int, ...] = ()
-    reach: tuple[tuple[float, float], ...] = ()
-
-    @property
-    def beta(self) -> Array:
-        """Infinite coefficients."""
-        return np.full(self.size, np.inf)
-
-    @property
-    def vcov(self) -> Array:
-        """Their infinite variances."""
-        return np.full((self.size, self.size), np.inf)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Columns whose estimates are infinite; those of components other than the mean are "zero_inflation.x".
-    unsearched : tuple of str
-        Columns that ran off, in data too large to look at them together.
-    """
-
-    names: tuple[str, ...] = ()
-    unsearched: tuple[str, ...] = ()
-
-
-def separated(m: Fit) -> Found:
-    """Search for columns whose estimates are infinite; looks only where the fit went far, or found no optimum."""
+def separated(m: Fit) -> Separated:
+    """Return the columns with infinite estimates: those that the data tell, found before the search, and others."""
+    known = m.estimate.separated
     if m.task.linear or m.design is None or m.call.penalty:
-        return Found()
+        return known or Separated()
+    found = [by_data(m) if known is None else known]
     if m.distribution.categorical:
-        found = _among_categories(m) if _categories_went_far(m) else Found()
-        return Found((*found.names, *_of_scale(m)), found.unsearched)
-    found = [_separated(m, component, sign) for component, sign in _components(m)]
-    return Found(tuple(n for one in found for n in one.names), tuple(n for one in found for n in one.unsearched))
+        found.append(Separated(_of_scale(m)))
+    found += [_separated(m, k, _of_custom(m, k)) for k in _own_components(m) if _went_far(m, k)]
+    return _together(found)
+
+
+def before(m: Fit) -> Separated | None:
+    """Return what the data tell before a search; None where they are too large to look at them without a cause."""
+    return None if _is_large(m) else by_data(m)
+
+
+def by_data(m: Fit) -> Separated:
+    """Search the predictors of whose rows the responses tell which way they may go; large data where a fit went far."""
+    unless = _is_large(m)
+    if m.distribution.categorical:
+        return Separated() if unless and not _categories_went_far(m) else _among_categories(m)
+    if m.design is None or (m.distribution.custom is not None and not m.distribution.zero_inflation):
+        return Separated()
+    parts = [k for k, part in enumerate(m.layout.components) if part.names and not _is_own(m, k)]
+    told = [k for k in parts if signs_of(m.distribution, m.layout.components[k].name, k) is not None]
+    return _together([_separated(m, k, signs(m, k)) for k in told if not unless or _went_far(m, k)])
+
+
+def _together(found: Sequence[Separated]) -> Separated:
+    return Separated(tuple(n for one in found for n in one.names), tuple(n for one in found for n in one.unsearched))
+
+
+def _is_large(m: Fit) -> bool:
+    return m.layout.n * len(m.estimate.beta) * max(1, len(m.spec.categories)) > LARGEST
 
 
 def unsearched(m: Fit) -> tuple[str, ...]:
     """Names of columns that ran off, in data too large to look at them together; empty for most."""
-    if m.layout.n * len(m.estimate.beta) * max(1, len(m.spec.categories)) <= LARGEST:
-        return ()
-    return separated(m).unsearched
+    return separated(m).unsearched if _is_large(m) else ()
 
 
 def _is_stuck(m: Fit) -> bool:
@@ -140,7 +122,7 @@ def _ends(link: Link) -> tuple[float, float]:
     return max(-FAR, float(link.forward(UNLIKELY))), min(FAR, float(link.forward(1 - UNLIKELY)))
 
 
-def _among_categories(m: Fit) -> Found:
+def _among_categories(m: Fit) -> Separated:
     from ranef.inference.named import names_of
 
     design = m.design
@@ -164,7 +146,7 @@ def _among_categories(m: Fit) -> Found:
     # Thresholds go along with a coefficient that has no bound; alone they are a category without rows.
     named = [j for j in columns if j not in thresholds] or columns
     names = names_of(m, "all")[0]
-    return Found(tuple(names[j] for j in named), tuple(names[j] for j in left if j not in thresholds))
+    return Separated(tuple(names[j] for j in named), tuple(names[j] for j in left if j not in thresholds))
 
 
 def _of_scale(m: Fit) -> tuple[str, ...]:
@@ -219,46 +201,30 @@ def _looked(
     return sorted(alone), [j for j in far if j not in alone]
 
 
-def _components(m: Fit) -> Iterator[tuple[int, Array]]:
-    """Yield the components that went far, with the signs of their rows."""
-    design = m.design
-    if design is None:
-        return
-    for component in range(len(m.layout.components)):
-        if _can_be(m, component) and _went_far(m, component):
-            yield component, _of_custom(m, component) if _is_own(m, component) else signs(m, component)
-
-
-def _can_be(m: Fit, component: int) -> bool:
-    """Whether the likelihood of some rows may rise for ever with a component's predictor."""
-    family, name = m.distribution, m.layout.components[component].name
-    if not m.layout.components[component].names:
-        return False
-    if component == 0 and family.custom is None:
-        support = family.entry.support
-        known = support in COUNTED or support == "binomial" or family.entry.name == "ordered_beta"
-        return known and link_of(m.link).zero != 0
-    own = family.custom is not None and not isinstance(m.estimate, Lost)  # whose density is asked beside the estimate
-    return own or name in (INFLATION, *ENDS)
+def _own_components(m: Fit) -> list[int]:
+    """Return the predictors whose rows only a user's density tells about, which is asked beside the estimate."""
+    if isinstance(m.estimate, Lost):
+        return []
+    return [k for k, part in enumerate(m.layout.components) if part.names and _is_own(m, k)]
 
 
 def _is_own(m: Fit, component: int) -> bool:
     return m.distribution.custom is not None and m.layout.components[component].name != INFLATION
 
 
-def _separated(m: Fit, component: int, sign: Array) -> Found:
+def _separated(m: Fit, component: int, sign: Array) -> Separated:
     design, part = m.design, m.layout.components[component]
     assert design is not None
     blocks, telling = design.components[component].fixed, ~np.isnan(sign)
     if _core.signs_are_mixed(sources(blocks), np.ascontiguousarray(sign), m.layout.n // ALIKE):
-        return Found()  # with less work than it takes to write the columns out
+        return Separated()  # with less work than it takes to write the columns out
     x = matrix(blocks, m.layout.n)
     apart = {*anchored(design, m.task), *m.estimate.dropped}
     free = [j for j in range(x.shape[1]) if j + part.first not in apart]
     if not telling.all():
         x, sign = x[telling], sign[telling]
     if not free or not x.size:
-        return Found()
+        return Separated()
     vague = cache(lambda: [j for j in free if _is_vague(m, j + part.first, x[:, j])])
 
     def among(columns: Sequence[int]) -> list[int] | None:
@@ -272,7 +238,7 @@ def _separated(m: Fit, component: int, sign: Array) -> Found:
     if _is_own(m, component):
         found = [j for j in found if j in vague()]
     before = "" if component == 0 else f"{part.name}."
-    return Found(*(tuple(before + part.names[j] for j in columns) for columns in (found, left)))
+    return Separated(*(tuple(before + part.names[j] for j in columns) for columns in (found, left)))
 
 
 def _columns(m: Fit, component: int, block: int) -> range:
@@ -372,25 +338,24 @@ def _preferred(scores: Sequence[Array], y: Any) -> Array:
 
 def signs(m: Fit, component: int = 0) -> Array:
     """Return +1 where x'd may only be positive, -1 where only negative, 0 where it must vanish, NaN where neither."""
-    design, name = m.design, m.layout.components[component].name
+    design, found = m.design, signs_of(m.distribution, m.layout.components[component].name, component)
     assert design is not None
-    y = np.asarray(design.y)
-    if name == INFLATION:
-        return np.where(y != 0, -1.0, 1.0)
-    if name in ENDS:
-        return ENDS[name](y)
-    link = link_of(m.link)
-    zero, one = float(link.zero), float(link.one)
-    if m.distribution.entry.support not in COUNTED:
-        found = np.where(y <= 0, zero, np.where(y >= 1, one, 0.0))
-        return found if design.randomised is None else _behind(design.randomised[1], found)
-    # What is likeliest as the mean goes to 0: no count, or of counts above 0 one; a hurdle's zeros tell nothing of it.
-    least = 1.0 if m.distribution.truncated else 0.0
-    found = np.where(y > least, 0.0, np.where(y < least, np.nan, zero))
+    assert found is not None
+    sign = applied(found, np.asarray(design.y))
+    if design.randomised is not None and not component:
+        return _behind(design.randomised[1], sign)
     if design.censor is None:
-        return found
-    large = max(-zero, 0.0)  # at an infinite predictor, too, unless that is where the mean is 0
-    return np.select([design.censor == 0, design.censor == -1, design.censor == 1], [found, zero, large], 0.0)
+        return sign
+    low, high = _of_bounds(m, component)
+    return np.select([design.censor == 0, design.censor == -1, design.censor == 1], [sign, low, high], 0.0)
+
+
+def _of_bounds(m: Fit, component: int) -> tuple[float, float]:
+    """Return the signs of rows that have an upper or a lower bound; below an upper one there may be an extra zero."""
+    if component:
+        return (1.0, -1.0) if m.layout.components[component].name == INFLATION else (0.0, 0.0)
+    zero = float(link_of(m.link).zero)
+    return zero, max(-zero, 0.0)  # at an infinite predictor, too, unless that is where the mean is 0
 
 
 def _behind(slope: Array, found: Array) -> Array:
@@ -432,10 +397,3 @@ def _span(low: float, high: float, link: Link) -> tuple[float, float]:
         return low - REACH, high + REACH
     wide = max(REACH, abs(low), abs(high))
     return low - wide, high + wide
-
-
-#: Signs of components other than the mean: a value at either end, and which end.
-ENDS: dict[str, Callable[[Array], Array]] = {
-    "zoi": lambda y: np.where((y == 0) | (y == 1), 1.0, -1.0),
-    "coi": lambda y: np.where(y == 1, 1.0, np.where(y == 0, -1.0, np.nan)),
-}

@@ -23,7 +23,7 @@ from ranef.engines.lags import TOEPLITZ, bound_slopes, toeplitz_coordinates
 from ranef.engines.linear import cells
 from ranef.engines.parameters import EXPLICIT, Place
 from ranef.engines.plan import PROBE, Columns, Plan, make_plan, rows_of
-from ranef.engines.task import Engine, Point, Task, one_by_one
+from ranef.engines.task import Engine, Look, Point, Task, one_by_one
 from ranef.engines.thresholds import in_order, nominal_names, threshold_matrix
 from ranef.engines.turns import Rebuilt
 from ranef.errors import NotAvailableError, OptionError
@@ -166,15 +166,15 @@ class Reduced:
         return self.core.predict_var(component, parts[0][0], terms, n)
 
 
-def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
-    """Return the core and the estimate of one design; errors as those of the Laplace engine."""
+def estimate(design: Design, task: Task, look: Look | None = None) -> tuple[Any, LaplaceEstimate]:
+    """Return the core and the estimate of one design; errors and `look` as those of the Laplace engine."""
     design = laplace.absorbed(design)
     laplace.check(design, _is_informed(task))
     laplace.check_method(design, task)
     plan = make_plan(design, task)
     if task.control.start is not None and any(plan.converted):
         raise NotAvailableError("control: start values go with fixed=, equal= and prior= of coefficients only")
-    core, record = optimum(design, task, plan)
+    core, record = optimum(design, task, plan, look)
     found = expanded(record, core, design, task, plan)
     return Reduced(core, plan.columns, (list(record["beta"]), list(record["theta"]))), found
 
@@ -186,8 +186,8 @@ def _is_informed(task: Task) -> bool:
     return some and task.family.entry.support in ("binomial", "count")
 
 
-def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:
-    """Return the core of a plan's reduced model and its record of the optimum.
+def optimum(design: Design, task: Task, plan: Plan, look: Look | None = None) -> tuple[Any, Any]:
+    """Return the core of a plan's reduced model and its record of the optimum, with what `look` says of the response.
 
     Raises
     ------
@@ -197,18 +197,26 @@ def optimum(design: Design, task: Task, plan: Plan) -> tuple[Any, Any]:
     options = (task.quadrature, task.control.options, task.method)
     try:
         core = build(design, task, plan)
+        asked = look is not None and not (task.wishes is not None and task.wishes.firth)
+        apart = look(_dropped(core, plan)) if look is not None and asked else None
         start = _start(laplace.start_of(task, design), plan.columns, design, task)
         try:
-            return core, core.fit(start, *options)
+            return core, {**core.fit(start, *options), "separated": apart}
         except ValueError as error:
             if not laplace.lost_mode(error) or task.control.start is not None:
                 raise
             try:
-                return core, core.fit({"theta": _hardly_any(core, design)}, *options)
+                return core, {**core.fit({"theta": _hardly_any(core, design)}, *options), "separated": apart}
             except ValueError:
                 raise error from None
     except ValueError as error:
         raise laplace.explained(error, design, task) from error
+
+
+def _dropped(core: Any, plan: Plan) -> tuple[int, ...]:
+    """Return the user's coefficients that the core dropped."""
+    gone = set(core.dropped)
+    return tuple(j for j, r in enumerate(plan.columns.to.tolist()) if r in gone)
 
 
 def _hardly_any(core: Any, design: Design) -> Array:
@@ -240,12 +248,12 @@ def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> 
     """Turn the record of the reduced model into an estimate of the whole one."""
     columns, p = plan.columns, len(record["beta"])
     beta = frozen(columns.expand(np.asarray(record["beta"])))
-    found = laplace.from_core({**record, "beta": beta}, core, design, task)
+    found = laplace.from_core({**record, "beta": beta}, core, design, task, separated=record["separated"])
     turn = _theta_map(core, design, plan, found.natural)
     whole = np.zeros((len(beta) + len(turn), p + turn.shape[1]))
     whole[: len(beta), :p] = columns.matrix()
     whole[len(beta) :, p:] = turn
-    gone = set(found.dropped)
+    gone = _dropped(core, plan)
     plain = [(f, t) for f, t in zip(found.factors, design.terms, strict=True) if t.structure in EXPLICIT]
     own = [f[i, j] for f, t in plain for i, j in cells(len(f), t.structure)]
     rest = _with_lags(np.asarray(record["theta"]), core, plan, found.natural)[structures_of(core, plan)]
@@ -257,11 +265,11 @@ def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> 
         beta=beta,
         joint=joint,
         told=laplace.told(joint, beta, design, task),
-        rank=columns.size - len(gone),
-        dropped=tuple(j for j, r in enumerate(columns.to.tolist()) if r in gone),
+        rank=columns.size - len(core.dropped),
+        dropped=gone,
         natural=tuple(n for n in found.natural if not plan.converted[n[0]]),
         penalty=float(record["criterion"]) + 2 * found.loglik,
-        parameters=columns.size - len(gone) + len(record["theta"]) - held,
+        parameters=columns.size - len(core.dropped) + len(record["theta"]) - held,
         held=tuple(np.flatnonzero(columns.to < 0).tolist()),
         held_spread=tuple((p.at, p.kind, p.index) for p, _ in plan.held),
     )

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ranef.engines.covariance import Array, Deferred, coefficient_covariance, frozen
+from ranef.engines.overlap import Separated
 
 
 class Outcome(Enum):
@@ -162,6 +163,11 @@ class Result(Protocol):
         """Which optimiser found it."""
         ...
 
+    @property
+    def separated(self) -> Separated | None:
+        """What was found before the search of columns whose estimates are infinite; None where nobody looked."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
@@ -262,6 +268,11 @@ class Estimate:
         return ()
 
     @property
+    def separated(self) -> Separated | None:
+        """Linear models are not separated."""
+        return None
+
+    @property
     def loglik(self) -> float:
         """Log-likelihood; the restricted one for REML."""
         return -self.criterion / 2
@@ -275,6 +286,35 @@ class Estimate:
     def covariances(self) -> tuple[Array, ...]:
         """Covariance matrix of the random effects of each term, sigma^2 Lambda Lambda'."""
         return tuple(self.sigma**2 * (factor @ factor.T) for factor in self.factors)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Stands for the estimate of a search that failed, or was not made: every coefficient may have run off.
+
+    Attributes
+    ----------
+    size : int
+        How many coefficients there are.
+    dropped : tuple of int
+        Those that are linearly dependent.
+    """
+
+    size: int
+    dropped: tuple[int, ...] = ()
+    outcome: str = "failed"
+    separated: Separated | None = None
+    reach: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def beta(self) -> Array:
+        """Infinite coefficients."""
+        return np.full(self.size, np.inf)
+
+    @property
+    def vcov(self) -> Array:
+        """Their infinite variances."""
+        return np.full((self.size, self.size), np.inf)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -347,6 +387,8 @@ class LaplaceEstimate:
     reach : tuple of (float, float)
         Smallest and largest value of each of the core's predictors without the random effects; empty where the core did
         not say.
+    separated : Separated or None
+        What was found before the search of columns whose estimates are infinite; None where nobody looked.
     """
 
     theta: Array
@@ -380,6 +422,7 @@ class LaplaceEstimate:
     pole: float | None = None
     unbounded: bool = False
     reach: tuple[tuple[float, float], ...] = ()
+    separated: Separated | None = None
 
     @property
     def tests(self) -> str:

@@ -20,8 +20,9 @@ from ranef.engines.covariance import Deferred, frozen
 from ranef.engines.estimate import Array, LaplaceEstimate, Result, of_search
 from ranef.engines.linear import LOOSE, canonical, cells, sources, structure_error, theta_lower
 from ranef.engines.nesting import BEYOND, check_quadrature, few, most_nodes
+from ranef.engines.overlap import Separated, begun, of_predictors
 from ranef.engines.runaways import reported
-from ranef.engines.task import Engine, Point, Task
+from ranef.engines.task import Engine, Look, Point, Task
 from ranef.engines.thresholds import (
     NOMINAL,
     check_nominal,
@@ -163,8 +164,8 @@ def response_data(design: Design) -> dict[str, Any]:
     }
 
 
-def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
-    """Return the core and the estimate of one design.
+def estimate(design: Design, task: Task, look: Look | None = None) -> tuple[Any, LaplaceEstimate]:
+    """Return the core and the estimate of one design; `look` is asked first what separates it, where something may.
 
     Raises
     ------
@@ -182,6 +183,7 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
     check_method(design, task)
     try:
         core = make_core(design, task)
+        apart = looked(core, design, task, look)
         if task.control.optimizer == "newton":
             at = found(core, design, task)
         else:
@@ -192,7 +194,18 @@ def estimate(design: Design, task: Task) -> tuple[Any, LaplaceEstimate]:
         at = replace(at, record={**at.record, "outcome": "unbounded"})
     if at.outcome == "stalled" and (why := _too_little(design, task, little(design))):
         raise DataError(f"the search was lost in rounding errors{why}")
-    return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread)
+    return core, from_core(at.record, core, design, task, pole=at.pole, spread=at.spread, separated=apart)
+
+
+def looked(core: Any, design: Design, task: Task, look: Look | None) -> Separated | None:
+    """Return what separates a response, before the search; None where nobody asks, or it cannot be known."""
+    if look is None:
+        return None
+    family = task.family
+    if family.custom is not None:
+        return look(core.dropped)
+    found = None if family.categorical else of_predictors(design, family, named(design, family))
+    return Separated() if begun(core, start_of(task, design), task, found) else look(core.dropped)
 
 
 def _runs_on(at: Found, task: Task) -> bool:
@@ -623,6 +636,7 @@ def from_core(
     vcov: Any = None,
     pole: float | None = None,
     spread: Callable[[], Array] | None = None,
+    separated: Separated | None = None,
 ) -> LaplaceEstimate:
     """Turn the core's record of a fit into an estimate.
 
@@ -646,6 +660,7 @@ def from_core(
         pole=pole,
         unbounded=bool(record.get("unbounded", False)),
         reach=tuple(record.get("reach", ())),
+        separated=separated,
         **of_search(record, core),
     )
 

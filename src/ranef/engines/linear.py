@@ -16,7 +16,7 @@ from ranef import _core
 from ranef.engines.control import Control
 from ranef.engines.covariance import PartialCovariance
 from ranef.engines.estimate import Array, Estimate, Result, from_core
-from ranef.engines.task import Engine, Point, Task
+from ranef.engines.task import Engine, Look, Point, Task
 from ranef.engines.turns import in_turn
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.formula.functions import PLAIN
@@ -144,7 +144,7 @@ def estimate(design: Design, reml: bool, control: Control) -> tuple[Any, Estimat
 # ---- as an engine ----------------------------------------------------------------------------------------------------
 
 
-def fit_task(design: Design, task: Task) -> tuple[Any, Estimate]:
+def fit_task(design: Design, task: Task, _look: Look | None = None) -> tuple[Any, Estimate]:
     """`estimate`, as the record of engines has it."""
     return estimate(design, task.method == "reml", task.control)
 

@@ -19,7 +19,7 @@ from ranef import _core
 from ranef.engines import linear
 from ranef.engines.control import Control
 from ranef.engines.estimate import Array, Estimate
-from ranef.engines.task import Engine, Task, one_by_one
+from ranef.engines.task import Engine, Look, Task, one_by_one
 from ranef.errors import DataError, NotAvailableError, OptionError, RanefError
 from ranef.families import Distribution, legal_link, link_of
 from ranef.formula.functions import PLAIN
@@ -42,7 +42,7 @@ GLM_CLOSE = 1e-8  # the same for the model without random effects, where it star
 LIGHTEST = 1e-10  # smallest working weight, relative to the largest
 
 
-def estimate(design: Design, task: Task) -> tuple[Any, Estimate]:
+def estimate(design: Design, task: Task, _look: Look | None = None) -> tuple[Any, Estimate]:
     """Return the core of the last working model and its estimate, without a criterion.
 
     Raises

@@ -84,14 +84,19 @@ class Point:
     others: tuple[int, ...] = ()
 
 
+#: From the coefficients that were dropped to what separates a response, or None if that cannot be known.
+Look = Callable[[Sequence[int]], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """An engine, as functions. To add one: a module that makes such a record, and its row in `ranef.engines`.
 
     Attributes
     ----------
-    estimate : (design, task) -> (core, result)
-        Fit. The core answers `cond_cov(term)` later.
+    estimate : (design, task, look=None) -> (core, result)
+        Fit. The core answers `cond_cov(term)` later. `look` is asked before the search what separates the response,
+        where the engine does not know that nothing does.
     again : (design, task) -> (core, result)
         Fit the same design with another response.
     many : (design, (n, m) responses, task, covariance=True) -> m results or texts
@@ -104,7 +109,7 @@ class Engine:
     """
 
     name: str
-    estimate: Callable[[Design, Task], tuple[Any, Result]]
+    estimate: Callable[..., tuple[Any, Result]]
     again: Callable[[Design, Task], tuple[Any, Result]]
     many: Callable[..., list[Result | str]]
     variance: Callable[[Any, Point, Sequence[bool]], Array]

@@ -121,6 +121,13 @@ pub trait External: std::fmt::Debug + Send + Sync {
     fn evaluate(&self, data: &Data<'_>, from: usize, eta: &[f64], order: usize, out: &mut [f64]);
 }
 
+/// How categories are compared: each with the next ones, by a location and thresholds, or with all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Categories {
+    Ordered { count: usize },
+    Nominal { count: usize },
+}
+
 /// Most predictors a family has: a row keeps K (K + 1) (K + 2) / 6 third derivatives.
 pub const MOST: usize = 24;
 /// Rows that are evaluated at a time, and as many where every call costs a fixed price.
@@ -336,6 +343,16 @@ impl Family {
     /// Links of the predictors.
     pub fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The categories of a response whose log density is that of a comparison with each of some others.
+    pub fn categories(&self) -> Option<Categories> {
+        let count = self.categories;
+        match (&self.wide, self.entry.kind) {
+            (Some(Wide { shape: wide::Shape::Nominal, .. }), _) => Some(Categories::Nominal { count }),
+            (None, Kind::Cumulative) if self.names.len() == 3 => Some(Categories::Ordered { count }),
+            _ => None,
+        }
     }
 
     /// Whether some linear predictors are illegal (an identity link of a positive parameter).

@@ -238,18 +238,16 @@ impl Glmm {
         let e = &mut self.engine;
         (e.inner, e.evaluations, e.unbounded) = (0, 0, false);
         e.set_method(method)?;
-        let beta = match &start.beta {
-            Some(b) if b.len() == rows.p => e.plan.internal_beta(b),
-            Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
-            None => first_beta(e, rows, &e.family.start(&rows.data, None)),
-        };
         // A search that fails leaves the engine somewhere else.
         (self.at, self.inverse, self.spread) = (None, None, None);
+        let begun = e.begun.take().filter(|b| b.given == start.beta && !start.exact);
+        let Begun { beta, first, .. } = match begun {
+            Some(begun) => begun,
+            None => Begun::of(e, rows, start)?,
+        };
         let found = if start.exact {
-            let scores = e.start_weights(rows, &beta);
-            found_from(e, rows, (&beta, &scores, &beta), start, options)?
+            found_from(e, rows, (&beta, &first.1, &beta), start, options)?
         } else {
-            let first = e.start_beta(rows, &beta, false);
             let found = found_from(e, rows, (&first.0, &first.1, &beta), start, options)?;
             let found = if e.family.can_fold() {
                 let other = e.start_beta(rows, &beta, true);
@@ -440,6 +438,28 @@ impl Glmm {
             mode: at.beta,
         };
         (gradient, at.u)
+    }
+}
+
+/// Where a search begins: the coefficients that were given, the same or the family's in internal coordinates, and what
+/// they are bettered to without random effects with the scores there. The engine's weights are those there.
+#[derive(Clone)]
+pub(super) struct Begun {
+    given: Option<Vec<f64>>,
+    beta: Vec<f64>,
+    first: (Vec<f64>, Vec<Vec<f64>>),
+}
+
+impl Begun {
+    pub(super) fn of(e: &mut Engine, rows: &GlmmRows<'_>, start: &Start) -> Result<Self, CoreError> {
+        let beta = match &start.beta {
+            Some(b) if b.len() == rows.p => e.plan.internal_beta(b),
+            Some(b) => return shape(format!("start has {} coefficients, the model needs {}", b.len(), rows.p)),
+            None => first_beta(e, rows, &e.family.start(&rows.data, None)),
+        };
+        let first =
+            if start.exact { (beta.clone(), e.start_weights(rows, &beta)) } else { e.start_beta(rows, &beta, false) };
+        Ok(Begun { given: start.beta.clone(), beta, first })
     }
 }
 

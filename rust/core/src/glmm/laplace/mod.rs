@@ -27,7 +27,7 @@ use crate::structure::Natural;
 use crate::CoreError;
 
 use super::constraint::Constraint;
-use super::fit::Method;
+use super::fit::{Begun, Method};
 use super::loadings;
 use super::patterns::{self, Patterned};
 use super::penalty::Item;
@@ -106,6 +106,8 @@ pub struct Engine {
     pub unbounded: bool,
     /// Whether an evaluation since this was last cleared met a mode that is nearly flat.
     pub flat: bool,
+    /// Where a search begins, if that was asked for and nothing was done since.
+    pub(super) begun: Option<Begun>,
     /// Looked at before every Newton step of the inner search; told every evaluation.
     pub stop: Stop,
 }
@@ -239,6 +241,7 @@ impl Engine {
             evaluations: 0,
             unbounded: false,
             flat: false,
+            begun: None,
             stop: Stop::default(),
         })
     }
@@ -276,6 +279,7 @@ impl Engine {
     }
 
     fn load(&mut self, s: &mut rows::Sums) {
+        self.begun = None;
         let m = &mut self.model.lmm.moments;
         for (f, gram) in m.factors.iter_mut().zip(&mut s.gram) {
             std::mem::swap(&mut f.gram, gram);

@@ -1,7 +1,7 @@
 //! The rows of a generalised model, and passes over them: derivatives of the log density, scattered into the
 //! cross-products that the mode needs. `plan` says where columns go, `panel` holds a cache-sized piece of them, `pass`
 //! sums (`fixed` what concerns the fixed effects, by the `cells` of a factorial design; without random effects by `kinds`
-//! of rows), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds what a step does not move.
+//! of rows; `products` for any weights), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds what a step does not move.
 
 mod adjoint;
 mod cells;
@@ -11,6 +11,7 @@ mod levels;
 mod panel;
 mod pass;
 mod plan;
+mod products;
 mod still;
 
 use crate::design::{Block, Rows, Term};
@@ -22,9 +23,10 @@ use crate::CoreError;
 pub use adjoint::{fixed_adjoint, random_adjoint, skewness, skewness_rows, Covariance, Restricted};
 pub use kinds::Kinds;
 pub use levels::{level_pass, level_sums, LevelSums};
-pub use panel::{fixed_part, predictors};
+pub use panel::{fixed_change, fixed_part, predictors};
 pub use pass::{pass, Sums, Want};
 pub use plan::Plan;
+pub use products::fixed_products;
 pub use still::{longest, still};
 
 /// A block of fixed columns and the index of its first coefficient; blocks with equal `first` share coefficients.

@@ -203,6 +203,13 @@ pub fn fixed_part(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], out: &mut Vec<
     fixed_parts(plan, rows, beta, true, out);
 }
 
+/// How far the predictors go with a change of the coefficients, row-major n x K.
+pub fn fixed_change(plan: &Plan, rows: &GlmmRows<'_>, change: &[f64]) -> Vec<f64> {
+    let mut out = vec![];
+    fixed_parts(plan, rows, change, false, &mut out);
+    out
+}
+
 /// The same with or without offsets.
 pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offsets: bool, out: &mut Vec<f64>) {
     let k = plan.k;

@@ -263,6 +263,11 @@ impl Plan {
         out
     }
 
+    /// The kind of every row by its fixed columns, and how many there are; none unless they are few.
+    pub fn kinds(&self) -> Option<(&[u32], usize)> {
+        self.cells.as_ref().map(|cells| (&cells.of[..], cells.count))
+    }
+
     /// Coefficients of the user's columns; NaN where dropped.
     pub fn user_beta(&self, beta: &[f64]) -> Vec<f64> {
         let mut out = vec![f64::NAN; self.p_total];

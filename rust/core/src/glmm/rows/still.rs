@@ -1,13 +1,9 @@
 //! The rows that a step in the coefficients leaves where they are.
 
-use rayon::prelude::*;
-
-use super::fixed::FixedSums;
-use super::panel::{chunk_bounds, fixed_parts, Panel, PANEL};
-use super::pass::Sums;
+use super::panel::fixed_change;
 use super::plan::Plan;
+use super::products::fixed_products;
 use super::GlmmRows;
-use crate::family::GRAIN;
 use crate::jet::pair as packed;
 
 /// Share of the longest move of a predictor up to which another one stays.
@@ -15,8 +11,7 @@ const SHARE: f64 = 0.1;
 
 /// How far a step moves every predictor of every row, n x K, in units of `reach`; and the longest of these ways.
 fn moves(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> (Vec<f64>, f64) {
-    let mut moved = vec![];
-    fixed_parts(plan, rows, step, false, &mut moved);
+    let mut moved = fixed_change(plan, rows, step);
     moved.chunks_exact_mut(plan.k).for_each(|row| row.iter_mut().zip(reach).for_each(|(m, r)| *m = m.abs() / r));
     let most = moved.iter().copied().fold(0.0, f64::max);
     (moved, most)
@@ -38,33 +33,12 @@ pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> (
     let mut coefficients: Vec<usize> = (0..k).filter(moving).flat_map(|c| plan.coefficients_of(c)).collect();
     coefficients.sort_unstable();
     coefficients.dedup();
-    let zero = || Sums::fixed(plan);
-    let sums = |from: usize, to: usize| {
-        let mut s = zero();
-        let size = PANEL.min(to - from);
-        let stride = 1 + k + packed(k, k - 1, k - 1) + 1;
-        let mut panel = Panel::of(size, plan, stride);
-        panel.out.fill(0.0);
-        let mut fixed = FixedSums::new(plan, true);
-        for start in (from..to).step_by(size.max(1)) {
-            let n = size.min(to - start);
-            panel.columns.fill_x(rows, start, n);
-            for (row, moved) in
-                panel.out.chunks_exact_mut(stride).zip(moved[start * k..(start + n) * k].chunks_exact(k))
-            {
-                (0..k).for_each(|a| row[1 + k + packed(k, a, a)] = (moved[a] <= few) as u8 as f64);
-            }
-            fixed.add(plan, rows, &panel, stride, (start, n), &mut s, false);
+    let stay = |(start, n): (usize, usize), out: &mut [f64]| {
+        let stride = out.len() / n;
+        for (row, moved) in out.chunks_exact_mut(stride).zip(moved[start * k..(start + n) * k].chunks_exact(k)) {
+            (0..k).for_each(|a| row[1 + k + packed(k, a, a)] = (moved[a] <= few) as u8 as f64);
         }
-        fixed.finish(plan, &mut s);
-        s
+        0.0
     };
-    let bounds = chunk_bounds(rows.n, plan.p() * plan.p(), GRAIN);
-    if bounds.len() == 2 {
-        return (sums(0, rows.n).xx, coefficients);
-    }
-    let parts: Vec<Sums> = bounds.par_windows(2).map(|w| sums(w[0], w[1])).collect();
-    let mut total = zero();
-    parts.iter().for_each(|s| total.add(s));
-    (total.xx, coefficients)
+    (fixed_products(plan, rows, stay).xx, coefficients)
 }
