@@ -28,6 +28,9 @@ const OPPOSITE: f64 = 0.5;
 const RELATED: f64 = 0.9;
 /// And where they are not related at all: so little that the slope decides.
 const SLIGHT: f64 = 0.02;
+/// Correlations of neighbours, and sizes of loadings, to begin from without a cause.
+const AFAR: [f64; 3] = [0.1, 0.5, -0.6];
+const SHARES: [f64; 2] = [1.0, 0.3];
 /// Parameters of partial autocorrelations of 0.89 and 0.95: of one that has ended, and of a later one instead.
 const WITHIN: f64 = 2.0;
 const NEXT: f64 = 3.0;
@@ -61,6 +64,31 @@ pub fn others(pattern: &Pattern, found: &[f64], usual: &[f64]) -> Vec<Vec<f64>> 
         }));
     }
     out
+}
+
+/// Parameters of a structure where a search may begin that knows nothing of the response but the size of the effects
+/// (`usual` are the parameters to begin from): neighbours related by a little or a lot, on either side, and loadings all
+/// alike. Common correlations and those of every lag came to the same end from wherever they began.
+pub fn afar(pattern: &Pattern, usual: &[f64]) -> Vec<Vec<f64>> {
+    let (k, d) = (pattern.k, pattern.deviations());
+    if pattern.is_loadings() {
+        return alike(pattern, usual);
+    }
+    let regular = matches!(pattern.kind, Kind::Ar1 | Kind::HeterogeneousAr1);
+    if k < 2 || d == 0 || !(regular || pattern.kind.needs_distance()) {
+        return vec![];
+    }
+    let sd: Vec<f64> = (0..k).map(|i| usual[i.min(d - 1)].exp()).collect();
+    let some = AFAR.iter().filter(|r| regular || **r > 0.0);
+    some.filter_map(|&r| pattern.near(&sd, &pattern.neighbours(r))).collect()
+}
+
+/// Loadings on the first dimension alone, all of the same size.
+fn alike(pattern: &Pattern, usual: &[f64]) -> Vec<Vec<f64>> {
+    let size = (usual.iter().map(|t| t * t).sum::<f64>() / pattern.k as f64).sqrt();
+    let at = pattern.loadings();
+    let of = |share: f64| at.iter().map(|at| if at.1 == 0 { share * size } else { 0.0 }).collect();
+    SHARES.iter().map(|&share| of(share)).collect()
 }
 
 /// The same standard deviations, slightly related, where they are not related at all: there the slope of the correlations is

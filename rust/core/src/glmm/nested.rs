@@ -21,6 +21,8 @@ use super::search::{self, First, Found, Residual, Target};
 
 /// Deviance that a trial must gain to be worth its while.
 pub const BETTER: f64 = 1e-6;
+/// Rows up to which searches begin at places that nothing speaks for.
+const FEW: usize = 500;
 /// Ratio of units from which those of the start are not those of the end.
 const GROWN: f64 = 10.0;
 /// Deviance up to which a point beside another face is tried from an optimum inside.
@@ -87,6 +89,7 @@ impl Task<'_, '_> {
                 found = self.beside_faces(e, &free, found);
             }
             found = self.out_of_zero(e, &free, found);
+            found = self.from_afar(e, &free, found);
             if found.point.deviance > so_far - BETTER {
                 break;
             }
@@ -179,6 +182,26 @@ impl Task<'_, '_> {
                     found = next;
                     from = self.others(e, p, &found);
                 }
+            }
+        }
+        found
+    }
+
+    /// The best from places that nothing speaks for, in data so small that optima lie anywhere and a search costs little.
+    fn from_afar(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
+        if self.nested || self.rows.n > FEW || !e.priors.is_empty() {
+            return found;
+        }
+        for p in free {
+            for theta in faces::afar(&p.pattern, p.theta(self.from.shape)) {
+                if given_up(&found) {
+                    break;
+                }
+                let mut shape = found.point.shape.clone();
+                shape[p.first..p.first + theta.len()].copy_from_slice(&theta);
+                let beta = self.revived(e, &found);
+                let from = First { beta: &beta, lambda: &found.point.lambda, shape: &shape, target: goal(&found) };
+                found = self.search(e, &from).ok().filter(|next| leads_further(next, &found)).unwrap_or(found);
             }
         }
         found
