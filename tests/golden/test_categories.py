@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ranef as rf
@@ -62,3 +63,18 @@ def test_multinomial_logit():
     assert list(m.coefficients().index) == list(ref["coef"])
     compare(m, ref, list(ref["coef"].values()))
     np.testing.assert_allclose(np.sqrt(np.diag(m.vcov("all"))), ref["se"], rtol=1e-4)  # nnet's Hessian is exact
+
+
+def test_multinomial_logit_of_counts():
+    ref = load("cat_multinom_counts")
+    cells = [cell.split("_") for cell in ref["cells"]]
+    d = pd.DataFrame(cells, columns=["Gender", "btype", "situ", "mode"])
+    d = d.astype({"mode": pd.CategoricalDtype(["want", "do"])})
+    d[["no", "perhaps", "yes"]] = ref["counts"]
+    m = rf.fit("cbind(no, perhaps, yes) ~ Gender + btype + situ + mode", d, family="multinomial")
+    assert list(m.coefficients().index) == list(ref["coef"])
+    compare(m, ref, list(ref["coef"].values()))
+    np.testing.assert_allclose(np.sqrt(np.diag(m.vcov("all"))), ref["se"], rtol=1e-4)  # nnet's Hessian is exact
+    # nnet leaves the multinomial coefficients out of its log-likelihood.
+    outcomes = np.sum(d[["no", "perhaps", "yes"]] * np.log(m.fitted()), axis=None)
+    assert outcomes == pytest.approx(ref["nnet_logLik"], abs=1e-6)

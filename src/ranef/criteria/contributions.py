@@ -20,6 +20,7 @@ from ranef.engines.thresholds import NOMINAL, thresholds, values_of
 from ranef.errors import NotAvailableError
 from ranef.families.custom import core_spec
 from ranef.frame.design import Block, Component, Design, GroupTerm
+from ranef.frame.outcomes import by_outcome
 from ranef.inference.crossproducts import cross, one_grouping
 from ranef.model import design_of
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
@@ -157,9 +158,15 @@ def held(m: Fit, design: Design) -> list[Array]:
 
 def _one(m: Fit, design: Design, parts: Sequence[Array], rows: Integers) -> float:
     part = cut(design, parts, rows)
-    core = _core(m, part, [p[rows] for p in parts])
+    offsets = [p[rows] for p in parts]
+    if m.distribution.counts:
+        part = by_outcome(part, every=False)
+        offsets = [p[part.rows] for p in offsets]
+        if not part.n:  # without outcomes
+            return 0.0
+    core = _core(m, part, offsets)
     core.adopt([], list(m.estimate.theta), m.task.quadrature, "ml")
-    return float(core.evaluate([], list(m.estimate.theta))["loglik"])
+    return float(core.evaluate([], list(m.estimate.theta))["loglik"]) + part.constant
 
 
 def _core(m: Fit, design: Design, offsets: Sequence[Array]) -> Any:

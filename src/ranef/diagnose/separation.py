@@ -34,6 +34,7 @@ from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
 from ranef.families.links import Link, link_of
 from ranef.frame.design import matrix
+from ranef.inference.outcomes import of_outcomes
 
 # Every fit asks whether it went far: what few of them need is imported when they do.
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def separated(m: Fit) -> Found:
     if m.task.linear or m.design is None or m.call.penalty:
         return Found()
     if m.distribution.categorical:
+        m = of_outcomes(m)
         found = _among_categories(m) if _categories_went_far(m) else Found()
         return Found((*found.names, *_of_scale(m)), found.unsearched)
     found = [_separated(m, component, sign) for component, sign in _components(m)]

@@ -17,7 +17,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import OptionError, nearest
 from ranef.families import ZERO, Data, Link, law_of, link_of
-from ranef.families.law import Nominal, Ordinal
+from ranef.families.law import Counts, Nominal, Ordinal
 from ranef.predict.joint import has_slopes, mean_slopes, probability_slopes
 from ranef.predict.rows import law, terms_of
 
@@ -179,7 +179,7 @@ def _conditional(m: Fit, q: Question) -> Target:
 
 def _probabilities(m: Fit, _: Question) -> Target:
     family, answers = m.distribution, law(m)
-    assert isinstance(answers, Ordinal | Nominal)
+    assert isinstance(answers, Ordinal | Nominal | Counts)
     probabilities = answers.probabilities
     return Target(
         None,

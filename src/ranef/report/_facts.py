@@ -172,7 +172,8 @@ def _outcome(m: Fit) -> list[tuple[str, str]]:
     if not labels:
         return []
     if entry.nominal:
-        return [("Response", f"log odds of {listing(labels[1:])} against {labels[0]}")]
+        counts = f"; counts of {len(labels)} categories, {m.layout.outcomes:,.0f} in all" * m.distribution.counts
+        return [("Response", f"log odds of {listing(labels[1:])} against {labels[0]}{counts}")]
     if not entry.ordinal:
         return [("Response", f"{labels[1]} (against {labels[0]})")]
     many = len(labels) > MOST_LABELS
