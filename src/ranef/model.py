@@ -460,9 +460,10 @@ class Fit:
     def df_residual(self) -> int:
         """`nobs - npar` (as lme4); `nobs` minus the fixed effects where there are no random effects (as lm).
 
-        Here and in BIC and AICc a row of frequency w is w observations.
+        Here and in BIC and AICc a row of frequency w is w observations. Here a row of counts of J categories is J - 1.
         """
-        return int(self.layout.counted) - (self.npar if self.layout.terms else self.estimate.rank)
+        each = self.distribution.categories - 1 if self.distribution.counts else 1
+        return int(self.layout.counted) * each - (self.npar if self.layout.terms else self.estimate.rank)
 
     @property
     def sigma(self) -> float:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import gammaln, logsumexp
-from scipy.stats import multinomial
+from scipy.stats import chi2_contingency, multinomial
 
 import ranef as rf
 from ranef.errors import DataError, NotAvailableError, SeparationWarning
@@ -255,6 +255,7 @@ def test_refit_and_what_is_refused(data, m):
     direct = rf.fit(FORMULA, data.assign(**dict(zip(NAMES, y.T, strict=True))), family="multinomial")
     assert again.loglik == pytest.approx(direct.loglik, abs=1e-9)
     assert m.refit(data[["c", "b", "a"]]).loglik == pytest.approx(m.loglik, abs=1e-9)  # columns by their names
+    assert m.refit({name: data[name].tolist() for name in NAMES}).loglik == pytest.approx(m.loglik, abs=1e-9)
     for bad, why in (
         (y[:, :2], "counts of a, b, c"),
         (y[:5], "shape"),
@@ -317,6 +318,55 @@ def test_separated_counts_are_told(data):
     with pytest.warns(SeparationWarning, match=r"c\.flow"):
         m = rf.fit("cbind(a, b, c) ~ f", apart, family="multinomial")
     assert "c.flow" in m.separation
+
+
+# ---- dispersion ------------------------------------------------------------------------------------------------------
+
+
+def test_dispersion_of_one_mean_is_that_of_a_contingency_table(data):
+    m = rf.fit("cbind(a, b, c) ~ 1", data, family="multinomial")
+    found = rf.overdispersion(m)
+    table = data[NAMES].to_numpy()
+    for k, law in enumerate((None, "log-likelihood")):
+        ref = chi2_contingency(table, correction=False, lambda_=law)
+        assert found["df"][k] == ref.dof == m.df_residual
+        assert found["statistic"][k] == pytest.approx(ref.statistic, rel=1e-6)  # a search that ends at 1e-9
+        assert found["p_value"][k] == pytest.approx(ref.pvalue, rel=1e-4)
+    wide = rf.quasi_table(m, ratio=4.0)
+    assert_allclose(wide["std_error"], 2 * np.sqrt(np.diag(m.vcov("all"))), rtol=1e-12)
+    assert list(wide["term"]) == ["b.(Intercept)", "c.(Intercept)"]
+
+
+def test_dispersion_is_noted_where_rows_vary_and_not_where_they_have_effects():
+    d = made(seed=3, sd=0.0)
+    rng = np.random.default_rng(3)
+    p = rng.dirichlet([1.0, 2.0, 2.0], ROWS)
+    d[NAMES] = [rng.multinomial(30, row) for row in p]
+    d["row"] = np.arange(ROWS)
+    plain = rf.fit("cbind(a, b, c) ~ x", d, family="multinomial")
+    assert "overdispersion" in [note.code for note in plain.messages]
+    rows = rf.fit("cbind(a, b, c) ~ x + (1 | row)", d, family="multinomial")
+    assert "overdispersion" not in [note.code for note in rows.messages]
+    assert rows.loglik > plain.loglik + 50
+
+
+def test_single_outcomes_show_no_dispersion(data):
+    one = data.assign(a=1, b=0, c=0)
+    one.loc[10:30, NAMES] = [0, 1, 0]
+    one.loc[31:, NAMES] = [0, 0, 1]
+    m = rf.fit("cbind(a, b, c) ~ 1", one, family="multinomial")
+    with pytest.raises(NotAvailableError, match="two or more"):
+        rf.overdispersion(m)
+
+
+def test_saturated_models_have_no_dispersion_and_a_summary(data):
+    d = data.groupby("g", as_index=False)[NAMES].sum()
+    m = rf.fit("cbind(a, b, c) ~ g", d, family="multinomial")
+    assert m.df_residual == 0
+    assert m.deviance == pytest.approx(0, abs=1e-6)
+    assert "df.resid" in m.summary()
+    with pytest.raises(NotAvailableError, match="parameter for every response"):
+        rf.overdispersion(m)
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

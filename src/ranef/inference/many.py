@@ -82,7 +82,7 @@ def _misshapen(m: Fit, values: Array, more: str) -> DataError:
 def _counts(m: Fit, y: Any) -> Array:
     """Return counts of categories, (n, J): those of a frame are found by the names of its columns."""
     labels = [*map(str, m.spec.categories)]
-    named = hasattr(y, "columns") and set(labels) <= set(map(str, y.columns))
+    named = (hasattr(y, "columns") or isinstance(y, Mapping)) and set(labels) <= set(getattr(y, "columns", y))
     try:
         values = np.column_stack([_real(y[label]) for label in labels]) if named else _real(y)
     except (TypeError, ValueError):
