@@ -123,9 +123,10 @@ def fit(
         not copied: do not write into those of a dict while a fit is in use (frames may change, the fit does not).
         The response is a column or an expression; for binomial families also a truth value, a factor of two levels
         (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor, for "multinomial" a
-        factor, or counts of its categories, `cbind(a, b, c)`, of which the first is the reference. `cens(y, status)` is
-        a censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it lies below y), "right"
-        (above; so does a truth value) or "interval" (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2.
+        factor; for both counts of the categories, `cbind(a, b, c)`, too (without order the first is the reference).
+        `cens(y, status)` is a censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it
+        lies below y), "right" (above; so does a truth value) or "interval" (in (y, upper] of
+        `cens(y, status, upper)`), or 0, -1, 1, 2.
         `se(y, sd)` is a gaussian response with known standard errors, as in a meta-analysis: no residual variance is
         estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`

@@ -1,4 +1,4 @@
-"""Counts of categories as a response, cbind(a, b, c) under family="multinomial"."""
+"""Counts of categories as a response, cbind(a, b, c), under families of categories without order and with one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def log_orders(y):
 def single(d):
     """One outcome a row."""
     rows = [d.loc[[i]].assign(kind=k) for k in NAMES for i in d.index.repeat(d[k])]
-    return pd.concat(rows)[["x", "g", "kind"]]
+    return pd.concat(rows).drop(columns=NAMES)
 
 
 # ---- the likelihood --------------------------------------------------------------------------------------------------
@@ -320,6 +320,57 @@ def test_separated_counts_are_told(data):
     assert "c.flow" in m.separation
 
 
+# ---- ordered categories ----------------------------------------------------------------------------------------------
+
+
+ORDERED = [
+    ("cumulative", {}),
+    ("cumulative", {"link": "probit", "nominal": "~ f", "scale": "~ x"}),
+    ("cumulative", {"threshold": "equidistant", "quadrature": 5}),
+    ("sratio", {}),
+    ("cratio", {"link": "cloglog"}),
+    ("acat", {}),
+]
+
+
+@pytest.mark.parametrize(("family", "options"), ORDERED)
+def test_ordered_counts_are_as_many_single_outcomes(data, family, options):
+    data = data.assign(f=np.arange(ROWS) % 2)
+    m = rf.fit(FORMULA, data, family=family, **options)
+    one = single(data).assign(kind=lambda d: pd.Categorical(d["kind"], NAMES, ordered=True))
+    o = rf.fit("kind ~ x + (1 | g)", one, family=family, **options)
+    assert m.loglik == pytest.approx(o.loglik + log_orders(data[NAMES].to_numpy()).sum(), abs=1e-7)
+    assert list(m.coefficients().index) == list(o.coefficients().index)
+    assert_allclose(
+        m.coefficients(), o.coefficients(), atol=1e-4
+    )  # as above, with errors of 1 beside scale and nominal
+    assert_allclose(m.theta, o.theta, **SEARCH)
+    assert_allclose(m.fitted(), o.predict(data, type="probs"), **SEARCH)
+    assert_allclose(m.predict(), o.predict(data), **SEARCH)  # the mean number of the category
+    errors = (fit.predict(data, type="probs", std_error=True) for fit in (m, o))
+    assert_allclose(*errors, atol=1e-4)
+
+
+def test_ordered_counts_after_the_fit(data):
+    from ranef.criteria.contributions import contributions
+
+    m = rf.fit(FORMULA, data, family="cumulative")
+    assert m.simulate(2, seed=1).shape == (ROWS, 2, 3)
+    assert m.residuals("pearson").shape == (ROWS, 3)
+    assert not rf.bootstrap(m, n=4, seed=1).failures
+    small = m.update(". ~ . - x")
+    assert not rf.pb_test(m, small, n=4, seed=1).failures
+    assert rf.drop1(m)["chisq"][1] == pytest.approx(2 * (m.loglik - small.loglik), abs=1e-6)
+    assert m.refit(data[NAMES]).loglik == pytest.approx(m.loglik, abs=1e-12)
+    assert_allclose(pickle.loads(pickle.dumps(m)).predict(interval="confidence"), m.predict(interval="confidence"))
+    assert contributions(m, data["g"].str[1:].to_numpy(int)).sum() == pytest.approx(m.loglik, abs=1e-7)
+    assert "a < b < c; counts of 3 categories" in m.summary()
+    assert rf.overdispersion(m)["df"][0] == 2 * ROWS - m.npar
+    for ask in (lambda: m.predict(interval="prediction"), lambda: m.residuals("quantile")):
+        with pytest.raises(NotAvailableError, match="counts of categories"):
+            ask()
+
+
 # ---- dispersion ------------------------------------------------------------------------------------------------------
 
 
@@ -385,12 +436,6 @@ def test_saturated_models_have_no_dispersion_and_a_summary(data):
 def test_illegal_counts(data, formula, change, why):
     with pytest.raises(DataError, match=why):
         rf.fit(formula, data.assign(**change), family="multinomial")
-
-
-@pytest.mark.parametrize("family", ["cumulative", "sratio", "acat"])
-def test_ordered_categories_come_one_a_row(data, family):
-    with pytest.raises(DataError, match="frequency_weights"):
-        rf.fit(FORMULA, data, family=family)
 
 
 def test_weights_of_a_survey_need_single_outcomes(data):

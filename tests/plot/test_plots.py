@@ -341,7 +341,7 @@ def test_categories_without_order_are_drawn_by_their_modes_and_shares_only():
     one, counts = (rf.fit(f"{y} ~ x + (1 | g)", d, family="multinomial") for y in ("k", "cbind(p, q, r)"))
     for m in (one, counts):
         for draw in (rf.plot.shrinkage, rf.plot.trajectories):
-            with pytest.raises(NotAvailableError, match="categories without order"):
+            with pytest.raises(NotAvailableError, match="no one number a row"):
                 draw(m)
     assert len(drawn(rf.plot.residuals_fitted(counts))) == 180
     save(rf.plot.qq(counts))

@@ -209,7 +209,7 @@ def of_counts(o: Observed, kind: str) -> Array:
     """
     if kind not in OF_COUNTS:
         raise NotAvailableError(
-            f"residuals: counts of categories without order have no {kind} ones; "
+            f"residuals: counts of categories have no {kind} ones; "
             f"{', '.join(map(repr, OF_COUNTS))} have a column for every category"
         )
     return OF_COUNTS[kind](o)

@@ -73,10 +73,9 @@ def law_of(family: Distribution) -> Law:
     """Return the law of a family."""
     if family.custom is not None:
         return CustomLaw(family)
-    if family.entry.ordinal:
-        return Ordinal(family)
-    if family.entry.nominal:
-        return Counts(Nominal(family)) if family.counts else Nominal(family)
+    if family.categorical:
+        one = Ordinal(family) if family.entry.ordinal else Nominal(family)
+        return Counts(one) if family.counts else one
     return Gaussian(family) if family.entry.name == "gaussian" else Core(family)
 
 
@@ -249,7 +248,7 @@ class Nominal:
 class Counts:
     """Counts of categories, (n, J): n outcomes of one law in every row."""
 
-    outcome: Nominal
+    outcome: Nominal | Ordinal
 
     def probabilities(self, eta: Array) -> Array:
         """Return P(Y = j) of one outcome, (n, J)."""
@@ -261,11 +260,11 @@ class Counts:
 
     def variance(self, eta: Array, data: Data) -> Array:  # noqa: ARG002
         """Refuse: the shares of a row have a covariance matrix."""
-        raise _without_order("variances")
+        raise NotAvailableError("counts of categories have no one variance a row; use predict(type='probs')")
 
     def cdf(self, eta: Array, data: Data) -> tuple[Array, Array]:  # noqa: ARG002
         """Refuse."""
-        raise _without_order("distribution functions")
+        raise NotAvailableError("counts of categories have no distribution function; use predict(type='probs')")
 
     def draw(self, eta: Array, data: Data, rng: np.random.Generator) -> Array:
         """Return counts of as many outcomes as each row has, (n, J)."""

@@ -22,10 +22,10 @@ def has_counts(design: Design) -> bool:
     return design.y is not None and design.y.ndim == 2
 
 
-def by_outcome(design: Design, every: bool = True) -> Design:
+def by_outcome(design: Design) -> Design:
     """Return the design of single outcomes with their frequencies; `rows` says which of the rows each belongs to.
 
-    Other designs are returned as they are. With `every` each category must be seen.
+    Other designs are returned as they are.
 
     Raises
     ------
@@ -41,8 +41,7 @@ def by_outcome(design: Design, every: bool = True) -> Design:
             "sampling_weights= do not go with counts of categories: give one outcome a row, with its weight"
         )
     counts = np.asarray(design.y)
-    if every:
-        _check_seen(design, counts)
+    _check_seen(design, counts)
     at, category = np.nonzero(counts)
     rows = np.ones(design.n) if design.frequencies is None else np.asarray(design.frequencies)
     return replace(

@@ -302,17 +302,9 @@ def _proportion(given: Given, y: Array) -> Response:
 
 
 def _ordinal(given: Given) -> Response:
-    return _coded(given, _one_column(given) if given.categories else _ordered(given))
-
-
-def _one_column(given: Given) -> Categories:
     if isinstance(given.value, Matrix):
-        raise DataError(
-            f"response {given.name!r} is not one column; under family={given.outcome.family!r} there is one category "
-            f"in every row. For counts stack its columns, one category and its count a row, and give the counts as "
-            f"frequency_weights=; categories without order go as they are, family='multinomial'"
-        )
-    return categories_of(given.value, given.name)
+        return _counted(given, given.value)
+    return _coded(given, categories_of(given.value, given.name) if given.categories else _ordered(given))
 
 
 def _by_the_fit(given: Given, found: Categories) -> Array:
@@ -381,7 +373,7 @@ def _label(level: Any) -> Any:
 
 def _ordered(given: Given) -> Categories:
     value = given.value
-    found = _one_column(given)
+    found = categories_of(given.value, given.name)
     numbers = isinstance(value, np.ndarray) or (isinstance(value, Column) and value.x is not None)
     if numbers:
         whole = all(float(v) == round(float(v)) for v in found.levels) and len(found.levels) <= MOST

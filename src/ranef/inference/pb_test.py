@@ -251,7 +251,8 @@ def estimates(m: Fit, responses: Array) -> list[Result | str]:
 
 
 def _one(m: Fit, y: Array) -> Result | str:
-    if m.distribution.entry.ordinal and len(np.unique(y)) < m.distribution.categories:
+    family = m.distribution
+    if family.entry.ordinal and not family.counts and len(np.unique(y)) < family.categories:
         return "a category without rows"
     try:
         return m.refit(y).estimate

@@ -39,14 +39,15 @@ def find_term(m: Fit, term: str | None) -> int:
 
 
 def check_one_response(m: Fit, what: str) -> None:
-    """Refuse categories without order, of which a row has no one number to draw.
+    """Refuse categories without order, and counts of categories, of which a row has no one number to draw.
 
     Raises
     ------
     NotAvailableError
     """
-    if m.distribution.entry.nominal:
+    if m.distribution.entry.nominal or m.distribution.counts:
+        which = "counts of categories" if m.distribution.counts else "categories without order"
         raise NotAvailableError(
-            f"{what}: categories without order are no numbers to draw; rf.plot.caterpillar(m) shows the conditional "
+            f"{what}: {which} are no one number a row to draw; rf.plot.caterpillar(m) shows the conditional "
             f"modes, m.predict(newdata) the probabilities"
         )

@@ -148,11 +148,11 @@ def _response(m: Fit, q: Question) -> Target:
         return _probabilities(m, q)
     if family.plain_mean and family.link == "identity":
         return _link(m, q)
-    link = family.link_of("mean")
+    link, one = family.link_of("mean"), law_of(replace(family, counts=False))
     alone = family.plain_mean and q.re != "integrate"
     slopes = (lambda eta, data: mean_slopes(family, eta, data)) if has_slopes(family) else None
     scale = stretched(link_of("logit"), family.categories - 1) if family.entry.ordinal else None
-    return Target(0 if alone else None, link.inverse, link.slope, law(m).mean, slopes, scale)
+    return Target(0 if alone else None, link.inverse, link.slope, one.mean, slopes, scale)
 
 
 def _conditional(m: Fit, q: Question) -> Target:
