@@ -20,6 +20,7 @@ from ranef.families.links import predictor_of
 from ranef.formula import Formula, parse
 from ranef.formula.groups import group_named
 from ranef.frame import Design, Outcome, Part, Spec, build
+from ranef.frame.outcomes import has_counts
 from ranef.frame.randomised import read_design
 from ranef.frame.structures import between_levels
 from ranef.priors import Prior, read_priors
@@ -255,7 +256,7 @@ class Call:
         """Return the question to the engine, the number of categories known."""
         family = self.distribution
         if family.categorical:
-            family = replace(family, categories=len(design.categories))
+            family = replace(family, categories=len(design.categories), counts=has_counts(design))
         if family.entry.nominal:
             family = replace(family, levels=tuple(map(str, design.categories[1:])))
         known = self.dispersion if self.method == "pql" else None

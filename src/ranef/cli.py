@@ -281,7 +281,7 @@ def _draw(m: Fit, kind: str) -> Any:
         return plot.residuals_fitted(m)
     try:
         return plot.trajectories(m)
-    except DataError:  # no numeric variable to draw against
+    except (DataError, NotAvailableError):  # no numeric variable to draw against, or no number to draw
         return plot.caterpillar(m)
 
 

@@ -12,6 +12,7 @@ from ranef.engines import Task, coefficients_of
 from ranef.errors import OptionError
 from ranef.families.distribution import ALSO
 from ranef.frame import Design, GroupTerm
+from ranef.frame.outcomes import has_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Layout:
     """Names and sizes of a design, without its rows: what is left to print when the rows are gone.
 
     `components` lists the parts that have coefficients: the mean's, the dispersion's …, in the order of
-    `estimate.beta`. `counted` is how many rows the `n` rows stand for, the sum of their frequency weights.
+    `estimate.beta`. `counted` is how many rows the `n` rows stand for, the sum of their frequency weights,
+    `outcomes` how many outcomes are counted where rows have counts of categories, else 0.
     """
 
     n: int
@@ -66,6 +68,7 @@ class Layout:
     components: tuple[ComponentInfo, ...]
     terms: tuple[GroupInfo, ...]
     kind: str
+    outcomes: float = 0.0
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -105,7 +108,15 @@ def layout_of(design: Design, task: Task) -> Layout:
         components=tuple(parts),
         terms=tuple(group_info(t, names) for t in design.terms),
         kind=design.kind,
+        outcomes=_outcomes(design),
     )
+
+
+def _outcomes(design: Design) -> float:
+    if design.y is None or not has_counts(design):
+        return 0.0
+    sizes = design.y.sum(axis=1)
+    return float(sizes.sum() if design.frequencies is None else sizes @ design.frequencies)
 
 
 def group_info(term: GroupTerm, names: Sequence[str]) -> GroupInfo:

@@ -122,9 +122,11 @@ def fit(
         pandas, polars, pyarrow or anything narwhals reads. Tables that the fit returns are of the same kind. Arrays are
         not copied: do not write into those of a dict while a fit is in use (frames may change, the fit does not).
         The response is a column or an expression; for binomial families also a truth value, a factor of two levels
-        (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor. `cens(y, status)` is a
-        censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it lies below y), "right"
-        (above; so does a truth value) or "interval" (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2.
+        (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor, for "multinomial" a
+        factor; for both counts of the categories, `cbind(a, b, c)`, too (without order the first is the reference).
+        `cens(y, status)` is a censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it
+        lies below y), "right" (above; so does a truth value) or "interval" (in (y, upper] of
+        `cens(y, status, upper)`), or 0, -1, 1, 2.
         `se(y, sd)` is a gaussian response with known standard errors, as in a meta-analysis: no residual variance is
         estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`
@@ -464,9 +466,10 @@ class Fit:
     def df_residual(self) -> int:
         """`nobs - npar` (as lme4); `nobs` minus the fixed effects where there are no random effects (as lm).
 
-        Here and in BIC and AICc a row of frequency w is w observations.
+        Here and in BIC and AICc a row of frequency w is w observations. Here a row of counts of J categories is J - 1.
         """
-        return int(self.layout.counted) - (self.npar if self.layout.terms else self.estimate.rank)
+        each = self.distribution.categories - 1 if self.distribution.counts else 1
+        return int(self.layout.counted) * each - (self.npar if self.layout.terms else self.estimate.rank)
 
     @property
     def sigma(self) -> float:
@@ -594,7 +597,7 @@ class Fit:
     def deviance(self) -> float:
         """Sum of the squared deviance residuals, given the conditional modes (lme4's `deviance` of a GLMM).
 
-        Of categories it is -2 times the sum of log P(Y = y).
+        Of categories it is -2 times the sum of log P(Y = y); of counts of categories that against the shares observed.
         """
         from ranef.diagnose.residuals import deviance
 
@@ -829,7 +832,8 @@ class Fit:
             the joint covariance of fixed and random effects; left out where several linear predictors decide the
             response), `population` (random effects left out), and `residual` where the response is known. A column of
             that name in the data is kept: the new one gets a trailing underscore. Of a multinomial model `fitted` is
-            the probability of the category observed, and stands alone.
+            the probability of the category observed, and stands alone; of counts of categories there are
+            `fitted__<category>` and `residual__<category>`.
 
         Raises
         ------
@@ -994,6 +998,7 @@ class Fit:
         Returns
         -------
         (n,) array
+            Of counts of J categories the probability of each, (n, J).
 
         Examples
         --------
@@ -1025,6 +1030,8 @@ class Fit:
         Returns
         -------
         (n,) array
+            Of counts of J categories, (n, J): those of the shares y / n, NaN in rows without outcomes; of "deviance"
+            the squares of a row add up to its multinomial deviance. There are no "quantile" and "working" ones.
 
         Examples
         --------
@@ -1054,6 +1061,7 @@ class Fit:
         Returns
         -------
         (nobs, n) array
+            Counts of J categories are (nobs, n, J), with the totals of the rows.
 
         Examples
         --------
@@ -1077,6 +1085,7 @@ class Fit:
             One value per row used, or per row given (values at dropped rows are not looked at), in the form in which
             `simulate` gives them: with trials proportions of successes, of categories their numbers 0, 1, …; or
             categories by their labels, as texts, a factor, or whole numbers (an integer column) where labels are these.
+            Counts of categories are an array with a column for each, or a frame with columns of their names.
 
         Returns
         -------

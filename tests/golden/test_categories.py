@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import gammaln
 
 import ranef as rf
 
@@ -62,3 +64,32 @@ def test_multinomial_logit():
     assert list(m.coefficients().index) == list(ref["coef"])
     compare(m, ref, list(ref["coef"].values()))
     np.testing.assert_allclose(np.sqrt(np.diag(m.vcov("all"))), ref["se"], rtol=1e-4)  # nnet's Hessian is exact
+
+
+def test_multinomial_logit_of_counts():
+    ref = load("cat_multinom_counts")
+    cells = [cell.split("_") for cell in ref["cells"]]
+    d = pd.DataFrame(cells, columns=["Gender", "btype", "situ", "mode"])
+    d = d.astype({"mode": pd.CategoricalDtype(["want", "do"])})
+    d[["no", "perhaps", "yes"]] = ref["counts"]
+    m = rf.fit("cbind(no, perhaps, yes) ~ Gender + btype + situ + mode", d, family="multinomial")
+    assert list(m.coefficients().index) == list(ref["coef"])
+    compare(m, ref, list(ref["coef"].values()))
+    np.testing.assert_allclose(np.sqrt(np.diag(m.vcov("all"))), ref["se"], rtol=1e-4)  # nnet's Hessian is exact
+    # nnet leaves the multinomial coefficients out of its log-likelihood.
+    outcomes = np.sum(d[["no", "perhaps", "yes"]] * np.log(m.fitted()), axis=None)
+    assert outcomes == pytest.approx(ref["nnet_logLik"], abs=1e-6)
+
+
+def test_cumulative_model_of_counts():
+    ref, (formula, others) = load("cat_clm_nominal"), CLM["cat_clm_nominal"]
+    wine = rf.datasets.load("wine")
+    d = pd.crosstab([wine["temp"], wine["contact"]], wine["rating"].astype(int)).add_prefix("r").reset_index()
+    names = [f"r{k}" for k in range(1, 6)]
+    m = rf.fit(f"cbind({', '.join(names)}) ~ {formula.partition('~')[2]}", d, family="cumulative", **others)
+    y = d[names].to_numpy()
+    orders = np.sum(gammaln(y.sum(axis=1) + 1) - gammaln(y + 1).sum(axis=1))  # clm has a row for every outcome
+    assert m.loglik == pytest.approx(ref["logLik"] + orders, abs=1e-8)
+    cuts = [k for k in ref["coef"] if "|" in k]
+    expected = [*(v for k, v in ref["coef"].items() if k not in cuts), *(ref["coef"][k] for k in cuts)]
+    np.testing.assert_allclose(np.asarray(m.coefficients()), expected, **TIGHT)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import ranef as rf
+from ranef.errors import NotAvailableError
 
 
 def codes(m):
@@ -198,3 +199,14 @@ def test_a_constant_dispersion_is_not_tested_against_one():
     assert np.isnan(np.asarray(t["p_value"])[mine]).all()
     assert np.isfinite(np.asarray(t["std_error"])).all()
     assert np.isfinite(np.asarray(t["p_value"])[~mine]).all()
+
+
+@pytest.mark.parametrize(("formula", "family"), [("cbind(a, b) ~ g", "binomial"), ("a ~ g", "poisson")])
+def test_saturated_models_have_no_dispersion_and_a_summary(formula, family):
+    d = pd.DataFrame({"g": list("abcdef"), "a": [5, 7, 9, 4, 6, 8], "b": [6, 5, 9, 9, 3, 5]})
+    m = rf.fit(formula, d, family=family)
+    assert m.df_residual == 0
+    assert not {"overdispersion", "underdispersion"} & set(codes(m))
+    assert "df.resid" in m.summary()
+    with pytest.raises(NotAvailableError, match="parameter for every response"):
+        rf.overdispersion(m)

@@ -334,6 +334,19 @@ def test_a_slim_fit_draws_its_modes_and_refuses_the_rest(sleep):
             draw(slim)
 
 
+def test_categories_without_order_are_drawn_by_their_modes_and_shares_only():
+    rng = np.random.default_rng(1)
+    d = {"x": rng.normal(size=60), "g": np.repeat(list("abcdef"), 10), "k": rng.choice(list("uvw"), 60)}
+    d.update(zip("pqr", rng.multinomial(9, [0.2, 0.3, 0.5], 60).T, strict=True))
+    one, counts = (rf.fit(f"{y} ~ x + (1 | g)", d, family="multinomial") for y in ("k", "cbind(p, q, r)"))
+    for m in (one, counts):
+        for draw in (rf.plot.shrinkage, rf.plot.trajectories):
+            with pytest.raises(NotAvailableError, match="no one number a row"):
+                draw(m)
+    assert len(drawn(rf.plot.residuals_fitted(counts))) == 180
+    save(rf.plot.qq(counts))
+
+
 def test_boundary_fits_can_be_drawn():
     m = rf.fit("Yield ~ 1 + (1 | Batch)", rf.datasets.Dyestuff2())
     for ax in (rf.plot.caterpillar(m), rf.plot.shrinkage(m), rf.plot.qq(m, of="Batch"), rf.plot.qq(m)):

@@ -19,8 +19,10 @@ from ranef.engines.estimate import Array, Estimate
 from ranef.engines.thresholds import NOMINAL, thresholds, values_of
 from ranef.errors import NotAvailableError
 from ranef.families.custom import core_spec
+from ranef.families.law import log_orders
 from ranef.frame.design import Block, Component, Design, GroupTerm
 from ranef.inference.crossproducts import cross, one_grouping
+from ranef.inference.outcomes import of_outcomes
 from ranef.model import design_of
 from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
 
@@ -139,9 +141,22 @@ def _by_row(m: Fit, unit: Integers) -> Array:
 
 def _laplace(m: Fit, unit: Integers) -> Array:
     """Evaluate the likelihood of the rows of each unit, their fixed part held as an offset."""
+    if m.distribution.counts:
+        return _of_counts(m, unit)
     design = laplace.absorbed(design_of(m, "contributions"))
     parts = held(m, design)
     return np.array([_one(m, design, parts, rows) for rows in _split(unit, int(unit.max()) + 1)])
+
+
+def _of_counts(m: Fit, unit: Integers) -> Array:
+    """Evaluate that of their outcomes, and the numbers of their orders."""
+    design, one = design_of(m, "contributions"), of_outcomes(m)
+    orders = log_orders(np.asarray(design.y))
+    orders = orders if design.frequencies is None else orders * design.frequencies
+    out = np.bincount(unit, orders, int(unit.max()) + 1)
+    told, own = np.unique(unit[design_of(one, "contributions").rows], return_inverse=True)
+    out[told] += _laplace(one, own)  # a unit without outcomes adds nothing
+    return np.asarray(out, dtype=np.float64)
 
 
 def held(m: Fit, design: Design) -> list[Array]:

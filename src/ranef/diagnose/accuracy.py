@@ -15,6 +15,7 @@ from ranef.engines.nesting import affordable, check_quadrature, figures, groupin
 from ranef.errors import NotAvailableError, OptionError
 from ranef.formula.functions import PLAIN
 from ranef.frame.coding import level_name
+from ranef.frame.outcomes import by_outcome
 from ranef.inference.frames import to_frame
 from ranef.inference.named import names_of
 from ranef.model import check_fit, design_of
@@ -246,7 +247,7 @@ def _compared(m: Fit, nodes: int) -> LaplaceCheck:
         nodes=nodes,
         draws=None,
         loglik=m.loglik,
-        integral_loglik=float(fine["loglik"]),
+        integral_loglik=float(fine["loglik"]) + by_outcome(design_of(m, "laplace_check")).constant,
         names=(*names_of(m, "all")[0], *theta_names(m)),
         shift=shift,
         std_error=np.sqrt(np.maximum(np.diag(v), 0.0)),

@@ -16,6 +16,7 @@ from ranef.diagnose.messages import Message
 from ranef.diagnose.separation import certain
 from ranef.engines.plan import anchored_terms
 from ranef.families.links import link_of
+from ranef.inference.outcomes import of_outcomes
 
 if TYPE_CHECKING:
     from ranef.frame import GroupTerm
@@ -27,6 +28,7 @@ CONSTANT = "(Intercept)"
 
 def one_outcome_each(m: Fit) -> Iterator[Message]:
     """P6: a variance that has no estimate, as every level of its factor has one outcome only."""
+    m = of_outcomes(m)
     design = m.design
     if design is None or not _has_ends(m):
         return
@@ -68,6 +70,7 @@ def _alike(m: Fit, term: GroupTerm) -> bool:
     assert m.design is not None
     y, trials = np.asarray(m.design.y, dtype=float), m.design.trials
     weight = np.ones(len(y)) if trials is None else np.asarray(trials, dtype=float)
+    weight = weight if m.design.frequencies is None else weight * m.design.frequencies
     levels = len(term.levels)
     low, high = np.full(levels, np.inf), np.full(levels, -np.inf)
     np.minimum.at(low, term.codes, y)

@@ -90,6 +90,9 @@ def information(m: Fit, term: GroupTerm) -> Information | None:
     """Return what tells the effects of a term; None where every row is a level and alone says next to nothing."""
     design, family = m.design, m.distribution
     assert design is not None
+    if family.counts:
+        outcomes = _median_of(term, np.asarray(design.y).sum(axis=1))
+        return Information(outcomes, f"has {outcomes:g} outcomes a level (median)", TINY)
     rows, y = np.ones(design.n), np.asarray(design.y, dtype=float)
     mean = not family.categorical and not any(term.owner_of)
     if mean and family.entry.support == "binomial" and design.trials is not None:

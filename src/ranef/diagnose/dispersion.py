@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ALTERNATIVES = {
     "poisson": "'nbinom2', 'nbinom1' or a random effect for every row",
     "binomial": "'betabinomial' or a random effect for every row",
+    "multinomial": "a random effect for every row",
 }
 SMALL = 5.0  # expected counts below which chi-square laws are doubtful
 SURE = 0.05
@@ -39,14 +40,15 @@ def overdispersion(m: Fit) -> NotedTable:
     -------
     NotedTable
         Rows "pearson", sum (y - mu)^2 / Var(y), and, of families without a dispersion, "deviance", both given the
-        random effects; columns `statistic`,
-        `df` (rows less all parameters, of variances too), `ratio` and `p_value`, the upper tail of chi-square. Notes
-        say where that law is doubtful and what the ratio suggests.
+        random effects; columns `statistic`, `df` (rows less all parameters, of variances too), `ratio` and `p_value`,
+        the upper tail of chi-square. Notes say where that law is doubtful and what the ratio suggests. Counts of J
+        categories have sum (y - mu)^2 / mu over the categories, and J - 1 degrees of freedom a row with outcomes.
 
     Raises
     ------
     NotAvailableError
-        Where the data cannot tell: single binary trials, categories, censored responses, a variance that is estimated.
+        Where the data cannot tell: single binary trials, categories, censored responses, a variance that is estimated,
+        a parameter for every response.
 
     Notes
     -----
@@ -65,6 +67,8 @@ def overdispersion(m: Fit) -> NotedTable:
     if (why := _untold(m)) is not None:
         raise NotAvailableError(f"overdispersion: {why}")
     chi2, df = pearson_chisq(m)
+    if df <= 0:
+        raise NotAvailableError("overdispersion: the model has a parameter for every response: no spread is left")
     statistics = {"pearson": chi2, **_deviance(m)}
     values = np.array([*statistics.values()])
     columns = {
@@ -117,12 +121,13 @@ def quasi_table(m: Fit, ratio: float | None = None) -> NotedTable:
     ratio = float(overdispersion(m)["ratio"][0]) if ratio is None else ratio
     if not (isinstance(ratio, (int, float)) and np.isfinite(ratio) and ratio > 0):
         raise OptionError(f"quasi_table: ratio={ratio!r} must be a number above 0")
-    at = m.layout.components[0].at
+    mean = m.layout.component("mean")
+    at = mean.at
     estimate = np.asarray(m.estimate.beta[at])
     error = np.sqrt(np.diag(m.estimate.vcov)[at] * ratio)
     statistic = estimate / error
     columns = {
-        "term": list(m.layout.components[0].names),
+        "term": list(mean.names),
         "estimate": estimate,
         "std_error": error,
         "statistic": statistic,
@@ -136,8 +141,27 @@ def pearson_chisq(m: Fit) -> tuple[float, float]:
     """Return sum (y - mu)^2 / Var(y) over the rows, each counted as often as its frequency, and its df."""
     design = design_of(m, "overdispersion")
     squares = residuals(m, "scaled") ** 2
-    counts = 1.0 if design.frequencies is None else np.asarray(design.frequencies)
-    return float(np.nansum(counts * squares)), float(m.df_residual)
+    counts = np.ones(design.n) if design.frequencies is None else np.asarray(design.frequencies)
+    if not m.distribution.counts:
+        return float(np.nansum(counts * squares)), float(m.df_residual)
+    told = counts * (_sizes(m)[:, 0] > 0)
+    free = (m.distribution.categories - 1) * told.sum()
+    return float(told @ np.nan_to_num(squares * (1 - m.fitted())).sum(axis=1)), float(free - m.npar)
+
+
+def _sizes(m: Fit) -> Array:
+    """Return how many outcomes the rows of counts of categories have, (n, 1)."""
+    return np.asarray(design_of(m, "overdispersion").y).sum(axis=1, keepdims=True)
+
+
+def telling(m: Fit) -> bool:
+    """P29, P32: nothing can be told from single trials, little from counts that are expected below one."""
+    mu, design = m.fitted(), design_of(m, "overdispersion")
+    if m.distribution.counts:
+        return float(np.median(_sizes(m) * mu)) >= 1
+    if m.family == "poisson":
+        return float(np.median(mu)) >= 1
+    return design.trials is not None and float(np.median(design.trials * mu * (1 - mu))) >= 1
 
 
 def underdispersed(m: Fit, chi2: float, df: float, share: float) -> bool:
@@ -169,7 +193,9 @@ def _deviance(m: Fit) -> dict[str, float]:
 def _untold(m: Fit) -> str | None:
     """Return why a fit has no such ratio, or None."""
     family, design = m.distribution, design_of(m, "overdispersion")
-    if family.categorical:
+    if family.counts and bool((_sizes(m) <= 1).all()):
+        return "single outcomes cannot show it: no row counts two or more"
+    if family.categorical and not family.counts:
         return "categories have no variance beside their probabilities"
     if m.formula.censored:
         return "the spread of censored responses is not known"
@@ -200,13 +226,15 @@ def _notes(m: Fit, chi2: float, df: float) -> Iterator[Note]:
         text = "overdispersed: standard errors are too small"
         yield Note("overdispersed", f"{text}; try {ALTERNATIVES[m.family]}" if m.family in ALTERNATIVES else text)
     if underdispersed(m, chi2, df, 1.0):
-        text = "underdispersed: standard errors are too large; for counts try 'compois'"
-        yield Note("underdispersed", text)
+        text = "underdispersed: standard errors are too large"
+        yield Note("underdispersed", text if m.distribution.counts else f"{text}; for counts try 'compois'")
 
 
 def _small_share(m: Fit) -> float:
-    """Return the share of rows with an expected count (of successes or failures) below 5."""
+    """Return the share of rows with an expected count (of successes or failures) below 5; of categories, of counts."""
     mu, design = m.fitted(), design_of(m, "overdispersion")
+    if m.distribution.counts:
+        return float(np.mean(_sizes(m) * mu < SMALL))
     if m.distribution.entry.support == "binomial":
         trials: Array | float = 1.0 if design.trials is None else design.trials
         return float(np.mean(trials * np.minimum(mu, 1 - mu) < SMALL))

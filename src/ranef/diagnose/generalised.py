@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, underdispersed, upper_tail
+from ranef.diagnose.dispersion import ALTERNATIVES, pearson_chisq, telling, underdispersed, upper_tail
 from ranef.diagnose.messages import Message, held, row_effect
 from ranef.diagnose.propriety import worst_sum
 from ranef.diagnose.separated_data import places
@@ -157,9 +157,11 @@ def dispersion(m: Fit) -> Iterator[Message]:
     """P31, P33: Pearson's chi-square far from its degrees of freedom, where the counts are large enough to tell."""
     if m.design is None or m.family not in ALTERNATIVES or m.distribution.zero_inflation or row_effect(m):
         return
-    if m.method == "pql" or not _telling(m):
+    if m.method == "pql" or not telling(m):
         return
     chi2, df = pearson_chisq(m)
+    if df <= 0:  # a saturated model
+        return
     above = upper_tail(chi2, df)
     ratio, evidence = chi2 / df, {"chi2": chi2, "df": df}
     if ratio > 1.5 and above < SURE:
@@ -167,16 +169,8 @@ def dispersion(m: Fit) -> Iterator[Message]:
         yield Message("overdispersion", f"{text}; try {ALTERNATIVES[m.family]}", {**evidence, "p": above})
     if underdispersed(m, chi2, df, 0.5):
         text = f"underdispersed: Pearson chi-square / df = {ratio:.3g}, so standard errors are too large"
-        yield Message("underdispersion", f"{text}; try 'compois'", evidence)
-
-
-def _telling(m: Fit) -> bool:
-    """P29, P32: nothing can be told from single trials, little from counts that are expected below one."""
-    mu, design = m.fitted(), m.design
-    assert design is not None
-    if m.family == "poisson":
-        return float(np.median(mu)) >= 1
-    return design.trials is not None and float(np.median(design.trials * mu * (1 - mu))) >= 1
+        text = text if m.distribution.counts else f"{text}; try 'compois'"
+        yield Message("underdispersion", text, evidence)
 
 
 def two_dispersions(m: Fit) -> Iterator[Message]:

@@ -76,7 +76,8 @@ def held(m: Fit) -> tuple[str, ...]:
 
 def row_effect(m: Fit) -> bool:
     """Whether the mean has a random effect of every row."""
-    return any(len(t.levels) >= m.nobs and t.component == "mean" for t in m.layout.terms)
+    first = m.layout.components[0].name if m.distribution.counts else "mean"
+    return any(len(t.levels) >= m.nobs and t.component == first for t in m.layout.terms)
 
 
 def rows_dropped(m: Fit) -> Iterator[Message]:

@@ -144,6 +144,8 @@ def residuals(m: Fit, type: str = "response", align: str = "rows", seed: int = 0
     """
     if type not in TYPES:
         raise OptionError(f"residuals: type={type!r} is unknown; {nearest(type, TYPES)}")
+    if m.distribution.counts:
+        return aligned(m, of_counts(observed(m, seed), type), align)
     if m.distribution.entry.nominal:
         raise NotAvailableError(
             "residuals: categories without order have none: no category lies above or below its expectation; compare "
@@ -163,6 +165,56 @@ def observed(m: Fit, seed: int = 0) -> Observed:
     return Observed(m.distribution, answers, eta, rows.data, mu, _unit(m), seed, design.censor, design.upper)
 
 
+# ---- counts of categories --------------------------------------------------------------------------------------------
+
+
+def _shares(o: Observed) -> Array:
+    """Return the shares of the categories less the expected ones; NaN in rows without outcomes."""
+    with np.errstate(invalid="ignore"):
+        return o.y / o.y.sum(axis=1, keepdims=True) - o.mu
+
+
+def _standardised(o: Observed) -> Array:
+    """Return them divided by sqrt(mu (1 - mu) / n), the standard deviation of one share; NaN likewise."""
+    with np.errstate(invalid="ignore"):
+        return _shares(o) * np.sqrt(o.y.sum(axis=1, keepdims=True) / (o.mu * (1 - o.mu)))
+
+
+def _deviances(o: Observed) -> Array:
+    """Return signed roots of 2 (y log(y / mu) - (y - mu)), mu the expected counts; 0 in rows without outcomes.
+
+    As the counts of a row have the sum of their expectations, their squares add up to its multinomial deviance.
+    """
+    size = o.y.sum(axis=1, keepdims=True)
+    expected = np.where(size > 0, size * o.mu, 1.0)
+    unit = UNIT_DEVIANCES["poisson"](o.y, expected, o.eta, o.data, o.family)
+    return np.where(size > 0, np.sign(o.y - expected) * np.sqrt(np.maximum(unit, 0.0)), 0.0)
+
+
+OF_COUNTS: dict[str, Callable[[Observed], Array]] = {
+    "response": _shares,
+    "pearson": _standardised,
+    "scaled": _standardised,
+    "deviance": _deviances,
+}
+
+
+def of_counts(o: Observed, kind: str) -> Array:
+    """Return residuals of counts of categories, (n, J).
+
+    Raises
+    ------
+    NotAvailableError
+        For types that need one response a row.
+    """
+    if kind not in OF_COUNTS:
+        raise NotAvailableError(
+            f"residuals: counts of categories have no {kind} ones; "
+            f"{', '.join(map(repr, OF_COUNTS))} have a column for every category"
+        )
+    return OF_COUNTS[kind](o)
+
+
 def _unit(m: Fit) -> float:
     varies = np.isnan(m.sigma) or any("dispersion" in t.components for t in m.layout.terms)
     apart = m.distribution.entry.name in SIGMA_APART and not m.distribution.zero_inflation
@@ -177,12 +229,12 @@ def deviance(m: Fit) -> float:
     if m.task.linear:
         return m.criterion
     counts = design_of(m, "deviance").frequencies
-    if m.distribution.categorical:
+    if m.distribution.categorical and not m.distribution.counts:
         rows, eta = fitted_predictors(m, "deviance")
         squares = -2 * law(m).density(eta, rows.data)
     else:
         squares = residuals(m, "deviance") ** 2
-    return float(np.sum(squares if counts is None else squares * counts))
+    return float(np.sum(squares if counts is None else (squares.T * counts).T))
 
 
 def residual_quantiles(m: Fit) -> Array:

@@ -18,6 +18,7 @@ from ranef.engines.overlap import COUNTED
 from ranef.families import ZERO as INFLATION
 from ranef.families.links import link_of
 from ranef.frame.coding import level_name
+from ranef.inference.outcomes import of_outcomes
 
 if TYPE_CHECKING:
     from ranef.frame import Block
@@ -33,6 +34,7 @@ def places(m: Fit, names: Sequence[str]) -> list[str]:
     """Return where the outcome is the same in all rows, for the terms of the columns that separate it."""
     if m.design is None or m.distribution.custom is not None:
         return []
+    m = of_outcomes(m)
     found = list(
         dict.fromkeys(place for component in range(len(m.layout.components)) for place in _of(m, component, names))
     )

@@ -35,6 +35,7 @@ from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
 from ranef.families.links import Link, link_of
 from ranef.frame.design import matrix
+from ranef.inference.outcomes import of_outcomes
 
 # Every fit asks whether it went far: what few of them need is imported when they do.
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def separated(m: Fit) -> Separated:
         return known or Separated()
     found = [by_data(m) if known is None else known]
     if m.distribution.categorical:
-        found.append(Separated(_of_scale(m)))
+        found.append(Separated(_of_scale(of_outcomes(m))))
     found += [_separated(m, k, _of_custom(m, k)) for k in _own_components(m) if _went_far(m, k)]
     return _together(found)
 
@@ -70,6 +71,7 @@ def by_data(m: Fit) -> Separated:
     """Search the predictors of whose rows the responses tell which way they may go; large data where a fit went far."""
     unless = _is_large(m)
     if m.distribution.categorical:
+        m = of_outcomes(m)
         return Separated() if unless and not _categories_went_far(m) else _among_categories(m)
     if m.design is None or (m.distribution.custom is not None and not m.distribution.zero_inflation):
         return Separated()

@@ -168,7 +168,7 @@ class Reduced:
 
 def estimate(design: Design, task: Task, look: Look | None = None) -> tuple[Any, LaplaceEstimate]:
     """Return the core and the estimate of one design; errors and `look` as those of the Laplace engine."""
-    design = laplace.absorbed(design)
+    design = laplace.prepared(design)
     laplace.check(design, _is_informed(task))
     laplace.check_method(design, task)
     plan = make_plan(design, task)
@@ -268,7 +268,7 @@ def expanded(record: Any, core: Any, design: Design, task: Task, plan: Plan) -> 
         rank=columns.size - len(core.dropped),
         dropped=gone,
         natural=tuple(n for n in found.natural if not plan.converted[n[0]]),
-        penalty=float(record["criterion"]) + 2 * found.loglik,
+        penalty=float(record["criterion"]) + 2 * (found.loglik - design.constant),
         parameters=columns.size - len(core.dropped) + len(record["theta"]) - held,
         held=tuple(np.flatnonzero(columns.to < 0).tolist()),
         held_spread=tuple((p.at, p.kind, p.index) for p, _ in plan.held),
@@ -381,7 +381,7 @@ class Remains:
 
 def _rebuilt(design: Design, task: Task, at: tuple[list[float], list[float]]) -> Reduced:
     """Return the core of a fit, where the fit stands."""
-    design = laplace.absorbed(design)
+    design = laplace.prepared(design)
     plan = make_plan(design, task)
     core = build(design, task, plan)
     core.adopt(np.nan_to_num(at[0]).tolist(), at[1], task.quadrature, task.method)

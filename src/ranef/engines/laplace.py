@@ -48,6 +48,7 @@ from ranef.frame.checks import (
 )
 from ranef.frame.design import Block, Component, part_of
 from ranef.frame.little import little
+from ranef.frame.outcomes import by_outcome
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
@@ -174,7 +175,7 @@ def estimate(design: Design, task: Task, look: Look | None = None) -> tuple[Any,
     NotAvailableError
         If a term has a covariance structure, or the task a method, that this engine does not know.
     """
-    design = absorbed(design)
+    design = prepared(design)
     check(design)
     check_nominal(design)
     check_thresholds(design, task.family)
@@ -539,8 +540,9 @@ def _own_rows(design: Design, responses: Array, task: Task) -> dict[str, Any]:
 
 
 def together(design: Design, task: Task) -> bool:
-    """Whether many responses have one model; an ordinal one without a response knows no categories."""
-    return (not task.family.entry.ordinal or len(design.categories) > 0) and not design.sampling
+    """Whether many responses have one model and rows; an ordinal one without a response knows no categories."""
+    known = not task.family.entry.ordinal or len(design.categories) > 0
+    return known and not design.sampling and not task.family.counts
 
 
 def _bare(record: Any, core: Any, design: Design, task: Task) -> LaplaceEstimate:
@@ -579,6 +581,11 @@ def search_with(core: Any, design: Design, task: Task) -> Any:
     outcome = "converged" if decrease < LOOSE else found.outcome
     work = {"evaluations": found.evaluations, "iterations": found.iterations}
     return {**record, **work, "outcome": outcome, "decrease": decrease}
+
+
+def prepared(design: Design) -> Design:
+    """Return the design as the core takes it: single outcomes instead of counts, weights absorbed."""
+    return absorbed(by_outcome(design))
 
 
 def absorbed(design: Design) -> Design:
@@ -647,7 +654,7 @@ def from_core(
     joint = Deferred(None if known is not None else spread or _spread(core, design, task, record["natural"]), known)
     return LaplaceEstimate(
         theta=frozen(record["theta"]),
-        loglik=float(record["loglik"]),
+        loglik=float(record["loglik"]) + design.constant,
         reml=task.method == "reml",
         beta=beta,
         joint=joint,
@@ -657,7 +664,7 @@ def from_core(
         inner=int(record["inner"]),
         natural=tuple(record["natural"]),
         optimizer=task.control.optimizer,
-        pole=pole,
+        pole=None if pole is None else pole + design.constant,
         unbounded=bool(record.get("unbounded", False)),
         reach=tuple(record.get("reach", ())),
         separated=separated,
@@ -803,7 +810,7 @@ class Remains:
 
 def rebuilt(design: Design, task: Task, found: LaplaceEstimate) -> Any:
     """Return a core of all coefficients and entries of theta, where the fit stands."""
-    core = make_core(absorbed(design), task)
+    core = make_core(prepared(design), task)
     core.adopt(np.nan_to_num(np.array(found.beta)).tolist(), list(found.theta), task.quadrature, task.method)
     return core
 

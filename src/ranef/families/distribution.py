@@ -52,6 +52,8 @@ class Distribution:
         Whether an ordinal family has a scale.
     levels : tuple of str
         The categories of a multinomial response but the first, which name its predictors.
+    counts : bool
+        Whether a row has counts of the categories, and not one of them.
     custom : Custom or None
         What the user wrote, of a family that is not in the table.
     inflated_by : str
@@ -67,6 +69,7 @@ class Distribution:
     threshold: str = "flexible"
     scaled: bool = False
     levels: tuple[str, ...] = ()
+    counts: bool = False
     custom: Custom | None = None
     inflated_by: str = ""
 

@@ -1,7 +1,8 @@
 """What a response is like, given its linear predictors: mean, variance, distribution function, draws, density.
 
 A law answers for rows with predictors `eta` (n, K) and their `Data`, on the scale of the response as `Fit.residuals`
-has it: with trials the proportion of successes, for categories their number, from 0. `Core` asks the core's formulas;
+has it: with trials the proportion of successes, for categories their number, from 0; of counts of categories the
+share of each, (n, J), although these are drawn, and given, as counts. `Core` asks the core's formulas;
 `Gaussian` is written here because linear models use it without further ado, `Ordinal` and `Nominal` because they answer
 for all categories of a row.
 """
@@ -72,10 +73,9 @@ def law_of(family: Distribution) -> Law:
     """Return the law of a family."""
     if family.custom is not None:
         return CustomLaw(family)
-    if family.entry.ordinal:
-        return Ordinal(family)
-    if family.entry.nominal:
-        return Nominal(family)
+    if family.categorical:
+        one = Ordinal(family) if family.entry.ordinal else Nominal(family)
+        return Counts(one) if family.counts else one
     return Gaussian(family) if family.entry.name == "gaussian" else Core(family)
 
 
@@ -242,6 +242,47 @@ class Nominal:
     def density(self, eta: Array, data: Data) -> Array:
         """Return log P(Y = y)."""
         return np.log(self.probabilities(eta)[np.arange(len(eta)), data.y.astype(np.int64)])
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts of categories, (n, J): n outcomes of one law in every row."""
+
+    outcome: Nominal | Ordinal
+
+    def probabilities(self, eta: Array) -> Array:
+        """Return P(Y = j) of one outcome, (n, J)."""
+        return self.outcome.probabilities(eta)
+
+    def mean(self, eta: Array, data: Data) -> Array:  # noqa: ARG002
+        """Return the expected share of every category, (n, J)."""
+        return self.probabilities(eta)
+
+    def variance(self, eta: Array, data: Data) -> Array:  # noqa: ARG002
+        """Refuse: the shares of a row have a covariance matrix."""
+        raise NotAvailableError("counts of categories have no one variance a row; use predict(type='probs')")
+
+    def cdf(self, eta: Array, data: Data) -> tuple[Array, Array]:  # noqa: ARG002
+        """Refuse."""
+        raise NotAvailableError("counts of categories have no distribution function; use predict(type='probs')")
+
+    def draw(self, eta: Array, data: Data, rng: np.random.Generator) -> Array:
+        """Return counts of as many outcomes as each row has, (n, J)."""
+        sizes = data.y.sum(axis=1).astype(np.int64)
+        return rng.multinomial(sizes, self.probabilities(eta)).astype(np.float64)
+
+    def density(self, eta: Array, data: Data) -> Array:
+        """Return the logarithm of the multinomial probability of the counts."""
+        from scipy.special import xlogy
+
+        return log_orders(data.y) + np.asarray(xlogy(data.y, self.probabilities(eta))).sum(axis=1)
+
+
+def log_orders(counts: Array) -> Array:
+    """Return log(n! / (y_1! .. y_J!)) of every row of counts, in how many orders its n outcomes may come."""
+    from scipy.special import gammaln
+
+    return np.asarray(gammaln(counts.sum(axis=1) + 1) - gammaln(counts + 1).sum(axis=1), dtype=np.float64)
 
 
 def _without_order(what: str) -> NotAvailableError:

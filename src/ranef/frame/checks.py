@@ -7,6 +7,7 @@ import numpy as np
 from ranef.errors import DataError
 from ranef.frame.design import Array, Design, GroupTerm, matrix, why_dropped
 from ranef.frame.kernels import is_constant
+from ranef.frame.outcomes import has_counts
 
 INSIDE = ("ordered_beta", "zero_one_inflated_beta")  # families that tell 0 and 1 from the proportions between them
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
@@ -62,8 +63,8 @@ def check_linear(design: Design) -> None:
 
 
 def check_response(design: Design) -> None:
-    """Refuse a constant response: it has nothing to explain."""
-    if design.y is not None and design.n and is_constant(design.y):
+    """Refuse a constant response: it has nothing to explain. Counts of categories are looked at as outcomes."""
+    if design.y is not None and design.n and not has_counts(design) and is_constant(design.y):
         raise DataError(f"response {design.response_name!r} is constant{_after(design)}")
 
 

@@ -275,7 +275,8 @@ class Design:
         Rows used.
     response_name : str or None
     y : ndarray of float64, shape (n,), contiguous, or None
-        With `trials` the proportion of successes; for ordinal families the category, from 0.
+        With `trials` the proportion of successes; for ordinal families the category, from 0. Counts of categories are
+        (n, J).
     weights, offset : ndarray of float64, shape (n,), or None
         Precision weights (positive) and the sum of all offsets of the mean.
     fixed : tuple of Block
@@ -309,6 +310,8 @@ class Design:
         c and d of randomised responses, which are 1 with probability c + d mu.
     offset_name : str
         The columns of the offsets of the mean, where they are columns.
+    constant : float
+        What the log-likelihood has beside that of the rows: of counts of categories, see `ranef.frame.outcomes`.
     """
 
     n: int
@@ -332,6 +335,7 @@ class Design:
     randomised: tuple[Array, Array] | None = None
     offset_name: str = ""
     absent: tuple[Any, ...] = ()
+    constant: float = 0.0
 
     @cached_property
     def components(self) -> tuple[Component, ...]:

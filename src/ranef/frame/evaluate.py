@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,7 @@ MAX_LIST = 1_000  # numbers that a range may have
 
 Value = Any  # Column, Array, Matrix, Categories, or a constant
 
+PLACEHOLDER = re.compile(r"\b_([vf])(\d+)\b")  # of a column or a function in the code of a factor
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Pow: operator.pow, ast.Mod: operator.mod, ast.FloorDiv: operator.floordiv,
@@ -225,6 +227,16 @@ class _Walk:
         if not self.outer.is_constant(name):
             return self.outer.column(name)
         return self.outer.env[name] if name in self.outer.env else CONSTANTS[name]
+
+    def texts(self, at: int) -> tuple[str, ...]:
+        """Return the positional arguments of the call at a place of the code as text, of columns their names."""
+        calls = (node for node in ast.walk(tree(self.factor.code)) if isinstance(node, ast.Call))
+        node = next(node for node in calls if node.col_offset == at)
+        return tuple(PLACEHOLDER.sub(self.named, ast.unparse(argument)) for argument in node.args)
+
+    def named(self, found: re.Match[str]) -> str:
+        """Return the column or function that a placeholder stands for."""
+        return (self.factor.names if found[1] == "v" else self.factor.functions)[int(found[2])]
 
     def on_binop(self, node: ast.BinOp) -> Value:
         if isinstance(node.op, ast.MatMult):  # R's 1:3
@@ -516,10 +528,10 @@ def _on_rows(value: Any, n: int) -> Array:
     return x if x.shape == (n,) else np.broadcast_to(x, (n,))
 
 
-def _cbind(walk: _Walk, _at: int, *items: Value) -> Value:
+def _cbind(walk: _Walk, at: int, /, *items: Value, **named: Value) -> Value:
     n = walk.outer.table.n
-    columns = [_on_rows(walk.number(item), n) for item in items]
-    return Matrix(tuple(np.ascontiguousarray(column) for column in columns))
+    columns = [_on_rows(walk.number(item), n) for item in (*items, *named.values())]
+    return Matrix(tuple(np.ascontiguousarray(column) for column in columns), labels=(*walk.texts(at), *named))
 
 
 def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value = None, ordered: Value = None) -> Value:

@@ -302,13 +302,9 @@ def _proportion(given: Given, y: Array) -> Response:
 
 
 def _ordinal(given: Given) -> Response:
-    return _coded(given, _one_column(given) if given.categories else _ordered(given))
-
-
-def _one_column(given: Given) -> Categories:
     if isinstance(given.value, Matrix):
-        raise DataError(f"response {given.name!r} is not one column; there is one category in every row")
-    return categories_of(given.value, given.name)
+        return _counted(given, given.value)
+    return _coded(given, categories_of(given.value, given.name) if given.categories else _ordered(given))
 
 
 def _by_the_fit(given: Given, found: Categories) -> Array:
@@ -327,12 +323,38 @@ def _by_the_fit(given: Given, found: Categories) -> Array:
 
 
 def _nominal(given: Given) -> Response:
-    found = _one_column(given)
+    if isinstance(given.value, Matrix):
+        return _counted(given, given.value)
+    found = categories_of(given.value, given.name)
     if len(found.levels) > MOST:
         raise DataError(
             f"response {given.name!r} has {len(found.levels)} values, too many for categories (at most {MOST})"
         )
     return _coded(given, found)
+
+
+def _counted(given: Given, value: Matrix) -> Response:
+    """Return counts of categories, a column each; a row of zeros says nothing."""
+    names = value.labels or tuple(str(k + 1) for k in range(len(value.columns)))
+    if not 2 <= len(names) <= MOST or len(set(names)) < len(names):
+        raise DataError(
+            f"response {given.name!r}: the columns of cbind() are counts of two or more categories, {MOST} at most, "
+            f"each with a name of its own; there are {shorten(list(names), 8)}"
+        )
+    counts = np.column_stack([np.asarray(given.keep(x), np.float64) for x in value.columns])
+    for name, x in zip(names, counts.T, strict=True):
+        check_counts(given, name, x)
+    return Response(np.ascontiguousarray(counts), None, names)
+
+
+def check_counts(given: Given, name: str, x: Array) -> None:
+    """Refuse what is no count of a category."""
+    _refuse(given, x < 0, f"negative ({name})", "A column of cbind() counts the outcomes of its category")
+    _refuse(
+        given, x > np.floor(x), f"not whole ({name})",
+        "A column of cbind() counts the outcomes of its category; shares of a whole are counts where they are "
+        "multiplied by the number of outcomes",
+    )  # fmt: skip
 
 
 def _coded(given: Given, found: Categories) -> Response:
@@ -351,7 +373,7 @@ def _label(level: Any) -> Any:
 
 def _ordered(given: Given) -> Categories:
     value = given.value
-    found = _one_column(given)
+    found = categories_of(given.value, given.name)
     numbers = isinstance(value, np.ndarray) or (isinstance(value, Column) and value.x is not None)
     if numbers:
         whole = all(float(v) == round(float(v)) for v in found.levels) and len(found.levels) <= MOST

@@ -22,10 +22,14 @@ MAX_COLUMNS = 100
 
 @dataclass(frozen=True)
 class Matrix:
-    """Several numeric columns from one call, with the endings of their names (numbers, unless they are given)."""
+    """Several numeric columns from one call, with the endings of their names (numbers, unless they are given).
+
+    `labels` are what the call itself says of its columns: the texts or names of the arguments of cbind().
+    """
 
     columns: tuple[Array, ...]
     names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def endings(self) -> tuple[str, ...]:

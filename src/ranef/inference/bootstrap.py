@@ -487,7 +487,7 @@ class Work:
         except RanefError as error:
             return _reason(error)
         family, y = self.m.distribution, made.y if isinstance(made, Design) else made
-        lost = family.entry.ordinal and len(np.unique(np.asarray(y))) < family.categories
+        lost = family.entry.ordinal and not family.counts and len(np.unique(np.asarray(y))) < family.categories
         return "a category without rows, whose thresholds have no finite estimate" if lost else made
 
     def by_design(self, i: int) -> Outcome:

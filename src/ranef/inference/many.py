@@ -15,7 +15,7 @@ from ranef.engines.estimate import Array
 from ranef.engines.parameters import spelled, unique
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.frame.checks import check_response
-from ranef.frame.response import MOST, Given, read_response
+from ranef.frame.response import MOST, Given, check_counts, read_response
 from ranef.frame.table import any_column, check_order, narwhals_frame, shorten
 from ranef.inference.ddf.satterthwaite import with_small_sample
 from ranef.inference.frames import to_frame
@@ -62,18 +62,53 @@ def _placed(old: Array, at: Any, new: Any) -> Array:
 
 def _response(m: Fit, y: Any) -> Array:
     check_order("refit", y, index_of(m))
+    if m.distribution.counts:
+        return _counts(m, y)
     values = _by_label(m, y)
     try:
         values = _real(y) if values is None else values
     except (TypeError, ValueError):
         raise DataError(f"refit: y is an array of numbers, one a row, not {shorten([y], 1):.60}") from None
-    if values.ndim != 1 or len(values) not in (m.layout.n, m.layout.n_input):
-        raise DataError(f"refit: y has shape {values.shape}; the fit has {m.layout.n} rows used of {m.layout.n_input}")
+    if values.ndim != 1:
+        raise _misshapen(m, values, "")
+    return _of_used_rows(m, values)
+
+
+def _misshapen(m: Fit, values: Array, more: str) -> DataError:
+    rows = f"{m.layout.n} rows used of {m.layout.n_input}"
+    return DataError(f"refit: y has shape {values.shape}; the fit has {rows}{more}")
+
+
+def _counts(m: Fit, y: Any) -> Array:
+    """Return counts of categories, (n, J): those of a frame are found by the names of its columns."""
+    labels = [*map(str, m.spec.categories)]
+    named = (hasattr(y, "columns") or isinstance(y, Mapping)) and set(labels) <= set(getattr(y, "columns", y))
+    try:
+        values = np.column_stack([_real(y[label]) for label in labels]) if named else _real(y)
+    except (TypeError, ValueError):
+        raise DataError(f"refit: y holds counts, a column for each of {', '.join(labels)}") from None
+    if values.ndim != 2 or values.shape[1] != len(labels):
+        raise _misshapen(m, values, f", and counts of {', '.join(labels)}")
+    values = _of_used_rows(m, values)
+    given = Given(None, m.formula.response or "y", m.call.outcome, lambda x: x, None)
+    for label, x in zip(labels, values.T, strict=True):
+        check_counts(given, label, x)
+    return np.ascontiguousarray(values)
+
+
+def _of_used_rows(m: Fit, values: Array) -> Array:
+    if len(values) not in (m.layout.n, m.layout.n_input):
+        raise _misshapen(m, values, "")
     if m.design is not None and m.design.rows is not None and len(values) != m.layout.n:
         values = values[m.design.rows]
     if not np.isfinite(values).all():
-        raise DataError(f"refit: y is missing or infinite in rows {np.flatnonzero(~np.isfinite(values))[:5].tolist()}")
+        raise DataError(f"refit: y is missing or infinite in rows {np.flatnonzero(~_complete(values))[:5].tolist()}")
     return values
+
+
+def _complete(values: Array) -> Any:
+    """Return which rows have all their values."""
+    return np.isfinite(values if values.ndim == 1 else values.sum(axis=1))
 
 
 def _by_label(m: Fit, y: Any) -> Array | None:

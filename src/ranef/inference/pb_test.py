@@ -245,13 +245,14 @@ def estimates(m: Fit, responses: Array) -> list[Result | str]:
     """Return the estimate of the model for each column of responses, (n, m), or why there is none."""
     ordinal = m.distribution.entry.ordinal
     shared = m.call.sampling_weights is None and (not ordinal or m.engine is laplace.ENGINE)
-    many = m.engine.many
-    found = many(design_of(m, "refits"), responses, m.task, False) if shared else [_one(m, y) for y in responses.T]
+    each = [] if shared and not m.distribution.counts else np.moveaxis(responses, 1, 0)
+    found = [_one(m, y) for y in each] or m.engine.many(design_of(m, "refits"), responses, m.task, False)
     return [f"not converged: {x.outcome}" if not isinstance(x, str) and x.outcome != "converged" else x for x in found]
 
 
 def _one(m: Fit, y: Array) -> Result | str:
-    if m.distribution.entry.ordinal and len(np.unique(y)) < m.distribution.categories:
+    family = m.distribution
+    if family.entry.ordinal and not family.counts and len(np.unique(y)) < family.categories:
         return "a category without rows"
     try:
         return m.refit(y).estimate

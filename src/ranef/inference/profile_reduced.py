@@ -63,7 +63,7 @@ class ReducedModel:
 
 def reduced_model(m: Fit) -> ReducedModel:
     """Return the reduced model of a fit; fits by REML, or with angles of partial correlations, are fitted again."""
-    design = laplace.absorbed(design_of(m, "profile"))
+    design = laplace.prepared(design_of(m, "profile"))
     given = make_plan(design, m.task)
     plan = with_plain_correlations(given)
     core, at = m.core.core, m.core.at

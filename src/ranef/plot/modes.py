@@ -28,7 +28,7 @@ from ranef.plot.style import (
     returned,
     short,
 )
-from ranef.plot.terms import find_term, labels
+from ranef.plot.terms import check_one_response, find_term, labels
 from ranef.predict.rows import fitted_rows
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ def shrinkage(m: Fit, term: str | None = None, ax: Any = None) -> Any:
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
     >>> axes = rf.plot.shrinkage(m)
     """
+    check_one_response(m, "shrinkage")
     t = find_term(m, term)
     names = m.layout.terms[t].names
     centre = np.array([_fixed_effect(m, name) for name in names])

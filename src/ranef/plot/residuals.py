@@ -45,7 +45,7 @@ def residuals_fitted(m: Fit, type: str = "scaled", ax: Any = None) -> Any:  # no
     >>> axes = rf.plot.residuals_fitted(m)
     """
     (panel,) = axes(1, ax, size=(6.0, 4.2))
-    x, y = np.asarray(m.fitted()), np.asarray(m.residuals(type))
+    x, y = np.ravel(m.fitted()), np.ravel(m.residuals(type))  # a point for every category of a row of counts
     if len(x) > MAX_POINTS:
         _hexagons(panel, x, y)
     else:
@@ -96,7 +96,7 @@ def qq(m: Fit, of: str = "residuals", level: float = 0.95, ax: Any = None) -> An
 
 def _samples(m: Fit, of: str) -> list[tuple[str, Array]]:
     if of == "residuals":
-        return [("scaled residual", np.asarray(m.residuals("scaled")))]
+        return [("scaled residual", np.ravel(m.residuals("scaled")))]
     t = find_term(m, of)
     info, modes = m.layout.terms[t], m.estimate.modes[t]
     return [(f"conditional mode of {name} | {info.label}", modes[:, j]) for j, name in enumerate(info.names)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ranef.engines.parameters import unique
-from ranef.errors import DataError, OptionError, nearest
+from ranef.errors import DataError, NotAvailableError, OptionError, nearest
 from ranef.formula.groups import group_named
 
 if TYPE_CHECKING:
@@ -36,3 +36,18 @@ def find_term(m: Fit, term: str | None) -> int:
     if own is None:
         raise OptionError(f"{term!r} is not a grouping factor of this model; {nearest(term, known)}")
     return known.index(own)
+
+
+def check_one_response(m: Fit, what: str) -> None:
+    """Refuse categories without order, and counts of categories, of which a row has no one number to draw.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if m.distribution.entry.nominal or m.distribution.counts:
+        which = "counts of categories" if m.distribution.counts else "categories without order"
+        raise NotAvailableError(
+            f"{what}: {which} are no one number a row to draw; rf.plot.caterpillar(m) shows the conditional "
+            f"modes, m.predict(newdata) the probabilities"
+        )

@@ -14,7 +14,7 @@ from ranef.errors import DataError, NotAvailableError, UnknownColumnError, neare
 from ranef.frame.table import narwhals_frame
 from ranef.model import design_of
 from ranef.plot.style import BLUE, GREY, INK, ORANGE, axes, dress, legend, returned, short
-from ranef.plot.terms import find_term
+from ranef.plot.terms import check_one_response, find_term
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +54,7 @@ def trajectories(m: Fit, x: str | None = None, group: str | None = None, max_gro
     >>> m = rf.fit("Reaction ~ Days + (Days | Subject)", rf.datasets.load("sleepstudy"))
     >>> axes = rf.plot.trajectories(m, max_groups=6)
     """
+    check_one_response(m, "trajectories")
     design = design_of(m, "trajectories")
     t = find_term(m, group)
     name = _x_name(m, x, t)

@@ -33,10 +33,16 @@ def augment(m: Fit, newdata: Any = None) -> Any:
 
 def _fitted_columns(m: Fit) -> dict[str, Array]:
     error = {"std_error": _array(predict(m, None, Question(std_error=True)), "std_error")} if _has_error(m) else {}
+    if m.distribution.counts:
+        return {**_by_category(m, "fitted", m.fitted()), **_by_category(m, "residual", m.residuals())}
     if m.distribution.entry.nominal:
         return {"fitted": m.fitted()}
     population = predict(m, None, Question(re="none"))
     return {"fitted": m.fitted(), **error, "population": population, "residual": m.residuals()}
+
+
+def _by_category(m: Fit, what: str, values: Array) -> dict[str, Array]:
+    return {f"{what}__{name}": values[:, k].copy() for k, name in enumerate(map(str, m.spec.categories))}
 
 
 def _has_error(m: Fit) -> bool:

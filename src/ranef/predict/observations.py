@@ -42,6 +42,8 @@ def check_observation(m: Fit, kind: str) -> None:
             f"predict: interval='prediction' is for a new observation, type='response'; for type={kind!r} "
             f"interval='confidence'"
         )
+    if m.distribution.counts:
+        raise NotAvailableError("predict: counts of categories have no one interval a row; use type='probs'")
     if m.distribution.entry.nominal:
         raise NotAvailableError("predict: categories without order have no interval; use type='probs'")
     if m.method == "pql":

@@ -240,7 +240,7 @@ def aligned(m: Fit, values: Array, align: str) -> Array:
     rows = None if m.design is None else m.design.rows
     if align == "rows" or rows is None:
         return values
-    out = np.full(m.layout.n_input, np.nan)
+    out = np.full((m.layout.n_input, *values.shape[1:]), np.nan)
     out[rows] = values
     return out
 

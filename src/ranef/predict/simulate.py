@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
-    """Draw `n` responses for the rows used, (nobs, n).
+    """Draw `n` responses for the rows used, (nobs, n); counts of J categories are (nobs, n, J).
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ def simulate(m: Fit, n: int = 1, re: str = "new", seed: Any = None) -> Array:
         )
     rows, rng, answers = fitted_design(m, "simulate"), generator(seed, "simulate"), law(m)
     fixed = predictors(m, rows, [re == "conditional"] * len(rows.terms))
-    out = np.empty((rows.n, n), order="F")
+    each = (m.distribution.categories,) if m.distribution.counts else ()
+    out = np.empty((rows.n, n, *each), order="C" if each else "F")
     for j in range(n):
         eta = fixed + new_effects(m, rows, rng, fixed.shape[1]) if re == "new" else fixed
         out[:, j] = answers.draw(eta, rows.data, rng)

@@ -17,7 +17,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import OptionError, nearest
 from ranef.families import ZERO, Data, Link, law_of, link_of
-from ranef.families.law import Nominal, Ordinal
+from ranef.families.law import Counts, Nominal, Ordinal
 from ranef.predict.joint import has_slopes, mean_slopes, probability_slopes
 from ranef.predict.rows import law, terms_of
 
@@ -148,11 +148,11 @@ def _response(m: Fit, q: Question) -> Target:
         return _probabilities(m, q)
     if family.plain_mean and family.link == "identity":
         return _link(m, q)
-    link = family.link_of("mean")
+    link, one = family.link_of("mean"), law_of(replace(family, counts=False))
     alone = family.plain_mean and q.re != "integrate"
     slopes = (lambda eta, data: mean_slopes(family, eta, data)) if has_slopes(family) else None
     scale = stretched(link_of("logit"), family.categories - 1) if family.entry.ordinal else None
-    return Target(0 if alone else None, link.inverse, link.slope, law(m).mean, slopes, scale)
+    return Target(0 if alone else None, link.inverse, link.slope, one.mean, slopes, scale)
 
 
 def _conditional(m: Fit, q: Question) -> Target:
@@ -179,7 +179,7 @@ def _conditional(m: Fit, q: Question) -> Target:
 
 def _probabilities(m: Fit, _: Question) -> Target:
     family, answers = m.distribution, law(m)
-    assert isinstance(answers, Ordinal | Nominal)
+    assert isinstance(answers, Ordinal | Nominal | Counts)
     probabilities = answers.probabilities
     return Target(
         None,

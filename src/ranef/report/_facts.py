@@ -171,8 +171,9 @@ def _outcome(m: Fit) -> list[tuple[str, str]]:
     labels, entry = list(map(str, m.spec.categories)), m.distribution.entry
     if not labels:
         return []
+    counts = f"; counts of {len(labels)} categories, {m.layout.outcomes:,.0f} in all" * m.distribution.counts
     if entry.nominal:
-        return [("Response", f"log odds of {listing(labels[1:])} against {labels[0]}")]
+        return [("Response", f"log odds of {listing(labels[1:])} against {labels[0]}{counts}")]
     if not entry.ordinal:
         return [("Response", f"{labels[1]} (against {labels[0]})")]
     many = len(labels) > MOST_LABELS
@@ -180,7 +181,7 @@ def _outcome(m: Fit) -> list[tuple[str, str]]:
     law = entry.note[entry.note.index("P(") :].partition(";")[0].partition(", as")[0]
     if not m.distribution.scaled:
         law = re.sub(r"\((\w+ - \w+)\) / scale", r"\1", law)
-    return [("Response", " < ".join(shown)), ("Law", law)]
+    return [("Response", " < ".join(shown) + counts), ("Law", law)]
 
 
 def _formulas(m: Fit) -> list[tuple[str, str]]:

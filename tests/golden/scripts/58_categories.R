@@ -21,3 +21,10 @@ golden("cat_acat", vglm_record("adjacent categories", acat(parallel = TRUE), "lo
 #@ cat_multinom
 golden("cat_multinom", { d <- load_data("VerbAgg"); f <- multinom(resp ~ situ + mode + Anger, d, trace = FALSE, reltol = 1e-15, abstol = 1e-15, maxit = 1000, Hess = TRUE); b <- coef(f)
   cat_record("VerbAgg, three answers", "VerbAgg", "multinom(resp ~ situ + mode + Anger, VerbAgg)", "nnet", logLik(f), setNames(c(t(b)), paste(rep(rownames(b), each = ncol(b)), colnames(b), sep = ".")), fitted(f), se = as.list(c(t(summary(f)$standard.errors)))) })
+#@ cat_multinom_counts
+golden("cat_multinom_counts", { v <- load_data("VerbAgg"); k <- as.data.frame.matrix(table(interaction(v$Gender, v$btype, v$situ, v$mode, sep = "_", lex.order = TRUE), v$resp)); f <- strsplit(rownames(k), "_")
+  d <- data.frame(Gender = sapply(f, `[`, 1), btype = factor(sapply(f, `[`, 2), levels(v$btype)), situ = factor(sapply(f, `[`, 3), levels(v$situ)), mode = factor(sapply(f, `[`, 4), levels(v$mode))); Y <- as.matrix(k)
+  m <- multinom(Y ~ Gender + btype + situ + mode, d, trace = FALSE, reltol = 1e-15, abstol = 1e-15, maxit = 1000, Hess = TRUE); b <- coef(m); p <- fitted(m)
+  # nnet's own logLik has no multinomial coefficients; this one is that of the distribution of the counts.
+  ll <- sum(sapply(seq_len(nrow(Y)), function(i) dmultinom(Y[i, ], prob = p[i, ], log = TRUE)))
+  cat_record("VerbAgg, counts of three answers", "VerbAgg", "multinom(cbind(no, perhaps, yes) ~ Gender + btype + situ + mode, counts of VerbAgg)", "nnet", ll, setNames(c(t(b)), paste(rep(rownames(b), each = ncol(b)), colnames(b), sep = ".")), p, se = as.list(c(t(summary(m)$standard.errors))), counts = unname(apply(Y, 1, function(r) unname(r), simplify = FALSE)), cells = rownames(k), deviance = deviance(m), nnet_logLik = as.numeric(logLik(m))) })

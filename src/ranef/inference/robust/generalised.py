@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ranef.engines.estimate import Array
-from ranef.engines.laplace import absorbed, make_core
+from ranef.engines.laplace import make_core, prepared
 from ranef.errors import NotAvailableError
+from ranef.frame.outcomes import by_outcome
 from ranef.inference.robust.adjustments import Adjusted, Adjustment
 from ranef.inference.robust.blocks import blocks_of
 from ranef.inference.robust.clusters import Clusters
@@ -83,9 +84,10 @@ def likelihood_scores(m: Fit, by: Clusters) -> Array:
     """Return the scores of the clusters in (beta, theta), (count, p + m); after REML those of the log-likelihood."""
     core = m.core
     if m.method != "ml":
-        core = make_core(absorbed(design_of(m, "estfun")), m.task)
+        core = make_core(prepared(design_of(m, "estfun")), m.task)
         core.adopt(np.nan_to_num(m.estimate.beta).tolist(), m.theta.tolist(), m.task.quadrature, "ml")
-    return np.asarray(core.scores(np.ascontiguousarray(by.codes, dtype=np.uint32), by.count))
+    codes = by.codes[by_outcome(design_of(m, "estfun")).rows] if m.distribution.counts else by.codes
+    return np.asarray(core.scores(np.ascontiguousarray(codes, dtype=np.uint32), by.count))
 
 
 def adjusted_scores(found: Linearised, by: Clusters, scores: Array, adjustment: Adjustment) -> tuple[Array, Adjusted]:
