@@ -20,7 +20,7 @@ from scipy.sparse import linalg as sparse_linalg
 from ranef.errors import ArgumentError, DataError, NotAvailableError
 from ranef.frame.coding import level_name
 from ranef.frame.design import Array, Levels
-from ranef.frame.structures import ASYMMETRIC, SINGULAR, read_matrix
+from ranef.frame.structures import ASYMMETRIC, SINGULAR, check_labels, read_matrix
 from ranef.frame.table import shorten
 
 MOST = 5000  # related levels whose covariance is dense: 200 MB for the factor and its inverse
@@ -183,8 +183,7 @@ def read_relation(what: str, value: Any) -> tuple[Any, tuple[str, ...]]:
     matrix, names = value[0].tocsc().astype(np.float64), tuple(map(level_name, value[1]))
     if matrix.shape != (len(names), len(names)):
         raise DataError(f"{what}: the matrix is {' x '.join(map(str, matrix.shape))}, with {len(names)} labels")
-    if len(set(names)) < len(names):
-        raise DataError(f"{what}: labels occur twice")
+    check_labels(what, names)
     if not np.isfinite(matrix.data).all():
         raise DataError(f"{what}: the matrix has entries that are not finite")
     gap = abs(matrix - matrix.T)
