@@ -38,6 +38,10 @@ def notes(m):
 def test_p05_an_offset_without_logarithm(frame):
     wrong = rf.fit("count ~ x + offset(effort) + (1 | g)", frame, family="poisson")
     assert "offset(log(effort))" in notes(wrong)["unlogged_offset"]
+    asked = {"family": "binomial", "link": "cloglog"}
+    wrong = rf.fit("b ~ x + offset(effort / 10) + (1 | g)", frame.assign(effort=10 * frame["effort"]), **asked)
+    assert "the hazard, -log(1 - mean), is proportional to exp" in notes(wrong)["unlogged_offset"]
+    assert "unlogged_offset" not in notes(rf.fit("b ~ x + offset(log(effort)) + (1 | g)", frame, **asked))
     right = rf.fit("count ~ x + offset(log(effort)) + (1 | g)", frame, family="poisson")
     assert "unlogged_offset" not in notes(right)
 

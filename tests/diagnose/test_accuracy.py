@@ -47,6 +47,18 @@ def test_it_measures_and_predicts_what_quadrature_finds():
     assert named in next(n.text for n in m.messages if n.code == "small_clusters")
 
 
+def test_parameters_of_structures_are_named_as_in_the_summary():
+    rng = np.random.default_rng(1)
+    rows = {
+        "g": np.arange(120) % 12,
+        "t": np.arange(120) // 12 % 4,
+        "x": rng.normal(size=120),
+        "y": rng.poisson(2, 120),
+    }
+    m = rf.fit("y ~ x + ar1(0 + factor(t) | g)", rows, family="poisson")
+    assert rf.laplace_check(m).names == ("(Intercept)", "x", "theta sd | g", "theta cor | g")
+
+
 def test_it_is_quiet_where_groups_are_large():
     m = rf.fit("y ~ x + (1 | g)", LARGE, family="binomial")
     check = rf.laplace_check(m)

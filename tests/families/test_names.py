@@ -22,10 +22,27 @@ from ranef.families.links import LEGAL
         ("polr", "cumulative"), ("categorical", "multinomial"), ("continuation_ratio", "cratio"), ("adjacent", "acat"),
         ("zi.negative.binomial", "nbinom2"), ("hurdle.poisson", "truncated_poisson"), ("students.t", "student_t"),
         ("clmm", "cumulative"), ("hurdle_poisson", "truncated_poisson"), ("zero_inflated_poisson", "poisson"),
+        ("NO", "gaussian"), ("PO", "poisson"), ("BI", "binomial"), ("NBII", "nbinom1"), ("IG", "inverse_gaussian"),
+        ("EXP", "exponential"), ("WEI3", "weibull"), ("TF", "student_t"), ("zi.poisson", "poisson"),
+        ("beta.fam", "beta"), ("Gamma.fam", "gamma"),
     ],
 )  # fmt: skip
 def test_words_of_other_packages(word, name):
     assert read_family(word).name == name
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("NBI", "nbinom2.*1 / sigma"), ("ZIP", "zero_inflation"), ("ZINBI", "nbinom2.*zero"), ("BE", "'beta'"),
+        ("GA", "'gamma'"), ("WEI", "'weibull'"), ("LOGNO", r"log\(y\)"), ("BB", "'betabinomial'"),
+        ("TF2", "'student_t'"),
+        ("unit.lindley", "not here"), ("PIG", "not here"),
+    ],
+)  # fmt: skip
+def test_families_whose_parameters_are_others(word, says):
+    with pytest.raises(OptionError, match=f"family='{word}': .*{says}"):
+        read_family(word)
 
 
 @pytest.mark.parametrize(

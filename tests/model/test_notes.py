@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import ranef as rf
+from ranef.engines import laplace
 from ranef.errors import NotAvailableError
 
 
@@ -158,6 +159,23 @@ def test_messages_are_made_only_when_asked_for(sleepstudy):
     m = rf.fit("Reaction ~ Days + (Days | Subject)", sleepstudy)
     assert "messages" not in m.__dict__
     assert "ddf" not in m.__dict__
+
+
+def test_a_search_lost_where_effects_have_no_mode_says_which_effects_and_what_to_do(monkeypatch):
+    """Which data bring it about depends on rounding, so it is made to happen; the core speaks of a pivot."""
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"y": rng.poisson(2, 120) * rng.integers(0, 2, 120), "g": np.arange(120) % 12})
+
+    def lost(*_):
+        raise ValueError("pivot of a level is -1e-3")
+
+    monkeypatch.setattr("ranef.engines.laplace.searched", lost)
+    monkeypatch.setattr("ranef.engines.laplace.regular", lambda *_: laplace.Found({"outcome": laplace.FAILED}))
+    monkeypatch.setattr("ranef.engines.laplace.integrated", lambda core, design, task, at: at)
+    with pytest.raises(rf.errors.DataError, match=r"no mode \(g of zero_inflation\): .*nbinom12.*\(1 \|id\| g\)"):
+        rf.fit("y ~ 1 + (1 |id| g)", frame, family="nbinom12", zero_inflation="~ 1 + (1 |id| g)")
+    with pytest.raises(rf.errors.DataError, match=r"no mode: the log density of nbinom12 need not be concave"):
+        rf.fit("y ~ 1 + (1 | g)", frame, family="nbinom12")
 
 
 def test_an_unlogged_offset_is_named_when_the_search_fails():

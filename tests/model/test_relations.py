@@ -342,3 +342,12 @@ def test_slim_fits_keep_the_variances_of_levels():
     stranger = {"g": np.array(["new"])}
     whole, found = (x.predict(stranger, re="none", interval="prediction") for x in (m, slim))
     np.testing.assert_allclose(found["conf_low"], whole["conf_low"], rtol=1e-10)
+
+
+def test_labels_of_a_matrix_that_occur_twice_are_named():
+    labels, k = ["a", "b", "c", "c"], np.eye(4) + 0.2
+    rows = {"g": ["a", "b", "c"] * 6, "y": np.arange(18.0) % 5}
+    for given in (pd.DataFrame(k, index=labels, columns=labels), (k, labels), (sparse.csc_array(k), labels)):
+        for name in ("cov", "precision"):
+            with pytest.raises(DataError, match=rf"^{name}=.*labels of the matrix occur twice, .*'c'$"):
+                rf.fit("y ~ 1 + (1 | g)", rows, **{name: {"g": given}})

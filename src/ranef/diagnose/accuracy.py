@@ -362,12 +362,12 @@ def _cure(m: Fit, nodes: int, settled: bool) -> str:
 
 
 def theta_names(m: Fit) -> tuple[str, ...]:
-    """Return names of the entries of theta, such as "theta days | subject" or "theta days.(Intercept) | subject"."""
+    """Return names of the entries of theta, such as "theta days | subject" or "theta cor | g" of a structure."""
     plain = [t for t in m.layout.terms if t.structure in PLAIN]
     names = [
         f"theta {t.names[i] if i == j else f'{t.names[i]}.{t.names[j]}'} | {t.key}"
         for t in plain
         for i, j in cells(len(t.names), t.structure)
     ]
-    rest = len(m.estimate.theta) - len(names)
-    return (*names, *(f"theta {len(names) + k + 1}" for k in range(rest)))
+    own = [f"theta {p.label} | {key}" for key, term in m.varcorr().items() if term.structured for p in term.parameters]
+    return (*names, *own)

@@ -25,7 +25,7 @@ LOGGED = re.compile(r"log|\bln|^l_|ln_")
 
 
 def unlogged_offset(m: Fit) -> Iterator[Message]:
-    """P5: an offset of the mean under a log link."""
+    """P5: an offset of the mean under a log or a cloglog."""
     design = m.design
     if m.task.linear or design is None or design.offset is None:
         return
@@ -43,7 +43,13 @@ def _better_logged(m: Fit, design: Design) -> str | None:
     """
     offset, name = design.offset, design.offset_name
     assert offset is not None
-    told = m.link == "log" and m.converged and m.task.wishes is None and m.method != "pql" and design.n <= FEW_ROWS
+    told = (
+        m.link in checks.PROPORTIONAL
+        and m.converged
+        and m.task.wishes is None
+        and m.method != "pql"
+        and design.n <= FEW_ROWS
+    )
     if not told or LOGGED.search(name.lower()) or not 0 < offset.min() * VARIED < offset.max():
         return None
     logged = _loglik(m, replace(design, offset=np.log(offset)))
@@ -54,8 +60,8 @@ def _better_logged(m: Fit, design: Design) -> str | None:
         return None
     of, it = (f"offset {name}", name) if name else ("the offset", "offset")
     return (
-        f"{of} acts by exp({it}) under a log link; with offset(log({it})), in proportion to {it}, the log-likelihood "
-        f"is {logged - m.loglik:.3g} higher"
+        f"{of} acts by exp({it}) under a {m.link} link; with offset(log({it})), in proportion to {it}, the "
+        f"log-likelihood is {logged - m.loglik:.3g} higher"
     )
 
 
@@ -67,13 +73,14 @@ def _loglik(m: Fit, design: Design) -> float:
 
 
 def unlogged_offset_beside(m: Fit) -> Iterator[Message]:
-    """P5: an offset of another parameter under a log or a logit."""
+    """P5: an offset of another parameter under a log, a logit or a cloglog."""
     if m.task.linear or m.design is None or m.distribution.categorical:
         return
     for part in m.design.others:
         link = m.distribution.link_of(part.name).name
-        scale = {"log": part.name, "logit": f"the odds of {part.name}"}.get(link)
-        if scale is None or part.offset is None or not checks.is_wide(part.offset):
+        what = {"log": "{}", "logit": "the odds of {}", "cloglog": "-log(1 - {})"}.get(link, "")
+        scale = what.format(part.name)
+        if not scale or part.offset is None or not checks.is_wide(part.offset):
             continue
         low, high = float(part.offset.min()), float(part.offset.max())
         text = (

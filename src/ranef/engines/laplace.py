@@ -429,7 +429,10 @@ def _spread_of(inner: Any, core: Any, places: list[int]) -> Array:
 
 def explained(error: ValueError, design: Design, task: Task) -> Exception:
     """Return an error of the core as one of ours, with what may have caused it."""
-    return error if isinstance(error, RanefError) else DataError(f"{error}{_why_lost(design, task, str(error))}")
+    if isinstance(error, RanefError):
+        return error
+    what = "the search was lost where random effects have no mode" if NO_MODE in str(error) else str(error)
+    return DataError(f"{what}{_why_lost(design, task, str(error))}")
 
 
 def _seen(design: Design) -> Seen:
@@ -450,6 +453,8 @@ def _why_lost(design: Design, task: Task, why: str) -> str:
         return f"; {'; or '.join(cures)}" if cures else ""
     if text := _out_of_range(task.family):
         return text
+    if NO_MODE in why:
+        return _no_mode(design, task.family)
     if task.family.is_gaussian_identity and (found := absorbed_residual(design)) is not None:
         return f": {found[1]}"
     return _too_little(design, task)
@@ -462,6 +467,22 @@ def _out_of_range(family: Distribution) -> str:
             said, what = (repr(link), "means") if row.name == "mean" else (f"{{{row.name!r}: {link!r}}}", "values")
             return f": under link={said} {what} may leave their range, and the search was lost there; try {safe!r}"
     return ""
+
+
+def _no_mode(design: Design, family: Distribution) -> str:
+    """Return which effects the density may be convex in: those of other parameters than the mean."""
+    parts = named(design, family)
+    others = [(t.label, parts[k].name) for t in design.terms for k in sorted({*t.owner_of} - {0})]
+    if not others:
+        return (
+            f": the log density of {family.name} need not be concave in them; begin elsewhere by control={{'start': …}}"
+        )
+    where = ", ".join(f"{key} of {name}" for key, name in others)
+    return (
+        f" ({where}): the likelihood of {family.name} need not be concave in such effects; leave them "
+        f"out of the formula of {' and '.join(dict.fromkeys(name for _, name in others))}, give each component a "
+        f"term of its own instead of one that they share, (1 |id| g), or begin elsewhere, control={{'start': …}}"
+    )
 
 
 def _too_little(design: Design, task: Task, least: float = np.inf) -> str:

@@ -63,7 +63,7 @@ def describe(name: str | None = None) -> str:
     --------
     >>> import ranef as rf
     >>> print(rf.families.describe("poisson"))
-    poisson
+    poisson (PO)
       response: a whole number of at least 0
       mean: mean; link log (or identity, inverse, 1/mu^2, sqrt, softplus)
       variance mu; no dispersion

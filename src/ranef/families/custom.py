@@ -27,6 +27,7 @@ TAKEN = ("data", "formula", "family", "link", "method", "trials", "offset", "mea
 MOMENTS = ("mean", "variance")
 HINTS = {  # part of an exception -> what to do
     "truth value of": "is given arrays, one value a row: write np.where for cases",
+    "element with a sequence": "may not fill an array: write np.where for cases",
     "read-only": "may not write into its arguments: write y = y - 1 for y -= 1",
 }
 TYPICAL = {"any": 0.0, "positive": 1.0, "unit": 0.5}  # where parameters begin
@@ -65,9 +66,11 @@ def custom_family(
     ----------
     log_density : callable
         `log_density(y, mu, phi, ...)`: log f(y), constants included, of arrays with one value a row. `y` is a plain
-        array, the parameters are numbers with derivatives, on which +, -, *, /, **, NumPy's elementwise functions, and
-        `scipy.special`'s gammaln, betaln, digamma, erf, ndtr, log_ndtr, expit, logit, xlogy … work. Cases are written
-        with `np.where`. NaN or -inf where parameters are impossible.
+        array, the parameters are numbers with derivatives, on which +, -, *, /, **, NumPy's elementwise functions
+        (`np.logaddexp(a, b)` for mixtures), and `scipy.special`'s gammaln, betaln, digamma, zeta, erf, erfcx, ndtr,
+        log_ndtr, ndtri, expit, logit, xlogy, owens_t, wrightomega, exprel … work; Bessel functions (iv, ive, kv, …),
+        gammainc, betainc, stdtr and hypergeometric functions in their last argument. Any other function is refused by
+        name. Cases are written with `np.where` or `np.select`. NaN or -inf where parameters are impossible.
     parameters : sequence of str
         One to four names. The first is the mean's (or location's): the formula's predictor. The others are one number
         each unless `fit` is given a formula by that name, `phi="~ x"`.
@@ -261,9 +264,7 @@ def log_density_of(family: Distribution, seen: Seen, columns: Sequence[Any]) -> 
     """Return log f of plain or Taylor predictors, extra zeros counted."""
     if not family.zero_inflation:
         return _given(family, "log_density", seen, columns)
-    from scipy.special import log_expit
-
-    y, zero, rest = seen.y, log_expit(columns[-1]), log_expit(-columns[-1])
+    y, (zero, rest) = seen.y, log_zeros(family, columns[-1])
     if family.entry.discrete:
         own = _given(family, "log_density", seen, columns)
         return np.where(y == 0, np.logaddexp(zero, rest + own), rest + own)
@@ -279,10 +280,22 @@ def tails_of(family: Distribution, seen: Seen, columns: Sequence[Any]) -> tuple[
     above = 1 - below if family.custom.survival is None else _given(family, "survival", seen, columns)
     if not family.zero_inflation:
         return below, above
-    from scipy.special import expit
-
-    zero, rest = expit(columns[-1]), expit(-columns[-1])
+    zero, rest = (np.exp(part) for part in log_zeros(family, columns[-1]))
     return zero + rest * below, rest * above
+
+
+def log_zeros(family: Distribution, eta: Any) -> tuple[Any, Any]:
+    """Return the logarithms of the probability of an extra zero and of none, both with their digits far out."""
+    from scipy.special import log_expit, log_ndtr
+
+    parts: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+        "logit": lambda x: (log_expit(x), log_expit(-x)),
+        "probit": lambda x: (log_ndtr(x), log_ndtr(-x)),
+        "cloglog": lambda x: (np.log(-np.expm1(-np.exp(x))), -np.exp(x)),
+        "loglog": lambda x: (-np.exp(-x), np.log(-np.expm1(-np.exp(-x)))),
+        "cauchit": lambda x: (np.log(np.arctan2(1.0, -x) / np.pi), np.log(np.arctan2(1.0, x) / np.pi)),
+    }
+    return parts[family.zero_link](eta)
 
 
 def called(family: Distribution, what: str, before: Sequence[Any], columns: Sequence[Any], trials: Any) -> Any:
@@ -299,6 +312,8 @@ def called(family: Distribution, what: str, before: Sequence[Any], columns: Sequ
     named = {"trials": trials} if family.entry.support == "binomial" else {}
     try:
         return function(*before, *parameters_of(family, columns), **named)
+    except NotAvailableError as error:
+        raise NotAvailableError(f"{what} of family {family.name!r}: {error}") from error
     except ValueError as error:
         for hint in (text for part, text in HINTS.items() if part in str(error)):
             error.add_note(f"{what} of family {family.name!r} {hint}")
@@ -353,7 +368,7 @@ def begin_of(family: Distribution, y: Array) -> list[float]:
             raise OptionError(f"custom_family: start {parameter.meaning}={value!r} is impossible under a {name} link")
         out.append(eta)
     if family.zero_inflation:
-        out.append(float(link_of("logit").forward(np.clip(np.mean(y == 0) / 2, 0.02, 0.98))))
+        out.append(float(link_of(family.zero_link).forward(np.clip(np.mean(y == 0) / 2, 0.02, 0.98))))
     return out
 
 
@@ -409,7 +424,7 @@ class CustomLaw:
     def _zero(self, eta: Array) -> Array:
         if not self.family.zero_inflation:
             return np.zeros(len(eta))
-        return np.asarray(link_of("logit").inverse(eta[:, -1]), np.float64)
+        return np.asarray(link_of(self.family.zero_link).inverse(eta[:, -1]), np.float64)
 
     def _trials(self, data: Any) -> Array:
         return _trials(self.family, Seen(np.asarray(data.y), data.trials))

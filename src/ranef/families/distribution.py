@@ -302,8 +302,6 @@ def _zero_link(family: Distribution, name: str) -> str:
     links, wanted = zero_links(), ALIASES.get(name, name)
     if not family.entry.inflatable:
         raise OptionError(f"link={{{ZERO!r}: {name!r}}}: family={family.name!r} has no zeros to inflate")
-    if family.custom is not None and wanted != "logit":
-        raise OptionError(f"link={{{ZERO!r}: {name!r}}}: the extra zeros of a custom family have the logit link")
     if wanted not in links:
         raise OptionError(f"link={name!r} is not available for {ZERO}; {nearest(name, links)}")
     return wanted

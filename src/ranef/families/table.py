@@ -28,11 +28,13 @@ SUPPORTS = {
     "a category without order": "nominal",
 }
 ALIASES = {
-    "gaussian": ("Gaussian", "norm"), "nbinom2": ("negative.binomial", "nb2", "negbin", "nb"), "nbinom1": ("nb1",),
-    "student_t": ("t_family", "students.t", "scat"), "cumulative": ("clmm", "clmm2", "polr", "propodds", "ocat"),
+    "gaussian": ("Gaussian", "norm", "NO"), "nbinom2": ("negative.binomial", "nb2", "negbin", "nb"),
+    "nbinom1": ("nb1", "NBII"),
+    "student_t": ("t_family", "students.t", "scat", "TF"), "cumulative": ("clmm", "clmm2", "polr", "propodds", "ocat"),
     "sratio": ("stopping",), "gamma": ("gamma.fam", "zigamma"), "tweedie": ("tw",),
     "cratio": ("continuation", "cr"), "multinomial": ("mclogit", "nominal"), "genpois": ("generalized.poisson",),
     "beta": ("beta_regression", "beta.fam", "betar"), "betabinomial": ("beta.binomial",), "lognormal": ("lnorm",),
+    "poisson": ("PO",), "binomial": ("BI",), "inverse_gaussian": ("IG",), "weibull": ("WEI3",), "exponential": ("EXP",),
 }  # fmt: skip
 CUTS = ("upper", "lower")  # the thresholds that a cumulative model's row needs, in the core's list
 #: Names that stand for something else here, and what to write.
@@ -45,6 +47,27 @@ INSTEAD = {
     "geometric": "write family='nbinom2' with dispersion=1",
     "zip": "write family='poisson' with zero_inflation='~ 1'",
     "zinb": "write family='nbinom2' with zero_inflation='~ 1'",
+    # those of gamlss whose parameters are others, and two of GLMMadaptive
+    "nbi": "write family='nbinom2'; its dispersion is 1 / sigma",
+    "zinbi": "write family='nbinom2' with zero_inflation='~ 1'; its dispersion is 1 / sigma",
+    "zanbi": "write family='hurdle_nbinom2'; its dispersion is 1 / sigma",
+    "zap": "write family='hurdle_poisson'",
+    "zip2": "its mu is the mean of all rows; family='poisson' with zero_inflation='~ 1' has that without extra zeros",
+    "geom": "write family='nbinom2' with dispersion=1",
+    "no2": "write family='gaussian'; its dispersion is the standard deviation, the root of this sigma",
+    "ga": "write family='gamma'; its dispersion is the shape 1 / sigma^2",
+    "zaga": "write family='gamma' with zero_inflation='~ 1'; its dispersion is the shape 1 / sigma^2",
+    "be": "write family='beta'; its dispersion is the precision 1 / sigma^2 - 1",
+    "beo": "write family='beta'; its mean is mu / (mu + sigma) and its dispersion mu + sigma",
+    "bezi": "write family='beta' with zero_inflation='~ 1'",
+    "beinf": "write family='zero_one_inflated_beta'; rf.families.describe says what its parameters are",
+    "bb": "write family='betabinomial'; its dispersion is the precision 1 / sigma",
+    "logno": "write family='gaussian' with the response log(y); 'lognormal' has mean and SD of y itself",
+    "wei": "write family='weibull', by its mean mu Gamma(1 + 1 / sigma); its dispersion is the shape, this sigma",
+    "wei2": "write family='weibull', by its mean mu^(-1 / sigma) Gamma(1 + 1 / sigma); its dispersion is the shape",
+    "tf2": "write family='student_t'; its dispersion is the scale, sigma sqrt(1 - 2 / nu) of this standard deviation",
+    "pig": "this law is not here: 'nbinom2', or 'poisson' with a random effect for every row",
+    "unit.lindley": "this law is not here: 'beta' is for proportions too, rf.custom_family takes a density of your own",
     "censored.normal": "write family='gaussian' and the response cens(y, status)",
 }
 NICKNAMES = {

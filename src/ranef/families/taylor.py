@@ -3,11 +3,13 @@
 A `Taylor` holds the value of every row, its first, second and (at order 3) third derivatives in K variables. NumPy's
 and SciPy's elementwise functions act on it by the chain rule (Griewank & Walther 2008, chapter 13), so that a function
 written for arrays gives its derivatives without differences. Packing is lexicographic: (a, b) with a <= b, (a, b, c)
-with a <= b <= c. To teach it a function of one variable, add a row to `UNIVARIATE` (value and three derivatives).
+with a <= b <= c. To teach it a function, add a row: to `UNIVARIATE` or `LAST` of `families/derivatives.py` (value and
+three derivatives), or to `COMPOSED` where it is made of others or has slopes that are.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +20,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef.errors import NotAvailableError
+from ranef.families.derivatives import LAST, UNIVARIATE, Derivatives, sinc, softplus
 
 Array = NDArray[np.float64]
-Derivatives = tuple[Any, Any, Any, Any]
+
+#: What to write instead of what has no derivatives here.
+REMEDIES = {
+    **dict.fromkeys(("logsumexp", "logaddexp.reduce"), "write np.logaddexp(a, b), one inside another for more"),
+    **dict.fromkeys(("softmax", "log_softmax"), "write a - np.logaddexp(a, b), and np.exp of it"),
+    "polygamma": "write (-1) ** (n + 1) * gamma(n + 1) * zeta(n + 1, x), or digamma(x) for n = 0",
+    "multigammaln": "write the sum of gammaln(a - j / 2) with its constant d (d - 1) / 4 * log(pi)",
+    **dict.fromkeys(("factorial", "comb", "perm"), "write gammaln(n + 1), or binom(n, k)"),
+    "lambertw": "write wrightomega(np.log(x)), which is lambertw(x) of positive x",
+    "_lambertw": "write wrightomega(np.log(x)), which is lambertw(x) of positive x",
+    **dict.fromkeys(("stack", "concatenate", "vstack", "hstack", "column_stack", "array"),
+                    "add terms one by one, a + b or np.logaddexp(a, b): every number keeps its row"),
+    **dict.fromkeys(("sum", "prod", "mean", "cumsum", "cumprod", "diff", "sort", "flip", "roll", "max", "min", "amax",
+                     "amin", "std", "var", "take", "dot", "matmul", "cumulative_sum"),
+                    "rows may not be mixed: the log density is one number a row, from the parameters of that row"),
+    "interp": "write the pieces with np.where, or a polynomial or spline of x by +, * and **",
+    "piecewise": "write np.where or np.select",
+    "choose": "write np.where or np.select",
+    "nan_to_num": "write np.where(np.isnan(x), 0, x)",
+    "polyval": "write the polynomial out, (c2 * x + c1) * x + c0",
+    **dict.fromkeys(("pdf", "logpdf", "pmf", "logpmf", "cdf", "logcdf", "sf", "logsf"),
+                    "scipy.stats checks its arguments as plain arrays: write the formula out"),
+    "_riemann_zeta": "that of zeta(s, x) in x is known, not that in s",
+}  # fmt: skip
+WRAPPERS = ("wrapper", "wrapped", "inner", "_wrapper", "__call__", "func", "f", "_call_as_normal", "_vectorize_call")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +123,46 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
         raise _unknown(name)
 
     def __getitem__(self, at: Any) -> Taylor:
+        if at is Ellipsis or (isinstance(at, slice) and at == slice(None)):
+            return self
+        if not (isinstance(at, np.ndarray) and np.issubdtype(at.dtype, np.bool_)):
+            raise NotAvailableError(
+                f"x[{'…' if isinstance(at, np.ndarray | list) else at}] of numbers with derivatives: rows may not be "
+                f"moved, every row has parameters of its own; write np.where(condition, a, b) for cases"
+            )
         return Taylor(self.v[at], self.g[:, at], self.h[:, at], self.t[:, at])
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        raise NotAvailableError(
+            "x[…] = … of numbers with derivatives: write x = np.where(condition, value, x), or np.select for more cases"
+        )
+
+    def __iter__(self) -> Any:
+        raise NotAvailableError("numbers with derivatives are not taken one by one: write functions of whole arrays")
+
+    def __bool__(self) -> bool:
+        raise ValueError("The truth value of numbers with derivatives is not known")
+
+    @property
+    def real(self) -> Taylor:
+        """Itself."""
+        return self
+
+    def copy(self) -> Taylor:
+        """Return itself, which nothing changes."""
+        return self
 
     def clip(self, low: Any = None, high: Any = None) -> Taylor:
         """Return values between bounds; derivatives are 0 beyond."""
         return _clip(self, low, high)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
+        if name := _asked_by(sys._getframe(1)):
+            raise _unknown(name)
         raise NotAvailableError(
-            "numbers with derivatives cannot become a plain array (np.asarray, filling an array, math functions): "
-            "write the density (with cens() also cdf= and survival=) with NumPy's and SciPy's functions of whole "
-            "arrays, and np.where for cases"
+            "numbers with derivatives cannot become a plain array (np.asarray, np.array of several, x[…] = … into one, "
+            "functions of the module math): write the density (with cens() also cdf= and survival=) with NumPy's and "
+            "SciPy's functions of whole arrays, sums and np.logaddexp of terms one by one, and np.where for cases"
         )
 
     def __float__(self) -> float:
@@ -115,16 +171,19 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
     # ---- functions ---------------------------------------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        if method != "__call__" or options:
-            raise _unknown(f"{ufunc.__name__}.{method}" if method != "__call__" else f"{ufunc.__name__} with options")
         name = ufunc.__name__
+        if "out" in options:
+            raise NotAvailableError(f"{name} into an array that is there (out=, or x += y): write x = x + y")
+        if method != "__call__" or options:
+            raise _unknown(f"{name}.{method}" if method != "__call__" else f"{name} with options")
         if name in BY_VALUE:
             return ufunc(*(x.v if isinstance(x, Taylor) else x for x in inputs))
-        if name in UNIVARIATE:
-            with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
+            if name in UNIVARIATE:
                 return inputs[0].compose(UNIVARIATE[name](inputs[0].v))
-        if name in COMPOSED:
-            with np.errstate(all="ignore"):
+            if name in LAST:
+                return _of_last(name, inputs)
+            if name in COMPOSED:
                 return COMPOSED[name](*inputs)
         raise _unknown(name)
 
@@ -170,8 +229,47 @@ def variables(values: Array, order: int) -> list[Taylor]:
 
 
 def _unknown(name: str) -> NotAvailableError:
-    known = ", ".join(sorted({*UNIVARIATE, *COMPOSED, *FUNCTIONS} - {"positive", "negative"}))
-    return NotAvailableError(f"derivatives of {name} are not known in log_density; known are +, -, *, /, **, {known}")
+    remedy = REMEDIES.get(name.rpartition(".")[2]) or REMEDIES.get(name, "")
+    if remedy:
+        return NotAvailableError(f"derivatives of {name.lstrip('_')} are not known: {remedy}")
+    names = sorted({n.strip("_") for n in (*UNIVARIATE, *LAST, *COMPOSED, *FUNCTIONS)} - {"positive", "negative"})
+    return NotAvailableError(f"derivatives of {name} are not known; known are +, -, *, /, **, {', '.join(names)}")
+
+
+def _asked_by(frame: Any) -> str:
+    """Return the function of NumPy or SciPy that wants a plain array; "" where a user's line does."""
+    found = ""
+    while frame is not None and (module := str(frame.f_globals.get("__name__"))).split(".")[0] in ("numpy", "scipy"):
+        called = frame.f_code.co_name
+        if called not in WRAPPERS and found.rpartition(".")[2] not in REMEDIES:
+            found = f"{module.split('._', maxsplit=1)[0]}.{called}"
+        frame = frame.f_back
+    return found
+
+
+def _of_last(name: str, inputs: Any) -> Taylor:
+    """Return a function that is differentiated in its last argument only."""
+    *own, x = inputs
+    if any(isinstance(p, Taylor) for p in own):
+        raise NotAvailableError(
+            f"derivatives of {name.strip('_')} are known in its last argument only: the others must be numbers or "
+            f"data, not parameters of the family"
+        )
+    return x.compose(LAST[name](*(np.asarray(p, np.float64) for p in own), x.v))
+
+
+def _of_slopes(value: Array, slopes: Sequence[tuple[Taylor, Taylor]]) -> Taylor:
+    """Return f(x, y, ...) from its values and, for each argument, its slope there as a function of the arguments."""
+    first = slopes[0][1]
+    out, at = _constant(value, first), places(len(first.g))
+    (a, b), (i, j, k), (jk, ik, ij) = at.pair, at.triple, at.inner
+    g, h, t = out.g, out.h, out.t
+    for p, x in slopes:
+        g = g + p.v * x.g
+        h = h + p.v * x.h + p.g[a] * x.g[b]
+        if len(t):
+            t = t + p.v * x.t + p.h[ij] * x.g[k] + p.g[i] * x.h[jk] + p.g[j] * x.h[ik]
+    return Taylor(out.v, g, h, t)
 
 
 def _constant(value: Any, like: Taylor) -> Taylor:
@@ -196,9 +294,17 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
 
 
 def _clip(x: Any, low: Any = None, high: Any = None, **names: Any) -> Any:
+    if unknown := set(names) - {"a_min", "a_max", "min", "max"}:
+        raise _unknown(f"clip with {unknown.pop()}")
     low, high = names.get("a_min", names.get("min", low)), names.get("a_max", names.get("max", high))
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
+
+
+def _select(conditions: Sequence[Any], choices: Sequence[Any], default: Any = 0) -> Any:
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        default = _where(condition, choice, default)
+    return default
 
 
 def _plain_like(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,6 +313,11 @@ def _plain_like(make: Callable[..., Any]) -> Callable[..., Any]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "where": _where,
+    "select": _select,
+    "sinc": lambda x: x.compose(sinc(x.v)),
+    "i0": lambda x: x.compose(UNIVARIATE["i0"](x.v)),
+    "real": lambda x: x,
+    "copy": lambda x: x,
     "clip": _clip,
     "zeros_like": _plain_like(np.zeros_like),
     "ones_like": _plain_like(np.ones_like),
@@ -219,7 +330,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 #: Functions that are constant between jumps: only the values matter.
 BY_VALUE = frozenset((
     "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isnan", "isfinite", "isinf", "sign",
-    "floor", "ceil", "rint", "trunc", "signbit", "heaviside",
+    "floor", "ceil", "rint", "trunc", "signbit", "floor_divide", "logical_and", "logical_or", "logical_not",
+    "logical_xor",
 ))  # fmt: skip
 
 
@@ -242,12 +354,15 @@ def _multiply(x: Any, y: Any) -> Taylor:
 
 
 def _divide(x: Any, y: Any) -> Taylor:
-    return _multiply(x, 1 / np.asarray(y, np.float64)) if not isinstance(y, Taylor) else _multiply(x, np.reciprocal(y))
+    if isinstance(y, Taylor):
+        return _multiply(x, np.reciprocal(y))
+    return Taylor(x.v / y, x.g / y, x.h / y, x.t / y)
 
 
 def _power(x: Any, p: Any) -> Any:
     if isinstance(p, Taylor):
-        return np.exp(p * np.log(x))
+        zero = np.equal(x, 0) & (p.v > 0)  # 0 to any positive power is 0, whatever the power
+        return _where(zero, 0.0, np.exp(p * np.log(_where(zero, 1.0, x))))
     p = np.asarray(p, np.float64)
 
     def term(falling: Any, exponent: Any) -> Any:
@@ -271,17 +386,11 @@ def _minimum(x: Any, y: Any) -> Any:
 def _logaddexp(x: Any, y: Any) -> Any:
     """Return log(exp x + exp y); either may be minus infinity, and adds nothing then."""
     x, y = _both(x, y)
-    least, most = _minimum(x, y), _maximum(x, y)
+    less = x.v < y.v  # at a tie both take part: their minimum and maximum would be one of them twice
+    least, most = _where(less, x, y), _where(less, y, x)
     gap = _where(np.isneginf(least.v), _constant(-1.0, least), least - most)
-    soft = gap.compose(_softplus(gap.v))
+    soft = gap.compose(softplus(gap.v))
     return _where(np.isneginf(least.v), most, most + soft)
-
-
-def _softplus(x: Any) -> Derivatives:
-    from scipy.special import expit
-
-    p, q = expit(x), expit(-x)
-    return np.logaddexp(0.0, x), p, p * q, p * q * (q - p)
 
 
 def _xlogy(x: Any, y: Any, log: Any = np.log, neutral: float = 1.0) -> Any:
@@ -292,9 +401,61 @@ def _xlogy(x: Any, y: Any, log: Any = np.log, neutral: float = 1.0) -> Any:
 
 
 def _betaln(x: Any, y: Any) -> Any:
-    from scipy.special import gammaln
+    from scipy.special import betaln, gammaln
 
-    return gammaln(x) + gammaln(y) - gammaln(x + y)
+    out = gammaln(x) + gammaln(y) - gammaln(x + y)
+    return Taylor(betaln(*(a.v if isinstance(a, Taylor) else a for a in (x, y))), out.g, out.h, out.t)
+
+
+def _hypot(x: Any, y: Any) -> Any:
+    x, y = _both(x, y)
+    unit = np.maximum(np.maximum(np.abs(x.v), np.abs(y.v)), np.finfo(float).tiny)  # squares must not overflow
+    return np.sqrt((x / unit) ** 2 + (y / unit) ** 2) * unit
+
+
+def _arctan2(y: Any, x: Any) -> Any:
+    x, y = _both(x, y)
+    r = np.hypot(x, y)
+    return _of_slopes(np.arctan2(y.v, x.v), [(x / r / r, y), (-y / r / r, x)])
+
+
+def _owens_t(h: Any, a: Any) -> Any:
+    """Return Owen's T, whose slopes are -phi(h) (Phi(a h) - 1/2) and exp(-h^2 (1 + a^2) / 2) / (2 pi (1 + a^2))."""
+    from scipy.special import erf, owens_t
+
+    h, a = _both(h, a)
+    in_h = np.exp(-0.5 * h**2) * erf(a * h / np.sqrt(2)) * (-0.5 / np.sqrt(2 * np.pi))
+    in_a = np.exp(-0.5 * h**2 * (1 + a**2)) / (2 * np.pi * (1 + a**2))
+    return _of_slopes(owens_t(h.v, a.v), [(in_h, h), (in_a, a)])
+
+
+def _rel_entr(x: Any, y: Any) -> Any:
+    from scipy.special import xlogy
+
+    return xlogy(x, x) - xlogy(x, y)
+
+
+def _boxcox(x: Any, power: Any) -> Any:
+    from scipy.special import exprel
+
+    log = np.log(x)
+    return log * exprel(power * log)
+
+
+def _huber(delta: Any, r: Any) -> Any:
+    size = np.abs(r)
+    return np.where(size <= delta, 0.5 * np.square(r), delta * (size - 0.5 * delta))
+
+
+def _pseudo_huber(delta: Any, r: Any) -> Any:
+    z = np.square(r / delta)
+    return delta**2 * z / (1 + np.sqrt(1 + z))  # sqrt(1 + z) - 1 without the difference
+
+
+def _special(name: str, *arguments: Any) -> Any:
+    from scipy import special
+
+    return getattr(special, name)(*arguments)
 
 
 #: Functions that are linear, or made of others.
@@ -316,201 +477,30 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "xlog1py": lambda x, y: _xlogy(x, y, np.log1p, 0.0),
     "betaln": _betaln,
     "beta": lambda x, y: np.exp(_betaln(x, y)),
-}
-
-
-# ---- one argument ----------------------------------------------------------------------------------------------------
-
-
-def _exp(x: Any) -> Derivatives:
-    e = np.exp(x)
-    return e, e, e, e
-
-
-def _log(x: Any) -> Derivatives:
-    r = 1 / x
-    return np.log(x), r, -(r**2), 2 * r**3
-
-
-def _log1p(x: Any) -> Derivatives:
-    r = 1 / (1 + x)
-    return np.log1p(x), r, -(r**2), 2 * r**3
-
-
-def _based(log: Any, base: float) -> Callable[[Any], Derivatives]:
-    def of(x: Any) -> Derivatives:
-        _, *rest = _log(x)
-        return log(x), *(d / np.log(base) for d in rest)  # pyright: ignore[reportReturnType]
-
-    return of
-
-
-def _exp2(x: Any) -> Derivatives:
-    e, c = np.exp2(x), np.log(2.0)
-    return e, c * e, c**2 * e, c**3 * e
-
-
-def _expm1(x: Any) -> Derivatives:
-    e = np.exp(x)
-    return np.expm1(x), e, e, e
-
-
-def _sqrt(x: Any) -> Derivatives:
-    s, r = np.sqrt(x), 1 / x
-    return s, s * r / 2, -s * r**2 / 4, 3 * s * r**3 / 8
-
-
-def _cbrt(x: Any) -> Derivatives:
-    s, r = np.cbrt(x), 1 / x
-    return s, s * r / 3, -2 * s * r**2 / 9, 10 * s * r**3 / 27
-
-
-def _reciprocal(x: Any) -> Derivatives:
-    r = 1 / x
-    return r, -(r**2), 2 * r**3, -6 * r**4
-
-
-def _absolute(x: Any) -> Derivatives:
-    return np.abs(x), np.sign(x), 0.0 * x, 0.0 * x
-
-
-def _sin(x: Any) -> Derivatives:
-    s, c = np.sin(x), np.cos(x)
-    return s, c, -s, -c
-
-
-def _cos(x: Any) -> Derivatives:
-    s, c = np.sin(x), np.cos(x)
-    return c, -s, -c, s
-
-
-def _tan(x: Any) -> Derivatives:
-    t = np.tan(x)
-    d = 1 + t**2
-    return t, d, 2 * t * d, d * (2 + 6 * t**2)
-
-
-def _tanh(x: Any) -> Derivatives:
-    t = np.tanh(x)
-    d = 1 - t**2
-    return t, d, -2 * t * d, d * (6 * t**2 - 2)
-
-
-def _sinh(x: Any) -> Derivatives:
-    s, c = np.sinh(x), np.cosh(x)
-    return s, c, s, c
-
-
-def _cosh(x: Any) -> Derivatives:
-    s, c = np.sinh(x), np.cosh(x)
-    return c, s, c, s
-
-
-def _arctan(x: Any) -> Derivatives:
-    r = 1 / (1 + x**2)
-    return np.arctan(x), r, -2 * x * r**2, (6 * x**2 - 2) * r**3
-
-
-def _arcsinh(x: Any) -> Derivatives:
-    r = 1 / (1 + x**2)
-    d = np.sqrt(r)
-    return np.arcsinh(x), d, -x * d * r, (2 * x**2 - 1) * d * r**2
-
-
-def _expit(x: Any) -> Derivatives:
-    from scipy.special import expit
-
-    p, q = expit(x), expit(-x)
-    d = p * q
-    return p, d, d * (q - p), d * (1 - 6 * d)
-
-
-def _log_expit(x: Any) -> Derivatives:
-    from scipy.special import expit, log_expit
-
-    p, q = expit(x), expit(-x)
-    return log_expit(x), q, -p * q, -p * q * (q - p)
-
-
-def _logit(x: Any) -> Derivatives:
-    from scipy.special import logit
-
-    a, b = 1 / x, 1 / (1 - x)
-    return logit(x), a + b, b**2 - a**2, 2 * (a**3 + b**3)
-
-
-def _gammaln(x: Any) -> Derivatives:
-    from scipy.special import digamma, gammaln, polygamma
-
-    return gammaln(x), digamma(x), polygamma(1, x), polygamma(2, x)
-
-
-def _psi(x: Any) -> Derivatives:
-    from scipy.special import digamma, polygamma
-
-    return digamma(x), polygamma(1, x), polygamma(2, x), polygamma(3, x)
-
-
-def _erf(x: Any) -> Derivatives:
-    from scipy.special import erf
-
-    d = 2 / np.sqrt(np.pi) * np.exp(-(x**2))
-    return erf(x), d, -2 * x * d, (4 * x**2 - 2) * d
-
-
-def _erfc(x: Any) -> Derivatives:
-    from scipy.special import erfc
-
-    _, a, b, c = _erf(x)
-    return erfc(x), -a, -b, -c
-
-
-def _ndtr(x: Any) -> Derivatives:
-    from scipy.special import ndtr
-
-    d = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-    return ndtr(x), d, -x * d, (x**2 - 1) * d
-
-
-def _log_ndtr(x: Any) -> Derivatives:
-    from scipy.special import log_ndtr
-
-    value = log_ndtr(x)
-    r = np.exp(-(x**2) / 2 - 0.5 * np.log(2 * np.pi) - value)
-    return value, r, -r * (x + r), r * ((x + r) * (x + 2 * r) - 1)
-
-
-UNIVARIATE: dict[str, Callable[[Any], Derivatives]] = {
-    "exp": _exp,
-    "exp2": _exp2,
-    "expm1": _expm1,
-    "log": _log,
-    "log1p": _log1p,
-    "log2": _based(np.log2, 2.0),
-    "log10": _based(np.log10, 10.0),
-    "sqrt": _sqrt,
-    "cbrt": _cbrt,
-    "square": lambda x: (x**2, 2 * x, 2 * np.ones_like(x), 0.0 * x),
-    "reciprocal": _reciprocal,
-    "absolute": _absolute,
-    "fabs": _absolute,
-    "sin": _sin,
-    "cos": _cos,
-    "tan": _tan,
-    "sinh": _sinh,
-    "cosh": _cosh,
-    "tanh": _tanh,
-    "arctan": _arctan,
-    "arcsinh": _arcsinh,
-    "expit": _expit,
-    "log_expit": _log_expit,
-    "logit": _logit,
-    "gammaln": _gammaln,
-    "loggamma": _gammaln,
-    "psi": _psi,
-    "digamma": _psi,
-    "erf": _erf,
-    "erfc": _erfc,
-    "ndtr": _ndtr,
-    "log_ndtr": _log_ndtr,
+    "binom": lambda n, k: np.exp(-_betaln(1 + n - k, 1 + k) - np.log1p(n)),
+    "poch": lambda z, m: np.exp(_special("gammaln", z + m) - _special("gammaln", z)),
+    "logaddexp2": lambda x, y: _logaddexp(x * np.log(2.0), y * np.log(2.0)) / np.log(2.0),
+    "remainder": lambda x, y: x - y * np.floor_divide(x, y),
+    "copysign": lambda x, y: np.abs(x) * np.where(np.signbit(y), -1.0, 1.0),
+    "heaviside": lambda x, y: np.where(np.equal(x, 0), y, np.where(np.greater(x, 0), 1.0, 0.0)),
+    "hypot": _hypot,
+    "arctan2": _arctan2,
+    "owens_t": _owens_t,
+    "entr": lambda x: -_special("xlogy", x, x),
+    "rel_entr": _rel_entr,
+    "kl_div": lambda x, y: _rel_entr(x, y) - x + y,
+    "boxcox": _boxcox,
+    "boxcox1p": lambda x, power: _boxcox(1 + x, power),
+    "huber": _huber,
+    "pseudo_huber": _pseudo_huber,
+    "pdtr": lambda k, m: _special("gammaincc", np.floor(k) + 1, m),
+    "pdtrc": lambda k, m: _special("gammainc", np.floor(k) + 1, m),
+    "gdtr": lambda a, b, x: _special("gammainc", b, a * x),
+    "gdtrc": lambda a, b, x: _special("gammaincc", b, a * x),
+    "chdtr": lambda v, x: _special("gammainc", v / 2, x / 2),
+    "chdtrc": lambda v, x: _special("gammaincc", v / 2, x / 2),
+    "bdtr": lambda k, n, p: _special("betainc", n - np.floor(k), np.floor(k) + 1, 1 - p),
+    "bdtrc": lambda k, n, p: _special("betainc", np.floor(k) + 1, n - np.floor(k), p),
+    "nbdtr": lambda k, n, p: _special("betainc", n, np.floor(k) + 1, p),
+    "nbdtrc": lambda k, n, p: _special("betainc", np.floor(k) + 1, n, 1 - p),
 }

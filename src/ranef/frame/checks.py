@@ -11,17 +11,19 @@ from ranef.frame.outcomes import has_counts
 
 INSIDE = ("ordered_beta", "zero_one_inflated_beta")  # families that tell 0 and 1 from the proportions between them
 WIDE = 10.0  # an offset that spans this on the log scale would mean exposures that differ 22,000-fold
+#: Link -> what is proportional to exp(offset) under it.
+PROPORTIONAL = {"log": "the response", "cloglog": "the hazard, -log(1 - mean),"}
 
 
 def unlogged_offset(design: Design, link: str) -> str | None:
-    """Return what is said of an offset under a log link that looks like an exposure, not like its logarithm."""
+    """Return what is said of an offset of `PROPORTIONAL` that looks like an exposure, not like its logarithm."""
     offset, name = design.offset, design.offset_name
-    if link != "log" or offset is None or not is_wide(offset):
+    if link not in PROPORTIONAL or offset is None or not is_wide(offset):
         return None
     of, it = (f"offset {name}", name) if name else ("the offset", "offset")
     return (
-        f"{of} spans {offset.min():.4g} to {offset.max():.4g}: with a log link the response is proportional to "
-        f"exp({it}); offset(log({it})) makes it proportional to {it}"
+        f"{of} spans {offset.min():.4g} to {offset.max():.4g}: with a {link} link {PROPORTIONAL[link]} is proportional "
+        f"to exp({it}); offset(log({it})) makes it proportional to {it}"
     )
 
 

@@ -13,14 +13,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
-from scipy.sparse import linalg as sparse_linalg
 
 from ranef.errors import ArgumentError, DataError, NotAvailableError
 from ranef.frame.coding import level_name
 from ranef.frame.design import Array, Levels
-from ranef.frame.structures import ASYMMETRIC, SINGULAR, read_matrix
+from ranef.frame.structures import ASYMMETRIC, SINGULAR, check_labels, read_matrix
 from ranef.frame.table import shorten
 
 MOST = 5000  # related levels whose covariance is dense: 200 MB for the factor and its inverse
@@ -72,6 +69,8 @@ class Relation:
 
     def correlate(self, z: Array) -> Array:
         """Turn independent standard normal rows (L, k) into rows with covariance K = Q^-1 between them."""
+        from scipy.sparse import linalg as sparse_linalg
+
         own = self._factor()  # x = P' L^-T D^-1/2 z has covariance Q^-1
         x = sparse_linalg.spsolve_triangular(own.upper, own.root[:, None] * z, lower=False)
         return np.asarray(x)[own.lu.perm_c]
@@ -110,6 +109,8 @@ class Relation:
 
     def precision(self) -> Any:
         """Return Q, sparse."""
+        from scipy import sparse
+
         size = len(self.diag)
         upper = sparse.csr_matrix((self.value, self.level.astype(np.int64), self.start.astype(np.int64)), (size, size))
         return (upper + upper.T + sparse.diags(self.diag)).tocsc()
@@ -121,6 +122,8 @@ class Relation:
         return FACTORS[self]
 
     def _factorised(self) -> Factor:
+        from scipy.sparse import linalg as sparse_linalg
+
         options = {"SymmetricMode": True}
         lu = sparse_linalg.splu(self.precision(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
         return Factor(lu, lu.U.tocsr(), np.sqrt(lu.U.diagonal()))
@@ -130,6 +133,8 @@ FACTORS: WeakKeyDictionary[Relation, Factor] = WeakKeyDictionary()
 
 
 def _is_sparse(value: Any) -> bool:
+    from scipy import sparse
+
     return bool(sparse.issparse(value))
 
 
@@ -183,8 +188,7 @@ def read_relation(what: str, value: Any) -> tuple[Any, tuple[str, ...]]:
     matrix, names = value[0].tocsc().astype(np.float64), tuple(map(level_name, value[1]))
     if matrix.shape != (len(names), len(names)):
         raise DataError(f"{what}: the matrix is {' x '.join(map(str, matrix.shape))}, with {len(names)} labels")
-    if len(set(names)) < len(names):
-        raise DataError(f"{what}: labels occur twice")
+    check_labels(what, names)
     if not np.isfinite(matrix.data).all():
         raise DataError(f"{what}: the matrix has entries that are not finite")
     gap = abs(matrix - matrix.T)
@@ -206,6 +210,8 @@ def _positions(what: str, levels: Sequence[Any], names: Sequence[str]) -> Array:
 
 
 def _of_precision(label: str, levels: Levels, value: Any, grows: bool) -> tuple[Relation, Levels]:
+    from scipy import sparse
+
     what = f"precision={{{label!r}: Q}}"
     matrix, names = read_relation(what, value)
     at = _positions(what, levels, names)
@@ -225,6 +231,9 @@ def _of_precision(label: str, levels: Levels, value: Any, grows: bool) -> tuple[
 
 
 def _of_covariance(label: str, levels: Levels, value: Any) -> Relation:
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     what = f"cov={{{label!r}: K}}"
     matrix, names = read_relation(what, value)
     at = _positions(what, levels, names)
@@ -273,6 +282,8 @@ def _inverse(what: str, k: Array, names: Sequence[str]) -> Array:
 
 
 def _relation(what: str, q: Any) -> Relation:
+    from scipy import sparse
+
     diag = q.diagonal()
     if not (diag > 0).all():
         raise DataError(

@@ -7,6 +7,7 @@ matrices to a `Place`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -271,12 +272,17 @@ def read_matrix(name: str, value: Any) -> Known:
     size = len(found.names)
     if found.matrix.shape != (size, size):
         raise DataError(f"{name}: the matrix is {' x '.join(map(str, found.matrix.shape))}, with {size} labels")
-    twice = [label for label in dict.fromkeys(found.names) if found.names.count(label) > 1] if size < 10_000 else []
-    if twice or len(set(found.names)) < size:
-        raise DataError(f"{name}: labels occur twice: {shorten(twice)}")
+    check_labels(name, found.names)
     if not np.isfinite(found.matrix).all():
         raise DataError(f"{name}: the matrix has entries that are not finite")
     return _symmetric(name, found)
+
+
+def check_labels(name: str, labels: Sequence[str]) -> None:
+    """Refuse a matrix that has two rows or columns of one name."""
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise DataError(f"{name}: labels of the matrix occur twice, give each level one row: {shorten(twice)}")
 
 
 def _labelled(name: str, value: Any) -> Known:
@@ -290,6 +296,7 @@ def _labelled(name: str, value: Any) -> Known:
             f"{name}: levels are matched by name: give a pandas frame with labels, or (matrix, labels); got "
             f"{type(value).__name__}"
         )
+    check_labels(name, [level_name(label) for label in getattr(value, "columns", ())])
     table = read_table(value)
     columns = [table.column(column) for column in table.names]
     first, rows = columns[0], list(getattr(value, "index", ()))
