@@ -1,43 +1,109 @@
-"""Where to search again once all extra zeros are gone: the likelihood may have another optimum that has some.
+"""Where to search again where extra zeros are none, or gain little: the likelihood may have another optimum with some.
 
 It is flat where no row has extra zeros, and what leads away from there may be zeros of a few rows alone (those with
-small x), which the usual start, equal for all rows, does not show. Where the zeros of the response lie shows it.
+small x), which the usual start, equal for all rows, does not show. Where the zeros of the response lie shows it, or a
+start where rows at one end of a column have extra zeros and the others have none: a step. Such an optimum is little
+above that of the model without extra zeros, so that there is none to look for where the first one is far above it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranef import _core
 from ranef.engines.covariance import Array
 from ranef.engines.runaways import LIMIT, NO_IDEA
-from ranef.frame.design import matrix
+from ranef.frame.design import matrix, part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from ranef.frame.design import Component, Design
+    from ranef.families import Distribution
+    from ranef.frame.design import Component, Design, GroupTerm
 
 NAME = "zero_inflation"
 STEPS = 8  # of Newton's method: a start needs no more digits
 LITTLE = 1e-3  # information that keeps coefficients finite where the zeros are separated
 STEEPEST = 30.0  # predictor beyond which a probability is 0 or 1
+LOW, STEEP = -8.0, 5.0  # predictor of a usual row where a column steps, and its slope: next to none, but at one end
+SETTLED = ("converged", "flat_mode")  # how a search ends that others may surpass
+GAINED = 6.0  # log-likelihood that extra zeros gain; of 41 lower ends in 1,782 simulated sets 37 gained less
+OF_SIZE = 2.0  # standard errors that are of the size of a coefficient, in its units
+AT_ONCE = (30.0, 100.0)  # and that is lost without them, all else unchanged: never less; without a dispersion, with one
 
 
-def restart(record: Any, parts: Sequence[Component], design: Design) -> dict[str, Any] | None:
-    """Return a start for another search where one ended without extra zeros in any row; None elsewhere.
+def none(record: Any, parts: Sequence[Component]) -> bool:
+    """Tell whether a search ended without extra zeros in any row."""
+    at, _ = place(parts)
+    return at is not None and record["reach"][at][1] < -LIMIT
 
-    A probability that is the same for all rows has no other optimum to show: nothing distinguishes the rows.
+
+def doubtful(record: Any, parts: Sequence[Component], design: Design) -> bool:
+    """Tell whether there may be another optimum that has extra zeros, or others.
+
+    A probability that is the same for all rows has none to show: nothing distinguishes the rows. Neither was one seen
+    where the predictor is of factors alone, but where a search ended at none.
     """
     at, own = place(parts)
-    if at is None or own.stop - own.start < 2 or record["outcome"] != "converged":
-        return None
-    if not record["reach"][at][1] < -LIMIT:
-        return None
+    if at is None or record["outcome"] not in SETTLED or not (np.asarray(design.y) == 0).any():
+        return False
+    if none(record, parts):
+        return own.stop - own.start > 1 or any(at in t.owner_of for t in design.terms)
+    return any(block.x is not None for block in parts[at].fixed)
+
+
+def starts(record: Any, parts: Sequence[Component], design: Design) -> Iterator[dict[str, Any]]:
+    """Return starts for other searches: the zeros of the response where there are none, steps of numeric columns."""
+    at, own = place(parts)
     beta = np.array(record["beta"])
-    beta[own] = of_zeros(parts[at], design)
-    return {"beta": beta, "theta": np.asarray(record["theta"])}
+    if at is None:
+        return
+    if none(record, parts):
+        beta[own] = of_zeros(parts[at], design)
+        yield {"beta": beta.copy(), "theta": np.asarray(record["theta"])}
+    for step in steps(parts[at], design):
+        beta[own] = step
+        yield {"beta": beta.copy()}
+
+
+def steps(part: Component, design: Design) -> Iterator[Array]:
+    """Return coefficients by which one end of a numeric column has extra zeros, and the rest of the rows has none."""
+    x = matrix(part.fixed, design.n)
+    offset = 0.0 if part.offset is None else part.offset
+    numeric = [block.x is not None for block in part.fixed for _ in block.names]
+    for column in x.T[numeric]:
+        spread = column.std()
+        for slope in (STEEP, -STEEP) if spread > 0 else ():
+            yield np.linalg.lstsq(x, LOW + slope * (column - column.mean()) / spread - offset, rcond=None)[0]
+
+
+def lost_at_once(eta: Array, family: Distribution, data: dict[str, Any], rows: Array | None) -> float:
+    """Return the log-likelihood lost where extra zeros, the last predictor, are taken away and nothing else changes.
+
+    Infinite or NaN where the family has no zeros of its own.
+    """
+    without = replace(family, zero_inflation=False)
+    both = ((family, eta), (without, eta[:, :-1]))
+    log = [np.asarray(_core.family_eval(f.spec, data, np.ascontiguousarray(e), 0))[:, 0] for f, e in both]
+    with np.errstate(invalid="ignore"):
+        lost = log[0] - log[1]
+        return float(np.sum(lost if rows is None else rows * lost))
+
+
+def without_any(design: Design) -> Design:
+    """Return the design of the model without extra zeros."""
+    at = len(design.others)
+    terms = [_without(term, at) for term in design.terms]
+    return replace(design, others=design.others[:-1], terms=tuple(t for t in terms if t is not None))
+
+
+def _without(term: GroupTerm, component: int) -> GroupTerm | None:
+    """Return the part of a term that enters other predictors than this; the first of them, where it must be cut."""
+    others = [owner for owner in term.owner_of if owner != component]
+    return term if len(others) == len(term.names) else part_of(term, others[0])[0] if others else None
 
 
 def place(parts: Sequence[Component]) -> tuple[int | None, slice]:
@@ -47,9 +113,13 @@ def place(parts: Sequence[Component]) -> tuple[int | None, slice]:
     return at, slice(first, first + (0 if at is None else len(parts[at].names)))
 
 
-def known(vcov: Array, parts: Sequence[Component]) -> bool:
-    """Tell whether an optimum is one inside: to be certain of zeros at one end of a covariate always gains a bit."""
-    return bool(np.all(np.sqrt(np.diag(vcov)[place(parts)[1]]) < NO_IDEA))
+def known(beta: Array, vcov: Array, parts: Sequence[Component]) -> bool:
+    """Tell whether an optimum is one inside: to be certain of zeros at one end of a covariate always gains a bit.
+
+    There standard errors are many times the coefficients; where it is steep and no more, they are of their size.
+    """
+    own = place(parts)[1]
+    return bool(np.all(np.sqrt(np.diag(vcov)[own]) < np.maximum(NO_IDEA, OF_SIZE * np.abs(beta[own]))))
 
 
 def of_zeros(part: Component, design: Design) -> Array:

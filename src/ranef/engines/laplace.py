@@ -293,20 +293,44 @@ def lost_mode(error: ValueError) -> bool:
 
 
 def with_zeros(core: Any, design: Design, task: Task, at: Found) -> Found:
-    """Return the better of two optima where the first has no extra zeros; see `extra_zeros`."""
+    """Return the best of several optima where extra zeros are none, or gain little; see `extra_zeros`."""
     free = task.control.start is None and task.control.max_evaluations is None and task.wishes is None
     parts = named(design, task.family)
-    start = extra_zeros.restart(at.record, parts, design) if free else None
-    if start is None:
+    if not free or not extra_zeros.doubtful(at.record, parts, design):
         return at
-    options, spare = (task.quadrature, task.control.options, task.method), make_core(design, task)
-    other = _tried(spare, start, *options)
-    better = other["outcome"] == "converged" and other["loglik"] > at.record["loglik"] + MORE
-    if not better or not extra_zeros.known(np.asarray(spare.vcov()), parts):
+    if not extra_zeros.none(at.record, parts) and not _little_gained(core, design, task, at.record["loglik"]):
         return at
-    record = core.fit(start, *options)  # the core must stand where the fit is reported
-    work = {name: at.record[name] + other[name] + record[name] for name in ("evaluations", "inner", "iterations")}
-    return Found({**record, **work})
+    options, best, begin, searches = (task.quadrature, task.control.options, task.method), at.record, None, [at.record]
+    for start in extra_zeros.starts(at.record, parts, design):
+        spare = make_core(design, task)
+        other = _tried(spare, start, *options)
+        if other["outcome"] == FAILED:
+            continue
+        searches.append(other)
+        better = other["outcome"] == "converged" and other["loglik"] > best["loglik"] + MORE
+        if better and extra_zeros.known(np.asarray(other["beta"]), np.asarray(spare.vcov()), parts):
+            best, begin = other, start
+    if begin is not None:
+        best = core.fit(begin, *options)  # the core must stand where the fit is reported
+        searches.append(best)
+    work = {name: sum(record[name] for record in searches) for name in ("evaluations", "inner", "iterations")}
+    return replace(at, record={**best, **work}, spread=at.spread if begin is None else None)
+
+
+def _little_gained(core: Any, design: Design, task: Task, loglik: float) -> bool:
+    """Tell whether extra zeros gain little over the model without any, as far as its start tells."""
+    if task.family.custom is not None:
+        return False
+    lost = extra_zeros.lost_at_once(np.asarray(core.eta()), task.family, response_data(design), design.frequencies)
+    if not extra_zeros.GAINED <= lost < extra_zeros.AT_ONCE["dispersion" in task.family.parameters]:
+        return lost < extra_zeros.GAINED
+    plain = replace(task, family=replace(task.family, zero_inflation=False))
+    options = (task.quadrature, {**task.control.options, "max_evaluations": 1}, task.method)
+    try:
+        begun = make_core(extra_zeros.without_any(design), plain).fit(None, *options)
+    except ValueError:
+        return True
+    return loglik < begun["loglik"] + extra_zeros.GAINED
 
 
 def integrated(core: Any, design: Design, task: Task, at: Found) -> Found:
