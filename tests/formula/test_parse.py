@@ -240,6 +240,23 @@ def test_an_update_takes_away_only_what_is_there(change):
         parse("y ~ x + offset(o) + (1 | g)").update(change)
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("y ~ splines::ns(x, 3) + (stats::poly(x, 2) | g)", "y ~ ns(x, 3) + (poly(x, 2) | g)"),
+        ("base::log(y) ~ C(f, MASS::contr.sdif) + stats:::offset(z)", "log(y) ~ C(f, contr.sdif) + offset(z)"),
+    ],
+)
+def test_packages_before_functions_are_taken_off(text, plain):
+    assert parse(text) == parse(plain)
+
+
+@pytest.mark.parametrize("text", ["y ~ a::b", "y ~ a:::b + (1 | g)", "y ~ `x::ns`(2)"])
+def test_two_colons_elsewhere_are_a_mistake(text):
+    with pytest.raises(FormulaError):
+        parse(text)
+
+
 def test_dot_is_left_to_the_frame():
     f = parse("y ~ . - x + (1 | g)")
     assert f.dot

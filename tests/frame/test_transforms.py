@@ -99,6 +99,7 @@ EVERY = [
     "I(x > 0 & !b | z < 2)",
     "I(f != 'lo')",
     "interaction(f, h)",
+    "droplevels(f)",
     "relevel(f, ref = 'mid')",
     "C(f, sum)",
     "C(f, contr.helmert)",

@@ -77,11 +77,18 @@ def grouped(seed=1, n=240):
     return out.assign(y=effect + out["x"] + rng.normal(size=n), g=out["g"].map("g{}".format), level=out["g"] * 1.0)
 
 
+def arm(d):
+    return np.where(d["level"] % 2 == 0, "a", "b")
+
+
 @pytest.mark.parametrize(
     ("formula", "change", "code", "says"),
     [
         ("y ~ x + (1 | few)", {"few": lambda d: d["h"] % 3}, "few_levels", "'few' has 3 levels"),
         ("y ~ 1 + (level | g)", {}, "constant_slope", "'level' does not vary within 'g'"),
+        ("y ~ arm + (arm | g)", {"arm": arm}, "constant_slope", "'armb' does not vary within"),
+        ("y ~ 1 + (0 + arm | g)", {"arm": arm}, "constant_slope", "'arma', 'armb' do not"),
+        ("y ~ (1 | g) + (0 + arm || g)", {"arm": arm}, "constant_slope", r"\(0 \+ factor \|\| g\) alone"),
         (
             "y ~ x + (1 | f)",
             {"f": lambda d: d["level"] + 0.25},
@@ -228,3 +235,9 @@ def test_saturated_models_have_no_dispersion_and_a_summary(formula, family):
     assert "df.resid" in m.summary()
     with pytest.raises(NotAvailableError, match="parameter for every response"):
         rf.overdispersion(m)
+
+
+@pytest.mark.parametrize("term", ["(0 + arm || g)", "(arm || g)", "(1 | g)", "(f | g)", "(1 | g) + (0 + f || g)"])
+def test_variances_of_a_factor_that_are_identified_are_not_noted(term):
+    data = grouped().assign(arm=arm, f=lambda d: np.where(d["x"] > 0, "a", "b"))
+    assert "constant_slope" not in codes(rf.fit(f"y ~ x + {term}", data))

@@ -77,3 +77,16 @@ def test_working_residuals_take_one_predictor():
 def test_refuses(m):
     with pytest.raises(OptionError, match="did you mean 'pearson'"):
         m.residuals("pearsons")
+
+
+@pytest.mark.parametrize("family", ["binomial", "poisson"])
+@pytest.mark.parametrize("name", ["pearson", "deviance", "scaled"])
+def test_rows_that_are_certain_are_no_surprise(name, family):
+    """A mean that is the response to the last digit, as under separation, leaves 0 / 0, whose limit is 0."""
+    rng = np.random.default_rng(1)
+    sure = np.arange(60) % 6 == 0
+    data = {"y": np.where(sure, 0, rng.integers(0, 2, 60)), "g": np.repeat(np.arange(10), 6), "o": -1000.0 * sure}
+    m = rf.fit("y ~ 1 + offset(o) + (1 | g)", data, family=family)
+    assert_array_equal(m.fitted() == 0, sure)
+    assert_array_equal(m.residuals(name)[sure], 0)
+    assert np.isfinite(m.residuals(name)).all()

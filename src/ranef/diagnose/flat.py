@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranef.diagnose.messages import Message
+from ranef.diagnose.messages import CONSTANT, Message
 from ranef.engines.estimate import LaplaceEstimate
 from ranef.formula.functions import PLAIN
 
@@ -23,7 +23,6 @@ NEAR = 0.01  # of an end of its range, relative to it: a smoothness that has com
 UNRELATED = 1e-4  # a correlation below which the core takes effects for unrelated
 BEYOND = {"range": "shorter", "rate": "larger"}
 DISTANT = ("exp", "gau", "mat", "ou")  # structures of distances
-CONSTANT = "(Intercept)"  # what the column of ones is called
 EQUAL = 1e-10  # what rounding leaves of two relationships that are one, relative to the largest entry
 
 

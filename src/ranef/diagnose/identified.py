@@ -178,6 +178,12 @@ def folded(m: Fit) -> Iterator[Message]:
         yield Message("folded", text, {"rows": count})
 
 
+def _ended(component: str, lost: Sequence[tuple[str, str, float]]) -> str:
+    """Say where the coefficients of one component came to."""
+    ends = ", ".join(f"{name}: {value:.3g}" for owner, name, value in lost if owner == component)
+    return f"{component} ({ends} on the link scale)"
+
+
 def without_information(m: Fit) -> Iterator[Message]:
     """P41: parameters that the likelihood says nothing about; their standard errors are not numbers."""
     if m.task.linear or m.certificate.outcome.name == "flat_mode" or _has_an_edge(m):
@@ -198,7 +204,7 @@ def without_information(m: Fit) -> Iterator[Message]:
         apart = _components_of(m, m.separation)
         lost = [one for one in lost if one[0] in beyond and one[0] not in apart]
     if lost and all(component in beyond for component, *_ in lost):
-        listed = ", ".join(f"{component} ({name}: {value:.3g} on the link scale)" for component, name, value in lost)
+        listed = ", ".join(_ended(component, lost) for component in dict.fromkeys(one[0] for one in lost))
         ends = "the limit of its range" if len(lost) == 1 else "the limits of their ranges"
         text = (
             f"{listed} went to {ends}: a simpler family or component fits as well, and the other standard errors are "

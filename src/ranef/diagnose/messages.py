@@ -7,7 +7,7 @@ often wrong teaches users not to read notes. Nothing here warns or prints.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,14 @@ from ranef.frame import Indicators, matrix
 from ranef.frame.checks import too_few_inside
 from ranef.frame.design import why_dropped
 from ranef.frame.table import AS_MISSING, FEW_NUMBERS, is_number, read_table, shorten, strays, where_found
-from ranef.inference.ddf.strata import constant_within
+from ranef.inference.ddf.strata import constant_within, is_constant
 from ranef.inference.named import names_of
 
 if TYPE_CHECKING:
     from ranef.frame import Block, GroupTerm
     from ranef.model import Fit
 
+CONSTANT = "(Intercept)"  # what the column of ones is called
 FEW_LEVELS = 5
 MOST_NAMES = 20
 MOST_WORK = 100_000_000  # operations that a note may cost
@@ -213,6 +214,30 @@ def constant_slope(m: Fit) -> Iterator[Message]:
                 yield Message("constant_slope", text, {"group": term.label, "column": name})
 
 
+def constant_factor(m: Fit) -> Iterator[Message]:
+    """P15: a factor that is constant within every group: a variance for each of its levels is all that can be told."""
+    terms = m.design.terms if m.design else ()
+    for term in terms:
+        factors = [b for b in term.blocks if b.x is None and b.codes is not None and is_constant(b, term)]
+        names = [name for block in factors for name in block.names]
+        constants = len(names) + (CONSTANT in term.names)
+        if not names or not (constants > 1 if term.structure == "us" else _constant_beside(term, terms)):
+            continue
+        text = (
+            f"{shorten(names, 4)} {'does' if len(names) == 1 else 'do'} not vary within {term.label!r}: variances and "
+            f"covariances of these effects are not identified, only one variance for each level of the factor; "
+            f"(0 + factor || {term.label}) alone has these, (1 | {term.label}) one for all"
+        )
+        yield Message("constant_slope", text, {"group": term.label, "columns": names})
+
+
+def _constant_beside(term: GroupTerm, terms: Sequence[GroupTerm]) -> bool:
+    """Whether another term adds a constant to the groups whose independent effects of all levels a term has."""
+    where = (term.label, term.component)
+    others = [t for t in terms if t is not term and (t.label, t.component) == where and t.structure in PLAIN]
+    return term.structure == "diag" and CONSTANT not in term.names and any(CONSTANT in t.names for t in others)
+
+
 def reused_labels(m: Fit) -> Iterator[Message]:
     """P17: a factor whose labels start anew within another one, given as crossed.
 
@@ -369,6 +394,7 @@ CHECKS: tuple[Callable[[Fit], Iterator[Message]], ...] = (
     without_bound,
     few_levels,
     constant_slope,
+    constant_factor,
     reused_labels,
     cell_confounded,
     numeric_group,

@@ -59,14 +59,14 @@ def response(o: Observed) -> Array:
 
 def pearson(o: Observed) -> Array:
     """Return (y - mu) / SD(y); sigma, where it is one number, is left in, as in lme4 and glmmTMB."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (o.y - o.mu) * (o.unit / o.sd)
+    return o.unit * scaled(o)
 
 
 def scaled(o: Observed) -> Array:
-    """Return (y - mu) / SD(y)."""
+    """Return (y - mu) / SD(y); where separation made a row certain and right, its limit 0."""
+    sd = o.sd
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (o.y - o.mu) / o.sd
+        return np.where((o.y == o.mu) & (sd == 0), 0.0, (o.y - o.mu) / sd)
 
 
 def _called(family: Distribution) -> str:
@@ -93,7 +93,9 @@ def deviance_residuals(o: Observed) -> Array:
         raise NotAvailableError(
             f"residuals: {_called(o.family)} has no deviance residuals here; use 'quantile' or 'pearson' ones"
         )
-    return np.sign(o.y - o.mu) * np.sqrt(np.maximum(unit(o.y, o.mu, o.eta, o.data, o.family), 0.0))
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 of rows that separation made certain
+        squares = np.where(o.y == o.mu, 0.0, unit(o.y, o.mu, o.eta, o.data, o.family))
+    return np.sign(o.y - o.mu) * np.sqrt(np.maximum(squares, 0.0))
 
 
 def _ends(o: Observed, low: Array, high: Array) -> tuple[Array, Array]:

@@ -31,8 +31,11 @@ STATEFUL = frozenset(
 )  # fmt: skip
 # factors
 CATEGORICAL = frozenset(
-    {"C", "as.factor", "as.ordered", "byNumber", "cut", "factor", "interaction", "numFactor", "ordered", "relevel"}
-)
+    {
+        "C", "as.factor", "as.ordered", "byNumber", "cut", "droplevels", "factor", "interaction", "numFactor",
+        "ordered", "relevel",
+    }
+)  # fmt: skip
 # the codings that may stand in C(x, …)
 CODINGS = {
     "treatment": "treatment", "contr.treatment": "treatment", "contr_treatment": "treatment", "Treatment": "treatment",

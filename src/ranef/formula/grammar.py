@@ -611,9 +611,17 @@ def _prepare(text: object) -> str:
         )
     if len(text) > MAX_LENGTH:
         raise FormulaError(f"a formula has at most {MAX_LENGTH} characters; this one has {len(text)}")
-    text = BLANK_CALL.sub(_close_up, re.sub(r"\s", " ", text))
+    text = BLANK_CALL.sub(_close_up, PACKAGE.sub(_without_package, re.sub(r"\s", " ", text)))
     _check_parentheses(text)
     return text
+
+
+PACKAGE = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|(?<![\w.])([^\W0-9][\w.]*:::?)(?=[^\W0-9][\w.]* *\(|contr\.)")
+
+
+def _without_package(match: re.Match[str]) -> str:
+    """`splines::ns(x)` as `         ns(x)`: every other character keeps its place."""
+    return " " * len(match.group(1)) if match.group(1) else match.group()
 
 
 BESIDE = re.compile(r"\|\s*(se|cens|trunc)\s*\(")

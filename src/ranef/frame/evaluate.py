@@ -552,6 +552,11 @@ def _factor(walk: _Walk, at: int, x: Value, levels: Value = None, labels: Value 
     return Categories(codes, known, meant, value.coding, listed=listed)
 
 
+def _droplevels(walk: _Walk, at: int, x: Value) -> Value:
+    """Return the factor: levels without rows are dropped from every factor."""
+    return _factor(walk, at, x)
+
+
 def _reorder(value: Categories, wanted: list[Any]) -> Array:
     """Codes for another list of levels; what is not listed becomes missing."""
     index = {label: code for code, label in enumerate(wanted)}
@@ -797,7 +802,8 @@ def _by_label(_walk: _Walk, _at: int, reference: Value = None) -> Value:
 CALLS: dict[str, Callable[..., Value]] = {
     "C": _coded, "I": _identity, "as.character": _character, "as.factor": _factor, "as.integer": _integer,
     "as.logical": _logical, "as.numeric": _numeric, "as.ordered": _ordered, "byNumber": _by_number, "c": _list,
-    "cbind": _cbind, "cens": _cens, "cut": _cut, "dummy": _dummy, "factor": _factor, "interaction": _interaction,
+    "cbind": _cbind, "cens": _cens, "cut": _cut, "droplevels": _droplevels,
+    "dummy": _dummy, "factor": _factor, "interaction": _interaction,
     "Surv": _surv, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel, "se": _se, "seq": _seq,
     "Treatment": _by_label,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.")},

@@ -73,3 +73,5 @@ nbfit <- function(title, data, formula) {
   r$se_note <- "SEs are conditional on nb_theta (as lme4 reports them)"
   r
 }
+#@ glmm_contraception_cells
+golden("glmm_contraception_cells", glmm("Contraception, districts' urban and rural parts (Bates)", "Contraception", use ~ age * urban + I(age^2) + livch + (1 | urban:district), binomial()))

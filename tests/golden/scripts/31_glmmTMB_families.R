@@ -20,6 +20,8 @@ golden("tmb_sal_bell", tmb("Salamanders, Bell distribution", "Salamanders", coun
 golden("tmb_owls_nb2", tmb("Owls, zero-inflated NB2 with offset", "Owls", SiblingNegotiation ~ FoodTreatment * SexParent + offset(log(BroodSize)) + (1 | Nest), nbinom2(), ziformula = ~1))
 #@ tmb_owls_nb1
 golden("tmb_owls_nb1", tmb("Owls, zero-inflated NB1 with offset, arrival time", "Owls", SiblingNegotiation ~ FoodTreatment + ArrivalTime + SexParent + offset(log(BroodSize)) + (1 | Nest), nbinom1(), ziformula = ~ FoodTreatment))
+#@ tmb_owls_hurdle
+golden("tmb_owls_hurdle", tmb("Owls, hurdle with the mean's predictors for the zeros (glmmTMB's vignette)", "Owls", SiblingNegotiation ~ (FoodTreatment + ArrivalTime) * SexParent + BroodSize + (1 | Nest), truncated_nbinom1(), ziformula = ~ (FoodTreatment + ArrivalTime) * SexParent + BroodSize + (1 | Nest)))
 #@ tmb_owls_poisson
 golden("tmb_owls_poisson", tmb("Owls, zero-inflated Poisson with offset", "Owls", SiblingNegotiation ~ FoodTreatment * SexParent + offset(log(BroodSize)) + (1 | Nest), poisson(), ziformula = ~1))
 #@ tmb_epil2
