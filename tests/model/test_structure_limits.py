@@ -336,9 +336,9 @@ def noise(seed: int, times: int = 3, groups: int = 40) -> pd.DataFrame:
 
 @pytest.mark.parametrize("method", ["ml", "reml"])
 def test_traded_variances_cost_no_walk(method):
-    """All of six data sets, every start and nested model counted: a walk along the ridge took 60 to 440 each."""
+    """Every start, nested model and place far away counted: a walk along the ridge took 60 to 440 each."""
     spent = [fitted("ar1", noise(seed), method=method).certificate.evaluations for seed in range(6)]
-    assert sum(spent) < 6 * 90
+    assert sum(spent) < 6 * 120
 
 
 def smooth_counts(seed: int) -> pd.DataFrame:
