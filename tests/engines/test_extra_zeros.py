@@ -65,14 +65,25 @@ def rare_zeros(seed: int) -> dict[str, Any]:
     return {"y": y * (r.random(200) > 1 / (1 + np.exp(1.2 + 0.6 * x))), "x": x, "g": g}
 
 
+def many_zeros(seed: int) -> dict[str, Any]:
+    """Negative binomial counts of 20 groups, half of them extra zeros: without groups a dispersion explains these."""
+    r = np.random.default_rng(seed)
+    x, g = r.normal(size=200).round(3), np.repeat(np.arange(20), 10)
+    mu = np.exp(0.1 - 0.8 * x + 0.8 * r.normal(size=20)[g])
+    y = r.negative_binomial(2.0, 2.0 / (2.0 + mu))
+    return {"y": y * (r.random(200) > 1 / (1 + np.exp(0.3 - 0.4 * x))), "x": x, "g": g}
+
+
 # glmmTMB 1.1.5 (rel.tol 1e-14, x.tol 1e-10), from its own start and from one at the better optimum: log-likelihoods
-# and the slope of the extra zeros at the better one. In the third and the fifth case it finds that by itself, and the
-# lower optimum, of five digits, is where the search once ended.
+# and the slope of the extra zeros at the better one. In the third case and the last three it finds that by itself,
+# and the lower optimum, of few digits, is where the search once ended.
 STEPS = [
     ("y ~ x", "nbinom2", few_zeros(27, 2.0), -211.597511320, -210.912148092, -3.9013),
     ("y ~ x + (1 | g)", "nbinom2", few_zeros(37, 2.0), -229.435145988, -228.874450863, -7.5527),
     ("y ~ x + (1 | g)", "nbinom1", few_zeros(41, 2.0), -231.44638, -230.527805453, -0.7184),
     ("y ~ x + (1 | g)", "nbinom1", few_zeros(172, 2.0), -246.808089787, -246.392539163, 2.6931),
+    ("y ~ x + (1 | g)", "nbinom2", many_zeros(220), -255.683316, -254.289682685, 0.5997),
+    ("y ~ x + (1 | g)", "nbinom2", many_zeros(284), -262.694232, -260.154455416, 0.2082),
     ("y ~ x + (1 | g)", "poisson", rare_zeros(532), -204.83185, -203.352970810, 1.7483),
 ]
 

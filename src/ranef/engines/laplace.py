@@ -387,7 +387,7 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> Found:
     options = (task.quadrature, task.control.options, task.method)
     inside = replace(design, terms=tuple(part_of(t, 0)[0] for t, kept in zip(design.terms, stay, strict=True) if kept))
     inner = make_core(inside, task)
-    without = _tried(inner, start_of(task, design), *options)
+    without = _found_inside(inner, inside, task)
     if without["outcome"] == FAILED:
         return first
     places = _places(core, design, stay)
@@ -410,6 +410,14 @@ def regular(core: Any, design: Design, task: Task, record: Any) -> Found:
             return Found({**third, "outcome": "flat_mode"}, pole, partial(_spread_of, inner, core, places))
     # The core must stand where the fit is reported.
     return first if first.outcome == FAILED else Found(searched(core, design, task))
+
+
+def _found_inside(core: Any, design: Design, task: Task) -> dict[str, Any]:
+    """Return the record of where the search of a model inside ends, or that it failed."""
+    try:
+        return found(core, design, task).record
+    except ValueError:
+        return {"outcome": FAILED}
 
 
 def _tried(core: Any, start: Any, *options: Any) -> dict[str, Any]:
