@@ -16,6 +16,7 @@ import numpy as np
 from ranef import _core
 from ranef.engines.covariance import Array
 from ranef.engines.runaways import LIMIT, NO_IDEA
+from ranef.families.links import link_of
 from ranef.frame.design import matrix, part_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ LOW, STEEP = -8.0, 5.0  # predictor of a usual row where a column steps, and its
 SETTLED = ("converged", "flat_mode")  # how a search ends that others may surpass
 GAINED = 6.0  # log-likelihood that extra zeros gain; of 41 lower ends in 1,782 simulated sets 37 gained less
 OF_SIZE = 2.0  # standard errors that are of the size of a coefficient, in its units
+MANY = 20_000  # rows from which no other optimum is looked for but where a search ended at none
+#: Dispersions by which counts are hardly more spread than a Poisson's.
+NEAR_POISSON = {"nbinom1": 0.4, "nbinom2": 7.0, "genpois": 1.2, "compois": 1.2}
 AT_ONCE = (30.0, 100.0)  # and that is lost without them, all else unchanged: never less; without a dispersion, with one
 
 
@@ -42,26 +46,33 @@ def none(record: Any, parts: Sequence[Component]) -> bool:
     return at is not None and record["reach"][at][1] < -LIMIT
 
 
-def doubtful(record: Any, parts: Sequence[Component], design: Design) -> bool:
-    """Tell whether there may be another optimum that has extra zeros, or others.
+def most_lost(record: Any, parts: Sequence[Component], design: Design, family: Distribution) -> float:
+    """Return the log-likelihood that may be lost without extra zeros where there may be another optimum with some.
 
-    A probability that is the same for all rows has none to show: nothing distinguishes the rows. Neither was one seen
-    where the predictor is of factors alone, but where a search ended at none.
+    None of it where there is none: a probability that is the same for all rows has no other to show, as nothing
+    distinguishes the rows, nor has one of factors alone, but where a search ended at none, or where groups and a
+    dispersion may explain the zeros; there less is asked of what takes longer.
     """
     at, own = place(parts)
     if at is None or record["outcome"] not in SETTLED or not (np.asarray(design.y) == 0).any():
-        return False
+        return 0.0
     effects = any(at in t.owner_of for t in design.terms)
+    traded = bool(design.terms) and family.entry.name in NEAR_POISSON
     if none(record, parts):
-        return own.stop - own.start > 1 or effects
-    return effects or any(block.x is not None for block in parts[at].fixed)
+        return np.inf if own.stop - own.start > 1 or effects or traded else 0.0
+    if design.n > MANY:
+        return 0.0
+    if effects or any(block.x is not None for block in parts[at].fixed):
+        return AT_ONCE["dispersion" in family.parameters]
+    return AT_ONCE[False] if traded else 0.0
 
 
-def starts(record: Any, parts: Sequence[Component], design: Design) -> Iterator[dict[str, Any]]:
-    """Return starts for other searches: the zeros of the response, the same zeros in all rows, steps of numeric columns.
+def starts(record: Any, parts: Sequence[Component], design: Design, family: Distribution) -> Iterator[dict[str, Any]]:
+    """Return starts for other searches: the zeros of the response, as many in all rows, steps of numeric columns.
 
-    The first two are exact where there are random effects: without these a dispersion explains the zeros as well, and to
-    better the coefficients first would lead back to where there are few extra ones.
+    The first are exact where there are random effects: without these a dispersion explains the zeros as well, and to
+    better the coefficients first would lead back to where there are few extra ones. Once the dispersion is left nearly
+    none of them.
     """
     at, own = place(parts)
     beta = np.array(record["beta"])
@@ -71,9 +82,12 @@ def starts(record: Any, parts: Sequence[Component], design: Design) -> Iterator[
     if none(record, parts):
         beta[own] = usual
         yield {"beta": beta.copy(), "theta": theta}
-    for extra in (usual, of_all(parts[at], design)) if len(theta) else ():
-        beta[own] = extra
-        yield {"beta": np.clip(beta, -STEEPEST, STEEPEST), "theta": theta, "exact": True}
+    begin, little = np.clip(beta, -STEEPEST, STEEPEST), nearly_poisson(parts, family)
+    exact = [(begin, usual), (begin, of_all(parts[at], design))] if len(theta) else []
+    if len(theta) and little is not None:
+        exact.append((np.where(np.isnan(little), begin, little), usual))
+    for others, extra in exact:
+        yield {"beta": np.concatenate([others[: own.start], extra, others[own.stop :]]), "theta": theta, "exact": True}
     for step in steps(parts[at], design):
         beta[own] = step
         yield {"beta": beta.copy()}
@@ -130,6 +144,16 @@ def known(beta: Array, vcov: Array, parts: Sequence[Component]) -> bool:
     """
     own = place(parts)[1]
     return bool(np.all(np.sqrt(np.diag(vcov)[own]) < np.maximum(NO_IDEA, OF_SIZE * np.abs(beta[own]))))
+
+
+def nearly_poisson(parts: Sequence[Component], family: Distribution) -> Array | None:
+    """Return the dispersion's coefficients next to a Poisson's, NaN for the others; None for families without one."""
+    value = NEAR_POISSON.get(family.entry.name)
+    if value is None or not parts[1].names:
+        return None
+    found = [np.full(len(part.names), np.nan) for part in parts]
+    found[1] = np.where(np.asarray(parts[1].names) == "(Intercept)", link_of(family.links[1]).forward(value), 0.0)
+    return np.concatenate(found)
 
 
 def of_all(part: Component, design: Design) -> Array:

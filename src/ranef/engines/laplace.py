@@ -296,12 +296,11 @@ def with_zeros(core: Any, design: Design, task: Task, at: Found) -> Found:
     """Return the best of several optima where extra zeros are none, or gain little; see `extra_zeros`."""
     free = task.control.start is None and task.control.max_evaluations is None and task.wishes is None
     parts = named(design, task.family)
-    if not free or not extra_zeros.doubtful(at.record, parts, design):
-        return at
-    if not extra_zeros.none(at.record, parts) and not _little_gained(core, design, task, at.record["loglik"]):
+    most = extra_zeros.most_lost(at.record, parts, design, task.family) if free else 0.0
+    if not most or (most < np.inf and not _little_gained(core, design, task, (at.record["loglik"], most))):
         return at
     options, best, begin, searches = (task.quadrature, task.control.options, task.method), at.record, None, [at.record]
-    for start in extra_zeros.starts(at.record, parts, design):
+    for start in extra_zeros.starts(at.record, parts, design, task.family):
         spare = make_core(design, task)
         other = _tried(spare, start, *options)
         if other["outcome"] == FAILED:
@@ -317,12 +316,16 @@ def with_zeros(core: Any, design: Design, task: Task, at: Found) -> Found:
     return replace(at, record={**best, **work}, spread=at.spread if begin is None else None)
 
 
-def _little_gained(core: Any, design: Design, task: Task, loglik: float) -> bool:
-    """Tell whether extra zeros gain little over the model without any, as far as its start tells."""
+def _little_gained(core: Any, design: Design, task: Task, here: tuple[float, float]) -> bool:
+    """Tell whether extra zeros gain little over the model without any, as far as its start tells.
+
+    `here` is the log-likelihood, and the most of it that may be lost at once.
+    """
     if task.family.custom is not None:
         return False
     lost = extra_zeros.lost_at_once(np.asarray(core.eta()), task.family, response_data(design), design.frequencies)
-    if not extra_zeros.GAINED <= lost < extra_zeros.AT_ONCE["dispersion" in task.family.parameters]:
+    loglik, most = here
+    if not extra_zeros.GAINED <= lost < most:
         return lost < extra_zeros.GAINED
     plain = replace(task, family=replace(task.family, zero_inflation=False))
     options = (task.quadrature, {**task.control.options, "max_evaluations": 1}, task.method)
