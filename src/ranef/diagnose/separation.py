@@ -385,11 +385,12 @@ def signs(m: Fit, component: int = 0) -> Array:
         found = np.where(y <= 0, zero, np.where(y >= 1, one, 0.0))
         return found if design.randomised is None else _behind(design.randomised[1], found)
     # What is likeliest as the mean goes to 0: no count, or of counts above 0 one; a hurdle's zeros tell nothing of it.
-    least = 1.0 if m.distribution.truncated else 0.0
-    found = np.where(y > least, 0.0, np.where(y < least, np.nan, zero))
+    least, most = design.bounds.T if design.bounds is not None else (float(m.distribution.truncated), np.inf)
+    least = np.maximum(least, 0.0)
+    large = max(-zero, 0.0)  # at an infinite predictor, too, unless that is where the mean is 0
+    found = np.where(y > least, np.where(y >= most, large, 0.0), np.where(y < least, np.nan, zero))
     if design.censor is None:
         return found
-    large = max(-zero, 0.0)  # at an infinite predictor, too, unless that is where the mean is 0
     return np.select([design.censor == 0, design.censor == -1, design.censor == 1], [found, zero, large], 0.0)
 
 

@@ -54,7 +54,6 @@ FOREIGN = {
     "trials": "write k / n ~ … and trials='n' in the call of fit, or cbind(k, n - k) ~ …",
     "weights": "they are an argument of fit: precision_weights=, frequency_weights= or sampling_weights=",
     "rate": "write + offset(log(time)) on the right",
-    "trunc": "a response cut off at 0 is a family, family='truncated_poisson'; other bounds are not here",
     **dict.fromkeys(("s", "te", "ti", "t2", "gp", "lo", "pb"), _SMOOTH),
     **dict.fromkeys(("ar", "ma", "arma", "corAR1", "car"), _SERIAL),
     **dict.fromkeys(("re", "random", "Error", "ranef", "frailty"), _PLAIN_BAR),
