@@ -18,10 +18,13 @@ ELEMENTWISE = frozenset(
         "trunc", "where",
     }
 )  # fmt: skip
-# identities and conversions
+# identities and conversions; trunc() with bounds is a truncated response
 SHAPE = frozenset(
-    {"I", "Surv", "as.character", "as.integer", "as.logical", "as.numeric", "c", "cbind", "cens", "dummy", "se", "seq"}
-)
+    {
+        "I", "Surv", "as.character", "as.integer", "as.logical", "as.numeric", "c", "cbind", "cens", "dummy", "se",
+        "seq", "trunc",
+    }
+)  # fmt: skip
 # numeric columns whose knots, means … are remembered from the fitted data
 STATEFUL = frozenset(
     {

@@ -641,7 +641,10 @@ def _surv(walk: _Walk, at: int, time: Value, event: Value, third: Value = None, 
             raise walk.fail("an event is 0 (right-censored), 1 (observed), 2 (left-censored) or 3 (an interval)")
         return _cens(walk, at, time, np.array([1.0, 0.0, -1.0, 2.0])[codes.astype(int)], event)
     if kind not in ("right", "left") or third is not None:
-        raise walk.fail(f"Surv() of type {kind!r} is not here: 'right', 'left' and 'interval' are, and cens(y, status)")
+        raise walk.fail(
+            f"Surv() of type {kind!r} is not here: 'right', 'left' and 'interval' are, and cens(y, status); a time of "
+            f"entry is a bound, trunc(Surv(time, event), lb = entry)"
+        )
     codes = _events(walk, event)
     codes = codes - (codes.max(initial=0.0) == 2)
     if not np.isin(codes, [0, 1]).all():
