@@ -125,8 +125,8 @@ def fit(
         (the first is failure) or `cbind(success, failure)`, for ordinal ones an ordered factor. `cens(y, status)` is a
         censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it lies below y), "right"
         (above; so does a truth value) or "interval" (in (y, upper] of `cens(y, status, upper)`), or 0, -1, 1, 2.
-        `trunc(y, lb, ub)` is a truncated one, of rows that would not be in the data if y lay outside its bounds: numbers
-        or columns, one or both, themselves possible values (`trunc(cens(...), lb)` is censored, too).
+        `trunc(y, lb, ub)` is a truncated one, of rows that would not be in the data if y lay outside its bounds: one or
+        both, numbers or columns, themselves possible values (`trunc(cens(...), lb)` is censored, too).
         `se(y, sd)` is a gaussian response with known standard errors, as in a meta-analysis: no residual variance is
         estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`
@@ -925,7 +925,7 @@ class Fit:
             prevalence for randomised responses; of ordered categories the mean of their numbers, from 0 on); the same
             without the extra zeros; the mean's linear predictor; the probability of every category, one column each
             (multinomial families have no other response); the likeliest category (its label); a parameter on its own
-            scale: "mean" (before extra zeros and truncation, bounds of `trunc` included), "dispersion", "zero_inflation" …; or its linear
+            scale: "mean" (before extra zeros and truncation), "dispersion", "zero_inflation" …; or its linear
             predictor, "link(zero_inflation)". glmmTMB's "disp" (of `gamma` 1 / sqrt(shape), as `sigma`), "zprob" and
             "zlink" are understood. The "link" of a multinomial model is a column of log odds for every category but
             the first.

@@ -22,10 +22,10 @@ pub struct Inside {
 
 /// Logarithms of the tails of the truncated law between which panels lie: the first few for every law, all of them where
 /// a tail may be heavy.
-const LEVELS: [f64; 11] = [-0.7, -2.0, -4.0, -7.0, -14.0, -23.0, -36.0, -70.0, -140.0, -280.0, -560.0];
-const LIGHT: usize = 7;
-/// How far from its level the logarithm of a panel's edge may be.
-const ROUGH: f64 = 0.3;
+const LEVELS: [f64; 9] = [-0.7, -3.0, -8.0, -18.0, -36.0, -70.0, -140.0, -280.0, -560.0];
+const LIGHT: usize = 5;
+/// How far from its level the logarithm of a panel's edge may be, as a share of it.
+const ROUGH: f64 = 0.2;
 /// Counts that are added up one by one.
 const SINGLE: f64 = 1024.0;
 /// Logarithm of the mass from which draws are tried until one is inside.
@@ -272,7 +272,7 @@ impl<'a, D: Density> Law<'a, D> {
         for side in [-1.0, 1.0] {
             let mut from = self.middle();
             for &level in levels {
-                from = self.quantile(side, level, from, ROUGH);
+                from = self.quantile(side, level, from, ROUGH * level.abs());
                 out.push(from);
             }
         }
