@@ -200,6 +200,9 @@ def test_predictions_know_the_bounds(normal):
     assert 1 < found[0] < 3
     interval = m.predict(told, interval="prediction")
     assert 1 < interval["conf_low"][0] < interval["conf_high"][0] < 3
+    with pytest.raises(DataError, match=r"nothing .* lies between the bounds of new row 1"):
+        m.predict(told | {"low": [1.0, 4.0]} | {"high": [3.0, 2.0]})
+    assert np.isnan(m.predict(told | {"low": [1.0, np.nan]})).tolist() == [False, True]
     same = pickle.loads(pickle.dumps(m))
     np.testing.assert_array_equal(same.predict(told), found)
 

@@ -100,14 +100,17 @@ def legal_bounds(bounds: Array, support: str) -> Array:
     return np.ascontiguousarray(bounds, np.float64)
 
 
-def _check_room(given: Given, bounds: Array) -> None:
-    """Refuse bounds between which no response of the family lies."""
+def no_room(bounds: Array, support: str) -> Array:
+    """Tell between which legal bounds no response of a family lies."""
     least, most = bounds.T
     bad = least > most  # no whole number between
-    if given.outcome.support != "real":
-        bad |= (most < 0) | ((most == 0) & _without_zero(given))
-    if given.outcome.support in ("unit", "closed_unit"):
-        bad |= least >= 1
+    if support != "real":
+        bad |= (most <= 0) if support in OPEN else (most < 0)
+    return bad | (least >= 1) if support in ("unit", "closed_unit") else bad
+
+
+def _check_room(given: Given, bounds: Array) -> None:
+    bad = no_room(bounds, given.outcome.support)
     if bad.any():
         raise DataError(
             f"response {given.name!r}: under family={given.outcome.family!r} nothing lies between the bounds in "

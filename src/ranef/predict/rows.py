@@ -19,7 +19,7 @@ from ranef.errors import DataError, OptionError, UnknownColumnError
 from ranef.families import Data, Law, law_of
 from ranef.frame.design import Component, matrix, part_of
 from ranef.frame.evaluate import bounds_of, errors_of
-from ranef.frame.response import legal_bounds
+from ranef.frame.response import legal_bounds, no_room
 from ranef.frame.table import read_table, rows_of
 from ranef.frame.values import side_column
 from ranef.model import design_of
@@ -145,11 +145,25 @@ def known_errors(m: Fit, newdata: Any) -> Array | None:
 
 
 def new_bounds(m: Fit, newdata: Any) -> Array | None:
-    """Return the bounds of a truncated response in new rows; None where the model or the rows have none."""
+    """Return the bounds of a truncated response in new rows; None where the model or the rows have none.
+
+    Raises
+    ------
+    DataError
+        If nothing lies between them; missing ones are NaN.
+    """
     if not m.formula.truncated or m.formula.lhs is None:
         return None
     found = bounds_of(m.formula.lhs, read_table(newdata), m.spec.env)
-    return None if found is None else legal_bounds(found, m.distribution.entry.support)
+    if found is None:
+        return None
+    support = m.distribution.entry.support
+    bounds = legal_bounds(found, support)
+    if (bad := (found[:, 0] >= found[:, 1]) | no_room(bounds, support)).any():
+        raise DataError(
+            f"predict: nothing that {m.formula.response} can be lies between the bounds of new {rows_of(bad)}"
+        )
+    return bounds
 
 
 def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int = 0) -> Array:
