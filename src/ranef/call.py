@@ -399,6 +399,10 @@ def _check_manner(seed: Any, progress: Any) -> None:
 def _checked(call: Call, method: Any) -> Call:
     """Return the call with its engine and criterion, after all checks that need no data."""
     call = _without_dots(call)
+    if call.formula.truncated != call.family.bounded:
+        call = replace(call, family=replace(call.family, bounded=call.formula.truncated))
+    if call.family.bounded:
+        _check_truncated(call, method)
     _check_wishes(call)
     if isinstance(method, str) and method.lower() == "pql":
         _check_quasi_dispersion(call)
@@ -556,6 +560,21 @@ def _check_custom(call: Call) -> None:
         )
 
 
+def _check_truncated(call: Call, method: Any) -> None:
+    """Say what truncation to bounds does not go with."""
+    family = call.family
+    if family.custom is not None or family.categorical or family.entry.support == "binomial":
+        raise NotAvailableError(f"trunc(): bounds go with families of numbers and counts, not with {family.name!r}")
+    if family.truncated:
+        raise OptionError(f"trunc(): counts without 0 have the bound lb=1: write family={family.entry.name!r}")
+    if call.zero_inflation is not None:
+        raise NotAvailableError("trunc(): truncation of a response with extra zeros is not available")
+    if call.formula.measured:
+        raise NotAvailableError("trunc(): truncation of a response with known standard errors, se(), is not available")
+    if isinstance(method, str) and method.lower() == "pql":
+        raise NotAvailableError("method='pql': quasi-likelihood has no place for a truncated response")
+
+
 def _check_weights(call: Call) -> None:
     if call.trials is not None and call.family.entry.support != "binomial":
         raise OptionError(f"trials= belongs to binomial families; family={call.family.name!r} has none")
@@ -640,7 +659,7 @@ def _check_penalised(call: Call) -> None:
 def _is_canonical(call: Call) -> bool:
     family = call.family
     plain = call.zero_inflation is None and not family.truncated and not call.formula.censored
-    plain = plain and call.randomised_response is None
+    plain = plain and call.randomised_response is None and not family.bounded
     return plain and (family.entry.name, family.link) in (("binomial", "logit"), ("poisson", "log"))
 
 

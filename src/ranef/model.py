@@ -127,6 +127,8 @@ def fit(
         `cens(y, status)` is a censored response (or `Surv(time, event)`, as R writes it): status "none", "left" (it
         lies below y), "right" (above; so does a truth value) or "interval" (in (y, upper] of
         `cens(y, status, upper)`), or 0, -1, 1, 2.
+        `trunc(y, lb, ub)` is a truncated one, of rows that would not be in the data if y lay outside its bounds: one or
+        both, numbers or columns, themselves possible values (`trunc(cens(...), lb)` is censored, too).
         `se(y, sd)` is a gaussian response with known standard errors, as in a meta-analysis: no residual variance is
         estimated; `(1 | row)` adds one.
     family : str or one of `rf.families`

@@ -118,11 +118,20 @@ pub struct DataArrays<'py> {
     censor: Option<PyReadonlyArray1<'py, i8>>,
     se: Option<PyReadonlyArray1<'py, f64>>,
     randomised: Option<(PyReadonlyArray1<'py, f64>, PyReadonlyArray1<'py, f64>)>,
+    bounds: Option<PyReadonlyArray2<'py, f64>>,
 }
 
 fn column<'a, T: numpy::Element>(a: &'a PyReadonlyArray1<'_, T>, name: &str, n: usize) -> PyResult<&'a [T]> {
     if a.len() != n {
         return Err(PyValueError::new_err(format!("{name} has {} entries, y has {n}", a.len())));
+    }
+    a.as_slice().map_err(|_| PyValueError::new_err(format!("{name} is not contiguous")))
+}
+
+/// Two numbers a row.
+fn pairs<'a>(a: &'a PyReadonlyArray2<'_, f64>, name: &str, n: usize) -> PyResult<&'a [f64]> {
+    if a.shape() != [n, 2] {
+        return Err(PyValueError::new_err(format!("{name} must be {n} x 2, it is {:?}", a.shape())));
     }
     a.as_slice().map_err(|_| PyValueError::new_err(format!("{name} is not contiguous")))
 }
@@ -137,6 +146,7 @@ impl<'py> DataArrays<'py> {
             censor: entry(d, "censor")?,
             se: entry(d, "se")?,
             randomised: entry(d, "randomised")?,
+            bounds: entry(d, "bounds")?,
         })
     }
 
@@ -152,6 +162,7 @@ impl<'py> DataArrays<'py> {
                 Some((c, d)) => Some((column(c, "c", n)?, column(d, "d", n)?)),
                 None => None,
             },
+            bounds: self.bounds.as_ref().map(|a| pairs(a, "bounds", n)).transpose()?,
         })
     }
 }
@@ -241,6 +252,23 @@ fn family_mean<'py>(
     per_row(py, spec, data, &eta, |f, d, e, o| f.mean(d, 0, e, o))
 }
 
+/// Slopes of the mean in the predictors of rows with bounds, (n, K).
+#[pyfunction]
+fn family_mean_slopes<'py>(
+    py: Python<'py>,
+    spec: &Bound<'py, PyDict>,
+    data: &Bound<'py, PyDict>,
+    eta: PyReadonlyArray2<'py, f64>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let f = family_from(spec)?;
+    let arrays = DataArrays::new(data)?;
+    let view = arrays.view()?;
+    let eta = &predictors(&f, &view, &eta)?;
+    let mut out = vec![0.0; eta.len()];
+    py.detach(|| f.mean_slopes(&view, eta, &mut out));
+    PyArray1::from_vec(py, out).reshape([view.y.len(), f.parameters()])
+}
+
 #[pyfunction]
 fn family_variance<'py>(
     py: Python<'py>,
@@ -283,6 +311,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(families, m)?)?;
     m.add_function(wrap_pyfunction!(family_eval, m)?)?;
     m.add_function(wrap_pyfunction!(family_mean, m)?)?;
+    m.add_function(wrap_pyfunction!(family_mean_slopes, m)?)?;
     m.add_function(wrap_pyfunction!(family_variance, m)?)?;
     m.add_function(wrap_pyfunction!(family_cdf, m)?)?;
     m.add_function(wrap_pyfunction!(family_draw, m)?)?;

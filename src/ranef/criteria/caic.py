@@ -102,7 +102,7 @@ def caic(m: Fit) -> ConditionalAIC:
         return _linear(m)
     if m.distribution.is_gaussian_identity and (own := repeated(m, "caic")).task.linear:
         return _linear(own)
-    if m.distribution.zero_inflation or m.distribution.truncated:
+    if m.distribution.zero_inflation or m.distribution.truncated or m.distribution.bounded:
         raise NotAvailableError("caic: zero inflation and truncation are not covered; use rf.compare")
     if m.family == "poisson" and m.link == "log":
         return _by_refits(drawable(m, "caic"), _poisson_df)

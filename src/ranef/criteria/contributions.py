@@ -182,6 +182,7 @@ def _core(m: Fit, design: Design, offsets: Sequence[Array]) -> Any:
 
     given = {
         "trials": design.trials, "censor": design.censor, "upper": design.upper, "randomised": design.randomised,
+        "bounds": design.bounds,
     }  # fmt: skip
     y, family = np.ascontiguousarray(design.y), m.distribution
     data = {"y": y, **{k: v for k, v in given.items() if v is not None}}
@@ -193,7 +194,7 @@ def _core(m: Fit, design: Design, offsets: Sequence[Array]) -> Any:
 
 def cut(design: Design, parts: Sequence[Array], rows: Integers) -> Design:
     """Return some rows of a design without fixed columns, with the levels that occur in them."""
-    names = ("y", "weights", "trials", "frequencies", "censor", "upper")
+    names = ("y", "weights", "trials", "frequencies", "censor", "upper", "bounds")
     arrays = {name: _taken(getattr(design, name), rows) for name in names}
     named = (c for c in design.others if c.name != NOMINAL)
     others = tuple(Component(c.name, (), parts[k + 1][rows]) for k, c in enumerate(named))

@@ -28,7 +28,7 @@ from ranef.inference.pb_test import PART, estimates
 from ranef.inference.resampling import TOO_MANY, drawable, generator_of
 from ranef.inference.wald import quantile
 from ranef.model import check_fit
-from ranef.predict.rows import fitted_design, law, linear_predictor, predictors
+from ranef.predict.rows import fitted_design, law_before_bounds, linear_predictor, predictors
 from ranef.progress import Progress
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def on_response(m: Fit, v: Variances, group: str) -> float:
     eta = np.repeat(predictors(m, rows, off).mean(axis=0, keepdims=True), grid.size, axis=0)
     eta[:, 0] = grid.ravel()
     data = Data(np.zeros(grid.size), None if rows.trials is None else np.ones(grid.size))
-    answers, eta = law(m), np.asfortranarray(eta)
+    answers, eta = law_before_bounds(m), np.asfortranarray(eta)
     mu = np.asarray(answers.mean(eta, data)).reshape(grid.shape)
     spread = np.asarray(answers.variance(eta, data)).reshape(grid.shape)
     given = mu @ w

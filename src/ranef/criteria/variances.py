@@ -27,7 +27,16 @@ from ranef.families import Data, link_of
 from ranef.inference.noted import NotedTable
 from ranef.inference.varcorr import unique
 from ranef.model import check_fit, design_of
-from ranef.predict.rows import Rows, fitted_design, law, linear_predictor, predictors, prior_variance, terms_of
+from ranef.predict.rows import (
+    Rows,
+    fitted_design,
+    law,
+    law_before_bounds,
+    linear_predictor,
+    predictors,
+    prior_variance,
+    terms_of,
+)
 
 if TYPE_CHECKING:
     from ranef.model import Fit
@@ -187,9 +196,12 @@ def _used(m: Fit, method: str) -> str:
 
 
 def answers_of(m: Fit, eta: Array) -> tuple[Array, Array]:
-    """Return means and variances of responses with these predictors, of one trial each."""
+    """Return means and variances of responses with these predictors, of one trial each.
+
+    Those of truncated data are of the responses before some were left out: a row's bounds are no property of its mean.
+    """
     trials = None if design_of(m, "variances").trials is None else np.ones(len(eta))
-    data, answers, eta = Data(np.zeros(len(eta)), trials), law(m), np.asfortranarray(eta)
+    data, answers, eta = Data(np.zeros(len(eta)), trials), law_before_bounds(m), np.asfortranarray(eta)
     return np.asarray(answers.mean(eta, data)), np.asarray(answers.variance(eta, data))
 
 

@@ -106,7 +106,9 @@ def _remedy(m: Fit, names: Sequence[str]) -> str:
 
 def _firth(m: Fit) -> str:
     canonical = (m.distribution.entry.name, m.link) in (("binomial", "logit"), ("poisson", "log"))
-    plain = not (m.distribution.zero_inflation or m.distribution.truncated or m.formula.censored)
+    plain = not (
+        m.distribution.zero_inflation or m.distribution.truncated or m.distribution.bounded or m.formula.censored
+    )
     return " or penalty='firth'" if canonical and plain else ""
 
 

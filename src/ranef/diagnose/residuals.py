@@ -219,7 +219,8 @@ def of_counts(o: Observed, kind: str) -> Array:
 
 def _unit(m: Fit) -> float:
     varies = np.isnan(m.sigma) or any("dispersion" in t.components for t in m.layout.terms)
-    apart = m.distribution.entry.name in SIGMA_APART and not m.distribution.zero_inflation
+    altered = m.distribution.zero_inflation or m.distribution.bounded
+    apart = m.distribution.entry.name in SIGMA_APART and not altered
     return m.sigma if apart and not varies else 1.0
 
 

@@ -72,7 +72,8 @@ def _sides(m: Fit, component: int) -> Sequence[Side]:
     if name != "mean":
         return [(sign == 1, f"{name} always"), (sign == -1, f"{name} never")]
     if m.distribution.entry.support in COUNTED:
-        return [(sign == link_of(m.link).zero, "1" if m.distribution.truncated else "0")]
+        least = "the least possible" if m.distribution.bounded else "1" if m.distribution.truncated else "0"
+        return [(sign == link_of(m.link).zero, least)]
     if m.distribution.entry.support == "binomial" and m.design is not None and m.design.trials is not None:
         return [(sign == 1, "only successes"), (sign == -1, "no success")]
     zero, one = (repr(label) for label in labels) if len(labels) == 2 else ("0", "1")

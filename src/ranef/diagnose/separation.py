@@ -343,13 +343,22 @@ def signs(m: Fit, component: int = 0) -> Array:
     design, found = m.design, signs_of(m.distribution, m.layout.components[component].name, component)
     assert design is not None
     assert found is not None
-    sign = applied(found, np.asarray(design.y))
+    sign = applied(found, np.asarray(design.y)) if design.bounds is None else _within(m, component)
     if design.randomised is not None and not component:
         return _behind(design.randomised[1], sign)
     if design.censor is None:
         return sign
     low, high = _of_bounds(m, component)
     return np.select([design.censor == 0, design.censor == -1, design.censor == 1], [sign, low, high], 0.0)
+
+
+def _within(m: Fit, component: int) -> Array:
+    """Return the signs of counts truncated to bounds of their own: each is the least or the most that there may be."""
+    assert m.design is not None
+    assert m.design.bounds is not None
+    y, (least, most) = np.asarray(m.design.y), m.design.bounds.T
+    low, high = _of_bounds(m, component)
+    return np.where(y > np.maximum(least, 0.0), np.where(y >= most, high, 0.0), np.where(y < least, np.nan, low))
 
 
 def _of_bounds(m: Fit, component: int) -> tuple[float, float]:

@@ -94,6 +94,8 @@ def _impossible(m: Fit) -> str | None:
         return f"family={family.name!r} has no zeros to count"
     if family.truncated and not family.zero_inflation:
         return f"family={family.name!r} has no zeros"
+    if family.bounded and m.design is not None and m.design.bounds is not None and m.design.bounds[:, 0].min() > 0:
+        return "the bounds of the response leave out zeros"
     if family.custom is not None:
         return "a custom family tells no probability of a zero"
     if m.method == "pql":

@@ -159,7 +159,7 @@ def nearly_poisson(parts: Sequence[Component], family: Distribution) -> Array | 
 def of_all(part: Component, design: Design) -> Array:
     """Return the coefficients of a moderate probability of extra zeros that is the same in all rows."""
     offset = np.zeros(design.n) if part.offset is None else part.offset
-    return np.linalg.lstsq(matrix(part.fixed, design.n), MODERATE - offset, rcond=None)[0]
+    return np.asarray(np.linalg.lstsq(matrix(part.fixed, design.n), MODERATE - offset, rcond=None)[0], np.float64)
 
 
 def of_zeros(part: Component, design: Design) -> Array:

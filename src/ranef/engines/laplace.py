@@ -158,6 +158,7 @@ def response_data(design: Design) -> dict[str, Any]:
     """Return the response and what belongs to it, as the core takes them."""
     given = {
         "trials": design.trials, "censor": design.censor, "upper": design.upper, "randomised": design.randomised,
+        "bounds": design.bounds,
     }  # fmt: skip
     return {
         "y": np.ascontiguousarray(design.y),

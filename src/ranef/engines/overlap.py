@@ -97,7 +97,7 @@ def of_predictors(design: Design, family: Distribution, parts: Sequence[Componen
     found = [signs(family, part.name, k) if part.names else None for k, part in enumerate(parts)]
     if design.censor is not None:
         return [s and UNKNOWN for s in found]
-    if design.randomised is not None:
+    if design.randomised is not None or design.bounds is not None:
         found[0] = found[0] and UNKNOWN
     return found
 

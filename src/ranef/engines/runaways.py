@@ -42,7 +42,7 @@ def reported(joint: Array, beta: Array, components: Sequence[Component], n: int,
 def runaways(vcov: Array, beta: Array, components: Sequence[Component], n: int, family: Distribution) -> list[int]:
     """Return the coefficients that put rows at the end of a parameter's range without being known to their own size.
 
-    A mean may go there that is of truncated counts: of those above 0 it has a limit.
+    A mean may go there that is of truncated responses: of counts above 0 it has a limit.
     """
     out: list[int] = []
     first = 0
@@ -61,7 +61,7 @@ def runaways(vcov: Array, beta: Array, components: Sequence[Component], n: int, 
 
 def may_run(k: int, name: str, family: Distribution) -> bool:
     """Tell whether a parameter can lie at the end of its range while the likelihood is finite."""
-    if family.categorical or name not in family.parameters or (k == 0 and not family.truncated):
+    if family.categorical or name not in family.parameters or (k == 0 and not (family.truncated or family.bounded)):
         return False
     return family.link_of(name).name != "identity"
 

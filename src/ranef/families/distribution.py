@@ -56,6 +56,8 @@ class Distribution:
         Whether a row has counts of the categories, and not one of them.
     custom : Custom or None
         What the user wrote, of a family that is not in the table.
+    bounded : bool
+        Whether the response is truncated to bounds of its rows, `trunc(y, lb, ub)`.
     inflated_by : str
         The formula that a name such as "hurdle_poisson" implies for the zero part; "" for none.
     """
@@ -72,6 +74,7 @@ class Distribution:
     counts: bool = False
     custom: Custom | None = None
     inflated_by: str = ""
+    bounded: bool = False
 
     @property
     def name(self) -> str:
@@ -96,7 +99,7 @@ class Distribution:
         """Whether the mean is the first parameter, untouched by zeros (and ones)."""
         own_mean = self.custom is not None and self.custom.mean is not None
         ends = self.custom is None and self.entry.support == "closed_unit"
-        return not (self.zero_inflation or self.truncated or self.categorical or own_mean or ends)
+        return not (self.zero_inflation or self.truncated or self.bounded or self.categorical or own_mean or ends)
 
     @cached_property
     def categorical(self) -> bool:
@@ -106,7 +109,8 @@ class Distribution:
     @cached_property
     def is_gaussian_identity(self) -> bool:
         """Whether the likelihood of the linear engine applies."""
-        return self.entry.name == "gaussian" and self.link == "identity" and not self.zero_inflation
+        plain = not (self.zero_inflation or self.bounded)
+        return self.entry.name == "gaussian" and self.link == "identity" and plain
 
     @cached_property
     def spec(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranef import _core
-from ranef.errors import NotAvailableError
+from ranef.errors import DataError, NotAvailableError
 from ranef.families.custom import CustomLaw
 from ranef.families.distribution import Distribution
 from ranef.families.links import link_of
@@ -28,12 +28,14 @@ Array = NDArray[np.float64]
 class Data:
     """What is known of the rows beside their predictors: the response as the core takes it, trials, a design.
 
-    `randomised` are c and d of randomised responses, which are 1 with probability c + d mu.
+    `randomised` are c and d of randomised responses, which are 1 with probability c + d mu; `bounds` the least and the
+    greatest response that a row can have, (n, 2).
     """
 
     y: Array
     trials: Array | None = None
     randomised: tuple[Array, Array] | None = None
+    bounds: Array | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -42,6 +44,8 @@ class Data:
         found: dict[str, Any] = {"y": y}
         if self.trials is not None:
             found["trials"] = np.ascontiguousarray(self.trials)
+        if self.bounds is not None:
+            found["bounds"] = np.ascontiguousarray(self.bounds)
         return found if self.randomised is None else {**found, "randomised": self.randomised}
 
 
@@ -76,7 +80,16 @@ def law_of(family: Distribution) -> Law:
     if family.categorical:
         one = Ordinal(family) if family.entry.ordinal else Nominal(family)
         return Counts(one) if family.counts else one
-    return Gaussian(family) if family.entry.name == "gaussian" else Core(family)
+    return Gaussian(family) if family.entry.name == "gaussian" and not family.bounded else Core(family)
+
+
+def check_bounds(family: Distribution, data: Data) -> None:
+    """Refuse rows whose bounds are not known where the response is truncated."""
+    if family.bounded and data.bounds is None:
+        raise DataError(
+            "the expected response lies within bounds that are columns, which the new data lack: add them to the data, "
+            "or ask for type='mean', the mean without truncation"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +102,12 @@ class Core:
         """Return the expected response, extra zeros and truncation counted."""
         if self.family.plain_mean and data.randomised is None:
             return np.asarray(link_of(self.family.link).inverse(eta[:, 0]), dtype=np.float64)
+        check_bounds(self.family, data)
         return np.asarray(_core.family_mean(self.family.spec, data.arguments, np.ascontiguousarray(eta)))
 
     def variance(self, eta: Array, data: Data) -> Array:
         """Return the variance of the response."""
+        check_bounds(self.family, data)
         return np.asarray(_core.family_variance(self.family.spec, data.arguments, np.ascontiguousarray(eta)))
 
     def cdf(self, eta: Array, data: Data) -> tuple[Array, Array]:

@@ -18,10 +18,13 @@ ELEMENTWISE = frozenset(
         "trunc", "where",
     }
 )  # fmt: skip
-# identities and conversions
+# identities and conversions; trunc() with bounds is a truncated response
 SHAPE = frozenset(
-    {"I", "Surv", "as.character", "as.integer", "as.logical", "as.numeric", "c", "cbind", "cens", "dummy", "se", "seq"}
-)
+    {
+        "I", "Surv", "as.character", "as.integer", "as.logical", "as.numeric", "c", "cbind", "cens", "dummy", "se",
+        "seq", "trunc",
+    }
+)  # fmt: skip
 # numeric columns whose knots, means … are remembered from the fitted data
 STATEFUL = frozenset(
     {
@@ -57,7 +60,6 @@ FOREIGN = {
     "trials": "write k / n ~ … and trials='n' in the call of fit, or cbind(k, n - k) ~ …",
     "weights": "they are an argument of fit: precision_weights=, frequency_weights= or sampling_weights=",
     "rate": "write + offset(log(time)) on the right",
-    "trunc": "a response cut off at 0 is a family, family='truncated_poisson'; other bounds are not here",
     **dict.fromkeys(("s", "te", "ti", "t2", "gp", "lo", "pb"), _SMOOTH),
     **dict.fromkeys(("ar", "ma", "arma", "corAR1", "car"), _SERIAL),
     **dict.fromkeys(("re", "random", "Error", "ranef", "frailty"), _PLAIN_BAR),

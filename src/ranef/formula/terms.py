@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -86,6 +88,20 @@ class Term:
 
 INTERCEPT = Term()
 
+PLACE = re.compile(r"_v(\d+)")  # of a column in the code of a factor
+KNOWING = ("trunc", "cens", "Surv", "se")
+
+
+def _around(lhs: Factor) -> Iterable[str]:
+    """Return the functions of `KNOWING` around a response, from the outside in."""
+    if lhs.functions and lhs.label.startswith(tuple(f"{name}(" for name in KNOWING)):
+        node = ast.parse(lhs.code, mode="eval").body
+        while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            name = lhs.functions[int(node.func.id[2:])]
+            if name in KNOWING and len(node.args) + len(node.keywords) > 1:
+                yield name
+            node = node.args[0]
+
 
 @dataclass(frozen=True, eq=False)
 class Bar:
@@ -143,6 +159,17 @@ class Bar:
         return f"{self.structure}({', '.join((inside, *self.args))})"
 
 
+def _interval(lhs: Factor) -> str:
+    """Return the bounds in `trunc(y, lb, ub)` as an interval."""
+    call = ast.parse(lhs.code, mode="eval").body
+    assert isinstance(call, ast.Call)
+    given = dict(zip(("lower", "upper"), call.args[1:3], strict=False))
+    given |= {{"lb": "lower", "ub": "upper"}.get(str(k.arg), str(k.arg)): k.value for k in call.keywords}
+    found = {side: PLACE.sub(lambda place: lhs.names[int(place[1])], ast.unparse(node)) for side, node in given.items()}
+    low, high = found.get("lower", "-Inf"), found.get("upper", "Inf")
+    return f"{'(' if low == '-Inf' else '['}{low}, {high}{')' if high == 'Inf' else ']'}"
+
+
 @dataclass(frozen=True)
 class Formula:
     """What a formula says, without data.
@@ -186,15 +213,30 @@ class Formula:
         """Whether the fixed part has an intercept."""
         return INTERCEPT in self.fixed
 
+    @cached_property
+    def known(self) -> Names:
+        """The functions around the response that say what is known of it, the outermost first."""
+        return () if self.lhs is None else tuple(_around(self.lhs))
+
     @property
     def censored(self) -> bool:
         """Whether the response is `cens(y, status)` or `Surv(time, event)`."""
-        return self.lhs is not None and self.lhs.label.startswith(("cens(", "Surv("))
+        return not {"cens", "Surv"}.isdisjoint(self.known)
 
     @property
     def measured(self) -> bool:
         """Whether the response is `se(y, sd)`, with known sampling errors."""
-        return self.lhs is not None and self.lhs.label.startswith("se(")
+        return "se" in self.known
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the response is `trunc(y, lb, ub)`; `trunc(y)` is a number without its fraction, as in R."""
+        return "trunc" in self.known
+
+    @property
+    def bounds(self) -> Names:
+        """The interval of a truncated response as text, "[1, 10]", with columns by their names; nothing otherwise."""
+        return (_interval(self.lhs),) if self.lhs is not None and self.truncated else ()
 
     @property
     def is_constant(self) -> bool:

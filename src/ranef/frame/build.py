@@ -16,7 +16,7 @@ from ranef.formula.groups import group_named
 from ranef.frame.blocks import Coded, Columns, TermPlan, blocks_of, check_names, counted, widened
 from ranef.frame.coding import Coding, by_levels, full_codings, read_coding
 from ranef.frame.design import NO_WEIGHT, Array, Block, Component, Design, GroupTerm, Levels, Sampling, why_dropped
-from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured
+from ranef.frame.evaluate import Categories, Censored, Evaluator, Measured, Truncated
 from ranef.frame.joint import by_name, joined
 from ranef.frame.kernels import any_nonfinite
 from ranef.frame.levels import combine, drop_unused, number_order
@@ -517,6 +517,7 @@ class _Frame:
             upper=None if found is None else found.upper,
             sampling=sampling,
             randomised=self.randomised(sides),
+            bounds=None if found is None else found.bounds,
             offset_name=asked.offsets,
         )
 
@@ -573,6 +574,9 @@ def _collect_value(masks: dict[str, Array], label: str, value: Any) -> None:
     """Rows where a call gives no value although its columns have one; an infinity is an error."""
     known = np.logical_or.reduce(list(masks.values())) if masks else np.False_
     gone: Array | None = None
+    if isinstance(value, Truncated):
+        gone = np.isnan(value.least) | np.isnan(value.most)
+        value = value.y
     if isinstance(value, Categories):
         gone = value.codes < 0
     if isinstance(value, Censored):

@@ -308,6 +308,8 @@ class Design:
         Weights of a survey.
     randomised : pair of ndarrays of float64 or None
         c and d of randomised responses, which are 1 with probability c + d mu.
+    bounds : ndarray of float64, shape (n, 2), or None
+        Least and greatest response that each row can have, of a truncated one.
     offset_name : str
         The columns of the offsets of the mean, where they are columns.
     constant : float
@@ -333,6 +335,7 @@ class Design:
     upper: Array | None = None
     sampling: Sampling | None = None
     randomised: tuple[Array, Array] | None = None
+    bounds: Array | None = None
     offset_name: str = ""
     absent: tuple[Any, ...] = ()
     constant: float = 0.0

@@ -65,6 +65,15 @@ class Measured:
     sd: Array
 
 
+@dataclass(frozen=True)
+class Truncated:
+    """A response of rows that are there because it lies within bounds, both included: infinite ones are none."""
+
+    y: Any
+    least: Array
+    most: Array
+
+
 MAX_LIST = 1_000  # numbers that a range may have
 
 Value = Any  # Column, Array, Matrix, Categories, or a constant
@@ -172,6 +181,22 @@ def errors_of(factor: Factor, table: Table, env: Mapping[str, Any]) -> Array | N
     return sd
 
 
+def bounds_of(factor: Factor, table: Table, env: Mapping[str, Any]) -> Array | None:
+    """Return the bounds of new rows in a response `trunc(y, lb, ub)`, (n, 2); None without their columns."""
+    root = tree(factor.code)
+    assert isinstance(root, ast.Call)
+    named = {str(k.arg): k.value for k in root.keywords}
+    given = dict(zip(("lb", "ub"), root.args[1:3], strict=False)) | named
+    out = np.tile([-np.inf, np.inf], (table.n, 1))
+    for column, words in enumerate((("lb", "lower"), ("ub", "upper"))):
+        for node in (given[word] for word in words if word in given):
+            if not _names_in([node], factor) <= {*table.names, *env, *CONSTANTS}:
+                return None
+            walk = _Walk(Evaluator(table, {}, env), replace(factor, code=ast.unparse(node)))
+            out[:, column] = walk.number(walk.walk(node))
+    return out
+
+
 def _names_in(nodes: list[ast.expr], factor: Factor) -> set[str]:
     found = [node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name)]
     return {factor.names[int(name[2:])] for name in found if name.startswith("_v")}
@@ -202,7 +227,7 @@ class _Walk:
             parts = value.columns if isinstance(value, Matrix) else (value.codes,)
             if any(np.shape(part) != (n,) for part in parts):
                 raise self.fail(f"this does not give one value for each of the {n} rows")
-        if isinstance(value, (Column, Matrix, Categories, Censored, Measured)):
+        if isinstance(value, (Column, Matrix, Categories, Censored, Measured, Truncated)):
             return value
         array: Array = np.empty(0)
         with suppress(ValueError):  # of a list of columns and numbers
@@ -340,7 +365,7 @@ class _Walk:
                 return self.call_env(self.outer.env[name], args, options)
             if name in ("ifelse", "where") and any(isinstance(a, str) or self.is_text(a) for a in args[1:]):
                 return self.chosen(*args)
-            if name in ELEMENTWISE:
+            if name in ELEMENTWISE and not (name in CALLS and (options or len(args) > 1)):
                 function = ELEMENTWISE[name]
                 return function(*self.elementwise(name, args), **{k: self.number(v) for k, v in options.items()})
             if name in STATEFUL:
@@ -421,7 +446,7 @@ def misused(name: str, args: Sequence[Value], options: Mapping[str, Value], erro
 
 
 def _implementation(name: str) -> Callable[..., Any] | None:
-    return ELEMENTWISE.get(name) or STATEFUL.get(name) or CALLS.get(name)
+    return CALLS.get(name) or ELEMENTWISE.get(name) or STATEFUL.get(name)
 
 
 def _given(own: inspect.Signature) -> list[inspect.Parameter]:
@@ -633,7 +658,10 @@ def _surv(walk: _Walk, at: int, time: Value, event: Value, third: Value = None, 
             raise walk.fail("an event is 0 (right-censored), 1 (observed), 2 (left-censored) or 3 (an interval)")
         return _cens(walk, at, time, np.array([1.0, 0.0, -1.0, 2.0])[codes.astype(int)], event)
     if kind not in ("right", "left") or third is not None:
-        raise walk.fail(f"Surv() of type {kind!r} is not here: 'right', 'left' and 'interval' are, and cens(y, status)")
+        raise walk.fail(
+            f"Surv() of type {kind!r} is not here: 'right', 'left' and 'interval' are, and cens(y, status); a time of "
+            f"entry is a bound, trunc(Surv(time, event), lb = entry)"
+        )
     codes = _events(walk, event)
     codes = codes - (codes.max(initial=0.0) == 2)
     if not np.isin(codes, [0, 1]).all():
@@ -655,6 +683,19 @@ def _se(walk: _Walk, _at: int, y: Value, sd: Value, sigma: Value = False) -> Val
     return Measured(*(np.broadcast_to(np.asarray(walk.number(x), np.float64), (n,)) for x in (y, sd)))
 
 
+def _trunc(
+    walk: _Walk, _at: int, y: Value, lb: Value = None, ub: Value = None, lower: Value = None, upper: Value = None
+) -> Value:
+    """Return a truncated response: one that would not be in the data if it lay below `lb` or above `ub`."""
+    if (lb is not None and lower is not None) or (ub is not None and upper is not None):
+        raise walk.fail("lb and lower, ub and upper are the same: give one of them")
+    n = walk.outer.table.n
+    given = ((lb, lower, -np.inf), (ub, upper, np.inf))
+    ends = (next(x for x in sides if x is not None) for sides in given)
+    least, most = (np.broadcast_to(np.asarray(walk.number(x), np.float64), (n,)) for x in ends)
+    return Truncated(y if isinstance(y, (Matrix, Categories, Censored, Measured)) else walk.number(y), least, most)
+
+
 def _by_number(walk: _Walk, _at: int, x: Value) -> Value:
     """Return a factor whose text labels stand in the order of the number in them: t1, t2, t10."""
     value = walk.categories(x)
@@ -666,7 +707,8 @@ def _by_number(walk: _Walk, _at: int, x: Value) -> Value:
 
 #: What to do about infinite arguments of a call.
 INFINITE = {
-    "cens": ". A response that is only known to lie below a value is that value with status 'left', above one 'right'"
+    "trunc": ". A row without a bound has any number beyond all responses there",
+    "cens": ". A response that is only known to lie below a value is that value with status 'left', above one 'right'",
 }
 STATUS = {"none": 0, "left": -1, "right": 1, "interval": 2}
 
@@ -805,7 +847,7 @@ CALLS: dict[str, Callable[..., Value]] = {
     "cbind": _cbind, "cens": _cens, "cut": _cut, "droplevels": _droplevels,
     "dummy": _dummy, "factor": _factor, "interaction": _interaction,
     "Surv": _surv, "numFactor": _num_factor, "ordered": _ordered, "relevel": _relevel, "se": _se, "seq": _seq,
-    "Treatment": _by_label,
+    "Treatment": _by_label, "trunc": _trunc,
     **{name: _coding_call(CODINGS[name]) for name in CODINGS if name.startswith("contr.")},
 }  # fmt: skip
 

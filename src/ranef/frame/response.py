@@ -13,7 +13,7 @@ import numpy as np
 
 from ranef.errors import DataError, OptionError
 from ranef.frame.design import Array, Levels
-from ranef.frame.evaluate import Categories, Censored, Measured
+from ranef.frame.evaluate import Categories, Censored, Measured, Truncated
 from ranef.frame.kernels import is_count
 from ranef.frame.levels import drop_unused, translate
 from ranef.frame.spec import Outcome
@@ -58,6 +58,7 @@ class Response:
     censor: Array | None = None
     upper: Array | None = None
     precision: Array | None = None
+    bounds: Array | None = None
     absent: tuple[Any, ...] = ()
 
 
@@ -71,11 +72,67 @@ def read_response(given: Given) -> Response:
     """
     if given.trials is not None and given.outcome.support != "binomial":
         raise OptionError(f"trials= belongs to binomial families; family={given.outcome.family!r} has none")
+    if isinstance(given.value, Truncated):
+        return _truncated(given, given.value)
     if isinstance(given.value, Censored):
         return _censored(given, given.value)
     if isinstance(given.value, Measured):
         return _measured(given, given.value)
     return FORMS.get(given.outcome.support, _numbers)(given)
+
+
+def _truncated(given: Given, value: Truncated) -> Response:
+    found = read_response(replace(given, value=value.y))
+    ends = np.column_stack([given.keep(value.least), given.keep(value.most)])
+    bad = ~(ends[:, 0] < ends[:, 1])
+    if bad.any():
+        raise DataError(f"response {given.name!r}: lb lies below ub; not so in {given.where(bad)}")
+    bounds = legal_bounds(ends, given.outcome.support)
+    _check_room(given, bounds)
+    _check_within(given, found, bounds)
+    return replace(found, bounds=bounds)
+
+
+def legal_bounds(bounds: Array, support: str) -> Array:
+    """Return bounds as legal responses: of counts the whole numbers within."""
+    if support == "count":
+        bounds = np.column_stack([np.ceil(bounds[:, 0]), np.floor(bounds[:, 1])])
+    return np.ascontiguousarray(bounds, np.float64)
+
+
+def no_room(bounds: Array, support: str) -> Array:
+    """Tell between which legal bounds no response of a family lies."""
+    least, most = bounds.T
+    bad = least > most  # no whole number between
+    if support != "real":
+        bad |= (most <= 0) if support in OPEN else (most < 0)
+    return bad | (least >= 1) if support in ("unit", "closed_unit") else bad
+
+
+def _check_room(given: Given, bounds: Array) -> None:
+    bad = no_room(bounds, given.outcome.support)
+    if bad.any():
+        raise DataError(
+            f"response {given.name!r}: under family={given.outcome.family!r} nothing lies between the bounds in "
+            f"{given.where(bad)}. Check lb and ub"
+        )
+
+
+def _check_within(given: Given, found: Response, bounds: Array) -> None:
+    """Refuse responses that their bounds exclude; of censored ones those that lie outside whatever they are."""
+    low, high = found.y, found.y
+    if found.censor is not None:
+        upper = found.y if found.upper is None else found.upper
+        low = np.where(found.censor == -1, -np.inf, low)
+        high = np.select([found.censor == 1, found.censor == 2], [np.inf, upper], high)
+    bad = (high < bounds[:, 0]) | (low > bounds[:, 1])
+    if bad.any():
+        count = int(bad.sum())
+        raise DataError(
+            f"response {given.name!r}: {count} value{' lies' if count == 1 else 's lie'} outside the bounds of the "
+            f"row; {given.where(bad)}. Rows that would not have been recorded are not in truncated data: leave them "
+            f"out, or correct lb and ub (both are possible values)"
+        )
 
 
 def _censored(given: Given, value: Censored) -> Response:

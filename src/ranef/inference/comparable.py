@@ -132,7 +132,7 @@ def check_same_data(fits: Sequence[Fit], what: str) -> None:
     for m, design in zip(fits[1:], designs[1:], strict=True):
         _check_rows(fits[0], m, what)
         _check_response(designs[0], design, what)
-        for name in ("trials", "frequencies", "censor", "upper"):
+        for name in ("trials", "frequencies", "censor", "upper", "bounds"):
             if not same(getattr(designs[0], name), getattr(design, name)):
                 raise DataError(f"{what}: the models have different {name}: their likelihoods are not comparable")
 

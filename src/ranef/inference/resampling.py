@@ -633,7 +633,7 @@ def _sampling(sampling: Sampling | None, rows: Array) -> Sampling | None:
     return replace(sampling, rows=_take(sampling.rows, rows), groups=groups)
 
 
-PER_ROW = ("y", "weights", "offset", "trials", "frequencies", "censor", "upper")
+PER_ROW = ("y", "weights", "offset", "trials", "frequencies", "censor", "upper", "bounds")
 
 
 def _take(values: Array | None, rows: Array) -> Array | None:

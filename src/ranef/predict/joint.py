@@ -20,6 +20,7 @@ from ranef.engines.estimate import Array
 from ranef.engines.task import Point
 from ranef.engines.thresholds import threshold_matrix
 from ranef.families import Data, Distribution, link_of
+from ranef.families.law import check_bounds
 from ranef.frame.design import Block, GroupTerm, matrix, part_of
 from ranef.predict.rows import Rows, coefficient_spread, scale_of, terms_of
 
@@ -62,12 +63,12 @@ def _cuts(m: Fit, rows: Rows) -> list[Predictor]:
 def has_slopes(family: Distribution) -> bool:
     """Tell whether the expected response has exact derivatives here."""
     ends = family.custom is None and family.entry.support == "closed_unit"
-    return family.entry.ordinal or ends or untouched(family).plain_mean
+    return family.entry.ordinal or ends or family.bounded or untouched(family).plain_mean
 
 
 def untouched(family: Distribution) -> Distribution:
     """Return the family without truncation and extra zeros."""
-    return replace(family, truncated=False, zero_inflation=False)
+    return replace(family, truncated=False, zero_inflation=False, bounded=False)
 
 
 def mean_slopes(family: Distribution, eta: Array, data: Data) -> Array:
@@ -75,6 +76,9 @@ def mean_slopes(family: Distribution, eta: Array, data: Data) -> Array:
     if family.entry.ordinal:
         slopes = probability_slopes(family, eta)
         return np.arange(float(slopes.shape[1])) @ slopes
+    if family.bounded:
+        check_bounds(family, data)
+        return np.asarray(_core.family_mean_slopes(family.spec, data.arguments, np.ascontiguousarray(eta)))
     if family.entry.support == "closed_unit" and family.custom is None:
         return _closed_slopes(family, eta, data)
     base, link = untouched(family), link_of(family.link)

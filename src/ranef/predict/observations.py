@@ -14,6 +14,7 @@ import numpy as np
 from ranef.engines.estimate import Array
 from ranef.errors import NotAvailableError, OptionError, UnknownColumnError
 from ranef.families import Data
+from ranef.families.law import check_bounds
 from ranef.frame.table import read_table
 from ranef.frame.values import side_column
 from ranef.predict.joint import before_data, components_of, covariance
@@ -77,7 +78,7 @@ def observed_interval(
     tails = [(1 - level) / 2, (1 + level) / 2]
     good = np.flatnonzero(np.isfinite(eta).all(axis=1))
     for at in (good[i : i + step] for i in range(0, len(good), step)):
-        drawn = _drawn(m, eta[at], root[at], rows.trials if rows.trials is None else rows.trials[at], rng)
+        drawn = _drawn(m, eta[at], root[at], (_taken(rows.trials, at), _taken(rows.bounds, at)), rng)
         ends[:, at] = np.quantile(drawn, tails, axis=1, method="inverted_cdf")
     return ends[0], ends[1]
 
@@ -98,8 +99,12 @@ def _root(m: Fit, rows: Rows, terms: Sequence[GroupTerm], which: Sequence[bool])
     return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
 
 
-def _drawn(m: Fit, eta: Array, root: Array, trials: Array | None, rng: np.random.Generator) -> Array:
-    """Return draws of the responses of some rows, (rows, DRAWS)."""
+def _taken(values: Array | None, at: Any) -> Array | None:
+    return None if values is None else values[at]
+
+
+def _drawn(m: Fit, eta: Array, root: Array, known: tuple[Array | None, ...], rng: np.random.Generator) -> Array:
+    """Return draws of the responses of some rows, (rows, DRAWS); `known` are their trials and bounds."""
     width = root.shape[1]
     z = rng.standard_normal((len(eta), DRAWS, width))
     at = np.repeat(eta[:, None, :], DRAWS, axis=1)
@@ -110,7 +115,9 @@ def _drawn(m: Fit, eta: Array, root: Array, trials: Array | None, rng: np.random
         crossed = np.any(np.diff(at[:, :, lead:], axis=2) <= 0, axis=2, keepdims=True)
         at[:, :, lead:] = np.where(crossed, eta[:, None, lead:], at[:, :, lead:])
     flat = at.reshape(-1, at.shape[2])
-    data = Data(np.zeros(len(flat)), None if trials is None else np.repeat(trials, DRAWS))
+    trials, bounds = (None if x is None else np.repeat(x, DRAWS, axis=0) for x in known)
+    data = Data(np.zeros(len(flat)), trials, bounds=bounds)
+    check_bounds(m.distribution, data)
     return law(m).draw(flat, data, rng).reshape(len(eta), DRAWS)
 
 

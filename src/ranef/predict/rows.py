@@ -18,7 +18,8 @@ from ranef.engines.thresholds import NOMINAL, threshold_matrix
 from ranef.errors import DataError, OptionError, UnknownColumnError
 from ranef.families import Data, Law, law_of
 from ranef.frame.design import Component, matrix, part_of
-from ranef.frame.evaluate import errors_of
+from ranef.frame.evaluate import bounds_of, errors_of
+from ranef.frame.response import legal_bounds, no_room
 from ranef.frame.table import read_table, rows_of
 from ranef.frame.values import side_column
 from ranef.model import design_of
@@ -53,6 +54,8 @@ class Rows:
         Response and trials, where they are known.
     randomised : pair of (n,) arrays or None
         c and d of randomised responses.
+    bounds : (n, 2) array or None
+        Bounds of a truncated response, where they are known.
     left : dict of int -> (n,) array
         For terms at new positions, the variance that the effects at the fitted positions leave.
     """
@@ -68,6 +71,7 @@ class Rows:
     y: Array | None = None
     trials: Array | None = None
     randomised: tuple[Array, Array] | None = None
+    bounds: Array | None = None
     left: Mapping[int, Array] = field(default_factory=dict)
 
     @property
@@ -83,7 +87,7 @@ class Rows:
     @property
     def data(self) -> Data:
         """What laws are told about the rows."""
-        return Data(np.zeros(self.n) if self.y is None else self.y, self.trials, self.randomised)
+        return Data(np.zeros(self.n) if self.y is None else self.y, self.trials, self.randomised, self.bounds)
 
 
 def fitted_design(m: Fit, what: str) -> Rows:
@@ -92,7 +96,7 @@ def fitted_design(m: Fit, what: str) -> Rows:
     d = d if m.task.linear else absorbed(d)
     return Rows(
         d.n, d.fixed, dict(enumerate(d.terms)), d.offset, d.weights,
-        others=d.others, y=d.y, trials=d.trials, randomised=d.randomised,
+        others=d.others, y=d.y, trials=d.trials, randomised=d.randomised, bounds=d.bounds,
     )  # fmt: skip
 
 
@@ -108,7 +112,8 @@ def new_design(m: Fit, newdata: Any, groups: Any, parts: Any = None) -> Rows:
     if weights is not None and others:  # as those of the fitted rows, see `absorbed`
         offset = -0.5 * np.log(weights) + (0.0 if others[0].offset is None else others[0].offset)
         others = (replace(others[0], offset=offset), *others[1:])
-    return Rows(d.n, d.fixed, terms, d.offset, weights, unseen, d.missing, others, left=left)
+    bounds = new_bounds(m, newdata)
+    return Rows(d.n, d.fixed, terms, d.offset, weights, unseen, d.missing, others, left=left, bounds=bounds)
 
 
 def new_weights(m: Fit, newdata: Any) -> Array | None:
@@ -137,6 +142,28 @@ def known_errors(m: Fit, newdata: Any) -> Array | None:
     if not m.formula.measured or m.formula.lhs is None:
         return None
     return errors_of(m.formula.lhs, read_table(newdata), m.spec.env)
+
+
+def new_bounds(m: Fit, newdata: Any) -> Array | None:
+    """Return the bounds of a truncated response in new rows; None where the model or the rows have none.
+
+    Raises
+    ------
+    DataError
+        If nothing lies between them; missing ones are NaN.
+    """
+    if not m.formula.truncated or m.formula.lhs is None:
+        return None
+    found = bounds_of(m.formula.lhs, read_table(newdata), m.spec.env)
+    if found is None:
+        return None
+    support = m.distribution.entry.support
+    bounds = legal_bounds(found, support)
+    if (bad := (found[:, 0] >= found[:, 1]) | no_room(bounds, support)).any():
+        raise DataError(
+            f"predict: nothing that {m.formula.response} can be lies between the bounds of new {rows_of(bad)}"
+        )
+    return bounds
 
 
 def linear_predictor(m: Fit, rows: Rows, which: Sequence[bool], component: int = 0) -> Array:
@@ -201,6 +228,11 @@ def residual_predictor(m: Fit, rows: Rows) -> Array:
 def law(m: Fit) -> Law:
     """Return the law of a fit's responses."""
     return law_of(m.distribution)
+
+
+def law_before_bounds(m: Fit) -> Law:
+    """Return the law of a fit's responses, those included that truncation to bounds left out of the data."""
+    return law_of(replace(m.distribution, bounded=False))
 
 
 def thresholds(m: Fit, rows: Rows) -> Array:

@@ -117,6 +117,7 @@ def _method(m: Fit) -> str:
 def _head(m: Fit) -> tuple[tuple[str, str], ...]:
     weights, offset = m.call.precision_weights, m.call.offset
     lines = [*_family(m), *_outcome(m), ("Formula", str(m.formula)), *_formulas(m), ("Data", _data(m))]
+    lines[-1:-1] = [("Truncated", f"to {text}") for text in m.formula.bounds]
     lines[-1:-1] = [] if m.task.variance is None else [("Dispersion", f"held at {m.call.dispersion}")]
     lines += [] if weights is None else [("Weights", f"precision weights {_named(weights)}")]
     lines += [("Weights", "known sampling variances, the squares of the standard errors in se()")] * m.formula.measured

@@ -123,6 +123,11 @@ pub trait Density: Copy {
     /// Mean and variance of the response.
     fn moments(&self, row: &Row, p: &[Par<f64>; 4]) -> (f64, f64);
 
+    /// Mean and variance of a response in (a, b], where they have a closed form that does not cancel there.
+    fn moments_between(&self, _: &Row, _: &[Par<f64>; 4], _: (f64, f64)) -> Option<(f64, f64)> {
+        None
+    }
+
     fn draw(&self, row: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64;
 
     /// Parameters that fit the moments of the response roughly, leaving some variance to the random effects.

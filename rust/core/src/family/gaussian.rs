@@ -37,6 +37,22 @@ impl Density for Gaussian {
         (p[0].value(), sd * sd + row.se * row.se)
     }
 
+    /// With hazards h = phi / P of the standardised ends: mu + sigma (h_a - h_b), sigma^2 (1 + a h_a - b h_b - (h_a - h_b)^2).
+    fn moments_between(&self, row: &Row, p: &[Par<f64>; 4], (a, b): (f64, f64)) -> Option<(f64, f64)> {
+        let (m, v) = self.moments(row, p);
+        let (sd, mass) = (v.sqrt(), special::ndtr((b - m) / v.sqrt()) - special::ndtr((a - m) / v.sqrt()));
+        if mass < 0.05 {
+            return None; // far in a tail, or narrow: the variance is what two large numbers leave
+        }
+        let hazard = |x: f64| {
+            let z = (x - m) / sd;
+            let h = special::normal_density(z) / mass;
+            (h, if h > 0.0 { z * h } else { 0.0 })
+        };
+        let ((low, z_low), (high, z_high)) = (hazard(a), hazard(b));
+        Some((m + sd * (low - high), v * (1.0 + z_low - z_high - (low - high).powi(2))))
+    }
+
     fn draw(&self, row: &Row, p: &[Par<f64>; 4], rng: &mut Stream) -> f64 {
         let (m, v) = self.moments(row, p);
         m + v.sqrt() * rng.normal()

@@ -6,6 +6,7 @@
 
 mod beta;
 mod binomial;
+mod bounds;
 mod closed;
 mod counts;
 mod density;
@@ -25,9 +26,10 @@ mod wide;
 #[cfg(test)]
 mod tests;
 
+use bounds::Inside;
 use closed::Loop;
 use density::{Density, Row, Summary};
-use modifiers::Zeros;
+use modifiers::Modified;
 
 pub use density::Legal;
 pub use draw::{ChiSquare, Normals, Stream};
@@ -56,6 +58,8 @@ pub struct Data<'a> {
     pub se: Option<&'a [f64]>,
     /// c and d of randomised responses, which are 1 with probability c + d mu.
     pub randomised: Option<(&'a [f64], &'a [f64])>,
+    /// Least and greatest response that a row can have, two numbers a row: it would not be in the data otherwise.
+    pub bounds: Option<&'a [f64]>,
 }
 
 impl Data<'_> {
@@ -67,6 +71,18 @@ impl Data<'_> {
             se: self.se.map_or(0.0, |s| s[i]),
             randomised: self.randomised.map(|(c, d)| (c[i], d[i])),
         }
+    }
+
+    /// What is between the bounds of a row.
+    #[inline(always)]
+    fn inside(&self, i: usize) -> Option<Inside> {
+        self.bounds.map(|b| Inside { least: b[2 * i], most: b[2 * i + 1] })
+    }
+
+    /// Whether every row is its response and nothing else, apart from its trials.
+    #[inline]
+    fn is_bare(&self) -> bool {
+        self.censor.is_none() && self.se.is_none() && self.randomised.is_none() && self.bounds.is_none()
     }
 }
 
@@ -416,7 +432,7 @@ impl Family {
         if let Some(wide) = &self.wide {
             return wide.rows(data, from, eta, order, stride, out);
         }
-        if let (Some(closed), None, None, None) = (self.closed, data.censor, data.se, data.randomised) {
+        if let Some(closed) = self.closed.filter(|_| data.is_bare()) {
             return closed(data, from, eta, order, stride, out);
         }
         with_density!(self, d => match (order, self.free) {
@@ -434,7 +450,7 @@ impl Family {
 
     /// As [`Family::evaluate`] with order 2, but derivatives in the first predictor only; the others are 0.
     pub fn evaluate_first(&self, data: &Data<'_>, from: usize, eta: &[f64], out: &mut [f64]) {
-        let written = self.closed.is_some() && data.censor.is_none() && data.se.is_none() && data.randomised.is_none();
+        let written = self.closed.is_some() && data.is_bare();
         if self.free == 1 || written || self.external.is_some() || self.wide.is_some() {
             return self.evaluate(data, from, eta, 2, out);
         }
@@ -462,13 +478,13 @@ impl Family {
                 o.fill(f64::NAN);
                 continue;
             }
-            let (p, zeros) = self.arguments::<S>(e);
+            let (p, how) = self.arguments::<S>(e, data.inside(i));
             let row = data.row(i);
             let value = match data.censor.map_or(0, |c| c[i]) {
-                0 => modifiers::ln_density(d, &row, &p, &zeros),
+                0 => modifiers::ln_density(d, &row, &p, &how),
                 code => {
                     let upper = data.upper.map_or(f64::INFINITY, |u| u[i]);
-                    modifiers::ln_censored(d, &row, &p, &zeros, code, upper)
+                    modifiers::ln_censored(d, &row, &p, &how, code, upper)
                 }
             };
             value.store(o);
@@ -485,7 +501,7 @@ impl Family {
     }
 
     #[inline]
-    fn arguments<S: Scalar>(&self, eta: &[f64]) -> ([Par<S>; 4], Zeros<S>) {
+    fn arguments<S: Scalar>(&self, eta: &[f64], inside: Option<Inside>) -> ([Par<S>; 4], Modified<S>) {
         let par = |s: &Slot| match s.source {
             Source::Predictor(k) if k < S::VARIABLES => Par { eta: S::variable(eta[k], k), link: s.link },
             Source::Predictor(k) => Par { eta: S::constant(eta[k]), link: s.link },
@@ -494,7 +510,7 @@ impl Family {
         let s = &self.slots;
         (
             [par(&s[0]), par(&s[1]), par(&s[2]), par(&s[3])],
-            Zeros { truncated: self.truncated, extra: self.extra.as_ref().map(par) },
+            Modified { truncated: self.truncated, extra: self.extra.as_ref().map(par), inside },
         )
     }
 
@@ -503,8 +519,8 @@ impl Family {
         with_density!(self, d => {
             for (i, (e, o)) in eta.chunks_exact(self.free).zip(out.iter_mut()).enumerate() {
                 *o = if self.is_legal(e) {
-                    let (p, zeros) = self.arguments::<f64>(e);
-                    f.call(&d, &data.row(from + i), &p, &zeros)
+                    let (p, how) = self.arguments::<f64>(e, data.inside(from + i));
+                    f.call(&d, &data.row(from + i), &p, &how)
                 } else {
                     f64::NAN
                 };
@@ -531,6 +547,18 @@ impl Family {
     /// A random response for each row; NaN for categories.
     pub fn draw(&self, data: &Data<'_>, from: usize, eta: &[f64], rng: &mut Stream, out: &mut [f64]) {
         self.map(data, from, eta, out, &mut Draw(rng))
+    }
+
+    /// Slopes of the mean in the K predictors of rows with bounds, row-major.
+    pub fn mean_slopes(&self, data: &Data<'_>, eta: &[f64], out: &mut [f64]) {
+        out.fill(f64::NAN);
+        let rows = eta.chunks_exact(self.free).zip(out.chunks_exact_mut(self.free)).enumerate();
+        with_density!(self, d => for (i, (e, o)) in rows.filter(|(_, (e, _))| self.is_legal(e)) {
+            if let Some(inside) = data.inside(i) {
+                let found = bounds::mean_slopes(&d, &data.row(i), &self.arguments(e, None).0, &inside);
+                o.copy_from_slice(&found[..self.free]);
+            }
+        })
     }
 
     /// The natural parameter of predictor k at a linear predictor (a Tweedie power is 1 + the link's inverse).
@@ -560,7 +588,8 @@ impl Family {
         } else {
             support.name().to_string()
         };
-        let what = format!("family {} needs {what}", self.entry.name);
+        let within = if data.bounds.is_some() { " within the bounds of its row" } else { "" };
+        let what = format!("family {} needs {what}{within}", self.entry.name);
         Err(BadResponse { row: bad[0], rows: bad.iter().take(5).copied().collect(), count: bad.len(), what })
     }
 
@@ -574,6 +603,9 @@ impl Family {
             2 => return data.upper.is_some_and(|u| u[i] > row.y) && !row.y.is_nan(),
             -1 | 1 => return row.y.is_finite(),
             _ => return false,
+        }
+        if data.inside(i).is_some_and(|b| !(b.least <= row.y && row.y <= b.most)) {
+            return false;
         }
         if row.y == 0.0 && self.extra.is_some() {
             return true;
@@ -607,7 +639,7 @@ impl Family {
     /// Other starts than the usual one (see [`Density::other_starts`]) for a search that ended where coefficients are at a
     /// limit, or at a doubtful place (predictors of some row).
     pub fn other_starts(&self, data: &Data<'_>, eta: &[f64], at_limit: bool) -> Vec<Vec<f64>> {
-        let natural: [f64; 4] = self.arguments::<f64>(eta).0.map(|p| p.value());
+        let natural: [f64; 4] = self.arguments::<f64>(eta, None).0.map(|p| p.value());
         if !at_limit && !with_density!(self, d => d.is_doubtful(&natural)) {
             return vec![];
         }
@@ -672,7 +704,7 @@ fn summary(data: &Data<'_>, positive_only: bool) -> Summary {
 
 /// A closure that is generic in the density.
 trait RowFunction {
-    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64;
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f64>) -> f64;
 }
 
 struct Mean;
@@ -681,25 +713,25 @@ struct Cdf;
 struct Draw<'a>(&'a mut Stream);
 
 impl RowFunction for Mean {
-    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
-        modifiers::moments(d, row, p, zeros).0
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f64>) -> f64 {
+        modifiers::moments(d, row, p, how).0
     }
 }
 
 impl RowFunction for Variance {
-    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
-        modifiers::moments(d, row, p, zeros).1
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f64>) -> f64 {
+        modifiers::moments(d, row, p, how).1
     }
 }
 
 impl RowFunction for Cdf {
-    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
-        modifiers::ln_cdf(d, row, p, zeros).0.exp()
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f64>) -> f64 {
+        modifiers::ln_cdf(d, row, p, how).0.exp()
     }
 }
 
 impl RowFunction for Draw<'_> {
-    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], zeros: &Zeros<f64>) -> f64 {
-        modifiers::draw(d, row, p, zeros, self.0)
+    fn call<D: Density>(&mut self, d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f64>) -> f64 {
+        modifiers::draw(d, row, p, how, self.0)
     }
 }

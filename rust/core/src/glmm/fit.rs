@@ -528,8 +528,14 @@ fn unless_elsewhere(
     let at_limit = e.unknown(&curve, BOUNDLESS).contains(&true);
     let k = e.plan.k;
     let eta: Vec<f64> = e.fixed_part(rows, &found.point.beta).iter().take(k).copied().collect();
+    // A parameter that is held is where it is in every start.
+    let mut tried = vec![first_beta(e, rows, &e.family.start(&rows.data, None))];
     for other in e.family.other_starts(&rows.data, &eta, at_limit) {
         let beta = first_beta(e, rows, &other);
+        if tried.contains(&beta) {
+            continue;
+        }
+        tried.push(beta.clone());
         let first = e.start_beta(rows, &beta, false);
         found = unless_from(e, rows, (&first.0, &first.1, &beta), start, options, found)?;
     }

@@ -124,14 +124,13 @@ def _slopes(m: Fit, design: Design, eta: Array) -> tuple[Array, Array]:
     data = response_data(design)
     table = np.asarray(_core.family_eval(m.distribution.spec, data, eta, 2))
     slope, w = table[:, 1], -table[:, 1 + eta.shape[1]]
-    if m.distribution.entry.name in EXPONENTIAL and not (
-        {"censor", "randomised"} & {*data} or m.distribution.truncated
-    ):
+    plain = {"censor", "randomised", "bounds"}.isdisjoint(data)
+    if m.distribution.entry.name in EXPONENTIAL and plain and not m.distribution.truncated:
         law = Data(np.asarray(design.y, dtype=np.float64), design.trials)
         change = np.asarray(link_of(m.link).slope(eta[:, 0]), dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             w = change**2 / law_of(m.distribution).variance(eta, law)
-    elif m.distribution.entry.name in INFORMATION and m.link == "log" and not {"censor", "randomised"} & {*data}:
+    elif m.distribution.entry.name in INFORMATION and m.link == "log" and plain:
         spread = np.asarray(m.distribution.link_of("dispersion").inverse(eta[:, 1]), dtype=np.float64)
         w = INFORMATION[m.distribution.entry.name](np.exp(eta[:, 0]), spread)
     bad = np.flatnonzero(~np.isfinite(w) | (w <= 0))

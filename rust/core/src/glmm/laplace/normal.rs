@@ -20,8 +20,10 @@ impl Engine {
     /// of a row is then quadratic in its mean.
     pub fn is_normal(&self, rows: &GlmmRows<'_>) -> bool {
         let family = &self.family;
-        let plain = family.is_plain() && rows.data.censor.is_none() && rows.data.randomised.is_none();
+        let data = &rows.data;
+        let plain = data.censor.is_none() && data.randomised.is_none() && data.bounds.is_none();
         plain
+            && family.is_plain()
             && family.entry().name == "gaussian"
             && family.links().first() == Some(&Link::Identity)
             && self.plan.only_first()

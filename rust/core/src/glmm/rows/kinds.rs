@@ -29,6 +29,7 @@ struct Observed {
     censor: Option<Vec<i8>>,
     se: Option<Vec<f64>>,
     randomised: Option<(Vec<f64>, Vec<f64>)>,
+    bounds: Option<Vec<f64>>,
 }
 
 impl Observed {
@@ -41,6 +42,7 @@ impl Observed {
             censor: data.censor.map(|c| first.iter().map(|&i| c[i]).collect()),
             se: data.se.map(at),
             randomised: data.randomised.map(|(c, d)| (at(c), at(d))),
+            bounds: data.bounds.map(|b| first.iter().flat_map(|&i| [b[2 * i], b[2 * i + 1]]).collect()),
         }
     }
 
@@ -52,6 +54,7 @@ impl Observed {
             censor: self.censor.as_deref(),
             se: self.se.as_deref(),
             randomised: self.randomised.as_ref().map(|(c, d)| (&c[..], &d[..])),
+            bounds: self.bounds.as_deref(),
         }
     }
 }
@@ -71,9 +74,11 @@ impl Kinds {
         let cell: Vec<i32> = cells.of.iter().map(|&c| c as i32).collect();
         let data = &rows.data;
         let (c, d) = data.randomised.unzip();
-        let numbers = [Some(data.y), data.trials, data.upper, data.se, c, d].into_iter();
+        let ends = |k| data.bounds.map(|b| b.iter().skip(k).step_by(2).copied().collect::<Vec<f64>>());
+        let (least, most) = (ends(0), ends(1));
+        let numbers = [Some(data.y), data.trials, data.upper, data.se, c, d, least.as_deref(), most.as_deref()];
         let offsets = rows.components.iter().map(|c| c.offset);
-        let mut of: Vec<Block<'_>> = numbers.chain(offsets).flatten().map(number).collect();
+        let mut of: Vec<Block<'_>> = numbers.into_iter().chain(offsets).flatten().map(number).collect();
         of.push(code(Codes::I32(&cell)));
         of.extend(data.censor.map(|c| code(Codes::I8(c))));
         let (kind, first) = alike(rows.n, rows.n / ROWS, &of)?;
