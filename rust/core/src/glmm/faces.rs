@@ -31,6 +31,8 @@ const SLIGHT: f64 = 0.02;
 /// Correlations of neighbours, and sizes of loadings, to begin from without a cause.
 const AFAR: [f64; 3] = [0.1, 0.5, -0.6];
 const SHARES: [f64; 2] = [1.0, 0.3];
+/// A smoothness that is hardly any.
+const ROUGH: f64 = 0.05;
 /// Parameters of partial autocorrelations of 0.89 and 0.95: of one that has ended, and of a later one instead.
 const WITHIN: f64 = 2.0;
 const NEXT: f64 = 3.0;
@@ -80,7 +82,14 @@ pub fn afar(pattern: &Pattern, usual: &[f64]) -> Vec<Vec<f64>> {
     }
     let sd: Vec<f64> = (0..k).map(|i| usual[i.min(d - 1)].exp()).collect();
     let some = AFAR.iter().filter(|r| regular || **r > 0.0);
-    some.filter_map(|&r| pattern.near(&sd, &pattern.neighbours(r))).collect()
+    let mut out: Vec<Vec<f64>> = some.filter_map(|&r| pattern.near(&sd, &pattern.neighbours(r))).collect();
+    if pattern.kind == Kind::Matern && pattern.nu.is_none() {
+        out.extend(pattern.near(&sd, &pattern.neighbours(RELATED)).map(|mut theta| {
+            theta[d + 1] = ROUGH.ln();
+            theta
+        }));
+    }
+    out
 }
 
 /// Loadings on the first dimension alone, all of the same size.
