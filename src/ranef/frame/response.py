@@ -282,7 +282,8 @@ def _binomial(given: Given) -> Response:
 def _pairs(given: Given) -> Response:
     if len(given.value.columns) != 2:
         raise DataError(
-            f"response {given.name!r} has {len(given.value.columns)} columns; write cbind(success, failure)"
+            f"response {given.name!r} has {len(given.value.columns)} columns; write cbind(success, failure), or "
+            "family='multinomial' for counts of more categories"
         )
     if given.trials is not None:
         raise OptionError(f"response {given.name!r} already tells the trials: leave trials= out")

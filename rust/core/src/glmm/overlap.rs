@@ -14,15 +14,15 @@ use crate::CoreError;
 
 use super::fit::{Begun, Glmm, Method, Start};
 use super::laplace::Engine;
-use super::rows::{fixed_change, fixed_products, GlmmRows};
+use super::rows::{fixed_products, some_fixed_change, GlmmRows, PANEL};
 use crate::jet::pair as packed;
 
 /// Which way the predictor of a row may go without end, by its response: the sign of the first entry (response up to which
 /// it holds, sign) that fits. 1 and -1, 0 where neither, NaN where the row says nothing of the predictor.
 pub type Signs = Vec<(f64, f64)>;
 
-/// Rows that are looked at together.
-const PANEL: usize = 256;
+/// Rows that are enough: if some of them overlap, all do.
+const ENOUGH: usize = 20_000;
 /// Most of a weight that may be missing for balance.
 const MOST: f64 = 0.9;
 /// Least weight that is none of rounding, as a share of the sum of all.
@@ -97,9 +97,16 @@ impl Engine {
         seen.iter().all(|s| !matches!(s, 1 | 2))
     }
 
-    /// Whether weights near the slopes balance the columns of some predictors; `pieces` are those of a row, from its
-    /// response, the slopes and the second derivatives.
+    /// Whether weights near the slopes balance the columns of some predictors, in some of many rows or in all; `pieces` are
+    /// those of a row, from its response, the slopes and the second derivatives.
     fn is_balanced(&self, rows: &GlmmRows<'_>, predictors: &[usize], pieces: &Pieces<'_>) -> bool {
+        let every = (rows.n / ENOUGH).max(1);
+        (every > 1 && self.are_balanced(rows, every, predictors, pieces))
+            || self.are_balanced(rows, 1, predictors, pieces)
+    }
+
+    /// The same of the rows of every so manieth panel.
+    fn are_balanced(&self, rows: &GlmmRows<'_>, every: usize, predictors: &[usize], pieces: &Pieces<'_>) -> bool {
         let (plan, k) = (&self.plan, self.plan.k);
         let each = |start: usize, n: usize, with: &mut dyn FnMut(usize, f64, &[f64])| {
             let stride = self.family.stride(2);
@@ -128,12 +135,12 @@ impl Engine {
             });
             total
         };
-        let s = fixed_products(plan, rows, fill);
+        let s = fixed_products(plan, rows, every, fill);
         let mut own: Vec<usize> = predictors.iter().flat_map(|&c| plan.coefficients_of(c)).collect();
         own.sort_unstable();
         own.dedup();
         let Some(change) = solved(&s.xx, &s.xg, plan.p(), &own) else { return false };
-        let moved = fixed_change(plan, rows, &change);
+        let moved = some_fixed_change(plan, rows, &change, every);
         let least = LEAST * s.value;
         let holds = |start: usize, n: usize| {
             let mut holds = true;
@@ -145,9 +152,9 @@ impl Engine {
             });
             holds
         };
-        let starts: Vec<usize> = (0..rows.n).step_by(PANEL).collect();
+        let starts: Vec<usize> = (0..rows.n).step_by(PANEL * every).collect();
         let holds = |&start: &usize| holds(start, PANEL.min(rows.n - start));
-        if rows.n < GRAIN {
+        if rows.n < GRAIN * every {
             return starts.iter().all(holds);
         }
         starts.par_iter().all(holds)

@@ -23,7 +23,7 @@ use crate::CoreError;
 pub use adjoint::{fixed_adjoint, random_adjoint, skewness, skewness_rows, Covariance, Restricted};
 pub use kinds::Kinds;
 pub use levels::{level_pass, level_sums, LevelSums};
-pub use panel::{fixed_change, fixed_part, predictors};
+pub use panel::{fixed_part, predictors, some_fixed_change, PANEL};
 pub use pass::{pass, Sums, Want};
 pub use plan::Plan;
 pub use products::fixed_products;

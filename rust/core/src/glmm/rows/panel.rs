@@ -9,7 +9,7 @@ use super::plan::{Plan, XPlan};
 use super::{Component, GlmmRows};
 use crate::family::GRAIN;
 
-pub(super) const PANEL: usize = 256;
+pub const PANEL: usize = 256;
 
 /// Bounds of the chunks of rows that are worked on at once: at least `grain` rows, more where `size` numbers are summed.
 pub(super) fn chunk_bounds(n: usize, size: usize, grain: usize) -> Vec<usize> {
@@ -210,6 +210,19 @@ pub fn fixed_change(plan: &Plan, rows: &GlmmRows<'_>, change: &[f64]) -> Vec<f64
     out
 }
 
+/// The same in every so manieth panel; what is in the others is 0.
+pub fn some_fixed_change(plan: &Plan, rows: &GlmmRows<'_>, change: &[f64], every: usize) -> Vec<f64> {
+    if every == 1 || plan.cells.is_some() {
+        return fixed_change(plan, rows, change);
+    }
+    let mut out = vec![0.0; rows.n * plan.k];
+    let mut columns = Columns::of(PANEL, plan);
+    for (at, out) in out.chunks_mut(PANEL * plan.k).enumerate().step_by(every) {
+        fixed_panel(&mut columns, rows, (change, false), at * PANEL, out);
+    }
+    out
+}
+
 /// The same with or without offsets.
 pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offsets: bool, out: &mut Vec<f64>) {
     let k = plan.k;
@@ -229,28 +242,39 @@ pub(super) fn fixed_parts(plan: &Plan, rows: &GlmmRows<'_>, beta: &[f64], offset
     let run = |(first, out): (usize, &mut [f64])| {
         let n = out.len() / k;
         let mut columns = Columns::of(PANEL.min(n), plan);
-        let mut entries = vec![];
         for from in (0..n).step_by(PANEL) {
             let m = PANEL.min(n - from);
-            columns.fill_x(rows, first + from, m);
-            let out = &mut out[from * k..(from + m) * k];
-            for (c, (xp, component)) in plan.x.iter().zip(&rows.components).enumerate() {
-                let offset = component.offset.filter(|_| offsets).map(|o| &o[first + from..first + from + m]);
-                xp.predict(beta, columns.x(c), offset, (&mut out[c..], k));
-                if xp.sparse.is_empty() {
-                    continue;
-                }
-                for (r, eta) in out[c..].iter_mut().step_by(k).enumerate() {
-                    sparse_entries(xp, component, first + from + r, &mut entries);
-                    *eta += entries.iter().map(|&(j, v)| v * beta[j as usize]).sum::<f64>();
-                }
-            }
+            fixed_panel(&mut columns, rows, (beta, offsets), first + from, &mut out[from * k..(from + m) * k]);
         }
     };
     if pieces.len() == 1 {
         pieces.into_iter().for_each(run);
     } else {
         pieces.into_par_iter().for_each(run);
+    }
+}
+
+/// The same of the rows from `start` on, as many as there is room for.
+fn fixed_panel(
+    columns: &mut Columns<'_>,
+    rows: &GlmmRows<'_>,
+    (beta, offsets): (&[f64], bool),
+    start: usize,
+    out: &mut [f64],
+) {
+    let (plan, mut entries) = (columns.plan, vec![]);
+    let (k, m) = (plan.k, out.len() / plan.k);
+    columns.fill_x(rows, start, m);
+    for (c, (xp, component)) in plan.x.iter().zip(&rows.components).enumerate() {
+        let offset = component.offset.filter(|_| offsets).map(|o| &o[start..start + m]);
+        xp.predict(beta, columns.x(c), offset, (&mut out[c..], k));
+        if xp.sparse.is_empty() {
+            continue;
+        }
+        for (r, eta) in out[c..].iter_mut().step_by(k).enumerate() {
+            sparse_entries(xp, component, start + r, &mut entries);
+            *eta += entries.iter().map(|&(j, v)| v * beta[j as usize]).sum::<f64>();
+        }
     }
 }
 

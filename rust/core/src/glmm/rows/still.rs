@@ -40,5 +40,5 @@ pub fn still(plan: &Plan, rows: &GlmmRows<'_>, step: &[f64], reach: &[f64]) -> (
         }
         0.0
     };
-    (fixed_products(plan, rows, stay).xx, coefficients)
+    (fixed_products(plan, rows, 1, stay).xx, coefficients)
 }
