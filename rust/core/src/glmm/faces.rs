@@ -28,8 +28,9 @@ const OPPOSITE: f64 = 0.5;
 const RELATED: f64 = 0.9;
 /// And where they are not related at all: so little that the slope decides.
 const SLIGHT: f64 = 0.02;
-/// Correlations of neighbours, and sizes of loadings, to begin from without a cause.
+/// Correlations of neighbours (in a row, and at some distance), and sizes of loadings, to begin from without a cause.
 const AFAR: [f64; 3] = [0.1, 0.5, -0.6];
+const APART: [f64; 3] = [0.1, 0.5, 0.8];
 const SHARES: [f64; 2] = [1.0, 0.3];
 /// A smoothness that is hardly any.
 const ROUGH: f64 = 0.05;
@@ -81,8 +82,8 @@ pub fn afar(pattern: &Pattern, usual: &[f64]) -> Vec<Vec<f64>> {
         return vec![];
     }
     let sd: Vec<f64> = (0..k).map(|i| usual[i.min(d - 1)].exp()).collect();
-    let some = AFAR.iter().filter(|r| regular || **r > 0.0);
-    let mut out: Vec<Vec<f64>> = some.filter_map(|&r| pattern.near(&sd, &pattern.neighbours(r))).collect();
+    let some = if regular { AFAR } else { APART };
+    let mut out: Vec<Vec<f64>> = some.into_iter().filter_map(|r| pattern.near(&sd, &pattern.neighbours(r))).collect();
     if pattern.kind == Kind::Matern && pattern.nu.is_none() {
         out.extend(pattern.near(&sd, &pattern.neighbours(RELATED)).map(|mut theta| {
             theta[d + 1] = ROUGH.ln();

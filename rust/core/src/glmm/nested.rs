@@ -89,7 +89,7 @@ impl Task<'_, '_> {
                 found = self.beside_faces(e, &free, found);
             }
             found = self.out_of_zero(e, &free, found);
-            found = self.from_afar(e, &free, found);
+            found = self.begun_afar(e, &free, found);
             if found.point.deviance > so_far - BETTER {
                 break;
             }
@@ -188,7 +188,7 @@ impl Task<'_, '_> {
     }
 
     /// The best from places that nothing speaks for, in data so small that optima lie anywhere and a search costs little.
-    fn from_afar(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
+    fn begun_afar(&self, e: &mut Engine, free: &[Patterned], mut found: Found) -> Found {
         if self.nested || self.rows.n > FEW || !e.priors.is_empty() {
             return found;
         }
