@@ -570,3 +570,59 @@ def test_a_threshold_that_goes_along_is_named():
     data = pd.DataFrame({"g": np.repeat(range(12), 10), "f": level, "y": pd.Categorical(y, ordered=True)})
     with pytest.warns(rf.SeparationWarning, match=r"separated by fc .*nor has threshold\.1\|2; the others have"):
         rf.fit("y ~ f + (1 | g)", data, family="cumulative")
+
+
+def test_components_beside_a_mean_that_cannot_be_separated():
+    """The places of extra zeros are told where no row says anything of the mean."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=100)
+    far = {"x": x, "y": np.where(x > 0.3, 0, rng.gamma(2, 1, 100)), "z": np.where(x > 0.3, 1, rng.beta(2, 2, 100))}
+    with pytest.warns(rf.SeparationWarning, match="zero_inflation.x"):
+        m = rf.fit("y ~ x", far, family="gamma", zero_inflation="~ x")
+    assert "separat" in m.summary()
+    with pytest.warns(rf.SeparationWarning, match="zoi.x"):
+        rf.fit("z ~ x", far, family="zero_one_inflated_beta", zoi="~ x")
+
+
+def test_coefficients_that_are_equal_go_the_same_way():
+    rng = np.random.default_rng(1)
+    u, v = rng.normal(size=60), rng.normal(size=60)
+    one = rf.fit("y ~ u + v", {"y": u > 0, "u": u, "v": v}, family="binomial", equal=[["u", "v"]])
+    assert one.separation == ()
+    assert np.abs(one.params).max() < 5
+    with pytest.warns(rf.SeparationWarning):
+        both = rf.fit("y ~ u + v", {"y": u + v > 0, "u": u, "v": v}, family="binomial", equal=[["u", "v"]])
+    assert both.separation == ("u", "v")
+
+
+def test_rows_without_trials_say_nothing():
+    f, trials = np.repeat(["a", "b"], 10), np.ones(20, int)
+    success = np.r_[np.tile([0, 1], 5), np.ones(10, int)]
+    trials[15] = success[15] = 0
+    with pytest.warns(rf.SeparationWarning, match="separated by fb"):
+        rf.fit("cbind(s, t - s) ~ f", {"s": success, "t": trials, "f": f}, family="binomial")
+
+
+def test_all_columns_of_a_cone_are_named():
+    """A second direction that a first one does not show: all counts above 0 have z = 1."""
+    frame = {
+        "x": [-3, -3, -3, -3, -1, 0, 1, 2, -2, -1, 0, 1, 3],
+        "z": [0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1],
+        "y": [0, 0, 2, 2, *[0] * 9],
+    }
+    with pytest.warns(rf.SeparationWarning, match="separated by x, z"):
+        rf.fit("y ~ x + z", frame, family="poisson")
+
+
+def test_times_in_seconds_are_separated_as_their_differences():
+    t = np.arange(60.0)
+    for shift in (0.0, 1.7e9):
+        with pytest.warns(rf.SeparationWarning, match="separated by t"):
+            rf.fit("y ~ t", {"t": t + shift, "y": t >= 30}, family="binomial")
+
+
+def test_a_slim_refit_knows_what_separates():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=100)
+    m = rf.fit("y ~ x", {"x": x, "y": (rng.random(100) < 0.5) * 1.0}, family="binomial").refit((x > 0) * 1.0)
+    assert m.separation == m.slim().separation == ("x",)

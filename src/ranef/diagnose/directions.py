@@ -14,6 +14,8 @@ from ranef.engines.estimate import Array
 
 LARGEST = 4_000_000  # entries of the program's matrix; beyond, looking would cost more than fitting did
 ZERO = 1e-7
+SHIFTED = 1e3  # means that are larger, in standard deviations, take digits away
+MANY = 60  # columns up to which all that take part are looked for
 REACH = 15.0  # a logit within which weights are no rounding errors
 STEPS = 12  # Newton steps within which an overlap shows
 CERTAIN = 1e-4  # a weight above this is none of rounding
@@ -22,15 +24,36 @@ NULL = 1e-12  # squared singular values below this share of the largest belong t
 
 def direction(x: Array, sign: Array) -> list[int] | None:
     """Return the columns that take part in a separating direction of X, or none; None if the program is too large."""
-    inward, level = _constraints(x, sign)
+    inward, level = _constraints(_centred(x), sign)
     if inward.size + level.size > LARGEST:
         return None
     if not len(inward) or is_overlapped(inward, level):
         return []
     found = _program(inward, level)
     columns = np.flatnonzero(np.abs(found) > ZERO)
+    if columns.size and x.shape[1] <= MANY:
+        columns = np.flatnonzero(_all_moving(inward, level, np.abs(found) > ZERO))
     moving = [int(j) for j in columns if np.ptp(x[:, j]) > 0]
     return moving or [int(j) for j in columns]
+
+
+def _centred(x: Array) -> Array:
+    """Return columns less their means where these are large and a constant makes up for them: their digits are few."""
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    far = (spread > 0) & (np.abs(mean) > SHIFTED * spread)
+    constant = (spread == 0) & (mean != 0)
+    return x - np.where(far, mean, 0.0) if far.any() and constant.any() else x
+
+
+def _all_moving(inward: Array, level: Array, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which columns take part in any separating direction: one alone need not go along with all of them."""
+    moving = known.copy()
+    for j in np.flatnonzero(~known):
+        for towards in (1.0, -1.0):
+            aim = np.zeros(inward.shape[1])
+            aim[j] = towards
+            moving |= np.abs(_furthest(aim, inward, level)) > ZERO if not moving[j] else False
+    return moving
 
 
 def _constraints(x: Array, sign: Array) -> tuple[Array, Array]:
@@ -90,13 +113,19 @@ def _null_space(level: Array) -> Array:
 
 def _program(inward: Array, level: Array) -> NDArray[np.float64]:
     """Return the direction that goes furthest inwards, in no row that must stay level; zeros if there is none."""
-    from scipy.optimize import linprog
-
     none = np.zeros(inward.shape[1])
     if not len(inward):
         return none
+    found = _furthest(inward.sum(axis=0), inward, level)
+    return found if float(inward.sum(axis=0) @ found) >= ZERO * len(inward) else none
+
+
+def _furthest(aim: Array, inward: Array, level: Array) -> NDArray[np.float64]:
+    """Return the direction that goes furthest towards an aim and goes outwards in no row; zeros if none is found."""
+    from scipy.optimize import linprog
+
     found = linprog(
-        -inward.sum(axis=0),
+        -aim,
         A_ub=-inward,
         b_ub=np.zeros(len(inward)),
         A_eq=level if len(level) else None,
@@ -104,5 +133,4 @@ def _program(inward: Array, level: Array) -> NDArray[np.float64]:
         bounds=(-1, 1),
         method="highs",
     )
-    gained = found.x is not None and float(inward.sum(axis=0) @ found.x) >= ZERO * len(inward)
-    return np.asarray(found.x) if gained else none
+    return np.zeros(len(aim)) if found.x is None else np.asarray(found.x)

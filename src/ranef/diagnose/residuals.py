@@ -49,7 +49,7 @@ class Observed:
     @property
     def sd(self) -> Array:
         """Standard deviation of each response."""
-        return np.sqrt(self.law.variance(self.eta, self.data))
+        return np.sqrt(np.maximum(self.law.variance(self.eta, self.data), 0.0))  # a variance of none may round below
 
 
 def response(o: Observed) -> Array:

@@ -22,6 +22,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranef import _core
 from ranef.diagnose.directions import LARGEST, direction
@@ -30,7 +31,7 @@ from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
 from ranef.engines.overlap import COUNTED, Separated, applied
 from ranef.engines.overlap import signs as signs_of
-from ranef.engines.plan import anchored
+from ranef.engines.plan import anchored, make_plan
 from ranef.engines.thresholds import threshold_matrix
 from ranef.families import ZERO as INFLATION
 from ranef.families.links import Link, link_of
@@ -39,6 +40,8 @@ from ranef.inference.outcomes import of_outcomes
 
 # Every fit asks whether it went far: what few of them need is imported when they do.
 if TYPE_CHECKING:
+    from ranef.engines.task import Task
+    from ranef.frame import Design
     from ranef.model import Fit
 
 FAR = 9.0  # a logit or log beyond this makes an outcome of less than 1 in 8,000 certain: worth a look
@@ -124,6 +127,22 @@ def _ends(link: Link) -> tuple[float, float]:
     return max(-FAR, float(link.forward(UNLIKELY))), min(FAR, float(link.forward(1 - UNLIKELY)))
 
 
+def _tied(design: Design, task: Task) -> NDArray[np.int64] | None:
+    """Return a number for each coefficient, the same for those that are equal; None where all are their own."""
+    if task.wishes is None or not task.wishes.equal:
+        return None
+    return make_plan(design, task).columns.to
+
+
+def _direction(x: Array, sign: Array, tied: NDArray[np.int64] | None) -> list[int] | None:
+    """Return the columns of a separating direction, of which those that are tied go the same way."""
+    if tied is None:
+        return direction(x, sign)
+    kinds = np.unique(tied)
+    found = direction(np.column_stack([x[:, tied == k].sum(axis=1) for k in kinds]), sign)
+    return None if found is None else np.flatnonzero(np.isin(tied, kinds[found])).tolist()
+
+
 def _among_categories(m: Fit) -> Separated:
     from ranef.inference.named import names_of
 
@@ -138,11 +157,13 @@ def _among_categories(m: Fit) -> Separated:
         for component, part in enumerate(design.components):
             yield from ([*_columns(m, component, k), *thresholds] for k in range(len(part.fixed)))
 
+    tied = _tied(design, m.task)
+
     def among(columns: Sequence[int]) -> list[int] | None:
         if m.layout.n * len(m.spec.categories) * len(columns) > LARGEST and len(columns) == len(free):
             return None
         rows = comparisons(m, columns)[:, columns]
-        return direction(rows, np.ones(len(rows)))
+        return _direction(rows, np.ones(len(rows)), tied if tied is None else tied[list(columns)])
 
     columns, left = _looked(among, free, lambda: _vague(m, free), blocks)
     # Thresholds go along with a coefficient that has no bound; alone they are a category without rows.
@@ -229,8 +250,11 @@ def _separated(m: Fit, component: int, sign: Array) -> Separated:
         return Separated()
     vague = cache(lambda: [j for j in free if _is_vague(m, j + part.first, x[:, j])])
 
+    tied = _tied(design, m.task)
+
     def among(columns: Sequence[int]) -> list[int] | None:
-        return direction(x if len(columns) == x.shape[1] else x[:, columns], sign)
+        own = tied if tied is None else tied[[j + part.first for j in columns]]
+        return _direction(x if len(columns) == x.shape[1] else x[:, columns], sign, own)
 
     def together() -> Iterator[list[int]]:
         constant = [j for j in free if np.ptp(x[:, j]) == 0]
@@ -342,8 +366,11 @@ def signs(m: Fit, component: int = 0) -> Array:
     """Return +1 where x'd may only be positive, -1 where only negative, 0 where it must vanish, NaN where neither."""
     design, found = m.design, signs_of(m.distribution, m.layout.components[component].name, component)
     assert design is not None
-    assert found is not None
+    if found is None:  # no row may go anywhere without end
+        return np.zeros(m.layout.n)
     sign = applied(found, np.asarray(design.y)) if design.bounds is None else _within(m, component)
+    if design.trials is not None and not component:
+        sign[np.asarray(design.trials) == 0] = np.nan
     if design.randomised is not None and not component:
         return _behind(design.randomised[1], sign)
     if design.censor is None:

@@ -27,6 +27,7 @@ from ranef.engines.task import Engine, Look, Point, Task, one_by_one
 from ranef.engines.thresholds import in_order, nominal_names, threshold_matrix
 from ranef.engines.turns import Rebuilt
 from ranef.errors import NotAvailableError, OptionError
+from ranef.frame.outcomes import check_seen
 
 if TYPE_CHECKING:
     from ranef.frame import Design
@@ -168,6 +169,8 @@ class Reduced:
 
 def estimate(design: Design, task: Task, look: Look | None = None) -> tuple[Any, LaplaceEstimate]:
     """Return the core and the estimate of one design; errors and `look` as those of the Laplace engine."""
+    if look is not None:
+        check_seen(design)
     design = laplace.prepared(design)
     laplace.check(design, _is_informed(task))
     laplace.check_method(design, task)

@@ -48,7 +48,7 @@ from ranef.frame.checks import (
 )
 from ranef.frame.design import Block, Component, part_of
 from ranef.frame.little import little
-from ranef.frame.outcomes import by_outcome
+from ranef.frame.outcomes import by_outcome, check_seen
 
 if TYPE_CHECKING:
     from ranef.frame import Design, GroupTerm
@@ -176,6 +176,8 @@ def estimate(design: Design, task: Task, look: Look | None = None) -> tuple[Any,
     NotAvailableError
         If a term has a covariance structure, or the task a method, that this engine does not know.
     """
+    if look is not None:  # what is simulated from a fit may lack a category
+        check_seen(design)
     design = prepared(design)
     check(design)
     check_nominal(design)

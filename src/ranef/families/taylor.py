@@ -458,6 +458,14 @@ def _special(name: str, *arguments: Any) -> Any:
     return getattr(special, name)(*arguments)
 
 
+def _gamma_sign(*arguments: Any) -> Any:
+    """Return the sign of a product of gamma functions, which their logarithms do not have."""
+    from scipy.special import gammasgn
+
+    signs = [gammasgn(x.v if isinstance(x, Taylor) else x) for x in arguments]
+    return np.prod(np.broadcast_arrays(*signs), axis=0)
+
+
 #: Functions that are linear, or made of others.
 COMPOSED: dict[str, Callable[..., Any]] = {
     "positive": lambda x: x,
@@ -476,9 +484,9 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "xlogy": _xlogy,
     "xlog1py": lambda x, y: _xlogy(x, y, np.log1p, 0.0),
     "betaln": _betaln,
-    "beta": lambda x, y: np.exp(_betaln(x, y)),
-    "binom": lambda n, k: np.exp(-_betaln(1 + n - k, 1 + k) - np.log1p(n)),
-    "poch": lambda z, m: np.exp(_special("gammaln", z + m) - _special("gammaln", z)),
+    "beta": lambda x, y: _gamma_sign(x, y, x + y) * np.exp(_betaln(x, y)),
+    "binom": lambda n, k: _gamma_sign(1 + n - k, 1 + k, 1 + n) * np.exp(-_betaln(1 + n - k, 1 + k) - np.log1p(n)),
+    "poch": lambda z, m: _gamma_sign(z + m, z) * np.exp(_special("gammaln", z + m) - _special("gammaln", z)),
     "logaddexp2": lambda x, y: _logaddexp(x * np.log(2.0), y * np.log(2.0)) / np.log(2.0),
     "remainder": lambda x, y: x - y * np.floor_divide(x, y),
     "copysign": lambda x, y: np.abs(x) * np.where(np.signbit(y), -1.0, 1.0),

@@ -29,8 +29,6 @@ def by_outcome(design: Design) -> Design:
 
     Raises
     ------
-    DataError
-        If a category is never seen.
     NotAvailableError
         With weights of a survey.
     """
@@ -41,7 +39,6 @@ def by_outcome(design: Design) -> Design:
             "sampling_weights= do not go with counts of categories: give one outcome a row, with its weight"
         )
     counts = np.asarray(design.y)
-    _check_seen(design, counts)
     at, category = np.nonzero(counts)
     rows = np.ones(design.n) if design.frequencies is None else np.asarray(design.frequencies)
     return replace(
@@ -61,7 +58,11 @@ def by_outcome(design: Design) -> Design:
     )
 
 
-def _check_seen(design: Design, counts: Array) -> None:
+def check_seen(design: Design) -> None:
+    """Refuse counts of categories of which one is never seen; single outcomes cannot have such a category."""
+    if design.y is None or not has_counts(design):
+        return
+    counts = np.asarray(design.y)
     never = [str(design.categories[k]) for k in np.flatnonzero(counts.sum(axis=0) == 0)]
     if never:
         raise DataError(

@@ -12,6 +12,7 @@ import numpy as np
 from ranef.call import Call, build_call, make_call
 from ranef.engines import Result, engine_of, linear
 from ranef.engines.estimate import Array
+from ranef.engines.overlap import Separated
 from ranef.engines.parameters import spelled, unique
 from ranef.errors import DataError, NotAvailableError, RanefError
 from ranef.frame.checks import check_response
@@ -152,12 +153,21 @@ def update(m: Fit, formula: str | None, data: Any, arguments: Mapping[str, Any])
     return fit(changed, m.data if data is None else data, **{**given, **arguments})
 
 
+def with_separation(estimate: Any, m: Fit) -> Any:
+    """Return an estimate that knows what separates the response, which a fit without rows cannot find."""
+    if m.task.linear or m.design is None or m.task.method == "pql":
+        return estimate
+    return replace(
+        estimate, separated=Separated(m.separation, estimate.separated.unsearched if estimate.separated else ())
+    )
+
+
 def slim(m: Fit) -> Fit:
     """Return a copy without rows, which still knows what a summary asks."""
     relations = () if m.design is None else tuple(t.relation for t in m.design.terms)
     digest = m.digest or Digest(m.messages, m.residual_quantiles, relations)
     _ = m.estimate.vcov  # before the core that makes it goes
-    estimate = with_small_sample(m)
+    estimate = with_separation(with_small_sample(m), m)
     core = m.engine.restore(m.engine.save(m.core, m.estimate), m.estimate, None, m.task)
     return replace(m, core=core, design=None, data=None, digest=digest, estimate=estimate)
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 def augment(m: Fit, newdata: Any = None) -> Any:
     """Return the rows used, or `newdata`, with columns added, see `Fit.augment`."""
-    if m.distribution.entry.nominal and newdata is not None:
-        raise NotAvailableError("augment: a multinomial model has a column for every category; use predict(newdata)")
+    if (m.distribution.entry.nominal or m.distribution.counts) and newdata is not None:
+        raise NotAvailableError(
+            "augment: a model of categories has a column for each of them; use predict(newdata, type='probs')"
+        )
     if newdata is None and m.data is None:
         why = "a slim fit keeps no data" if m.design is None else "the response of this refit is no column of the data"
         raise NotAvailableError(f"augment: {why}; give newdata=")

@@ -125,7 +125,10 @@ pub fn ln_between<D: Density, S: Scalar>(
     }
 }
 
-/// Mean and variance after truncation and extra how.
+/// Logarithm of the probability of a count above 0 below which moments are summed.
+const RARE: f64 = -3.0;
+
+/// Mean and variance after truncation and extra zeros.
 pub fn moments<D: Density>(d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f64>) -> (f64, f64) {
     if let Some(inside) = how.inside {
         return bounds::moments(d, row, p, &inside);
@@ -136,9 +139,15 @@ pub fn moments<D: Density>(d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f
         return (m, v);
     }
     if how.truncated {
-        let positive = ln_positive(d, row, p).exp();
-        m /= positive;
-        second /= positive;
+        let positive = ln_positive(d, row, p);
+        if positive < RARE {
+            // A mean next to 0 says little of the counts above it where it is not quite that of the density.
+            let (mean, variance) = bounds::moments(d, row, p, &bounds::Inside { least: 1.0, most: f64::INFINITY });
+            (m, second) = (mean, variance + mean * mean);
+        } else {
+            m /= positive.exp();
+            second /= positive.exp();
+        }
     }
     if let Some(extra) = how.extra.as_ref() {
         let rest = extra.complement();
@@ -148,7 +157,7 @@ pub fn moments<D: Density>(d: &D, row: &Row, p: &[Par<f64>; 4], how: &Modified<f
     (m, second - m * m)
 }
 
-/// One draw after truncation and extra how.
+/// One draw after truncation and extra zeros.
 pub fn draw<D: Density>(
     d: &D,
     row: &Row,

@@ -461,6 +461,11 @@ impl Begun {
             if start.exact { (beta.clone(), e.start_weights(rows, &beta)) } else { e.start_beta(rows, &beta, false) };
         Ok(Begun { given: start.beta.clone(), beta, first })
     }
+
+    /// The bettered coefficients.
+    pub(super) fn beta(&self) -> &[f64] {
+        &self.first.0
+    }
 }
 
 /// The best that is found from coefficients, their scores, and the coefficients before they were bettered.

@@ -40,6 +40,14 @@ struct Piece {
 /// Tells the pieces of a row, from its response, log density, slopes and second derivatives.
 type Pieces<'a> = dyn Fn(f64, &[f64], &mut dyn FnMut(Piece)) + Sync + 'a;
 
+/// How many times a row counts; one of no trials says nothing.
+fn counts(rows: &GlmmRows<'_>, row: usize) -> f64 {
+    match rows.data.trials {
+        Some(trials) if trials[row] == 0.0 => 0.0,
+        _ => rows.weights.map_or(1.0, |w| w[row]),
+    }
+}
+
 fn sign(signs: &Signs, y: f64) -> f64 {
     signs.iter().find(|(upto, _)| y <= *upto).map_or(0.0, |s| s.1)
 }
@@ -61,7 +69,14 @@ impl Glmm {
         }
         self.engine.set_method(method)?;
         let begun = Begun::of(&mut self.engine, rows, start)?;
-        let found = self.engine.overlapped(rows, signs);
+        let mut found = self.engine.overlapped(rows, signs);
+        if !self.engine.are_all(&found, signs) {
+            // Nearer to the optimum the slopes balance better; the search begins where it would.
+            self.engine.closer(rows, begun.beta());
+            let again = self.engine.overlapped(rows, signs);
+            found.iter_mut().zip(again).for_each(|(f, a)| *f |= a);
+            self.engine.start_weights(rows, begun.beta());
+        }
         self.engine.begun = Some(begun);
         Ok(found)
     }
@@ -84,12 +99,18 @@ impl Engine {
         (0..k).map(one).collect()
     }
 
+    /// Whether nothing is left to be known.
+    fn are_all(&self, found: &[bool], signs: &[Option<Signs>]) -> bool {
+        let asked = |k: usize| self.family.categories().is_some() || signs[k].as_ref().is_some_and(|s| !s.is_empty());
+        found.iter().enumerate().all(|(k, f)| *f || !asked(k))
+    }
+
     /// Whether every kind of rows, in a factorial design, goes both ways or neither.
     fn is_mixed(&self, rows: &GlmmRows<'_>, signs: &Signs) -> bool {
         let Some((of, count)) = self.plan.kinds() else { return false };
         let mut seen = vec![0u8; count];
         for (i, (&cell, &y)) in of.iter().zip(rows.data.y).enumerate() {
-            if rows.weights.is_none_or(|w| w[i] > 0.0) {
+            if counts(rows, i) > 0.0 {
                 let s = sign(signs, y);
                 seen[cell as usize] |= if s > 0.0 { 1 } else { 2 * u8::from(s < 0.0) + 4 * u8::from(s == 0.0) };
             }
@@ -113,7 +134,7 @@ impl Engine {
             let mut out = vec![0.0; n * stride];
             self.family.evaluate(&rows.data, start, &self.fixed[start * k..(start + n) * k], 2, &mut out);
             for (r, row) in out.chunks_exact(stride).enumerate() {
-                let weight = rows.weights.map_or(1.0, |w| w[start + r]);
+                let weight = counts(rows, start + r);
                 if weight > 0.0 {
                     with(r, weight, row);
                 }

@@ -13,6 +13,8 @@ const STRIDE: f64 = 2.0;
 /// structures or effects in several predictors, which have more optima, it begins closer.
 const ENOUGH: f64 = 0.1;
 const CLOSE: f64 = 1e-3;
+/// Where slopes without random effects are to be next to none.
+const CLOSEST: f64 = 1e-9;
 /// Coefficients whose curvature has eigenvalues for next to nothing.
 const SMALL: usize = 12;
 
@@ -24,11 +26,23 @@ impl Engine {
     ///
     /// Also the scores Z'D1 there (levels x cols by factor); the working model is left with the weights there.
     pub fn start_beta(&mut self, rows: &GlmmRows<'_>, beta: &[f64], across: bool) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let enough = if self.is_plain() { ENOUGH } else { CLOSE };
+        let beta = self.bettered(rows, beta, across, enough);
+        let zg = self.start_weights(rows, &beta);
+        (beta, zg)
+    }
+
+    /// Leave the predictors at coefficients that are better than these by all that a few steps gain.
+    pub fn closer(&mut self, rows: &GlmmRows<'_>, beta: &[f64]) {
+        let beta = self.bettered(rows, beta, false, CLOSEST);
+        rows::fixed_part(&self.plan, rows, &beta, &mut self.fixed);
+    }
+
+    fn bettered(&mut self, rows: &GlmmRows<'_>, beta: &[f64], across: bool, enough: f64) -> Vec<f64> {
         let mut beta = beta.to_vec();
         let kinds = Kinds::of(&self.plan, &self.family, rows);
         self.without_effects(rows, kinds.as_ref(), &beta);
         let folded = self.folded();
-        let enough = if self.is_plain() { ENOUGH } else { CLOSE };
         let mut s = self.pass_without_effects(rows, kinds.as_ref());
         for _ in 0..START_STEPS {
             let mut step = downhill(&s.xx, &s.xg);
@@ -59,8 +73,7 @@ impl Engine {
                 break;
             }
         }
-        let zg = self.start_weights(rows, &beta);
-        (beta, zg)
+        beta
     }
 
     /// Predictors without random effects, of the rows or of kinds of rows.
