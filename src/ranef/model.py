@@ -44,7 +44,9 @@ __all__ = ["Digest", "Fit", "check_fit", "design_of", "fit", "fit_call"]
 WRONG = frozenset({"improper_density", "illegal_means"})
 APART = 2.0  # a standard deviation below which no link's effects are so far apart that outcomes are certain
 #: Messages that say why there is no optimum to converge to.
-CAUSES = frozenset({"edge_of_means", "edge_of_support", "unlogged_offset", "few_inside", "half_normal"})
+CAUSES = frozenset(
+    {"edge_of_means", "edge_of_support", "unlogged_offset", "few_inside", "half_normal", "wide_within_bounds"}
+)
 #: What other packages call things of a fit, and where they are here.
 ELSEWHERE = {
     **dict.fromkeys(("pvalues", "bse", "tvalues", "zvalues", "fe_pvalues", "coefs", "std_errors"), "m.tidy()"),

@@ -241,3 +241,16 @@ def test_saturated_models_have_no_dispersion_and_a_summary(formula, family):
 def test_variances_of_a_factor_that_are_identified_are_not_noted(term):
     data = grouped().assign(arm=arm, f=lambda d: np.where(d["x"] > 0, "a", "b"))
     assert "constant_slope" not in codes(rf.fit(f"y ~ x + {term}", data))
+
+
+@pytest.mark.parametrize("structure", ["cs", "toep", "hetar1"])
+def test_correlations_of_a_factor_that_is_constant_within_groups(structure):
+    rng, g = np.random.default_rng(0), np.repeat(np.arange(60), 5)
+    t = np.where(np.arange(60) < 30, "a", "b")
+    u = np.where(t == "a", 3.0, 1.0) * rng.normal(size=60)
+    data = {"y": u[g] + rng.normal(size=300), "t": t[g], "g": g}
+    told = [n.text for n in rf.fit(f"y ~ t + {structure}(0 + t | g)", data).messages if n.code == "constant_slope"]
+    assert len(told) == 1
+    assert "correlations" in told[0]
+    apart = rf.fit("y ~ t + (1 | g) + (0 + dummy(t, 'a') | g)", data)
+    assert all("not identifiable" not in n.text for n in apart.messages)

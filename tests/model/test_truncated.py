@@ -261,3 +261,26 @@ def test_one_argument_is_the_number_without_its_fraction(counts):
     a = rf.fit("trunc(y) ~ x", counts, family="poisson")
     assert a.loglik == rf.fit("y ~ x", counts, family="poisson").loglik
     assert not a.formula.truncated
+
+
+def test_a_spread_that_bounds_do_not_show_is_told():
+    """Responses that are no rarer at their bounds: -1 / (2 sigma^2) of the natural parameters would be above 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    y = 0.4 + 0.4 * x + 1.3 * rng.normal(size=200)
+    inside = (y > -0.5) & (y < 2)
+    with pytest.warns(rf.ConvergenceWarning, match="no rarer at the ends"):
+        m = rf.fit("trunc(y, -0.5, 2) ~ x", {"y": y[inside], "x": x[inside]}, family="gaussian")
+    assert any(note.code == "wide_within_bounds" for note in m.messages)
+
+
+@pytest.mark.parametrize("family", ["compois", "poisson"])
+@pytest.mark.filterwarnings("ignore::ranef.RanefWarning")
+def test_means_of_rare_counts_above_zero(family):
+    """A level of ones alone, whose mean before truncation goes to 0: the mean of the counts above 0 is at least 1."""
+    rng = np.random.default_rng(1)
+    s = (np.arange(120) % 5 == 0) * 1
+    data = {"y": np.where(s, 1, np.clip(rng.poisson(3, 120), 1, 9)), "s": s}
+    m = rf.fit("y ~ s", data, family=f"truncated_{family}")
+    assert np.asarray(m.predict()).min() >= 1 - 1e-9  # a sum of some hundred terms
+    assert np.isfinite(m.residuals("pearson")).all()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PILE = 0.03  # share of the rows at one end of a continuous response that is no accident …
 ALONE = 5  # … if no other value is repeated a fifth as often
+WIDE = 3.0  # standard deviations of a truncated normal in units of the distance of its bounds: as good as none
 EDGED = 500.0  # a shape beyond which a skew normal has an edge: all but 0.1 % of its standard deviation
 LEAST_POWER = 1e-6  # beside 1: nearer, the core takes a Tweedie power for this
 EDGE = 1e-4  # of the median distance to the edge
@@ -288,6 +289,20 @@ def half_normal(m: Fit) -> Iterator[Message]:
         yield Message("half_normal", text, {"shape": shape})
 
 
+def wide_within_bounds(m: Fit) -> Iterator[Message]:
+    """P41: truncated normal responses that are no rarer towards their bounds, whose spread has no finite estimate."""
+    if m.distribution.entry.name != "gaussian" or m.design is None or m.design.bounds is None or m.converged:
+        return
+    width = float(np.median(np.ptp(m.design.bounds, axis=1)))
+    if np.isfinite(width) and m.sigma > WIDE * width:
+        text = (
+            f"the residual standard deviation went to {m.sigma:.3g} between bounds that are {width:.3g} apart: within "
+            f"them responses are no rarer at the ends than in the middle, so that the likelihood of a truncated normal "
+            f"rises with it for ever; hold it (dispersion=), give it a prior, or take the response as it is"
+        )
+        yield Message("wide_within_bounds", text, {"sigma": m.sigma})
+
+
 def _edged(m: Fit) -> float:
     """Return the shape of a skew normal, nearest to 0 among the rows, that makes it half of a normal; 0 for others."""
     if m.task.linear or m.distribution.entry.name != "skew_normal" or m.design is None:
@@ -369,6 +384,6 @@ def times_by_number(m: Fit) -> Iterator[Message]:
 
 CHECKS = (
     residual_absorbed, single_trials, above_one, piled_up, residual_held, no_residual,
-    edge_of_means, edge_of_support, folded, without_information, lattice, half_normal, few_inside, no_ends,
-    times_by_number,
+    edge_of_means, edge_of_support, folded, without_information, lattice, half_normal, wide_within_bounds, few_inside,
+    no_ends, times_by_number,
 )  # fmt: skip

@@ -204,14 +204,27 @@ def few_levels(m: Fit) -> Iterator[Message]:
             yield Message("few_levels", text, {"group": label, "levels": levels})
 
 
+#: Structures without correlations.
+INDEPENDENT = ("diag", "homdiag", "id")
+
+
 def constant_slope(m: Fit) -> Iterator[Message]:
     """P15: a varying predictor that is constant within every group."""
     for term in m.design.terms if m.design else ():
         for block in term.blocks:
             if block.x is not None and block.codes is None and constant_within(term, np.asarray(block.x)):
-                name = block.names[0]
-                text = f"{name!r} does not vary within {term.label!r}: its slope variance is not identifiable"
+                name, values = block.names[0], len(np.unique(np.abs(np.asarray(block.x))))
+                told = "is known only from how far apart groups of different values are, not from slopes"
+                why = "is not identifiable" if values < _needed(term, m.design.terms if m.design else ()) else told
+                text = f"{name!r} does not vary within {term.label!r}: its slope variance {why}"
                 yield Message("constant_slope", text, {"group": term.label, "column": name})
+
+
+def _needed(term: GroupTerm, terms: Sequence[GroupTerm]) -> int:
+    """Return how many values of a predictor tell a variance along it from that of a constant."""
+    if CONSTANT in term.names:
+        return 3 if term.structure == "us" else 2
+    return 2 if any(t.label == term.label and CONSTANT in t.names for t in terms if t is not term) else 1
 
 
 def constant_factor(m: Fit) -> Iterator[Message]:
@@ -221,6 +234,13 @@ def constant_factor(m: Fit) -> Iterator[Message]:
         factors = [b for b in term.blocks if b.x is None and b.codes is not None and is_constant(b, term)]
         names = [name for block in factors for name in block.names]
         constants = len(names) + (CONSTANT in term.names)
+        if names and constants > 1 and term.structure not in INDEPENDENT and term.structure != "us":
+            text = (
+                f"{shorten(names, 4)} do not vary within {term.label!r}: correlations of these effects are not "
+                f"identified, only variances; (0 + factor || {term.label}) alone has one for each level"
+            )
+            yield Message("constant_slope", text, {"group": term.label, "columns": names})
+            continue
         if not names or not (constants > 1 if term.structure == "us" else _constant_beside(term, terms)):
             continue
         text = (

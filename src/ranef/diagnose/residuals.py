@@ -80,8 +80,9 @@ def working(o: Observed) -> Array:
             f"residuals: the mean of {_called(o.family)} has no single predictor, so that it has no working residuals; "
             f"use 'quantile' or 'pearson' ones"
         )
+    slope = np.asarray(o.family.link_of(o.family.parameters[0]).slope(o.eta[:, 0]))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (o.y - o.mu) / np.asarray(o.family.link_of(o.family.parameters[0]).slope(o.eta[:, 0]))
+        return np.where(o.y == o.mu, 0.0, (o.y - o.mu) / slope)  # separation makes slopes 0, and rows right
 
 
 def deviance_residuals(o: Observed) -> Array:
