@@ -53,9 +53,9 @@ fn sign(signs: &Signs, y: f64) -> f64 {
 }
 
 impl Glmm {
-    /// Find where a search from `start` for `method` begins, and which predictors have coefficients that cannot be separated, from the
-    /// `signs` of each; a family of categories knows its own, and all its predictors have one answer. False where nothing
-    /// is known (no signs).
+    /// Find where a search from `start` for `method` begins, and which predictors have coefficients that cannot be
+    /// separated, from the `signs` of each; a family of categories knows its own, and all its predictors have one answer.
+    /// False where nothing is known (no signs).
     pub fn begin(
         &mut self,
         rows: &GlmmRows<'_>,
@@ -126,7 +126,7 @@ impl Engine {
             || self.are_balanced(rows, 1, predictors, pieces)
     }
 
-    /// The same of the rows of every so manieth panel.
+    /// The same of the rows of one panel of `every`.
     fn are_balanced(&self, rows: &GlmmRows<'_>, every: usize, predictors: &[usize], pieces: &Pieces<'_>) -> bool {
         let (plan, k) = (&self.plan, self.plan.k);
         let each = |start: usize, n: usize, with: &mut dyn FnMut(usize, f64, &[f64])| {

@@ -210,7 +210,7 @@ pub fn fixed_change(plan: &Plan, rows: &GlmmRows<'_>, change: &[f64]) -> Vec<f64
     out
 }
 
-/// The same in every so manieth panel; what is in the others is 0.
+/// The same in one panel of `every`; what is in the others is 0.
 pub fn some_fixed_change(plan: &Plan, rows: &GlmmRows<'_>, change: &[f64], every: usize) -> Vec<f64> {
     if every == 1 || plan.cells.is_some() {
         return fixed_change(plan, rows, change);

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::GlmmRows;
 use crate::family::GRAIN;
 
-/// The sums over every so manieth panel of what `fill` writes about the `n` rows from the first one on: 1 + K + K (K + 1) / 2
+/// The sums over one panel of `every` of what `fill` writes about the `n` rows from the first one on: 1 + K + K (K + 1) / 2
 /// numbers a row (nothing, slopes, weights a <= b), all zero before. The value is the sum of what it returns.
 pub fn fixed_products(
     plan: &Plan,
