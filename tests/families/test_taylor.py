@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ def test_functions_of_one_variable(name):
     x, f = np.array(POINTS.get(name, EVERYWHERE)), UNIVARIATE[name]
     for order in range(3):
         assert_allclose(f(x)[order + 1], slope(lambda v, k=order: f(v)[k], x), rtol=1e-7, atol=1e-9)
+    assert_allclose(f(x)[4](), slope(lambda v: f(v)[3], x), rtol=1e-7, atol=1e-8)  # the third of Y_1 at .3 is 500
     function = getattr(np, name, None) or getattr(special, name)
     assert_allclose(f(x)[0], function(x), rtol=1e-14)
     assert_allclose(function(variables(x[:, None], 2)[0]).v, function(x), rtol=1e-14)
@@ -45,12 +47,12 @@ def test_functions_of_one_variable(name):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_special_functions_far_out_and_near_to_where_they_vanish(name):
-    """Third derivatives lose 1e-8 where a difference is taken just before a series begins; others 1e-9 of hypot."""
+    """Derivatives lose up to 1e-8 where a difference is taken just before a series begins; others 1e-9 of hypot."""
     function = getattr(np, name, None) or getattr(special, name)
     for (*own, x), exact in EXACT[name]:
-        out = function(*own, variables(np.array([[x]]), 3)[0])
+        out = function(*own, variables(np.array([[x]]), 4)[0])
         assert_allclose([out.v[0], out.g[0, 0]], exact[:2], rtol=1e-12)
-        assert_allclose([out.h[0, 0], out.t[0, 0]], exact[2:], rtol=3e-8)
+        assert_allclose([out.h[0, 0], out.t[0, 0], out.q[0, 0]], exact[2:], rtol=3e-8)
 
 
 PLAIN = {  # the last argument, behind these
@@ -66,11 +68,11 @@ def test_functions_of_their_last_argument(name):
     own, x, function = PLAIN.get(name, (1.3,)), np.array(INSIDE), getattr(special, name)
 
     def at(x):
-        return function(*own, variables(x[:, None], 3)[0])
+        return function(*own, variables(x[:, None], 4)[0])
 
     out = at(x)
     assert_allclose(out.v, function(*own, x), rtol=1e-12)
-    for low, high in (("v", "g"), ("g", "h"), ("h", "t")):
+    for low, high in (("v", "g"), ("g", "h"), ("h", "t"), ("t", "q")):
         numeric = slope(lambda x, f=low: np.ravel(getattr(at(x), f)), x)
         assert_allclose(np.ravel(getattr(out, high)), numeric, rtol=1e-6, atol=1e-7)
     if name in LAST:
@@ -86,7 +88,7 @@ def test_functions_of_two_variables(name, kinds):
     function = getattr(np, name, None) or getattr(special, name)
     x, y = np.array([0.3, 1.7, 0.6]), np.array([1.2, 0.4, 0.5])
 
-    def at(x, y, order=3):
+    def at(x, y, order=4):
         a, b = variables(np.column_stack([x, y]), order)
         return function(a if kinds[0] == "t" else x, b if kinds[1] == "t" else y)
 
@@ -100,12 +102,14 @@ def test_functions_of_two_variables(name, kinds):
             ("v", "g", [j]),
             ("g", "h", [[0, 1], [1, 2]][j]),
             ("h", "t", [[0, 1, 2], [1, 2, 3]][j]),
+            ("t", "q", [[0, 1, 2, 3], [1, 2, 3, 4]][j]),
         ):
             numeric = slope(lambda e, f=low, j=j: getattr(at(x + e * (j == 0), y + e * (j == 1)), f), 0.0)
             assert_allclose(getattr(out, high)[pick], np.atleast_2d(numeric), rtol=1e-6, atol=1e-7)
-    second = at(x, y, order=2)
-    assert_allclose(second.h, out.h, rtol=1e-14)
+    second, third = at(x, y, order=2), at(x, y, order=3)
+    assert_allclose([*second.h, *third.t], [*out.h, *out.t], rtol=1e-14)
     assert not len(second.t)
+    assert not len(third.q)
 
 
 def test_edges():
@@ -175,6 +179,23 @@ def test_densities_have_the_derivatives_of_the_core(name):
     out = density(np.array(y), *(f(x) for f, x in zip(inverses, variables(eta, 3), strict=True)))
     exact = np.asarray(_core.family_eval({"name": name}, {"y": np.array(y)}, eta, 3))
     assert_allclose(np.vstack([out.v, out.g, out.h, out.t]).T, exact, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_fourth_derivatives_of_densities_are_the_slopes_of_the_third(name):
+    """In every order of the variables: a < b < c < d comes from the third in (a, b, c), (a, b, d) ...."""
+    density, inverses, y = DENSITIES[name]
+    k, eta = len(inverses), np.random.default_rng(2).normal(size=(3, len(inverses)))
+
+    def at(eta):
+        return density(np.array(y), *(f(x) for f, x in zip(inverses, variables(eta, 4), strict=True)))
+
+    triples, fours = (list(combinations_with_replacement(range(k), width)) for width in (3, 4))
+    fourth = at(eta).q
+    for d in range(k):
+        numeric = slope(lambda e, d=d: at(eta + e * (np.arange(k) == d)).t, 0.0)
+        rows = [fours.index(tuple(sorted((*abc, d)))) for abc in triples]
+        assert_allclose(fourth[rows], numeric, rtol=1e-7, atol=1e-8)
 
 
 def written(x):

@@ -24,7 +24,8 @@ where
     }
 }
 
-/// A log density written in Python: `call(y, trials, eta, order, censor, upper)` returns an (n, stride) array, or raises.
+/// A log density written in Python: `call(y, trials, eta, order, censor, upper)` returns an (n, stride) array, or raises;
+/// order is 0, 2, 3 or 4.
 #[derive(Debug)]
 pub struct Callback {
     call: Py<PyAny>,

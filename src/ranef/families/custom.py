@@ -209,7 +209,7 @@ class Evaluator:
     family: Distribution
 
     def __call__(self, y: Array, trials: Any, eta: Array, order: int, censor: Any = None, upper: Any = None) -> Array:
-        """Return log f, its gradient, packed second and (at order 3) third derivatives of each row."""
+        """Return log f, its gradient, packed second and, where asked for, third and fourth derivatives."""
         seen = Seen(y, trials, censor, upper)
         with np.errstate(all="ignore"):
             if censor is None or not censor.any():
@@ -231,7 +231,7 @@ def _columns(eta: Array, order: int) -> list[Any]:
 def _table(value: Any) -> Array:
     if not isinstance(value, Taylor):
         return np.ascontiguousarray(np.asarray(value, np.float64)[:, None])
-    return np.ascontiguousarray(np.vstack([value.v[None, :], value.g, value.h, value.t]).T)
+    return np.ascontiguousarray(np.vstack([value.v[None, :], *value.derivatives]).T)
 
 
 def _log_part(family: Distribution, seen: Seen, rows: NDArray[np.bool_], code: int, columns: Sequence[Any]) -> Any:

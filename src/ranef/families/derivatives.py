@@ -1,5 +1,6 @@
-"""Derivatives of NumPy's and SciPy's functions: the value and three derivatives at arrays of numbers, one row each.
+"""Derivatives of NumPy's and SciPy's functions: the value and four derivatives at arrays of numbers, one row each.
 
+The fourth is a function without arguments, called where fourth derivatives are wanted: it costs nothing elsewhere.
 `UNIVARIATE` holds functions of one argument, `LAST` those of several that are differentiated in the last one. Equations
 are those of the NIST Digital Library of Mathematical Functions (DLMF, https://dlmf.nist.gov). Where a derivative would
 be a difference of large numbers far out, the asymptotic series is differentiated instead.
@@ -8,12 +9,14 @@ be a difference of large numbers far out, the asymptotic series is differentiate
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 
-Derivatives = tuple[Any, Any, Any, Any]
+Derivatives = tuple[Any, Any, Any, Any, Callable[[], Any]]
 FAR = 20.0  # from where twelve terms of the series of the normal tails have all digits
+FAR_FOURTH = 8.0  # of erfcx; fourth derivatives as differences lose eight digits here, and their series ten
 TERMS = 16  # of the series of Bessel functions from FAR_BESSEL + v^2 on
 FAR_BESSEL = 30.0
 NEAR = 1.5  # where quotients with a removable singularity are summed
@@ -25,102 +28,106 @@ def softplus(x: Any) -> Derivatives:
     from scipy.special import expit
 
     p, q = expit(x), expit(-x)
-    return np.logaddexp(0.0, x), p, p * q, p * q * (q - p)
+    return np.logaddexp(0.0, x), p, p * q, p * q * (q - p), lambda: p * q * (1 - 6 * p * q)
 
 
 def _exp(x: Any) -> Derivatives:
     e = np.exp(x)
-    return e, e, e, e
+    return e, e, e, e, lambda: e
 
 
 def _log(x: Any) -> Derivatives:
     r = 1 / x
-    return np.log(x), r, -(r**2), 2 * r**3
+    return np.log(x), r, -(r**2), 2 * r**3, lambda: -6 * r**4
 
 
 def _log1p(x: Any) -> Derivatives:
     r = 1 / (1 + x)
-    return np.log1p(x), r, -(r**2), 2 * r**3
+    return np.log1p(x), r, -(r**2), 2 * r**3, lambda: -6 * r**4
 
 
 def _based(log: Any, base: float) -> Callable[[Any], Derivatives]:
     def of(x: Any) -> Derivatives:
-        _, *rest = _log(x)
-        return log(x), *(d / np.log(base) for d in rest)  # pyright: ignore[reportReturnType]
+        return _times(1 / np.log(base), log(x), *_log(x)[1:])
 
     return of
 
 
+def _times(factor: Any, value: Any, a: Any, b: Any, c: Any, fourth: Callable[[], Any]) -> Derivatives:
+    """Return a value, and derivatives times a number."""
+    return value, factor * a, factor * b, factor * c, lambda: factor * fourth()
+
+
 def _exp2(x: Any) -> Derivatives:
     e, c = np.exp2(x), np.log(2.0)
-    return e, c * e, c**2 * e, c**3 * e
+    return e, c * e, c**2 * e, c**3 * e, lambda: c**4 * e
 
 
 def _expm1(x: Any) -> Derivatives:
     e = np.exp(x)
-    return np.expm1(x), e, e, e
+    return np.expm1(x), e, e, e, lambda: e
 
 
 def _sqrt(x: Any) -> Derivatives:
     s, r = np.sqrt(x), 1 / x
-    return s, s * r / 2, -s * r**2 / 4, 3 * s * r**3 / 8
+    return s, s * r / 2, -s * r**2 / 4, 3 * s * r**3 / 8, lambda: -15 * s * r**4 / 16
 
 
 def _cbrt(x: Any) -> Derivatives:
     s, r = np.cbrt(x), 1 / x
-    return s, s * r / 3, -2 * s * r**2 / 9, 10 * s * r**3 / 27
+    return s, s * r / 3, -2 * s * r**2 / 9, 10 * s * r**3 / 27, lambda: -80 * s * r**4 / 81
 
 
 def _reciprocal(x: Any) -> Derivatives:
     r = 1 / x
-    return r, -(r**2), 2 * r**3, -6 * r**4
+    return r, -(r**2), 2 * r**3, -6 * r**4, lambda: 24 * r**5
 
 
 def _absolute(x: Any) -> Derivatives:
-    return np.abs(x), np.sign(x), 0.0 * x, 0.0 * x
+    return np.abs(x), np.sign(x), 0.0 * x, 0.0 * x, lambda: 0.0 * x
 
 
 def _sin(x: Any) -> Derivatives:
     s, c = np.sin(x), np.cos(x)
-    return s, c, -s, -c
+    return s, c, -s, -c, lambda: s
 
 
 def _cos(x: Any) -> Derivatives:
     s, c = np.sin(x), np.cos(x)
-    return c, -s, -c, s
+    return c, -s, -c, s, lambda: c
 
 
 def _tan(x: Any) -> Derivatives:
     t = np.tan(x)
     d = 1 + t**2
-    return t, d, 2 * t * d, d * (2 + 6 * t**2)
+    return t, d, 2 * t * d, d * (2 + 6 * t**2), lambda: t * d * (16 + 24 * t**2)
 
 
 def _tanh(x: Any) -> Derivatives:
     t = np.tanh(x)
     d = 1 / np.cosh(x) ** 2  # 1 - t^2 has no digits where t is near 1
-    return t, d, -2 * t * d, d * (6 * t**2 - 2)
+    return t, d, -2 * t * d, d * (6 * t**2 - 2), lambda: t * d * (16 - 24 * t**2)
 
 
 def _sinh(x: Any) -> Derivatives:
     s, c = np.sinh(x), np.cosh(x)
-    return s, c, s, c
+    return s, c, s, c, lambda: s
 
 
 def _cosh(x: Any) -> Derivatives:
     s, c = np.sinh(x), np.cosh(x)
-    return c, s, c, s
+    return c, s, c, s, lambda: c
 
 
 def _arctan(x: Any) -> Derivatives:
     r = 1 / (1 + x**2)
-    return np.arctan(x), r, -2 * x * r**2, (6 * x**2 - 2) * r**3
+    return np.arctan(x), r, -2 * x * r**2, (6 * x**2 - 2) * r**3, lambda: 24 * x * (1 - x**2) * r**4
 
 
 def _arcsinh(x: Any) -> Derivatives:
     r = 1 / (1 + x**2)
     d = np.sqrt(r)
-    return np.arcsinh(x), d, -x * d * r, (2 * x**2 - 1) * d * r**2
+    return np.arcsinh(x), d, -x * d * r, (2 * x**2 - 1) * d * r**2, lambda: x * (9 - 6 * x**2) * d * r**3
 
 
 def _expit(x: Any) -> Derivatives:
@@ -128,54 +135,53 @@ def _expit(x: Any) -> Derivatives:
 
     p, q = expit(x), expit(-x)
     d = p * q
-    return p, d, d * (q - p), d * (1 - 6 * d)
+    return p, d, d * (q - p), d * (1 - 6 * d), lambda: d * (q - p) * (1 - 12 * d)
 
 
 def _log_expit(x: Any) -> Derivatives:
     from scipy.special import expit, log_expit
 
     p, q = expit(x), expit(-x)
-    return log_expit(x), q, -p * q, -p * q * (q - p)
+    return log_expit(x), q, -p * q, -p * q * (q - p), lambda: -p * q * (1 - 6 * p * q)
 
 
 def _logit(x: Any) -> Derivatives:
     from scipy.special import logit
 
     a, b = 1 / x, 1 / (1 - x)
-    return logit(x), a + b, b**2 - a**2, 2 * (a**3 + b**3)
+    return logit(x), a + b, b**2 - a**2, 2 * (a**3 + b**3), lambda: 6 * (b**4 - a**4)
 
 
 def _gammaln(x: Any) -> Derivatives:
     from scipy.special import digamma, gammaln, polygamma
 
-    return gammaln(x), digamma(x), polygamma(1, x), polygamma(2, x)
+    return gammaln(x), digamma(x), polygamma(1, x), polygamma(2, x), lambda: polygamma(3, x)
 
 
 def _psi(x: Any) -> Derivatives:
     from scipy.special import digamma, polygamma
 
-    return digamma(x), polygamma(1, x), polygamma(2, x), polygamma(3, x)
+    return digamma(x), polygamma(1, x), polygamma(2, x), polygamma(3, x), lambda: polygamma(4, x)
 
 
 def _erf(x: Any) -> Derivatives:
     from scipy.special import erf
 
     d = 2 / np.sqrt(np.pi) * np.exp(-(x**2))
-    return erf(x), d, -2 * x * d, (4 * x**2 - 2) * d
+    return erf(x), d, -2 * x * d, (4 * x**2 - 2) * d, lambda: x * (12 - 8 * x**2) * d
 
 
 def _erfc(x: Any) -> Derivatives:
     from scipy.special import erfc
 
-    _, a, b, c = _erf(x)
-    return erfc(x), -a, -b, -c
+    return _times(-1.0, erfc(x), *_erf(x)[1:])
 
 
 def _ndtr(x: Any) -> Derivatives:
     from scipy.special import ndtr
 
     d = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-    return ndtr(x), d, -x * d, (x**2 - 1) * d
+    return ndtr(x), d, -x * d, (x**2 - 1) * d, lambda: x * (3 - x**2) * d
 
 
 def _log_ndtr(x: Any) -> Derivatives:
@@ -183,9 +189,16 @@ def _log_ndtr(x: Any) -> Derivatives:
     from scipy.special import erfcx, log_ndtr
 
     r = np.sqrt(2 / np.pi) / erfcx(-x / np.sqrt(2))
-    near = (r, -r * (x + r), r * ((x + r) * (x + 2 * r) - 1))
-    over, slope, bend, _ = _descending(MILLS, 1.0, 2.0, np.maximum(-x, FAR))
-    return log_ndtr(x), *_pick(x > -FAR, near, (over - x, -1 - slope, bend))
+    first, u, w = -r * (x + r), x + r, x + 2 * r
+    over, slope, bend, _, _ = _descending(MILLS, 1.0, 2.0, np.maximum(-x, FAR))
+    near, far = (r, first, r * (u * w - 1)), (over - x, -1 - slope, bend)
+
+    def fourth() -> Any:
+        start = FAR_FOURTH * np.sqrt(2)
+        out = first * (u * w - 1) + r * ((1 + first) * w + u * (1 + 2 * first))
+        return np.where(x > -start, out, -_descending(MILLS, 1.0, 2.0, np.maximum(-x, start))[3])
+
+    return log_ndtr(x), *_pick(x > -FAR, near, far), fourth
 
 
 def _erfcx(x: Any) -> Derivatives:
@@ -193,24 +206,36 @@ def _erfcx(x: Any) -> Derivatives:
     from scipy.special import erfcx
 
     f = erfcx(x)
-    near = _of_slope(f, 2.0, -2 / np.sqrt(np.pi), x)
-    return f, *_pick(x < FAR, near, _descending(ERFC, 1.0, 2.0, np.maximum(x, FAR))[1:])
+    *near, last = _of_slope(f, 2.0, -2 / np.sqrt(np.pi), x)
+    far = _descending(ERFC, 1.0, 2.0, np.maximum(x, FAR))[1:4]
+
+    def fourth() -> Any:
+        return np.where(x < FAR_FOURTH, last(), _descending(ERFC, 1.0, 2.0, np.maximum(x, FAR_FOURTH))[4]())
+
+    return f, *_pick(x < FAR, near, far), fourth
 
 
 def _dawsn(x: Any) -> Derivatives:
     """Return it: f' = 1 - 2 x f (DLMF 7.5.2 and 7.12); it is odd."""
     from scipy.special import dawsn
 
-    f, far, sign = dawsn(x), np.maximum(np.abs(x), FAR), np.sign(x)
-    _, a, b, c = _descending(np.sqrt(np.pi) / 2 * np.abs(ERFC), 1.0, 2.0, far)
-    return f, *_pick(np.abs(x) < FAR, _of_slope(f, -2.0, 1.0, x), (a, sign * b, c))
+    size, sign, terms = np.abs(x), np.sign(x), np.sqrt(np.pi) / 2 * np.abs(ERFC)
+    f, (_, a, b, c, _) = dawsn(x), _descending(terms, 1.0, 2.0, np.maximum(size, FAR))
+    *near, last = _of_slope(f, -2.0, 1.0, x)
+
+    def fourth() -> Any:
+        far = _descending(terms, 1.0, 2.0, np.maximum(size, FAR_FOURTH))[4]
+        return np.where(size < FAR_FOURTH, last(), sign * far())
+
+    return f, *_pick(size < FAR, near, (a, sign * b, c)), fourth
 
 
-def _of_slope(f: Any, a: float, b: float, x: Any) -> tuple[Any, Any, Any]:
+def _of_slope(f: Any, a: float, b: float, x: Any) -> tuple[Any, Any, Any, Callable[[], Any]]:
     """Return the derivatives where f' = a x f + b."""
     first = a * x * f + b
     second = a * (f + x * first)
-    return first, second, a * (2 * first + x * second)
+    third = a * (2 * first + x * second)
+    return first, second, third, lambda: a * (3 * second + x * third)
 
 
 def _pick(where: Any, some: Any, others: Any) -> tuple[Any, ...]:
@@ -219,13 +244,14 @@ def _pick(where: Any, some: Any, others: Any) -> tuple[Any, ...]:
 
 def _descending(terms: Any, power: float, step: float, x: Any) -> Derivatives:
     """Return sum_k c_k x^-(power + k step) and its derivatives; terms are numbers, or arrays like x."""
-    out = [0.0, 0.0, 0.0, 0.0]
+    out, last = [0.0, 0.0, 0.0, 0.0], list[Any]()
     for k, c in enumerate(terms):
         p, term = power + k * step, c * x ** -(power + k * step)
         for order in range(4):
             out[order] = out[order] + term
-            term = term * -(p + order) / x
-    return tuple(out)  # pyright: ignore[reportReturnType]
+            term = term if order == 3 else term * -(p + order) / x
+        last.append(term)
+    return *out, lambda: sum(term * -(power + k * step + 3) / x for k, term in enumerate(last))  # pyright: ignore[reportReturnType]
 
 
 #: r(z) - z in 1 / z, 1 / z^3 ...: with s = r - z, s' + 1 = r s, so that c_k = -(2k - 1) c_(k-1) - sum c_i c_(k-1-i).
@@ -235,9 +261,9 @@ for _k in range(1, 13):
 ERFC = np.cumprod([1 / np.sqrt(np.pi), *(-(2 * k - 1) / 2 for k in range(1, 13))])
 
 
-def _slope(value: Any, d: Any, a: Any, b: Any) -> Derivatives:
-    """Return the derivatives from the first, d, and the first two of log d."""
-    return value, d, d * a, d * (a**2 + b)
+def _slope(value: Any, d: Any, a: Any, b: Any, c: Callable[[], Any]) -> Derivatives:
+    """Return the derivatives from the first, d, and the first three of log d."""
+    return value, d, d * a, d * (a**2 + b), lambda: d * (a**3 + 3 * a * b + c())
 
 
 def _over(c: Any, x: Any) -> Any:
@@ -247,16 +273,21 @@ def _over(c: Any, x: Any) -> Any:
 def _gamma(x: Any) -> Derivatives:
     from scipy.special import gamma
 
-    f, (_, a, b, c) = gamma(x), _gammaln(x)
-    return f, f * a, f * (a**2 + b), f * (a**3 + 3 * a * b + c)
+    f, (_, a, b, c, last) = gamma(x), _gammaln(x)
+    return f, f * a, f * (a**2 + b), f * (a**3 + 3 * a * b + c), lambda: f * _bell(a, b, c, last())
 
 
 def _rgamma(x: Any) -> Derivatives:
     """Return 1 / gamma, which has no poles: at 0, -1, -2 ... its derivatives here are not finite."""
     from scipy.special import rgamma
 
-    f, (_, a, b, c) = rgamma(x), _gammaln(x)
-    return f, -f * a, f * (a**2 - b), -f * (a**3 - 3 * a * b + c)
+    f, (_, a, b, c, last) = rgamma(x), _gammaln(x)
+    return f, -f * a, f * (a**2 - b), -f * (a**3 - 3 * a * b + c), lambda: f * _bell(-a, -b, -c, -last())
+
+
+def _bell(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return the fourth derivative of exp g over exp g, from those of g."""
+    return a**4 + 6 * a**2 * b + 4 * a * c + 3 * b**2 + d
 
 
 def _ndtri(p: Any) -> Derivatives:
@@ -264,7 +295,7 @@ def _ndtri(p: Any) -> Derivatives:
 
     x = ndtri(p)
     d = np.sqrt(2 * np.pi) * np.exp(x**2 / 2)
-    return x, d, x * d**2, (1 + 2 * x**2) * d**3
+    return x, d, x * d**2, (1 + 2 * x**2) * d**3, lambda: x * (7 + 6 * x**2) * d**4
 
 
 def _ndtri_exp(y: Any) -> Derivatives:
@@ -272,8 +303,9 @@ def _ndtri_exp(y: Any) -> Derivatives:
     from scipy.special import ndtri_exp
 
     x = ndtri_exp(y)
-    _, a, b, c = _log_ndtr(x)
-    return x, 1 / a, -b / a**3, (3 * (b / a) ** 2 - c / a) / a**3
+    _, a, b, c, last = _log_ndtr(x)
+    b, c = b / a, c / a
+    return x, 1 / a, -b / a**2, (3 * b**2 - c) / a**3, lambda: (10 * b * c - 15 * b**3 - last() / a) / a**4
 
 
 def _erf_inverse(name: str, sign: float) -> Callable[[Any], Derivatives]:
@@ -282,7 +314,7 @@ def _erf_inverse(name: str, sign: float) -> Callable[[Any], Derivatives]:
 
         x = getattr(special, name)(p)
         d = sign * np.sqrt(np.pi) / 2 * np.exp(x**2)
-        return x, d, 2 * x * d**2, (2 + 8 * x**2) * d**3
+        return x, d, 2 * x * d**2, (2 + 8 * x**2) * d**3, lambda: x * (28 + 48 * x**2) * d**4
 
     return of
 
@@ -290,19 +322,19 @@ def _erf_inverse(name: str, sign: float) -> Callable[[Any], Derivatives]:
 def _erfi(x: Any) -> Derivatives:
     from scipy.special import erfi
 
-    return _slope(erfi(x), 2 / np.sqrt(np.pi) * np.exp(x**2), 2 * x, 2.0)
+    return _slope(erfi(x), 2 / np.sqrt(np.pi) * np.exp(x**2), 2 * x, 2.0, lambda: 0.0)
 
 
 def _exp1(x: Any) -> Derivatives:
     from scipy.special import exp1
 
-    return _slope(exp1(x), -np.exp(-x) / x, -1 - 1 / x, 1 / x**2)
+    return _slope(exp1(x), -np.exp(-x) / x, -1 - 1 / x, 1 / x**2, lambda: -2 / x**3)
 
 
 def _expi(x: Any) -> Derivatives:
     from scipy.special import expi
 
-    return _slope(expi(x), np.exp(x) / x, 1 - 1 / x, 1 / x**2)
+    return _slope(expi(x), np.exp(x) / x, 1 - 1 / x, 1 / x**2, lambda: -2 / x**3)
 
 
 def _wrightomega(x: Any) -> Derivatives:
@@ -311,71 +343,72 @@ def _wrightomega(x: Any) -> Derivatives:
 
     w = wrightomega(x)
     r = 1 / (1 + w)
-    return w, w * r, w * r**3, w * (1 - 2 * w) * r**5
+    return w, w * r, w * r**3, w * (1 - 2 * w) * r**5, lambda: w * (1 - 8 * w + 6 * w**2) * r**7
 
 
 def _arcsin(x: Any) -> Derivatives:
     r = 1 / ((1 - x) * (1 + x))
     d = np.sqrt(r)
-    return np.arcsin(x), d, x * d * r, (1 + 2 * x**2) * d * r**2
+    return np.arcsin(x), d, x * d * r, (1 + 2 * x**2) * d * r**2, lambda: x * (9 + 6 * x**2) * d * r**3
 
 
 def _arccos(x: Any) -> Derivatives:
-    _, a, b, c = _arcsin(x)
-    return np.arccos(x), -a, -b, -c
+    return _times(-1.0, np.arccos(x), *_arcsin(x)[1:])
 
 
 def _arccosh(x: Any) -> Derivatives:
     r = 1 / ((x - 1) * (x + 1))
     d = np.sqrt(r)
-    return np.arccosh(x), d, -x * d * r, (1 + 2 * x**2) * d * r**2
+    return np.arccosh(x), d, -x * d * r, (1 + 2 * x**2) * d * r**2, lambda: -x * (9 + 6 * x**2) * d * r**3
 
 
 def _arctanh(x: Any) -> Derivatives:
     r = 1 / ((1 - x) * (1 + x))
-    return np.arctanh(x), r, 2 * x * r**2, (2 + 6 * x**2) * r**3
+    return np.arctanh(x), r, 2 * x * r**2, (2 + 6 * x**2) * r**3, lambda: 24 * x * (1 + x**2) * r**4
 
 
 def _cosm1(x: Any) -> Derivatives:
     from scipy.special import cosm1
 
     s, c = np.sin(x), np.cos(x)
-    return cosm1(x), -s, -c, s
+    return cosm1(x), -s, -c, s, lambda: c
 
 
 def _exp10(x: Any) -> Derivatives:
     e, c = np.power(10.0, x), np.log(10.0)
-    return e, c * e, c**2 * e, c**3 * e
+    return e, c * e, c**2 * e, c**3 * e, lambda: c**4 * e
 
 
 def _linear(name: str, slope: float) -> Callable[[Any], Derivatives]:
-    return lambda x: (getattr(np, name)(x), slope + 0.0 * x, 0.0 * x, 0.0 * x)
+    return lambda x: (getattr(np, name)(x), slope + 0.0 * x, 0.0 * x, 0.0 * x, lambda: 0.0 * x)
 
 
-def _quotient(of: Derivatives, near: Any, x: Any) -> Derivatives:
-    """Return g(x) / x where g(0) = 0: x f^(m) + m f^(m-1) = g^(m), and `near` 0 what sums its powers."""
+def _quotient(of: Derivatives, terms: Any, x: Any) -> Derivatives:
+    """Return g(x) / x where g(0) = 0: x f^(m) + m f^(m-1) = g^(m); near 0 a polynomial that has these terms."""
     inside = np.abs(x) < NEAR
     f0 = of[0] / x
     f1 = (of[1] - f0) / x
     f2 = (of[2] - 2 * f1) / x
-    return _pick(inside, near(np.where(inside, x, 0.0)), (f0, f1, f2, (of[3] - 3 * f2) / x))  # pyright: ignore[reportReturnType]
+    f3 = (of[3] - 3 * f2) / x
+    *near, last = _ascending(terms, np.where(inside, x, 0.0))
+    return *_pick(inside, near, (f0, f1, f2, f3)), lambda: np.where(inside, last(), (of[4]() - 4 * f3) / x)  # pyright: ignore[reportReturnType]
 
 
 def _exprel(x: Any) -> Derivatives:
-    return _quotient(_expm1(x), lambda z: _ascending(EXPREL, z), x)
+    return _quotient(_expm1(x), EXPREL, x)
 
 
 def sinc(x: Any) -> Derivatives:
     """Return NumPy's sinc, sin(pi x) / (pi x)."""
     pi = np.pi
-    a, b, c, d = _quotient(_sin(pi * x), lambda z: _ascending(SINC, z), pi * x)
-    return a, pi * b, pi**2 * c, pi**3 * d
+    a, b, c, d, last = _quotient(_sin(pi * x), SINC, pi * x)
+    return a, pi * b, pi**2 * c, pi**3 * d, lambda: pi**4 * last()
 
 
 def _ascending(terms: Any, x: Any) -> Derivatives:
     """Return a polynomial and its derivatives."""
     p = np.polynomial.Polynomial(terms)
-    return p(x), p.deriv(1)(x), p.deriv(2)(x), p.deriv(3)(x)
+    return p(x), p.deriv(1)(x), p.deriv(2)(x), p.deriv(3)(x), lambda: p.deriv(4)(x)
 
 
 EXPREL = np.cumprod([1.0, *(1 / (k + 1) for k in range(1, POWERS))])
@@ -398,7 +431,11 @@ def _bessel(name: str, sign: float, outer: float = 1.0, v: float | None = None) 
         first = (at[-1] + sign * at[1]) / 2
         second = (at[-2] + 2 * sign * at[0] + at[2]) / 4
         third = (at[-3] + 3 * sign * at[-1] + 3 * at[1] + sign * at[3]) / 8
-        return at[0], outer * first, second, outer * third
+
+        def fourth() -> Any:
+            return (f(order - 4, x) + f(order + 4, x) + 4 * sign * (at[-2] + at[2]) + 6 * at[0]) / 16
+
+        return at[0], outer * first, second, outer * third, fourth
 
     return of
 
@@ -409,14 +446,18 @@ def _scaled(name: str, outer: float, v: float | None = None) -> Callable[..., De
     def of(*arguments: Any) -> Derivatives:
         both: tuple[Any, ...] = (v, *arguments)
         order, x = both[-2:]
-        f0, a, b, c = _bessel(name, 1.0, outer)(order, x)
+        f0, a, b, c, last = _bessel(name, 1.0, outer)(order, x)
         s = np.where(x < 0, 1.0, -1.0) if outer > 0 else 1.0
         near = (a + s * f0, b + 2 * s * a + f0, c + 3 * s * b + 3 * a + s * f0)
         start = FAR_BESSEL + np.square(order)
         terms = _hankel(order, outer)
         head = 1 / np.sqrt(2 * np.pi) if outer > 0 else np.sqrt(np.pi / 2)
         far = _descending([head * t for t in terms], 0.5, 1.0, np.maximum(x, start))
-        return f0, *_pick(x < start, near, far[1:])
+
+        def fourth() -> Any:
+            return np.where(x < start, last() + 4 * s * (c + a) + 6 * b + f0, far[4]())
+
+        return f0, *_pick(x < start, near, far[1:4]), fourth
 
     return of
 
@@ -437,7 +478,9 @@ def _gammainc(name: str, sign: float) -> Callable[[Any, Any], Derivatives]:
         from scipy import special
 
         d = sign * np.exp(special.xlogy(p - 1, x) - x - special.gammaln(p))
-        return _slope(getattr(special, name)(p, x), d, _over(p - 1, x) - 1, -_over(p - 1, x**2))
+        return _slope(
+            getattr(special, name)(p, x), d, _over(p - 1, x) - 1, -_over(p - 1, x**2), lambda: _over(2 * p - 2, x**3)
+        )
 
     return of
 
@@ -448,8 +491,8 @@ def _betainc(name: str, sign: float) -> Callable[[Any, Any, Any], Derivatives]:
 
         y = 1 - x
         d = sign * np.exp(special.xlogy(p - 1, x) + special.xlog1py(q - 1, -x) - special.betaln(p, q))
-        bend = -_over(p - 1, x**2) - _over(q - 1, y**2)
-        return _slope(getattr(special, name)(p, q, x), d, _over(p - 1, x) - _over(q - 1, y), bend)
+        bend, third = -_over(p - 1, x**2) - _over(q - 1, y**2), lambda: 2 * (_over(p - 1, x**3) - _over(q - 1, y**3))
+        return _slope(getattr(special, name)(p, q, x), d, _over(p - 1, x) - _over(q - 1, y), bend, third)
 
     return of
 
@@ -460,7 +503,8 @@ def _stdtr(df: Any, x: Any) -> Derivatives:
     head = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(np.pi * df)
     r = 1 / (df + x**2)
     bend = -(df + 1) * (df - x**2) * r**2
-    return _slope(stdtr(df, x), np.exp(head - (df + 1) / 2 * np.log1p(x**2 / df)), -(df + 1) * x * r, bend)
+    d = np.exp(head - (df + 1) / 2 * np.log1p(x**2 / df))
+    return _slope(stdtr(df, x), d, -(df + 1) * x * r, bend, lambda: 2 * (df + 1) * x * (3 * df - x**2) * r**3)
 
 
 def _rising(name: str, up: int, down: int, sign: float = 1.0) -> Callable[..., Derivatives]:
@@ -470,13 +514,17 @@ def _rising(name: str, up: int, down: int, sign: float = 1.0) -> Callable[..., D
         from scipy import special
 
         *own, x = arguments
-        f, factor, out = getattr(special, name), 1.0, list[Any]()
-        for k in range(4):
-            out.append(factor * f(*(a + k for a in own), x))
-            for j, a in enumerate(own):
-                factor = factor * (a + k) if j < up else factor / (a + k) if j < up + down else factor
-            factor = factor * sign
-        return tuple(out)  # pyright: ignore[reportReturnType]
+
+        def at(k: int) -> Any:
+            rise = [prod(a + i for i in range(k)) for a in own]
+            return (
+                sign**k
+                * prod(rise[:up])
+                / prod(rise[up : up + down])
+                * getattr(special, name)(*(a + k for a in own), x)
+            )
+
+        return at(0), at(1), at(2), at(3), lambda: at(4)
 
     return of
 
@@ -486,7 +534,8 @@ def _hurwitz(s: Any, x: Any) -> Derivatives:
     from scipy.special import zeta
 
     a, b, c, d = (zeta(s + k, x) for k in range(4))
-    return a, -s * b, s * (s + 1) * c, -s * (s + 1) * (s + 2) * d
+    two, three = s * (s + 1), s * (s + 1) * (s + 2)
+    return a, -s * b, two * c, -three * d, lambda: three * (s + 3) * zeta(s + 4, x)
 
 
 UNIVARIATE: dict[str, Callable[[Any], Derivatives]] = {
@@ -499,7 +548,7 @@ UNIVARIATE: dict[str, Callable[[Any], Derivatives]] = {
     "log10": _based(np.log10, 10.0),
     "sqrt": _sqrt,
     "cbrt": _cbrt,
-    "square": lambda x: (x**2, 2 * x, 2 * np.ones_like(x), 0.0 * x),
+    "square": lambda x: (x**2, 2 * x, 2 * np.ones_like(x), 0.0 * x, lambda: 0.0 * x),
     "reciprocal": _reciprocal,
     "absolute": _absolute,
     "fabs": _absolute,

@@ -1,10 +1,11 @@
 """Truncated Taylor arithmetic over arrays: numbers of n rows with their derivatives in a few variables.
 
-A `Taylor` holds the value of every row, its first, second and (at order 3) third derivatives in K variables. NumPy's
-and SciPy's elementwise functions act on it by the chain rule (Griewank & Walther 2008, chapter 13), so that a function
-written for arrays gives its derivatives without differences. Packing is lexicographic: (a, b) with a <= b, (a, b, c)
-with a <= b <= c. To teach it a function, add a row: to `UNIVARIATE` or `LAST` of `families/derivatives.py` (value and
-three derivatives), or to `COMPOSED` where it is made of others or has slopes that are.
+A `Taylor` holds the value of every row, its first, second and (from order 3, or 4) third and fourth derivatives in K
+variables. NumPy's and SciPy's elementwise functions act on it by the chain rule (Griewank & Walther 2008, chapter 13),
+so that a function written for arrays gives its derivatives without differences. Packing is lexicographic: (a, b) with
+a <= b, (a, b, c) with a <= b <= c, and so on. To teach it a function, add a row: to `UNIVARIATE` or `LAST` of
+`families/derivatives.py` (value and four derivatives), or to `COMPOSED` where it is made of others or has slopes that
+are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -50,23 +52,35 @@ REMEDIES = {
 WRAPPERS = ("wrapper", "wrapped", "inner", "_wrapper", "__call__", "func", "f", "_call_as_normal", "_vectorize_call")
 
 
+#: The ways to split four indices into one and three; into two and two; into two and twice one.
+ONE_AND_THREE = ((0, (1, 2, 3)), (1, (0, 2, 3)), (2, (0, 1, 3)), (3, (0, 1, 2)))
+TWO_AND_TWO = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
+TWO_AND_ONES = tuple((p, q) for some, others in TWO_AND_TWO for p, q in ((some, others), (others, some)))
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Which variables packed derivatives belong to: (a, b) of pairs, (a, b, c) and their pairs of triples."""
+    """Which variables packed derivatives belong to: (a, b) of pairs, (a, b, c) and their pairs of triples.
+
+    `four` has a, b, c and d of quadruples, `part` where their pairs and triples are stored, by positions.
+    """
 
     pair: tuple[Any, Any]
     triple: tuple[Any, Any, Any]
     inner: tuple[Any, Any, Any]
+    four: tuple[Any, Any, Any, Any]
+    part: dict[tuple[int, ...], Any]
 
 
 @cache
 def places(k: int) -> Places:
     """Return the packing of K variables."""
-    pairs = list(combinations_with_replacement(range(k), 2))
-    triples = list(combinations_with_replacement(range(k), 3))
-    index = {p: i for i, p in enumerate(pairs)}
+    pairs, triples, fours = (list(combinations_with_replacement(range(k), width)) for width in (2, 3, 4))
+    index = {p: i for packed in (pairs, triples) for i, p in enumerate(packed)}
     inner = [[index[b, c], index[a, c], index[a, b]] for a, b, c in triples]
-    return Places(_columns(pairs, 2), _columns(triples, 3), _columns(inner, 3))
+    positions = [p for width in (2, 3) for p in combinations(range(4), width)]
+    part = {p: np.array([index[tuple(four[i] for i in p)] for four in fours], np.intp) for p in positions}
+    return Places(_columns(pairs, 2), _columns(triples, 3), _columns(inner, 3), _columns(fours, 4), part)
 
 
 def _columns(rows: Sequence[Sequence[int]], width: int) -> Any:
@@ -80,14 +94,14 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
     ----------
     v : (n,) array
         Values.
-    g, h, t : (K, n), (K (K + 1) / 2, n), (K (K + 1) (K + 2) / 6, n) arrays
-        First, second and third derivatives; `t` has no rows at order 2.
+    g, h, t, q : (K, n), (K (K + 1) / 2, n), (K (K + 1) (K + 2) / 6, n), (K (K + 1) (K + 2) (K + 3) / 24, n) arrays
+        First to fourth derivatives; `t` has no rows at order 2, `q` none below order 4.
     """
 
-    __slots__ = ("g", "h", "t", "v")
+    __slots__ = ("g", "h", "q", "t", "v")
 
-    def __init__(self, v: Array, g: Array, h: Array, t: Array) -> None:
-        self.v, self.g, self.h, self.t = v, g, h, t
+    def __init__(self, v: Array, g: Array, h: Array, t: Array, q: Array) -> None:
+        self.v, self.g, self.h, self.t, self.q = v, g, h, t, q
 
     # ---- what arrays have --------------------------------------------------------------------------------------------
 
@@ -111,6 +125,11 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
         """That of the values."""
         return self.v.dtype
 
+    @property
+    def derivatives(self) -> tuple[Array, Array, Array, Array]:
+        """First to fourth."""
+        return self.g, self.h, self.t, self.q
+
     def __len__(self) -> int:
         return len(self.v)
 
@@ -130,7 +149,7 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
                 f"x[{'…' if isinstance(at, np.ndarray | list) else at}] of numbers with derivatives: rows may not be "
                 f"moved, every row has parameters of its own; write np.where(condition, a, b) for cases"
             )
-        return Taylor(self.v[at], self.g[:, at], self.h[:, at], self.t[:, at])
+        return Taylor(self.v[at], *(d[:, at] for d in self.derivatives))
 
     def __setitem__(self, at: Any, value: Any) -> None:
         raise NotAvailableError(
@@ -194,37 +213,63 @@ class Taylor(np.lib.mixins.NDArrayOperatorsMixin):
 
     def compose(self, f: Derivatives) -> Taylor:
         """Return f(self) from the value and the derivatives of f at the values."""
-        f0, f1, f2, f3 = f
+        f0, f1, f2, f3, last = f
         g, h, at = self.g, self.h, places(len(self.g))
-        (a, b), third = at.pair, self.t
+        (a, b), third, fourth = at.pair, self.t, self.q
         if len(third):
             (i, j, k), (jk, ik, ij) = at.triple, at.inner
             cross = g[i] * h[jk] + g[j] * h[ik] + g[k] * h[ij]
             third = f1 * third + f2 * cross + f3 * g[i] * g[j] * g[k]
-        return Taylor(np.asarray(f0, np.float64), f1 * g, f1 * h + f2 * g[a] * g[b], third)
+        if len(fourth):
+            i, j, k, m = at.four
+            fourth = f1 * fourth + f2 * (_one_and_three(self, self) + _two_and_two(self, self))
+            fourth = fourth + f3 * _two_and_ones(self, self, self) + last() * g[i] * g[j] * g[k] * g[m]
+        return Taylor(np.asarray(f0, np.float64), f1 * g, f1 * h + f2 * g[a] * g[b], third, fourth)
 
     def times(self, other: Taylor) -> Taylor:
         """Return the product."""
         x, y, at = self, other, places(len(self.g))
-        (a, b), third = at.pair, self.t
+        (a, b), third, fourth = at.pair, self.t, self.q
         if len(third):
             (i, j, k), (jk, ik, ij) = at.triple, at.inner
             cross = x.g[i] * y.h[jk] + x.g[j] * y.h[ik] + x.g[k] * y.h[ij]
             cross = cross + y.g[i] * x.h[jk] + y.g[j] * x.h[ik] + y.g[k] * x.h[ij]
             third = x.v * y.t + y.v * x.t + cross
+        if len(fourth):
+            fourth = x.v * y.q + y.v * x.q + _one_and_three(x, y) + _one_and_three(y, x)
+            fourth = fourth + _two_and_two(x, y) + _two_and_two(y, x)
         second = x.v * y.h + y.v * x.h + x.g[a] * y.g[b] + y.g[a] * x.g[b]
-        return Taylor(x.v * y.v, x.v * y.g + y.v * x.g, second, third)
+        return Taylor(x.v * y.v, x.v * y.g + y.v * x.g, second, third, fourth)
+
+
+def _one_and_three(x: Taylor, y: Taylor) -> Any:
+    """Return the sum of x_i y_jkl over the splits of four indices."""
+    at = places(len(x.g))
+    return sum(x.g[at.four[one]] * y.t[at.part[three]] for one, three in ONE_AND_THREE)
+
+
+def _two_and_two(x: Taylor, y: Taylor) -> Any:
+    """Return the sum of x_ij y_kl over the splits of four indices, the first of which is in the part of x."""
+    at = places(len(x.g))
+    return sum(x.h[at.part[p]] * y.h[at.part[q]] for p, q in TWO_AND_TWO)
+
+
+def _two_and_ones(x: Taylor, y: Taylor, z: Taylor) -> Any:
+    """Return the sum of x_ij y_k z_l over the splits of four indices, k before l."""
+    at = places(len(x.g))
+    return sum(x.h[at.part[p]] * y.g[at.four[i]] * z.g[at.four[j]] for p, (i, j) in TWO_AND_ONES)
 
 
 def variables(values: Array, order: int) -> list[Taylor]:
-    """Return the columns of `values` (n, K) as independent variables, with derivatives up to `order` (2 or 3)."""
+    """Return the columns of `values` (n, K) as independent variables, with derivatives up to `order` (2, 3 or 4)."""
     n, k = values.shape
-    h, t = k * (k + 1) // 2, k * (k + 1) * (k + 2) // 6 if order > 2 else 0
+    sizes = [comb(k + least - 1, least) if least <= order else 0 for least in (2, 3, 4)]
     out: list[Taylor] = []
     for j in range(k):
         g = np.zeros((k, n))
         g[j] = 1.0
-        out.append(Taylor(np.array(values[:, j]), g, np.zeros((h, n)), np.zeros((t, n))))
+        h, t, q = (np.zeros((size, n)) for size in sizes)
+        out.append(Taylor(np.array(values[:, j]), g, h, t, q))
     return out
 
 
@@ -263,18 +308,28 @@ def _of_slopes(value: Array, slopes: Sequence[tuple[Taylor, Taylor]]) -> Taylor:
     first = slopes[0][1]
     out, at = _constant(value, first), places(len(first.g))
     (a, b), (i, j, k), (jk, ik, ij) = at.pair, at.triple, at.inner
-    g, h, t = out.g, out.h, out.t
+    g, h, t, q = out.derivatives
     for p, x in slopes:
         g = g + p.v * x.g
         h = h + p.v * x.h + p.g[a] * x.g[b]
         if len(t):
             t = t + p.v * x.t + p.h[ij] * x.g[k] + p.g[i] * x.h[jk] + p.g[j] * x.h[ik]
-    return Taylor(out.v, g, h, t)
+        if len(q):
+            q = q + p.v * x.q + _but_last(p, x)
+    return Taylor(out.v, g, h, t, q)
+
+
+def _but_last(p: Taylor, x: Taylor) -> Any:
+    """Return the first three derivatives of p x_l, less p x_ijkl."""
+    at = places(len(x.g))
+    one = sum(p.g[at.four[i]] * x.t[at.part[three]] for i, three in ONE_AND_THREE if i < 3)
+    two = sum(p.h[at.part[two]] * x.h[at.part[others]] for two, others in TWO_AND_ONES if 3 in others)
+    return p.t[at.part[0, 1, 2]] * x.g[at.four[3]] + one + two
 
 
 def _constant(value: Any, like: Taylor) -> Taylor:
     v = np.broadcast_to(np.asarray(value, np.float64), like.v.shape)
-    return Taylor(v, np.zeros_like(like.g), np.zeros_like(like.h), np.zeros_like(like.t))
+    return Taylor(v, *(np.zeros_like(d) for d in like.derivatives))
 
 
 def _both(x: Any, y: Any) -> tuple[Taylor, Taylor]:
@@ -289,8 +344,8 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
     if not isinstance(x, Taylor) and not isinstance(y, Taylor):
         return np.where(condition, x, y)
     x, y = _both(x, y)
-    pick = lambda a, b: np.where(condition, a, b)  # noqa: E731
-    return Taylor(pick(x.v, y.v), pick(x.g, y.g), pick(x.h, y.h), pick(x.t, y.t))
+    picked = (np.where(condition, a, b) if len(a) else a for a, b in zip(x.derivatives, y.derivatives, strict=True))
+    return Taylor(np.where(condition, x.v, y.v), *picked)
 
 
 def _clip(x: Any, low: Any = None, high: Any = None, **names: Any) -> Any:
@@ -340,23 +395,23 @@ BY_VALUE = frozenset((
 
 def _add(x: Any, y: Any) -> Taylor:
     if not isinstance(y, Taylor):
-        return Taylor(x.v + y, x.g, x.h, x.t)
+        return Taylor(x.v + y, *x.derivatives)
     if not isinstance(x, Taylor):
-        return Taylor(x + y.v, y.g, y.h, y.t)
-    return Taylor(x.v + y.v, x.g + y.g, x.h + y.h, x.t + y.t)
+        return Taylor(x + y.v, *y.derivatives)
+    return Taylor(x.v + y.v, *(a + b if len(a) else a for a, b in zip(x.derivatives, y.derivatives, strict=True)))
 
 
 def _multiply(x: Any, y: Any) -> Taylor:
     if isinstance(x, Taylor) and isinstance(y, Taylor):
         return x.times(y)
     x, c = (x, y) if isinstance(x, Taylor) else (y, x)
-    return Taylor(x.v * c, x.g * c, x.h * c, x.t * c)
+    return Taylor(x.v * c, *(d * c if len(d) else d for d in x.derivatives))
 
 
 def _divide(x: Any, y: Any) -> Taylor:
     if isinstance(y, Taylor):
         return _multiply(x, np.reciprocal(y))
-    return Taylor(x.v / y, x.g / y, x.h / y, x.t / y)
+    return Taylor(x.v / y, *(d / y if len(d) else d for d in x.derivatives))
 
 
 def _power(x: Any, p: Any) -> Any:
@@ -369,8 +424,9 @@ def _power(x: Any, p: Any) -> Any:
         # 0 times a power of 0 is 0: whole exponents have derivatives at 0.
         return np.where(falling == 0, 0.0, falling * np.power(x.v, np.where(falling == 0, 1.0, exponent)))
 
-    first, second, third = p, p * (p - 1), p * (p - 1) * (p - 2)
-    return x.compose((np.power(x.v, p), term(first, p - 1), term(second, p - 2), term(third, p - 3)))
+    second, third = p * (p - 1), p * (p - 1) * (p - 2)
+    first_three = term(p, p - 1), term(second, p - 2), term(third, p - 3)
+    return x.compose((np.power(x.v, p), *first_three, lambda: term(third * (p - 3), p - 4)))
 
 
 def _maximum(x: Any, y: Any) -> Any:
@@ -404,7 +460,7 @@ def _betaln(x: Any, y: Any) -> Any:
     from scipy.special import betaln, gammaln
 
     out = gammaln(x) + gammaln(y) - gammaln(x + y)
-    return Taylor(betaln(*(a.v if isinstance(a, Taylor) else a for a in (x, y))), out.g, out.h, out.t)
+    return Taylor(betaln(*(a.v if isinstance(a, Taylor) else a for a in (x, y))), *out.derivatives)
 
 
 def _hypot(x: Any, y: Any) -> Any:

@@ -43,7 +43,8 @@ fn minus_divergence(y: f64, d: f64) -> Univariate {
     let mu = y * d.exp() / (1.0 + odds);
     let k2 = mu * (1.0 - mu);
     let (k3, k4) = (k2 * (1.0 - 2.0 * mu), k2 * (1.0 - 6.0 * k2));
-    [odds.ln_1p() - d * mu, -d * k2, -k2 - d * k3, -2.0 * k3 - d * k4]
+    let k5 = k3 * (1.0 - 12.0 * k2);
+    [odds.ln_1p() - d * mu, -d * k2, -k2 - d * k3, -2.0 * k3 - d * k4, -3.0 * k4 - d * k5]
 }
 
 fn beta_cdf<S: Scalar>(y: f64, p: &[Par<S>; 4]) -> (S, S) {

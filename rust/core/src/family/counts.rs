@@ -9,7 +9,7 @@ use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
 use super::Data;
-use crate::jet::Scalar;
+use crate::jet::{Scalar, Univariate};
 use crate::special;
 
 #[derive(Clone, Copy)]
@@ -204,29 +204,29 @@ const TABLE: usize = 512;
 const USUAL: usize = 64;
 
 /// sum_{j < y} log(1 + j/k) - log y! from log k, with derivatives of the sum.
-fn rising_over_factorial(ln_k: f64, y: f64, order: usize) -> [f64; 4] {
+fn rising_over_factorial(ln_k: f64, y: f64, order: usize) -> Univariate {
     let mut sums = special::ln_rising_jet(ln_k, y, order);
     sums[0] -= special::ln_factorial(y);
     sums
 }
 
-/// The same by y with sums of -q, q(1-q), -q(1-q)(1-2q) for q = j / (k + j), grown as they are needed.
-struct Rising {
-    k: f64,
+/// The same by y with sums of -q, d = q(1-q), -d(1-2q) and d(1-6d) for q = j / (k + j), grown as they are needed.
+pub(super) struct Rising {
+    pub k: f64,
     ln_k: f64,
     log: f64,
-    sums: Vec<[f64; 4]>,
+    sums: Vec<Univariate>,
 }
 
 impl Rising {
-    fn new(ln_k: f64) -> Rising {
+    pub fn new(ln_k: f64) -> Rising {
         let mut sums = Vec::with_capacity(USUAL);
-        sums.resize(2, [0.0; 4]);
+        sums.resize(2, [0.0; 5]);
         Rising { k: ln_k.exp(), ln_k, log: 0.0, sums }
     }
 
     #[inline(always)]
-    fn at(&mut self, y: f64, order: usize) -> [f64; 4] {
+    pub fn at(&mut self, y: f64, order: usize) -> Univariate {
         let m = y as usize;
         if m >= TABLE || m as f64 != y {
             return rising_over_factorial(self.ln_k, y, order);
@@ -245,7 +245,8 @@ impl Rising {
             self.log += if self.k < 1e-8 { (self.k + j).ln() - self.ln_k } else { (j / self.k).ln_1p() };
             let q = j / (self.k + j);
             let d = q * if self.k < 1.0 { self.k / (self.k + j) } else { 1.0 - q };
-            self.sums.push([self.log - special::ln_factorial(y), s[1] - q, s[2] + d, s[3] - d * (1.0 - 2.0 * q)]);
+            let (third, fourth) = (s[3] - d * (1.0 - 2.0 * q), s[4] + d * (1.0 - 6.0 * d));
+            self.sums.push([self.log - special::ln_factorial(y), s[1] - q, s[2] + d, third, fourth]);
         }
     }
 }

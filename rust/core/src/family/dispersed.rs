@@ -22,7 +22,8 @@ pub struct Bell;
 fn bell_theta<S: Scalar>(ln_mu: S) -> S {
     let t = lambert_of_log(ln_mu.value());
     let r = 1.0 / (1.0 + t);
-    ln_mu.compose([t, t * r, t * r * r * r, t * (1.0 - 2.0 * t) * r.powi(5)])
+    let fourth = t * (1.0 - t * (8.0 - 6.0 * t)) * r.powi(7);
+    ln_mu.compose([t, t * r, t * r * r * r, t * (1.0 - 2.0 * t) * r.powi(5), fourth])
 }
 
 fn lambert_of_log(ln_mu: f64) -> f64 {
@@ -173,14 +174,14 @@ impl Density for GeneralisedPoisson {
 #[derive(Clone, Copy)]
 pub struct ConwayMaxwellPoisson;
 
-/// log Z and the joint cumulants of (j, b), b = slope j - log j!, to fourth order.
+/// log Z and the joint cumulants of (j, b), b = slope j - log j!, to fourth order; for fourth derivatives to fifth.
 struct Cumulants {
     ln_z: f64,
     mean: f64,
     /// Mean of slope j - log j!.
     b: f64,
     /// k\[i\]\[l\]: cumulant of i times j and l times b.
-    k: [[f64; 5]; 5],
+    k: [[f64; 6]; 6],
     slope: f64,
 }
 
@@ -373,7 +374,7 @@ fn narrow_lambda(mu: f64, nu: f64) -> Option<f64> {
 /// Logarithm by which the mass must fall from the second count above the mean to the third.
 const NARROW: f64 = 3.0;
 
-fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
+fn conway_cumulants(ln_lambda: f64, nu: f64, order: usize) -> Cumulants {
     let (ln_z, mean, variance) = conway_sums(ln_lambda, nu);
     let slope = special::polygammas(mean + 1.0)[0];
     let reference = special::lgamma(mean + 1.0);
@@ -386,7 +387,7 @@ fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
         sb += w * statistic(j, l);
     });
     let b0 = sb / s0;
-    let mut m = [[0.0; 5]; 5];
+    let mut m = [[0.0; 6]; 6];
     conway_terms(ln_lambda, nu, |j, l, t, w| {
         let w = w * (t - ln_z).exp() / s0;
         let (d, b) = (j - mean, statistic(j, l) - b0);
@@ -400,14 +401,34 @@ fn conway_cumulants(ln_lambda: f64, nu: f64) -> Cumulants {
         m[3][0] += w * d2 * d;
         m[3][1] += w * d2 * d * b;
         m[4][0] += w * d2 * d2;
+        if order >= 4 {
+            m[0][4] += w * b2 * b2;
+            m[1][4] += w * d * b2 * b2;
+            m[2][3] += w * d2 * b2 * b;
+            m[3][2] += w * d2 * d * b2;
+            m[4][1] += w * d2 * d2 * b;
+            m[5][0] += w * d2 * d2 * d;
+        }
     });
     m[2][0] = variance;
-    let mut k = m;
+    let k = cumulants_of(&m);
+    Cumulants { ln_z, mean, b: b0 + slope * mean - reference, k, slope }
+}
+
+/// Joint cumulants of two variables from their central moments.
+fn cumulants_of(m: &[[f64; 6]; 6]) -> [[f64; 6]; 6] {
+    let mut k = *m;
     k[4][0] -= 3.0 * m[2][0] * m[2][0];
     k[3][1] -= 3.0 * m[2][0] * m[1][1];
     k[2][2] -= m[2][0] * m[0][2] + 2.0 * m[1][1] * m[1][1];
     k[1][3] -= 3.0 * m[0][2] * m[1][1];
-    Cumulants { ln_z, mean, b: b0 + slope * mean - reference, k, slope }
+    k[0][4] -= 3.0 * m[0][2] * m[0][2];
+    k[5][0] -= 10.0 * m[2][0] * m[3][0];
+    k[4][1] -= 6.0 * m[2][0] * m[2][1] + 4.0 * m[1][1] * m[3][0];
+    k[3][2] -= 3.0 * m[2][0] * m[1][2] + 6.0 * m[1][1] * m[2][1] + m[0][2] * m[3][0];
+    k[2][3] -= 3.0 * m[0][2] * m[2][1] + 6.0 * m[1][1] * m[1][2] + m[2][0] * m[0][3];
+    k[1][4] -= 6.0 * m[0][2] * m[1][2] + 4.0 * m[1][1] * m[0][3];
+    k
 }
 
 /// Coefficients l_k of log Z for a wide series (Shmueli et al. 2005; Gaunt, Iyengar, Olde Daalhuis & Simsek 2019, whose
@@ -468,47 +489,56 @@ fn is_expanded(alpha: f64, nu: f64) -> bool {
     last / n.powi(10) < LAST_TERM
 }
 
-/// sum_k l_k(v) r^k, or of k times that, with its partial derivatives in (r, v).
-fn expansion(r: f64, v: f64, times_index: bool) -> Bivariate {
+/// sum_k l_k(v) r^k, or of k times that, with its partial derivatives in (r, v) of orders below N.
+fn expansion<const N: usize>(r: f64, v: f64, times_index: bool) -> Bivariate {
     // Horner's scheme in r of rows in v; row d of `f` is the derivative d / dr^d (over d!) with those in v.
-    let mut f = [[0.0; 4]; 4];
+    let mut f = [[0.0; N]; N];
     for (i, row) in EXPANSION.iter().enumerate().rev() {
         let k = if times_index { (i + 1) as f64 } else { 1.0 };
-        let mut l = [0.0; 4];
+        let mut l = [0.0; N];
         for c in row.iter().rev() {
-            l = [c + v * l[0], l[0] + v * l[1], l[1] + v * l[2], l[2] + v * l[3]];
+            let before = l;
+            l[0] = c + v * before[0];
+            (1..N).for_each(|e| l[e] = before[e - 1] + v * before[e]);
         }
-        for d in (0..4).rev() {
-            for e in 0..4 - d {
+        for d in (0..N).rev() {
+            for e in 0..N - d {
                 let below = if d > 0 { f[d - 1][e] } else { k * l[e] };
                 f[d][e] = below + r * f[d][e];
             }
         }
     }
     // Once more by r, since the sum begins with k = 1.
-    for d in (0..4).rev() {
-        for e in 0..4 - d {
+    for d in (0..N).rev() {
+        for e in 0..N - d {
             f[d][e] = r * f[d][e] + if d > 0 { f[d - 1][e] } else { 0.0 };
         }
     }
-    [
-        f[0][0],
-        f[1][0],
-        f[0][1],
-        2.0 * f[2][0],
-        f[1][1],
-        2.0 * f[0][2],
-        6.0 * f[3][0],
-        2.0 * f[2][1],
-        2.0 * f[1][2],
-        6.0 * f[0][3],
-    ]
+    const FACTORIAL: [f64; 5] = [1.0, 1.0, 2.0, 6.0, 24.0];
+    let mut out = [0.0; 15];
+    let mut at = 0;
+    for total in 0..N {
+        for e in 0..=total {
+            out[at] = FACTORIAL[total - e] * FACTORIAL[e] * f[total - e][e];
+            at += 1;
+        }
+    }
+    out
+}
+
+/// The same with as many derivatives as are wanted.
+fn expansion_jet<S: Scalar>(r: f64, v: f64, times_index: bool) -> Bivariate {
+    if S::ORDER < 4 {
+        expansion::<4>(r, v, times_index)
+    } else {
+        expansion::<5>(r, v, times_index)
+    }
 }
 
 /// Mean at alpha = lambda^(1/nu), d log Z / d log lambda, and the variance over alpha / nu.
 fn expanded_mean(alpha: f64, nu: f64) -> (f64, f64) {
     let r = 1.0 / (nu * alpha);
-    let f = expansion(r, nu * nu, true);
+    let f = expansion::<2>(r, nu * nu, true);
     (alpha - 0.5 + (0.5 - f[0]) / nu, 1.0 + f[1] * r * r)
 }
 
@@ -538,12 +568,12 @@ fn expanded_density<S: Scalar>(y: f64, mu: S, nu: S, alpha0: f64) -> S {
     let share = 1.0 / expanded_mean(alpha0, n0).1;
     for _ in 0..S::ORDER {
         let r = inverse / alpha;
-        let f = r.compose2(v, &expansion(r.value(), n0 * n0, true));
+        let f = r.compose2(v, &expansion_jet::<S>(r.value(), n0 * n0, true));
         let mean = alpha - 0.5 + (-f + 0.5) * inverse;
         alpha = alpha - (mean - mu) * share;
     }
     let r = inverse / alpha;
-    let rest = r.compose2(v, &expansion(r.value(), n0 * n0, false));
+    let rest = r.compose2(v, &expansion_jet::<S>(r.value(), n0 * n0, false));
     let (la, ln) = (alpha.ln(), nu.ln());
     if y == 0.0 {
         return -(nu * alpha) + (nu - 1.0) * (la + special::LN_2PI) * 0.5 + ln * 0.5 - rest;
@@ -554,6 +584,14 @@ fn expanded_density<S: Scalar>(y: f64, mu: S, nu: S, alpha0: f64) -> S {
     nu * (special::deviance_part(t) * y - special::binet_jet(ly, 0)[0]) + halves * 0.5 - rest
 }
 
+/// Value and partial derivatives, i times in the first and l times in the second variable.
+fn packed(value: f64, d: impl Fn(usize, usize) -> f64) -> Bivariate {
+    let mut out = [value; 15];
+    let places = (1..5usize).flat_map(|total| (0..=total).map(move |l| (total - l, l)));
+    out[1..].iter_mut().zip(places).for_each(|(o, (i, l))| *o = d(i, l));
+    out
+}
+
 /// log f by the series, its derivatives from the cumulants of (j, log j!).
 fn summed_density<S: Scalar>(y: f64, mu: S, nu: S) -> S {
     let n0 = nu.value();
@@ -562,15 +600,16 @@ fn summed_density<S: Scalar>(y: f64, mu: S, nu: S) -> S {
         let (ln_z, _, _) = conway_sums(x0, n0);
         return S::constant(y * x0 - n0 * special::ln_factorial(y) - ln_z);
     }
-    let c = conway_cumulants(x0, n0);
+    let c = conway_cumulants(x0, n0, S::ORDER);
     let k = &c.k;
     // In place of log lambda: x = log lambda - slope (nu - nu0), nearly orthogonal to nu.
-    let mean = [c.mean, k[2][0], k[1][1], k[3][0], k[2][1], k[1][2], k[4][0], k[3][1], k[2][2], k[1][3]];
+    let mean = packed(c.mean, |i, l| k[i + 1][l]);
     let mut x = S::constant(x0);
     for _ in 0..S::ORDER {
         x = x - (x.compose2(nu, &mean) - mu) * (1.0 / k[2][0]);
     }
-    let z = [c.ln_z, c.mean, c.b, k[2][0], k[1][1], k[0][2], k[3][0], k[2][1], k[1][2], k[0][3]];
+    let mut z = packed(c.ln_z, |i, l| k[i][l]);
+    (z[1], z[2]) = (c.mean, c.b);
     let ln_lambda = x + (nu - n0) * c.slope;
     ln_lambda * y - nu * special::ln_factorial(y) - x.compose2(nu, &z)
 }

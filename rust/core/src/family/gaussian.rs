@@ -228,8 +228,17 @@ fn ln_skew_normal_cdf<S: Scalar>(z: S, alpha: S) -> S {
     let fa = -both / b;
     let l1 = -a * x * x - 2.0 * a / b;
     let l2 = -x * x - 2.0 * (1.0 - a * a) / (b * b);
-    let share = z.compose2(alpha, &[1.0, fz, fa, fzz, fza, fa * l1, fzzz, fzza, fzaa, fa * (l1 * l1 + l2)]);
-    share.ln() + ln_f
+    let mut f = [0.0; 15];
+    f[..10].copy_from_slice(&[1.0, fz, fa, fzz, fza, fa * l1, fzzz, fzza, fzaa, fa * (l1 * l1 + l2)]);
+    if S::ORDER >= 4 {
+        let (s, x2, ax2) = (a * a, x * x, a * a * x * x);
+        f[10] = -2.0 * fzz - x * fzzz - a * b * both * (1.0 - b * x2);
+        f[11] = -fza - x * fzza - x * both * (1.0 + 3.0 * s - b * ax2);
+        f[12] = -x * fzaa - a * x2 * both * (3.0 - ax2);
+        f[13] = -x2 * fza * (1.0 - ax2);
+        f[14] = fa * (l1 * (l1 * l1 + 3.0 * l2) + 4.0 * a * (3.0 - s) / (b * b * b));
+    }
+    z.compose2(alpha, &f).ln() + ln_f
 }
 
 /// Value of the distribution function below which Phi(z) - 2 T(z, alpha) has lost too many digits.

@@ -1,4 +1,4 @@
-//! Families of distributions: one log density of a row each, derivatives to third order in its linear predictors.
+//! Families of distributions: one log density of a row each, derivatives to fourth order in its linear predictors.
 //!
 //! [`Family`] is a family with its links, modifiers and fixed parameters; row i has K linear predictors in the order
 //! mean, dispersion, further shapes, extra zeros. Dispersions are glmmTMB's unless the note in [`table`] says otherwise.
@@ -12,8 +12,10 @@ mod counts;
 mod density;
 mod dispersed;
 mod draw;
+mod fourth;
 mod gamma;
 mod gaussian;
+mod inflated;
 mod link;
 mod modifiers;
 mod ordinal;
@@ -409,21 +411,24 @@ impl Family {
         }
     }
 
-    /// Numbers a row of `evaluate`: log f, K first, K (K + 1) / 2 second, K (K + 1) (K + 2) / 6 third derivatives.
+    /// Numbers a row of `evaluate`: log f, K first, K (K + 1) / 2 second, K (K + 1) (K + 2) / 6 third derivatives,
+    /// K (K + 1) (K + 2) (K + 3) / 24 fourth ones.
     pub fn stride(&self, order: usize) -> usize {
         let k = self.free;
         let second = k * (k + 1) / 2;
         match order {
             0 => 1,
             1 | 2 => 1 + k + second,
-            _ => 1 + k + second + second * (k + 2) / 3,
+            3 => 1 + k + second + second * (k + 2) / 3,
+            _ => 1 + k + second + second * (k + 2) / 3 + second * (k + 2) * (k + 3) / 12,
         }
     }
 
-    /// log f and its derivatives up to `order` (0, 2 or 3) in the K predictors, for the rows from `from` on.
+    /// log f and its derivatives up to `order` (0, 2, 3 or 4) in the K predictors, for the rows from `from` on.
     ///
     /// `eta` is row-major (rows x K), `out` row-major with `stride(order)` numbers a row: log f, gradient, second
-    /// derivatives (a <= b, lexicographic), third derivatives (a <= b <= c). NaN or minus infinity where eta is illegal.
+    /// derivatives (a <= b, lexicographic), third derivatives (a <= b <= c) and so on. NaN or minus infinity where eta is
+    /// illegal. Families with more than four predictors have no fourth derivatives here: see [`Family::fourth`].
     pub fn evaluate(&self, data: &Data<'_>, from: usize, eta: &[f64], order: usize, out: &mut [f64]) {
         let stride = self.stride(order);
         if let Some(external) = &self.external {
@@ -432,7 +437,7 @@ impl Family {
         if let Some(wide) = &self.wide {
             return wide.rows(data, from, eta, order, stride, out);
         }
-        if let Some(closed) = self.closed.filter(|_| data.is_bare()) {
+        if let Some(closed) = self.closed.filter(|_| data.is_bare() && order < 4) {
             return closed(data, from, eta, order, stride, out);
         }
         with_density!(self, d => match (order, self.free) {
@@ -441,10 +446,14 @@ impl Family {
             (1 | 2, 2) => self.rows::<_, Jet<2, 3, 0>>(&d, data, from, eta, stride, out),
             (1 | 2, 3) => self.rows::<_, Jet<3, 6, 0>>(&d, data, from, eta, stride, out),
             (1 | 2, _) => self.rows::<_, Jet<4, 10, 0>>(&d, data, from, eta, stride, out),
-            (_, 1) => self.rows::<_, Jet<1, 1, 1>>(&d, data, from, eta, stride, out),
-            (_, 2) => self.rows::<_, Jet<2, 3, 4>>(&d, data, from, eta, stride, out),
-            (_, 3) => self.rows::<_, Jet<3, 6, 10>>(&d, data, from, eta, stride, out),
-            (_, _) => self.rows::<_, Jet<4, 10, 20>>(&d, data, from, eta, stride, out),
+            (3, 1) => self.rows::<_, Jet<1, 1, 1>>(&d, data, from, eta, stride, out),
+            (3, 2) => self.rows::<_, Jet<2, 3, 4>>(&d, data, from, eta, stride, out),
+            (3, 3) => self.rows::<_, Jet<3, 6, 10>>(&d, data, from, eta, stride, out),
+            (3, _) => self.rows::<_, Jet<4, 10, 20>>(&d, data, from, eta, stride, out),
+            (_, 1) => self.rows::<_, Jet<1, 1, 1, 1>>(&d, data, from, eta, stride, out),
+            (_, 2) => self.rows::<_, Jet<2, 3, 4, 5>>(&d, data, from, eta, stride, out),
+            (_, 3) => self.rows::<_, Jet<3, 6, 10, 15>>(&d, data, from, eta, stride, out),
+            (_, _) => self.rows::<_, Jet<4, 10, 20, 35>>(&d, data, from, eta, stride, out),
         })
     }
 

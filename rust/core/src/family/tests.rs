@@ -147,18 +147,11 @@ fn against_differences(label: &str, f: &Family, data: &Data<'_>, eta: &[f64], to
             );
         }
     }
-    let h = 1e-3;
+    let slopes: Vec<Vec<f64>> = (0..k).map(|c| slopes(f, data, eta, c)).collect();
     for c in 0..k {
-        let at = |step: f64| {
-            let mut e = eta.to_vec();
-            (0..n).for_each(|i| e[i * k + c] += step);
-            evaluate(f, data, &e, 3)
-        };
-        let (p1, m1, p2, m2) = (at(h), at(-h), at(2.0 * h), at(-2.0 * h));
-        let slope = |j: usize| (8.0 * (p1[j] - m1[j]) - (p2[j] - m2[j])) / (12.0 * h);
         let check = |lower: usize, higher: usize| {
             for i in 0..n {
-                let (d, e) = (slope(i * stride + lower), exact[i * stride + higher]);
+                let (d, e) = (slopes[c][i * stride + lower], exact[i * stride + higher]);
                 let scale = 1.0 + d.abs() + exact[i * stride + lower].abs();
                 assert!((d - e).abs() < tol * scale, "{label}: row {i}, d{lower}/d{c}: {d} but {e}");
             }
@@ -175,6 +168,91 @@ fn against_differences(label: &str, f: &Family, data: &Data<'_>, eta: &[f64], to
             }
         }
     }
+    if f.wide.is_none() {
+        fourth_against_slopes(label, f, data, eta, &slopes, tol);
+    }
+}
+
+/// Slopes of all derivatives up to the third in one predictor.
+fn slopes(f: &Family, data: &Data<'_>, eta: &[f64], of: usize) -> Vec<f64> {
+    let (h, k) = (1e-3, f.parameters());
+    let at = |step: f64| {
+        let mut e = eta.to_vec();
+        e.iter_mut().skip(of).step_by(k).for_each(|e| *e += step);
+        evaluate(f, data, &e, 3)
+    };
+    let (p1, m1, p2, m2) = (at(h), at(-h), at(2.0 * h), at(-2.0 * h));
+    (0..p1.len()).map(|j| (8.0 * (p1[j] - m1[j]) - (p2[j] - m2[j])) / (12.0 * h)).collect()
+}
+
+/// Contractions of the fourth derivatives with some matrix in each row against those of the third derivatives' slopes,
+/// which are as exact as those of lower ones.
+fn fourth_against_slopes(label: &str, f: &Family, data: &Data<'_>, eta: &[f64], slopes: &[Vec<f64>], tol: f64) {
+    let (k, n, stride) = (f.parameters(), data.y.len(), f.stride(3));
+    let squares = some_squares(n, k);
+    let mut own = vec![f64::NAN; n * k * (k + 1) / 2];
+    f.fourth(data, 0, eta, &squares, &mut own);
+    for i in 0..n {
+        for a in 0..k {
+            for b in a..k {
+                let (mut sum, mut size) = (0.0, 1.0);
+                for (c, d) in (0..k).flat_map(|c| (0..k).map(move |d| (c, d))) {
+                    let mut abc = [a, b, c];
+                    abc.sort();
+                    let term = squares[(i * k + c) * k + d] * slopes[d][i * stride + position(k, &abc)];
+                    sum += term;
+                    size += term.abs();
+                }
+                let e = own[i * k * (k + 1) / 2 + crate::jet::pair(k, a, b)];
+                assert!((e - sum).abs() < tol * size, "{label}: row {i}, fourth ({a}, {b}): {sum} but {e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn family_fourth_derivatives_are_finite_where_third_ones_are() {
+    for e in table() {
+        let spec = Spec { name: e.name.into(), categories: 4, ..Spec::default() };
+        let f = Family::new(&spec).unwrap();
+        if f.wide.is_some() {
+            continue;
+        }
+        let (mut y, trials) = responses(e.support);
+        match e.support {
+            Legal::Count | Legal::Positive | Legal::NonNegative => y.extend([300.0, 1e5, 1e9]),
+            Legal::Real => y.extend([-1e4, 1e6]),
+            _ => {}
+        }
+        let data = Data { y: &y, trials: trials.as_deref(), ..Data::default() };
+        let far = |k: usize| if k == 0 { vec![-25.0, -3.0, 0.5, 6.0, 21.0] } else { vec![-20.0, -4.0, 4.0, 20.0] };
+        for point in grid(&(0..f.parameters()).map(far).collect::<Vec<_>>()) {
+            let (n, k) = (y.len(), f.parameters());
+            let eta: Vec<f64> = y.iter().flat_map(|_| point.clone()).collect();
+            let third = evaluate(&f, &data, &eta, 3);
+            let mut out = vec![0.0; n * k * (k + 1) / 2];
+            f.fourth(&data, 0, &eta, &some_squares(n, k), &mut out);
+            let rows = third.chunks_exact(f.stride(3)).zip(out.chunks_exact(k * (k + 1) / 2));
+            for (i, (third, out)) in rows.enumerate() {
+                let fine = !third.iter().all(|v| v.is_finite()) || out.iter().all(|v| v.is_finite());
+                assert!(fine, "{} y = {} at {point:?}: {out:?} but {third:?}", e.name, y[i]);
+            }
+        }
+    }
+}
+
+/// A symmetric matrix for every row.
+fn some_squares(n: usize, k: usize) -> Vec<f64> {
+    let (mut rng, mut out) = (Stream::new(7), vec![0.0; n * k * k]);
+    for square in out.chunks_exact_mut(k * k) {
+        for c in 0..k {
+            for d in 0..=c {
+                let s = 2.0 * rng.uniform() - 1.0;
+                (square[c * k + d], square[d * k + c]) = (s, s);
+            }
+        }
+    }
+    out
 }
 
 /// Every combination of the parameters' predictors, all rows alike.

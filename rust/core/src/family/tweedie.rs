@@ -64,13 +64,13 @@ const MOST_TERMS: f64 = 1e10;
 /// Indices whose gamma functions are kept.
 const KEPT: usize = 2048;
 
-/// log j! + log Gamma(j a) and psi, psi', psi'' at j a, kept for one a: the power is mostly the same from row to row.
+/// log j! + log Gamma(j a) and psi, psi', psi'', psi''' at j a, kept for one a: the power is mostly the same from row to row.
 struct Terms {
     a: f64,
     /// Which a the entries belong to.
     round: u64,
     values: Vec<(u64, f64)>,
-    slopes: Vec<(u64, [f64; 3])>,
+    slopes: Vec<(u64, [f64; 4])>,
     weights: Vec<f64>,
 }
 
@@ -80,7 +80,7 @@ impl Terms {
             a: f64::NAN,
             round: 0,
             values: vec![(0, 0.0); KEPT],
-            slopes: vec![(0, [0.0; 3]); KEPT],
+            slopes: vec![(0, [0.0; 4]); KEPT],
             weights: vec![],
         }
     }
@@ -105,11 +105,8 @@ impl Terms {
     }
 
     #[inline]
-    fn slopes(&mut self, j: f64) -> [f64; 3] {
-        let make = |a: f64| {
-            let p = special::polygammas(j * a);
-            [p[0], p[1], p[2]]
-        };
+    fn slopes(&mut self, j: f64) -> [f64; 4] {
+        let make = |a: f64| special::polygammas(j * a);
         match self.slopes.get_mut(j as usize) {
             Some((round, value)) if *round == self.round => *value,
             Some(kept) => {
@@ -152,7 +149,7 @@ fn series_of(terms: &mut Terms, z: f64, order: usize) -> (Bivariate, f64) {
         s0 += w;
         s1 += w * (j - middle);
     }
-    let mut f = [0.0; 10];
+    let mut f = [0.0; 15];
     f[0] = top + f64::ln(s0 * step);
     let mut slope = 0.0;
     if order > 0 {
@@ -160,6 +157,9 @@ fn series_of(terms: &mut Terms, z: f64, order: usize) -> (Bivariate, f64) {
         let share = 1.0 / s0;
         weights.iter_mut().for_each(|w| *w *= share);
         slope = moments(terms, &weights, (first, step), mean, &mut f);
+        if order >= 4 {
+            f[10..].copy_from_slice(&fourth(terms, &weights, (first, step), mean, slope));
+        }
     }
     terms.weights = weights;
     (f, slope)
@@ -209,6 +209,48 @@ fn moments(terms: &mut Terms, weights: &[f64], (first, step): (f64, f64), mean: 
     f[8] = jbb - 2.0 * sb * jb + jc;
     f[9] = bbb - 3.0 * sb * bb + 2.0 * sb * sb * sb + 3.0 * (bc - sb * sc) + se;
     slope
+}
+
+/// The fourth derivatives, xxxx to aaaa: cumulants of the index d with the statistics b, c, e and g of the terms, their
+/// first to fourth derivatives in a.
+fn fourth(terms: &mut Terms, weights: &[f64], (first, step): (f64, f64), mean: f64, slope: f64) -> [f64; 5] {
+    let mut statistics = |i: usize| {
+        let j = first + step * i as f64;
+        let (p, ja) = (terms.slopes(j), j * j);
+        [j - mean, j * (slope - p[0]), -ja * p[1], -ja * j * p[2], -ja * ja * p[3]]
+    };
+    // Near the mean of each, so that little cancels in its sum.
+    let near = statistics(((mean - first) / step).round() as usize);
+    let mut centre = [0.0; 5];
+    for (i, w) in weights.iter().enumerate() {
+        let s = statistics(i);
+        (1..5).for_each(|t| centre[t] += w * (s[t] - near[t]));
+    }
+    let centre: [f64; 5] = std::array::from_fn(|t| if t > 0 { centre[t] + near[t] } else { 0.0 });
+    // Sums of the products whose cumulants they are, and covariances.
+    let (mut sums, mut two) = ([0.0; 5], [0.0; 3]);
+    for (i, w) in weights.iter().enumerate() {
+        let s = statistics(i);
+        let [d, b, c, e, _]: [f64; 5] = std::array::from_fn(|t| s[t] - centre[t]);
+        let (dd, db, bb) = (d * d, d * b, b * b);
+        let terms = [
+            dd * dd,
+            dd * db,
+            dd * (bb + c),
+            db * (bb + 3.0 * c) + d * e,
+            bb * (bb + 6.0 * c) + 3.0 * c * c + 4.0 * b * e,
+        ];
+        sums.iter_mut().zip(terms).for_each(|(s, t)| *s += w * t);
+        two.iter_mut().zip([dd, db, bb]).for_each(|(s, t)| *s += w * t);
+    }
+    let [dd, db, bb] = two;
+    [
+        sums[0] - 3.0 * dd * dd,
+        sums[1] - 3.0 * dd * db,
+        sums[2] - dd * bb - 2.0 * db * db,
+        sums[3] - 3.0 * db * bb,
+        sums[4] - 3.0 * bb * bb + centre[4],
+    ]
 }
 
 /// What every formula needs: log mu, log phi, log(p-1), log(2-p), a.

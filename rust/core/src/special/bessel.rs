@@ -48,7 +48,7 @@ fn bessel_k(nu: f64, x: f64) -> BesselK {
     BesselK { own, lower: [(step * low).ln() + top, low_slope / low] }
 }
 
-/// Matern's correlation 2^(1 - nu) / Gamma(nu) x^nu K_nu(x) with its first and second derivatives.
+/// Matern's correlation 2^(1 - nu) / Gamma(nu) x^nu K_nu(x) with its first and second derivatives; higher ones are NaN.
 pub fn matern<S: Scalar>(x: S, nu: S) -> S {
     let (r, v) = (x.value(), nu.value());
     if !(r > 0.0) {
@@ -57,7 +57,7 @@ pub fn matern<S: Scalar>(x: S, nu: S) -> S {
     let constant = (1.0 - v) * std::f64::consts::LN_2 - lgamma(v);
     let BesselK { own: [ln_k, slope, bend], lower: [lower, lower_slope] } = bessel_k(v, r);
     let c = (constant + v * r.ln() + ln_k).exp();
-    let mut f = [0.0; 10];
+    let mut f = [f64::NAN; 15];
     f[0] = c;
     if S::ORDER > 0 {
         // (x^nu K_nu)' = -x^nu K_(nu - 1) (DLMF 10.29.4).

@@ -73,7 +73,7 @@ pub fn deviance_part<S: Scalar>(t: S) -> S {
     } else {
         x - x.exp_m1()
     };
-    t.compose([value, -x.exp_m1(), -e, -e])
+    t.compose([value, -x.exp_m1(), -e, -e, -e])
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ const EDGE: f64 = 1.0 - 1e-8;
 /// rho = sin(a): where the likelihood rises up to a correlation of 1, it has an ordinary maximum in the angle there.
 pub(super) fn sine<S: Scalar>(a: S) -> S {
     let (s, c) = a.value().sin_cos();
-    a.compose([EDGE * s, EDGE * c, -EDGE * s, -EDGE * c])
+    a.compose([EDGE * s, EDGE * c, -EDGE * s, -EDGE * c, EDGE * s])
 }
 
 /// A logarithm of a range for which the series of Bessel's function ends.
