@@ -24,7 +24,7 @@ pub use packed::{
     packed_syrk, stripes, Stripe,
 };
 pub use packed_inverse::{packed_columns, packed_inverse, packed_times, ByStripes};
-pub use product::{dot, gemm, gemm_nt, gemm_tn, syrk_lower, syrk_rows};
+pub use product::{dot, gemm, gemm_lower, gemm_nt, gemm_tn, syrk_lower, syrk_rows};
 pub use rows::{by_rows, RowBlock};
 pub use solve::{solve_left_l, solve_left_lt, solve_right_l, solve_right_lt};
 pub(crate) use tiles::each;

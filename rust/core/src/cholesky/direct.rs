@@ -1,12 +1,15 @@
 //! Small sparse factors of single numbers: where every product goes is known beforehand, so that there are neither fronts
 //! nor updates that wait (right-looking columns, and Takahashi's recursion in the same places).
 
+use rayon::prelude::*;
+
 use super::inverse::SelectedInverse;
 use super::leaves::right_division;
 use super::nest::Nest;
 use super::numeric::{factor_small, LITTLE};
 use super::source::Source;
 use super::symbolic::{Super, Symbolic};
+use super::tangent::Change;
 use crate::{dense, CoreError};
 
 /// Columns that supernodes may have.
@@ -130,6 +133,22 @@ impl Direct {
 
     /// The inverse on the pattern of L.
     pub fn invert(&self, sym: &Symbolic, panels: &[f64], mut out: SelectedInverse) -> SelectedInverse {
+        self.keep(sym, &self.inverse(sym, panels), &mut out);
+        out
+    }
+
+    /// Entries of the pattern from their places.
+    fn keep(&self, sym: &Symbolic, z: &[f64], out: &mut SelectedInverse) {
+        for (f, diag) in out.diag.iter_mut().enumerate() {
+            diag.iter_mut().zip(self.levels(sym, f)).for_each(|(d, &at)| *d = z[at as usize]);
+        }
+        for (pairs, places) in out.pairs.iter_mut().zip(&self.entry) {
+            pairs.iter_mut().zip(places).for_each(|(v, &at)| *v = z[at as usize]);
+        }
+    }
+
+    /// The inverse in the places of L.
+    fn inverse(&self, sym: &Symbolic, panels: &[f64]) -> Vec<f64> {
         let mut z = vec![0.0; panels.len()];
         let mut room = Room::default();
         let mut product = &self.product[..];
@@ -144,13 +163,67 @@ impl Direct {
                 room.inverse(panel, (w, r), above, &mut z, s.panel);
             }
         }
-        for (f, diag) in out.diag.iter_mut().enumerate() {
-            diag.iter_mut().zip(self.levels(sym, f)).for_each(|(d, &at)| *d = z[at as usize]);
+        z
+    }
+
+    /// The derivatives of the inverse (see `tangent`).
+    pub fn tangents(&self, sym: &Symbolic, panels: &[f64], changes: &[Change], out: &mut [SelectedInverse]) {
+        let z = self.inverse(sym, panels);
+        let one = |(change, out): (&Change, &mut SelectedInverse)| {
+            let mut moved = vec![0.0; panels.len()];
+            self.place(sym, change, &mut moved);
+            self.move_up(sym, panels, &mut moved);
+            self.move_down(sym, panels, &z, &mut moved);
+            self.keep(sym, &moved, out);
+        };
+        if (panels.len() + self.product.len()) * changes.len() <= LITTLE {
+            changes.iter().zip(out).for_each(one);
+        } else {
+            changes.par_iter().zip(out).with_max_len(1).for_each(one);
         }
-        for (pairs, places) in out.pairs.iter_mut().zip(&self.entry) {
-            pairs.iter_mut().zip(places).for_each(|(v, &at)| *v = z[at as usize]);
+    }
+
+    fn place(&self, sym: &Symbolic, change: &Change, to: &mut [f64]) {
+        for (f, diag) in change.diag.iter().enumerate() {
+            self.levels(sym, f).iter().zip(diag).for_each(|(&at, v)| to[at as usize] = *v);
         }
-        out
+        for (places, values) in self.entry.iter().zip(&change.pairs) {
+            places.iter().zip(values).for_each(|(&at, v)| to[at as usize] = *v);
+        }
+    }
+
+    /// dA and U of every supernode in the places of its panel.
+    fn move_up(&self, sym: &Symbolic, panels: &[f64], moved: &mut [f64]) {
+        let mut room = Moved::default();
+        let mut product = &self.product[..];
+        for s in &sym.supers {
+            let (w, r) = (s.width as usize, s.below as usize);
+            let (own, rest) = product.split_at(triangle(r));
+            product = rest;
+            let panel = &panels[s.panel..s.panel + s.panel_len()];
+            if w == 1 && r <= FEW {
+                move_single_up(panel, moved, s.panel, own);
+            } else {
+                room.up(panel, (w, r), moved, s.panel, own);
+            }
+        }
+    }
+
+    /// The derivative of the inverse, in the same places, which later supernodes have left by then.
+    fn move_down(&self, sym: &Symbolic, panels: &[f64], z: &[f64], moved: &mut [f64]) {
+        let mut room = Moved::default();
+        let mut product = &self.product[..];
+        for s in sym.supers.iter().rev() {
+            let (w, r) = (s.width as usize, s.below as usize);
+            let (rest, above) = product.split_at(product.len() - triangle(r));
+            product = rest;
+            let panel = &panels[s.panel..s.panel + s.panel_len()];
+            if w == 1 && r <= FEW {
+                move_single_down(panel, above, z, moved, s.panel);
+            } else {
+                room.down(panel, (w, r), above, z, moved, s.panel);
+            }
+        }
     }
 }
 
@@ -235,6 +308,144 @@ impl Room {
             }
             to[w + j * ld..ld + j * ld].iter_mut().zip(&*zy).for_each(|(o, v)| *o = -v);
         }
+    }
+}
+
+/// dA and U of a column, and the products that change with them.
+#[inline(always)]
+fn move_single_up(panel: &[f64], moved: &mut [f64], at: usize, product: &[u32]) {
+    let (inv, r) = (1.0 / panel[0], panel.len() - 1);
+    let (mut y, mut u) = ([0.0; FEW], [0.0; FEW]);
+    let (own, below) = moved[at..at + 1 + r].split_at_mut(1);
+    for i in 0..r {
+        y[i] = panel[i + 1] * inv;
+        u[i] = below[i] - 0.5 * y[i] * own[0];
+        below[i] = u[i];
+    }
+    let mut to = product.iter();
+    for j in 0..r {
+        for (i, &at) in (j..r).zip(to.by_ref()) {
+            moved[at as usize] -= u[j] * y[i] + y[j] * u[i];
+        }
+    }
+}
+
+/// The derivative of `single_inverse`, whose column is in `z` already.
+#[inline(always)]
+fn move_single_down(panel: &[f64], above: &[u32], z: &[f64], moved: &mut [f64], to: usize) {
+    let (inv, r) = (1.0 / panel[0], panel.len() - 1);
+    let (own, mut sums) = (moved[to], [0.0; FEW]);
+    let (mut y, mut dy) = ([0.0; FEW], [0.0; FEW]);
+    for i in 0..r {
+        y[i] = panel[i + 1] * inv;
+        dy[i] = (moved[to + 1 + i] - 0.5 * y[i] * own) * inv * inv;
+    }
+    let mut at = above.iter();
+    for j in 0..r {
+        for (i, &at) in (j..r).zip(at.by_ref()) {
+            let (v, dv) = (z[at as usize], moved[at as usize]);
+            sums[i] += dv * y[j] + v * dy[j];
+            if i != j {
+                sums[j] += dv * y[i] + v * dy[i];
+            }
+        }
+    }
+    let (out, zy) = (&mut moved[to..to + 1 + r], &z[to + 1..to + 1 + r]);
+    // What `z` holds below is -Z Y.
+    let cross: f64 = (0..r).map(|i| y[i] * sums[i] - dy[i] * zy[i]).sum();
+    out[0] = cross - inv * inv * own * inv * inv;
+    out[1..].iter_mut().zip(&sums).for_each(|(o, v)| *o = -v);
+}
+
+/// Room for the derivatives of supernodes of several columns.
+#[derive(Default)]
+struct Moved {
+    y: Vec<f64>,
+    u: Vec<f64>,
+    own: Vec<f64>,
+    inverse: Vec<f64>,
+    sums: Vec<f64>,
+}
+
+impl Moved {
+    /// Y and dA of a panel, and U - Y dA / 2 for what is below dA, row-major.
+    fn begin(&mut self, panel: &[f64], (w, r): (usize, usize), moved: &[f64]) {
+        let Moved { y, u, own, .. } = self;
+        let ld = w + r;
+        y.clear();
+        right_division(panel, w, r, y);
+        own.clear();
+        own.extend((0..w * w).map(|t| moved[(t % w).max(t / w) + (t % w).min(t / w) * ld]));
+        u.clear();
+        for i in 0..r {
+            let y = &y[i * w..(i + 1) * w];
+            let half = |j: usize| 0.5 * (0..w).map(|t| y[t] * own[t + j * w]).sum::<f64>();
+            u.extend((0..w).map(|j| moved[w + i + j * ld] - half(j)));
+        }
+    }
+
+    fn up(&mut self, panel: &[f64], (w, r): (usize, usize), moved: &mut [f64], at: usize, product: &[u32]) {
+        self.begin(panel, (w, r), &moved[at..]);
+        let Moved { y, u, .. } = self;
+        for (i, u) in u.chunks_exact(w).enumerate() {
+            u.iter().enumerate().for_each(|(j, v)| moved[at + w + i + j * (w + r)] = *v);
+        }
+        let mut to = product.iter();
+        for j in 0..r {
+            let (uj, yj) = (&u[j * w..(j + 1) * w], &y[j * w..(j + 1) * w]);
+            for (i, &at) in (j..r).zip(to.by_ref()) {
+                let (ui, yi) = (&u[i * w..(i + 1) * w], &y[i * w..(i + 1) * w]);
+                moved[at as usize] -= (0..w).map(|t| uj[t] * yi[t] + yj[t] * ui[t]).sum::<f64>();
+            }
+        }
+    }
+
+    fn down(&mut self, panel: &[f64], (w, r): (usize, usize), above: &[u32], z: &[f64], moved: &mut [f64], to: usize) {
+        self.begin(panel, (w, r), &moved[to..]);
+        let Moved { y, u, own, inverse, sums } = self;
+        let ld = w + r;
+        inverse.clear();
+        inverse.resize(w * w, 0.0);
+        dense::small_inverse(panel, w, ld, inverse);
+        times_symmetric(u, inverse, w);
+        let dy = u;
+        sums.clear();
+        sums.resize(r * w, 0.0);
+        let mut at = above.iter();
+        for j in 0..r {
+            for (i, &at) in (j..r).zip(at.by_ref()) {
+                let (v, dv) = (z[at as usize], moved[at as usize]);
+                for t in 0..w {
+                    sums[i * w + t] += dv * y[j * w + t] + v * dy[j * w + t];
+                    if i != j {
+                        sums[j * w + t] += dv * y[i * w + t] + v * dy[i * w + t];
+                    }
+                }
+            }
+        }
+        // A^-1 dA A^-1.
+        times_symmetric(own, inverse, w);
+        let half: Vec<f64> = (0..w * w).map(|t| own[(t % w) * w + t / w]).collect();
+        own.copy_from_slice(&half);
+        times_symmetric(own, inverse, w);
+        for j in 0..w {
+            for i in 0..w {
+                let cross = |k: usize| y[k * w + i] * sums[k * w + j] - dy[k * w + i] * z[to + w + k + j * ld];
+                moved[to + i + j * ld] = (0..r).map(cross).sum::<f64>() - own[i + j * w];
+            }
+            (0..r).for_each(|k| moved[to + w + k + j * ld] = -sums[k * w + j]);
+        }
+    }
+}
+
+/// Rows of `w` numbers times a symmetric matrix, in place.
+fn times_symmetric(rows: &mut [f64], m: &[f64], w: usize) {
+    let mut row = [0.0; NARROW as usize];
+    for x in rows.chunks_exact_mut(w) {
+        for j in 0..w {
+            row[j] = (0..w).map(|t| x[t] * m[t + j * w]).sum();
+        }
+        x.copy_from_slice(&row[..w]);
     }
 }
 

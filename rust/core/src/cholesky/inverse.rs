@@ -22,9 +22,7 @@ impl Numeric {
     /// The same, and its blocks for every observed pair of levels, laid out as `Pair::value`; then full blocks for
     /// every pair of related levels.
     pub fn selected_inverse_pairs(&self, sym: &Symbolic, m: &Moments) -> SelectedInverse {
-        let size = |p: &Pair| p.level.len() * m.factors[p.lead].cols * m.factors[p.other].cols;
-        let pairs = m.links().map(|p| vec![0.0; size(p)]).collect();
-        self.invert(sym, SelectedInverse { pairs, ..SelectedInverse::zero(m) }, m, Precision::Double)
+        self.invert(sym, SelectedInverse::with_pairs(m), m, Precision::Double)
     }
 
     fn invert(&self, sym: &Symbolic, out: SelectedInverse, m: &Moments, precision: Precision) -> SelectedInverse {
@@ -32,22 +30,35 @@ impl Numeric {
             Ok(found) => return found,
             Err(zero) => zero,
         };
-        let diag: Vec<Shared> = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
-        let pairs: Vec<Shared> = out.pairs.iter_mut().map(|d| Shared::new(d)).collect();
-        let leads: Vec<usize> = m.links().map(|p| p.lead).collect();
-        let ctx = Inverter { num: self, sym, diag: &diag, pairs: &pairs, leads: &leads, precision };
+        let ctx = Inverter { num: self, sym, out: Blocks::new(sym, m, &mut out), precision };
         ctx.orphans(&self.leaves);
-        let mut fronts: Vec<(usize, Front)> = vec![];
-        for &s in self.schedule.top.iter().rev() {
-            ctx.invert_super(s, &[], &mut fronts);
-        }
+        self.downwards(sym, |s, above, fronts| ctx.invert_super(s, above, fronts));
+        out
+    }
+
+    /// Visit the supernodes that are no leaves from the roots down. A visit is given what those of the top left, and
+    /// what others of the same subtree did, to which it may add.
+    pub(super) fn downwards<F: Send + Sync>(
+        &self,
+        sym: &Symbolic,
+        visit: impl Fn(usize, &[(usize, F)], &mut Vec<(usize, F)>) + Sync + Send,
+    ) {
+        let mut top = vec![];
+        self.schedule.top.iter().rev().for_each(|&s| visit(s, &[], &mut top));
+        let run = |(from, to): (usize, usize)| {
+            let mut left: Vec<(usize, F)> = vec![];
+            for s in (from..to).rev().filter(|&s| !sym.supers[s].leaf) {
+                visit(s, &top, &mut left);
+                // Supernodes come in postorder: one whose first child is behind us is never looked at again.
+                left.retain(|(i, _)| sym.children(*i).first().is_some_and(|&c| (c as usize) < s));
+            }
+        };
         let tasks = &self.schedule.tasks;
         if tasks.len() == 1 && self.schedule.top.is_empty() {
-            ctx.run(tasks[0], &[]);
+            run(tasks[0]);
         } else {
-            dense::each(group_tasks(tasks), |g| g.iter().for_each(|&t| ctx.run(t, &fronts)));
+            dense::each(group_tasks(tasks), |g| g.iter().for_each(|&t| run(t)));
         }
-        out
     }
 }
 
@@ -59,20 +70,38 @@ pub struct SelectedInverse {
 }
 
 impl SelectedInverse {
+    /// How many numbers there are.
+    pub fn size(&self) -> usize {
+        self.diag.iter().chain(&self.pairs).map(Vec::len).sum()
+    }
+
     fn zero(m: &Moments) -> Self {
         let diag = m.factors.iter().map(|f| vec![0.0; f.levels * f.cols * f.cols]).collect();
         SelectedInverse { diag, pairs: vec![] }
     }
+
+    /// With room for the blocks of pairs.
+    pub(super) fn with_pairs(m: &Moments) -> Self {
+        let size = |p: &Pair| p.level.len() * m.factors[p.lead].cols * m.factors[p.other].cols;
+        let pairs = m.links().map(|p| vec![0.0; size(p)]).collect();
+        SelectedInverse { pairs, ..SelectedInverse::zero(m) }
+    }
+}
+
+/// Where blocks are kept, whichever task finds them.
+pub(super) struct Blocks<'a> {
+    sym: &'a Symbolic,
+    pub diag: Vec<Shared>,
+    /// Empty unless the blocks of the observed pairs are wanted.
+    pub pairs: Vec<Shared>,
+    /// Leading factor of every pair.
+    leads: Vec<usize>,
 }
 
 struct Inverter<'a> {
     num: &'a Numeric,
     sym: &'a Symbolic,
-    diag: &'a [Shared],
-    /// Empty unless the blocks of the observed pairs are wanted.
-    pairs: &'a [Shared],
-    /// Leading factor of every pair.
-    leads: &'a [usize],
+    out: Blocks<'a>,
     /// Of the large dense blocks.
     precision: Precision,
 }
@@ -105,30 +134,15 @@ fn add(sum: &mut Vec<f64>, part: &[f64]) {
     sum.iter_mut().zip(part).for_each(|(o, v)| *o += v);
 }
 
-impl Inverter<'_> {
-    /// Leaves without a parent: their block of the inverse is that of their own factor.
-    fn orphans(&self, leaves: &[u32]) {
-        let go = |chunk: &[u32]| {
-            let mut inv = vec![];
-            for &s in chunk {
-                let s = &self.sym.supers[s as usize];
-                if s.parent == NONE {
-                    let w = s.width as usize;
-                    inv.resize(w * w, 0.0);
-                    dense::small_inverse(self.num.panel(s), w, w, &mut inv);
-                    self.store(s.first as usize, &inv, w, 0);
-                }
-            }
-        };
-        if leaves.len() <= 2 * LEAVES {
-            go(leaves);
-        } else {
-            leaves.par_chunks(LEAVES).for_each(go);
-        }
+impl<'a> Blocks<'a> {
+    pub fn new(sym: &'a Symbolic, m: &Moments, out: &mut SelectedInverse) -> Self {
+        let diag = out.diag.iter_mut().map(|d| Shared::new(d)).collect();
+        let pairs = out.pairs.iter_mut().map(|d| Shared::new(d)).collect();
+        Blocks { sym, diag, pairs, leads: m.links().map(|p| p.lead).collect() }
     }
 
     /// Keep the diagonal block of the node at a position, found in `a` at (c, c).
-    fn store(&self, position: usize, a: &[f64], ld: usize, c: usize) {
+    pub fn store(&self, position: usize, a: &[f64], ld: usize, c: usize) {
         let f = self.sym.factor_at[position] as usize;
         let k = self.sym.widths[f] as usize;
         let out = self.diag[f].slice(self.sym.level(position) * k * k, k * k);
@@ -140,34 +154,61 @@ impl Inverter<'_> {
     }
 
     /// Keep the block (row node, column node) of an edge; every edge belongs to one column, so writes never meet.
-    fn store_pair(&self, e: &Edge, column_factor: usize, block: impl Fn(usize, usize) -> f64) {
+    pub fn store_pair(&self, e: &Edge, column_factor: usize, block: impl Fn(usize, usize) -> f64) {
         let columns = self.sym.widths[column_factor] as usize;
         let rows = self.sym.width_at(e.row as usize);
         let out = self.pairs[e.pair as usize].slice(e.entry as usize * rows * columns, rows * columns);
+        let leads = self.leads(e, column_factor);
         for j in 0..columns {
             for i in 0..rows {
-                let at = if self.leads[e.pair as usize] == column_factor { j + i * columns } else { i + j * rows };
-                out[at] = block(i, j);
+                out[if leads { j + i * columns } else { i + j * rows }] = block(i, j);
             }
         }
     }
 
+    /// Whether the blocks of an edge's pair are stored with the columns of this factor down.
+    pub fn leads(&self, e: &Edge, column_factor: usize) -> bool {
+        self.leads[e.pair as usize] == column_factor
+    }
+
     /// Blocks of the observed pairs whose earlier node lies in a supernode.
-    fn store_pairs(&self, s: &Super, z: &[f64], ld: usize) {
+    pub fn store_pairs(&self, s: &Super, z: &[f64], ld: usize) {
+        if self.pairs.is_empty() {
+            return;
+        }
         self.sym.for_edges(s, |p, column, e, row| {
             self.store_pair(e, self.sym.factor_at[p] as usize, |i, j| z[row + i + (column + j) * ld]);
         });
     }
 
-    /// A whole subtree, from its root down; `above` holds the fronts of the top.
-    fn run(&self, (from, to): (usize, usize), above: &[(usize, Front)]) {
-        let mut fronts: Vec<(usize, Front)> = vec![];
-        for s in (from..to).rev() {
-            if !self.sym.supers[s].leaf {
-                self.invert_super(s, above, &mut fronts);
-                // Supernodes come in postorder: a front whose first child is behind us is never looked at again.
-                fronts.retain(|(i, _)| self.sym.children(*i).first().is_some_and(|&c| (c as usize) < s));
+    /// Keep the diagonal blocks of the nodes of a supernode.
+    pub fn store_diagonal(&self, s: &Super, z: &[f64], ld: usize) {
+        let base = self.sym.offset[s.first as usize];
+        for p in s.first as usize..s.last as usize {
+            self.store(p, z, ld, (self.sym.offset[p] - base) as usize);
+        }
+    }
+}
+
+impl Inverter<'_> {
+    /// Leaves without a parent: their block of the inverse is that of their own factor.
+    fn orphans(&self, leaves: &[u32]) {
+        let go = |chunk: &[u32]| {
+            let mut inv = vec![];
+            for &s in chunk {
+                let s = &self.sym.supers[s as usize];
+                if s.parent == NONE {
+                    let w = s.width as usize;
+                    inv.resize(w * w, 0.0);
+                    dense::small_inverse(self.num.panel(s), w, w, &mut inv);
+                    self.out.store(s.first as usize, &inv, w, 0);
+                }
             }
+        };
+        if leaves.len() <= 2 * LEAVES {
+            go(leaves);
+        } else {
+            leaves.par_chunks(LEAVES).for_each(go);
         }
     }
 
@@ -182,10 +223,8 @@ impl Inverter<'_> {
         let ld = (s.width + s.below) as usize;
         let parent = fronts.iter().chain(above).rev().find(|(i, _)| *i == s.parent as usize);
         let z = self.super_inverse(s, parent.map(|(_, f)| f));
-        self.store_diagonal(s, &z, ld);
-        if !self.pairs.is_empty() {
-            self.store_pairs(s, &z, ld);
-        }
+        self.out.store_diagonal(s, &z, ld);
+        self.out.store_pairs(s, &z, ld);
         let leaves = self.sym.leaves(index);
         // Enough batches for any number of threads, and never a number that depends on them.
         let work: f64 = leaves.iter().map(|&c| self.sym.supers[c as usize].leaf_work()).sum();
@@ -208,7 +247,7 @@ impl Inverter<'_> {
         let batch = Batch::new(self.num, self.sym, self.sym.children(index));
         let wanted = self.wanted(s);
         let (mut own, mut leaves) = (vec![], vec![]);
-        let visit = |rows: RowBlock<'_>| (products(&rows, &wanted), batch.squares(&rows, !self.pairs.is_empty()));
+        let visit = |rows: RowBlock<'_>| (products(&rows, &wanted), batch.squares(&rows, !self.out.pairs.is_empty()));
         // Sums in the order of the rows, whoever formed them.
         let gather = |(a, b): (Vec<f64>, Vec<f64>)| {
             add(&mut own, &a);
@@ -232,7 +271,7 @@ impl Inverter<'_> {
             columns: self.sym.width_at(column as usize),
         };
         let mut out: Vec<Wanted> = (s.first..s.last).map(|p| block(p, p)).collect();
-        if !self.pairs.is_empty() {
+        if !self.out.pairs.is_empty() {
             for p in s.first..s.last {
                 out.extend(self.sym.edges(p as usize).iter().map(|e| block(e.row, p)));
             }
@@ -245,17 +284,17 @@ impl Inverter<'_> {
         let mut from = 0;
         for p in s.first as usize..s.last as usize {
             let k = self.sym.width_at(p);
-            self.store(p, &values[from..from + k * k], k, 0);
+            self.out.store(p, &values[from..from + k * k], k, 0);
             from += k * k;
         }
-        if self.pairs.is_empty() {
+        if self.out.pairs.is_empty() {
             return;
         }
         for p in s.first as usize..s.last as usize {
             for e in self.sym.edges(p) {
                 let (rows, columns) = (self.sym.width_at(e.row as usize), self.sym.width_at(p));
                 let block = &values[from..from + rows * columns];
-                self.store_pair(e, self.sym.factor_at[p] as usize, |i, j| block[i + j * rows]);
+                self.out.store_pair(e, self.sym.factor_at[p] as usize, |i, j| block[i + j * rows]);
                 from += rows * columns;
             }
         }
@@ -271,14 +310,14 @@ impl Inverter<'_> {
             inverse.resize(w * w, 0.0);
             dense::small_inverse(self.num.panel(s), w, w + s.below as usize, &mut inverse);
             inverse.iter_mut().zip(&values[from..]).for_each(|(o, v)| *o += v);
-            self.store(p, &inverse, w, 0);
+            self.out.store(p, &inverse, w, 0);
             from += w * w;
-            if self.pairs.is_empty() {
+            if self.out.pairs.is_empty() {
                 continue;
             }
             let mut at = from;
             for e in self.sym.edges(p) {
-                self.store_pair(e, self.sym.factor_at[p] as usize, |i, j| -values[at + i * w + j]);
+                self.out.store_pair(e, self.sym.factor_at[p] as usize, |i, j| -values[at + i * w + j]);
                 at += self.sym.width_at(e.row as usize) * w;
             }
             from += batch.rows(i).len() * w;
@@ -325,14 +364,6 @@ impl Inverter<'_> {
         z
     }
 
-    /// Keep the diagonal blocks of the nodes of a supernode.
-    fn store_diagonal(&self, s: &Super, z: &[f64], ld: usize) {
-        let base = self.sym.offset[s.first as usize];
-        for p in s.first as usize..s.last as usize {
-            self.store(p, z, ld, (self.sym.offset[p] - base) as usize);
-        }
-    }
-
     /// Diagonal blocks (and pairs) of leaves below a front whose part of the inverse is `z`.
     fn invert_leaves(&self, leaves: &[u32], z: &[f64], ld: usize) {
         if self.num.stop.requested() {
@@ -349,7 +380,7 @@ impl Inverter<'_> {
             let (y, v) = batch.products(i);
             if w == 1 {
                 let inv = 1.0 / self.num.panel(s)[0];
-                self.diag[f].slice(self.sym.level(p), 1)[0] = inv * inv + dot(y, v);
+                self.out.diag[f].slice(self.sym.level(p), 1)[0] = inv * inv + dot(y, v);
             } else {
                 zll.resize(w * w, 0.0);
                 dense::small_inverse(self.num.panel(s), w, w + s.below as usize, &mut zll);
@@ -360,12 +391,12 @@ impl Inverter<'_> {
                         }
                     }
                 }
-                self.store(p, &zll, w, 0);
+                self.out.store(p, &zll, w, 0);
             }
-            if !self.pairs.is_empty() {
+            if !self.out.pairs.is_empty() {
                 let mut at = 0;
                 for e in self.sym.edges(p) {
-                    self.store_pair(e, f, |i, j| -v[(at + i) * w + j]);
+                    self.out.store_pair(e, f, |i, j| -v[(at + i) * w + j]);
                     at += self.sym.width_at(e.row as usize);
                 }
             }

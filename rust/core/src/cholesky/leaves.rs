@@ -36,11 +36,108 @@ pub fn add(sym: &Symbolic, leaves: &[u32], panel: &mut [f64], update: &mut [f64]
     }
     let own = Region { from: 0, to: w, shift: 0, ld: w + r };
     let below = Region { from: w, to: w + r, shift: w, ld: r };
-    add_region(sym, leaves, panel, own, panels);
+    let kernel = squares(panels);
+    add_region(sym, leaves, panel, own, &kernel);
     if r > 0 {
-        add_region(sym, leaves, update, below, panels);
+        add_region(sym, leaves, update, below, &kernel);
     }
 }
+
+/// How a leaf's L21 L21' is subtracted from some columns of a region.
+fn squares(panels: &Shared) -> impl Kernel + '_ {
+    |_, s, rel, (lo, hi), a, region| {
+        let (w, r) = (s.width as usize, s.below as usize);
+        let values: &[f64] = panels.slice(s.panel, (w + r) * w);
+        match w {
+            1 => scatter_scalar(&values[1..], rel, lo, hi, a, region),
+            2 => scatter_leaf::<2>(values, rel, lo, hi, a, region),
+            3 => scatter_leaf::<3>(values, rel, lo, hi, a, region),
+            4 => scatter_leaf::<4>(values, rel, lo, hi, a, region),
+            _ => scatter_wide(values, w, rel, lo, hi, a, region),
+        }
+    }
+}
+
+/// Subtract U Y' + Y U' of every leaf from a front as `add` does, given U and Y (rows x width, row-major) of each.
+pub fn add_both<'v>(
+    sym: &Symbolic,
+    leaves: &[u32],
+    panel: &mut [f64],
+    update: &mut [f64],
+    w: usize,
+    values: impl Fn(u32) -> (&'v [f64], &'v [f64]) + Sync,
+) {
+    let r = (update.len() as f64).sqrt() as usize;
+    if spread_pays(sym, leaves, w + r) {
+        return spread_both(sym, leaves, panel, update, (w, r), values);
+    }
+    let kernel = |c: u32, s: &Super, rel: &[u32], range: (usize, usize), a: &mut [f64], region: Region| {
+        let (u, y) = values(c);
+        match s.width {
+            1 => scatter_both(1, u, y, rel, range, a, region),
+            2 => scatter_both(2, u, y, rel, range, a, region),
+            3 => scatter_both(3, u, y, rel, range, a, region),
+            4 => scatter_both(4, u, y, rel, range, a, region),
+            w => scatter_both(w as usize, u, y, rel, range, a, region),
+        }
+    };
+    add_region(sym, leaves, panel, Region { from: 0, to: w, shift: 0, ld: w + r }, &kernel);
+    if r > 0 {
+        add_region(sym, leaves, update, Region { from: w, to: w + r, shift: w, ld: r }, &kernel);
+    }
+}
+
+/// The same by dense kernels.
+fn spread_both<'v>(
+    sym: &Symbolic,
+    leaves: &[u32],
+    panel: &mut [f64],
+    update: &mut [f64],
+    (w, r): (usize, usize),
+    values: impl Fn(u32) -> (&'v [f64], &'v [f64]),
+) {
+    let ld = w + r;
+    let (mut us, mut ys) = (vec![], vec![]);
+    for leaves in by_columns(sym, leaves) {
+        let columns = spread_rows(sym, leaves, ld, &mut us, |c| values(c).0);
+        spread_rows(sym, leaves, ld, &mut ys, |c| values(c).1);
+        for (a, b) in [(&us, &ys), (&ys, &us)] {
+            dense::gemm_lower(panel, ld, a, ld, b, ld, w, columns, -1.0);
+            if r > 0 {
+                dense::gemm_nt(&mut panel[w..], ld, &a[w..], ld, b, ld, r, w, columns, -1.0);
+                dense::gemm_lower(update, r, &a[w..], ld, &b[w..], ld, r, columns, -1.0);
+            }
+        }
+    }
+}
+
+/// Columns of leaves, given row by row, spread over `ld` rows, and their number.
+fn spread_rows<'v>(
+    sym: &Symbolic,
+    leaves: &[u32],
+    ld: usize,
+    spread: &mut Vec<f64>,
+    values: impl Fn(u32) -> &'v [f64],
+) -> usize {
+    let columns: usize = leaves.iter().map(|&c| sym.supers[c as usize].width as usize).sum();
+    spread.clear();
+    spread.resize(ld * columns, 0.0);
+    let (mut idx, mut at) = (vec![], 0);
+    for (c, s) in leaves.iter().map(|&c| (c, &sym.supers[c as usize])) {
+        let w = s.width as usize;
+        for (&q, row) in relative(sym, s, &mut idx).iter().zip(values(c).chunks_exact(w)) {
+            row.iter().enumerate().for_each(|(j, v)| spread[q as usize + (at + j) * ld] = *v);
+        }
+        at += w;
+    }
+    columns
+}
+
+/// What leaves do to some columns of a front: the leaf and its supernode, its rows in the front, which of them are the
+/// columns, and the region.
+trait Kernel: Fn(u32, &Super, &[u32], (usize, usize), &mut [f64], Region) + Sync {}
+
+impl<K: Fn(u32, &Super, &[u32], (usize, usize), &mut [f64], Region) + Sync> Kernel for K {}
 
 fn add_spread(
     sym: &Symbolic,
@@ -100,7 +197,8 @@ pub fn add_packed(sym: &Symbolic, leaves: &[u32], a: &mut [f64], n: usize, panel
         parts.push((Region { from: s.from, to: s.to, shift: s.from, ld: s.ld }, mine));
         rest = more;
     }
-    dense::each(parts, |(region, mine)| scatter(sym, leaves, mine, region, panels));
+    let kernel = squares(panels);
+    dense::each(parts, |(region, mine)| scatter(sym, leaves, mine, region, &kernel));
 }
 
 /// Updates that are not worth a thread.
@@ -122,11 +220,11 @@ struct Region {
 }
 
 /// Parts of the columns are independent, and each entry is summed in the order of the leaves.
-fn add_region(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels: &Shared) {
+fn add_region(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, kernel: &impl Kernel) {
     let updates: usize = leaves.iter().map(|&c| sym.supers[c as usize].below as usize).map(|r| r * r / 2).sum();
     let columns = region.to - region.from;
     if updates < LITTLE {
-        return scatter(sym, leaves, a, region, panels);
+        return scatter(sym, leaves, a, region, kernel);
     }
     const PARTS: usize = 8;
     let share = |t: usize| region.from + (columns as f64 * (1.0 - (1.0 - t as f64 / PARTS as f64).sqrt())) as usize;
@@ -138,11 +236,11 @@ fn add_region(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, pan
         parts.push((Region { from, to, ..region }, mine));
         rest = more;
     }
-    dense::each(parts, |(region, mine)| scatter(sym, leaves, mine, region, panels));
+    dense::each(parts, |(region, mine)| scatter(sym, leaves, mine, region, kernel));
 }
 
 /// Add all leaves to a region, slab by slab.
-fn scatter(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels: &Shared) {
+fn scatter(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, kernel: &impl Kernel) {
     let mut idx = vec![];
     let updates: usize = leaves.iter().map(|&c| sym.supers[c as usize].below as usize).sum();
     // Every slab looks at every leaf, which must not cost more than it saves.
@@ -151,8 +249,7 @@ fn scatter(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels
     let mut next: Vec<u32> = vec![0; if slabs > 1 { leaves.len() } else { 0 }];
     for from in (region.from..region.to).step_by(step) {
         let to = (from + step).min(region.to);
-        for (i, s) in leaves.iter().map(|&c| &sym.supers[c as usize]).enumerate() {
-            let (w, r) = (s.width as usize, s.below as usize);
+        for (i, (c, s)) in leaves.iter().map(|&c| (c, &sym.supers[c as usize])).enumerate() {
             let rel = relative(sym, s, &mut idx);
             let lo = match next.get(i) {
                 Some(&at) if from > region.from => at as usize,
@@ -162,16 +259,8 @@ fn scatter(sym: &Symbolic, leaves: &[u32], a: &mut [f64], region: Region, panels
             if let Some(n) = next.get_mut(i) {
                 *n = hi as u32;
             }
-            if lo == hi {
-                continue;
-            }
-            let values: &[f64] = panels.slice(s.panel, (w + r) * w);
-            match w {
-                1 => scatter_scalar(&values[1..], rel, lo, hi, a, region),
-                2 => scatter_leaf::<2>(values, rel, lo, hi, a, region),
-                3 => scatter_leaf::<3>(values, rel, lo, hi, a, region),
-                4 => scatter_leaf::<4>(values, rel, lo, hi, a, region),
-                _ => scatter_wide(values, w, rel, lo, hi, a, region),
+            if lo < hi {
+                kernel(c, s, rel, (lo, hi), a, region);
             }
         }
     }
@@ -248,6 +337,23 @@ fn scatter_wide(values: &[f64], w: usize, rel: &[u32], lo: usize, hi: usize, a: 
     }
 }
 
+/// U Y' + Y U' of one leaf of width `w`, rows x width and row-major.
+#[inline(always)]
+fn scatter_both(w: usize, u: &[f64], y: &[f64], rel: &[u32], (lo, hi): (usize, usize), a: &mut [f64], region: Region) {
+    for j in lo..hi {
+        let column = &mut a[(rel[j] as usize - region.from) * region.ld..][..region.ld];
+        let (uj, yj) = (&u[j * w..(j + 1) * w], &y[j * w..(j + 1) * w]);
+        let rows = u[j * w..].chunks_exact(w).zip(y[j * w..].chunks_exact(w));
+        for (&q, (ui, yi)) in rel[j..].iter().zip(rows) {
+            let mut sum = 0.0;
+            for t in 0..w {
+                sum += ui[t] * yj[t] + yi[t] * uj[t];
+            }
+            column[q as usize - region.shift] -= sum;
+        }
+    }
+}
+
 /// Leaves of one front: Y = L21 L11^-1 and V = Z Y for the front's part Z of the inverse, rows of both leaf by leaf.
 pub struct Batch<'a> {
     sym: &'a Symbolic,
@@ -281,7 +387,17 @@ impl<'a> Batch<'a> {
 
     /// Y and V of a leaf, rows x width, row-major.
     pub fn products(&self, i: usize) -> (&[f64], &[f64]) {
-        (&self.y[self.at[i]..self.at[i + 1]], &self.v[self.at[i]..self.at[i + 1]])
+        (&self.y[self.place(i)], &self.v[self.place(i)])
+    }
+
+    /// Y of all leaves.
+    pub fn all(&self) -> &[f64] {
+        &self.y
+    }
+
+    /// Where the products of a leaf are.
+    pub fn place(&self, i: usize) -> std::ops::Range<usize> {
+        self.at[i]..self.at[i + 1]
     }
 
     /// Rows of a leaf in the front.
@@ -323,8 +439,15 @@ impl<'a> Batch<'a> {
     }
 
     pub fn multiply(&mut self, z: &[f64], ld: usize) {
+        let mut v = std::mem::take(&mut self.v);
+        self.times(z, ld, &self.y, &mut v);
+        self.v = v;
+    }
+
+    /// V = Z Y for Y and V laid out as those of the batch.
+    pub fn times(&self, z: &[f64], ld: usize, all: &[f64], out: &mut [f64]) {
         if spread_pays(self.sym, self.leaves, ld) {
-            return self.multiply_spread(z, ld);
+            return self.times_spread(z, ld, all, out);
         }
         let slab = (SLAB / ld.max(1)).max(8);
         let mut next = vec![0u32; self.leaves.len()];
@@ -332,8 +455,8 @@ impl<'a> Batch<'a> {
             for i in 0..self.leaves.len() {
                 let w = self.width(i);
                 let rows = &self.rows[self.start[i] as usize..self.start[i + 1] as usize];
-                let y = &self.y[self.at[i]..self.at[i + 1]];
-                let v = &mut self.v[self.at[i]..self.at[i + 1]];
+                let y = &all[self.at[i]..self.at[i + 1]];
+                let v = &mut out[self.at[i]..self.at[i + 1]];
                 assert!(rows.len() * w == y.len() && rows.last().is_none_or(|&q| (q as usize) < ld));
                 let inside = |at: usize| rows.get(at).is_some_and(|&q| (q as usize) < from + slab);
                 let column = |at: usize| &z[rows[at] as usize * ld..(rows[at] as usize + 1) * ld];
@@ -362,7 +485,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn multiply_spread(&mut self, z: &[f64], ld: usize) {
+    fn times_spread(&self, z: &[f64], ld: usize, all: &[f64], out: &mut [f64]) {
         let mut from = 0;
         let (mut spread, mut product) = (vec![], vec![]);
         for leaves in by_columns(self.sym, self.leaves) {
@@ -373,7 +496,7 @@ impl<'a> Batch<'a> {
             let mut at = 0;
             for i in range.clone() {
                 let w = self.width(i);
-                for (&q, y) in self.rows(i).iter().zip(self.products(i).0.chunks_exact(w)) {
+                for (&q, y) in self.rows(i).iter().zip(all[self.place(i)].chunks_exact(w)) {
                     y.iter().enumerate().for_each(|(j, y)| spread[q as usize + (at + j) * ld] = *y);
                 }
                 at += w;
@@ -385,7 +508,7 @@ impl<'a> Batch<'a> {
             for i in range.clone() {
                 let w = self.width(i);
                 let rows = &self.rows[self.start[i] as usize..self.start[i + 1] as usize];
-                let v = &mut self.v[self.at[i]..self.at[i + 1]];
+                let v = &mut out[self.place(i)];
                 for (&q, v) in rows.iter().zip(v.chunks_exact_mut(w)) {
                     v.iter_mut().enumerate().for_each(|(j, v)| *v = product[q as usize + (at + j) * ld]);
                 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::leaves::relative;
-use super::numeric::{begin, Shared};
-use super::source::Source;
 use super::symbolic::Symbolic;
 
 /// Numbers of an update that needs no memory of its own.
@@ -55,35 +53,32 @@ impl Update {
 
 /// What groups of subtrees add to the supernodes above them, in the order of the groups whoever is ready first. Roots
 /// take it up at once: all of it together would need more memory than anything else.
-pub(super) struct Merge<'a> {
+pub(super) struct Merge<'a, U, T> {
     sym: &'a Symbolic,
-    panels: &'a Shared,
-    /// Roots whose panels hold their own entries already.
+    /// Roots of the top, which have begun, and how one of them takes up what its child (the second) has for it.
     pub(super) roots: Vec<usize>,
+    take: T,
     /// The group whose turn it is, and those that came before their turn.
     next: usize,
-    early: BTreeMap<usize, Vec<(usize, Update)>>,
+    early: BTreeMap<usize, Vec<(usize, U)>>,
     /// What waits for a supernode that is not a root.
-    pub(super) updates: Vec<(usize, Update)>,
+    pub(super) updates: Vec<(usize, U)>,
 }
 
-impl<'a> Merge<'a> {
-    pub(super) fn new(sym: &'a Symbolic, top: &[usize], src: Source<'_>, panels: &'a Shared) -> Self {
+impl<'a, U, T: Fn(usize, usize, U)> Merge<'a, U, T> {
+    pub(super) fn new(sym: &'a Symbolic, top: &[usize], take: T) -> Self {
         let roots: Vec<usize> = top.iter().copied().filter(|&s| sym.supers[s].below == 0).collect();
-        roots.iter().for_each(|&s| begin(sym, s, src, panels));
-        Merge { sym, panels, roots, next: 0, early: BTreeMap::new(), updates: vec![] }
+        Merge { sym, roots, take, next: 0, early: BTreeMap::new(), updates: vec![] }
     }
 
-    pub(super) fn add(&mut self, group: usize, updates: Vec<(usize, Update)>) {
+    pub(super) fn add(&mut self, group: usize, updates: Vec<(usize, U)>) {
         self.early.insert(group, updates);
         while let Some(updates) = self.early.remove(&self.next) {
             self.next += 1;
             for (child, update) in updates {
                 let parent = self.sym.supers[child].parent as usize;
                 if self.roots.contains(&parent) {
-                    let s = &self.sym.supers[parent];
-                    let panel = self.panels.slice(s.panel, s.panel_len());
-                    update.add_to(self.sym, child, panel, &mut [], s.width as usize);
+                    (self.take)(parent, child, update);
                 } else {
                     self.updates.push((child, update));
                 }

@@ -22,6 +22,7 @@ mod solves;
 mod source;
 mod supernodes;
 mod symbolic;
+mod tangent;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -32,4 +33,5 @@ pub use numeric::Numeric;
 pub use row_solver::Tail;
 pub use source::Source;
 pub use symbolic::Symbolic;
+pub use tangent::Change;
 pub use whole::{Small, Whole};

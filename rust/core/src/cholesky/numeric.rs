@@ -174,39 +174,13 @@ impl Numeric {
         } else {
             self.leaves.par_chunks(LEAVES).try_for_each(leaf_chunk)?;
         }
-        let run = |range: (usize, usize), updates: &mut Vec<(usize, Update)>| -> Result<(), CoreError> {
-            let mut room = vec![];
-            for s in range.0..range.1 {
-                if !sym.supers[s].leaf {
-                    begin(sym, s, src, &shared);
-                    finish(sym, s, &shared, updates, &mut room, stop)?;
-                }
-            }
-            Ok(())
+        let take = |parent: usize, child: usize, update: Update| {
+            let s = &sym.supers[parent];
+            update.add_to(sym, child, shared.slice(s.panel, s.panel_len()), &mut [], s.width as usize);
         };
-        let mut merge = Merge::new(sym, &self.schedule.top, src, &shared);
-        let tasks = &self.schedule.tasks;
-        if tasks.len() == 1 {
-            run(tasks[0], &mut merge.updates)?;
-        } else if !tasks.is_empty() {
-            // In order, so that few results wait for one before them.
-            let groups = group_tasks(tasks).into_iter().enumerate();
-            let turns = Mutex::new(&mut merge);
-            groups.par_bridge().try_for_each(|(i, g)| {
-                let mut updates = vec![];
-                g.iter().try_for_each(|&t| run(t, &mut updates))?;
-                turns.lock().expect("nothing panics under the lock").add(i, updates);
-                Ok(())
-            })?;
-        }
-        let Merge { roots, mut updates, .. } = merge;
-        for &s in &self.schedule.top {
-            if !roots.contains(&s) {
-                begin(sym, s, src, &shared);
-            }
-            finish(sym, s, &shared, &mut updates, &mut vec![], stop)?;
-        }
-        Ok(())
+        let begin = |s: usize| begin(sym, s, src, &shared);
+        let finish = |s: usize, updates: &mut _, room: &mut _| finish(sym, s, &shared, updates, room, stop);
+        upwards(&self.schedule, sym, begin, finish, take)
     }
 
     /// Whether an inverse in single precision pays, and is good enough to steer by: a large block, mild pivots.
@@ -235,6 +209,49 @@ impl Numeric {
             None => sum_of_logarithms(sym.supers.iter().flat_map(|s| self.pivots(s))),
         }
     }
+}
+
+/// Visit the supernodes that are no leaves, children first: `begin` one, then `finish` it with what its children left,
+/// unless it is a root that has taken that up (`take`: parent, child, what the child left).
+pub(super) fn upwards<U: Send>(
+    schedule: &Schedule,
+    sym: &Symbolic,
+    begin: impl Fn(usize) + Sync,
+    finish: impl Fn(usize, &mut Vec<(usize, U)>, &mut Vec<f64>) -> Result<(), CoreError> + Sync,
+    take: impl Fn(usize, usize, U) + Send,
+) -> Result<(), CoreError> {
+    let run = |range: (usize, usize), updates: &mut Vec<(usize, U)>| -> Result<(), CoreError> {
+        let mut room = vec![];
+        for s in (range.0..range.1).filter(|&s| !sym.supers[s].leaf) {
+            begin(s);
+            finish(s, updates, &mut room)?;
+        }
+        Ok(())
+    };
+    let mut merge = Merge::new(sym, &schedule.top, take);
+    merge.roots.iter().for_each(|&s| begin(s));
+    let tasks = &schedule.tasks;
+    if tasks.len() == 1 {
+        run(tasks[0], &mut merge.updates)?;
+    } else if !tasks.is_empty() {
+        // In order, so that few results wait for one before them.
+        let groups = group_tasks(tasks).into_iter().enumerate();
+        let turns = Mutex::new(&mut merge);
+        groups.par_bridge().try_for_each(|(i, g)| {
+            let mut updates = vec![];
+            g.iter().try_for_each(|&t| run(t, &mut updates))?;
+            turns.lock().expect("nothing panics under the lock").add(i, updates);
+            Ok(())
+        })?;
+    }
+    let Merge { roots, mut updates, .. } = merge;
+    for &s in &schedule.top {
+        if !roots.contains(&s) {
+            begin(s);
+        }
+        finish(s, &mut updates, &mut vec![])?;
+    }
+    Ok(())
 }
 
 /// Twice the sum of the logarithms: one for as many pivots as a number holds.

@@ -1,8 +1,9 @@
 //! The block elimination against dense algebra, on designs that reach every path through it.
 
-use super::{Columns, Numeric, SelectedInverse, Small, Source, Symbolic, Whole};
+use super::{Change, Columns, Numeric, SelectedInverse, Small, Source, Symbolic, Whole};
 use crate::dense;
-use crate::design::{Block, Codes, Moments, Numeric as Column, Rows, Structure, Term};
+use crate::design::{Block, Codes, Coupling, Moments, Numeric as Column, Pair, Rows, Structure, Term};
+use crate::CoreError;
 
 /// A reproducible stream of numbers (splitmix64).
 struct Stream(u64);
@@ -112,7 +113,98 @@ impl Case {
         dense::gemm(&mut t, n, &g, n, &lam, n, n, n, n, 1.0);
         dense::gemm_tn(&mut a, n, &lam, n, &t, n, n, n, n, 1.0);
         (0..n).for_each(|i| a[i + i * n] += 1.0);
+        for c in &m.couplings {
+            let k = m.factors[c.factor].cols;
+            let at = |level: usize, i: usize| first[c.factor] + level * k + i;
+            for (l, w) in c.pair.start.windows(2).enumerate() {
+                (0..k).for_each(|i| a[at(l, i) * (n + 1)] += c.diag[l] - 1.0);
+                for e in w[0] as usize..w[1] as usize {
+                    let o = c.pair.level[e] as usize;
+                    for (p, q) in (0..k).map(|i| (at(l, i), at(o, i))) {
+                        a[p + q * n] += c.pair.value[e];
+                        a[q + p * n] += c.pair.value[e];
+                    }
+                }
+            }
+        }
         (a, first, n)
+    }
+
+    /// Relate every level of a factor to the next and to one further away.
+    fn relate(mut self, factor: usize) -> Self {
+        let levels = self.moments.factors[factor].levels;
+        let (mut start, mut level, mut value) = (vec![0], vec![], vec![]);
+        for l in 0..levels {
+            let near = [l + 1, l + 1 + levels / 3].into_iter().filter(|&o| o < levels);
+            near.for_each(|o| {
+                level.push(o as u32);
+                value.push(-0.2 - 0.1 * (o % 3) as f64);
+            });
+            start.push(level.len() as u32);
+        }
+        let diag = (0..levels).map(|l| 2.5 + 0.1 * (l % 4) as f64).collect();
+        let pair = Pair { lead: factor, other: factor, start, level, value };
+        self.moments.couplings.push(Coupling { factor, diag, pair });
+        self
+    }
+
+    /// A random change of the pattern; blocks of pairs now and then not at all.
+    fn change(&self, rng: &mut Stream, pairs: bool) -> Change {
+        let m = &self.moments;
+        let symmetric = |k: usize, rng: &mut Stream| -> Vec<f64> {
+            let v: Vec<f64> = (0..k * k).map(|_| rng.unit()).collect();
+            (0..k * k).map(|t| v[t] + v[t / k + t % k * k]).collect()
+        };
+        let diag = m.factors.iter().map(|f| (0..f.levels).flat_map(|_| symmetric(f.cols, rng)).collect()).collect();
+        let mut moved = vec![];
+        for p in m.links().filter(|_| pairs) {
+            let (kl, ko) = (m.factors[p.lead].cols, m.factors[p.other].cols);
+            if p.lead == p.other {
+                moved.push(p.level.iter().flat_map(|_| symmetric(kl, rng)).collect());
+            } else {
+                moved.push((0..p.level.len() * kl * ko).map(|_| rng.unit()).collect());
+            }
+        }
+        Change { diag, pairs: moved }
+    }
+
+    /// The same as a dense matrix.
+    fn dense_change(&self, change: &Change, first: &[usize], n: usize) -> Vec<f64> {
+        let m = &self.moments;
+        let mut h = vec![0.0; n * n];
+        for (f, factor) in m.factors.iter().enumerate() {
+            let k = factor.cols;
+            for (t, &v) in change.diag[f].iter().enumerate() {
+                let at = first[f] + t / (k * k) * k;
+                h[at + t % k + (at + t / k % k) * n] = v;
+            }
+        }
+        for (p, values) in m.links().zip(&change.pairs) {
+            let (kl, ko) = (m.factors[p.lead].cols, m.factors[p.other].cols);
+            for (l, w) in p.start.windows(2).enumerate() {
+                for e in w[0] as usize..w[1] as usize {
+                    let (a, b) = (first[p.lead] + l * kl, first[p.other] + p.level[e] as usize * ko);
+                    for (t, &v) in values[e * kl * ko..(e + 1) * kl * ko].iter().enumerate() {
+                        h[a + t % kl + (b + t / kl) * n] = v;
+                        h[b + t / kl + (a + t % kl) * n] = v;
+                    }
+                }
+            }
+        }
+        h
+    }
+
+    /// Derivatives of the inverse against -P H'P.
+    fn check_tangents(&self, sym: &Symbolic, num: &Numeric, z: &[f64], first: &[usize], n: usize) {
+        let mut rng = Stream(n as u64);
+        let changes: Vec<Change> = (0..3).map(|d| self.change(&mut rng, d != 1)).collect();
+        let found = num.selected_inverse_tangents(sym, &self.moments, &changes).unwrap();
+        for (change, found) in changes.iter().zip(&found) {
+            let (mut t, mut dz) = (vec![0.0; n * n], vec![0.0; n * n]);
+            dense::gemm(&mut t, n, z, n, &self.dense_change(change, first, n), n, n, n, n, 1.0);
+            dense::gemm(&mut dz, n, &t, n, z, n, n, n, n, -1.0);
+            self.check_inverse(found, &dz, first, n);
+        }
     }
 
     fn check(&self) -> Symbolic {
@@ -134,6 +226,7 @@ impl Case {
         let z = dense::inverse_from_cholesky(&a, n, n);
         let inv = num.selected_inverse_pairs(sym, m);
         self.check_inverse(&inv, &z, &first, n);
+        self.check_tangents(sym, &num, &z, &first, n);
         self.check_nest(sym, &num, &inv, &z, &first, n);
         let diagonal = num.selected_inverse(sym, m, dense::Precision::Double);
         assert!(diagonal.pairs.is_empty());
@@ -164,13 +257,21 @@ impl Case {
                 close(v, z[first[f] + l * k + i + (first[f] + l * k + j) * n]);
             }
         }
-        for (p, got) in m.pairs.iter().zip(&inv.pairs) {
+        for (p, got) in m.links().zip(&inv.pairs) {
             let (kl, ko) = (m.factors[p.lead].cols, m.factors[p.other].cols);
             for l in 0..m.factors[p.lead].levels {
                 for e in p.start[l] as usize..p.start[l + 1] as usize {
                     let (a, b) = (first[p.lead] + l * kl, first[p.other] + p.level[e] as usize * ko);
                     for t in 0..kl * ko {
-                        close(got[e * kl * ko + t], z[a + t % kl + (b + t / kl) * n]);
+                        let want = z[a + t % kl + (b + t / kl) * n];
+                        if p.lead == p.other {
+                            // Which of two related levels comes first in the block is not told.
+                            let turned = t / kl + t % kl * kl;
+                            let both = want + z[a + t / kl + (b + t % kl) * n];
+                            close(got[e * kl * ko + t] + got[e * kl * ko + turned], both);
+                        } else {
+                            close(got[e * kl * ko + t], want);
+                        }
                     }
                 }
             }
@@ -382,6 +483,40 @@ fn sparse_rest_is_ordered_and_its_supernodes_merged() {
 }
 
 #[test]
+fn related_levels() {
+    let mut rng = Stream(11);
+    for (ka, kb) in [(1, 1), (2, 1), (1, 2), (3, 2)] {
+        let (a, b) = (random_codes(&mut rng, 500, 60), random_codes(&mut rng, 500, 40));
+        for related in [0, 1] {
+            let case = Case::new(&[(a.clone(), 60, ka), (b.clone(), 40, kb)], &mut rng).relate(related);
+            case.check();
+        }
+        Case::new(&[(a, 60, ka)], &mut rng).relate(0).check();
+    }
+}
+
+#[test]
+fn changes_that_do_not_fit_and_requests_to_end_are_errors() {
+    let mut rng = Stream(12);
+    let (a, b) = (random_codes(&mut rng, 300, 40), random_codes(&mut rng, 300, 20));
+    let case = Case::new(&[(a, 40, 2), (b, 20, 1)], &mut rng);
+    let sym = Symbolic::new(&case.moments).unwrap();
+    let mut num = Numeric::new(&sym);
+    num.factorise(&sym, Source { moments: &case.moments, lambda: &case.lambda }).unwrap();
+    let mut ask = |spoil: &dyn Fn(&mut Change), num: &Numeric| {
+        let mut change = case.change(&mut rng, true);
+        spoil(&mut change);
+        num.selected_inverse_tangents(&sym, &case.moments, &[change]).err()
+    };
+    assert_eq!(ask(&|_| (), &num), None);
+    assert_eq!(ask(&|c| c.pairs[0].clear(), &num), None);
+    assert!(matches!(ask(&|c| c.diag[0].truncate(7), &num), Some(CoreError::Shape(_))));
+    assert!(matches!(ask(&|c| c.pairs[0].truncate(7), &num), Some(CoreError::Shape(_))));
+    num.stop.request();
+    assert_eq!(ask(&|_| (), &num), Some(CoreError::Interrupted));
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let mut rng = Stream(9);
     let (a, b) = (random_codes(&mut rng, 20_000, 1400), random_codes(&mut rng, 20_000, 600));
@@ -394,7 +529,10 @@ fn any_number_of_threads_gives_the_same_bits() {
             let inv = num.selected_inverse_pairs(&sym, &case.moments);
             let rough = num.selected_inverse(&sym, &case.moments, dense::Precision::Single);
             assert!(num.single_pays(&sym) && rough.diag != inv.diag);
-            (num.logdet, inv.diag, inv.pairs, rough.diag)
+            let changes = [1, 2].map(|d| case.change(&mut Stream(d), true));
+            let moved = num.selected_inverse_tangents(&sym, &case.moments, &changes).unwrap();
+            let moved: Vec<_> = moved.into_iter().map(|v| (v.diag, v.pairs)).collect();
+            (num.logdet, inv.diag, inv.pairs, rough.diag, moved)
         })
     };
     let one = run(1);

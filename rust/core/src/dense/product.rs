@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::kernel::multiply;
 use super::tiles::{mat, mat_mut, ranges, Tiles, PARALLEL_WORK, TILE};
-use super::triangles::lower_product;
+use super::triangles::lower_of;
 
 /// Sum of products. Long ones in eight sums side by side.
 #[inline]
@@ -132,13 +132,28 @@ pub fn gemm_tn(
 
 /// Lower triangle of C <- C + alpha A A' for column-major A (n x k).
 pub fn syrk_lower(c: &mut [f64], ldc: usize, a: &[f64], lda: usize, n: usize, k: usize, alpha: f64) {
+    gemm_lower(c, ldc, a, lda, a, lda, n, k, alpha);
+}
+
+/// Lower triangle of C <- C + alpha A B' for column-major A and B (n x k).
+pub fn gemm_lower(
+    c: &mut [f64],
+    ldc: usize,
+    a: &[f64],
+    lda: usize,
+    b: &[f64],
+    ldb: usize,
+    n: usize,
+    k: usize,
+    alpha: f64,
+) {
     if n == 0 || k == 0 {
         return;
     }
     if n * k <= 64 {
         for j in 0..n {
             for t in 0..k {
-                let f = alpha * a[j + t * lda];
+                let f = alpha * b[j + t * ldb];
                 for i in j..n {
                     c[i + j * ldc] += f * a[i + t * lda];
                 }
@@ -147,18 +162,18 @@ pub fn syrk_lower(c: &mut [f64], ldc: usize, a: &[f64], lda: usize, n: usize, k:
         return;
     }
     if n * n * k / 2 <= PARALLEL_WORK {
-        return lower_product(mat_mut(c, n, n, ldc), mat(a, n, k, lda), alpha);
+        return lower_of(mat_mut(c, n, n, ldc), mat(a, n, k, lda), mat(b, n, k, ldb), alpha);
     }
-    let (tiles, a) = (Tiles::new(c, ldc), mat(a, n, k, lda));
+    let (tiles, a, b) = (Tiles::new(c, ldc), mat(a, n, k, lda), mat(b, n, k, ldb));
     let step = tile_for(n);
     let parts: Vec<((usize, usize), (usize, usize))> =
         ranges(n, step).flat_map(|j| ranges(n, step).filter(move |i| i.0 >= j.0).map(move |i| (i, j))).collect();
     parts.par_iter().with_max_len(1).for_each(|&((i0, i1), (j0, j1))| {
         let out = tiles.get_mut(i0, j0, i1 - i0, j1 - j0);
         if i0 == j0 {
-            lower_product(out, a.subrows(i0, i1 - i0), alpha);
+            lower_of(out, a.subrows(i0, i1 - i0), b.subrows(i0, i1 - i0), alpha);
         } else {
-            let right = a.subrows(j0, j1 - j0).transpose();
+            let right = b.subrows(j0, j1 - j0).transpose();
             multiply(out, Accum::Add, a.subrows(i0, i1 - i0), right, alpha);
         }
     });

@@ -26,12 +26,17 @@ fn add_product(c: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, f64>, alpha
 }
 
 /// Lower triangle of C <- C + alpha A A'.
-pub(super) fn lower_product(mut c: MatMut<'_, f64>, a: MatRef<'_, f64>, alpha: f64) {
+pub(super) fn lower_product(c: MatMut<'_, f64>, a: MatRef<'_, f64>, alpha: f64) {
+    lower_of(c, a, a, alpha);
+}
+
+/// Lower triangle of C <- C + alpha A B'.
+pub(super) fn lower_of(mut c: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, f64>, alpha: f64) {
     let n = c.nrows();
     if n <= SQUARED {
         let mut square = [0.0; SQUARED * SQUARED];
         let mut square = MatMut::from_column_major_slice_mut(&mut square[..n * n], n, n);
-        multiply(square.as_mut(), Accum::Replace, a, a.transpose(), alpha);
+        multiply(square.as_mut(), Accum::Replace, a, b.transpose(), alpha);
         for j in 0..n {
             for i in j..n {
                 c[(i, j)] += square[(i, j)];
@@ -41,10 +46,10 @@ pub(super) fn lower_product(mut c: MatMut<'_, f64>, a: MatRef<'_, f64>, alpha: f
     }
     let h = half(n);
     let (top, _, corner, bottom) = c.split_at_mut(h, h);
-    let (upper, lower) = a.split_at_row(h);
-    lower_product(top, upper, alpha);
-    add_product(corner, lower, upper.transpose(), alpha);
-    lower_product(bottom, lower, alpha);
+    let ((upper, lower), (left, right)) = (a.split_at_row(h), b.split_at_row(h));
+    lower_of(top, upper, left, alpha);
+    add_product(corner, lower, left.transpose(), alpha);
+    lower_of(bottom, lower, right, alpha);
 }
 
 /// X <- L^-1 X for lower triangular L.
