@@ -151,6 +151,39 @@ impl Prior {
         (value, gradient, (0..x.len()).map(|i| w / scale(i).powi(2)).collect())
     }
 
+    /// Second derivatives of the log density of a vector (d x d).
+    pub fn vector_second(&self, x: &[f64]) -> Vec<f64> {
+        let (df, scales) = (self.parameters[0], &self.parameters[1..]);
+        let scaled: Vec<f64> = x.iter().enumerate().map(|(i, x)| x / scales[i.min(scales.len() - 1)].powi(2)).collect();
+        let q: f64 = x.iter().zip(&scaled).map(|(x, s)| x * s).sum();
+        let (d, w) = (x.len(), (df + x.len() as f64) / (df + q));
+        let own = |i: usize| w / scales[i.min(scales.len() - 1)].powi(2);
+        let bent = |i: usize, j: usize| 2.0 * w / (df + q) * scaled[i] * scaled[j];
+        (0..d * d).map(|t| bent(t % d, t / d) - if t % (d + 1) == 0 { own(t / d) } else { 0.0 }).collect()
+    }
+
+    /// How the derivative that `matrix` gives moves with the matrix (`change`, symmetric).
+    pub fn matrix_change(&self, sigma: &[f64], k: usize, change: &[f64]) -> Result<Vec<f64>, CoreError> {
+        let inverse = inverse_of(sigma, k)?;
+        let turned = product(&inverse, &product(change, &inverse, k), k);
+        if self.kind == Kind::Lkj {
+            let weight = self.parameters[0] - 1.0;
+            let mut out: Vec<f64> = turned.iter().map(|v| -weight * v).collect();
+            (0..k).for_each(|i| out[i * (k + 1)] += weight * change[i * (k + 1)] / sigma[i * (k + 1)].powi(2));
+            return Ok(out);
+        }
+        let (df, kf, scale) = (self.parameters[0], k as f64, &self.parameters[1..]);
+        if self.kind == Kind::Wishart {
+            return Ok(turned.iter().map(|v| -0.5 * (df - kf - 1.0) * v).collect());
+        }
+        let mut out: Vec<f64> = turned.iter().map(|v| 0.5 * (df + kf + 1.0) * v).collect();
+        if scale.len() == k * k {
+            let half = product(&turned, &product(scale, &inverse, k), k);
+            (0..k * k).for_each(|t| out[t] -= 0.5 * (half[t] + half[t / k + t % k * k]));
+        }
+        Ok(out)
+    }
+
     /// Log density of a covariance (k x k; for `lkj` of its correlations) and its derivative in the matrix (symmetric).
     pub fn matrix(&self, sigma: &[f64], k: usize) -> Result<(f64, Vec<f64>), CoreError> {
         let inverse = inverse_of(sigma, k)?;
@@ -271,6 +304,35 @@ mod tests {
                     assert!((numeric - slope).abs() < 1e-8 * (1.0 + slope.abs()), "{name} {i} {j}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn second_derivatives_agree_with_differences() {
+        let t = Prior::new("multivariate_t", vec![3.0, 0.8, 1.7]).unwrap();
+        let (x, h) = ([0.4, -1.1], 1e-5);
+        let second = t.vector_second(&x);
+        for j in 0..2 {
+            let at = |by: f64| {
+                let mut x = x;
+                x[j] += by;
+                t.vector(&x).1
+            };
+            let (up, down) = (at(h), at(-h));
+            // Differences of a function of size 1 with this step are good to about 1e-10.
+            (0..2).for_each(|i| assert!((second[i + 2 * j] - (up[i] - down[i]) / (2.0 * h)).abs() < 1e-8));
+        }
+        let sigma = [1.3, 0.4, -0.2, 0.4, 0.9, 0.1, -0.2, 0.1, 1.7];
+        let change = [0.3, -0.2, 0.1, -0.2, 0.5, 0.4, 0.1, 0.4, -0.6];
+        let with: Vec<f64> = [5.5, 2.0, 0.3, 0.1, 0.3, 1.0, 0.2, 0.1, 0.2, 1.5].to_vec();
+        for (name, parameters) in [("wishart", with.clone()), ("inverse_wishart", with), ("lkj", vec![2.5])] {
+            let p = Prior::new(name, parameters).unwrap();
+            let at = |by: f64| {
+                let moved: Vec<f64> = sigma.iter().zip(change).map(|(s, c)| s + by * c).collect();
+                p.matrix(&moved, 3).unwrap().1
+            };
+            let (up, down, exact) = (at(h), at(-h), p.matrix_change(&sigma, 3, &change).unwrap());
+            (0..9).for_each(|t| assert!((exact[t] - (up[t] - down[t]) / (2.0 * h)).abs() < 1e-7, "{name} {t}"));
         }
     }
 

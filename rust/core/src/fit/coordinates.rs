@@ -219,16 +219,15 @@ impl Model {
     /// d theta (user) / d theta (internal), column-major; no model is evaluated.
     pub(crate) fn theta_jacobian(&self, internal: &[f64]) -> Vec<f64> {
         let n = internal.len();
-        let user = |t: &[f64]| self.theta_of(&self.term_lambda(&self.lambda_from_internal(t)));
-        let size = internal.iter().fold(0.0f64, |m, t| m.max(t.abs()));
-        let mut out = vec![0.0; n * n];
-        for j in 0..n {
-            let step = 1e-6 * internal[j].abs().max(1e-3 * size).max(1e-12);
-            let (mut up, mut down) = (internal.to_vec(), internal.to_vec());
-            up[j] += step;
-            down[j] -= step;
-            let (a, b) = (user(&up), user(&down));
-            (0..n).for_each(|i| out[i + j * n] = (a[i] - b[i]) / (2.0 * step));
+        let (mut out, mut first) = (vec![0.0; n * n], 0);
+        for (_, s) in self.slots() {
+            let places: Vec<(usize, usize)> =
+                (0..s.cols).flat_map(|c| s.structure.rows(c, s.cols).map(move |r| (r, c))).collect();
+            let own = &internal[first..first + places.len()];
+            for (j, column) in user_change(s, &places, own).iter().enumerate() {
+                (0..places.len()).for_each(|i| out[first + i + (first + j) * n] = column[i]);
+            }
+            first += places.len();
         }
         out
     }
@@ -261,6 +260,58 @@ fn to_internal(s: &TermSlot, b: &mut [f64]) {
         let extra: f64 = (0..b.len()).filter(|&j| j != c).map(|j| s.shift[j] * b[j]).sum();
         b[c] += extra;
     }
+}
+
+/// Share of a factor's largest entry below which a pivot of it is none.
+const SINGULAR: f64 = 1e-8;
+
+/// How the entries of a term's relative factor in the user's columns move with each of the internal ones: with U the
+/// factor in these columns before it is made triangular and L L' = U U', dL = L Phi(L^-1 (dU U' + U dU') L^-T), Phi the
+/// lower triangle with its diagonal halved. Where the factor is singular it may have no derivative: differences.
+fn user_change(s: &TermSlot, places: &[(usize, usize)], own: &[f64]) -> Vec<Vec<f64>> {
+    let k = s.cols;
+    let user = |entries: &[f64]| {
+        let mut u = vec![0.0; k * k];
+        places.iter().zip(entries).for_each(|(&(r, c), v)| u[r + c * k] = *v);
+        u.chunks_exact_mut(k).for_each(|column| to_user(s, column));
+        u
+    };
+    let unit = |j: usize| (0..own.len()).map(|i| if i == j { 1.0 } else { 0.0 }).collect::<Vec<f64>>();
+    let kept = |a: &[f64]| places.iter().map(|&(r, c)| a[r + c * k]).collect::<Vec<f64>>();
+    if s.carrier.is_none() || s.shift.iter().all(|v| *v == 0.0) {
+        return (0..own.len()).map(unit).collect();
+    }
+    let u = user(own);
+    let l = dense::lower_factor(&u, k);
+    let size = own.iter().fold(0.0f64, |m, t| m.max(t.abs()));
+    if (0..k).any(|i| !(l[i * (k + 1)] > SINGULAR * size)) {
+        let moved = |j: usize| {
+            let step = 1e-6 * own[j].abs().max(1e-3 * size).max(1e-12);
+            let side = |by: f64| {
+                let mut t = own.to_vec();
+                t[j] += by;
+                kept(&dense::lower_factor(&user(&t), k))
+            };
+            side(step).iter().zip(side(-step)).map(|(a, b)| (a - b) / (2.0 * step)).collect()
+        };
+        return (0..own.len()).map(moved).collect();
+    }
+    (0..own.len())
+        .map(|j| {
+            let mut half = vec![0.0; k * k];
+            dense::gemm_nt(&mut half, k, &user(&unit(j)), k, &u, k, k, k, k, 1.0);
+            let mut d: Vec<f64> = (0..k * k).map(|t| half[t] + half[t / k + t % k * k]).collect();
+            dense::solve_left_l(&l, k, k, &mut d, k, k);
+            dense::solve_right_lt(&l, k, k, &mut d, k, k);
+            for c in 0..k {
+                d[c * k..c * k + c].fill(0.0);
+                d[c * (k + 1)] *= 0.5;
+            }
+            let mut out = vec![0.0; k * k];
+            dense::gemm(&mut out, k, &l, k, &d, k, k, k, k, 1.0);
+            kept(&out)
+        })
+        .collect()
 }
 
 pub(super) fn to_user(s: &TermSlot, b: &mut [f64]) {

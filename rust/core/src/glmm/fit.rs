@@ -78,15 +78,14 @@ pub struct GlmmEvaluation {
     pub gradient: Vec<f64>,
 }
 
-/// d deviance / d beta and / d theta (internal coordinates), / d Sigma by factor, / d pattern parameters, and the
-/// coefficients at the mode.
+/// d deviance / d beta and / d theta (internal coordinates), / d Sigma by factor and / d pattern
+/// parameters.
 #[derive(Clone)]
 pub(super) struct Gradient {
     pub(super) beta: Vec<f64>,
     pub(super) theta: Vec<f64>,
     pub(super) sigma: Vec<Vec<f64>>,
     pub(super) shape: Vec<f64>,
-    pub(super) mode: Vec<f64>,
 }
 
 /// A model whose pattern is known; the rows are handed in with every call.
@@ -435,7 +434,6 @@ impl Glmm {
             theta: theta.into_iter().chain(shape.iter().copied()).collect(),
             sigma,
             shape,
-            mode: at.beta,
         };
         (gradient, at.u)
     }

@@ -1,8 +1,7 @@
-//! Standard errors of a generalised model: the Hessian by differences of the exact gradient.
+//! Standard errors of a generalised model: the inverse of the exact Hessian (see `laplace::second`) on the subspace that the
+//! rows identify.
 
 use std::sync::Arc;
-
-use rayon::prelude::*;
 
 use crate::dense;
 use crate::design::TermSlot;
@@ -10,16 +9,36 @@ use crate::fit::Outer;
 use crate::optimise;
 use crate::CoreError;
 
-use super::fit::{Glmm, Gradient};
-use super::laplace::{Point, BOUNDLESS, INNER_TOLERANCE};
+use super::fit::Glmm;
+use super::laplace::{dot, Point, Way, BOUNDLESS, INNER_TOLERANCE};
 use super::patterns;
 use super::penalty::Target;
-use super::rows::{GlmmRows, Want};
+use super::rows::GlmmRows;
 use super::search;
 
 impl Glmm {
-    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units: differences of the
-    /// exact gradient, central or (`one_side`) not. NaN for dropped columns and for parameters that take part in a
+    /// Gradient and Hessian of -log-likelihood, priors included, at internal (beta, theta), as exact as the mode; rows and
+    /// columns of latent coefficients mean nothing. No Hessian where a parameter has no derivative. The model is left
+    /// there.
+    pub fn derivatives(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        beta: &[f64],
+        theta: &[f64],
+    ) -> Result<(Vec<f64>, Option<Vec<f64>>), CoreError> {
+        self.engine.start_weights(rows, beta);
+        let (lambda, shape) = self.engine.internal_covariance(theta)?;
+        self.engine.tolerance = NARROW;
+        let found = self.gradient(rows, beta, (&lambda, &shape));
+        let here = found.and_then(|(g, u)| Ok((g, self.engine.evaluate(rows, beta, &lambda, &shape, &u)?)));
+        self.engine.tolerance = INNER_TOLERANCE;
+        let (gradient, here) = here?;
+        let list: Vec<usize> = (0..beta.len() + theta.len()).filter(|j| !self.engine.latent.contains(j)).collect();
+        let hessian = self.exact_at(rows, &here, &list)?.map(|found| found.0);
+        Ok((gradient.beta.iter().chain(&gradient.theta).map(|g| 0.5 * g).collect(), hessian))
+    }
+
+    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units. NaN for dropped columns and for parameters that take part in a
     /// direction without curvature; 0 for those held. Jeffreys' prior is left out: errors are those of the information
     /// (Heinze & Schemper 2002).
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
@@ -67,39 +86,17 @@ impl Glmm {
         theta.extend(&at.shape);
         let p = self.engine.plan.p();
         let q = p + theta.len();
-        let Steps { step, unit, mut lost, limited, loss } = self.steps(rows, &at, &theta);
-        let mut h = vec![0.0; q * q];
+        let Identified { unit, mut lost, limited } = self.identified(rows, &at, &theta);
         let latent = self.engine.latent.clone();
         let r = latent.len();
-        let mut moves = vec![0.0; r * q];
         let free = self.free_parameters(q);
-        let known = self.known_second_derivatives(rows, &at);
-        let told = |j: usize| known.as_ref().is_some_and(|k| k.mean.contains(&j));
-        let list: Vec<usize> = free
-            .iter()
-            .flatten()
-            .copied()
-            .filter(|&j| !latent.contains(&j) && !lost.contains(&j) && !told(j))
-            .collect();
-        for (j, step, sides) in self.differences(rows, &theta, &list, &step, loss)? {
-            if sides.is_none() && j >= p {
-                // The covariance ends there: it is one of its limits.
-                lost.push(j);
-                continue;
-            }
-            let Some((up, down)) = sides else {
-                // The density ends right beside the optimum: there is no second derivative.
-                return Ok(None);
-            };
-            for (i, (a, b)) in up.beta.iter().chain(&up.theta).zip(down.beta.iter().chain(&down.theta)).enumerate() {
-                h[i + j * q] = (a - b) / (4.0 * step);
-            }
-            for (i, &l) in latent.iter().enumerate() {
-                moves[i + j * r] = (up.mode[l] - down.mode[l]) / (2.0 * step);
-            }
-        }
-        symmetrise(&mut h, q, told);
-        known.iter().for_each(|k| k.put(&mut h, q, p));
+        // Where the covariance ends it has no derivative.
+        let slopes = self.lambda_slopes(&theta);
+        lost.extend((p..q).filter(|&j| slopes[j - p].is_none() && !lost.contains(&j)).collect::<Vec<_>>());
+        let wanted = |j: &usize| !latent.contains(j) && !lost.contains(j);
+        let list: Vec<usize> = free.iter().flatten().copied().filter(wanted).collect();
+        let Some((mut h, moves)) = self.exact(rows, &theta, &list)? else { return Ok(None) };
+        symmetrise(&mut h, q);
         lost.iter().for_each(|&j| leave_out(&mut h, q, j));
         let n = free.len();
         // Coefficients come first among the free parameters, and each is one of them.
@@ -131,6 +128,138 @@ impl Glmm {
         Ok(inverse)
     }
 
+    /// Second derivatives of minus the log-likelihood along the parameters of a list, as columns of all of them (q x q), and
+    /// how the latent coefficients move (r x q). None where they are not finite. The model stays where it is.
+    fn exact(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        theta: &[f64],
+        list: &[usize],
+    ) -> Result<Option<(Vec<f64>, Vec<f64>)>, CoreError> {
+        if self.engine.quadrature.is_some() && !self.engine.latent.is_empty() {
+            return crate::error::shape("levels with weights have no restricted likelihood");
+        }
+        if rows.n <= SHARED_ROWS {
+            return self.clone().exact_here(rows, theta, list);
+        }
+        let at = self.at.clone();
+        let out = self.exact_here(rows, theta, list);
+        self.at = at;
+        self.restore(rows)?;
+        out
+    }
+
+    /// The same, the model left at a mode that is closer than the search needs it.
+    fn exact_here(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        theta: &[f64],
+        list: &[usize],
+    ) -> Result<Option<(Vec<f64>, Vec<f64>)>, CoreError> {
+        let at = self.at()?.clone();
+        let (lambda, shape) = self.engine.internal_covariance(theta)?;
+        // Where Lambda has no inverse nothing can be carried, and the search for the mode begins at the effects' own.
+        let mut u = self.engine.carried((&at.lambda, &at.u), &lambda);
+        if lambda == at.lambda || u.iter().any(|u| !u.is_finite()) {
+            u.clone_from(&at.u);
+        }
+        self.engine.tolerance = NARROW;
+        let here = self.engine.evaluate(rows, &at.beta, &lambda, &shape, &u);
+        self.engine.tolerance = INNER_TOLERANCE;
+        match here.and_then(|here| self.exact_at(rows, &here, list)) {
+            Err(CoreError::Interrupted) => Err(CoreError::Interrupted),
+            // Without a mode there is no derivative.
+            found => Ok(found.ok().flatten()),
+        }
+    }
+
+    /// The same at a point whose factor is the current one.
+    fn exact_at(
+        &mut self,
+        rows: &GlmmRows<'_>,
+        at: &Point,
+        list: &[usize],
+    ) -> Result<Option<(Vec<f64>, Vec<f64>)>, CoreError> {
+        let (p, r) = (self.engine.plan.p(), self.engine.latent.len());
+        let mut theta = self.engine.model.internal_theta(&at.lambda);
+        theta.extend(&at.shape);
+        let slopes = self.lambda_slopes(&theta);
+        let q = p + slopes.len();
+        let way = |&j: &usize| match j.checked_sub(p) {
+            None => Some(Way::Coefficient(j)),
+            Some(t) => slopes[t].clone().map(|(f, slope)| Way::Lambda(f, slope)),
+        };
+        let Some(ways) = list.iter().map(way).collect::<Option<Vec<Way>>>() else { return Ok(None) };
+        let found = self.engine.second_derivatives(rows, at, &ways)?;
+        let (mut h, mut moves) = (vec![0.0; q * q], vec![0.0; r * q]);
+        for (a, &j) in list.iter().enumerate() {
+            h[j * q..j * q + p].copy_from_slice(&found.beta[a]);
+            for (t, (f, slope)) in slopes.iter().enumerate().filter_map(|(t, s)| Some((t, s.as_ref()?))) {
+                h[p + t + j * q] = dot(&found.lambda[a][*f], slope);
+            }
+            moves[j * r..(j + 1) * r].copy_from_slice(&found.moves[a]);
+        }
+        self.put_information(rows, at, &mut h, q);
+        self.add_bend(at, &found.slope, &mut h, q)?;
+        let finite = list.iter().all(|&j| list.iter().all(|&i| h[i + j * q].is_finite()));
+        Ok(finite.then_some((h, moves)))
+    }
+
+    /// Put X'V^-1X where it is the Hessian of the mean's coefficients, those of normal responses: without cancellation.
+    fn put_information(&mut self, rows: &GlmmRows<'_>, at: &Point, h: &mut [f64], q: usize) {
+        let e = &mut self.engine;
+        if !e.latent.is_empty() || e.quadrature.is_some() || !e.is_normal(rows) {
+            return;
+        }
+        let mean = e.plan.coefficients_of(0);
+        let (own, r) = (e.information_alone(rows, at, &mean), mean.len());
+        for (b, &j) in mean.iter().enumerate() {
+            mean.iter().enumerate().for_each(|(a, &i)| h[i + j * q] = own[a + b * r]);
+        }
+    }
+
+    /// What the second derivatives of Lambda in the pattern parameters, and those of the priors, add.
+    fn add_bend(&self, at: &Point, slope: &[Vec<f64>], h: &mut [f64], q: usize) -> Result<(), CoreError> {
+        let e = &self.engine;
+        let first = q - patterns::length(&e.patterns);
+        for p in &e.patterns {
+            let (n, from) = (p.pattern.parameters(), first + p.first);
+            for (t, v) in p.lambda_bend(e.moments(), &at.shape, &at.lambda, slope).iter().enumerate() {
+                h[from + t % n + (from + t / n) * q] += v;
+            }
+        }
+        if e.priors.is_empty() {
+            return Ok(());
+        }
+        let p = at.beta.len();
+        let n = p + at.shape.len();
+        let place = |i: usize| if i < p { i } else { first + i - p };
+        for (t, v) in e.penalty_second(&at.beta, &at.shape)?.iter().enumerate() {
+            h[place(t % n) + place(t / n) * q] += 0.5 * v;
+        }
+        Ok(())
+    }
+
+    /// d Lambda / d theta (internal): the factor and the change of its Lambda, of every parameter in turn; none where it has
+    /// no derivative.
+    fn lambda_slopes(&self, theta: &[f64]) -> Vec<Option<(usize, Vec<f64>)>> {
+        let (e, m) = (&self.engine, self.engine.moments());
+        let own = e.model.theta_len();
+        let entry = |t: usize| {
+            let change = e.model.lambda_from_internal(&unit(own, t));
+            let f = change.iter().position(|l| l.iter().any(|v| *v != 0.0))?;
+            Some((f, change[f].clone()))
+        };
+        let mut out: Vec<Option<(usize, Vec<f64>)>> = (0..own).map(entry).collect();
+        for p in &e.patterns {
+            match p.lambda_slopes(m, &theta[own..]) {
+                Some(slopes) => out.extend(slopes.into_iter().map(|l| Some((p.factor, l)))),
+                None => out.extend(vec![None; p.pattern.parameters()]),
+            }
+        }
+        out
+    }
+
     /// What errors of predictions take beside the factor: the covariance of (beta, theta), and how the effects follow
     /// theta. None where there is no covariance.
     pub fn spread(&mut self, rows: &GlmmRows<'_>) -> Result<Option<Arc<Spread>>, CoreError> {
@@ -148,18 +277,20 @@ impl Glmm {
         theta.extend(&at.shape);
         let p = at.beta.len();
         let q = p + theta.len();
-        let steps = self.steps(rows, &at, &theta).step;
         let centre = self.centre(rows, &theta);
         if let Some(here) = &centre {
             self.forget_chance(rows, here, &mut v, q);
         }
+        let slopes = self.lambda_slopes(&theta);
         let follow = |j: usize| {
-            let (here, step) = (centre.as_ref()?, steps[p + j]);
-            let change = self.lambda_change(&theta, j, step).filter(|_| v[(p + j) * (q + 1)] > 0.0)?;
+            let here = centre.as_ref()?;
+            let (f, slope) = slopes.get(j)?.as_ref().filter(|_| v[(p + j) * (q + 1)] > 0.0)?;
+            let mut change: Vec<Vec<f64>> = here.lambda.iter().map(|l| vec![0.0; l.len()]).collect();
+            change[*f].clone_from(slope);
             let u = self.engine.mode_change(here, &vec![0.0; p], &change).0;
             let mut moves = self.engine.effects(&change, &here.u);
             let own = self.engine.effects(&here.lambda, &u);
-            moves.iter_mut().flatten().zip(own.iter().flatten()).for_each(|(m, o)| *m = (*m + o) / step);
+            moves.iter_mut().flatten().zip(own.iter().flatten()).for_each(|(m, o)| *m += o);
             Some(moves)
         };
         let moves = (0..theta.len()).map(follow).collect();
@@ -168,17 +299,13 @@ impl Glmm {
         Ok(Some(Spread { v, moves }))
     }
 
-    /// How far differences go, and which parameters have none.
-    fn steps(&mut self, rows: &GlmmRows<'_>, at: &Point, theta: &[f64]) -> Steps {
+    /// Which parameters have no second derivative to speak of, and the units of their changes.
+    fn identified(&mut self, rows: &GlmmRows<'_>, at: &Point, theta: &[f64]) -> Identified {
         let (_, curve) = self.engine.working_solution(&at.lambda);
         let p = at.beta.len();
         let reach = self.engine.reaches();
-        let error: Vec<f64> = (0..p).map(|j| (2.0 / curve[j + j * p].max(1e-300)).sqrt()).collect();
-        let loss = self.information_loss(&curve);
-        let rounding = f64::EPSILON * loss;
-        let stride = if is_far(loss) { rounding.powf(0.2).min(LONG_STEP) } else { STEP };
-        let mut step: Vec<f64> = (0..p).map(|j| (stride * error[j]).min(0.1 * reach[j])).collect();
-        let mut unit: Vec<f64> = (0..p).map(|j| error[j].min(reach[j])).collect();
+        let error = |j: usize| (2.0 / curve[j + j * p].max(1e-300)).sqrt();
+        let mut unit: Vec<f64> = (0..p).map(|j| error(j).min(reach[j])).collect();
         let e = &self.engine;
         let shape = patterns::lost(e.moments(), &e.patterns, &optimise::units(e.moments()), &at.shape);
         // What runs to a limit (a dispersion to that of the Poisson distribution) is left out, and the others have the
@@ -191,31 +318,8 @@ impl Glmm {
         let mut scale = e.model.theta_scale();
         scale.extend(patterns::scale(e.moments(), &e.patterns));
         unit.extend(theta.iter().zip(&scale).map(|(t, s)| t.abs().max(*s).min(1e6)));
-        step.extend(unit[p..].iter().map(|u| stride * u));
         let limited = (0..p).filter(|&j| reach[j].is_finite()).collect();
-        Steps { step, unit, lost, limited, loss }
-    }
-
-    /// What needs no differences: the coefficients of the mean of a normal response whose terms all have structures.
-    fn known_second_derivatives(&mut self, rows: &GlmmRows<'_>, at: &Point) -> Option<Known> {
-        let e = &mut self.engine;
-        let plain = e.latent.is_empty() && e.quadrature.is_none() && e.level_weights.is_empty();
-        let structured = !e.patterns.is_empty() && e.lmm().components.is_empty();
-        if !plain || !structured || !e.is_normal(rows) || e.lifted(&at.lambda, &at.shape).ok()? != at.lambda {
-            return None;
-        }
-        let cross = e.slope(rows, at).cross.iter().map(|v| 0.5 * v).collect();
-        let mean = e.plan.coefficients_of(0);
-        Some(Known { own: e.mean_information(rows, at, &mean), mean, cross })
-    }
-
-    /// Information of the rows about a coefficient over what is left of it beside the random effects, the largest ratio.
-    /// Rounding errors of the rows' count as much more in differences, whose step (in standard errors of coefficients and
-    /// in theta's own size) grows with it.
-    fn information_loss(&self, curve: &[f64]) -> f64 {
-        let p = self.engine.plan.p();
-        let all = &self.engine.moments().xx;
-        (0..p).map(|j| 2.0 * all[j * (p + 2)] / curve[j * (p + 1)].max(1e-300)).fold(1.0, f64::max)
+        Identified { unit, lost, limited }
     }
 
     /// Internal parameters (beta, theta) that are free, each with those tied to it.
@@ -248,59 +352,6 @@ impl Glmm {
         out
     }
 
-    /// Gradients on both sides of the optimum along the parameters of a list, with the steps taken; on one side where many
-    /// rows allow it and little information is lost (`loss`). Passes over few rows run in one thread, so that copies of the model
-    /// share the parameters; how many there are is the same for any number of threads, and so is the result. The model
-    /// stays where it is.
-    fn differences(
-        &mut self,
-        rows: &GlmmRows<'_>,
-        theta: &[f64],
-        list: &[usize],
-        step: &[f64],
-        loss: f64,
-    ) -> Result<Vec<Difference>, CoreError> {
-        if rows.n > SHARED_ROWS {
-            let at = self.at.clone();
-            let ways = self.ways(rows, theta, list, step, loss);
-            let one_side = if loss < LITTLE_LOSS { self.one_side(rows, theta, &ways) } else { None };
-            let turned = self.at.as_ref().map(|p| &p.lambda) != at.as_ref().map(|p| &p.lambda);
-            let out = match one_side {
-                Some(out) if !turned => return Ok(out),
-                Some(out) => out,
-                None => self.both_sides(rows, theta, &ways),
-            };
-            self.at = at;
-            self.restore(rows)?;
-            return Ok(out);
-        }
-        let mut model = self.clone();
-        let ways = model.ways(rows, theta, list, step, loss);
-        if rows.n * ways.len() < FEW {
-            return Ok(model.both_sides(rows, theta, &ways));
-        }
-        let each = |ways: &[Way]| model.clone().both_sides(rows, theta, ways);
-        Ok(ways.par_chunks(ways.len().div_ceil(COPIES)).flat_map_iter(each).collect())
-    }
-
-    /// The parameters of a list, their steps, and how the mode moves with them.
-    fn ways(&mut self, rows: &GlmmRows<'_>, theta: &[f64], list: &[usize], step: &[f64], loss: f64) -> Vec<Way> {
-        let (bent, far) = (BENT * (MUCH_LOSS / loss).min(1.0), is_far(loss));
-        let at = self.regular_centre(rows, theta);
-        let change = |at: &Point, j: usize| {
-            let (p, e) = (at.beta.len(), &self.engine);
-            let (mut dbeta, mut dlambda) = (vec![0.0; p], at.lambda.iter().map(|l| vec![0.0; l.len()]).collect());
-            if j < p {
-                dbeta[j] = step[j];
-            } else {
-                dlambda = self.lambda_change(theta, j - p, step[j])?;
-            }
-            Some(e.mode_change(at, &dbeta, &dlambda))
-        };
-        let way = |&j: &usize| Way { j, step: step[j], mode: at.as_ref().and_then(|at| change(at, j)), bent, far };
-        list.iter().map(way).collect()
-    }
-
     /// Stand at the Lambda that theta gives, which may be turned against that of the optimum.
     fn centre(&mut self, rows: &GlmmRows<'_>, theta: &[f64]) -> Option<Point> {
         let at = self.at.clone()?;
@@ -312,115 +363,6 @@ impl Glmm {
         let u = self.engine.carried((&at.lambda, &at.u), &lambda);
         self.at = Some(self.engine.evaluate(rows, &at.beta, &lambda, &shape, &u).ok()?);
         self.at.clone()
-    }
-
-    /// The same where derivatives in Lambda exist and the mode is that of random effects alone.
-    fn regular_centre(&mut self, rows: &GlmmRows<'_>, theta: &[f64]) -> Option<Point> {
-        let (lambda, shape) = self.engine.internal_covariance(theta).ok()?;
-        let regular = self.engine.latent.is_empty() && self.engine.lifted(&lambda, &shape).ok()? == lambda;
-        regular.then(|| self.centre(rows, theta)).flatten()
-    }
-
-    /// Half the difference of Lambda between both sides of the optimum along one parameter of theta.
-    fn lambda_change(&self, theta: &[f64], j: usize, step: f64) -> Option<Vec<Vec<f64>>> {
-        let side = |by: f64| {
-            let mut t = theta.to_vec();
-            t[j] += by;
-            self.engine.internal_covariance(&t).ok().map(|c| c.0)
-        };
-        let half = |(a, b): (Vec<f64>, Vec<f64>)| a.iter().zip(&b).map(|(a, b)| 0.5 * (a - b)).collect();
-        side(step).zip(side(-step)).map(|(up, down)| up.into_iter().zip(down).map(half).collect())
-    }
-
-    /// One-sided differences from the optimum, with half the steps taken: of many rows, whose derivatives in closed form
-    /// are good to the last digits, so that a short step has a small error (half of it times the skewness of the
-    /// likelihood in standard errors). None, and the model elsewhere, where they would not do.
-    fn one_side(&mut self, rows: &GlmmRows<'_>, theta: &[f64], ways: &[Way]) -> Option<Vec<Difference>> {
-        if !self.engine.family.is_closed() || self.engine.quadrature.is_some() {
-            return None;
-        }
-        let at = self.at.clone()?;
-        let p = at.beta.len();
-        let mut beside = vec![];
-        for way in ways {
-            let (mode, size) = way.mode.as_ref()?;
-            let (mut b, mut t) = (at.beta.clone(), theta.to_vec());
-            let (moved, by) = if way.j < p { (&mut b[way.j], SHORT) } else { (&mut t[way.j - p], SHORTER) };
-            *moved += by * way.step;
-            let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
-            if self.engine.lifted(&lambda, &shape).ok()? != lambda {
-                return None;
-            }
-            let u: Vec<f64> = at.u.iter().zip(mode).map(|(u, d)| u + by * d).collect();
-            let (there, left) = self.engine.beside(rows, &b, &lambda, &shape, &u, Want::Slope).ok()?;
-            beside.push((self.slope_at(rows, &lambda, there).0, left, by * by * size, 0.5 * by * way.step));
-        }
-        let (lambda, shape) = self.engine.internal_covariance(theta).ok()?;
-        let (here, rest) = self.engine.beside(rows, &at.beta, &lambda, &shape, &at.u, Want::Full).ok()?;
-        let here = self.slope_at(rows, &lambda, here).0;
-        // What is left of the mode's own error is the same on both ends of the step.
-        let straight =
-            |(_, left, size, _): &(_, f64, f64, _)| left.sqrt() - rest.sqrt() < (BENT * size + RESIDUE).sqrt();
-        beside.iter().all(straight).then(|| {
-            let each = |(way, (there, _, _, half)): (&Way, _)| (way.j, half, Some((there, here.clone())));
-            ways.iter().zip(beside).map(each).collect()
-        })
-    }
-
-    fn both_sides(&mut self, rows: &GlmmRows<'_>, theta: &[f64], ways: &[Way]) -> Vec<Difference> {
-        self.engine.tolerance = NARROW;
-        let out = ways.iter().map(|way| self.neighbours(rows, theta, way)).collect();
-        self.engine.tolerance = INNER_TOLERANCE;
-        out
-    }
-
-    /// Gradients on both sides of the optimum along one parameter; the step shrinks where the density ends. A long step
-    /// is extrapolated by half of it.
-    fn neighbours(&mut self, rows: &GlmmRows<'_>, theta: &[f64], way: &Way) -> Difference {
-        let Some(at) = self.at.clone() else { return (way.j, way.step, None) };
-        let p = at.beta.len();
-        for by in [1.0, 0.1, 0.01] {
-            let mut side = |by: f64| {
-                let (mut b, mut t) = (at.beta.clone(), theta.to_vec());
-                if way.j < p {
-                    b[way.j] += by * way.step;
-                } else {
-                    t[way.j - p] += by * way.step;
-                }
-                let (lambda, shape) = self.engine.internal_covariance(&t).ok()?;
-                let beside = way.mode.as_ref().and_then(|(mode, size)| {
-                    let u: Vec<f64> = at.u.iter().zip(mode).map(|(u, d)| u + by * d).collect();
-                    self.gradient_beside(rows, &b, (&lambda, &shape), &u, way.bent * by * by * size)
-                });
-                beside.or_else(|| Some(self.gradient(rows, &b, (&lambda, &shape)).ok()?.0))
-            };
-            let mut sides = |by: f64| side(by).zip(side(-by));
-            let Some(whole) = sides(by) else { continue };
-            let found = match way.far.then(|| sides(0.5 * by)).flatten() {
-                Some(half) => (whole.0.extrapolated(&half.0), whole.1.extrapolated(&half.1)),
-                None => whole,
-            };
-            return (way.j, by * way.step, Some(found));
-        }
-        (way.j, way.step, None)
-    }
-
-    /// Derivatives at (beta, Lambda) with the mode predicted to first order, which is all that a central difference needs;
-    /// none where Lambda is singular, the factorisation fails, or the mode is further than `most` (squared, in terms of its
-    /// curvature) from where it is predicted.
-    fn gradient_beside(
-        &mut self,
-        rows: &GlmmRows<'_>,
-        beta: &[f64],
-        (lambda, shape): (&[Vec<f64>], &[f64]),
-        u: &[f64],
-        most: f64,
-    ) -> Option<Gradient> {
-        if self.engine.lifted(lambda, shape).ok()? != lambda {
-            return None;
-        }
-        let (at, left) = self.engine.beside(rows, beta, lambda, shape, u, Want::Slope).ok()?;
-        (left < most + RESIDUE).then(|| self.slope_at(rows, lambda, at).0)
     }
 
     /// Covariance where some coefficients are latent: theirs given the rest is that of the joint mode, and they follow
@@ -542,35 +484,16 @@ impl Outer for Spread {
     }
 }
 
-/// Steps of differences and the units of the parameters (standard errors of coefficients, theta's own size), internal;
-/// the parameters at a limit, the coefficients that may run to one, and `information_loss`.
-struct Steps {
-    step: Vec<f64>,
+/// The units of the parameters' changes (standard errors of coefficients, theta's own size), internal; the parameters at a
+/// limit, and the coefficients that may run to one.
+struct Identified {
     unit: Vec<f64>,
     lost: Vec<usize>,
     limited: Vec<usize>,
-    loss: f64,
 }
 
-/// Second derivatives of -log-likelihood in coefficients of the mean, and in them and the parameters of the structures
-/// (rows of all coefficients).
-struct Known {
-    mean: Vec<usize>,
-    own: Vec<f64>,
-    cross: Vec<f64>,
-}
-
-impl Known {
-    fn put(&self, h: &mut [f64], q: usize, p: usize) {
-        let r = self.mean.len();
-        for (b, &j) in self.mean.iter().enumerate() {
-            self.mean.iter().enumerate().for_each(|(a, &i)| h[i + j * q] = self.own[a + b * r]);
-            for t in p..q {
-                h[j + t * q] = self.cross[j + (t - p) * p];
-                h[t + j * q] = h[j + t * q];
-            }
-        }
-    }
+fn unit(n: usize, j: usize) -> Vec<f64> {
+    (0..n).map(|i| f64::from(u8::from(i == j))).collect()
 }
 
 /// Sums over the sets of columns of a matrix of n rows.
@@ -597,63 +520,10 @@ fn spread(v: &[f64], q: usize, sets: &[Vec<usize>]) -> Vec<f64> {
     out
 }
 
-/// A parameter, its step, the change of the mode along it with its squared size, where that is known, the share of that
-/// by which the mode may be elsewhere (squared), and whether the step is a long one.
-struct Way {
-    j: usize,
-    step: f64,
-    mode: Option<(Vec<f64>, f64)>,
-    bent: f64,
-    far: bool,
-}
-
-impl Gradient {
-    /// What makes the difference of both ends of a step, over it, one of fourth order; `half` is at half the step
-    /// (Richardson 1911).
-    fn extrapolated(&self, half: &Gradient) -> Gradient {
-        let of = |whole: &[f64], half: &[f64]| whole.iter().zip(half).map(|(w, h)| (8.0 * h - w) / 3.0).collect();
-        Gradient {
-            beta: of(&self.beta, &half.beta),
-            theta: of(&self.theta, &half.theta),
-            mode: of(&self.mode, &half.mode),
-            ..self.clone()
-        }
-    }
-}
-
-/// Whether rounding asks for steps whose own error would show.
-fn is_far(loss: f64) -> bool {
-    f64::EPSILON * loss > STEP.powi(3)
-}
-
-/// A parameter, the step taken, and the gradients on both sides.
-type Difference = (usize, f64, Option<(Gradient, Gradient)>);
-
-/// Squared distance of the mode from where it is predicted, as a share of the squared way to it: this is the error of the
-/// difference's derivative. And what rounding leaves.
-const BENT: f64 = 1e-6;
-const RESIDUE: f64 = 1e-14;
-
-/// The usual step of the differences, and the longest, which are extrapolated.
-const STEP: f64 = 3e-4;
-const LONG_STEP: f64 = 3e-2;
-/// Largest loss of information (see `information_loss`) for one-sided differences: what bends a predicted mode changes
-/// their gradients by as much more as the rows of a level know better than its variance.
-const LITTLE_LOSS: f64 = 100.0;
-/// Above this loss modes must be predicted better in central differences, too: beside the stiff rows of a dispersion that
-/// ran to its limit their errors are larger than what is left of the information.
-const MUCH_LOSS: f64 = 1e4;
-/// Steps of one-sided differences in those of central ones: of coefficients, which are in standard errors, and of theta,
-/// which are in its own size, so that the modes bend by as much.
-const SHORT: f64 = 0.03;
-const SHORTER: f64 = 5e-4;
-/// Squared Newton decrement of modes where they are not predicted: their error is divided by the step.
+/// Squared Newton decrement of the mode where derivatives are taken: they are off by as much as its root.
 const NARROW: f64 = 1e-13;
-/// Rows times parameters that are not worth a thread.
-const FEW: usize = 4_096;
-/// Rows up to which copies of the model work side by side, and how many at most.
+/// Rows up to which a copy of the model is made, so that it stays as it is to the last digit.
 const SHARED_ROWS: usize = 50_000;
-const COPIES: usize = 16;
 /// Share of a null direction that makes a parameter unidentified.
 const LOADING: f64 = 1e-4;
 /// Eigenvalue of the scaled Hessian below which its direction counts as flat.
@@ -665,17 +535,12 @@ const OWN: f64 = 0.99;
 /// more than the errors of differences.
 const STILL: f64 = 1e-2;
 
-/// The mean of both halves of a Hessian by differences; along parameters whose columns are told, the other one.
-fn symmetrise(h: &mut [f64], q: usize, told: impl Fn(usize) -> bool) {
+/// The mean of both halves of a Hessian, which differ by rounding errors.
+fn symmetrise(h: &mut [f64], q: usize) {
     for j in 0..q {
         for i in 0..j {
-            let v = match (told(i), told(j)) {
-                (false, false) => 0.5 * (h[i + j * q] + h[j + i * q]),
-                (false, true) => h[j + i * q],
-                _ => h[i + j * q],
-            };
-            h[i + j * q] = v;
-            h[j + i * q] = v;
+            let v = 0.5 * (h[i + j * q] + h[j + i * q]);
+            (h[i + j * q], h[j + i * q]) = (v, v);
         }
     }
 }

@@ -428,35 +428,118 @@ impl Patterned {
 }
 
 /// What the curvature of Sigma in the pattern parameters adds to the second derivative of the deviance (free x free):
-/// tr(N Lambda^-1 Sigma_ij Lambda^-T). Standard deviations factor out: their derivatives are multiples of Sigma's.
+/// tr(N Lambda^-1 Sigma_ij Lambda^-T).
 pub fn bend(m: &Moments, patterns: &[Patterned], shape: &[f64], lambda: &[Vec<f64>], n: &[Vec<f64>]) -> Vec<f64> {
     let free = shape.len();
     let mut out = vec![0.0; free * free];
     for p in patterns.iter().filter(|p| p.is_bent()) {
-        let (k, ld, d, theta) = (p.pattern.k, m.factors[p.factor].cols, p.pattern.deviations(), p.theta(shape));
-        let block =
-            |a: &[f64]| -> Vec<f64> { (0..k * k).map(|t| a[p.offset + t % k + (p.offset + t / k) * ld]).collect() };
-        let (l, mut pull) = (block(&lambda[p.factor]), block(&n[p.factor]));
-        // Lambda^-T N Lambda^-1.
-        dense::solve_left_lt(&l, k, k, &mut pull, k, k);
+        let own = p.curved(shape, &p.pulled(&p.block(m, lambda), &p.block(m, n)));
+        p.spread(&own, free, &mut out);
+    }
+    out
+}
+
+impl Patterned {
+    /// Its part of a matrix by factor (k x k).
+    pub fn block(&self, m: &Moments, a: &[Vec<f64>]) -> Vec<f64> {
+        let (k, ld) = (self.pattern.k, m.factors[self.factor].cols);
+        (0..k * k).map(|t| a[self.factor][self.offset + t % k + (self.offset + t / k) * ld]).collect()
+    }
+
+    /// L^-T N L^-1.
+    fn pulled(&self, l: &[f64], n: &[f64]) -> Vec<f64> {
+        let (k, mut pull) = (self.pattern.k, n.to_vec());
+        dense::solve_left_lt(l, k, k, &mut pull, k, k);
         pull = transposed(&pull, k);
-        dense::solve_left_lt(&l, k, k, &mut pull, k, k);
-        let (first, second) = p.pattern.derivatives(theta, true);
+        dense::solve_left_lt(l, k, k, &mut pull, k, k);
+        pull
+    }
+
+    /// tr(pull Sigma_ij) of every pair of parameters. Standard deviations factor out: their derivatives are multiples of
+    /// Sigma's.
+    fn curved(&self, shape: &[f64], pull: &[f64]) -> Vec<f64> {
+        let (k, d, theta) = (self.pattern.k, self.pattern.deviations(), self.theta(shape));
+        let own = theta.len();
+        let mut out = vec![0.0; own * own];
+        let (first, second) = self.pattern.derivatives(theta, true);
         let mut second = second.iter();
-        for j in 0..theta.len() {
+        for j in 0..own {
             for i in 0..=j {
                 let v = if i >= d {
-                    second.next().map_or(0.0, |s| dot(&pull, s))
+                    second.next().map_or(0.0, |s| dot(pull, s))
                 } else {
                     let times = |t: usize| f64::from(u8::from(d == 1 || t % k == i) + u8::from(d == 1 || t / k == i));
                     (0..k * k).map(|t| times(t) * pull[t] * first[j][t]).sum()
                 };
-                out[p.first + i + (p.first + j) * free] = v;
-                out[p.first + j + (p.first + i) * free] = v;
+                out[i + j * own] = v;
+                out[j + i * own] = v;
             }
         }
+        out
     }
-    out
+
+    /// Put a matrix of its parameters among those of all.
+    fn spread(&self, own: &[f64], free: usize, out: &mut [f64]) {
+        let n = self.pattern.parameters();
+        for j in 0..n {
+            (0..n).for_each(|i| out[self.first + i + (self.first + j) * free] = own[i + j * n]);
+        }
+    }
+
+    /// d Lambda / d theta of every parameter, as matrices of its factor; none where Lambda has no derivative.
+    pub fn lambda_slopes(&self, m: &Moments, shape: &[f64]) -> Option<Vec<Vec<f64>>> {
+        let (k, ld) = (self.pattern.k, m.factors[self.factor].cols);
+        let jacobian = self.pattern.factor_jacobian(self.theta(shape)).ok()?;
+        let one = |column: &[f64]| {
+            let mut out = vec![0.0; ld * ld];
+            let mut at = 0;
+            for c in 0..k {
+                for r in c..k {
+                    out[self.offset + r + (self.offset + c) * ld] = column[at];
+                    at += 1;
+                }
+            }
+            out
+        };
+        let out: Vec<Vec<f64>> = jacobian.chunks_exact(k * (k + 1) / 2).map(one).collect();
+        out.iter().flatten().all(|v| v.is_finite()).then_some(out)
+    }
+
+    /// tr(E'Lambda_ij) of every pair of parameters (own x own), E = d / d Lambda of its block and Lambda_i = d Lambda /
+    /// d theta_i. As Sigma_ij = Lambda_ij Lambda' + Lambda_i Lambda_j' and what mirrors it, Lambda_ij is Lambda Phi(Lambda^-1
+    /// (Sigma_ij - Lambda_i Lambda_j' - Lambda_j Lambda_i') Lambda^-T), Phi the lower triangle with its diagonal halved: with
+    /// G = Lambda^-T Phi(Lambda'E) Lambda^-1, made symmetric, what is asked for is tr(G Sigma_ij) - 2 tr(G Lambda_i Lambda_j').
+    pub fn lambda_bend(&self, m: &Moments, shape: &[f64], lambda: &[Vec<f64>], e: &[Vec<f64>]) -> Vec<f64> {
+        let (k, n) = (self.pattern.k, self.pattern.parameters());
+        if self.pattern.is_loadings() || n == 0 {
+            return vec![0.0; n * n];
+        }
+        let (l, e) = (self.block(m, lambda), self.block(m, e));
+        let mut phi = vec![0.0; k * k];
+        dense::gemm_tn(&mut phi, k, &l, k, &e, k, k, k, k, 1.0);
+        for c in 0..k {
+            phi[c * k..c * k + c].fill(0.0);
+            phi[c * (k + 1)] *= 0.5;
+        }
+        let half: Vec<f64> = phi.iter().zip(transposed(&phi, k)).map(|(a, b)| 0.5 * (a + b)).collect();
+        let pull = self.pulled(&l, &half);
+        let Some(slopes) = self.lambda_slopes(m, shape) else { return vec![0.0; n * n] };
+        let mut out = self.curved(shape, &pull);
+        let slopes: Vec<Vec<f64>> = slopes
+            .into_iter()
+            .map(|s| {
+                let mut all = vec![vec![]; self.factor];
+                all.push(s);
+                self.block(m, &all)
+            })
+            .collect();
+        for (j, own) in slopes.iter().enumerate() {
+            let mut moved = vec![0.0; k * k];
+            dense::gemm(&mut moved, k, &pull, k, own, k, k, k, k, 1.0);
+            slopes.iter().enumerate().for_each(|(i, other)| out[i + j * n] -= 2.0 * dot(&moved, other));
+        }
+        out
+    }
 }
 
 fn transposed(a: &[f64], k: usize) -> Vec<f64> {

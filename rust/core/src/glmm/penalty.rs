@@ -95,6 +95,36 @@ impl Penalty {
         Ok(out)
     }
 
+    /// Second derivatives of -2 log p in (coefficients, pattern parameters), all of them.
+    pub fn second(items: &[Item], beta: &[f64], shape: &[f64], patterns: &[Patterned]) -> Result<Vec<f64>, CoreError> {
+        let p = beta.len();
+        let mut out = Hessian { n: p + shape.len(), values: vec![0.0; (p + shape.len()).pow(2)] };
+        for item in items {
+            let over = match item.over {
+                Over::Constant(s) => (s, None),
+                Over::Coefficient(j) => (beta[j], Some(j)),
+            };
+            match &item.target {
+                Target::Coefficients(list) if item.prior.of == Of::Vector => out.vector(item, list, beta, over),
+                Target::Coefficients(list) => list.iter().filter(|j| !beta[**j].is_nan()).for_each(|&j| {
+                    out.scalar(item, (j, beta[j]), over, |x, s| x * (-s).exp());
+                }),
+                Target::LogCoefficient(j, power) => {
+                    out.scalar(item, (*j, beta[*j]), over, |x, s| ((x - s) * *power).exp());
+                }
+                Target::LogParameter(j, power) => {
+                    out.scalar(item, (p + *j, shape[*j]), over, |x, s| ((x - s) * *power).exp());
+                }
+                Target::Term(term) => {
+                    if let Some(own) = patterns.iter().find(|p| p.term == *term) {
+                        out.matrix(item, own, (p, shape), over)?;
+                    }
+                }
+            }
+        }
+        Ok(out.values)
+    }
+
     /// Add a prior of f(x, log scale).
     fn scalar(&mut self, item: &Item, beta: &[f64], place: Place, x: f64, f: impl Fn(Two, Two) -> Two) {
         let (s, second) = match item.over {
@@ -197,6 +227,88 @@ impl Penalty {
         if let Over::Coefficient(j) = item.over {
             self.beta[j] += 4.0 * dot(&slope, &sigma);
         }
+        Ok(())
+    }
+}
+
+/// Second derivatives of a penalty; the logarithm of a scale may be a coefficient of its own.
+struct Hessian {
+    n: usize,
+    values: Vec<f64>,
+}
+
+impl Hessian {
+    /// Add at (a, b), and at (b, a) where that is another place.
+    fn add(&mut self, a: usize, b: usize, v: f64) {
+        self.values[a + b * self.n] += v;
+        if a != b {
+            self.values[b + a * self.n] += v;
+        }
+    }
+
+    fn scalar(
+        &mut self,
+        item: &Item,
+        (at, x): (usize, f64),
+        (log, scale): (f64, Option<usize>),
+        f: impl Fn(Two, Two) -> Two,
+    ) {
+        let s = if scale.is_some() { Two::variable(log, 1) } else { Two::constant(log) };
+        let value = item.prior.scalar(f(Two::variable(x, 0), s)) * -2.0;
+        self.add(at, at, value.h[0]);
+        if let Some(j) = scale {
+            // Where a coefficient is its own scale, the mixed derivative counts on both sides of the diagonal.
+            self.add(at, j, if at == j { 2.0 * value.h[1] } else { value.h[1] });
+            self.add(j, j, value.h[2]);
+        }
+    }
+
+    fn vector(&mut self, item: &Item, list: &[usize], beta: &[f64], (log, scale): (f64, Option<usize>)) {
+        let unit = (-log).exp();
+        let x: Vec<f64> = list.iter().map(|&j| beta[j] * unit).collect();
+        let (gradient, second, d) = (item.prior.vector(&x).1, item.prior.vector_second(&x), x.len());
+        for b in 0..d {
+            (0..=b).for_each(|a| self.add(list[a], list[b], -2.0 * unit * unit * second[a + b * d]));
+        }
+        let Some(j) = scale else { return };
+        let moved: Vec<f64> = second.chunks_exact(d.max(1)).map(|column| dot(column, &x)).collect();
+        for (i, &at) in list.iter().enumerate() {
+            self.add(at, j, 2.0 * unit * (gradient[i] + moved[i]));
+        }
+        self.add(j, j, -2.0 * (dot(&moved, &x) + dot(&gradient, &x)));
+    }
+
+    fn matrix(
+        &mut self,
+        item: &Item,
+        own: &Patterned,
+        (p, shape): (usize, &[f64]),
+        (log, scale): (f64, Option<usize>),
+    ) -> Result<(), CoreError> {
+        let (k, d) = (own.pattern.k, own.pattern.deviations());
+        let mut theta = own.theta(shape).to_vec();
+        // A prior of correlations says nothing of standard deviations.
+        let correlations = item.prior.of == Of::Correlation && d > 0;
+        let (from, ratio) = if correlations { (d, 1.0) } else { (0, (-2.0 * log).exp()) };
+        theta[..from].fill(0.0);
+        let sigma: Vec<f64> = own.pattern.sigma(&theta).iter().map(|v| v * ratio).collect();
+        let slope = item.prior.matrix(&sigma, k)?.1;
+        let (first, second) = own.pattern.derivatives(&theta, correlations);
+        let mut second = second.iter();
+        let at = |i: usize| p + own.first + i;
+        for i in from..theta.len() {
+            let turned = item.prior.matrix_change(&sigma, k, &first[i])?;
+            for j in from..=i {
+                let bent = second.next().map_or(0.0, |s| dot(&slope, s));
+                self.add(at(i), at(j), -2.0 * ratio * (bent + ratio * dot(&turned, &first[j])));
+            }
+        }
+        let Some(b) = scale.filter(|_| !correlations) else { return Ok(()) };
+        let turned = item.prior.matrix_change(&sigma, k, &sigma)?;
+        for (i, first) in first.iter().enumerate() {
+            self.add(at(i), b, 4.0 * ratio * (dot(&slope, first) + dot(&turned, first)));
+        }
+        self.add(b, b, -8.0 * (dot(&slope, &sigma) + dot(&turned, &sigma)));
         Ok(())
     }
 }

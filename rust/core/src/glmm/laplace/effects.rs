@@ -127,19 +127,19 @@ impl Engine {
 
     /// Numbers in elimination order by factor (levels x cols).
     pub(super) fn by_factor(&self, u: &[f64]) -> Vec<Vec<f64>> {
-        let (m, sym) = (self.moments(), &self.lmm().symbolic);
-        let at = |f: usize, l: usize| sym.at(f, l);
-        let one = |(f, x): (usize, &crate::design::Factor)| {
-            (0..x.levels).flat_map(|l| u[at(f, l)..at(f, l) + x.cols].to_vec()).collect()
-        };
-        m.factors.iter().enumerate().map(one).collect()
+        (0..self.moments().factors.len()).map(|f| self.by_level(f, u)).collect()
     }
 
     /// Entries of one factor (levels x cols) of a vector in elimination order.
     pub(super) fn by_level(&self, f: usize, u: &[f64]) -> Vec<f64> {
-        let (k, sym) = (self.moments().factors[f].cols, &self.lmm().symbolic);
-        let offset = |l: usize| sym.at(f, l);
-        (0..self.moments().factors[f].levels).flat_map(|l| u[offset(l)..offset(l) + k].iter().copied()).collect()
+        let factor = &self.moments().factors[f];
+        let (k, rows) = (factor.cols, self.lmm().symbolic.first_rows(f, factor.levels));
+        if k == 1 {
+            return rows.iter().map(|&at| u[at as usize]).collect();
+        }
+        let mut out = Vec::with_capacity(factor.levels * k);
+        rows.iter().for_each(|&at| out.extend_from_slice(&u[at as usize..at as usize + k]));
+        out
     }
 
     /// Add numbers by level (levels x cols) of one factor to a vector in elimination order.

@@ -284,7 +284,7 @@ impl Engine {
 }
 
 /// A Z B' for every block.
-fn congruence(a: &[f64], b: &[f64], z: &[f64], ka: usize, kb: usize) -> Vec<f64> {
+pub(super) fn congruence(a: &[f64], b: &[f64], z: &[f64], ka: usize, kb: usize) -> Vec<f64> {
     if ka == 1 && kb == 1 {
         let s = a[0] * b[0];
         return z.iter().map(|z| s * z).collect();

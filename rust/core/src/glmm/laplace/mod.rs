@@ -14,6 +14,10 @@ mod nodes;
 mod normal;
 mod penalised;
 mod rough;
+mod second;
+mod second_nodes;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -37,6 +41,7 @@ use super::trade::Trade;
 
 pub use crate::dense::dot;
 pub use curvature::{positive, positive_factored, raised, sized};
+pub use second::Way;
 
 /// Smallest pivot of H = B'D2B + I that is accepted; log-concave densities have pivots of at least 1.
 const SINGULAR: f64 = 0.1;

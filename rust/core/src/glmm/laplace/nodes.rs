@@ -3,9 +3,9 @@
 use crate::cholesky::SelectedInverse;
 use crate::CoreError;
 
-use super::super::quadrature::{Blocks, Groups, Quadrature, Sums, NONE};
+use super::super::quadrature::{Blocks, Groups, Quadrature, Sums, View, NONE};
 use super::super::rows::{self, GlmmRows, LevelSums};
-use super::{Engine, Parts, Point};
+use super::{dot, Engine, Parts, Point};
 
 /// Numbers that are kept by node and level, whatever there are of rows.
 const KEPT: usize = 1_000_000;
@@ -44,7 +44,7 @@ impl Engine {
     /// Curvature and modes along the chain.
     pub(super) fn groups(&self, q: &Quadrature, lambda: &[Vec<f64>], u: &[f64]) -> Result<Groups, CoreError> {
         let by_depth = q.chain.factor.iter().map(|&f| self.by_level(f, u)).collect();
-        Groups::new(self.moments(), &q.chain, lambda, by_depth)
+        Groups::new(&View::of_moments(self.moments()), &q.chain, lambda, by_depth)
     }
 
     /// Log weights of all nodes by depth and configuration, the rows' log density at depth 0. The sums by level that
@@ -92,19 +92,7 @@ impl Engine {
     pub fn parts(&self, rows: &GlmmRows<'_>, q: &Quadrature, at: &Point) -> Result<Parts, CoreError> {
         let groups = self.groups(q, &at.lambda, &at.u)?;
         let (chain, lambda) = (&q.chain, &at.lambda);
-        let mut t = vec![0.0; rows.n * self.plan.k];
-        let mut sums = Sums::zero(chain);
-        q.walk(&groups, &mut |d, c, delta| {
-            let weight = &at.weights[d][c];
-            sums.prior(q, &groups, d, weight, delta);
-            if d == 0 {
-                let b = q.effects(lambda, &groups, delta);
-                let to = Some((weight.as_slice(), t.as_mut_slice()));
-                let inner = chain.factor[0];
-                let zg = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, to).1;
-                sums.rows(q, &groups, lambda, &zg, delta);
-            }
-        });
+        let (mut t, mut sums) = self.node_sums(rows, q, at, &groups);
         let c = groups.adjoint(chain, std::mem::take(&mut sums.moved), &q.path());
         let cov = self.covariance(lambda, &self.laid_out(q, &c));
         let s = rows::skewness_rows(&self.plan, self.moments(), rows, &cov, &self.d3);
@@ -112,6 +100,31 @@ impl Engine {
         t.iter_mut().zip(&s).for_each(|(t, s)| *t += s);
         let (moved, n) = self.level_parts(q, at, &groups, &sums, &c, &bs);
         Ok(Parts { t, moved, n })
+    }
+
+    /// What all nodes add up to: E D1 (n x K), and sums by level.
+    pub(super) fn node_sums(
+        &self,
+        rows: &GlmmRows<'_>,
+        q: &Quadrature,
+        at: &Point,
+        groups: &Groups,
+    ) -> (Vec<f64>, Sums) {
+        let (chain, lambda) = (&q.chain, &at.lambda);
+        let mut t = vec![0.0; rows.n * self.plan.k];
+        let mut sums = Sums::zero(chain);
+        q.walk(groups, &mut |d, c, delta| {
+            let weight = &at.weights[d][c];
+            sums.prior(q, groups, d, weight, delta);
+            if d == 0 {
+                let b = q.effects(lambda, groups, delta);
+                let to = Some((weight.as_slice(), t.as_mut_slice()));
+                let inner = chain.factor[0];
+                let zg = rows::level_pass(&self.plan, &self.family, rows, &self.fixed, &b, inner, to).1;
+                sums.rows(q, groups, lambda, &zg, delta);
+            }
+        });
+        (t, sums)
     }
 
     /// Lambda v and d / d M by level from E grad h and what moves with the nodes; `bs` = Z's.
@@ -141,7 +154,9 @@ impl Engine {
             for (t, n) in n[d].iter_mut().enumerate() {
                 let (l, i, j) = (t / (k * k) * k, t % k, t / k % k);
                 let u = &groups.u[d][l..l + k];
-                *n += sums.direct[d][t] + (bs[l + i] - total[l + i] + v[l + i]) * u[j] + u[i] * v[l + j];
+                let z = &sums.direct[d][t - t % k..][..k];
+                let direct = dot(&lambda[f][i * k..(i + 1) * k], z);
+                *n += direct + (bs[l + i] - total[l + i] + v[l + i]) * u[j] + u[i] * v[l + j];
             }
             // The rule depends on the axes of Lambda, which stays lower triangular: only such changes count.
             for n in n[d].chunks_exact_mut(k * k) {

@@ -32,13 +32,18 @@ impl Engine {
     /// X'V^-1X of the coefficients `mean` of normal responses at a point whose factor is the current one, with the
     /// penalty's curvature (over these coefficients).
     pub fn mean_information(&mut self, rows: &GlmmRows<'_>, at: &Point, mean: &[usize]) -> Vec<f64> {
-        let (f, left) = self.information_left(&at.lambda, mean);
-        let mut out = self.uncancelled_information(rows, (&at.beta, &at.lambda), mean, f, &left).unwrap_or(left);
+        let mut out = self.information_alone(rows, at, mean);
         let (p, r) = (self.plan.p(), mean.len());
         for (t, v) in out.iter_mut().enumerate() {
             *v += self.penalty_curvature.get(mean[t % r] + mean[t / r] * p).map_or(0.0, |v| 0.5 * v);
         }
         out
+    }
+
+    /// The same without the penalty.
+    pub fn information_alone(&mut self, rows: &GlmmRows<'_>, at: &Point, mean: &[usize]) -> Vec<f64> {
+        let (f, left) = self.information_left(&at.lambda, mean);
+        self.uncancelled_information(rows, (&at.beta, &at.lambda), mean, f, &left).unwrap_or(left)
     }
 
     /// The Cholesky factor of X'V^-1X of the latent coefficients of normal responses at the current factor, where it is not

@@ -43,6 +43,23 @@ impl Engine {
         Ok(out)
     }
 
+    /// Second derivatives of the priors' penalty in (internal coefficients, pattern parameters).
+    pub fn penalty_second(&self, beta: &[f64], shape: &[f64]) -> Result<Vec<f64>, CoreError> {
+        let (p, m, total) = (self.plan.p(), shape.len(), self.plan.p_total);
+        let (user, n) = (Penalty::second(&self.priors, &self.plan.user_beta(beta), shape, &self.patterns)?, p + m);
+        let half: Vec<f64> = user
+            .chunks_exact((total + m).max(1))
+            .flat_map(|c| self.plan.internal_row(&c[..total]).into_iter().chain(c[total..].iter().copied()))
+            .collect();
+        let mut out = vec![0.0; n * n];
+        for i in 0..n {
+            let row: Vec<f64> = half.iter().skip(i).step_by(n).copied().collect();
+            let image = self.plan.internal_row(&row[..total]).into_iter().chain(row[total..].iter().copied());
+            image.enumerate().for_each(|(j, v)| out[i + j * n] = v);
+        }
+        Ok(out)
+    }
+
     /// -log|X'WX| of the model without random effects and its derivative in the internal coefficients. W is the observed
     /// curvature, which is the expected one where the link is canonical: Jeffreys' prior (Firth 1993).
     pub(super) fn jeffreys_penalty(&self, rows: &GlmmRows<'_>) -> Result<(f64, Vec<f64>), CoreError> {

@@ -9,6 +9,7 @@
 
 mod chain;
 mod groups;
+mod number;
 mod rule;
 
 use crate::design::Moments;
@@ -16,7 +17,8 @@ use crate::error::shape;
 use crate::CoreError;
 
 pub use chain::{Chain, NONE};
-pub use groups::{Blocks, Groups};
+pub use groups::{Blocks, Groups, View};
+pub use number::{Dual, Number};
 pub use rule::Rule;
 
 /// Most evaluations of the density, rows times nodes of a path, for one value of the likelihood.
@@ -88,11 +90,11 @@ impl Quadrature {
     }
 
     /// Effects by factor (levels x k), b = Lambda (u_hat + delta).
-    pub fn effects(&self, lambda: &[Vec<f64>], groups: &Groups, delta: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    pub fn effects<T: Number>(&self, lambda: &[Vec<T>], groups: &Groups<T>, delta: &[Vec<T>]) -> Vec<Vec<T>> {
         let c = &self.chain;
         let mut out = vec![vec![]; c.depth()];
         for (d, &f) in c.factor.iter().enumerate() {
-            let mut u: Vec<f64> = groups.u[d].iter().zip(&delta[d]).map(|(u, d)| u + d).collect();
+            let mut u: Vec<T> = groups.u[d].iter().zip(&delta[d]).map(|(u, d)| *u + *d).collect();
             out[f] = if c.cols[d] == 1 {
                 u.iter_mut().for_each(|u| *u *= lambda[f][0]);
                 u
@@ -131,16 +133,16 @@ impl Quadrature {
     }
 
     /// Log weights of the nodes before the rows are seen: the rule's, and the effects' density.
-    pub fn prior(&self, groups: &Groups, d: usize, at: usize, delta: &[f64]) -> Vec<f64> {
+    pub fn prior<T: Number>(&self, groups: &Groups<T>, d: usize, at: usize, delta: &[T]) -> Vec<T> {
         let (k, rule) = (self.chain.cols[d], &self.rules[d]);
-        let log = rule.log_weight[at % rule.len()];
-        let square = |(u, d): (&[f64], &[f64])| u.iter().zip(d).map(|(u, d)| (u + d) * (u + d)).sum::<f64>();
-        groups.u[d].chunks_exact(k).zip(delta.chunks_exact(k)).map(|p| log - 0.5 * square(p)).collect()
+        let log = T::from(rule.log_weight[at % rule.len()]);
+        let square = |(u, d): (&[T], &[T])| number::sum(u.iter().zip(d).map(|(u, d)| (*u + *d, *u + *d)));
+        groups.u[d].chunks_exact(k).zip(delta.chunks_exact(k)).map(|p| log - square(p) * 0.5).collect()
     }
 
     /// Log-likelihood of every top-level group from the log weights of all nodes by depth and configuration (the rows'
     /// log density added at depth 0); they become the posterior weights, times those of the levels.
-    pub fn combine(&self, groups: &Groups, value: &mut [Vec<Vec<f64>>]) -> Vec<f64> {
+    pub fn combine<T: Number>(&self, groups: &Groups<T>, value: &mut [Vec<Vec<T>>]) -> Vec<T> {
         let c = &self.chain;
         let mut total = vec![];
         for d in 0..c.depth() {
@@ -148,11 +150,10 @@ impl Quadrature {
             let (inner, outer) = value.split_at_mut(d + 1);
             for (at, nodes) in inner[d].chunks_mut(n).enumerate() {
                 for l in 0..c.levels[d] {
-                    let top = nodes.iter().map(|v| v[l]).fold(f64::NEG_INFINITY, f64::max);
-                    let sum: f64 = nodes.iter().map(|v| (v[l] - top).exp()).sum();
-                    let log = top + sum.ln();
+                    let top = T::from(nodes.iter().map(|v| v[l].value()).fold(f64::NEG_INFINITY, f64::max));
+                    let log = top + nodes.iter().fold(T::default(), |s, v| s + (v[l] - top).exp()).ln();
                     nodes.iter_mut().for_each(|v| v[l] = (v[l] - log).exp());
-                    let counted = self.own[d][l] * (log - 0.5 * groups.logdet[d][l]);
+                    let counted = (log - groups.logdet[d][l] * 0.5) * self.own[d][l];
                     match outer.first_mut() {
                         Some(up) => up[at][c.ancestor(d, d + 1, l)] += counted,
                         None => total.push(counted),
@@ -165,8 +166,8 @@ impl Quadrature {
             let (inner, outer) = value.split_at_mut(d + 1);
             for (at, v) in inner[d].iter_mut().enumerate() {
                 for (l, v) in v.iter_mut().enumerate() {
-                    let up = outer.first().map_or(1.0, |o| o[at / n][c.ancestor(d, d + 1, l)]);
-                    *v *= self.own[d][l] * up;
+                    let up = outer.first().map_or(T::from(1.0), |o| o[at / n][c.ancestor(d, d + 1, l)]);
+                    *v *= up * self.own[d][l];
                 }
             }
         }
@@ -175,29 +176,29 @@ impl Quadrature {
 }
 
 /// Lambda u for every level.
-pub fn scaled(lambda: &[f64], u: &[f64], k: usize) -> Vec<f64> {
-    let mut out = vec![0.0; u.len()];
+fn scaled<T: Number>(lambda: &[T], u: &[T], k: usize) -> Vec<T> {
+    let mut out = vec![T::default(); u.len()];
     for (b, u) in out.chunks_exact_mut(k).zip(u.chunks_exact(k)) {
         for c in 0..k {
-            b.iter_mut().zip(&lambda[c * k..(c + 1) * k]).for_each(|(b, l)| *b += l * u[c]);
+            b.iter_mut().zip(&lambda[c * k..(c + 1) * k]).for_each(|(b, l)| *b += *l * u[c]);
         }
     }
     out
 }
 
 /// Posterior expectations for the gradient, by depth.
-pub struct Sums {
+pub struct Sums<T = f64> {
     /// E grad h, levels x k.
-    pub slope: Vec<Vec<f64>>,
+    pub slope: Vec<Vec<T>>,
     /// E grad h_l delta_e', levels x (k x k_e); [depth][e - depth].
-    pub moved: Vec<Vec<Vec<f64>>>,
-    /// E (Lambda'Z'D1)_l u_l', levels x (k x k).
-    pub direct: Vec<Vec<f64>>,
+    pub moved: Vec<Vec<Vec<T>>>,
+    /// E (Z'D1)_l u_l', levels x (k x k).
+    pub direct: Vec<Vec<T>>,
 }
 
-impl Sums {
+impl<T: Number> Sums<T> {
     pub fn zero(chain: &Chain) -> Self {
-        let blocks = |d: usize, k: usize| vec![0.0; chain.levels[d] * chain.cols[d] * k];
+        let blocks = |d: usize, k: usize| vec![T::default(); chain.levels[d] * chain.cols[d] * k];
         let depth = chain.depth();
         Sums {
             slope: (0..depth).map(|d| blocks(d, 1)).collect(),
@@ -207,68 +208,68 @@ impl Sums {
     }
 
     /// Add g_l for the levels at depth d, weights included, at displacements `delta`.
-    fn add(&mut self, chain: &Chain, d: usize, l: usize, g: &[f64], delta: &[Vec<f64>]) {
+    fn add(&mut self, chain: &Chain, d: usize, l: usize, g: &[T], delta: &[Vec<T>]) {
         let k = chain.cols[d];
-        self.slope[d][l * k..(l + 1) * k].iter_mut().zip(g).for_each(|(s, g)| *s += g);
+        self.slope[d][l * k..(l + 1) * k].iter_mut().zip(g).for_each(|(s, g)| *s += *g);
         for e in d..chain.depth() {
             let ke = chain.cols[e];
             let at = chain.ancestor(d, e, l);
             let x = &delta[e][at * ke..(at + 1) * ke];
             let out = &mut self.moved[d][e - d][l * k * ke..(l + 1) * k * ke];
             for (column, x) in out.chunks_exact_mut(k).zip(x) {
-                column.iter_mut().zip(g).for_each(|(o, g)| *o += g * x);
+                column.iter_mut().zip(g).for_each(|(o, g)| *o += *g * *x);
             }
         }
     }
 
     /// The same for the one effect of a level of the only factor.
-    fn add_one(&mut self, l: usize, g: f64, delta: f64) {
+    fn add_one(&mut self, l: usize, g: T, delta: T) {
         self.slope[0][l] += g;
         self.moved[0][0][l] += g * delta;
     }
 
     /// Add the rows' part at one choice of nodes: `zg` is Z'D1 by factor, the posterior weights included.
-    pub fn rows(&mut self, q: &Quadrature, groups: &Groups, lambda: &[Vec<f64>], zg: &[Vec<f64>], delta: &[Vec<f64>]) {
+    pub fn rows(&mut self, q: &Quadrature, groups: &Groups<T>, lambda: &[Vec<T>], zg: &[Vec<T>], delta: &[Vec<T>]) {
         let c = &q.chain;
         if let ([f], [1]) = (c.factor.as_slice(), c.cols.as_slice()) {
-            let g = zg[*f].iter().map(|z| lambda[*f][0] * z);
-            for (l, (g, (u, x))) in g.zip(groups.u[0].iter().zip(&delta[0])).enumerate() {
-                self.add_one(l, g, *x);
-                self.direct[0][l] += g * (u + x);
+            let own = lambda[*f][0];
+            for (l, (z, (u, x))) in zg[*f].iter().zip(groups.u[0].iter().zip(&delta[0])).enumerate() {
+                self.add_one(l, own * *z, *x);
+                self.direct[0][l] += *z * (*u + *x);
             }
             return;
         }
         for (d, &f) in c.factor.iter().enumerate() {
             let k = c.cols[d];
-            let mut g = vec![0.0; k];
+            let mut g = vec![T::default(); k];
             for (l, z) in zg[f].chunks_exact(k).enumerate() {
                 g.iter_mut().zip(lambda[f].chunks_exact(k)).for_each(|(g, column)| {
-                    *g = column.iter().zip(z).map(|(l, z)| l * z).sum();
+                    *g = number::sum(column.iter().copied().zip(z.iter().copied()));
                 });
                 self.add(c, d, l, &g, delta);
                 let out = &mut self.direct[d][l * k * k..(l + 1) * k * k];
                 for (b, column) in out.chunks_exact_mut(k).enumerate() {
                     let u = groups.u[d][l * k + b] + delta[d][l * k + b];
-                    column.iter_mut().zip(&g).for_each(|(o, g)| *o += g * u);
+                    column.iter_mut().zip(z).for_each(|(o, z)| *o += *z * u);
                 }
             }
         }
     }
 
     /// Add the effects' own part, u, at a depth: `weight` by level.
-    pub fn prior(&mut self, q: &Quadrature, groups: &Groups, d: usize, weight: &[f64], delta: &[Vec<f64>]) {
+    pub fn prior(&mut self, q: &Quadrature, groups: &Groups<T>, d: usize, weight: &[T], delta: &[Vec<T>]) {
         let k = q.chain.cols[d];
         if q.chain.depth() == 1 && k == 1 {
             for (l, (w, (u, x))) in weight.iter().zip(groups.u[0].iter().zip(&delta[0])).enumerate() {
-                self.add_one(l, w * (u + x), *x);
+                self.add_one(l, *w * (*u + *x), *x);
             }
             return;
         }
-        let mut g = vec![0.0; k];
+        let mut g = vec![T::default(); k];
         for (l, w) in weight.iter().enumerate() {
             let at = l * k..(l + 1) * k;
             let u = groups.u[d][at.clone()].iter().zip(&delta[d][at]);
-            g.iter_mut().zip(u).for_each(|(g, (u, x))| *g = w * (u + x));
+            g.iter_mut().zip(u).for_each(|(g, (u, x))| *g = *w * (*u + *x));
             self.add(&q.chain, d, l, &g, delta);
         }
     }

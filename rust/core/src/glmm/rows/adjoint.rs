@@ -278,20 +278,35 @@ impl<'a> Skewed<'a> {
         Scratch { entries: vec![], w: vec![0.0; k * fixed], sq: vec![0.0; k * k], touched: vec![], single: vec![] }
     }
 
+    /// The only predictor with random effects, where S_i is one number.
+    fn single(&self) -> Option<usize> {
+        self.plan.single().filter(|_| self.cov.restricted.is_none())
+    }
+
     /// s_i of the present rows, n x K.
     fn panel(&self, columns: &Columns<'_>, start: usize, scratch: &mut Scratch, out: &mut [f64]) {
         let k = self.plan.k;
-        let one = self.plan.single().filter(|_| self.cov.restricted.is_none());
-        let Some(c) = one else {
+        let k3 = k * (k + 1) * (k + 2) / 6;
+        let Some(c) = self.single() else {
             for (r, out) in out.chunks_exact_mut(k).enumerate() {
-                self.row(columns, start + r, r, scratch, out);
+                self.square(columns, start + r, r, scratch);
+                self.contract(&self.d3[(start + r) * k3..][..k3], &scratch.sq, out);
             }
             return;
         };
-        // Random effects in one predictor: S_i is a number.
         let sq = &mut scratch.single;
         sq.clear();
         sq.resize(out.len() / k, 0.0);
+        self.single_squares(columns, start, sq);
+        let d3 = self.d3[start * k3..].chunks_exact(k3);
+        for ((out, d), s) in out.chunks_exact_mut(k).zip(d3).zip(sq) {
+            let places = &self.third[(c * k + c) * k..][..k];
+            out.iter_mut().zip(places).for_each(|(o, &at)| *o = 0.5 * d[at] * *s);
+        }
+    }
+
+    /// S_i of the present rows where it is one number, added to `sq`.
+    fn single_squares(&self, columns: &Columns<'_>, start: usize, sq: &mut [f64]) {
         for (f, zf) in self.plan.z.iter().enumerate() {
             add_forms(&self.cov.diag[f], columns.codes(f), columns.z(f), zf.columns.len(), sq);
         }
@@ -310,20 +325,13 @@ impl<'a> Skewed<'a> {
                 }
             }
         }
-        let k3 = k * (k + 1) * (k + 2) / 6;
-        let d3 = self.d3[start * k3..].chunks_exact(k3);
-        for ((out, d), s) in out.chunks_exact_mut(k).zip(d3).zip(sq) {
-            let places = &self.third[(c * k + c) * k..][..k];
-            out.iter_mut().zip(places).for_each(|(o, &at)| *o = 0.5 * d[at] * *s);
-        }
     }
 
-    /// Row i, the r-th of its panel, whose random columns are filled in.
+    /// S_i (`scratch.sq`) of row i, the r-th of its panel, whose random columns are filled in.
     #[inline]
-    fn row(&self, columns: &Columns<'_>, i: usize, r: usize, scratch: &mut Scratch, s: &mut [f64]) {
+    fn square(&self, columns: &Columns<'_>, i: usize, r: usize, scratch: &mut Scratch) {
         let Scratch { entries, w, sq, touched, .. } = scratch;
         let k = self.plan.k;
-        let k3 = k * (k + 1) * (k + 2) / 6;
         sq.fill(0.0);
         for (f, zf) in self.plan.z.iter().enumerate() {
             if zf.intercept {
@@ -376,14 +384,41 @@ impl<'a> Skewed<'a> {
                 }
             }
         }
-        let d = &self.d3[(i) * k3..(i + 1) * k3];
+    }
+
+    /// 1/2 D3 : S of a row.
+    #[inline]
+    fn contract(&self, d: &[f64], sq: &[f64], s: &mut [f64]) {
+        let k = self.plan.k;
         if k == 1 {
             s[0] = 0.5 * d[0] * sq[0];
+            return;
         }
-        for (t, s) in s.iter_mut().enumerate().filter(|_| k > 1) {
+        for (t, s) in s.iter_mut().enumerate() {
             *s = 0.5 * (0..k * k).map(|ab| d[self.third[ab * k + t]] * sq[ab]).sum::<f64>();
         }
     }
+}
+
+/// S_i of every row: one number where `single` says that random effects are in one predictor, else K x K.
+pub fn squares_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covariance, single: bool) -> Vec<f64> {
+    let each = if single { 1 } else { plan.k * plan.k };
+    let skewed = Skewed::new(plan, m, rows, cov, &[]);
+    let mut out = vec![0.0; rows.n * each];
+    out.par_chunks_mut(PANEL * each).enumerate().with_min_len(16).for_each(|(at, out)| {
+        let (start, n) = (at * PANEL, out.len() / each);
+        let mut columns = Columns::of(n, plan);
+        columns.fill_z(rows, start, n);
+        if single {
+            return skewed.single_squares(&columns, start, out);
+        }
+        let mut scratch = skewed.scratch();
+        for (r, out) in out.chunks_exact_mut(each).enumerate() {
+            skewed.square(&columns, start + r, r, &mut scratch);
+            out.copy_from_slice(&scratch.sq);
+        }
+    });
+    out
 }
 
 /// s_i of every row, n x K (see `skewness`).

@@ -1,7 +1,8 @@
 //! The rows of a generalised model, and passes over them: derivatives of the log density, scattered into the
 //! cross-products that the mode needs. `plan` says where columns go, `panel` holds a cache-sized piece of them, `pass`
 //! sums (`fixed` what concerns the fixed effects, by the `cells` of a factorial design; without random effects by `kinds`
-//! of rows; `products` for any weights), `adjoint` goes the other way, `levels` sums by group for quadrature, `still` finds what a step does not move.
+//! of rows; `products` for any weights), `adjoint` goes the other way, `second` does what second
+//! derivatives of the likelihood ask for, `levels` sums by group for quadrature, `still` finds what a step does not move.
 
 mod adjoint;
 mod cells;
@@ -12,6 +13,7 @@ mod panel;
 mod pass;
 mod plan;
 mod products;
+mod second;
 mod still;
 
 use crate::design::{Block, Rows, Term};
@@ -20,13 +22,14 @@ use crate::family::Data;
 use crate::structure::Pattern;
 use crate::CoreError;
 
-pub use adjoint::{fixed_adjoint, random_adjoint, skewness, skewness_rows, Covariance, Restricted};
+pub use adjoint::{fixed_adjoint, random_adjoint, skewness, skewness_rows, squares_rows, Covariance, Restricted};
 pub use kinds::Kinds;
 pub use levels::{level_pass, level_sums, LevelSums};
-pub use panel::{fixed_part, predictors, some_fixed_change, PANEL};
+pub use panel::{fixed_change, fixed_part, predictors, some_fixed_change, PANEL};
 pub use pass::{pass, Sums, Want};
 pub use plan::Plan;
 pub use products::fixed_products;
+pub use second::{add_products, levels_of, random_products, Derivatives};
 pub use still::{longest, still};
 
 /// A block of fixed columns and the index of its first coefficient; blocks with equal `first` share coefficients.

@@ -63,7 +63,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn zero(plan: &Plan, m: &Moments, want: Want) -> Self {
+    pub(super) fn zero(plan: &Plan, m: &Moments, want: Want) -> Self {
         let newton = want.random();
         let full = newton && want.fixed();
         let p = plan.p();
@@ -230,7 +230,7 @@ fn pass_range(
     }
 }
 
-fn mirror_blocks(gram: &mut [f64], k: usize) {
+pub(super) fn mirror_blocks(gram: &mut [f64], k: usize) {
     if k == 1 {
         return;
     }
@@ -274,7 +274,16 @@ fn convex(k: usize, d: &mut [f64]) {
     }
 }
 
-fn scatter_random(plan: &Plan, m: &Moments, panel: &Panel<'_>, stride: usize, start: usize, n: usize, s: &mut Sums) {
+/// Z'D1 and Z'D2Z of the present rows, whose derivatives are in the panel.
+pub(super) fn scatter_random(
+    plan: &Plan,
+    m: &Moments,
+    panel: &Panel<'_>,
+    stride: usize,
+    start: usize,
+    n: usize,
+    s: &mut Sums,
+) {
     let (k, columns, out) = (plan.k, &panel.columns, &panel.out[..n * stride]);
     for (f, zf) in plan.z.iter().enumerate() {
         let (cols, codes, z) = (zf.columns.len(), columns.codes(f), columns.z(f));
