@@ -26,8 +26,9 @@ use crate::design::Moments;
 use crate::error::shape;
 use crate::CoreError;
 
-/// Numbers that may be held at once, about 1.5 GB.
+/// Numbers that may be held at once for several changes, about 1.5 GB, and at most for one, about 12 GB.
 const ROOM: usize = 190_000_000;
+const MOST: usize = 1_500_000_000;
 /// Multiplications of leaves that are not worth a thread.
 const LITTLE: f64 = 1e6;
 
@@ -138,11 +139,15 @@ impl Plan {
         let widest = sym.supers.iter().filter(|s| !s.leaf).map(square).max().unwrap_or(0);
         // A few of the widest blocks are worked on beside what is kept.
         let each = size + top + widest;
-        let at_once = ROOM.saturating_sub(each + 2 * widest) / each.max(1);
-        match at_once {
-            0 if each > 0 => shape("the derivative of an inverse would take too much memory"),
-            _ => Ok(Plan { at, size, at_once: at_once.max(1) }),
+        let (at_once, least) = (ROOM.saturating_sub(each + 2 * widest) / each.max(1), 2 * (each + widest));
+        if least > MOST {
+            let columns = sym.supers.iter().map(|s| s.width).max().unwrap_or(0);
+            return shape(format!(
+                "standard errors would take {} GB of memory: the dense part of the factor has {columns} columns",
+                least / 125_000_000
+            ));
         }
+        Ok(Plan { at, size, at_once: at_once.max(1) })
     }
 }
 

@@ -9,7 +9,7 @@ use super::density::{Density, Legal, Row, Summary};
 use super::draw::Stream;
 use super::link::Par;
 use super::Data;
-use crate::jet::{Scalar, Univariate};
+use crate::jet::Scalar;
 use crate::special;
 
 #[derive(Clone, Copy)]
@@ -203,30 +203,31 @@ const TABLE: usize = 512;
 /// Counts that most data do not go beyond.
 const USUAL: usize = 64;
 
-/// sum_{j < y} log(1 + j/k) - log y! from log k, with derivatives of the sum.
-fn rising_over_factorial(ln_k: f64, y: f64, order: usize) -> Univariate {
-    let mut sums = special::ln_rising_jet(ln_k, y, order);
-    sums[0] -= special::ln_factorial(y);
-    sums
+/// sum_{j < y} log(1 + j/k) - log y! from log k, with derivatives of the sum to third order.
+fn rising_over_factorial(ln_k: f64, y: f64, order: usize) -> [f64; 4] {
+    let [f, d1, d2, d3, _] = special::ln_rising_jet(ln_k, y, order.min(3));
+    [f - special::ln_factorial(y), d1, d2, d3]
 }
 
-/// The same by y with sums of -q, d = q(1-q), -d(1-2q) and d(1-6d) for q = j / (k + j), grown as they are needed.
+/// The same by y with sums of -q, d = q(1-q), -d(1-2q), and apart of d(1-6d), for q = j / (k + j), grown as they are
+/// needed.
 pub(super) struct Rising {
     pub k: f64,
     ln_k: f64,
     log: f64,
-    sums: Vec<Univariate>,
+    sums: Vec<[f64; 4]>,
+    fourth: Vec<f64>,
 }
 
 impl Rising {
     pub fn new(ln_k: f64) -> Rising {
         let mut sums = Vec::with_capacity(USUAL);
-        sums.resize(2, [0.0; 5]);
-        Rising { k: ln_k.exp(), ln_k, log: 0.0, sums }
+        sums.resize(2, [0.0; 4]);
+        Rising { k: ln_k.exp(), ln_k, log: 0.0, sums, fourth: vec![0.0; 2] }
     }
 
     #[inline(always)]
-    pub fn at(&mut self, y: f64, order: usize) -> Univariate {
+    fn at(&mut self, y: f64, order: usize) -> [f64; 4] {
         let m = y as usize;
         if m >= TABLE || m as f64 != y {
             return rising_over_factorial(self.ln_k, y, order);
@@ -237,6 +238,20 @@ impl Rising {
         self.sums[m]
     }
 
+    /// The fourth derivative.
+    pub fn fourth(&mut self, y: f64) -> f64 {
+        let m = y as usize;
+        if m >= TABLE || m as f64 != y {
+            return special::ln_rising_jet(self.ln_k, y, 4)[4];
+        }
+        for j in self.fourth.len() - 1..m {
+            let j = j as f64;
+            let d = self.k / (self.k + j) * (j / (self.k + j));
+            self.fourth.push(self.fourth[self.fourth.len() - 1] + d * (1.0 - 6.0 * d));
+        }
+        self.fourth[m]
+    }
+
     #[cold]
     fn grow(&mut self, m: usize) {
         // Varying dispersions make the table short-lived: grow no further than asked.
@@ -245,8 +260,7 @@ impl Rising {
             self.log += if self.k < 1e-8 { (self.k + j).ln() - self.ln_k } else { (j / self.k).ln_1p() };
             let q = j / (self.k + j);
             let d = q * if self.k < 1.0 { self.k / (self.k + j) } else { 1.0 - q };
-            let (third, fourth) = (s[3] - d * (1.0 - 2.0 * q), s[4] + d * (1.0 - 6.0 * d));
-            self.sums.push([self.log - special::ln_factorial(y), s[1] - q, s[2] + d, third, fourth]);
+            self.sums.push([self.log - special::ln_factorial(y), s[1] - q, s[2] + d, s[3] - d * (1.0 - 2.0 * q)]);
         }
     }
 }

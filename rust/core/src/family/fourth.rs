@@ -116,7 +116,7 @@ fn negative_binomial(data: &Data<'_>, from: usize, eta: &[f64], squares: &[f64],
         // A table pays only where the size repeats itself.
         let (r4, k) = if eta[1] == before {
             let rising = table.get(eta[1], Rising::new);
-            (rising.at(y, 4)[4], rising.k)
+            (rising.fourth(y), rising.k)
         } else {
             (special::ln_rising_jet(eta[1], y, 4)[4], eta[1].exp())
         };

@@ -167,8 +167,8 @@ impl Glmm {
         let here = self.engine.evaluate(rows, &at.beta, &lambda, &shape, &u);
         self.engine.tolerance = INNER_TOLERANCE;
         match here.and_then(|here| self.exact_at(rows, &here, list)) {
-            Err(CoreError::Interrupted) => Err(CoreError::Interrupted),
-            // Without a mode there is no derivative.
+            // Without a mode there is no derivative; what would take too much memory is said.
+            Err(e @ (CoreError::Interrupted | CoreError::Shape(_))) => Err(e),
             found => Ok(found.ok().flatten()),
         }
     }
