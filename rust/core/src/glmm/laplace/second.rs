@@ -37,6 +37,8 @@ use super::{dot, Engine, Point};
 /// What rows may know of effects, in units of their distribution, for these to be held: the least direction loses as many
 /// digits as it is below 1.
 const LITTLE: f64 = 1e-5;
+/// Rows times directions that are not worth a thread.
+const FEW: usize = 4_096;
 /// Numbers of all directions that are kept at a time.
 const AT_ONCE: usize = 40_000_000;
 
@@ -125,11 +127,12 @@ impl Engine {
         let each = rows.n * e.plan.k * (e.plan.k + 7) / 2 + 3 * base.inv.size() + 2 * kept;
         let mut out = Second::default();
         for ways in ways.chunks((AT_ONCE / each.max(1)).max(2)) {
-            let first = |way| e.stop.check().map(|()| base.first(way));
-            let firsts: Vec<First> = ways.par_iter().map(first).collect::<Result<_, _>>()?;
+            let first = |way: &Way| e.stop.check().map(|()| base.first(way));
+            let firsts = base.of_all(ways, first).into_iter().collect::<Result<Vec<First>, _>>()?;
             let moved = base.moved(&firsts)?;
-            let second = |(first, moved)| e.stop.check().map(|()| base.second(first, moved));
-            let parts = firsts.par_iter().zip(&moved).map(second).collect::<Result<Vec<_>, _>>()?;
+            let second = |i: &usize| e.stop.check().map(|()| base.second(&firsts[*i], &moved[*i]));
+            let all: Vec<usize> = (0..firsts.len()).collect();
+            let parts = base.of_all(&all, second).into_iter().collect::<Result<Vec<_>, _>>()?;
             for ((beta, lambda), first) in parts.into_iter().zip(firsts) {
                 out.beta.push(beta);
                 out.lambda.push(lambda);
@@ -224,6 +227,15 @@ impl<'a> Base<'a> {
         out.v = v;
         out.slopes();
         Ok(out)
+    }
+
+    /// What `f` makes of all items (one a direction), side by side where there is enough to do.
+    pub(super) fn of_all<T: Sync, R: Send>(&self, items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
+        if self.rows.n * items.len() < FEW {
+            items.iter().map(f).collect()
+        } else {
+            items.par_iter().map(f).collect()
+        }
     }
 
     /// E and N at the point itself.
@@ -427,7 +439,7 @@ impl<'a> Base<'a> {
         if let Some(nodes) = &self.nodes {
             return nodes.along(self, firsts);
         }
-        let changes: Vec<Change> = firsts.par_iter().map(|first| self.change(first)).collect();
+        let changes: Vec<Change> = self.of_all(firsts, |first| self.change(first));
         let lmm = self.e.lmm();
         let tangents = lmm.numeric.selected_inverse_tangents(&lmm.symbolic, self.e.moments(), &changes)?;
         Ok(tangents.into_iter().map(|inverse| Moved { inverse, nodes: None }).collect())
@@ -645,8 +657,7 @@ impl Engine {
         let (k2, each) = (k * (k + 1) / 2, if single.is_some() { 1 } else { k * k });
         let size = self.family.panel();
         let mut out = vec![0.0; rows.n * k2];
-        let pieces = out.par_chunks_mut(size * k2).enumerate().with_min_len(self.family.grain() / rows::PANEL);
-        pieces.for_each(|(at, out)| {
+        let piece = |(at, out): (usize, &mut [f64])| {
             let (from, n) = (at * size, out.len() / k2);
             let (eta, squares) = (&eta[from * k..(from + n) * k], &squares[from * each..(from + n) * each]);
             match single {
@@ -657,7 +668,13 @@ impl Engine {
                 let w = -rows.weights.map_or(1.0, |w| w[from + i]);
                 row.iter_mut().for_each(|v| *v *= w);
             }
-        });
+        };
+        let grain = self.family.grain();
+        if rows.n <= grain {
+            out.chunks_mut(size * k2).enumerate().for_each(piece);
+        } else {
+            out.par_chunks_mut(size * k2).enumerate().with_min_len(grain / rows::PANEL).for_each(piece);
+        }
         out
     }
 }

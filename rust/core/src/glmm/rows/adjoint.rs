@@ -405,7 +405,7 @@ pub fn squares_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covaria
     let each = if single { 1 } else { plan.k * plan.k };
     let skewed = Skewed::new(plan, m, rows, cov, &[]);
     let mut out = vec![0.0; rows.n * each];
-    out.par_chunks_mut(PANEL * each).enumerate().with_min_len(16).for_each(|(at, out)| {
+    let part = |(at, out): (usize, &mut [f64])| {
         let (start, n) = (at * PANEL, out.len() / each);
         let mut columns = Columns::of(n, plan);
         columns.fill_z(rows, start, n);
@@ -417,7 +417,12 @@ pub fn squares_rows(plan: &Plan, m: &Moments, rows: &GlmmRows<'_>, cov: &Covaria
             skewed.square(&columns, start + r, r, &mut scratch);
             out.copy_from_slice(&scratch.sq);
         }
-    });
+    };
+    if rows.n <= GRAIN {
+        out.chunks_mut(PANEL * each).enumerate().for_each(part);
+    } else {
+        out.par_chunks_mut(PANEL * each).enumerate().with_min_len(16).for_each(part);
+    }
     out
 }
 

@@ -53,8 +53,8 @@ impl Derivatives {
             pieces.push((value, first, second, third));
             rest = tail;
         }
-        let parts = pieces.into_par_iter().enumerate().with_min_len(family.grain() / PANEL);
-        parts.for_each(|(at, (value, first, second, third))| {
+        type Piece<'p> = (&'p mut [f64], &'p mut [f64], &'p mut [f64], &'p mut [f64]);
+        let part = |(at, (value, first, second, third)): (usize, Piece<'_>)| {
             let (start, m) = (at * size, value.len());
             let mut out = vec![0.0; m * stride];
             family.evaluate(&rows.data, start, &eta[start * k..(start + m) * k], order, &mut out);
@@ -66,7 +66,12 @@ impl Derivatives {
                 second[i * k2..(i + 1) * k2].copy_from_slice(&row[1 + k..1 + k + k2]);
                 third[i * k3..(i + 1) * k3].copy_from_slice(&row[1 + k + k2..][..k3]);
             }
-        });
+        };
+        if n <= family.grain() {
+            pieces.into_iter().enumerate().for_each(part);
+        } else {
+            pieces.into_par_iter().enumerate().with_min_len(family.grain() / PANEL).for_each(part);
+        }
         let single = plan.single().filter(|_| !latent);
         Derivatives { k, single, value, first, second, third, place: packed3(k) }
     }
