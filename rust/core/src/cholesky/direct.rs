@@ -151,19 +151,27 @@ impl Direct {
     fn inverse(&self, sym: &Symbolic, panels: &[f64]) -> Vec<f64> {
         let mut z = vec![0.0; panels.len()];
         let mut room = Room::default();
-        let mut product = &self.product[..];
-        for s in sym.supers.iter().rev() {
-            let (w, r) = (s.width as usize, s.below as usize);
-            let (rest, above) = product.split_at(product.len() - triangle(r));
-            product = rest;
-            let panel = &panels[s.panel..s.panel + s.panel_len()];
+        self.downwards(sym, panels, |s, (w, r), panel, above| {
             if w == 1 && r <= FEW {
                 single_inverse(panel, above, &mut z, s.panel);
             } else {
                 room.inverse(panel, (w, r), above, &mut z, s.panel);
             }
-        }
+        });
         z
+    }
+
+    /// Visit the supernodes from the root down: each with its columns and rows, its panel, and the places of the products of
+    /// its rows.
+    #[inline]
+    fn downwards(&self, sym: &Symbolic, panels: &[f64], mut visit: impl FnMut(&Super, (usize, usize), &[f64], &[u32])) {
+        let mut product = &self.product[..];
+        for s in sym.supers.iter().rev() {
+            let r = s.below as usize;
+            let (rest, above) = product.split_at(product.len() - triangle(r));
+            product = rest;
+            visit(s, (s.width as usize, r), &panels[s.panel..s.panel + s.panel_len()], above);
+        }
     }
 
     /// The derivatives of the inverse (see `tangent`).
@@ -212,18 +220,13 @@ impl Direct {
     /// The derivative of the inverse, in the same places, which later supernodes have left by then.
     fn move_down(&self, sym: &Symbolic, panels: &[f64], z: &[f64], moved: &mut [f64]) {
         let mut room = Moved::default();
-        let mut product = &self.product[..];
-        for s in sym.supers.iter().rev() {
-            let (w, r) = (s.width as usize, s.below as usize);
-            let (rest, above) = product.split_at(product.len() - triangle(r));
-            product = rest;
-            let panel = &panels[s.panel..s.panel + s.panel_len()];
+        self.downwards(sym, panels, |s, (w, r), panel, above| {
             if w == 1 && r <= FEW {
                 move_single_down(panel, above, z, moved, s.panel);
             } else {
                 room.down(panel, (w, r), above, z, moved, s.panel);
             }
-        }
+        });
     }
 }
 

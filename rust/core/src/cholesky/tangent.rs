@@ -69,13 +69,24 @@ impl Numeric {
         m: &Moments,
         changes: &[Change],
     ) -> Result<Vec<SelectedInverse>, CoreError> {
+        self.tangents_within(sym, m, changes, (ROOM, MOST))
+    }
+
+    /// The same with so many numbers held at once for several changes, and at most for one.
+    pub(super) fn tangents_within(
+        &self,
+        sym: &Symbolic,
+        m: &Moments,
+        changes: &[Change],
+        room: (usize, usize),
+    ) -> Result<Vec<SelectedInverse>, CoreError> {
         self.stop.check()?;
         let mut out: Vec<SelectedInverse> = changes.iter().map(|_| SelectedInverse::with_pairs(m)).collect();
         changes.iter().zip(&out).try_for_each(|(c, like)| c.check(like))?;
         if let Some(direct) = &self.direct {
             direct.tangents(sym, &self.panels, changes, &mut out);
         } else {
-            let plan = Plan::new(self, sym)?;
+            let plan = Plan::new(self, sym, room)?;
             for (changes, out) in changes.chunks(plan.at_once).zip(out.chunks_mut(plan.at_once)) {
                 self.tangents(sym, m, &plan, changes, out)?;
             }
@@ -125,7 +136,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(num: &Numeric, sym: &Symbolic) -> Result<Self, CoreError> {
+    fn new(num: &Numeric, sym: &Symbolic, (room, most): (usize, usize)) -> Result<Self, CoreError> {
         let (mut at, mut size) = (Vec::with_capacity(sym.supers.len()), 0);
         for s in &sym.supers {
             at.push(size);
@@ -139,8 +150,8 @@ impl Plan {
         let widest = sym.supers.iter().filter(|s| !s.leaf).map(square).max().unwrap_or(0);
         // A few of the widest blocks are worked on beside what is kept.
         let each = size + top + widest;
-        let (at_once, least) = (ROOM.saturating_sub(each + 2 * widest) / each.max(1), 2 * (each + widest));
-        if least > MOST {
+        let (at_once, least) = (room.saturating_sub(each + 2 * widest) / each.max(1), 2 * (each + widest));
+        if least > most {
             let columns = sym.supers.iter().map(|s| s.width).max().unwrap_or(0);
             return shape(format!(
                 "standard errors would take {} GB of memory: the dense part of the factor has {columns} columns",

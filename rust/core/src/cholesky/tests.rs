@@ -517,6 +517,22 @@ fn changes_that_do_not_fit_and_requests_to_end_are_errors() {
 }
 
 #[test]
+fn changes_that_do_not_fit_at_once_are_taken_one_by_one() {
+    let mut rng = Stream(13);
+    let (a, b) = (random_codes(&mut rng, 300, 40), random_codes(&mut rng, 300, 20));
+    let case = Case::new(&[(a, 40, 2), (b, 20, 1)], &mut rng);
+    let sym = Symbolic::new(&case.moments).unwrap();
+    let mut num = Numeric::with_fronts(&sym);
+    num.factorise(&sym, Source { moments: &case.moments, lambda: &case.lambda }).unwrap();
+    let changes: Vec<Change> = (0..3).map(|_| case.change(&mut rng, true)).collect();
+    let within = |room| num.tangents_within(&sym, &case.moments, &changes, room);
+    let numbers = |all: Vec<SelectedInverse>| all.into_iter().map(|v| (v.diag, v.pairs)).collect::<Vec<_>>();
+    let many = usize::MAX / 4;
+    assert_eq!(numbers(within((many, many)).unwrap()), numbers(within((0, many)).unwrap()));
+    assert!(matches!(within((0, 100)), Err(CoreError::Shape(what)) if what.contains("GB of memory")));
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let mut rng = Stream(9);
     let (a, b) = (random_codes(&mut rng, 20_000, 1400), random_codes(&mut rng, 20_000, 600));

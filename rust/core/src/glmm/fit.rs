@@ -401,7 +401,7 @@ impl Glmm {
     }
 
     pub(super) fn restore(&mut self, rows: &GlmmRows<'_>) -> Result<(), CoreError> {
-        if let Some(at) = self.at.take() {
+        if let Some(at) = &self.at {
             self.at = Some(self.engine.evaluate(rows, &at.beta, &at.lambda, &at.shape, &at.u)?);
         }
         Ok(())

@@ -38,9 +38,9 @@ impl Glmm {
         Ok((gradient.beta.iter().chain(&gradient.theta).map(|g| 0.5 * g).collect(), hessian))
     }
 
-    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units. NaN for dropped columns and for parameters that take part in a
-    /// direction without curvature; 0 for those held. Jeffreys' prior is left out: errors are those of the information
-    /// (Heinze & Schemper 2002).
+    /// Inverse of the Hessian of -log-likelihood, priors included, in (beta, theta), user's units. NaN for dropped columns and
+    /// for parameters that take part in a direction without curvature; 0 for those held. Jeffreys' prior is left out: errors
+    /// are those of the information (Heinze & Schemper 2002).
     pub fn vcov(&mut self, rows: &GlmmRows<'_>) -> Result<Vec<f64>, CoreError> {
         let (v, p) = (self.covariance(rows)?, self.engine.plan.p());
         let q = p + self.theta_len();
@@ -142,14 +142,12 @@ impl Glmm {
         if rows.n <= SHARED_ROWS {
             return self.clone().exact_here(rows, theta, list);
         }
-        let at = self.at.clone();
-        let out = self.exact_here(rows, theta, list);
-        self.at = at;
+        let out = self.exact_here(rows, theta, list)?;
         self.restore(rows)?;
-        out
+        Ok(out)
     }
 
-    /// The same, the model left at a mode that is closer than the search needs it.
+    /// The same, the engine left at a mode that is closer than the search needs it.
     fn exact_here(
         &mut self,
         rows: &GlmmRows<'_>,
