@@ -279,6 +279,13 @@ def tree(code: str) -> ast.expr:
     return ast.parse(code, mode="eval").body
 
 
+@lru_cache(maxsize=1024)
+def arguments(code: str, at: int) -> tuple[str, ...]:
+    """Return the positional arguments of the call that begins at a place of a `Factor.code`, as code."""
+    calls = (node for node in ast.walk(tree(code)) if isinstance(node, ast.Call))
+    return tuple(map(ast.unparse, next(node for node in calls if node.col_offset == at).args))
+
+
 def _check(code: str, reader: _Reader) -> None:
     try:
         root = tree(code)

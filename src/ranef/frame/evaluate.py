@@ -16,7 +16,7 @@ import numpy as np
 
 from ranef.errors import DataError, FormulaError, InfiniteError, NotAvailableError
 from ranef.formula import Factor
-from ranef.formula.expression import tree
+from ranef.formula.expression import arguments, tree
 from ranef.formula.functions import CODINGS, CONSTANTS, FOREIGN
 from ranef.frame.coding import Coding, contrast, level_name, read_coding
 from ranef.frame.coding import Matrix as GivenContrasts
@@ -255,9 +255,7 @@ class _Walk:
 
     def texts(self, at: int) -> tuple[str, ...]:
         """Return the positional arguments of the call at a place of the code as text, of columns their names."""
-        calls = (node for node in ast.walk(tree(self.factor.code)) if isinstance(node, ast.Call))
-        node = next(node for node in calls if node.col_offset == at)
-        return tuple(PLACEHOLDER.sub(self.named, ast.unparse(argument)) for argument in node.args)
+        return tuple(PLACEHOLDER.sub(self.named, argument) for argument in arguments(self.factor.code, at))
 
     def named(self, found: re.Match[str]) -> str:
         """Return the column or function that a placeholder stands for."""
