@@ -358,7 +358,7 @@ def _finished(m: Fit) -> Fit:
         warnings.warn(_convergence_text(m), ConvergenceWarning, stacklevel=4)
     if not m.task.linear and m.separation:
         warnings.warn(next(n.text for n in m.messages if n.code == "separation"), SeparationWarning, stacklevel=4)
-    if not m.task.linear and float(np.fmax.reduce(np.abs(m.theta), initial=0.0)) > APART:
+    if not m.task.linear and any(abs(t) > APART for t in m.theta.tolist()):
         for note in _one_outcome_each(m):
             warnings.warn(note.text, SeparationWarning, stacklevel=4)
     wrong = m.messages if m.distribution.custom is not None or m.method == "pql" else ()

@@ -58,8 +58,11 @@ def separated(m: Fit) -> Separated:
     known = m.estimate.separated
     if m.task.linear or m.design is None or m.call.penalty:
         return known or Separated()
+    family = m.distribution
+    if known is not None and family.custom is None and not family.categorical:
+        return known
     found = [by_data(m) if known is None else known]
-    if m.distribution.categorical:
+    if family.categorical:
         found.append(Separated(_of_scale(of_outcomes(m))))
     found += [_separated(m, k, _of_custom(m, k)) for k in _own_components(m) if _went_far(m, k)]
     return _together(found)

@@ -167,10 +167,12 @@ def _related(
     OptionError
         If a matrix belongs to no term.
     """
+    inverses = _mapping(precision, "precision", "'animal': Q")
+    if not cov and not inverses:
+        return {}, {}
     bars = [bar for formula in formulas for bar in formula.bars]
     labels = {bar.label for bar in bars}
     covariances = {name: (group_named(name, labels), k) for name, k in between_levels(cov, env, bars).items()}
-    inverses = _mapping(precision, "precision", "'animal': Q")
     precisions = {name: (group_named(name, labels), q) for name, q in inverses.items()}
     for name, (group, _) in covariances.items():
         if group is None:
