@@ -78,7 +78,8 @@ def linear_model(model: harness.Model, method: str) -> harness.Fit:
 
 def generalised_model(model: harness.Model, method: str) -> harness.Fit:
     """Prepare the fit of a generalised model."""
-    frame, formula = harness.load(model), harness.formula(model)
+    frame = harness.load(model)
+    formula = harness.formula(model, harness.counted(model, frame))
     options = {"family": model["family"], "quadrature": harness.nodes(method), "threads": THREADS or None}
     if "zero_inflation" in model:
         options["zero_inflation"] = f"~ {model['zero_inflation']}"

@@ -59,6 +59,14 @@ def formula(model: Model, left: str | None = None) -> str:
     return f"{left or model['y']} ~ {model['fixed']} + " + " + ".join(f"({t} | {g})" for t, g in model["random"])
 
 
+def counted(model: Model, frame: Any) -> str | None:
+    """Add the failures to the data of a model of trials, and write its response as two columns of counts."""
+    if "trials" not in model:
+        return None
+    frame["failures"] = frame[model["trials"]] - frame[model["successes"]]
+    return f"cbind({model['successes']}, failures)"
+
+
 def nodes(method: str) -> int | None:
     """Return the quadrature nodes of a generalised model's method: "laplace" 1, "nagq0" 0, "agq9" 9; else None."""
     found = re.match(r"laplace|n?agq(\d+)", method)

@@ -24,9 +24,7 @@ def generalised_model(model: harness.Model, method: str) -> harness.Fit:
     if "zero_inflation" in model or model["family"] not in FAMILIES or count == 0:
         harness.unsupported(f"{method}, {model['family']}")
     frame = harness.load(model)
-    if "trials" in model:
-        frame["failures"] = frame[model["trials"]] - frame[model["successes"]]
-    formula = harness.formula(model, f"cbind({model['successes']}, failures)" if "trials" in model else None)
+    formula = harness.formula(model, harness.counted(model, frame))
     options: dict[str, Any] = {"nagq": count} if count != 1 else {}
     if method.endswith("_rx"):
         options |= {"wald_se": "rx", "anova_test": "Wald"}
