@@ -16,6 +16,9 @@ use super::penalty::Target;
 use super::rows::GlmmRows;
 use super::search;
 
+/// Second derivatives of minus the log-likelihood, and how the latent coefficients move.
+type Exact = (Vec<f64>, Vec<f64>);
+
 impl Glmm {
     /// Gradient and Hessian of -log-likelihood, priors included, at internal (beta, theta), as exact as the mode; rows and
     /// columns of latent coefficients mean nothing. No Hessian where a parameter has no derivative. The model is left
@@ -129,31 +132,33 @@ impl Glmm {
     }
 
     /// Second derivatives of minus the log-likelihood along the parameters of a list, as columns of all of them (q x q), and
-    /// how the latent coefficients move (r x q). None where they are not finite. The model stays where it is.
-    fn exact(
-        &mut self,
-        rows: &GlmmRows<'_>,
-        theta: &[f64],
-        list: &[usize],
-    ) -> Result<Option<(Vec<f64>, Vec<f64>)>, CoreError> {
+    /// how the latent coefficients move (r x q). None where they are not finite. The model stays where it is, of many rows at
+    /// a closer mode.
+    fn exact(&mut self, rows: &GlmmRows<'_>, theta: &[f64], list: &[usize]) -> Result<Option<Exact>, CoreError> {
         if self.engine.quadrature.is_some() && !self.engine.latent.is_empty() {
             return crate::error::shape("levels with weights have no restricted likelihood");
         }
         if rows.n <= SHARED_ROWS {
-            return self.clone().exact_here(rows, theta, list);
+            return Ok(self.clone().exact_here(rows, theta, list)?.0);
         }
-        let out = self.exact_here(rows, theta, list)?;
-        self.restore(rows)?;
+        let (out, here) = self.exact_here(rows, theta, list)?;
+        // Normal responses are weighed anew for their information.
+        let there = |here: &Point| self.at.as_ref().is_some_and(|at| at.lambda == here.lambda);
+        match here.filter(|here| there(here) && !self.engine.is_normal(rows)) {
+            Some(here) => self.at = Some(here),
+            None => self.restore(rows)?,
+        }
         Ok(out)
     }
 
-    /// The same, the engine left at a mode that is closer than the search needs it.
+    /// The same, the engine left at a mode that is closer than the search needs it, which comes with it; none where there is
+    /// no such mode.
     fn exact_here(
         &mut self,
         rows: &GlmmRows<'_>,
         theta: &[f64],
         list: &[usize],
-    ) -> Result<Option<(Vec<f64>, Vec<f64>)>, CoreError> {
+    ) -> Result<(Option<Exact>, Option<Point>), CoreError> {
         let at = self.at()?.clone();
         let (lambda, shape) = self.engine.internal_covariance(theta)?;
         // Where Lambda has no inverse nothing can be carried, and the search for the mode begins at the effects' own.
@@ -164,20 +169,16 @@ impl Glmm {
         self.engine.tolerance = NARROW;
         let here = self.engine.evaluate(rows, &at.beta, &lambda, &shape, &u);
         self.engine.tolerance = INNER_TOLERANCE;
-        match here.and_then(|here| self.exact_at(rows, &here, list)) {
+        match here.and_then(|here| Ok((self.exact_at(rows, &here, list)?, here))) {
             // Without a mode there is no derivative; what would take too much memory is said.
             Err(e @ (CoreError::Interrupted | CoreError::Shape(_))) => Err(e),
-            found => Ok(found.ok().flatten()),
+            Err(_) => Ok((None, None)),
+            Ok((found, here)) => Ok((found, Some(here))),
         }
     }
 
     /// The same at a point whose factor is the current one.
-    fn exact_at(
-        &mut self,
-        rows: &GlmmRows<'_>,
-        at: &Point,
-        list: &[usize],
-    ) -> Result<Option<(Vec<f64>, Vec<f64>)>, CoreError> {
+    fn exact_at(&mut self, rows: &GlmmRows<'_>, at: &Point, list: &[usize]) -> Result<Option<Exact>, CoreError> {
         let (p, r) = (self.engine.plan.p(), self.engine.latent.len());
         let mut theta = self.engine.model.internal_theta(&at.lambda);
         theta.extend(&at.shape);
