@@ -626,3 +626,38 @@ def test_a_slim_refit_knows_what_separates():
     x = rng.normal(size=100)
     m = rf.fit("y ~ x", {"x": x, "y": (rng.random(100) < 0.5) * 1.0}, family="binomial").refit((x > 0) * 1.0)
     assert m.separation == m.slim().separation == ("x",)
+
+
+def censored(family, side):
+    """Return data in which every row of a level is censored on one side, and the same with one row observed."""
+    rng = np.random.default_rng(7)
+    cell = np.repeat(list("abc"), 60)
+    y = rng.weibull(1.5, 180) + 0.5
+    frame = pd.DataFrame({"y": y / 10 if family == "beta" else y, "cell": cell})
+    frame["at"] = np.where(cell == "b", side, np.where(rng.random(180) < 0.2, "right", "none"))
+    mixed = frame.copy()
+    mixed.loc[60, "at"] = "none"
+    return frame, mixed
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ["gaussian", "student_t", "lognormal", "gamma", "weibull", "exponential", "beta"])
+def test_a_level_without_observed_rows(family, side):
+    """Its mean has no bound; at the limit its rows are certain, so that the likelihood is that of the others."""
+    frame, mixed = censored(family, side)
+    with pytest.warns(rf.SeparationWarning, match=rf"separated by cellb \('b' of 'cell': {side} censored in all 60"):
+        m = rf.fit("cens(y, at) ~ cell", frame, family=family)
+    assert m.separation == ("cellb",)
+    others = rf.fit("cens(y, at) ~ cell", frame[frame["cell"] != "b"], family=family)
+    assert m.loglik == pytest.approx(others.loglik, abs=1e-4)  # the search stops where it gains less
+    assert rf.fit("cens(y, at) ~ cell", mixed, family=family).separation == ()
+
+
+def test_means_beyond_bounds_that_lie_at_finite_predictors():
+    """The mean of a gamma grows without end towards 1/mean = 0; towards a mean of 0 that predictor is infinite."""
+    frame, _ = censored("gamma", "left")
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb"):
+        rf.fit("cens(y, at) ~ cell", frame, family="gamma", link="inverse")
+    frame, _ = censored("gamma", "right")
+    with pytest.warns(rf.SeparationWarning, match="separated by cellb"):
+        rf.fit("cens(y, at) ~ cell", frame, family="gamma", link="identity")

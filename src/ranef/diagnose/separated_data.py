@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ranef.diagnose.separation import SCALE, signs
 from ranef.engines.estimate import Array
-from ranef.engines.overlap import COUNTED
+from ranef.engines.overlap import COUNTED, of_bounds
 from ranef.families import ZERO as INFLATION
 from ranef.families.links import link_of
 from ranef.frame.coding import level_name
@@ -71,10 +71,22 @@ def _sides(m: Fit, component: int) -> Sequence[Side]:
         return [(sign == 1, "0"), (sign == -1, "no 0")]
     if name != "mean":
         return [(sign == 1, f"{name} always"), (sign == -1, f"{name} never")]
+    assert m.design is not None
+    beyond = (
+        []
+        if m.design.censor is None
+        else [
+            (m.design.censor == at, f"{says} censored")
+            for at, says, to in zip((-1, 1), ("left", "right"), of_bounds(m.distribution, name, component), strict=True)
+            if to
+        ]
+    )
     if m.distribution.entry.support in COUNTED:
         least = "the least possible" if m.distribution.bounded else "1" if m.distribution.truncated else "0"
-        return [(sign == link_of(m.link).zero, least)]
-    if m.distribution.entry.support == "binomial" and m.design is not None and m.design.trials is not None:
+        return [*beyond, (sign == link_of(m.link).zero, least)]
+    if beyond:
+        return beyond
+    if m.distribution.entry.support == "binomial" and m.design.trials is not None:
         return [(sign == 1, "only successes"), (sign == -1, "no success")]
     zero, one = (repr(label) for label in labels) if len(labels) == 2 else ("0", "1")
     return [(sign == 1, one), (sign == -1, zero)]

@@ -5,9 +5,11 @@ elsewhere, and not 0 everywhere (Albert & Anderson 1984; Konis 2007). For counts
 minus infinity only (log, softplus): x'd = 0 where y > 0 and <= 0 where y = 0, and >= 0 there if it is at plus infinity
 (inverse); for counts above 0 the same with y = 1 in place of 0, and for a hurdle its zeros left out. Where a finite
 predictor has a mean of 0 or 1 (identity, sqrt, the log of a probability of 1) nothing is infinite at that end. The
-probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0. A family that a user wrote
-says by its density which way each row's predictor would go; its columns are named only where the standard error says
-the same. For categories d makes no observed category less likely: a row for each comparison of it with another one.
+probability of extra zeros goes to its limit along z'd >= 0 where y = 0 and <= 0 where y > 0. The mean of a censored row
+may go beyond the bound without end, and that of an observed one stays where the response is a density's. A family that
+a user wrote says by its density which way each row's predictor would go; its columns are named only where the standard
+error says the same. For categories d makes no observed category less likely: a row for each comparison of it with
+another one.
 Where the program of all columns is too large, it is that of those whose standard errors ran off too, as those of a
 separating direction do: a level of one outcome is found in data of any size. If even that is too large, columns are
 looked at block by block, and what was not looked at together is said to be so.
@@ -29,7 +31,7 @@ from ranef.diagnose.directions import LARGEST, direction
 from ranef.engines.estimate import Array, Lost
 from ranef.engines.laplace import absorbed
 from ranef.engines.linear import sources
-from ranef.engines.overlap import COUNTED, Separated, applied
+from ranef.engines.overlap import COUNTED, Separated, Signs, applied, of_bounds
 from ranef.engines.overlap import signs as signs_of
 from ranef.engines.plan import anchored, make_plan
 from ranef.engines.thresholds import threshold_matrix
@@ -82,8 +84,13 @@ def by_data(m: Fit) -> Separated:
     if m.design is None or (m.distribution.custom is not None and not m.distribution.zero_inflation):
         return Separated()
     parts = [k for k, part in enumerate(m.layout.components) if part.names and not _is_own(m, k)]
-    told = [k for k in parts if signs_of(m.distribution, m.layout.components[k].name, k) is not None]
+    told = [k for k in parts if _told(m, k) is not None]
     return _together([_separated(m, k, signs(m, k)) for k in told if not unless or _went_far(m, k)])
+
+
+def _told(m: Fit, component: int) -> Signs | None:
+    censored = m.design is not None and m.design.censor is not None
+    return signs_of(m.distribution, m.layout.components[component].name, component, censored)
 
 
 def _together(found: Sequence[Separated]) -> Separated:
@@ -293,7 +300,7 @@ def _is_vague(m: Fit, j: int, column: Array) -> bool:
 
 
 def _went_far(m: Fit, component: int) -> bool:
-    if _is_stuck(m):
+    if _is_stuck(m) or _is_censored_mean(m, component):
         return True
     beta = m.estimate.beta[m.layout.components[component].at]
     if np.fmax.reduce(np.abs(beta), initial=0.0) > FAR:  # NaN where dropped
@@ -303,6 +310,11 @@ def _went_far(m: Fit, component: int) -> bool:
     if m.distribution.entry.support in COUNTED and component == 0 and m.distribution.custom is None:
         return above if link_of(m.link).zero > 0 else below  # towards large counts nothing is certain
     return below or above
+
+
+def _is_censored_mean(m: Fit, component: int) -> bool:
+    """Whether it depends on the dispersion how far from its bound a row is certain to lie beyond it."""
+    return component == 0 and m.design is not None and m.design.censor is not None
 
 
 def _reach(m: Fit, component: int) -> tuple[float, float]:
@@ -367,18 +379,19 @@ def _preferred(scores: Sequence[Array], y: Any) -> Array:
 
 def signs(m: Fit, component: int = 0) -> Array:
     """Return +1 where x'd may only be positive, -1 where only negative, 0 where it must vanish, NaN where neither."""
-    design, found = m.design, signs_of(m.distribution, m.layout.components[component].name, component)
+    design, found = m.design, _told(m, component)
     assert design is not None
     if found is None:  # no row may go anywhere without end
         return np.zeros(m.layout.n)
-    sign = applied(found, np.asarray(design.y)) if design.bounds is None else _within(m, component)
+    counted = m.distribution.entry.support in COUNTED
+    sign = _within(m, component) if counted and design.bounds is not None else applied(found, np.asarray(design.y))
     if design.trials is not None and not component:
         sign[np.asarray(design.trials) == 0] = np.nan
     if design.randomised is not None and not component:
         return _behind(design.randomised[1], sign)
     if design.censor is None:
         return sign
-    low, high = _of_bounds(m, component)
+    low, high = of_bounds(m.distribution, m.layout.components[component].name, component)
     return np.select([design.censor == 0, design.censor == -1, design.censor == 1], [sign, low, high], 0.0)
 
 
@@ -387,16 +400,8 @@ def _within(m: Fit, component: int) -> Array:
     assert m.design is not None
     assert m.design.bounds is not None
     y, (least, most) = np.asarray(m.design.y), m.design.bounds.T
-    low, high = _of_bounds(m, component)
+    low, high = of_bounds(m.distribution, m.layout.components[component].name, component)
     return np.where(y > np.maximum(least, 0.0), np.where(y >= most, high, 0.0), np.where(y < least, np.nan, low))
-
-
-def _of_bounds(m: Fit, component: int) -> tuple[float, float]:
-    """Return the signs of rows that have an upper or a lower bound; below an upper one there may be an extra zero."""
-    if component:
-        return (1.0, -1.0) if m.layout.components[component].name == INFLATION else (0.0, 0.0)
-    zero = float(link_of(m.link).zero)
-    return zero, max(-zero, 0.0)  # at an infinite predictor, too, unless that is where the mean is 0
 
 
 def _behind(slope: Array, found: Array) -> Array:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Signs = tuple[tuple[float, float], ...]
 
 COUNTED = ("count", "nonnegative")
+BOUNDED = ("binomial", "unit", "closed_unit")
 BELOW_ONE = float(np.nextafter(1.0, 0.0))
 ALL = np.inf
 UNKNOWN: Signs = ()  # of predictors about which responses alone do not tell
@@ -54,7 +55,7 @@ class Separated:
     unsearched: tuple[str, ...] = ()
 
 
-def signs(family: Distribution, name: str, position: int) -> Signs | None:
+def signs(family: Distribution, name: str, position: int, censored: bool = False) -> Signs | None:
     """Return which way the predictor of a row may go without end, by its response; None if none of the rows may.
 
     Parameters
@@ -65,6 +66,8 @@ def signs(family: Distribution, name: str, position: int) -> Signs | None:
         Of the component.
     position : int
         Of the component; 0: the mean.
+    censored : bool
+        Whether some rows are: a density holds the mean of observed ones, which a bound need not.
 
     Returns
     -------
@@ -72,8 +75,11 @@ def signs(family: Distribution, name: str, position: int) -> Signs | None:
         Response up to which a sign holds, and the sign: +1 where the predictor may only rise, -1 where only fall, 0
         where it must stay, NaN where the row says nothing of it. The first that fits a response is meant.
     """
-    if position:
-        return OTHERS.get(name)
+    found = OTHERS.get(name) if position else _of_mean(family)
+    return ((ALL, 0.0),) if found is None and censored and any(of_bounds(family, name, position)) else found
+
+
+def _of_mean(family: Distribution) -> Signs | None:
     link, support = link_of(family.link), family.entry.support
     zero, one = float(link.zero), float(link.one)
     if support in COUNTED:
@@ -82,6 +88,18 @@ def signs(family: Distribution, name: str, position: int) -> Signs | None:
         return (*before, (ALL, 0.0)) if zero else None
     known = support == "binomial" or family.entry.name == "ordered_beta"
     return ((0.0, zero), (BELOW_ONE, 0.0), (ALL, one)) if known and zero else None
+
+
+def of_bounds(family: Distribution, name: str, position: int) -> tuple[float, float]:
+    """Return the signs of rows known to lie below a bound, and above one; below it there may be an extra zero."""
+    if position:
+        return (1.0, -1.0) if name == INFLATION else (0.0, 0.0)
+    link, support = link_of(family.link), family.entry.support
+    if link.legal == "any":
+        # A mean without a sign has no end below; those from 0 to 1 end at finite predictors.
+        return (-1.0 if support == "real" else 0.0), (0.0 if support in BOUNDED else 1.0)
+    zero = float(link.zero)
+    return zero, max(-zero, 0.0)  # at an infinite predictor, too, unless that is where the mean is 0
 
 
 def applied(found: Signs, y: Array) -> Array:
@@ -94,8 +112,9 @@ def applied(found: Signs, y: Array) -> Array:
 
 def of_predictors(design: Design, family: Distribution, parts: Sequence[Component]) -> list[Signs | None]:
     """Return the signs of each predictor."""
-    found = [signs(family, part.name, k) if part.names else None for k, part in enumerate(parts)]
-    if design.censor is not None:
+    censored = design.censor is not None
+    found = [signs(family, part.name, k, censored) if part.names else None for k, part in enumerate(parts)]
+    if censored:
         return [s and UNKNOWN for s in found]
     if design.randomised is not None or design.bounds is not None:
         found[0] = found[0] and UNKNOWN
