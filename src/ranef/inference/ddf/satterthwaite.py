@@ -71,8 +71,9 @@ def coefficient_df(m: Fit) -> Array:
     """
     estimate = m.estimate
     if not isinstance(estimate, Estimate):
-        df = np.inf if reason_against(m) else contrast_df(m, np.eye(len(estimate.beta)))
-        return np.where(np.isnan(estimate.beta), np.nan, df)
+        if not m.distribution.is_gaussian_identity or reason_against(m):
+            return abs(estimate.beta) + np.inf  # NaN stays NaN
+        return np.where(np.isnan(estimate.beta), np.nan, contrast_df(m, np.eye(len(estimate.beta))))
     if not m.layout.terms:
         return np.where(np.isnan(estimate.beta), np.nan, float(m.df_residual))
     found, partial = of_core(m)[2], partial_of(m)
