@@ -291,6 +291,35 @@ def test_row_087_a_detection_limit_is_the_integral():
     assert laplace.loglik == pytest.approx(m.loglik, abs=0.1)
 
 
+@pytest.mark.parametrize("above", ["none", "right"])
+def test_row_087_a_limit_of_detection_after_interrupted_treatment(above):
+    """UTIdata: HIV RNA of adolescents, means of eight visits; seven values beyond the upper limit, which lmec observes.
+
+    The maximum is EM's: at it no mean, and neither variance, has a slope of the integral.
+    """
+    frame = data("UTIdata").dropna(subset="RNA")
+    frame = frame.assign(y=np.log10(frame["RNA"]), status=frame["RNAcens"].map({0: "none", 1: "left", 2: above}))
+    m = rf.fit("cens(y, status) ~ 0 + factor(Fup) + (1 | Patid)", frame, quadrature=25)
+    x, y = np.asarray(pd.get_dummies(frame["Fup"]), dtype=float), np.asarray(frame["y"])[:, None]
+    status = np.asarray(frame["status"])[:, None]
+
+    def integral(beta, sd, sigma):
+        def log_rows(b):
+            at = {"loc": (x @ beta)[:, None] + b * sd / m.varcorr()["Patid"].sd[0], "scale": sigma}
+            seen = np.where(status == "left", stats.norm.logcdf(y, **at), stats.norm.logpdf(y, **at))
+            return np.where(status == "right", stats.norm.logsf(y, **at), seen)
+
+        return over_normal(m, log_rows)
+
+    best = np.array([*m.params, m.varcorr()["Patid"].sd[0], m.sigma])
+    assert m.loglik == pytest.approx(integral(best[:8], *best[8:]), abs=1e-7)
+    for step in 1e-4 * np.eye(10):
+        up, down = (integral((best + s)[:8], *(best + s)[8:]) for s in (step, -step))
+        assert abs(up - down) / 2e-4 < 1e-3  # standard errors are 0.03 to 0.2: nearer than 2e-4 of one
+    naive = rf.fit("y ~ 0 + factor(Fup) + (1 | Patid)", frame, method="ml")
+    assert (np.asarray(m.params)[:4] < np.asarray(naive.params)[:4]).all()  # 22 of the 26 values below a limit
+
+
 def test_row_088_censored_series_are_laplaces_approximation():
     """An autoregressive effect and independent errors; the exact likelihood has normal probabilities in it."""
     frame = viral(4, cor=0.7, sd=0.7, noise=0.3)
